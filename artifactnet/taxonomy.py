@@ -1,0 +1,62 @@
+"""The X-AIGD taxonomy of perceptual artifacts: seven categories on three levels.
+
+The order is the class index of the benchmark (1..7, 0 is background). Categories may
+overlap, so masks travel as a ``uint8`` bit field in which **bit c stands for category c**;
+bit 0 stands for an artifact whose category nobody stated (a plain 0/255 mask).
+Source: X-AIGD, Section 3.2 and Fig. 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+UNCATEGORIZED_BIT = 1 << 0
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One artifact category.
+
+    Attributes:
+        index: class index 1..7, also the bit number in masks.
+        label: the name used in X-AIGD files, e.g. ``low-level-edge_shape``.
+        short: the name used in tables, e.g. ``edges & shapes``.
+        level: ``low``, ``high`` or ``cognitive``.
+        color: sRGB colour for pictures (Okabe-Ito palette, colour-blind safe).
+    """
+
+    index: int
+    label: str
+    short: str
+    level: str
+    color: tuple[int, int, int]
+
+    @property
+    def bit(self) -> int:
+        """Value of this category in a bit-field mask."""
+        return 1 << self.index
+
+
+CATEGORIES: tuple[Category, ...] = (
+    Category(1, "low-level-texture", "textures", "low", (230, 159, 0)),
+    Category(2, "low-level-edge_shape", "edges & shapes", "low", (86, 180, 233)),
+    Category(3, "low-level-symbol", "symbols", "low", (0, 158, 115)),
+    Category(4, "low-level-color", "color", "low", (240, 228, 66)),
+    Category(5, "high-level-semantics", "semantics", "high", (0, 114, 178)),
+    Category(6, "cognitive-level-commonsense", "commonsense", "cognitive", (213, 94, 0)),
+    Category(7, "cognitive-level-physics", "physics", "cognitive", (204, 121, 167)),
+)
+BY_LABEL: dict[str, Category] = {category.label: category for category in CATEGORIES}
+
+
+def category(label: str) -> Category:
+    """Category of an X-AIGD label.
+
+    Raises:
+        ValueError: the label is not one of the seven; the message lists them.
+    """
+    try:
+        return BY_LABEL[label]
+    except KeyError:
+        known = ", ".join(BY_LABEL)
+        raise ValueError(f"unknown artifact category {label!r}; known: {known}") from None

@@ -1,0 +1,131 @@
+"""The shapes that cross package borders. Everything else stays inside its package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+UInt8Array = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
+
+
+class ArtifactNetError(Exception):
+    """A mistake the user can mend: the command line prints its message without a traceback."""
+
+
+class Annotation(IntEnum):
+    """What is known about where an image's artifacts are.
+
+    Most fakes of X-AIGD were never annotated. Treating them as clean would teach a
+    detector to look away from artifacts, so the three states are kept apart everywhere.
+    """
+
+    NONE = 0  # nobody looked: any pixel may be an artifact
+    CLEAN = 1  # looked at, nothing wrong; every real photograph is in this state
+    MASK = 2  # `mask` says where
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a source knows of an image without decoding it (for counting, splitting, checks).
+
+    Attributes:
+        uid: shared by a photograph and every fake made from it; splits are disjoint in it.
+        label: 0 real, 1 fake.
+        generator: name of the generator; ``"real"`` for photographs.
+        annotation: state of the artifact annotation.
+        location: where the image lives, for people: a path, or ``shard.parquet#row``.
+        categories: bit field of the categories annotated in the image (0 if unknown).
+        path: the image file, if it is a file of its own.
+    """
+
+    uid: str
+    label: int
+    generator: str
+    annotation: Annotation
+    location: str
+    categories: int = 0
+    path: str | None = None
+
+
+@dataclass(slots=True)
+class Sample:
+    """One decoded image with everything known about it."""
+
+    record: Record
+    image: UInt8Array  # (H, W, 3) sRGB, EXIF rotation applied
+    mask: UInt8Array | None = None  # (H, W) bit field, see taxonomy; set iff annotation is MASK
+    heatmap: Float32Array | None = None  # (H, W) in [0, 1], soft annotation where one exists
+
+
+@dataclass(slots=True)
+class Batch:
+    """A collated batch at model size."""
+
+    image: torch.Tensor  # (B, 3, H, W) float32, normalised with the model's mean and std
+    label: torch.Tensor  # (B,) float32, 0 real, 1 fake
+    annotation: torch.Tensor  # (B,) int64, values of Annotation
+    mask: torch.Tensor  # (B, H, W) uint8 bit field; all zero unless annotation is MASK
+    heatmap: torch.Tensor  # (B, H, W) float32 in [0, 1]; zeros where the sample has none
+    record: list[Record]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """Copy of the batch with its tensors on ``device``."""
+        return Batch(
+            image=self.image.to(device, non_blocking=non_blocking),
+            label=self.label.to(device, non_blocking=non_blocking),
+            annotation=self.annotation.to(device, non_blocking=non_blocking),
+            mask=self.mask.to(device, non_blocking=non_blocking),
+            heatmap=self.heatmap.to(device, non_blocking=non_blocking),
+            record=self.record,
+        )
+
+    def pin_memory(self) -> Batch:
+        """Batch with pinned tensors (called by DataLoader)."""
+        for name in ("image", "label", "annotation", "mask", "heatmap"):
+            setattr(self, name, getattr(self, name).pin_memory())
+        return self
+
+
+@dataclass(slots=True)
+class ModelOutput:
+    """What a model returns for a batch."""
+
+    logit: torch.Tensor  # (B,) raw logit of the fake class
+    attention: torch.Tensor | None = None  # (B, h, w) raw rollout weight of each patch, sums <= 1
+    heatmap: torch.Tensor | None = None  # (B, h, w) in [0, 1]: `attention` after normalisation
+
+
+@dataclass(slots=True)
+class Prediction:
+    """One answer about one image.
+
+    Attributes:
+        probability: probability that the image is fake, in [0, 1].
+        is_fake: ``probability >= threshold`` of the model.
+        heatmap: (H, W) float32 in [0, 1] at the original size, or None for models without one.
+        attention: (h, w) float32 raw attention on the patch grid, or None.
+        path: the file the image came from, if it came from one.
+        warnings: what a reader must know before trusting the answer (untrained weights, ...).
+    """
+
+    probability: float
+    is_fake: bool
+    heatmap: Float32Array | None = None
+    attention: Float32Array | None = None
+    path: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The prediction without its arrays, ready for ``json.dumps``."""
+        return {
+            "path": self.path,
+            "probability": self.probability,
+            "is_fake": self.is_fake,
+            "warnings": list(self.warnings),
+        }
