@@ -1,0 +1,1 @@
+"""Sources of images, one file per format, and what turns them into batches."""

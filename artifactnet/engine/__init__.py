@@ -1,0 +1,1 @@
+"""Runs: training, evaluation and what they leave on disk."""

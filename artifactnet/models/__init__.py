@@ -1,0 +1,1 @@
+"""Networks, attention maps and saved models."""

@@ -1,0 +1,185 @@
+"""What a run is about to learn from: counts, and the mistakes that spoil detectors.
+
+Detectors of this field have learned JPEG against PNG, or one size against another, instead
+of artifacts. `summarize` counts what there is and says where the classes differ in format,
+size or quality; images that occur in two splits are an error.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from artifactnet.data.duplicates import content_of, describe_duplicates, find_duplicates
+from artifactnet.data.images import jpeg_quality, probe
+from artifactnet.data.source import Source, Splits
+from artifactnet.taxonomy import CATEGORIES
+from artifactnet.types import Annotation, ArtifactNetError, Record
+
+LEVELS = ("full", "counts", "off")
+CLASSES = ("real", "fake")  # index = label
+PROBED = 500  # images per class whose header is read
+RUN = 25  # of them neighbours: a parquet shard is decoded a row group at a time
+FORMAT_TOLERANCE = 0.1  # total variation distance of the format shares
+SIZE_TOLERANCE = 0.1  # relative difference of the median sizes
+QUALITY_TOLERANCE = 5  # difference of the median JPEG qualities
+
+
+def summarize(splits: Splits, check: str) -> dict[str, Any]:
+    """Count the images of each split and look for what would spoil a detector.
+
+    Args:
+        splits: sources by split.
+        check: ``full``, ``counts`` (no file is opened: no formats, sizes or duplicates) or
+            ``off`` (an empty summary).
+
+    Returns:
+        JSON-ready: ``{"check", "splits": {split: counts}, "warnings": [str]}``. Counts are
+        per class, generator, category and annotation state, and with ``full`` per class also
+        the file formats, sizes (square root of the area, pixels) and JPEG qualities of up to
+        `PROBED` images.
+
+    Raises:
+        ArtifactNetError: a uid or, with ``full``, an identical image occurs in two splits.
+        ValueError: unknown ``check``.
+    """
+    if check not in LEVELS:
+        raise ValueError(f"check must be one of {LEVELS}, got {check!r}")
+    summary: dict[str, Any] = {"check": check, "splits": {}, "warnings": []}
+    if check == "off":
+        return summary
+    warnings = [text for source in splits.values() for text in getattr(source, "warnings", ())]
+    for name, source in splits.items():
+        counts = _counts(source.records)
+        for label in CLASSES:
+            if not counts["class"][label]:
+                warnings.append(f"{name}: no {label} images")
+        if check == "full":
+            files = {label: _probe(source, k) for k, label in enumerate(CLASSES)}
+            counts["files"] = files
+            warnings += _bias(name, files["real"], files["fake"])
+        summary["splits"][name] = counts
+    _check_uids(splits)
+    if check == "full":
+        pairs, skipped = find_duplicates(splits)
+        if pairs:
+            raise ArtifactNetError(describe_duplicates(splits, pairs))
+        if skipped:
+            warnings.append(f"{skipped} images inside shards were not compared across splits")
+    summary["warnings"] = list(dict.fromkeys(warnings))
+    return summary
+
+
+def _counts(records: Sequence[Record]) -> dict[str, Any]:
+    categories = {item.label: 0 for item in CATEGORIES}
+    categories["uncategorized"] = 0
+    states = {state.name.lower(): 0 for state in Annotation}
+    labels = dict.fromkeys(CLASSES, 0)
+    for record in records:
+        labels[CLASSES[record.label]] += 1
+        states[record.annotation.name.lower()] += 1
+        for item in CATEGORIES:
+            categories[item.label] += bool(record.categories & item.bit)
+        if record.annotation is Annotation.MASK and not record.categories & ~1:
+            categories["uncategorized"] += 1
+    generators = Counter(record.generator for record in records)
+    return {
+        "images": len(records),
+        "uids": len({record.uid for record in records}),
+        "class": labels,
+        "generator": dict(sorted(generators.items())),
+        "category": categories,
+        "annotation": states,
+    }
+
+
+def _probe(source: Source, label: int) -> dict[str, Any]:
+    """Formats, sizes and JPEG qualities of some images of a class."""
+    formats: Counter[str] = Counter()
+    sizes: list[float] = []
+    qualities: list[int] = []
+    unreadable = []
+    for index in _spread([k for k, item in enumerate(source.records) if item.label == label]):
+        name = source.records[index].location
+        try:
+            content = content_of(source, index)
+            if content is None:
+                continue
+            kind, width, height = probe(content, name)
+            quality = jpeg_quality(content, name) if kind == "JPEG" else None
+        except ArtifactNetError as error:  # told below; loading it is an error, or a listed skip
+            unreadable.append(str(error))
+            continue
+        formats[kind] += 1
+        sizes.append((width * height) ** 0.5)
+        qualities += [] if quality is None else [quality]
+    return {
+        "probed": len(sizes),
+        "format": dict(sorted(formats.items())),
+        "size": _range(sizes),
+        "jpeg_quality": _range(qualities),
+        "unreadable": unreadable,
+    }
+
+
+def _spread(indices: list[int]) -> list[int]:
+    """At most `PROBED` of the indices, in evenly spaced runs."""
+    if len(indices) <= PROBED:
+        return indices
+    runs = PROBED // RUN
+    starts = [k * (len(indices) - RUN) // (runs - 1) for k in range(runs)]
+    return sorted({index for start in starts for index in indices[start : start + RUN]})
+
+
+def _range(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    figures = {"min": min(values), "median": median(values), "max": max(values)}
+    return {key: round(float(value), 1) for key, value in figures.items()}
+
+
+def _bias(split: str, real: dict[str, Any], fake: dict[str, Any]) -> list[str]:
+    """Differences of the classes that a detector could learn instead of artifacts."""
+    bad = real["unreadable"] + fake["unreadable"]
+    warnings = [f"{split}: {len(bad)} probed images are unreadable, e.g. {bad[0]}"] if bad else []
+    if not real["probed"] or not fake["probed"]:
+        return warnings
+    shares = [
+        {kind: count / side["probed"] for kind, count in side["format"].items()}
+        for side in (real, fake)
+    ]
+    kinds = shares[0].keys() | shares[1].keys()
+    distance = sum(abs(shares[0].get(k, 0) - shares[1].get(k, 0)) for k in kinds) / 2
+    advice = "a detector can learn that instead of artifacts"
+    if distance > FORMAT_TOLERANCE:
+        warnings.append(
+            f"{split}: file formats differ: real {_percent(shares[0])}, fake "
+            f"{_percent(shares[1])}; {advice} (see data.augment.jpeg_quality)"
+        )
+    a, b = real["size"]["median"], fake["size"]["median"]
+    if abs(a - b) > SIZE_TOLERANCE * min(a, b):
+        warnings.append(f"{split}: median sizes differ: real {a:.0f} px, fake {b:.0f} px; {advice}")
+    if real["jpeg_quality"] and fake["jpeg_quality"]:
+        a, b = real["jpeg_quality"]["median"], fake["jpeg_quality"]["median"]
+        if abs(a - b) > QUALITY_TOLERANCE:
+            warnings.append(
+                f"{split}: median JPEG qualities differ: real {a:.0f}, fake {b:.0f}; {advice}"
+            )
+    return warnings
+
+
+def _percent(shares: dict[str, float]) -> str:
+    return ", ".join(f"{kind} {share:.0%}" for kind, share in sorted(shares.items()))
+
+
+def _check_uids(splits: Splits) -> None:
+    home: dict[str, str] = {}
+    for name, source in splits.items():
+        for uid in {record.uid for record in source.records}:
+            if home.setdefault(uid, name) != name:
+                raise ArtifactNetError(
+                    f"uid {uid!r} is in both {home[uid]} and {name}; a photograph and all fakes "
+                    "made from it belong in one split"
+                )

@@ -1,0 +1,185 @@
+"""From a config to loaders: builds the splits, checks them, and serves batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from artifactnet.config import DataConfig
+from artifactnet.data.checks import summarize
+from artifactnet.data.dataset import DetectionDataset, collate
+from artifactnet.data.sampler import EpochSampler
+from artifactnet.data.source import Splits
+from artifactnet.data.transforms import Preprocess, TrainTransform
+from artifactnet.types import ArtifactNetError, Batch
+
+SOURCES = ("demo", "folder", "xaigd")
+
+
+class BatchLoader(DataLoader[Any]):
+    """DataLoader of `Batch` that raises data errors as they are and passes over empty batches.
+
+    Where images are skipped in evaluation it may yield fewer batches than its length says.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Batches of the sampler's current epoch.
+
+        Raises:
+            ArtifactNetError: an image cannot be used and ``data.on_error`` is ``raise``.
+        """
+        for batch in super().__iter__():
+            if isinstance(batch, ArtifactNetError):
+                raise batch
+            if batch is not None:
+                yield batch
+
+
+def _collate(examples: Any) -> Batch | ArtifactNetError | None:
+    """Collate, letting through the error that `DetectionDataset.__getitems__` may return."""
+    return examples if isinstance(examples, ArtifactNetError) else collate(examples)
+
+
+def _init_worker(_: int) -> None:
+    """Keep OpenCV single-threaded: the worker processes are the parallelism."""
+    cv2.setNumThreads(0)
+
+
+def build_splits(config: DataConfig, seed: int) -> Splits:
+    """Splits of the source that ``config.name`` names.
+
+    Raises:
+        ArtifactNetError: unknown name, or the source cannot be read.
+    """
+    # Imported here: a run pays only for the format it reads.
+    if config.name == "demo":
+        from artifactnet.data import demo
+
+        return demo.build(config, seed)
+    if config.name == "folder":
+        from artifactnet.data import folder
+
+        return folder.build(config, seed)
+    if config.name == "xaigd":
+        from artifactnet.data import xaigd
+
+        return xaigd.build(config, seed)
+    raise ArtifactNetError(f"data.name={config.name}: unknown; known: {', '.join(SOURCES)}")
+
+
+class DataModule:
+    """The data of a run.
+
+    Attributes:
+        splits: the sources, by split name.
+        summary: what `artifactnet.data.checks.summarize` counted, and its ``warnings``.
+    """
+
+    def __init__(self, config: DataConfig, preprocess: Preprocess, seed: int) -> None:
+        """Build and check the splits; no image is decoded for it unless ``config.check`` asks.
+
+        Raises:
+            ArtifactNetError: the data cannot be used; the message says why.
+        """
+        self.config = config
+        self.splits = build_splits(config, seed)
+        self.summary: dict[str, Any] = summarize(self.splits, config.check)
+        self._preprocess = preprocess
+        self._seed = seed
+        self._datasets: dict[str, DetectionDataset] = {}
+
+    @property
+    def skipped(self) -> dict[str, list[str]]:
+        """Locations of the images skipped so far, by split (``data.on_error=skip``)."""
+        return {
+            split: [record.location for record in dataset.skipped]
+            for split, dataset in self._datasets.items()
+        }
+
+    def train_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
+        """Shuffled, augmented batches; call ``loader.sampler.set_epoch`` before each epoch.
+
+        Args:
+            rank: this process, from 0.
+            world: number of processes.
+
+        Raises:
+            ArtifactNetError: there is no train split, or it holds one class only.
+        """
+        labels = self._labels("train")
+        if len(set(labels)) < 2:
+            only = "fake" if labels[0] else "real"
+            raise ArtifactNetError(
+                f"the train split holds only {only} images ({len(labels)}); a detector needs "
+                "real and fake ones: check data.root and data.generators"
+            )
+        return self._loader("train", self.config.batch_size, rank, world)
+
+    def val_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
+        """Validation batches in fixed order, every image once, see `EpochSampler`.
+
+        Raises:
+            ArtifactNetError: there is no val split.
+        """
+        return self._eval_loader("val", rank, world)
+
+    def test_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
+        """Test batches in fixed order, every image once, see `EpochSampler`.
+
+        Raises:
+            ArtifactNetError: there is no test split.
+        """
+        return self._eval_loader("test", rank, world)
+
+    def _eval_loader(self, split: str, rank: int, world: int) -> DataLoader[Batch]:
+        size = self.config.eval_batch_size or self.config.batch_size
+        return self._loader(split, size, rank, world)
+
+    def _labels(self, split: str) -> list[int]:
+        """Labels of a split that must exist and hold something."""
+        labels = [r.label for r in self.splits[split].records] if split in self.splits else []
+        if not labels:
+            held = ", ".join(name for name, source in self.splits.items() if source.records)
+            raise ArtifactNetError(
+                f"data.name={self.config.name} has no {split} images (it has: {held or 'nothing'})"
+            )
+        return labels
+
+    def _dataset(self, split: str) -> DetectionDataset:
+        """Dataset of a split: one for all its loaders, so that it counts each bad image once."""
+        if split not in self._datasets:
+            transform = None
+            if split == "train":
+                transform = TrainTransform(self.config.augment, self._preprocess)
+            self._datasets[split] = DetectionDataset(
+                self.splits[split], self._preprocess, transform, self._seed, self.config.on_error
+            )
+        return self._datasets[split]
+
+    def _loader(self, split: str, size: int, rank: int, world: int) -> DataLoader[Batch]:
+        """Loader of a split; that of ``train`` shuffles and augments."""
+        config, train = self.config, split == "train"
+        sampler = EpochSampler(
+            self._labels(split),
+            batch_size=size,
+            seed=self._seed,
+            shuffle=train,
+            balance=train and config.balance,
+            rank=rank,
+            world=world,
+        )
+        return BatchLoader(
+            self._dataset(split),
+            batch_size=size,
+            sampler=sampler,
+            collate_fn=_collate,
+            num_workers=config.workers,
+            persistent_workers=config.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_init_worker,
+            generator=torch.Generator(),  # else each pass draws from the run's own random state
+        )

@@ -1,0 +1,152 @@
+"""From a source to batches: what is decoded, how it is augmented, what a bad image costs.
+
+A dataset is asked by (epoch, item, repeat) and answers from that alone, so that any number
+of workers, and a run that was killed and resumed, see the same pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Dataset
+
+from artifactnet.data.source import Source
+from artifactnet.data.transforms import Example, Preprocess, TrainTransform
+from artifactnet.types import ArtifactNetError, Batch, Record
+
+logger = logging.getLogger(__name__)
+
+
+class Key(NamedTuple):
+    """What a sampler asks a dataset for; a plain ``(epoch, item)`` will do."""
+
+    epoch: int
+    item: int  # position of the image in the source's records
+    repeat: int = 0  # how often the image came before in this epoch
+
+
+def derive_seed(*parts: int) -> int:
+    """32-bit seed that depends on every part and on nothing else (no process, no Python hash)."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
+
+
+class DetectionDataset(Dataset["Example | None"]):
+    """Samples of one split at model size."""
+
+    def __init__(
+        self,
+        source: Source,
+        preprocess: Preprocess,
+        transform: TrainTransform | None,
+        seed: int,
+        on_error: str,
+    ) -> None:
+        """Keep the parts; nothing is decoded yet.
+
+        Args:
+            source: the images of the split.
+            preprocess: the model's own preprocessing, used where ``transform`` is None.
+            transform: training augmentation, or None for evaluation.
+            seed: seed of the run.
+            on_error: ``raise``, or ``skip``: an image that cannot be used is logged once and
+                counted; in training the next usable image of its class takes its place, in
+                evaluation it is left out.
+
+        Raises:
+            ValueError: ``on_error`` is neither.
+        """
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+        self.source = source
+        self.on_error = on_error
+        self._preprocess = preprocess
+        self._transform = transform
+        self._seed = seed
+        # In shared memory: what one worker process found, the others need not say again.
+        self._bad = torch.zeros(len(source.records), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        """Number of images, usable or not."""
+        return len(self.source.records)
+
+    @property
+    def skipped(self) -> list[Record]:
+        """Images found unusable so far, by any worker of this process."""
+        return [self.source.records[index] for index in self._bad.nonzero().flatten().tolist()]
+
+    def __getitem__(self, key: Key | tuple[int, int]) -> Example | None:
+        """Example of a key; None where an unusable image is left out.
+
+        Raises:
+            ArtifactNetError: the image cannot be used and ``on_error`` is ``raise``, or no
+                image of its class is usable.
+        """
+        key = Key(*key)
+        seed = derive_seed(self._seed, *key)
+        example = self._try(key.item, seed)
+        if example is not None or self._transform is None:
+            return example
+        records = self.source.records
+        for step in range(1, len(records)):
+            index = (key.item + step) % len(records)
+            if records[index].label == records[key.item].label:
+                example = self._try(index, seed)
+                if example is not None:
+                    return example
+        name = "fake" if records[key.item].label else "real"
+        raise ArtifactNetError(
+            f"not one usable {name} image is left (data.on_error=skip); the first is "
+            f"{records[key.item].location}: run with data.on_error=raise to see what is wrong"
+        )
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[Example | None] | ArtifactNetError:
+        """Examples of a batch, or the error (DataLoader calls this, in its workers).
+
+        The error is returned because a DataLoader would bury its one line in the traceback of
+        a worker process; `artifactnet.data.datamodule.BatchLoader` raises it.
+        """
+        try:
+            return [self[key] for key in keys]
+        except ArtifactNetError as error:
+            return ArtifactNetError(str(error))
+
+    def _try(self, index: int, seed: int) -> Example | None:
+        """Example of an image, or None if it cannot be used and may be skipped."""
+        try:
+            sample = self.source.load(index)
+            if self._transform is None:
+                return self._preprocess.sample(sample)
+            return self._transform(sample, seed)
+        except ArtifactNetError as error:
+            if self.on_error == "raise":
+                raise
+            if not self._bad[index]:
+                self._bad[index] = True
+                location = self.source.records[index].location
+                logger.warning("skipped %s (data.on_error=skip): %s", location, error)
+            return None
+
+
+def collate(examples: Iterable[Example | None]) -> Batch | None:
+    """Stack examples into a batch, leaving out those that are None.
+
+    Returns:
+        The batch, or None if no example is left.
+    """
+    kept = [example for example in examples if example is not None]
+    if not kept:
+        return None
+    records = [example.record for example in kept]
+    return Batch(
+        image=torch.stack([example.image for example in kept]),
+        label=torch.tensor([record.label for record in records], dtype=torch.float32),
+        annotation=torch.tensor([int(record.annotation) for record in records]),
+        mask=torch.stack([example.mask for example in kept]),
+        heatmap=torch.stack([example.heatmap for example in kept]),
+        record=records,
+    )

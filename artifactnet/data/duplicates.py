@@ -1,0 +1,101 @@
+"""Images that two splits share: an evaluation on what was trained on proves nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import suppress
+
+from artifactnet.data.content import digest, identical
+from artifactnet.data.source import Source, Splits
+from artifactnet.data.splits import Subset
+from artifactnet.types import ArtifactNetError
+
+MAX_ENCODED = 20_000  # images without a file of their own whose content is compared
+
+Image = tuple[str, int]  # split, index
+
+
+def find_duplicates(splits: Splits) -> tuple[list[tuple[Image, Image]], int]:
+    """Images of one split that a later one (train, val, test) holds too, byte by byte.
+
+    Args:
+        splits: sources by split.
+
+    Returns:
+        pairs of ((split, index), (later split, index)), one per image of an earlier split; and
+        how many images were not compared, since they lie inside shards and are too many.
+    """
+    files: list[Image] = []
+    others: list[Image] = []
+    for name, source in splits.items():
+        for index, record in enumerate(source.records):
+            (others if record.path is None else files).append((name, index))
+    paths = [str(splits[name].records[index].path) for name, index in files]
+    sets = [[files[k] for k in same] for same in identical(paths, [name for name, _ in files])]
+    if len(others) <= MAX_ENCODED:
+        buckets: dict[bytes, list[Image]] = defaultdict(list)
+        for name, index in others:
+            # What cannot be read equals no other image: whoever loads it reports it.
+            with suppress(ArtifactNetError):
+                content = content_of(splits[name], index)
+                if isinstance(content, bytes):
+                    buckets[digest(content)].append((name, index))
+        sets += [same for same in buckets.values() if len({name for name, _ in same}) > 1]
+    order = ("train", "val", "test")
+    pairs = []
+    for same in sets:
+        last = max(same, key=lambda image: order.index(image[0]))
+        pairs += [(image, last) for image in same if image[0] != last[0]]
+    return pairs, len(others) if len(others) > MAX_ENCODED else 0
+
+
+def drop_duplicates(splits: Splits) -> tuple[Splits, list[str]]:
+    """Leave out images that occur in a later split too (train yields to val, both to test).
+
+    Args:
+        splits: sources by split.
+
+    Returns:
+        the splits without those images, and one line per image left out.
+    """
+    pairs, _ = find_duplicates(splits)
+    dropped: dict[str, set[int]] = defaultdict(set)
+    lines = []
+    for (name, index), (other, twin) in pairs:
+        dropped[name].add(index)
+        here = splits[name].records[index].location
+        lines.append(f"{here} ({name}): same image as {splits[other].records[twin].location}")
+    result: Splits = dict(splits)
+    for name, indices in dropped.items():
+        keep = [k for k in range(len(splits[name].records)) if k not in indices]
+        result[name] = Subset(splits[name], keep)
+    return result, lines
+
+
+def describe_duplicates(splits: Splits, pairs: list[tuple[Image, Image]]) -> str:
+    """One line about what `find_duplicates` found: an example, and what to do."""
+    (name, index), (other, twin) = pairs[0]
+    return (
+        f"{len(pairs)} images of one split are in another too, e.g. "
+        f"{splits[name].records[index].location} ({name}) = "
+        f"{splits[other].records[twin].location} ({other}); remove one of each, or set "
+        "data.on_error=skip to leave the earlier split's copies out"
+    )
+
+
+def content_of(source: Source, index: int) -> bytes | str | None:
+    """Path of an image's file, or its content, or None if the source offers neither.
+
+    Args:
+        source: records with paths, or with the optional method ``encoded(index) -> bytes | None``.
+        index: of the image.
+
+    Raises:
+        ArtifactNetError: the source cannot read it.
+    """
+    path = source.records[index].path
+    if path is not None:
+        return path
+    read = getattr(source, "encoded", None)
+    content: bytes | None = None if read is None else read(index)
+    return content

@@ -1,0 +1,176 @@
+"""Where pixels go: how an image comes to model size, and how a map comes back.
+
+Every resize policy and every random crop is one and the same operation: a box of the
+original is stretched onto a box of the model's frame. That makes the way back exact, never
+builds an image larger than the original or the frame, and resamples each image only once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+
+from artifactnet.types import Float32Array, UInt8Array
+
+POLICIES = ("stretch", "crop", "pad")
+Pixels = TypeVar("Pixels", UInt8Array, Float32Array)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Half-open rectangle of whole pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices of the box."""
+        return (
+            slice(self.top, self.top + self.height),
+            slice(self.left, self.left + self.width),
+        )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How an image came to model size.
+
+    Attributes:
+        original: height and width of the image, pixels.
+        source: the box of the original that the model sees.
+        size: height and width of the model's frame, pixels.
+        target: the box of the frame that ``source`` is stretched onto; the rest is padding.
+    """
+
+    original: tuple[int, int]
+    source: Box
+    size: tuple[int, int]
+    target: Box
+
+
+def fit(original: tuple[int, int], size: tuple[int, int], policy: str) -> Geometry:
+    """Geometry of a model's own preprocessing.
+
+    Args:
+        original: height and width of the image, pixels.
+        size: height and width of the model's frame, pixels.
+        policy: ``stretch`` fills the frame whatever the aspect ratio; ``crop`` keeps the
+            aspect ratio and the largest centred box of the frame's proportions (short side to
+            the frame, centre crop), to within half a pixel of the original; ``pad`` keeps
+            the aspect ratio and the whole image, centred, with padding around it.
+
+    Raises:
+        ValueError: unknown policy, or a side below one pixel.
+    """
+    if min(*original, *size) < 1:
+        raise ValueError(f"sides must be at least 1 pixel, got image {original}, frame {size}")
+    source, target = Box(0, 0, *original), Box(0, 0, *size)
+    ratios = [side / was for side, was in zip(size, original, strict=True)]
+    if policy == "crop":
+        source = _centred(original, [side / max(ratios) for side in size])
+    elif policy == "pad":
+        target = _centred(size, [was * min(ratios) for was in original])
+    elif policy != "stretch":
+        raise ValueError(f"unknown resize policy {policy!r}; known: {', '.join(POLICIES)}")
+    return Geometry(original, source, size, target)
+
+
+def _centred(outer: tuple[int, int], sides: list[float]) -> Box:
+    """Centred box inside ``outer``, its sides rounded to at least one whole pixel."""
+    height, width = (
+        min(limit, max(1, round(side))) for limit, side in zip(outer, sides, strict=True)
+    )
+    return Box((outer[0] - height) // 2, (outer[1] - width) // 2, height, width)
+
+
+def random_window(
+    original: tuple[int, int], size: tuple[int, int], scale: float, rng: np.random.Generator
+) -> Geometry:
+    """Geometry of "resize by ``scale``, then cut a random window of the frame's size".
+
+    Where the resized image is smaller than the frame it lies at a random place in it.
+
+    Args:
+        original: height and width of the image, pixels.
+        size: height and width of the model's frame, pixels.
+        scale: resize factor of both sides, > 0.
+        rng: drawn from twice per axis, whatever the sizes.
+    """
+    axes = []
+    for was, side in zip(original, size, strict=True):
+        cut = min(was, max(1, round(side / scale)))
+        filled = side if was * scale >= side else max(1, round(was * scale))
+        axes.append((rng.integers(was - cut + 1), cut, rng.integers(side - filled + 1), filled))
+    (top, height, target_top, target_height), (left, width, target_left, target_width) = axes
+    return Geometry(
+        original,
+        Box(int(top), int(left), height, width),
+        size,
+        Box(int(target_top), int(target_left), target_height, target_width),
+    )
+
+
+def resample(array: Pixels, size: tuple[int, int], grow: int = cv2.INTER_LINEAR) -> Pixels:
+    """Resize to ``size``: averaging over areas along axes that shrink, else interpolating.
+
+    Args:
+        array: (H, W) or (H, W, C).
+        size: height and width wanted, pixels.
+        grow: OpenCV interpolation along axes that grow.
+    """
+    shrunk = (min(array.shape[0], size[0]), min(array.shape[1], size[1]))
+    # Two steps, because OpenCV's area mode is linear as soon as one of the axes grows.
+    for step, mode in ((shrunk, cv2.INTER_AREA), (size, grow)):
+        if array.shape[:2] != step:
+            resized: Any = cv2.resize(np.ascontiguousarray(array), step[::-1], interpolation=mode)
+            array = resized
+    return array
+
+
+def resample_nearest(mask: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    """Resize a (H, W) bit field: each new pixel takes the old pixel under its centre.
+
+    (OpenCV's INTER_NEAREST takes the pixel under the corner, half a pixel off the image.)
+    """
+    rows, columns = (
+        (2 * np.arange(side) + 1) * was // (2 * side)
+        for was, side in zip(mask.shape, size, strict=True)
+    )
+    return mask[np.ix_(rows, columns)]
+
+
+def restore(heatmap: Float32Array, geometry: Geometry) -> Float32Array:
+    """Bring a map on the model's grid back to the original image.
+
+    Args:
+        heatmap: (h, w) map that covers the whole frame, of any grid size.
+        geometry: what brought the image into the frame.
+
+    Returns:
+        (H0, W0) float32: linear between grid points, averaged where the original is smaller
+        than the frame, never outside the map's own value range. Pixels that the model did not
+        see (policy ``crop``) are 0.
+
+    Raises:
+        ValueError: ``heatmap`` is not a non-empty 2-D array.
+    """
+    grid = np.asarray(heatmap, dtype=np.float32)
+    if grid.ndim != 2 or grid.size == 0:
+        raise ValueError(f"a heatmap must be a non-empty (h, w) array, got shape {grid.shape}")
+    frame = resample(grid, geometry.size)[geometry.target.slices]
+    seen = resample(frame, geometry.source.size)
+    restored = np.zeros(geometry.original, dtype=np.float32)
+    # Averages may leave the range by a rounding error, and 1.0000001 is not in [0, 1].
+    restored[geometry.source.slices] = np.clip(seen, grid.min(), grid.max())
+    return restored

@@ -1,0 +1,141 @@
+"""Which files of a folder tree are images, of which class, generator and split."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifactnet.data.images import EXTENSIONS
+from artifactnet.types import Annotation, ArtifactNetError, Record
+
+SPLITS = ("train", "val", "test")
+CLASSES = {"real": 0, "0_real": 0, "fake": 1, "1_fake": 1}  # folder name, any case -> label
+MASKS = "masks"
+LAYOUTS = (
+    "known layouts: ROOT/{real,fake}/..., ROOT/{0_real,1_fake}/..., "
+    "ROOT/GENERATOR/{0_real,1_fake}/..., each also below ROOT/{train,val,test}; "
+    "sub-folders of fake/ name generators; masks/ beside fake/ holds PNGs of the same stem"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image file.
+
+    Attributes:
+        record: what is known of it; the uid is the file stem.
+        split: name of the split folder above it, or None where the data has none.
+        mask: path of its mask file, or None.
+    """
+
+    record: Record
+    split: str | None
+    mask: str | None
+
+
+def find(root: Path) -> tuple[list[Item], list[str]]:
+    """List every image below ``root``.
+
+    Returns:
+        the images, ordered by path, and warnings about the layout.
+
+    Raises:
+        ArtifactNetError: the folder is missing, unreadable, empty, of an unknown layout, or a
+            split has images of one class only.
+    """
+    if not root.is_dir():
+        raise ArtifactNetError(f"data.root={root}: no such folder; {LAYOUTS}")
+    items: list[Item] = []
+    orphans: list[str] = []
+    for folder, found in _class_folders(root):
+        parts = folder.relative_to(root).parts
+        names = [part for part in parts if part.lower() in SPLITS]
+        if len(names) > 1:
+            raise ArtifactNetError(f"{folder}: lies in more than one split folder; {LAYOUTS}")
+        split = names[0].lower() if names else None
+        generator = next((part for part in parts if part.lower() not in SPLITS), None)
+        added, unmatched = _list_set(folder, found, split, generator)
+        items += added
+        orphans += unmatched
+    if not items:
+        raise ArtifactNetError(f"data.root={root}: no images found; {LAYOUTS}")
+    by_split: dict[str | None, set[int]] = defaultdict(set)
+    for item in items:
+        by_split[item.split].add(item.record.label)
+    if None in by_split and len(by_split) > 1:
+        raise ArtifactNetError(
+            f"data.root={root}: some images lie below train/val/test and some do not; {LAYOUTS}"
+        )
+    for name, labels in by_split.items():
+        if len(labels) == 1:
+            place = root if name is None else root / name
+            missing = "real" if 1 in labels else "fake"
+            raise ArtifactNetError(f"{place}: holds no {missing} images; {LAYOUTS}")
+    if orphans:
+        text = f"{len(orphans)} masks have no fake image of the same stem, e.g. {orphans[0]}"
+        return items, [text]
+    return items, []
+
+
+def _class_folders(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
+    """Folders that hold class folders, and what they hold (lower-case name -> path)."""
+    for current, names, _ in os.walk(root, onerror=_unreadable, followlinks=True):
+        names.sort()
+        found = {name.lower(): Path(current, name) for name in names}
+        classes = {key: path for key, path in found.items() if key in CLASSES or key == MASKS}
+        if CLASSES.keys() & classes.keys():
+            if found.keys() & set(SPLITS):
+                raise ArtifactNetError(
+                    f"{current}: holds class folders and split folders; {LAYOUTS}"
+                )
+            yield Path(current), classes
+            names.clear()  # a generator never hides beside its own class folders
+
+
+def _list_set(
+    folder: Path, found: dict[str, Path], split: str | None, generator: str | None
+) -> tuple[list[Item], list[str]]:
+    """Images of one pair of class folders, and the masks that belong to none of them."""
+    masks = dict(list_images(found[MASKS])) if MASKS in found else {}
+    by_stem = {os.path.splitext(name)[0]: path for name, path in masks.items()}
+    items = []
+    used = set()
+    for key, label in CLASSES.items():
+        for name, path in list_images(found[key]) if key in found else ():
+            stem, _ = os.path.splitext(name)
+            above = name.split(os.sep)[:-1]
+            if above and above[0].lower() in SPLITS:
+                raise ArtifactNetError(
+                    f"{os.path.dirname(path)}: split folders belong above {key}/; {LAYOUTS}"
+                )
+            mask = by_stem.get(stem) if label == 1 else None
+            used.add(stem)
+            if label == 0:
+                maker, annotation = "real", Annotation.CLEAN
+            else:
+                maker = generator or (above[0] if above else "fake")
+                annotation = Annotation.NONE if mask is None else Annotation.MASK
+            record = Record(os.path.basename(stem), label, maker, annotation, path, path=path)
+            items.append(Item(record, split, mask))
+    return items, [path for stem, path in by_stem.items() if stem not in used]
+
+
+def list_images(folder: Path) -> Iterator[tuple[str, str]]:
+    """(path relative to ``folder``, full path) of every image file below it, sorted.
+
+    Raises:
+        ArtifactNetError: a folder cannot be listed.
+    """
+    for current, names, files in os.walk(folder, onerror=_unreadable, followlinks=True):
+        names.sort()
+        relative = os.path.relpath(current, folder)
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):
+                yield os.path.normpath(os.path.join(relative, name)), os.path.join(current, name)
+
+
+def _unreadable(error: OSError) -> None:
+    raise ArtifactNetError(f"{error.filename}: cannot be listed ({error.strerror})") from error

@@ -1,0 +1,175 @@
+"""Artifact masks: bit c of a pixel says whether category c is there (see taxonomy).
+
+Polygons are drawn by the rule of the X-AIGD benchmark, to the pixel; the way back, from a
+mask to polygons, is exact, so that written data sets read back identically.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from artifactnet.data.images import decode
+from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT, category
+from artifactnet.types import ArtifactNetError, UInt8Array
+
+_INT32 = 2.0**31 - 1
+
+
+def rasterize(
+    labels: Sequence[Mapping[str, Any]], height: int, width: int, where: str
+) -> UInt8Array:
+    """Draw X-AIGD polygons into a bit-field mask, exactly as the benchmark does.
+
+    Coordinates are truncated to int32, clipped into the image, and filled with
+    ``cv2.fillPoly`` (outline included). Every polygon is drawn on its own, and every category
+    into its own bit, so overlaps add up instead of cancelling out.
+
+    Args:
+        labels: mappings with ``label`` (a category label) and ``points`` ([[x, y], ...], pixels).
+        height: of the image, pixels.
+        width: of the image, pixels.
+        where: what to call the image in error messages (generator and uid, file, row).
+
+    Returns:
+        (height, width) uint8 bit field.
+
+    Raises:
+        ArtifactNetError: a category is unknown, a polygon has fewer than three points, or a
+            point is not a pair of finite numbers.
+    """
+    planes: dict[int, UInt8Array] = {}
+    for label in labels:
+        bit, points = parse_label(label, where)
+        plane = planes.setdefault(bit, np.zeros((height, width), dtype=np.uint8))
+        points[:, 0] = np.clip(points[:, 0], 0, width - 1)
+        points[:, 1] = np.clip(points[:, 1], 0, height - 1)
+        cv2.fillPoly(plane, [points], (bit,))
+    mask = np.zeros((height, width), dtype=np.uint8)
+    for plane in planes.values():
+        mask |= plane
+    return mask
+
+
+def parse_label(label: Mapping[str, Any], where: str) -> tuple[int, npt.NDArray[np.int32]]:
+    """Check one X-AIGD polygon.
+
+    Returns:
+        the category's bit, and the (N, 2) int32 points (x, y), truncated but not clipped.
+
+    Raises:
+        ArtifactNetError: see `rasterize`.
+    """
+    try:
+        bit = category(str(label["label"])).bit
+    except ValueError as error:
+        raise ArtifactNetError(f"{where}: {error}") from None
+    name = f"{where}: polygon of category {label['label']!r}"
+    raw = label["points"]
+    count = 0 if raw is None else len(raw)
+    if count < 3:
+        raise ArtifactNetError(f"{name} has {count} points; at least 3 are needed")
+    try:
+        points = np.asarray(raw, dtype=np.float64)
+    except (TypeError, ValueError):  # ragged, or not numbers
+        points = np.full(1, np.nan)
+    if points.shape != (count, 2) or not np.isfinite(points).all():
+        raise ArtifactNetError(f"{name} must be a list of finite [x, y] pairs")
+    return bit, np.clip(points, -_INT32, _INT32).astype(np.int32)
+
+
+def encode_polygons(mask: UInt8Array) -> list[dict[str, Any]]:
+    """Turn a bit-field mask into X-AIGD polygons; `rasterize` gives the same mask back.
+
+    One polygon per 8-connected region and category. A region with holes is cut at each hole
+    into regions without, since a polygon of this format cannot hold one.
+
+    Args:
+        mask: (H, W) uint8 bit field.
+
+    Returns:
+        ``{"label": str, "points": [[x, y], ...]}`` per polygon, ordered by category.
+
+    Raises:
+        ValueError: the mask has uncategorised pixels (bit 0), for which no label exists.
+    """
+    if (mask & UNCATEGORIZED_BIT).any():
+        raise ValueError("a mask with uncategorised pixels (bit 0) has no X-AIGD labels")
+    labels: list[dict[str, Any]] = []
+    for item in CATEGORIES:
+        plane = (mask & item.bit != 0).astype(np.uint8)
+        labels += [{"label": item.label, "points": points} for points in _outlines(plane)]
+    return labels
+
+
+def canonical(mask: UInt8Array) -> UInt8Array:
+    """The mask as it reads back from its own polygons (equal to ``mask``; idempotent)."""
+    height, width = mask.shape
+    return rasterize(encode_polygons(mask), height, width, "canonical mask")
+
+
+def read_mask(path: str | Path, size: tuple[int, int], where: str) -> UInt8Array:
+    """Read a mask file whose white pixels (value > 127) are artifact, of no known category.
+
+    Args:
+        path: an image file, gray, 0 and 255.
+        size: (height, width) of the image it belongs to.
+        where: what to call that image in error messages.
+
+    Returns:
+        (H, W) uint8, 0 or bit 0.
+
+    Raises:
+        ArtifactNetError: the file cannot be read, is not gray, has another size than the
+            image, or holds only values that are neither 0 nor above 127.
+    """
+    pixels = decode(path, str(path))
+    with Image.open(path) as file:  # decoding has composited transparent pixels to white
+        if file.has_transparency_data:
+            raise ArtifactNetError(f"{path}: a mask must not be transparent; save it as plain gray")
+    gray = pixels[..., 0]
+    if gray.shape != tuple(size):
+        raise ArtifactNetError(
+            f"{where}: its mask {path} is {gray.shape[1]}x{gray.shape[0]}, the image "
+            f"{size[1]}x{size[0]}; they must agree"
+        )
+    if not (pixels == gray[..., None]).all():
+        raise ArtifactNetError(f"{path}: a mask must be gray (0, and 255 = artifact), not coloured")
+    if 0 < int(gray.max()) <= 127:
+        raise ArtifactNetError(
+            f"{path}: the mask's largest value is {gray.max()}; artifact pixels must be 255"
+        )
+    return (gray > 127).astype(np.uint8) * np.uint8(UNCATEGORIZED_BIT)
+
+
+def _outlines(plane: UInt8Array) -> list[list[list[float]]]:
+    """Polygons, as (x, y) lists, that fill exactly the non-zero pixels of ``plane``."""
+    polygons = []
+    pending = [(plane, 0)]
+    while pending:
+        part, left = pending.pop()
+        count, regions = cv2.connectedComponents(part, connectivity=8)
+        for index in range(1, count):
+            region = (regions == index).astype(np.uint8)
+            contours, tree = cv2.findContours(region, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+            holes = [k for k in range(len(contours)) if tree[0][k][3] >= 0]
+            if not holes:
+                polygons.append(_polygon(contours[0], left))
+                continue
+            x, _, width, _ = cv2.boundingRect(contours[holes[0]])
+            cut = x + width // 2  # runs through the hole, so both sides lose it
+            pending.append((np.ascontiguousarray(region[:, :cut]), left))
+            pending.append((np.ascontiguousarray(region[:, cut:]), left + cut))
+    return polygons
+
+
+def _polygon(contour: npt.NDArray[np.int32], left: int) -> list[list[float]]:
+    points = [[float(x + left), float(y)] for x, y in contour.reshape(-1, 2)]
+    # A dot or a line has one or two corners; the format asks for three, repeated ones count.
+    return points + [points[-1]] * (3 - len(points))

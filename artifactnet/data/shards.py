@@ -1,0 +1,164 @@
+"""Reading parquet shards of the X-AIGD schema: rows cheaply, images one row group at a time."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from artifactnet.types import ArtifactNetError
+
+PARTS = ("labeled_train", "labeled_test", "unlabeled_train", "unlabeled_test")
+COLUMNS = ("image", "generator", "uid", "labels", "width", "height")
+CODEC_COLUMNS = ("image_format", "jpeg_quality", "chroma_subsampling")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row's image lives."""
+
+    shard: str
+    group: int  # row group of the shard
+    row: int  # row of the group
+    number: int  # row of the shard
+
+    def __str__(self) -> str:
+        return f"{self.shard}#{self.number}"
+
+
+def find_shards(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
+    """Shards of each part (``labeled_train``, ...) in ``root/data`` or ``root``, and warnings.
+
+    Raises:
+        ArtifactNetError: there is none.
+    """
+    shards: dict[str, list[Path]] = {}
+    warnings = []
+    for part in PARTS:
+        found = sorted(root.glob(f"data/{part}-*.parquet")) or sorted(
+            root.glob(f"{part}-*.parquet")
+        )
+        if not found:
+            continue
+        shards[part] = found
+        total = re.search(r"-of-(\d+)\.parquet$", found[-1].name)
+        if total and int(total[1]) != len(found):
+            warnings.append(
+                f"{part}: {len(found)} of {int(total[1])} shards are in {found[0].parent}"
+            )
+    if not shards:
+        raise ArtifactNetError(
+            f"data.root={root}: no X-AIGD shards; expected data/labeled_train-*.parquet or "
+            "data/labeled_test-*.parquet (the files of the data set as downloaded)"
+        )
+    return shards, warnings
+
+
+def read_rows(shard: Path, columns: Sequence[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Rows of a shard without their images.
+
+    Args:
+        shard: parquet file.
+        columns: to be read, of `COLUMNS` and `CODEC_COLUMNS`; ``image`` is only checked.
+
+    Raises:
+        ArtifactNetError: the file cannot be read, lacks a column, or has no image bytes.
+    """
+    file = _open(str(shard))
+    schema = file.schema_arrow
+    for column in (*columns, "image"):
+        if column not in schema.names:
+            raise ArtifactNetError(f"{shard}: column {column!r} is missing; it has {schema.names}")
+    image = schema.field("image").type
+    if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
+        raise ArtifactNetError(
+            f"{shard}: column 'image' must be a struct with 'bytes', not {image}"
+        )
+    wanted = [column for column in columns if column != "image"]
+    number = 0
+    for group in range(file.metadata.num_row_groups):
+        for row, values in enumerate(_read(file, str(shard), group, wanted).to_pylist()):
+            yield Place(str(shard), group, row, number), values
+            number += 1
+
+
+class ShardReader:
+    """Random access to images and labels; holds one row group in memory.
+
+    Files are opened on first use in each process, so a reader can be pickled or forked into
+    the workers of a data loader. Shuffled reading decodes one row group per image.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._shard: str | None = None
+        self._file: pq.ParquetFile | None = None
+        self._group: int | None = None
+        self._table: pa.Table | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._reset()
+
+    def read(self, place: Place) -> tuple[bytes, dict[str, Any]]:
+        """Content of the image file at ``place``, and the row's ``labels``, ``width``, ``height``.
+
+        Raises:
+            ArtifactNetError: the shard cannot be read or the row has no image.
+        """
+        table = self._load(place)
+        data = table.column("image")[place.row].as_py()
+        if data is None or data.get("bytes") is None:
+            raise ArtifactNetError(f"{place}: the row has no image bytes")
+        names = [name for name in table.column_names if name != "image"]
+        rest = {name: table.column(name)[place.row].as_py() for name in names}
+        return data["bytes"], rest
+
+    def _load(self, place: Place) -> pa.Table:
+        if self._pid != os.getpid():
+            self._reset()
+        if self._shard != place.shard:
+            self._reset()
+            self._file, self._shard = _open(place.shard), place.shard
+        if self._group != place.group or self._table is None:
+            assert self._file is not None
+            self._table = None  # lets go of the old row group before the new one is read
+            extra = [name for name in ("labels", "width", "height") if name in self._names()]
+            self._table = _read(self._file, place.shard, place.group, ["image.bytes", *extra])
+            self._group = place.group
+        return self._table
+
+    def _names(self) -> list[str]:
+        assert self._file is not None
+        return list(self._file.schema_arrow.names)
+
+
+def _open(shard: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(shard)
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactNetError(f"{shard}: cannot be read as parquet ({_line(error)})") from error
+
+
+def _read(file: pq.ParquetFile, shard: str, group: int, columns: list[str]) -> pa.Table:
+    try:
+        # One thread: a pool of threads does not survive the fork of a data loader's worker.
+        return file.read_row_group(group, columns=columns, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        message = f"{shard}: row group {group} cannot be read ({_line(error)})"
+        raise ArtifactNetError(message) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,107 @@
+"""Dividing uids into splits: a pure function of uid and seed, the same on every machine."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+
+from artifactnet.data.source import Source
+from artifactnet.types import Record, Sample
+
+
+def rank(uid: str, seed: int, purpose: str = "split") -> bytes:
+    """Pseudo-random sort key of a uid; Python's own hash changes from process to process."""
+    return blake2b(f"{purpose}\0{seed}\0{uid}".encode(), digest_size=16).digest()
+
+
+def split_uids(
+    uids: Iterable[str], fractions: Mapping[str, float], seed: int
+) -> dict[str, list[str]]:
+    """Divide uids at random.
+
+    Each part gets its share rounded to a whole number, but at least one uid if its share is
+    not zero; the first part gets the rest, and goes first where there are too few.
+
+    Args:
+        uids: any order, repeats allowed; the result depends on neither.
+        fractions: share of each part, in [0, 1], summing to 1.
+        seed: of the draw.
+
+    Returns:
+        part -> sorted uids; the parts are disjoint and cover ``uids``.
+
+    Raises:
+        ValueError: a share is negative or the shares do not sum to 1.
+    """
+    if min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-9:
+        raise ValueError(f"shares must be in [0, 1] and sum to 1, got {dict(fractions)}")
+    order = sorted(set(uids), key=lambda uid: (rank(uid, seed), uid))
+    first, *others = fractions
+    result: dict[str, list[str]] = {}
+    taken = 0
+    for name in others:
+        wanted = max(1, round(len(order) * fractions[name])) if fractions[name] > 0 else 0
+        spare = len(order) - taken - (1 if fractions[first] > 0 else 0)
+        count = max(0, min(wanted, spare))
+        result[name] = sorted(order[taken : taken + count])
+        taken += count
+    return {first: sorted(order[taken:]), **result}
+
+
+def strata(records: Iterable[Record]) -> list[list[str]]:
+    """Uids grouped by what they hold (only real, only fake, both), so that no split lacks a class.
+
+    Returns:
+        sorted uids of each group that occurs; the groups are disjoint.
+    """
+    labels: dict[str, set[int]] = defaultdict(set)
+    for record in records:
+        labels[record.uid].add(record.label)
+    groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for uid in sorted(labels):
+        groups[tuple(sorted(labels[uid]))].append(uid)
+    return [groups[key] for key in sorted(groups)]
+
+
+def limit(records: Sequence[Record], count: int | None, seed: int) -> list[int]:
+    """Indices of the records that remain when at most ``count`` uids are kept.
+
+    The draw is proportional within each group of `strata`, so a small sample of an unpaired
+    data set still has both classes.
+
+    Args:
+        records: of one split.
+        count: number of uids; None keeps all.
+        seed: of the draw.
+
+    Returns:
+        indices into ``records``, ascending.
+    """
+    if count is None:
+        return list(range(len(records)))
+    position: list[tuple[float, str]] = []
+    for group in strata(records):
+        order = sorted(group, key=lambda uid: (rank(uid, seed, "limit"), uid))
+        position += [((k + 0.5) / len(order), uid) for k, uid in enumerate(order)]
+    kept = {uid for _, uid in sorted(position)[:count]}
+    return [index for index, record in enumerate(records) if record.uid in kept]
+
+
+class Subset:
+    """Some images of another source, in a given order."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        self._source = source
+        self._indices = list(indices)
+        self.records: list[Record] = [source.records[index] for index in self._indices]
+        self.warnings: tuple[str, ...] = tuple(getattr(source, "warnings", ()))
+
+    def load(self, index: int) -> Sample:
+        """See `Source.load`."""
+        return self._source.load(self._indices[index])
+
+    def encoded(self, index: int) -> bytes | None:
+        """Content of the image's file, or None where the underlying source offers none."""
+        read = getattr(self._source, "encoded", None)
+        return None if read is None else read(self._indices[index])

@@ -1,0 +1,279 @@
+"""From a decoded sample to model-size tensors: the model's own preprocessing, augmentation.
+
+Image, bit-field mask and soft heatmap go through one geometry, so they stay aligned. The
+only importer of albumentations, which is heavy and therefore imported on first use.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from artifactnet.config import AugmentConfig
+from artifactnet.data.geometry import (
+    POLICIES,
+    Geometry,
+    fit,
+    random_window,
+    resample,
+    resample_nearest,
+    restore,
+)
+from artifactnet.types import (
+    Annotation,
+    ArtifactNetError,
+    Float32Array,
+    Record,
+    Sample,
+    UInt8Array,
+)
+
+CROP_TRIES = 10  # of the category-ratio rule, as in mmsegmentation's RandomCrop
+JPEG_SIDE = 65500  # longest side the format's encoders accept, pixels
+_BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (256, 8): which bits a value holds
+
+
+@dataclass(slots=True)
+class Example:
+    """One sample at model size, ready to be collated."""
+
+    image: Tensor  # (3, H, W) float32, normalised; padding is 0, which is the mean colour
+    mask: Tensor  # (H, W) uint8 bit field; all zero unless the annotation is MASK
+    heatmap: Tensor  # (H, W) float32 in [0, 1]; zeros where the sample has none
+    record: Record
+
+
+class Preprocess:
+    """A model's own deterministic preprocessing; saved with it and undone by `restore`."""
+
+    def __init__(
+        self, image_size: tuple[int, int], resize: str, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        """Check and keep the settings.
+
+        Args:
+            image_size: height and width the model takes, pixels.
+            resize: ``stretch``, ``crop`` or ``pad``, see `artifactnet.data.geometry.fit`.
+            mean: per channel, for pixel values in [0, 1].
+            std: per channel, for pixel values in [0, 1]; > 0.
+
+        Raises:
+            ValueError: an unknown policy, or numbers that cannot be used.
+        """
+        if resize not in POLICIES:
+            raise ValueError(f"unknown resize policy {resize!r}; known: {', '.join(POLICIES)}")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(f"need 3 means and 3 positive stds, got {mean} and {std}")
+        height, width = image_size
+        self.size = (int(height), int(width))
+        self.resize = resize
+        self._scale = (1 / (255 * np.asarray(std, dtype=np.float64))).astype(np.float32)
+        self._shift = (np.asarray(mean, np.float64) / np.asarray(std)).astype(np.float32)
+
+    def image(self, image: UInt8Array) -> tuple[Tensor, Geometry]:
+        """Bring an image to model size.
+
+        Args:
+            image: (H0, W0, 3) sRGB, any size from 1x1.
+
+        Returns:
+            (3, H, W) float32 normalised tensor, and the geometry that `restore` needs.
+
+        Raises:
+            ValueError: not a non-empty (H0, W0, 3) uint8 array.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise ValueError(
+                f"expected a (height, width, 3) uint8 image, got {image.dtype} {image.shape}"
+            )
+        geometry = fit(image.shape[:2], self.size, self.resize)
+        return self.place(image, geometry), geometry
+
+    def place(self, image: UInt8Array, geometry: Geometry) -> Tensor:
+        """Normalised (3, H, W) tensor of an image under any geometry onto this frame."""
+        pixels = resample(image[geometry.source.slices], geometry.target.size, grow=cv2.INTER_CUBIC)
+        frame = np.zeros((3, *geometry.size), dtype=np.float32)
+        normalised = pixels * self._scale - self._shift
+        rows, columns = geometry.target.slices
+        frame[:, rows, columns] = normalised.transpose(2, 0, 1)
+        return torch.from_numpy(frame)
+
+    def mask(self, mask: UInt8Array, geometry: Geometry) -> UInt8Array:
+        """(H0, W0) bit field to (H, W) by nearest neighbour; padding is 0."""
+        frame = np.zeros(geometry.size, dtype=np.uint8)
+        frame[geometry.target.slices] = resample_nearest(
+            mask[geometry.source.slices], geometry.target.size
+        )
+        return frame
+
+    def heatmap(self, heatmap: Float32Array, geometry: Geometry) -> Float32Array:
+        """(H0, W0) soft map in [0, 1] to (H, W), linear or by area; padding is 0."""
+        frame = np.zeros(geometry.size, dtype=np.float32)
+        seen = resample(heatmap[geometry.source.slices], geometry.target.size)
+        frame[geometry.target.slices] = np.clip(seen, 0.0, 1.0)
+        return frame
+
+    def restore(self, heatmap: Float32Array, geometry: Geometry) -> Float32Array:
+        """(h, w) map on the model's grid to (H0, W0), see `artifactnet.data.geometry.restore`."""
+        return restore(heatmap, geometry)
+
+    def sample(self, sample: Sample) -> Example:
+        """Example of a sample under the model's own policy, as evaluation sees it.
+
+        Raises:
+            ArtifactNetError: the sample contradicts itself, see `place_sample`.
+        """
+        return self.place_sample(sample, fit(sample.image.shape[:2], self.size, self.resize))
+
+    def place_sample(self, sample: Sample, geometry: Geometry) -> Example:
+        """Example of a sample under any geometry onto this frame.
+
+        Raises:
+            ArtifactNetError: a mask or heatmap of another size than the image, or a mask that
+                does not go with the annotation state; the message names the image.
+        """
+        _check(sample)
+        mask, heatmap = np.zeros(self.size, np.uint8), np.zeros(self.size, np.float32)
+        if sample.mask is not None:
+            mask = self.mask(sample.mask, geometry)
+        if sample.heatmap is not None:
+            heatmap = self.heatmap(sample.heatmap, geometry)
+        return Example(
+            self.place(sample.image, geometry),
+            torch.from_numpy(mask),
+            torch.from_numpy(heatmap),
+            sample.record,
+        )
+
+
+def _check(sample: Sample) -> None:
+    """Refuse a sample whose parts do not belong together."""
+    where = sample.record.location
+    for name, array in (("mask", sample.mask), ("heatmap", sample.heatmap)):
+        if array is not None and array.shape != sample.image.shape[:2]:
+            raise ArtifactNetError(
+                f"{where}: the {name} has shape {array.shape}, the image "
+                f"{sample.image.shape[:2]}; they must be equal"
+            )
+    if (sample.mask is not None) != (sample.record.annotation is Annotation.MASK):
+        has = "has no" if sample.mask is None else "has a"
+        raise ArtifactNetError(
+            f"{where}: annotation is {sample.record.annotation.name} but the sample {has} mask"
+        )
+
+
+class TrainTransform:
+    """Training augmentation (X-AIGD Sec. 5 and 6): JPEG, flips, random resize and crop.
+
+    Stateless: the result depends on the sample and the seed alone, never on what was
+    transformed before or in which worker process.
+    """
+
+    def __init__(self, augment: AugmentConfig, preprocess: Preprocess) -> None:
+        """Build the pipeline.
+
+        Raises:
+            ArtifactNetError: ``scale`` asks for a random resize but ``crop`` is off.
+        """
+        if not augment.crop and list(augment.scale) != [1.0, 1.0]:
+            raise ArtifactNetError(
+                f"data.augment.scale={list(augment.scale)} needs data.augment.crop=true: without "
+                "a crop the model's own resize would undo it"
+            )
+        os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks the network
+        import albumentations as A  # takes seconds
+
+        self._augment = augment
+        self._preprocess = preprocess
+        self._flip = A.Compose(
+            [A.HorizontalFlip(p=augment.hflip), A.VerticalFlip(p=augment.vflip)],
+            additional_targets={"heatmap": "mask"},
+        )
+        self._jpeg: Any = None
+        if augment.jpeg_quality and augment.jpeg_on != "none":
+            low, high = augment.jpeg_quality
+            self._jpeg = A.Compose([A.ImageCompression(quality_range=(low, high), p=1.0)])
+
+    def __call__(self, sample: Sample, seed: int) -> Example:
+        """Augment one sample.
+
+        JPEG comes first, at the original size, as if the file had been saved that way.
+
+        Args:
+            sample: left unchanged.
+            seed: non-negative.
+
+        Raises:
+            ArtifactNetError: the sample contradicts itself, see `Preprocess.place_sample`.
+        """
+        _check(sample)
+        # One state for all steps: `set_random_seed` would give each of them the same numbers,
+        # and an image would be flipped vertically exactly when it is flipped horizontally.
+        rng, state = np.random.default_rng(seed), random.Random(seed)
+        for pipeline in (self._jpeg, self._flip):
+            if pipeline is not None:
+                pipeline.set_random_state(rng, state)
+        image = self._compress(sample)
+        arrays = {"image": image, "mask": sample.mask, "heatmap": sample.heatmap}
+        flipped = self._flip(**{name: array for name, array in arrays.items() if array is not None})
+        sample = replace(sample, **flipped)
+        return self._preprocess.place_sample(sample, self._geometry(sample, rng))
+
+    def _compress(self, sample: Sample) -> UInt8Array:
+        """The image after a JPEG of random quality, if images of its class get one."""
+        if self._jpeg is None or (self._augment.jpeg_on == "fake" and sample.record.label == 0):
+            return sample.image
+        side = max(sample.image.shape)
+        if side > JPEG_SIDE:
+            raise ArtifactNetError(
+                f"{sample.record.location}: a side of {side} pixels is more than JPEG holds "
+                f"({JPEG_SIDE}); shrink the image or set data.augment.jpeg_on=none"
+            )
+        # ImageCompression hands the array to OpenCV as it is, and OpenCV takes it for BGR: RGB
+        # would be weighted wrongly between luma and chroma, unlike in any real JPEG file.
+        swapped = np.ascontiguousarray(sample.image[:, :, ::-1])
+        return np.ascontiguousarray(self._jpeg(image=swapped)["image"][:, :, ::-1])
+
+    def _geometry(self, sample: Sample, rng: np.random.Generator) -> Geometry:
+        """The model's own policy, or a random window that obeys the category-ratio rule."""
+        original, size = sample.image.shape[:2], self._preprocess.size
+        if not self._augment.crop:
+            return fit(original, size, self._preprocess.resize)
+        low, high = self._augment.scale
+        scale = rng.uniform(low, high)
+        window = random_window(original, size, scale, rng)
+        for _ in range(CROP_TRIES):
+            # An unmarked image is all background: mmsegmentation tries in vain and keeps the
+            # last window, which is as random as the first.
+            if sample.mask is None or balanced(
+                sample.mask[window.source.slices], self._augment.max_category_ratio
+            ):
+                break
+            window = random_window(original, size, scale, rng)
+        return window
+
+
+def balanced(mask: UInt8Array, max_ratio: float) -> bool:
+    """Whether a crop passes the category-ratio rule (mmsegmentation's ``cat_max_ratio``).
+
+    At least two classes are present and the largest holds less than ``max_ratio`` of the
+    pixels. Background is a class; a pixel of several categories counts for each of them (our
+    reading: the original rule knows no overlap). A ratio of 1 or more switches the rule off.
+
+    Args:
+        mask: (H, W) uint8 bit field.
+        max_ratio: share in (0, 1].
+    """
+    if max_ratio >= 1:
+        return True
+    histogram = np.bincount(mask.ravel(), minlength=256)
+    counts = np.append(histogram @ _BITS, histogram[0])
+    return bool((counts > 0).sum() > 1 and counts.max() < max_ratio * counts.sum())

@@ -1,0 +1,28 @@
+"""Which device a run uses."""
+
+from __future__ import annotations
+
+import torch
+
+from artifactnet.types import ArtifactNetError
+
+
+def choose_device(device: str, count: int = 1) -> str:
+    """``cuda`` or ``cpu``.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``gpu``.
+        count: how many are needed.
+
+    Raises:
+        ArtifactNetError: more GPUs were asked for than there are.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device == "auto" and not there):
+        return "cpu"
+    if there < count:
+        raise ArtifactNetError(
+            f"train.device={device} train.devices={count}, but {there} GPUs can be used; "
+            "set train.device=cpu or fewer devices"
+        )
+    return "cuda"

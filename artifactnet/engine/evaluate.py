@@ -1,0 +1,171 @@
+"""Figures of a trained model on a test split, of its own run's data or of other data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from artifactnet.config import Config, ConfigError, load, to_dict
+from artifactnet.data.datamodule import DataModule
+from artifactnet.data.transforms import Preprocess
+from artifactnet.engine import results as tables
+from artifactnet.engine import rundir
+from artifactnet.engine.device import choose_device
+from artifactnet.engine.figures import Figures
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.checkpoint import load_model, read_metadata
+from artifactnet.types import Batch
+
+# what an evaluation may be told; everything else belongs to the trained model
+_ALLOWED = ("data.", "train.device", "model.threshold", "model.map_threshold")
+# data keys that do not change which images are judged
+_IMMATERIAL = ("data.batch_size", "data.eval_batch_size", "data.workers", "data.check")
+
+
+def evaluate(run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Evaluate a run's best model and write ``results.json`` and ``results.md``.
+
+    Without overrides of the data they replace those of the run; for other data (or another
+    threshold) they go to ``evaluations/<data>-<fingerprint>`` inside the run's folder.
+
+    Args:
+        run_dir: folder of the run.
+        overrides: ``dotted.key=value`` strings of ``data.*``, ``train.device``,
+            ``model.threshold`` and ``model.map_threshold``.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        ArtifactNetError: no such run, an override that an evaluation cannot have, or data
+            that cannot be used.
+    """
+    for override in overrides:
+        if not override.startswith(_ALLOWED):
+            raise ConfigError(
+                f"command line: {override.partition('=')[0]} cannot be changed for an "
+                f"evaluation; what can: {', '.join(_ALLOWED)}"
+            )
+    folder, own = rundir.open_run(run_dir)
+    config = load(folder / rundir.CONFIG, overrides)
+    model = load_model(folder / rundir.BEST, choose_device(config.train.device))
+    model.config.threshold = config.model.threshold
+    model.config.map_threshold = config.model.map_threshold
+    epoch = read_metadata(folder / rundir.BEST)["extra"]["epoch"]
+    data = DataModule(config.data, preprocess_of(model), config.seed)
+    found = evaluate_model(model, data, config, epoch)
+    target = folder / _subfolder(own, config)
+    if target == folder:
+        found["training"] = _training(folder)
+    tables.write(target, found)
+    for text in (*found["notices"], *found["data_warnings"]):
+        print(f"WARNING: {text}")
+    print(tables.terminal(found))
+    print(f"\nresults    {target / tables.MARKDOWN}, {target / tables.JSON}", flush=True)
+    return found
+
+
+def evaluate_model(
+    model: ArtifactNet, data: DataModule, config: Config, epoch: int
+) -> dict[str, Any]:
+    """Figures of a model on the test split (on val, and saying so, where there is no test).
+
+    Args:
+        model: on the device where it shall run; its train/eval state is left as it was.
+        data: the data, with the model's preprocessing.
+        config: the run or evaluation.
+        epoch: epochs of training that the model has seen, for the record.
+
+    Returns:
+        JSON-ready results, see `artifactnet.engine.results`.
+    """
+    split = "test" if "test" in data.splits and data.splits["test"].records else "val"
+    loader = data.test_loader() if split == "test" else data.val_loader()
+    generators = sorted({record.generator for record in data.splits[split].records})
+    figures = compute_figures(model, loader, generators)
+    warnings = list(data.summary["warnings"])
+    if split == "val":
+        warnings.append(
+            "this data has no test split: the figures are of the validation images, on which "
+            "the model was chosen"
+        )
+    missing = model.no_attention or "there is no annotated fake among the images"
+    skipped = data.skipped.get(split, [])
+    if skipped:
+        warnings.append(f"{len(skipped)} images were skipped (data.on_error=skip)")
+    if figures["authenticity"]["all"]["note"]:
+        warnings.append(figures["authenticity"]["all"]["note"])
+    return {
+        "run": config.name,
+        "data": {"name": config.data.name, "root": config.data.root, "split": split},
+        "model": {"backbone": model.config.backbone, "epoch": epoch},
+        "notices": list(model.notices),
+        "data_warnings": warnings,
+        "skipped": skipped,
+        "threshold": model.config.threshold,
+        "map_threshold": model.config.map_threshold,
+        "no_heatmap": None if figures["heatmap"] else missing,
+        **figures,
+    }
+
+
+def compute_figures(
+    model: ArtifactNet, loader: Iterable[Batch], generators: Sequence[str]
+) -> dict[str, Any]:
+    """Figures of a model over all batches of a loader, on this process alone.
+
+    Returns:
+        ``images``, ``authenticity`` and ``heatmap``, see `Figures.compute`.
+    """
+    device = next(model.parameters()).device
+    figures = Figures.of(model, generators, alone=True).to(device)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for batch in loader:
+                batch = batch.to(device, non_blocking=True)
+                figures.update(batch, model(batch.image, attention=model.has_attention))
+    finally:
+        model.train(training)
+    return figures.compute()
+
+
+def preprocess_of(model: ArtifactNet) -> Preprocess:
+    """The preprocessing that belongs to a model."""
+    return Preprocess(model.image_size, model.config.resize, model.mean, model.std)
+
+
+def _subfolder(own: Config, config: Config) -> Path:
+    """Where results go, relative to the run: its own place only for its own data."""
+    before, after = (rundir.flat(_material(to_dict(c))) for c in (own, config))
+    for key in _IMMATERIAL:
+        before.pop(key), after.pop(key)
+    if before == after:
+        return Path()
+    text = json.dumps(after, sort_keys=True)
+    fingerprint = hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
+    root = f"-{Path(config.data.root).resolve().name}" if config.data.root else ""
+    return Path("evaluations") / f"{config.data.name}{root}-{fingerprint}"
+
+
+def _material(values: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that decides the figures of a given model."""
+    data = dict(values["data"])
+    data["augment"] = {"align_compression": data["augment"]["align_compression"]}  # tests have it
+    thresholds = {key: values["model"][key] for key in ("threshold", "map_threshold")}
+    return {"data": data, "model": thresholds, "seed": values["seed"]}
+
+
+def _training(folder: Path) -> dict[str, Any] | None:
+    """What the run's earlier results say about its training."""
+    path = folder / tables.JSON
+    if not path.is_file():
+        return None
+    earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return earlier.get("training")

@@ -1,0 +1,163 @@
+"""The training step: losses of a batch, their gradients, and the figures of a validation."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from artifactnet.config import Config
+from artifactnet.engine.figures import Figures
+from artifactnet.engine.schedule import lr_factor
+from artifactnet.losses.alignment import alignment_loss, artifact_share
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.param_groups import parameter_groups
+from artifactnet.types import Annotation, ArtifactNetError, Batch, ModelOutput
+
+_FILES_SHOWN = 4
+
+
+class DetectorModule(pl.LightningModule):
+    """ArtifactNet under training: L = BCE + beta * L_align (X-AIGD Sec. 6.1).
+
+    Images that nobody annotated take part in BCE alone; real images and fakes annotated as
+    clean are aligned to an empty map.
+
+    Args:
+        model: the network.
+        config: the run.
+        generators: names of the generators in the validation images.
+    """
+
+    def __init__(self, model: ArtifactNet, config: Config, generators: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.aligned = config.loss.alignment.weight > 0
+        self.figures = Figures.of(model, generators)
+        names = ("loss", "bce", "alignment") if self.aligned else ("loss", "bce")
+        means = {name: MeanMetric() for name in names}
+        self.means: dict[str, MeanMetric] = nn.ModuleDict(means)  # type: ignore[assignment]
+
+    def losses(
+        self, batch: Batch, *, attention: bool, create_graph: bool = False
+    ) -> tuple[dict[str, Tensor], ModelOutput]:
+        """Loss parts of a batch (their weighted sum under ``loss``) and the model's output."""
+        output = self.model(batch.image, attention=attention, create_graph=create_graph)
+        weights = self.config.loss
+        bce = F.binary_cross_entropy_with_logits(output.logit.float(), batch.label)
+        parts = {"loss": weights.bce * bce, "bce": bce}
+        if self.aligned:
+            heatmap = output.heatmap.float()
+            share = artifact_share(batch.mask, (heatmap.shape[1], heatmap.shape[2]))
+            annotated = batch.annotation != int(Annotation.NONE)
+            benign_weight = weights.alignment.benign_weight
+            parts["alignment"] = alignment_loss(heatmap, share, annotated, benign_weight)
+            parts["loss"] = parts["loss"] + weights.alignment.weight * parts["alignment"]
+        return parts, output
+
+    def on_train_epoch_start(self) -> None:
+        """Reseed from (seed, epoch, rank), so that a resumed run draws what it would have."""
+        text = f"{self.config.seed}/{self.current_epoch}/{self.global_rank}"
+        digest = hashlib.blake2b(text.encode(), digest_size=7).digest()
+        torch.manual_seed(int.from_bytes(digest, "big"))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch.
+
+        Raises:
+            ArtifactNetError: the loss is not finite (on any process: all of them stop).
+        """
+        parts, _ = self.losses(batch, attention=self.aligned, create_graph=self.aligned)
+        finite = bool(torch.isfinite(parts["loss"]))
+        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
+            raise ArtifactNetError(self._diverged(parts, batch))
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in parts.items()},
+            prog_bar=True,
+            on_step=True,
+            on_epoch=True,
+            batch_size=len(batch.record),
+            sync_dist=self.trainer.world_size > 1,
+        )
+        return parts["loss"]
+
+    def _diverged(self, parts: dict[str, Tensor], batch: Batch) -> str:
+        values = ", ".join(f"{name} {float(value.detach()):g}" for name, value in parts.items())
+        names = [record.location for record in batch.record]
+        files = ", ".join(names[:_FILES_SHOWN]) + (", ..." if len(names) > _FILES_SHOWN else "")
+        return (
+            f"the loss is not finite at step {self.global_step} ({values}; images {files}). "
+            "Lower optim.lr, lengthen optim.warmup, set optim.clip_norm=1 or train.precision=32; "
+            "what was saved before is intact"
+        )
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop before a gradient that is not finite reaches the weights.
+
+        With 16-bit floats overflow is normal: the gradient scaler skips such a step.
+
+        Raises:
+            ArtifactNetError: the gradient is not finite.
+        """
+        if self.trainer.precision == "16-mixed":
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(norm):
+            raise ArtifactNetError(
+                f"the gradient is not finite at step {self.global_step} although the loss is. "
+                "Lower optim.lr, lengthen optim.warmup or set train.precision=32; what was "
+                "saved before is intact"
+            )
+        self.log("train/grad_norm", norm)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch into the validation figures."""
+        parts, output = self.losses(batch, attention=self.model.has_attention)
+        for name, value in parts.items():
+            self.means[name].update(value, weight=len(batch.record))
+        self.figures.update(batch, output)
+
+    def validation_figures(self) -> dict[str, float]:
+        """Figures of the validation that has just run, over all processes; starts them anew.
+
+        Returns:
+            ``loss`` and its parts, ``balanced_accuracy``, and ``map_iou`` where the model has
+            a map.
+        """
+        found = self.figures.compute()
+        values = {name: float(mean.compute()) for name, mean in self.means.items()}
+        values["balanced_accuracy"] = found["authenticity"]["all"]["balanced_accuracy"]
+        if found["heatmap"] is not None:
+            values["map_iou"] = found["heatmap"]["IoU"]
+        self.figures.reset()
+        for mean in self.means.values():
+            mean.reset()
+        return values
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over the model's parameter groups, warm-up + cosine per step."""
+        optim = self.config.optim
+        groups = parameter_groups(self.model, optim)
+        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.betas[0], optim.betas[1]))
+        total = int(self.trainer.estimated_stepping_batches)
+
+        def factor(step: int) -> float:
+            return lr_factor(
+                step,
+                total,
+                warmup=optim.warmup,
+                schedule=optim.schedule,
+                min_ratio=optim.min_lr_ratio,
+            )
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

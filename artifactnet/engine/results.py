@@ -1,0 +1,107 @@
+"""The figures of a run as tables for people: Markdown files and terminal lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from artifactnet import files
+
+JSON = "results.json"
+MARKDOWN = "results.md"
+
+
+def write(folder: Path, results: dict[str, Any]) -> None:
+    """Write ``results.json`` and ``results.md``, both atomically."""
+    files.write_json(folder / JSON, results)
+    files.write_text(folder / MARKDOWN, markdown(results))
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The results as a Markdown page; every figure has its counts beside it."""
+    data = results["data"]
+    where = f"`{data['name']}`" + (f" (`{data['root']}`)" if data["root"] else "")
+    lines = [f"# {results['run']}", ""]
+    for notice in (*results["notices"], *results["data_warnings"]):
+        lines += [f"> **Warning:** {notice}", ""]
+    lines += [
+        f"{results['images']} images of the {data['split']} split of {where}; model of epoch "
+        f"{results['model']['epoch']}. An image is called fake if its probability is at least "
+        f"{results['threshold']}.",
+        "",
+        "## Authenticity judgment",
+        "",
+        *_table(_AUTHENTICITY, authenticity_rows(results)),
+        "",
+        "A generator's row sets its fakes against all real images.",
+        "",
+        "## Heatmap against annotated artifacts",
+        "",
+        *_heatmap(results),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_PIXELS = ("IoU", "PixP", "PixR", "PixF1")
+_AUTHENTICITY = ("images of", "fake", "real", "balanced accuracy", "precision", "recall", "F1")
+
+
+def authenticity_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of the authenticity table: all images first, then each generator."""
+    scores = {"all": results["authenticity"]["all"], **results["authenticity"]["generators"]}
+    return [
+        (
+            name,
+            str(row["fake"]),
+            str(row["real"]),
+            *(f"{row[key]:.4f}" for key in ("balanced_accuracy", "precision", "recall", "f1")),
+        )
+        for name, row in scores.items()
+    ]
+
+
+def _heatmap(results: dict[str, Any]) -> list[str]:
+    row = results["heatmap"]
+    if row is None:
+        return [f"None: {results['no_heatmap']}."]
+    header = (*_PIXELS, "TP", "FP", "FN", "images", "of them with an empty map")
+    counts = ("tp", "fp", "fn", "evaluated_images", "zero_prediction_images")
+    values = (*(f"{row[key]:.4f}" for key in _PIXELS), *(str(row[key]) for key in counts))
+    return [
+        *_table(header, [values]),
+        "",
+        "Category-agnostic, counted over all pixels of the annotated fakes at the model's size; a "
+        f"pixel is called artifact if the heatmap is above {results['map_threshold']}. "
+        f"{row['unannotated_images']} fakes without annotation took no part.",
+    ]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def terminal(results: dict[str, Any]) -> str:
+    """The same figures as aligned columns for a terminal."""
+    rows = [_AUTHENTICITY, *authenticity_rows(results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    heatmap = results["heatmap"]
+    if heatmap is None:
+        lines += ["", f"no heatmap: {results['no_heatmap']}"]
+    else:
+        lines += [
+            "",
+            f"heatmap at {results['map_threshold']}:  "
+            + "  ".join(f"{key} {heatmap[key]:.4f}" for key in _PIXELS)
+            + f"  ({heatmap['evaluated_images']} annotated fakes, "
+            f"{heatmap['zero_prediction_images']} with an empty map)",
+        ]
+    return "\n".join(lines)

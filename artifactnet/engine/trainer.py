@@ -1,0 +1,173 @@
+"""A run from its config to its results: build, check, train, evaluate, save, tell."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_only
+
+from artifactnet import files
+from artifactnet.config import Config, ConfigError, problems
+from artifactnet.data.datamodule import DataModule
+from artifactnet.engine import results as tables
+from artifactnet.engine import rundir
+from artifactnet.engine.device import choose_device
+from artifactnet.engine.evaluate import evaluate_model, preprocess_of
+from artifactnet.engine.fitting import fit, global_state
+from artifactnet.engine.module import DetectorModule
+from artifactnet.engine.saving import BestModel
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.checkpoint import init_weights, load_model, save_model
+from artifactnet.types import ArtifactNetError
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """Where a run is and what it reached.
+
+    Attributes:
+        run_dir: folder of the run.
+        results: content of its ``results.json``; empty in the helper processes of a
+            distributed run.
+    """
+
+    run_dir: Path
+    results: dict[str, Any]
+
+
+def train(config: Config) -> RunResult:
+    """Train, evaluate and save a detector.
+
+    Args:
+        config: the run; see `artifactnet.config.load`.
+
+    Returns:
+        Folder and results of the run.
+
+    Raises:
+        ArtifactNetError: anything the user can mend; what was saved before stays loadable.
+        KeyboardInterrupt: Ctrl-C; how to go on has been printed.
+    """
+    for key, problem in problems(config):
+        raise ConfigError(f"{key} {problem}")
+    main = getattr(rank_zero_only, "rank", 0) == 0
+    folder = Path(config.out) / config.name
+    if main:
+        rundir.check(config)
+    try:
+        with global_state():
+            return _run(config, folder, main)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise ArtifactNetError(
+            f"{folder}: the disk is full. What was saved before is intact: make room, then go on "
+            "with resume=true"
+        ) from error
+
+
+def _run(config: Config, folder: Path, main: bool) -> RunResult:
+    """`train` after its checks; helper processes of a distributed run write nothing."""
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    device = choose_device(config.train.device, config.train.devices)
+    if config.train.precision == "16" and device == "cpu":
+        raise ArtifactNetError("train.precision=16 needs a GPU; use bf16, 32 or auto")
+    model = ArtifactNet(config.model)
+    if config.init_from is not None:
+        init_weights(model, _model_file(config.init_from))
+    data = DataModule(config.data, preprocess_of(model), config.seed)
+    data.train_loader(), data.val_loader()  # say now what is missing, before a folder is made
+    _check_map(model, config, data)
+    generators = sorted({record.generator for record in data.splits["val"].records})
+    if main:
+        rundir.prepare(config)
+        files.write_json(folder / rundir.DATA, data.summary)
+        print(_opening(folder, config, model, data), flush=True)
+    module = DetectorModule(model, config, generators)
+    best = BestModel(folder / rundir.BEST, config.train.monitor, {"run": config.name})
+    trainer, seconds = fit(module, data, best, folder, device)
+    if not main:
+        return RunResult(folder, {})
+    progress = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+    save_model(model, folder / rundir.LAST, {"run": config.name, **progress})
+    chosen = load_model(folder / rundir.BEST, device)
+    found = evaluate_model(chosen, data, config, best.epoch)
+    found["training"] = {
+        **progress,
+        "seconds": round(seconds, 1),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "best_epoch": best.epoch,
+        "best_validation": best.best,
+    }
+    tables.write(folder, found)
+    rundir.finish(folder, progress)
+    print(_closing(folder, found), flush=True)
+    return RunResult(folder, found)
+
+
+def _check_map(model: ArtifactNet, config: Config, data: DataModule) -> None:
+    """What is asked of the map must be possible with this model and this data."""
+    if not model.has_attention and config.loss.alignment.weight > 0:
+        raise ArtifactNetError(
+            f"{config.model.backbone}: {model.no_attention}; set loss.alignment.weight=0"
+        )
+    if config.train.monitor != "map_iou":
+        return
+    reason = model.no_attention
+    if not any(r.label == 1 and r.annotation for r in data.splits["val"].records):
+        reason = "none of the validation fakes is annotated"
+    if reason is not None:
+        raise ArtifactNetError(f"train.monitor=map_iou cannot be had: {reason}")
+
+
+def _model_file(path: str) -> Path:
+    """Model of a run given by its folder, or the file itself."""
+    return Path(path) / rundir.BEST if Path(path).is_dir() else Path(path)
+
+
+def _opening(folder: Path, config: Config, model: ArtifactNet, data: DataModule) -> str:
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    counts = ", ".join(f"{name} {len(split.records)}" for name, split in data.splits.items())
+    lines = [
+        *_loud(model.notices),
+        f"run {folder}: {config.model.backbone}, {learning:,} parameters learn, images "
+        f"{model.image_size[0]}x{model.image_size[1]}",
+        f"data {config.data.name}: {counts} images",
+        *(f"warning: {warning}" for warning in data.summary["warnings"]),
+    ]
+    return "\n".join(lines)
+
+
+def _closing(folder: Path, found: dict[str, Any]) -> str:
+    model, pictures = folder / rundir.BEST, folder / rundir.PICTURES
+    return "\n".join(
+        [
+            "",
+            *_loud(found["notices"]),
+            f"results on the {found['data']['split']} split ({found['images']} images), model of "
+            f"epoch {found['model']['epoch']} of {found['training']['epochs']}:",
+            tables.terminal(found),
+            "",
+            f"model      {model}",
+            f"results    {folder / tables.MARKDOWN}, {folder / tables.JSON}",
+            *([f"pictures   {pictures}"] if pictures.is_dir() else []),
+            f"logs       {folder / 'logs'}",
+            "",
+            "use it:",
+            "    import artifactnet",
+            f"    model = artifactnet.load_model({str(model)!r})",
+            '    print(model.predict("photo.jpg").probability)',
+        ]
+    )
+
+
+def _loud(notices: tuple[str, ...] | list[str]) -> list[str]:
+    """Notices between lines that nobody overlooks."""
+    if not notices:
+        return []
+    bar = "!" * 78
+    return [bar, *(f"!! WARNING: {notice}" for notice in notices), bar]

@@ -1,0 +1,1 @@
+"""Pictures and figures of where a model looks."""

@@ -1,0 +1,82 @@
+"""Turning what a caller has (path, PIL image, array, tensor) into 8-bit RGB pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from artifactnet.data.images import decode
+from artifactnet.types import ArtifactNetError, UInt8Array
+
+ImageLike: TypeAlias = str | Path | Image.Image | npt.NDArray[Any] | torch.Tensor
+
+_LAYOUTS = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+
+
+def to_pixels(image: ImageLike, name: str) -> UInt8Array:
+    """Pixels of one image.
+
+    Args:
+        image: a file's path; a PIL image; an array (H, W[, 1|3|4]) in RGB order of dtype uint8,
+            uint16, bool, or float in [0, 1]; a tensor ([1|3|4, ]H, W) of the same dtypes.
+            Alpha is composited on white.
+        name: what errors call the image.
+
+    Returns:
+        (H, W, 3) uint8, sRGB.
+
+    Raises:
+        ArtifactNetError: not an image, or an array of another shape, type or range.
+    """
+    if isinstance(image, str | Path | Image.Image):
+        return decode(image, name)
+    if isinstance(image, torch.Tensor):
+        image = _from_tensor(image, name)
+    if not isinstance(image, np.ndarray):
+        raise ArtifactNetError(
+            f"{name}: cannot read a {type(image).__name__} as an image; give a path, a PIL "
+            "image, a numpy array or a tensor"
+        )
+    if image.ndim not in (2, 3) or 0 in image.shape:
+        raise ArtifactNetError(f"{name}: an array of shape {image.shape} is not {_LAYOUTS}")
+    if image.ndim == 3 and image.shape[2] not in (1, 3, 4):
+        raise ArtifactNetError(f"{name}: an array of shape {image.shape} is not {_LAYOUTS}")
+    pixels = _to_uint8(image[..., 0] if image.shape[2:] == (1,) else image, name)
+    return decode(Image.fromarray(pixels), name)
+
+
+def _from_tensor(image: torch.Tensor, name: str) -> npt.NDArray[Any]:
+    if image.ndim == 3 and image.shape[0] not in (1, 3, 4):
+        raise ArtifactNetError(
+            f"{name}: a tensor of shape {tuple(image.shape)} is not (H, W) or (1|3|4, H, W)"
+        )
+    image = image.detach().cpu()
+    if image.dtype is torch.bfloat16:  # numpy has no such type
+        image = image.float()
+    array: npt.NDArray[Any] = image.numpy()
+    return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
+
+
+def _to_uint8(array: npt.NDArray[Any], name: str) -> UInt8Array:
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype == np.uint16:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if array.dtype.kind != "f":
+        raise ArtifactNetError(
+            f"{name}: an array of {array.dtype} has no known range; give uint8, uint16, bool "
+            "or float in [0, 1]"
+        )
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0.0 and high <= 1.0):  # also true for NaN
+        raise ArtifactNetError(
+            f"{name}: a float array must lie in [0, 1], this one spans [{low:g}, {high:g}]"
+        )
+    return np.round(array.astype(np.float32) * 255).astype(np.uint8)

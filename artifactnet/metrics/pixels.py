@@ -1,0 +1,143 @@
+"""Where the artifacts are, to the pixel: category-agnostic scores of a heatmap.
+
+Perceptual artifact detection of X-AIGD (Sec. 4): true and false pixels are summed over all
+images before any ratio is taken (micro average); all categories count as one; 0/0 is 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchmetrics import Metric
+
+from artifactnet.types import Annotation, ArtifactNetError
+
+
+class PixelCounts(NamedTuple):
+    """Pixels of the images that took part, and how many images did."""
+
+    tp: int  # artifact pixels found
+    fp: int  # clean pixels called artifact
+    fn: int  # artifact pixels missed
+    evaluated_images: int
+    zero_prediction_images: int  # of those evaluated: not one pixel predicted
+    unannotated_images: int  # left out, since nobody knows where their artifacts are
+
+
+def pixel_counts(
+    heatmap: Tensor,
+    mask: Tensor,
+    annotation: Tensor,
+    labels: Tensor,
+    threshold: float,
+    include_real: bool = False,
+) -> PixelCounts:
+    """Compare heatmaps with masks.
+
+    Fakes take part if they were annotated, with artifacts (MASK) or without (CLEAN). Images
+    in the state NONE are left out and counted. Real images are left out, as in the benchmark,
+    unless ``include_real``; then each pixel called artifact in them is a false one.
+
+    Args:
+        heatmap: (B, h, w) in [0, 1]; brought to the masks' size by bilinear interpolation.
+        mask: (B, H, W) uint8 bit field, any bit is an artifact; all zero for CLEAN.
+        annotation: (B,) values of `Annotation`.
+        labels: (B,) 0 real, 1 fake.
+        threshold: a pixel is called artifact if ``heatmap > threshold``, strictly.
+        include_real: let annotated real images take part.
+
+    Raises:
+        ValueError: shapes do not match.
+        ArtifactNetError: a heatmap that takes part is not finite.
+    """
+    size = mask.shape[:1]
+    if (
+        heatmap.ndim != 3
+        or mask.ndim != 3
+        or not (heatmap.shape[:1] == size == annotation.shape == labels.shape)
+    ):
+        raise ValueError(
+            f"shapes do not match: heatmap {tuple(heatmap.shape)}, mask {tuple(mask.shape)}, "
+            f"annotation {tuple(annotation.shape)}, labels {tuple(labels.shape)}"
+        )
+    wanted = torch.ones_like(labels, dtype=torch.bool) if include_real else labels == 1
+    unknown = wanted & (annotation == Annotation.NONE)
+    used = wanted & ~unknown
+    if not used.any():
+        return PixelCounts(0, 0, 0, 0, 0, int(unknown.sum()))
+    heatmap, truth = heatmap[used].float(), mask[used] != 0
+    if not heatmap.isfinite().all():
+        raise ArtifactNetError(
+            "a heatmap holds values that are not finite: the model's weights are broken or its "
+            "training diverged; use an earlier checkpoint"
+        )
+    if heatmap.shape != truth.shape:
+        heatmap = interpolate(heatmap[:, None], truth.shape[1:], mode="bilinear")[:, 0]
+    found = heatmap > threshold
+    return PixelCounts(
+        tp=int((found & truth).sum()),
+        fp=int((found & ~truth).sum()),
+        fn=int((~found & truth).sum()),
+        evaluated_images=len(found),
+        zero_prediction_images=int((~found.flatten(1).any(dim=1)).sum()),
+        unannotated_images=int(unknown.sum()),
+    )
+
+
+def pixel_scores(tp: int, fp: int, fn: int) -> dict[str, float]:
+    """``IoU``, ``PixP``, ``PixR`` and ``PixF1`` in [0, 1] from pixel counts; 0/0 is 0.
+
+    Args:
+        tp: artifact pixels found.
+        fp: clean pixels called artifact.
+        fn: artifact pixels missed.
+    """
+    parts = {
+        "IoU": (tp, tp + fp + fn),
+        "PixP": (tp, tp + fp),
+        "PixR": (tp, tp + fn),
+        "PixF1": (2 * tp, 2 * tp + fp + fn),
+    }
+    return {name: part / whole if whole else 0.0 for name, (part, whole) in parts.items()}
+
+
+class PixelMetric(Metric):
+    """`pixel_scores` over a data set; counts are int64 and add up over processes."""
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, threshold: float = 0.5, include_real: bool = False) -> None:
+        """Fix what counts as found.
+
+        Args:
+            threshold: a pixel is called artifact if ``heatmap > threshold``.
+            include_real: let real images take part, see `pixel_counts`.
+        """
+        super().__init__()
+        self.threshold = threshold
+        self.include_real = include_real
+        zeros = torch.zeros(len(PixelCounts._fields), dtype=torch.int64)
+        self.add_state("counts", default=zeros, dist_reduce_fx="sum")
+
+    def update(self, heatmap: Tensor, mask: Tensor, annotation: Tensor, labels: Tensor) -> None:
+        """Add a batch, see `pixel_counts`.
+
+        Args:
+            heatmap: (B, h, w) in [0, 1].
+            mask: (B, H, W) uint8 bit field.
+            annotation: (B,) values of `Annotation`.
+            labels: (B,) 0 real, 1 fake.
+        """
+        counts = pixel_counts(
+            heatmap.detach(), mask, annotation, labels, self.threshold, self.include_real
+        )
+        self.counts += torch.tensor(counts, device=self.counts.device)
+
+    def compute(self) -> dict[str, Any]:
+        """`pixel_scores` of all images together, and all counts by their names."""
+        counts = PixelCounts(*self.counts.tolist())
+        return {**pixel_scores(counts.tp, counts.fp, counts.fn), **counts._asdict()}

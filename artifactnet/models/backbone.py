@@ -1,0 +1,191 @@
+"""timm backbones by name, their pretrained weights, and what can be done with their attention."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+
+from artifactnet.config import ModelConfig
+from artifactnet.models.hub import in_hub_cache, why_unreachable
+from artifactnet.models.stem import ConvStem
+from artifactnet.types import ArtifactNetError
+
+# timm files whose models are plain ViTs: global attention, class token, blocks in a row
+_PLAIN_VIT_FILES = ("vision_transformer", "eva", "deit", "beit")
+_log = logging.getLogger(__name__)
+
+
+class Backbone(nn.Module):
+    """A timm model without its classifier.
+
+    Attributes:
+        net: the timm module.
+        num_features: channels of the pooled feature.
+        mean, std: the normalisation its weights expect.
+        patch_size: side of a patch in pixels, or None where there is no plain patch grid.
+        prefix_tokens: class and register tokens before the patches (0 without a plain grid).
+        depth: number of attention blocks (0 without a plain grid).
+        no_rollout: None if rollout applies, else the reason why it cannot.
+        notice: what a user must know about the weights, or "".
+    """
+
+    def __init__(self, config: ModelConfig, load_pretrained: bool) -> None:
+        super().__init__()
+        height, width = config.image_size
+        net, self.notice = _create(config, load_pretrained)
+        self.net: Any = net  # timm models have no common type that says what they offer
+        self.num_features: int = self.net.num_features
+        data: dict[str, Any] = net.pretrained_cfg or {}
+        self.mean = tuple(config.mean or data.get("mean", (0.485, 0.456, 0.406)))
+        self.std = tuple(config.std or data.get("std", (0.229, 0.224, 0.225)))
+        self.no_rollout = _why_no_rollout(self.net, config.backbone)
+        plain = self.no_rollout is None
+        self.patch_size: int | None = self.net.patch_embed.patch_size[0] if plain else None
+        self.prefix_tokens: int = self.net.num_prefix_tokens if plain else 0
+        self.depth: int = len(self.net.blocks) if plain else 0
+        if config.stem == "conv":
+            self._use_conv_stem(config)
+        if self.patch_size and (height % self.patch_size or width % self.patch_size):
+            raise ArtifactNetError(
+                f"model.image_size {height}x{width} is not a multiple of the patch size "
+                f"{self.patch_size} of {config.backbone}"
+            )
+
+    def _use_conv_stem(self, config: ModelConfig) -> None:
+        if self.patch_size is None:
+            raise ArtifactNetError(f"model.stem=conv needs a plain ViT; {config.backbone} is not")
+        stem = ConvStem(self.patch_size, self.net.embed_dim, config.stem_width)
+        self.net.patch_embed.proj = stem
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Pooled features (B, num_features) of normalised images (B, 3, H, W)."""
+        return self.net.forward_head(self.net.forward_features(images), pre_logits=True)
+
+
+def _create(config: ModelConfig, load_pretrained: bool) -> tuple[Any, str]:
+    """Build the timm model and say what its weights are."""
+    import timm
+
+    arguments: dict[str, Any] = {
+        "num_classes": 0,
+        "drop_rate": config.drop_rate,
+        "drop_path_rate": config.drop_path_rate,
+    }
+    file = _family(config.backbone)
+    if file in _PLAIN_VIT_FILES:
+        # any input size, and the class token's own feature as the thing that is classified
+        arguments |= {"dynamic_img_size": True, "global_pool": "token"}
+    if file in _PLAIN_VIT_FILES or "swin" in file:
+        arguments["img_size"] = tuple(config.image_size)
+    arguments |= config.backbone_kwargs
+    source, notice = "random", ""
+    if load_pretrained:
+        source, notice = _weights_source(config)
+    try:
+        net = timm.create_model(config.backbone, pretrained=source == "hub", **arguments)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise ArtifactNetError(
+            f"model.backbone {config.backbone} cannot be built with {arguments}: {error}"
+        ) from error
+    if source == "file":
+        assert config.weights is not None
+        load_backbone_weights(net, config.weights)
+    return net, notice
+
+
+def _family(name: str) -> str:
+    """timm file that defines the model, e.g. ``vision_transformer``."""
+    import timm
+
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        near = timm.list_models(f"*{base[:8]}*")[:5]
+        hint = f"; near names: {', '.join(near)}" if near else ""
+        raise ArtifactNetError(f"model.backbone: timm has no model named {name!r}{hint}")
+    return timm.model_entrypoint(base).__module__.rsplit(".", 1)[-1]
+
+
+def _weights_source(config: ModelConfig) -> tuple[str, str]:
+    """Where weights come from (``file``, ``hub`` or ``random``) and the notice to repeat."""
+    if config.weights is not None:
+        return "file", ""
+    if config.pretrained == "false":
+        return "random", ""
+    reason = _why_no_hub(config)
+    if reason is None:
+        return "hub", ""
+    if config.pretrained == "true":
+        raise ArtifactNetError(
+            f"model.pretrained=true, but {reason}. Put the weights in the hub cache, give a "
+            "local file with model.weights=PATH, or allow random weights with "
+            "model.pretrained=auto"
+        )
+    notice = f"{config.backbone} started from RANDOM weights, not pretrained ones: {reason}"
+    _log.warning(notice)
+    return "random", notice
+
+
+def _why_no_hub(config: ModelConfig) -> str | None:
+    """None if pretrained weights can be had right now, else the reason."""
+    import timm
+
+    if config.backbone_kwargs:
+        return "model.backbone_kwargs changes the architecture, so published weights do not fit"
+    cfg = timm.get_pretrained_cfg(config.backbone)
+    if cfg is None or not (cfg.hf_hub_id or cfg.url or cfg.file):
+        return f"timm publishes no weights for {config.backbone}"
+    if cfg.hf_hub_id and in_hub_cache(cfg.hf_hub_id):
+        return None
+    return why_unreachable()
+
+
+def load_backbone_weights(net: Any, path: str) -> None:
+    """Load local weights into a timm model without classifier; every key must fit.
+
+    Original layouts (for instance Meta's DINOv2 files) go through timm's own key conversion;
+    position embeddings are resized by it. A classifier in the file is left out.
+
+    Args:
+        net: the timm model.
+        path: ``.safetensors``, or a ``.pth`` with tensors only (``weights_only=True``).
+
+    Raises:
+        ArtifactNetError: the file is missing, unreadable or of another architecture.
+    """
+    from timm.models import load_state_dict
+
+    try:
+        state = load_state_dict(path)
+    except Exception as error:  # whatever the reader raises, the answer is about this file
+        raise ArtifactNetError(f"model.weights {path}: cannot be read: {error}") from error
+    classifier = (net.pretrained_cfg or {}).get("classifier") or ()
+    classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    try:
+        state = convert(state, net) if convert else state
+        dropped = tuple(f"{name}." for name in classifiers)
+        state = {k: v for k, v in state.items() if not (dropped and k.startswith(dropped))}
+        missing, unexpected = net.load_state_dict(state, strict=False)
+    except (RuntimeError, KeyError, AttributeError) as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise ArtifactNetError(f"model.weights {path}: other architecture: {first}") from error
+    if missing or unexpected:
+        raise ArtifactNetError(
+            f"model.weights {path}: other architecture: {len(missing)} keys missing "
+            f"(e.g. {next(iter(missing), '-')}), {len(unexpected)} unexpected "
+            f"(e.g. {next(iter(unexpected), '-')})"
+        )
+
+
+def _why_no_rollout(net: Any, name: str) -> str | None:
+    """Reason why attention rollout does not apply to this model, or None."""
+    file = type(net).__module__.rsplit(".", 1)[-1]
+    if file not in _PLAIN_VIT_FILES or not hasattr(net, "blocks"):
+        return f"{name} ({type(net).__name__}) has no global attention over one patch grid"
+    if getattr(net, "cls_token", None) is None or net.global_pool != "token":
+        return f"{name} is not classified by a class token"
+    return None

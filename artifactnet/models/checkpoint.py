@@ -1,0 +1,166 @@
+"""Saved models: one safetensors file with the config as JSON in its metadata, never a pickle."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from artifactnet.config import LoraConfig, ModelConfig, to_dict
+from artifactnet.files import atomic_path
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.lora import merged
+from artifactnet.types import ArtifactNetError
+
+FORMAT = "artifactnet-1"
+T = TypeVar("T")
+
+
+def save_model(model: ArtifactNet, path: str | Path, extra: dict[str, Any] | None = None) -> None:
+    """Write weights, config, preprocessing and notices to one file, atomically.
+
+    LoRA adapters are merged, so that the file loads without peft.
+
+    Args:
+        model: the model.
+        path: the ``.safetensors`` file to write.
+        extra: JSON-ready facts to keep with it (epoch, validation figures, ...).
+
+    Raises:
+        ArtifactNetError: the disk refused; an older file of that name is untouched.
+    """
+    config = copy.deepcopy(model.config)
+    if config.lora.rank:
+        model = copy.copy(model)
+        model._modules = dict(model._modules)
+        model.backbone = copy.copy(model.backbone)
+        model.backbone._modules = {"net": merged(model.backbone.net)}
+        config.lora = LoraConfig()
+    config.weights = None  # the file holds them all
+    config.mean, config.std = list(model.mean), list(model.std)
+    metadata = {
+        "format": FORMAT,
+        "model": json.dumps(to_dict(config)),
+        "notices": json.dumps(list(model.notices)),
+        "extra": json.dumps(extra or {}),
+    }
+    state = {k: v.detach().to("cpu").contiguous() for k, v in model.state_dict().items()}
+    try:
+        with atomic_path(path) as temporary:
+            save_file(state, temporary, metadata=metadata)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactNetError(f"{path}: the model could not be saved: {error}") from error
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Config, notices and extra facts of a saved model, without its weights.
+
+    Returns:
+        ``{"model": ModelConfig, "notices": tuple[str, ...], "extra": dict}``.
+
+    Raises:
+        ArtifactNetError: no such file, not a safetensors file, or not one of ours.
+    """
+    if not Path(path).is_file():
+        raise ArtifactNetError(f"{path}: no such model file")
+    try:
+        with safe_open(path, framework="pt") as handle:
+            metadata = handle.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ArtifactNetError(f"{path}: not a readable safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise ArtifactNetError(
+            f"{path}: not a model saved by ArtifactNet (format {metadata.get('format')!r}, "
+            f"expected {FORMAT!r}); bare backbone weights go into model.weights"
+        )
+    return {
+        "model": _from_dict(ModelConfig, json.loads(metadata["model"]), str(path)),
+        "notices": tuple(json.loads(metadata["notices"])),
+        "extra": json.loads(metadata["extra"]),
+    }
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> ArtifactNet:
+    """Rebuild a saved model on ``device``, in eval mode.
+
+    Raises:
+        ArtifactNetError: see `read_metadata`; or the weights do not fit the saved config.
+    """
+    metadata = read_metadata(path)
+    model = ArtifactNet(metadata["model"], load_pretrained=False)
+    model.notices = metadata["notices"]
+    missing, unexpected, misshapen = _load(model, _read_state(path))
+    if missing or unexpected or misshapen:
+        raise ArtifactNetError(
+            f"{path}: weights do not fit the saved config: missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]}, of another shape {misshapen[:3]}"
+        )
+    return model.to(device).eval()
+
+
+def init_weights(model: ArtifactNet, path: str | Path) -> None:
+    """Start ``model`` from the weights of a saved one (``init_from``): weights only.
+
+    The notices of the saved model replace the fresh one's, since its weights do.
+
+    Raises:
+        ArtifactNetError: another architecture; the message names the first keys.
+    """
+    metadata = read_metadata(path)
+    state = _read_state(path)
+    if model.config.lora.rank:
+        state = {_adapter_key(model, key): value for key, value in state.items()}
+    missing, unexpected, misshapen = _load(model, state)
+    missing = [key for key in missing if ".lora_" not in key]
+    if missing or unexpected or misshapen:
+        raise ArtifactNetError(
+            f"init_from {path}: other architecture ({metadata['model'].backbone} there, "
+            f"{model.config.backbone} here): missing {missing[:3]}, unexpected "
+            f"{unexpected[:3]}, of another shape {misshapen[:3]}"
+        )
+    model.notices = metadata["notices"]
+
+
+def _adapter_key(model: ArtifactNet, key: str) -> str:
+    """Name of a plain weight inside a module that peft wrapped."""
+    head, _, leaf = key.rpartition(".")
+    wrapped = f"{head}.base_layer.{leaf}"
+    return wrapped if wrapped in model.state_dict() else key
+
+
+def _read_state(path: str | Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt") as handle:
+        return {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+
+
+def _load(
+    model: ArtifactNet, state: dict[str, torch.Tensor]
+) -> tuple[list[str], list[str], list[str]]:
+    """Load what fits; names of missing, unexpected and misshapen tensors."""
+    own = model.state_dict()
+    misshapen = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
+    fitting = {k: v for k, v in state.items() if k not in misshapen}
+    missing, unexpected = model.load_state_dict(fitting, strict=False)
+    return [k for k in missing if k not in misshapen], list(unexpected), misshapen
+
+
+def _from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:
+    """Dataclass from JSON; a key this version does not know means a newer file."""
+    hints = get_type_hints(kind)
+    unknown = sorted(set(values) - {field.name for field in fields(kind)})  # type: ignore[arg-type]
+    if unknown:
+        raise ArtifactNetError(
+            f"{where}: saved by a newer ArtifactNet (unknown keys {', '.join(unknown)}); update"
+        )
+    return kind(
+        **{
+            key: _from_dict(hints[key], value, where) if is_dataclass(hints[key]) else value
+            for key, value in values.items()
+        }
+    )

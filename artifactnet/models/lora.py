@@ -1,0 +1,50 @@
+"""Low-rank adapters on the backbone (Hu et al. 2021; X-AIGD D.4), through peft."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from artifactnet.config import LoraConfig
+from artifactnet.types import ArtifactNetError
+
+
+def add_adapters(net: nn.Module, config: LoraConfig) -> None:
+    """Freeze ``net`` and add trainable adapters to its target modules, in place.
+
+    Raises:
+        ArtifactNetError: peft is not installed, or no module has a target's name.
+    """
+    try:
+        from peft import LoraConfig as PeftConfig
+        from peft import inject_adapter_in_model
+    except ImportError as error:
+        raise ArtifactNetError("model.lora needs peft: pip install 'artifactnet[lora]'") from error
+    settings = PeftConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.target_modules),
+    )
+    try:
+        inject_adapter_in_model(settings, net)
+    except ValueError as error:
+        raise ArtifactNetError(f"model.lora.target_modules: {error}") from error
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad = "lora_" in name
+
+
+def merged(net: nn.Module) -> nn.Module:
+    """Copy of ``net`` with every adapter folded into its weight; needs no peft to run."""
+    from peft.tuners.lora import LoraLayer
+
+    net = copy.deepcopy(net)
+    for name, module in list(net.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(net.get_submodule(parent), child, module.get_base_layer())
+    for parameter in net.parameters():
+        parameter.requires_grad = True
+    return net

@@ -1,0 +1,109 @@
+"""The values each configuration key may have, in words and as a test.
+
+`artifactnet.config` applies them after the types have been checked; a key whose value is
+None (an optional one that is not set) is not tested.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+Rule = tuple[str, Callable[[Any], bool]]  # "must be ...", and whether a value is
+
+
+def _among(*words: str) -> Rule:
+    return f"one of {', '.join(words)}", lambda value: value in words
+
+
+_COUNT: Rule = ("at least 1", lambda v: v >= 1)
+_NOT_NEGATIVE: Rule = ("a finite number, 0 or more", lambda v: 0 <= v < math.inf)
+_POSITIVE: Rule = ("a finite number above 0", lambda v: 0 < v < math.inf)
+_SHARE: Rule = ("from 0 to 1", lambda v: 0 <= v <= 1)
+_SHARE_BELOW_1: Rule = ("at least 0 and below 1", lambda v: 0 <= v < 1)
+_INSIDE: Rule = ("between 0 and 1, both excluded", lambda v: 0 < v < 1)
+_CHANNELS: Rule = ("three finite numbers", lambda v: len(v) == 3 and all(map(math.isfinite, v)))
+RULES: dict[str, Rule] = {
+    "name": (
+        "a plain folder name",
+        lambda v: bool(v.strip()) and v not in (".", "..") and not set(v) & set("/\\\0"),
+    ),
+    "out": ("a folder", lambda v: bool(v.strip())),
+    "seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
+    "model.stem": _among("patch", "conv"),
+    "model.pretrained": _among("auto", "true", "false"),
+    "model.image_size": (
+        "two integers above 0 (height, width)",
+        lambda v: len(v) == 2 and min(v) > 0,
+    ),
+    "model.resize": _among("stretch", "crop", "pad"),
+    "model.mean": _CHANNELS,
+    "model.std": ("three numbers above 0", lambda v: _CHANNELS[1](v) and min(v) > 0),
+    "model.threshold": _INSIDE,
+    "model.map_threshold": _INSIDE,
+    "model.drop_rate": _SHARE_BELOW_1,
+    "model.drop_path_rate": _SHARE_BELOW_1,
+    "model.attention.method": _among("rollout", "gradient_rollout"),
+    "model.attention.head_fusion": _among("mean", "max", "min"),
+    "model.attention.discard_ratio": _SHARE_BELOW_1,
+    "model.attention.start_layer": _NOT_NEGATIVE,
+    "model.attention.normalization": _among("saturate", "max", "minmax", "none"),
+    "model.lora.rank": _NOT_NEGATIVE,
+    "model.lora.alpha": _POSITIVE,
+    "model.lora.dropout": _SHARE_BELOW_1,
+    "model.lora.target_modules": ("a list with at least one name", bool),
+    "loss.bce": _NOT_NEGATIVE,
+    "loss.alignment.weight": _NOT_NEGATIVE,
+    "loss.alignment.benign_weight": _SHARE,
+    "data.name": _among("demo", "folder", "xaigd"),
+    "data.val_fraction": ("above 0 and below 0.5", lambda v: 0 < v < 0.5),
+    "data.limit": _COUNT,
+    "data.batch_size": _COUNT,
+    "data.eval_batch_size": _COUNT,
+    "data.workers": _NOT_NEGATIVE,
+    "data.on_error": _among("raise", "skip"),
+    "data.check": _among("full", "counts", "off"),
+    "data.demo_train": _COUNT,
+    "data.demo_val": _COUNT,
+    "data.demo_test": _COUNT,
+    "data.demo_size": _COUNT,
+    "data.demo_seed": _NOT_NEGATIVE,
+    "data.augment.jpeg_quality": (
+        "[lowest, highest] with 1 <= lowest <= highest <= 100, or []",
+        lambda v: not v or (len(v) == 2 and 1 <= v[0] <= v[1] <= 100),
+    ),
+    "data.augment.jpeg_on": _among("fake", "both", "none"),
+    "data.augment.hflip": _SHARE,
+    "data.augment.vflip": _SHARE,
+    "data.augment.scale": (
+        "[lowest, highest] with 0 < lowest <= highest",
+        lambda v: len(v) == 2 and 0 < v[0] <= v[1] < math.inf,
+    ),
+    "data.augment.max_category_ratio": ("above 0 and at most 1", lambda v: 0 < v <= 1),
+    "optim.lr": _POSITIVE,
+    "optim.head_lr": _POSITIVE,
+    "optim.weight_decay": _NOT_NEGATIVE,
+    "optim.layer_decay": ("above 0 and at most 1", lambda v: 0 < v <= 1),
+    "optim.betas": (
+        "two numbers, each at least 0 and below 1",
+        lambda v: len(v) == 2 and all(0 <= beta < 1 for beta in v),
+    ),
+    "optim.warmup": _SHARE,
+    "optim.schedule": _among("cosine", "constant"),
+    "optim.min_lr_ratio": _SHARE,
+    "optim.clip_norm": _NOT_NEGATIVE,
+    "optim.ema": _SHARE_BELOW_1,
+    "train.epochs": _COUNT,
+    "train.max_steps": _COUNT,
+    "train.accumulate": _COUNT,
+    "train.precision": _among("auto", "32", "bf16", "16"),
+    "train.device": _among("auto", "cpu", "gpu"),
+    "train.devices": _COUNT,
+    "train.strategy": _among("auto", "ddp"),
+    "train.eval_every": _COUNT,
+    "train.picture_every": _NOT_NEGATIVE,
+    "train.pictures": _COUNT,
+    "train.log_every": _COUNT,
+    "train.monitor": _among("balanced_accuracy", "map_iou", "loss"),
+}

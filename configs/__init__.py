@@ -1,0 +1,1 @@
+"""Recipes of runs; an installed package has this folder as ``artifactnet.configs``."""

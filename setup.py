@@ -1,0 +1,74 @@
+"""Installation of ArtifactNet; the tools' settings are in pyproject.toml."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+INIT = (ROOT / "artifactnet" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'^__version__ = "([^"]+)"$', INIT, re.MULTILINE).group(1)
+
+INSTALL = [
+    "torch>=2.6",
+    "torchvision",
+    "timm>=1.0.20",
+    "lightning>=2.6",
+    "torchmetrics>=1.4",
+    "albumentations>=2.0.8",
+    "mmsegmentation>=1.2.2",
+    "mmcv-lite>=2.1,<2.2",  # mmsegmentation refuses 2.2; the full mmcv needs a compiler
+    "mmengine>=0.10.7",
+    "ftfy",  # mmsegmentation imports ftfy and regex without declaring them
+    "regex",
+    "grad-cam>=1.5.4",
+    "omegaconf>=2.3",
+    "pyyaml>=6.0",
+    "numpy>=1.26",
+    "pillow>=10.3",
+    "opencv-python-headless>=4.9.0.80",
+    "pyarrow>=15.0",
+    "safetensors>=0.4.3",
+    "huggingface-hub>=0.23",
+    "scikit-image>=0.22",
+    "scikit-learn>=1.3",
+    "matplotlib>=3.8",  # one of the photographs of the embedded data set ships inside it
+    "rich>=13.0",
+    "tensorboard>=2.15",
+]
+LORA = ["peft>=0.13"]
+TEST = [
+    *LORA,
+    "pytest>=8.0",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "mypy>=1.11",
+    "setuptools>=77.0.3",  # the packaging tests build a wheel
+]
+
+setup(
+    name="artifactnet",
+    version=VERSION,
+    description="Detect AI-generated images by looking at perceptual artifacts",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    # the recipes are in configs/ for people and travel as the package artifactnet.configs
+    packages=[*find_packages(include=["artifactnet", "artifactnet.*"]), "artifactnet.configs"],
+    package_dir={"artifactnet.configs": "configs"},
+    package_data={"artifactnet": ["py.typed"], "artifactnet.configs": ["**/*.yaml"]},
+    include_package_data=False,
+    install_requires=INSTALL,
+    extras_require={"lora": LORA, "test": TEST, "all": LORA},
+    entry_points={"console_scripts": ["artifactnet = artifactnet.cli:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)

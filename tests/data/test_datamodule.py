@@ -1,0 +1,241 @@
+"""Datasets, batches and loaders over small in-memory sources."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from artifactnet.config import AugmentConfig, DataConfig
+from artifactnet.data import datamodule
+from artifactnet.data.datamodule import DataModule
+from artifactnet.data.dataset import DetectionDataset, collate
+from artifactnet.data.transforms import Preprocess, TrainTransform
+from artifactnet.types import Annotation, ArtifactNetError, Batch, Record, Sample
+
+PREPROCESS = Preprocess((32, 28), "stretch", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+class MemorySource:
+    """Images whose colour is their index; those in ``broken`` cannot be loaded."""
+
+    def __init__(self, labels, broken=(), prefix="train"):
+        self.broken = set(broken)
+        self.records = [
+            Record(
+                uid=f"{prefix}{index}",
+                label=label,
+                generator="gan" if label else "real",
+                annotation=(Annotation.CLEAN, Annotation.MASK)[label],
+                location=f"{prefix}/{index}.png",
+            )
+            for index, label in enumerate(labels)
+        ]
+
+    def load(self, index):
+        record = self.records[index]
+        if index in self.broken:
+            raise ArtifactNetError(f"{record.location}: the file is truncated")
+        mask = None
+        if record.annotation is Annotation.MASK:
+            mask = np.zeros((40, 36), np.uint8)
+            mask[:20] = 0b10
+        image = np.full((40, 36, 3), index, np.uint8)
+        image[:, :18] += 100  # so that a flip is seen
+        return Sample(record, image, mask)
+
+
+def dataset(labels, broken=(), train=True, on_error="skip", seed=0):
+    augment = AugmentConfig(jpeg_quality=[], crop=True, scale=[0.8, 1.5])
+    transform = TrainTransform(augment, PREPROCESS) if train else None
+    return DetectionDataset(MemorySource(labels, broken), PREPROCESS, transform, seed, on_error)
+
+
+def module(monkeypatch, splits, **options):
+    monkeypatch.setattr(datamodule, "build_splits", lambda config, seed: splits)
+    config = DataConfig(**{"batch_size": 3, "check": "counts", **options})
+    return DataModule(config, PREPROCESS, seed=4)
+
+
+def test_augmentation_depends_on_seed_epoch_item_and_repeat_alone():
+    first, second = dataset([0, 1] * 4), dataset([0, 1] * 4)
+    expected = {key: first[key] for key in ((0, 3), (1, 3), (0, 5), (0, 3, 1))}
+    for key in reversed(expected):
+        assert second[key].image.equal(expected[key].image)
+        assert second[key].mask.equal(expected[key].mask)
+    assert not expected[0, 3].image.equal(expected[1, 3].image)
+    assert not expected[0, 3].image.equal(expected[0, 3, 1].image)
+    assert not expected[0, 3].image.equal(dataset([0, 1] * 4, seed=1)[0, 3].image)
+
+
+def test_evaluation_does_not_augment():
+    found = dataset([0, 1], train=False)
+    assert found[0, 1].image.equal(found[7, 1].image)
+    assert found[0, 1].image.equal(PREPROCESS.sample(found.source.load(1)).image)
+
+
+def test_a_bad_image_is_an_error_unless_the_user_says_skip():
+    with pytest.raises(ArtifactNetError, match=r"^train/1\.png: the file is truncated$"):
+        dataset([0, 1], broken=[1], on_error="raise")[0, 1]
+    with pytest.raises(ValueError, match="'ignore'"):
+        dataset([0, 1], on_error="ignore")
+
+
+def test_training_replaces_a_bad_image_by_the_next_of_its_class(caplog):
+    found = dataset([0, 1, 0, 1, 0, 1, 1], broken=[3, 5])
+    with caplog.at_level(logging.WARNING):
+        for epoch in (0, 1):
+            assert found[epoch, 3].record.location == "train/6.png"
+            assert found[epoch, 5].record.location == "train/6.png"
+    # Listed once each, counted, and named.
+    assert [record.args[0] for record in caplog.records] == ["train/3.png", "train/5.png"]
+    assert "truncated" in caplog.text
+    assert [record.location for record in found.skipped] == ["train/3.png", "train/5.png"]
+    assert found[0, 3].image.equal(dataset([0, 1, 0, 1, 0, 1, 1], [3, 5])[0, 3].image)
+
+
+def test_the_search_for_a_replacement_wraps_around_and_ends():
+    assert dataset([1, 0, 1], broken=[2])[0, 2].record.location == "train/0.png"
+    with pytest.raises(ArtifactNetError, match=r"not one usable fake image.*train/2\.png"):
+        dataset([1, 0, 1], broken=[0, 2])[0, 2]
+
+
+def test_errors_that_are_not_about_data_are_never_skipped():
+    found = dataset([0, 1])
+    found.source.load = lambda index: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        found[0, 0]
+
+
+def test_collate_keeps_order_states_and_types():
+    found = dataset([0, 1, 1], train=False)
+    batch = collate([found[0, 2], None, found[0, 0]])
+    assert batch is not None
+    assert batch.image.shape == (2, 3, 32, 28)
+    assert batch.image.dtype == torch.float32
+    assert batch.label.tolist() == [1.0, 0.0]
+    assert batch.annotation.tolist() == [Annotation.MASK, Annotation.CLEAN]
+    assert batch.annotation.dtype == torch.int64
+    assert batch.mask.dtype == torch.uint8
+    assert (batch.mask[0, :16] == 2).all()
+    assert not batch.mask[0, 16:].any()
+    assert not batch.mask[1].any()
+    assert batch.heatmap.shape == (2, 32, 28)
+    assert [record.location for record in batch.record] == ["train/2.png", "train/0.png"]
+    assert collate([None, None]) is None
+    assert collate([]) is None
+
+
+def seen(loader):
+    return [[record.location for record in batch.record] for batch in loader]
+
+
+def test_loaders_serve_the_splits(monkeypatch):
+    splits = {
+        "train": MemorySource([0, 1] * 5),
+        "val": MemorySource([1, 0, 1, 1], prefix="val"),
+        "test": MemorySource([1, 1], prefix="test"),
+    }
+    data = module(monkeypatch, splits, eval_batch_size=2)
+    assert data.splits is splits
+    assert data.summary["splits"]["train"]["class"] == {"real": 5, "fake": 5}
+    train = data.train_loader()
+    assert len(train) == 3
+    epochs = []
+    for epoch in (0, 1):
+        train.sampler.set_epoch(epoch)
+        epochs.append(seen(train))
+        assert [len(batch) for batch in epochs[-1]] == [3, 3, 3]
+    assert epochs[0] != epochs[1]
+    assert seen(data.val_loader()) == [["val/0.png", "val/1.png"], ["val/2.png", "val/3.png"]]
+    # A test set of one class is a fair thing to have.
+    assert seen(data.test_loader()) == [["test/0.png", "test/1.png"]]
+
+
+def test_two_processes_join_to_one(monkeypatch):
+    splits = {"train": MemorySource([0, 1, 1] * 4)}
+    data = module(monkeypatch, splits, batch_size=2)
+    ranks = [list(data.train_loader(rank=rank, world=2)) for rank in (0, 1)]
+    single = list(module(monkeypatch, splits, batch_size=4).train_loader())
+    assert len(single) == 3
+    for joint, left, right in zip(single, *ranks, strict=True):
+        for name in ("image", "label", "mask"):
+            both = torch.stack([getattr(left, name), getattr(right, name)], dim=1).flatten(0, 1)
+            assert both.equal(getattr(joint, name))
+
+
+def test_workers_see_what_the_main_process_sees(monkeypatch):
+    splits = {"train": MemorySource([0, 1, 1, 1] * 4, broken=[2])}
+    images = []
+    for workers in (0, 2):
+        data = module(monkeypatch, splits, workers=workers, on_error="skip", balance=True)
+        loader = data.train_loader()
+        for epoch in (0, 3):
+            loader.sampler.set_epoch(epoch)
+            images.append(torch.cat([batch.image for batch in loader]))
+        # The flags are shared: what a worker skipped is known here.
+        assert data.skipped == {"train": ["train/2.png"]}
+    assert images[0].equal(images[2])
+    assert images[1].equal(images[3])
+    assert not images[0].equal(images[1])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_image_is_one_line_even_from_a_worker(monkeypatch, workers):
+    data = module(monkeypatch, {"val": MemorySource([0, 1], broken=[1])}, workers=workers)
+    with pytest.raises(ArtifactNetError) as caught:
+        list(data.val_loader())
+    assert str(caught.value) == "train/1.png: the file is truncated"
+
+
+def test_evaluation_drops_bad_images_and_empty_batches(monkeypatch, caplog):
+    source = MemorySource([0, 1, 1, 0, 1], broken=[1, 2, 3])
+    data = module(monkeypatch, {"test": source}, batch_size=2, on_error="skip")
+    loader = data.test_loader()
+    assert len(loader) == 3
+    assert seen(loader) == [["train/0.png"], ["train/4.png"]]
+    assert seen(data.test_loader()) == [["train/0.png"], ["train/4.png"]]
+    assert data.skipped["test"] == ["train/1.png", "train/2.png", "train/3.png"]
+    assert len(caplog.records) == 3  # said once, whatever the number of passes and loaders
+
+
+def test_loading_leaves_the_runs_random_state_alone(monkeypatch):
+    data = module(monkeypatch, {"train": MemorySource([0, 1] * 4)})
+    state = torch.get_rng_state()
+    assert all(isinstance(batch, Batch) for batch in data.train_loader())
+    assert torch.get_rng_state().equal(state)
+
+
+def test_a_missing_split_is_an_error_only_when_asked_for(monkeypatch):
+    splits = {"train": MemorySource([0, 1]), "val": MemorySource([])}
+    data = module(monkeypatch, splits, name="folder")
+    assert len(data.train_loader()) == 1
+    for loader, split in ((data.val_loader, "val"), (data.test_loader, "test")):
+        with pytest.raises(ArtifactNetError, match=rf"folder has no {split} images.*has: train\)"):
+            loader()
+
+
+def test_training_on_one_class_is_refused(monkeypatch):
+    data = module(monkeypatch, {"train": MemorySource([1, 1])})
+    with pytest.raises(ArtifactNetError, match=r"only fake images \(2\)"):
+        data.train_loader()
+
+
+def test_an_unknown_source_names_the_known_ones():
+    with pytest.raises(ArtifactNetError, match=r"data\.name=foldr.*demo, folder, xaigd"):
+        DataModule(DataConfig(name="foldr"), PREPROCESS, 0)
+
+
+@pytest.mark.parametrize("name", ["demo", "folder", "xaigd"])
+def test_sources_are_built_by_the_module_of_their_name(monkeypatch, name):
+    module_ = pytest.importorskip(f"artifactnet.data.{name}")
+    splits = {"train": MemorySource([0, 1])}
+    asked = []
+    monkeypatch.setattr(
+        module_, "build", lambda config, seed: asked.append((config, seed)) or splits
+    )
+    config = DataConfig(name=name, check="off")
+    assert DataModule(config, PREPROCESS, 11).splits is splits
+    assert asked == [(config, 11)]

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import io
+import os
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from artifactnet.config import DataConfig
+from artifactnet.data import demo, photos
+from artifactnet.types import Annotation, ArtifactNetError
+
+
+def small(**changes) -> DataConfig:
+    keys = {"demo_train": 24, "demo_val": 8, "demo_test": 8, "demo_size": 96, **changes}
+    return DataConfig(**keys)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return demo.build(small(), 0)
+
+
+def test_records_need_no_pixels(monkeypatch):
+    def refuse(photo):
+        raise AssertionError("a photograph was opened")
+
+    monkeypatch.setattr(photos, "read", refuse)
+    built = demo.build(small(), 0)
+    assert {name: len(source.records) for name, source in built.items()} == {
+        "train": 48,
+        "val": 16,
+        "test": 16,
+    }
+
+
+def test_twins_share_uid_crop_and_file_history(splits):
+    source = splits["train"]
+    for index in range(0, len(source.records), 2):
+        real, fake = source.load(index), source.load(index + 1)
+        assert real.record.uid == fake.record.uid == f"demo-train-{index // 2:05d}"
+        assert (real.record.label, fake.record.label) == (0, 1)
+        assert (real.record.generator, fake.record.generator) == ("real", "edit")
+        assert real.record.annotation is Annotation.CLEAN
+        assert fake.record.annotation is Annotation.MASK
+        headers = []
+        for which in (index, index + 1):
+            with Image.open(io.BytesIO(source.encoded(which))) as opened:
+                headers.append((opened.format, opened.size, opened.quantization))
+        assert headers[0] == headers[1]
+        assert real.image.shape == fake.image.shape == (96, 96, 3)
+        # JPEG couples 16x16 blocks, so only pixels far from the edit must agree.
+        difference = np.abs(real.image.astype(int) - fake.image.astype(int)).max(axis=2)
+        far = np.ones((96, 96), bool)
+        for y, x in zip(*np.nonzero(fake.mask), strict=True):
+            far[max(0, y - 36) : y + 37, max(0, x - 36) : x + 37] = False
+        assert difference[far].max(initial=0) == 0
+        assert difference[fake.mask > 0].mean() > 8
+
+
+def test_masks_match_their_records(splits):
+    for source in splits.values():
+        for index, record in enumerate(source.records):
+            sample = source.load(index)
+            assert sample.record is record
+            if record.label == 0:
+                assert sample.mask is None
+                assert sample.heatmap is None
+                assert record.categories == 0
+                continue
+            assert int(np.bitwise_or.reduce(sample.mask.ravel())) == record.categories
+            assert sample.mask.dtype == np.uint8
+            assert sample.heatmap.dtype == np.float32
+            assert 0 <= sample.heatmap.min() <= sample.heatmap.max() <= 1
+            assert sample.heatmap[sample.mask > 0].mean() > 0.6
+            assert sample.heatmap[sample.mask == 0].mean() < 0.15
+
+
+def test_decoding_the_encoded_bytes_gives_the_image(splits):
+    source = splits["val"]
+    for index in range(4):
+        with Image.open(io.BytesIO(source.encoded(index))) as opened:
+            assert (np.asarray(opened) == source.load(index).image).all()
+
+
+def test_splits_share_no_photograph(splits):
+    scenes = {}
+    for name, source in splits.items():
+        of_split = {f"{p.package}/{p.file}" for p in photos.of_split(name)}
+        used = {record.location.split("#")[0] for record in source.records}
+        assert used <= of_split
+        scenes[name] = used
+    assert not scenes["train"] & scenes["test"]
+    assert not scenes["train"] & scenes["val"]
+    assert not scenes["val"] & scenes["test"]
+
+
+def test_every_photograph_is_used():
+    source = demo.build(small(demo_train=200), 0)["train"]
+    used = {record.location.split("#")[0] for record in source.records}
+    assert used == {f"{p.package}/{p.file}" for p in photos.of_split("train")}
+
+
+def test_location_names_the_photograph_that_was_cropped(monkeypatch):
+    source = demo.build(small(), 0)["test"]
+    opened = []
+    read = photos.read
+    monkeypatch.setattr(photos, "read", lambda photo: opened.append(photo) or read(photo))
+    for index in range(len(source.records)):
+        source.load(index)
+        photo = opened.pop()
+        assert source.records[index].location.startswith(f"{photo.package}/{photo.file}#")
+
+
+def test_samples_depend_on_the_data_seed_and_nothing_else(splits):
+    order = [31, 4, 17, 4, 0]
+    again = demo.build(small(demo_train=40), 12345)["train"]
+    other = demo.build(small(demo_seed=1), 0)["train"]
+    for index in order:
+        assert again.encoded(index) == splits["train"].encoded(index)
+        assert again.records[index] == splits["train"].records[index]
+        assert other.encoded(index) != splits["train"].encoded(index)
+
+
+def test_splits_are_drawn_apart(splits):
+    files = [source.encoded(i) for source in splits.values() for i in range(len(source.records))]
+    assert len(files) == len(set(files)), "duplicate images"
+
+
+def test_samples_are_made_once(monkeypatch):
+    source = demo.build(small(), 0)["train"]
+    first = source.load(1)
+    first.image[:] = 0
+    first.mask[:] = 0
+    monkeypatch.setattr(demo, "_crop", None)  # a second making would fail
+    again = source.load(1)
+    assert again.image.any(), "a caller's change reached the cache"
+    assert again.mask.any(), "a caller's change reached the cache"
+
+
+def test_the_cache_is_bounded(monkeypatch):
+    monkeypatch.setattr(demo, "_CACHE_BYTES", 12_000)
+    source = demo.build(small(), 0)["train"]
+    files = [source.encoded(index) for index in range(20)]
+    assert 0 < source._kept_bytes <= 12_000
+    assert [source.encoded(index) for index in range(20)] == files
+
+
+def test_a_source_travels_to_a_worker(splits):
+    source = pickle.loads(pickle.dumps(splits["val"]))
+    assert source.records == splits["val"].records
+    assert source.encoded(3) == splits["val"].encoded(3)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_a_forked_worker_makes_the_same_images(splits):
+    from torch.utils.data import DataLoader
+
+    class Images:
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            return splits["test"].load(index).image
+
+    loader = DataLoader(Images(), batch_size=None, num_workers=2, multiprocessing_context="fork")
+    for index, image in enumerate(loader):
+        assert (np.asarray(image) == splits["test"].load(index).image).all()
+
+
+def test_format_gives_nothing_away():
+    """File size is the one thing left; alone it must not tell the classes apart."""
+    source = demo.build(small(demo_train=120), 0)["train"]
+    sizes = np.array([len(source.encoded(i)) for i in range(len(source.records))])
+    real, fake = sizes[0::2], sizes[1::2]
+    best = max((np.mean(real <= cut) + np.mean(fake > cut)) / 2 for cut in np.unique(sizes))
+    assert best < 0.6
+
+
+def test_categories_are_restricted():
+    config = small(demo_categories=["low-level-color", "cognitive-level-physics"])
+    for source in demo.build(config, 0).values():
+        bits = {record.categories for record in source.records if record.label}
+        assert bits <= {1 << 4, 1 << 7, 1 << 4 | 1 << 7}
+
+
+def test_all_categories_occur(splits):
+    bits = 0
+    for record in splits["train"].records:
+        bits |= record.categories
+    assert bits == 0b11111110
+
+
+def test_limit_and_empty_splits():
+    built = demo.build(small(limit=5, demo_val=0), 0)
+    assert {name: len(source.records) for name, source in built.items()} == {
+        "train": 10,
+        "test": 10,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"demo_categories": ["texture"]}, "demo_categories: unknown 'texture'; known: low-level"),
+        ({"demo_size": 16}, "demo_size is 16; use at least 32"),
+        ({"demo_val": -1}, "demo_val is -1"),
+        ({"demo_train": 0, "demo_val": 0, "demo_test": 0}, "demo data is empty"),
+        ({"generators": ["sdxl"]}, "one generator, 'edit'"),
+    ],
+)
+def test_impossible_keys(changes, message):
+    with pytest.raises(ArtifactNetError, match=message):
+        demo.build(small(**changes), 0)
+
+
+def test_a_missing_package_is_told_at_build_time(monkeypatch):
+    monkeypatch.setattr(photos, "find_spec", lambda name: None)
+    with pytest.raises(ArtifactNetError, match="pip install"):
+        demo.build(small(), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [64, 192])
+def test_no_sample_of_a_large_set_fails(size):
+    for source in demo.build(
+        small(demo_train=150, demo_val=60, demo_test=80, demo_size=size), 0
+    ).values():
+        for index in range(1, len(source.records), 2):
+            sample = source.load(index)
+            assert 0.01 < (sample.mask > 0).mean() < 0.7

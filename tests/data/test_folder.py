@@ -1,0 +1,313 @@
+"""Folders of images: every layout, the splits drawn from them, masks, and bad input."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from artifactnet.config import DataConfig
+from artifactnet.data import folder
+from artifactnet.types import Annotation, ArtifactNetError
+
+SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
+
+
+def image(path: Path, value: int | None = None, size: tuple[int, int] = (6, 8)) -> Path:
+    """A small PNG; its content follows from its path, so that no two are alike."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if value is None:
+        pixels = np.random.default_rng(list(str(path).encode())).integers(0, 256, (*size, 3))
+    else:
+        pixels = np.full(size, value)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+def pairs(root: Path, real: str = "real", fake: str = "fake", count: int = 3) -> None:
+    for index in range(count):
+        image(root / real / f"{index}.png")
+        image(root / fake / f"{index}.png")
+
+
+def build(root: Path, seed: int = 0, **options):
+    return folder.build(DataConfig(name="folder", root=str(root), **options), seed)
+
+
+def locations(source) -> set[str]:
+    return {record.location for record in source.records}
+
+
+def everything(splits) -> list:
+    return [record for source in splits.values() for record in source.records]
+
+
+@pytest.mark.parametrize(
+    ("real", "fake"), [("real", "fake"), ("0_real", "1_fake"), ("REAL", "FAKE")]
+)
+def test_class_folder_names(tmp_path, real, fake):
+    pairs(tmp_path, real, fake)
+    records = everything(build(tmp_path))
+    for record in records:
+        assert record.label == int(Path(record.location).parent.name == fake)
+        assert record.generator == ("fake" if record.label else "real")
+        assert record.annotation is (Annotation.NONE if record.label else Annotation.CLEAN)
+        assert record.path == record.location
+        assert record.uid == Path(record.location).stem
+    assert len(records) == 6
+
+
+def test_split_folders(tmp_path):
+    for split in ("train", "val", "test"):
+        pairs(tmp_path / split)
+        for path in (tmp_path / split).rglob("*.png"):
+            path.rename(path.with_name(f"{split}{path.name}"))
+    splits = build(tmp_path)
+    assert list(splits) == ["train", "val", "test"]
+    for name, source in splits.items():
+        assert len(source.records) == 6
+        assert all(Path(place).parts[-3] == name for place in locations(source))
+        assert source.warnings == ()
+
+
+def test_nested_generator_folders(tmp_path):
+    for index in range(4):
+        image(tmp_path / "real" / "coco" / f"{index}.png")
+        image(tmp_path / "fake" / "sdxl" / "a" / f"{index}.png")
+        image(tmp_path / "fake" / "flux" / f"{index}.png")
+    splits = build(tmp_path)
+    for record in everything(splits):
+        parts = Path(record.location).relative_to(tmp_path).parts
+        assert record.generator == (parts[1] if parts[0] == "fake" else "real")
+    uids = [{record.uid for record in source.records} for source in splits.values()]
+    assert sum(len(part) for part in uids) == 4  # the three images of a stem share a split
+
+
+@pytest.mark.parametrize("order", ["{split}/{maker}", "{maker}/{split}"])
+def test_generators_above_the_class_folders(tmp_path, order):
+    for maker in ("progan", "biggan"):
+        for split in ("train", "test"):
+            pairs(tmp_path / order.format(split=split, maker=maker), "0_real", "1_fake")
+    splits = build(tmp_path)
+    assert set(splits) == {"train", "val", "test"}
+    assert {record.generator for record in splits["test"].records} == {"real", "progan", "biggan"}
+    assert len(splits["test"].records) == 12
+
+
+def test_validation_is_drawn_from_training_by_uid(tmp_path):
+    pairs(tmp_path / "train", count=20)
+    for index in range(20, 24):
+        image(tmp_path / "test" / "real" / f"{index}.png")
+        image(tmp_path / "test" / "fake" / f"{index}.png")
+    splits = build(tmp_path, val_fraction=0.25)
+    uids = {name: {record.uid for record in source.records} for name, source in splits.items()}
+    assert len(uids["val"]) == 5
+    assert len(uids["train"]) == 15
+    assert uids["test"] == {"20", "21", "22", "23"}
+    assert not uids["val"] & uids["train"]
+    again = build(tmp_path, val_fraction=0.25)
+    assert locations(again["val"]) == locations(splits["val"])
+    other = build(tmp_path, seed=1, val_fraction=0.25)
+    assert locations(other["val"]) != locations(splits["val"])
+
+
+def test_three_splits_are_drawn_where_there_is_none(tmp_path):
+    pairs(tmp_path, count=20)
+    splits = build(tmp_path, val_fraction=0.2)
+    sizes = {name: len({r.uid for r in source.records}) for name, source in splits.items()}
+    assert sizes == {"train": 12, "val": 4, "test": 4}
+
+
+def test_unpaired_classes_are_both_in_every_split(tmp_path):
+    for index in range(12):
+        image(tmp_path / "real" / f"photo{index}.png")
+        image(tmp_path / "fake" / f"made{index}.png")
+    for seed in range(5):
+        for source in build(tmp_path, seed=seed).values():
+            assert {record.label for record in source.records} == {0, 1}
+
+
+def test_no_validation_split(tmp_path):
+    pairs(tmp_path / "train")
+    assert set(build(tmp_path, val_fraction=0.0)) == {"train"}
+
+
+def test_identical_files_stay_together(tmp_path):
+    for index in range(30):
+        image(tmp_path / "real" / f"r{index}.png")
+        image(tmp_path / "fake" / f"f{index}.png", value=index // 10)
+    for seed in range(4):
+        for source in build(tmp_path, seed=seed, val_fraction=0.3).values():
+            shown = [r.uid for r in source.records if r.label]
+            tens = {int(uid[1:]) // 10 for uid in shown}
+            assert len(shown) == 10 * len(tens)
+
+
+def test_stems_shared_by_given_splits_are_reported(tmp_path):
+    pairs(tmp_path / "train", count=2)
+    pairs(tmp_path / "val", count=1)
+    pairs(tmp_path / "test", count=2)
+    splits = build(tmp_path)
+    assert any("2 file stems" in text and "'0'" in text for text in splits["test"].warnings)
+    uids = [{record.uid for record in source.records} for source in splits.values()]
+    assert uids == [{"train/0", "train/1"}, {"val/0"}, {"test/0", "test/1"}]
+
+
+def test_generator_filter_keeps_photographs(tmp_path):
+    for index in range(6):
+        image(tmp_path / "real" / f"{index}.png")
+        image(tmp_path / "fake" / "a" / f"{index}.png")
+        image(tmp_path / "fake" / "b" / f"{index}.png")
+    records = everything(build(tmp_path, generators=["b"]))
+    assert sorted({record.generator for record in records}) == ["b", "real"]
+    assert len(records) == 12
+    with pytest.raises(ArtifactNetError, match=r"data\.generators: 'c' is not in .*it has a, b"):
+        build(tmp_path, generators=["c"])
+
+
+def test_limit_counts_uids_per_split(tmp_path):
+    pairs(tmp_path, count=20)
+    for source in build(tmp_path, limit=1).values():
+        assert len(source.records) == 2
+        assert len({record.uid for record in source.records}) == 1
+
+
+def test_masks(tmp_path):
+    for index in range(3):
+        image(tmp_path / "train" / "real" / f"{index}.png")
+        image(tmp_path / "train" / "fake" / "sdxl" / f"{index}.jpg")
+    where = tmp_path / "train" / "masks" / "sdxl"
+    where.mkdir(parents=True)
+    painted = np.zeros((6, 8), dtype=np.uint8)
+    painted[2:4, 3:5] = 255
+    Image.fromarray(painted).save(where / "1.png")
+    source = build(tmp_path, val_fraction=0.0)["train"]
+    for index, record in enumerate(source.records):
+        sample = source.load(index)
+        assert sample.image.shape == (6, 8, 3)
+        assert sample.record is record
+        if record.label == 1 and record.uid == "1":
+            assert record.annotation is Annotation.MASK
+            np.testing.assert_array_equal(sample.mask, painted // 255)
+        else:
+            assert sample.mask is None
+            expected = Annotation.NONE if record.label else Annotation.CLEAN
+            assert record.annotation is expected
+
+
+def test_masks_without_an_image_are_reported(tmp_path):
+    pairs(tmp_path)
+    image(tmp_path / "masks" / "9.png", 255)
+    image(tmp_path / "masks" / "1.png", 255)
+    (text,) = build(tmp_path)["train"].warnings
+    assert text.startswith("1 masks have no fake image")
+    assert text.endswith("9.png")
+
+
+def test_mask_of_another_size(tmp_path):
+    pairs(tmp_path, count=1)
+    image(tmp_path / "masks" / "0.png", 255, (8, 6))
+    source = build(tmp_path)["train"]
+    index = [record.label for record in source.records].index(1)
+    with pytest.raises(ArtifactNetError, match=r"fake/0\.png: its mask .*masks/0\.png is 6x8"):
+        source.load(index)
+
+
+def test_truncated_image_is_named(tmp_path):
+    pairs(tmp_path, count=1)
+    path = tmp_path / "fake" / "0.png"
+    path.write_bytes(path.read_bytes()[:60])
+    source = build(tmp_path)["train"]
+    with pytest.raises(ArtifactNetError, match=r"fake/0\.png: "):
+        source.load([record.label for record in source.records].index(1))
+
+
+def test_other_files_are_ignored(tmp_path):
+    pairs(tmp_path)
+    for name in ("notes.txt", ".hidden.png", "Thumbs.db"):
+        (tmp_path / "real" / name).write_bytes(b"x")
+    assert len(everything(build(tmp_path))) == 6
+
+
+def layout_of(tmp_path: Path, *files: str) -> Path:
+    for name in files:
+        image(tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ((), "no images found"),
+        (("pictures/a.png",), "no images found"),
+        (("real/a.png",), "holds no fake images"),
+        (("fake/a.png",), "holds no real images"),
+        (("train/real/a.png", "train/fake/a.png", "test/fake/b.png"), "test: holds no real"),
+        (("real/a.png", "fake/a.png", "train/real/b.png"), "class folders and split folders"),
+        (("a/real/a.png", "a/fake/a.png", "train/real/b.png", "train/fake/b.png"), "some do not"),
+        (("real/train/a.png", "fake/train/a.png"), "split folders belong above"),
+        (("train/test/real/a.png", "train/test/fake/a.png"), "more than one split folder"),
+    ],
+)
+def test_bad_layouts(tmp_path, files, message):
+    root = layout_of(tmp_path, *files)
+    with pytest.raises(ArtifactNetError, match=message) as caught:
+        build(root)
+    assert "known layouts" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_root(tmp_path):
+    with pytest.raises(ArtifactNetError, match=r"nowhere: no such folder.*known layouts"):
+        build(tmp_path / "nowhere")
+    with pytest.raises(ArtifactNetError, match=r"data\.root is not set"):
+        folder.build(DataConfig(name="folder"), 0)
+
+
+def test_impossible_fraction(tmp_path):
+    pairs(tmp_path)
+    with pytest.raises(ArtifactNetError, match=r"data\.val_fraction=0\.5"):
+        build(tmp_path, val_fraction=0.5)
+
+
+def test_unlistable_folder(tmp_path, monkeypatch):
+    pairs(tmp_path)
+
+    def walk(top, onerror, followlinks):
+        onerror(PermissionError(13, "Permission denied", str(top)))
+
+    monkeypatch.setattr("os.walk", walk)
+    with pytest.raises(ArtifactNetError, match=r"cannot be listed \(Permission denied\)"):
+        build(tmp_path)
+
+
+@pytest.mark.skipif(not (SHARED / "migan_edits").is_dir(), reason="needs shared/data/migan_edits")
+def test_real_edits():
+    splits = build(SHARED / "migan_edits")
+    counts = {name: len(source.records) for name, source in splits.items()}
+    assert counts == {"train": 1254, "val": 126, "test": 260}
+    source = splits["test"]
+    assert source.warnings == ()
+    index = next(k for k, record in enumerate(source.records) if record.label)
+    sample = source.load(index)
+    assert source.records[index].annotation is Annotation.MASK
+    assert sample.mask is not None
+    assert 0 < sample.mask.mean() < 0.5
+    assert sample.mask.shape == sample.image.shape[:2]
+
+
+@pytest.mark.skipif(not (SHARED / "cifake").is_dir(), reason="needs shared/data/cifake")
+def test_real_cifake_lists_quickly():
+    build(SHARED / "cifake")  # warms the file cache
+    start = time.process_time()
+    splits = build(SHARED / "cifake")
+    assert time.process_time() - start < 1
+    sizes = {name: len(source.records) for name, source in splits.items()}
+    assert sizes["train"] + sizes["val"] == 6000
+    assert 590 <= sizes["val"] <= 610
+    assert sizes["test"] == 1000
+    for source in splits.values():
+        assert {record.label for record in source.records} == {0, 1}

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from artifactnet.data import photos
+from artifactnet.types import ArtifactNetError
+
+
+def test_every_photograph_is_there_and_decodes():
+    for photo in photos.PHOTOS:
+        image = photos.read(photo)
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
+        assert image.shape[2] == 3
+        assert min(image.shape[:2]) >= 180, photo
+        assert image.std() > 10, photo
+
+
+def test_a_scene_is_in_one_split_only():
+    splits = defaultdict(set)
+    for photo in photos.PHOTOS:
+        splits[photo.scene].add(photo.split)
+    assert all(len(where) == 1 for where in splits.values()), splits
+    motorcycles = [photo for photo in photos.PHOTOS if photo.scene == "motorcycle"]
+    assert len(motorcycles) == 2
+
+
+def test_no_file_is_listed_twice():
+    files = [(photo.package, photo.file) for photo in photos.PHOTOS]
+    assert len(files) == len(set(files))
+
+
+@pytest.mark.parametrize(("split", "least", "most"), [("train", 10, 12), ("val", 3, 3)])
+def test_split_sizes(split, least, most):
+    assert least <= len(photos.of_split(split)) <= most
+
+
+def test_test_photographs_are_coloured():
+    assert 4 <= len(photos.of_split("test")) <= 5
+    for photo in photos.of_split("test"):
+        channels = photos.read(photo).astype(int)
+        assert np.abs(channels[..., 0] - channels[..., 2]).mean() > 5, photo
+
+
+def test_gray_photographs_have_equal_channels():
+    brick = next(photo for photo in photos.PHOTOS if photo.scene == "brick")
+    image = photos.read(brick)
+    assert (image[..., 0] == image[..., 1]).all()
+    assert (image[..., 0] == image[..., 2]).all()
+
+
+def test_cached_pixels_cannot_be_written():
+    image = photos.read(photos.PHOTOS[0])
+    with pytest.raises(ValueError, match="read-only"):
+        image[0, 0] = 0
+    assert photos.read(photos.PHOTOS[0]) is image
+
+
+def test_missing_package_names_the_pip_line(monkeypatch):
+    monkeypatch.setattr(photos, "find_spec", lambda name: None)
+    with pytest.raises(ArtifactNetError, match="pip install scikit-learn"):
+        photos.locate(next(p for p in photos.PHOTOS if p.package == "sklearn"))
+
+
+def test_missing_file_names_the_package():
+    gone = replace(photos.PHOTOS[0], file="data/no_such_photograph.png")
+    with pytest.raises(ArtifactNetError, match=r"no_such_photograph\.png.*scikit-image"):
+        photos.locate(gone)
+
+
+def test_the_packages_are_not_imported():
+    code = (
+        "import sys; from artifactnet.data import photos; "
+        "[photos.read(p) for p in photos.PHOTOS]; "
+        "print([m for m in ('skimage', 'sklearn', 'matplotlib', 'pooch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,151 @@
+"""Order of images: per process, per epoch, balanced, resumed."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artifactnet.data.dataset import Key, derive_seed
+from artifactnet.data.sampler import EpochSampler
+
+labels_of = st.lists(st.integers(0, 1), min_size=1, max_size=60)
+
+
+def batches(sampler):
+    keys = list(sampler)
+    assert len(keys) == len(sampler)
+    size = sampler.batch_size
+    return [keys[start : start + size] for start in range(0, len(keys), size)]
+
+
+@given(
+    labels=labels_of,
+    batch=st.integers(1, 6),
+    world=st.integers(1, 4),
+    balance=st.booleans(),
+    epoch=st.integers(0, 3),
+)
+def test_joint_training_batches_are_those_of_one_process(labels, batch, world, balance, epoch):
+    balance = balance and len(set(labels)) == 2
+    common = dict(seed=5, shuffle=True, balance=balance)
+    ranks = [
+        EpochSampler(labels, batch_size=batch, rank=rank, world=world, **common)
+        for rank in range(world)
+    ]
+    single = EpochSampler(labels, batch_size=batch * world, **common)
+    for sampler in (*ranks, single):
+        sampler.set_epoch(epoch)
+    per_rank = [batches(sampler) for sampler in ranks]
+    assert len({len(sampler) for sampler in ranks}) == 1
+    expected = batches(single)
+    assert {len(found) for found in per_rank} == {len(expected)}
+    for step, joint in enumerate(expected):
+        dealt = [found[step] for found in per_rank]
+        interleaved = [key for keys in zip(*dealt, strict=True) for key in keys]
+        assert interleaved[: len(joint)] == joint
+        # Only an epoch smaller than one joint batch is topped up, by fewer than `world` images.
+        assert len(interleaved) - len(joint) < world
+        assert len(interleaved) == len(joint) or len(expected) == 1
+
+
+@given(labels=labels_of, batch=st.integers(1, 8), world=st.integers(1, 4))
+def test_only_full_joint_batches_are_trained_on_if_there_is_one(labels, batch, world):
+    sampler = EpochSampler(labels, batch_size=batch, shuffle=True, world=world)
+    if len(labels) >= batch * world:
+        assert len(sampler) == len(labels) // (batch * world) * batch
+        assert len({key.item for key in sampler}) == len(sampler)
+    else:
+        assert len(sampler) == -(-len(labels) // world)
+
+
+def test_a_topped_up_image_is_a_repeat_and_not_the_same_key():
+    ranks = [EpochSampler([0, 1, 1], batch_size=8, shuffle=True, rank=r, world=4) for r in range(4)]
+    keys = [key for sampler in ranks for key in sampler]
+    assert len(set(keys)) == 4
+    assert Counter(key.repeat for key in keys) == {0: 3, 1: 1}
+
+
+@given(labels=labels_of, batch=st.integers(1, 6), world=st.integers(1, 5))
+def test_evaluation_sees_every_image_once_in_order(labels, batch, world):
+    ranks = [
+        list(EpochSampler(labels, batch_size=batch, rank=rank, world=world))
+        for rank in range(world)
+    ]
+    assert sorted(key.item for keys in ranks for key in keys) == list(range(len(labels)))
+    assert all(keys == sorted(keys) for keys in ranks)
+    assert max(map(len, ranks)) - min(map(len, ranks)) <= 1
+
+
+@given(labels=labels_of.filter(lambda labels: len(set(labels)) == 2), epoch=st.integers(0, 2))
+def test_balance_repeats_the_rarer_class_in_whole_permutations(labels, epoch):
+    sampler = EpochSampler(labels, batch_size=1, shuffle=True, balance=True, seed=3)
+    sampler.set_epoch(epoch)
+    keys = list(sampler)
+    counts = Counter(labels[key.item] for key in keys)
+    assert counts[0] == counts[1] == max(labels.count(0), labels.count(1))
+    for label in (0, 1):
+        times = Counter(key.item for key in keys if labels[key.item] == label)
+        assert len(times) == labels.count(label)
+        assert max(times.values()) - min(times.values()) <= 1
+    # Repeats are numbered, so that each gets an augmentation of its own.
+    assert len(set(keys)) == len(keys)
+    by_item = itertools.groupby(sorted(keys), key=lambda key: key.item)
+    assert all([key.repeat for key in group] == list(range(n)) for _, group, n in counted(by_item))
+
+
+def counted(groups):
+    for item, group in groups:
+        kept = list(group)
+        yield item, kept, len(kept)
+
+
+def test_order_changes_with_epoch_and_seed_and_nothing_else():
+    def order(seed, epoch):
+        sampler = EpochSampler([0, 1] * 40, batch_size=4, shuffle=True, seed=seed)
+        sampler.set_epoch(epoch)
+        return [key.item for key in sampler]
+
+    assert order(1, 2) == order(1, 2)
+    orders = [order(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert all(a != b for a, b in itertools.combinations(orders, 2))
+    assert all(sorted(found) == list(range(80)) for found in orders)
+
+
+def test_an_iteration_keeps_the_epoch_it_began_with():
+    sampler = EpochSampler([0, 1] * 5, batch_size=2, shuffle=True)
+    keys = iter(sampler)
+    first = next(keys)
+    sampler.set_epoch(9)
+    assert {first.epoch, *(key.epoch for key in keys)} == {0}
+    assert next(iter(sampler)).epoch == 9
+
+
+@pytest.mark.parametrize(
+    ("labels", "options"),
+    [
+        ([], {}),
+        ([0, 1], {"batch_size": 0}),
+        ([0, 1], {"rank": 2, "world": 2}),
+        ([1, 1], {"balance": True, "shuffle": True}),
+        ([0, 1], {"balance": True}),
+    ],
+)
+def test_impossible_requests_are_refused(labels, options):
+    with pytest.raises(ValueError):
+        EpochSampler(labels, **{"batch_size": 1, **options})
+
+
+def test_seeds_are_the_same_in_every_process_and_differ_by_every_part():
+    assert derive_seed(1, 2, 3) == 2099825897  # written down by another process
+    seeds = {derive_seed(*parts) for parts in itertools.product(range(-3, 9), repeat=3)}
+    assert len(seeds) == 12**3
+    assert all(0 <= seed < 2**32 for seed in seeds)
+    assert derive_seed(1, 23) != derive_seed(12, 3)
+
+
+def test_a_plain_pair_is_a_key():
+    assert Key(*(3, 7)) == (3, 7, 0)

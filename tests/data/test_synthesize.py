@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from artifactnet.config import DataConfig
+from artifactnet.data import photos as packaged
+from artifactnet.data import shard_writer, synthesize, xaigd
+from artifactnet.data.edits.blend import TOLERANCE
+from artifactnet.data.masks import canonical, rasterize
+from artifactnet.taxonomy import CATEGORIES
+from artifactnet.types import Annotation, ArtifactNetError
+
+XAIGD_COLUMNS = [
+    "image", "generator", "uid", "labels", "original_prompt", "positive_prompt",
+    "negative_prompt", "guidance_scale", "num_inference_steps", "scheduler", "seed", "width",
+    "height", "image_format", "jpeg_quality", "chroma_subsampling",
+]  # fmt: skip
+NAMES = ("astronaut", "coffee", "cat", "temple", "flower", "portrait")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Six photographs, one of them in a sub-folder under a name that is no file name for all."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "more").mkdir()
+    for photo in packaged.PHOTOS:
+        if photo.scene in NAMES:
+            image = Image.fromarray(packaged.read(photo)).resize((220, 180))
+            name = "more/Crème brûlée (2).jpg" if photo.scene == "coffee" else f"{photo.scene}.jpg"
+            image.save(folder / name, quality=92)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "set"
+    return synthesize.synthesize(folder, out, seed=3, per_photo=4, size=128, test_fraction=0.34)
+
+
+def rows(out: Path, split: str) -> list[dict]:
+    return pq.read_table(out / f"data/labeled_{split}-00000-of-00001.parquet").to_pylist()
+
+
+def test_summary_counts_what_is_there(written):
+    assert written.photographs == 6
+    assert written.counts == {"train": 16, "test": 8}
+    assert written.skipped == []
+    for split, count in written.counts.items():
+        assert len(rows(written.out, split)) == count
+    assert len(list((written.out / "real").iterdir())) == 24
+    assert sorted(path.name for path in written.out.iterdir()) == ["data", "real", "uid_splits.csv"]
+
+
+def test_columns_are_those_of_x_aigd(written):
+    file = pq.ParquetFile(written.out / "data/labeled_train-00000-of-00001.parquet")
+    assert file.schema_arrow.names == XAIGD_COLUMNS
+    assert str(file.schema_arrow.field("image").type) == "struct<bytes: binary, path: string>"
+    assert [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)] == [16]
+    row = rows(written.out, "train")[0]
+    assert row["image_format"] == "PNG"
+    assert row["jpeg_quality"] == 0
+    assert row["generator"] == "edit"
+    assert row["seed"] == 3
+
+
+def test_fakes_are_their_twins_outside_the_polygons(written):
+    for split in written.counts:
+        for row in rows(written.out, split):
+            with Image.open(io.BytesIO(row["image"]["bytes"])) as opened:
+                assert opened.format == "PNG"
+                fake = np.asarray(opened)
+            with Image.open(written.out / "real" / f"{row['uid']}.png") as opened:
+                assert opened.format == "PNG"
+                real = np.asarray(opened)
+            assert fake.shape == real.shape == (row["height"], row["width"], 3) == (128, 128, 3)
+            mask = rasterize(row["labels"], 128, 128, row["uid"])
+            assert (canonical(mask) == mask).all()
+            difference = np.abs(fake.astype(int) - real.astype(int)).max(axis=2)
+            assert difference[mask == 0].max() <= 3 * TOLERANCE  # the faint borders of three edits
+            assert difference[mask > 0].mean() > 8
+            used = {label["label"] for label in row["labels"]}
+            named = row["positive_prompt"].removeprefix("controlled edit: ").split(", ")
+            assert used == set(named)
+
+
+def test_stored_polygons_are_the_masks_of_the_edits(folder, tmp_path, monkeypatch):
+    seen = {}
+    original = shard_writer._row
+
+    def spy(pair, seed):
+        seen[pair.uid] = pair.mask
+        return original(pair, seed)
+
+    monkeypatch.setattr(shard_writer, "_row", spy)
+    done = synthesize.synthesize(folder, tmp_path / "set", size=96, test_fraction=0.0)
+    assert done.counts == {"train": 6, "test": 0}
+    for row in rows(done.out, "train"):
+        mask = rasterize(row["labels"], 96, 96, row["uid"])
+        assert (mask == canonical(seen[row["uid"]])).all()
+        assert (mask == seen[row["uid"]]).all()
+
+
+def test_the_xaigd_source_reads_it_back(written):
+    config = DataConfig(name="xaigd", root=str(written.out), val_fraction=0.25)
+    splits = xaigd.build(config, seed=0)
+    assert set(splits) == {"train", "val", "test"}
+    by_uid = {row["uid"]: row for split in ("train", "test") for row in rows(written.out, split)}
+    fakes = reals = 0
+    for source in splits.values():
+        for index, record in enumerate(source.records):
+            sample = source.load(index)
+            if record.label == 0:
+                reals += 1
+                assert record.annotation is Annotation.CLEAN
+                with Image.open(written.out / "real" / f"{record.uid}.png") as opened:
+                    assert (np.asarray(opened) == sample.image).all()
+                continue
+            fakes += 1
+            row = by_uid[record.uid]
+            assert record.annotation is Annotation.MASK
+            with Image.open(io.BytesIO(row["image"]["bytes"])) as opened:
+                assert (np.asarray(opened) == sample.image).all()
+            assert (sample.mask == rasterize(row["labels"], 128, 128, record.uid)).all()
+            assert int(np.bitwise_or.reduce(sample.mask.ravel())) == record.categories
+    assert (fakes, reals) == (24, 24)
+    assert {r.uid for r in splits["test"].records} == {r["uid"] for r in rows(written.out, "test")}
+
+
+def test_splits_are_by_photograph(written):
+    with open(written.out / "uid_splits.csv", newline="") as handle:
+        table = list(csv.DictReader(handle))
+    assert len(table) == 24
+    splits: dict[str, set[str]] = {}
+    for line in table:
+        splits.setdefault(line["uid"].rsplit("_", 1)[0], set()).add(line["split"])
+    assert len(splits) == 6
+    assert all(len(where) == 1 for where in splits.values())
+    for split in written.counts:
+        listed = {line["uid"] for line in table if line["split"] == split}
+        assert listed == {row["uid"] for row in rows(written.out, split)}
+
+
+def test_uids_are_safe_file_names(written):
+    names = [path.stem for path in (written.out / "real").iterdir()]
+    assert any(name.startswith("Cr-me-br-l-e-2-_") for name in names)
+    assert all(name.isascii() and " " not in name for name in names)
+
+
+def test_same_seed_same_bytes(folder, written, tmp_path):
+    again = synthesize.synthesize(
+        folder, tmp_path / "again", seed=3, per_photo=4, size=128, test_fraction=0.34
+    )
+    other = synthesize.synthesize(
+        folder, tmp_path / "other", seed=4, per_photo=4, size=128, test_fraction=0.34
+    )
+    assert rows(again.out, "train") == rows(written.out, "train")
+    assert rows(other.out, "train") != rows(written.out, "train")
+
+
+def test_bad_photographs_are_listed_and_skipped(folder, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(folder, mixed)
+    shutil.copy(mixed / "cat.jpg", mixed / "same cat.jpg")
+    (mixed / "broken.jpg").write_bytes((mixed / "cat.jpg").read_bytes()[:2000])
+    (mixed / "text.png").write_text("no image at all")
+    Image.new("RGB", (20, 20), "red").save(mixed / "tiny.png")
+    Image.new("RGB", (200, 200), "red").save(mixed / "flat.png")
+    (mixed / "notes.txt").write_text("not looked at")
+    labels = [c.label for c in CATEGORIES if c.index == 2]
+    done = synthesize.synthesize(mixed, tmp_path / "set", size=96, categories=labels)
+    assert done.photographs == 6
+    assert sum(done.counts.values()) == 6
+    for name in ("same cat.jpg", "broken.jpg", "text.png", "tiny.png", "flat.png"):
+        assert sum(name in line for line in done.skipped) == 1, (name, done.skipped)
+    assert len(done.skipped) == 5
+    assert len(list((done.out / "real").iterdir())) == 6
+
+
+def test_categories_are_restricted(folder, tmp_path):
+    done = synthesize.synthesize(
+        folder, tmp_path / "set", per_photo=2, size=96, categories=["low-level-color"]
+    )
+    for split in done.counts:
+        for row in rows(done.out, split):
+            assert {label["label"] for label in row["labels"]} == {"low-level-color"}
+
+
+def test_own_resolution_keeps_the_whole_photograph_first(folder, tmp_path):
+    done = synthesize.synthesize(folder, tmp_path / "set", per_photo=2, size=None)
+    for split in done.counts:
+        for row in rows(done.out, split):
+            if row["uid"].endswith("_000"):
+                assert (row["width"], row["height"]) == (220, 180)
+            else:
+                assert 110 <= row["width"] <= 220
+                assert row["height"] == pytest.approx(row["width"] * 180 / 220, abs=1)
+
+
+def test_small_photographs_are_not_enlarged(folder, tmp_path):
+    done = synthesize.synthesize(folder, tmp_path / "set", size=400)
+    assert {row["width"] for split in done.counts for row in rows(done.out, split)} == {180}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"per_photo": 0}, "per_photo is 0"),
+        ({"size": 16}, "size is 16; use at least 32"),
+        ({"test_fraction": 1.0}, "test_fraction is 1.0"),
+        ({"test_fraction": float("nan")}, "test_fraction is nan"),
+        ({"seed": -1}, "seed is -1"),
+        ({"categories": ["colour"]}, "unknown 'colour'"),
+    ],
+)
+def test_impossible_arguments(folder, tmp_path, changes, message):
+    with pytest.raises(ArtifactNetError, match=message):
+        synthesize.synthesize(folder, tmp_path / "set", **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_cannot_be_used(folder, tmp_path):
+    with pytest.raises(ArtifactNetError, match="no such folder"):
+        synthesize.synthesize(tmp_path / "nowhere", tmp_path / "set")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ArtifactNetError, match=r"holds no photographs.*\.jpg"):
+        synthesize.synthesize(empty, tmp_path / "set")
+    (empty / "bad.png").write_text("no image")
+    with pytest.raises(ArtifactNetError, match=r"none of 1 photographs.*bad\.png"):
+        synthesize.synthesize(empty, tmp_path / "set")
+    with pytest.raises(ArtifactNetError, match="exists already"):
+        synthesize.synthesize(folder, empty)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_full_disk_leaves_nothing_behind(folder, tmp_path, monkeypatch):
+    count = 0
+
+    def full(self, data):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise OSError(28, "No space left on device")
+        return len(data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        synthesize.synthesize(folder, tmp_path / "set", size=96)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_sets_are_written_in_small_row_groups(folder, tmp_path):
+    done = synthesize.synthesize(folder, tmp_path / "set", per_photo=7, size=64, test_fraction=0)
+    file = pq.ParquetFile(done.out / "data/labeled_train-00000-of-00001.parquet")
+    sizes = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+    assert sizes == [16, 16, 10]

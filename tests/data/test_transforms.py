@@ -1,0 +1,315 @@
+"""Preprocessing and augmentation: values, alignment, determinism, refusal of bad samples."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from artifactnet.config import AugmentConfig
+from artifactnet.data.geometry import POLICIES
+from artifactnet.data.transforms import Preprocess, TrainTransform, balanced
+from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
+
+MEAN, STD = (0.45, 0.45, 0.4), (0.229, 0.224, 0.225)
+RED, GREY = (230, 20, 20), (120, 120, 120)
+
+
+def preprocess(size=(64, 64), resize="stretch"):
+    return Preprocess(size, resize, MEAN, STD)
+
+
+def make_sample(height, width, box=None, label=1, noise=False):
+    """Grey image with a red box that the mask and the heatmap mark."""
+    image = np.full((height, width, 3), GREY, np.uint8)
+    if noise:
+        image = np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)
+    annotation, mask, heatmap = Annotation.CLEAN if label == 0 else Annotation.NONE, None, None
+    if box is not None:
+        top, left, bottom, right = box
+        mask = np.zeros((height, width), np.uint8)
+        mask[top:bottom, left:right] = 0b0100
+        image[top:bottom, left:right] = RED
+        heatmap = (mask > 0).astype(np.float32)
+        annotation = Annotation.MASK
+    record = Record("u", label, "gan" if label else "real", annotation, "folder/x.png")
+    return Sample(record, image, mask, heatmap)
+
+
+def pixels(example):
+    """Undo the normalisation: (H, W, 3) in 0..255."""
+    image = example.image.numpy().transpose(1, 2, 0)
+    return (image * STD + MEAN) * 255
+
+
+def redness(example):
+    """Share of the marker colour in each pixel, from image channels alone."""
+    image = pixels(example)
+    return np.clip((image[..., 0] - image[..., 1]) / (RED[0] - RED[1]), 0, 1)
+
+
+def test_normalisation_to_the_number():
+    image = np.random.default_rng(1).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    tensor, geometry = preprocess().image(image)
+    expected = (image.astype(np.float64) / 255 - MEAN) / STD
+    np.testing.assert_allclose(tensor.numpy(), expected.transpose(2, 0, 1), atol=1e-6)
+    assert tensor.shape == (3, 64, 64)
+    assert geometry.original == (64, 64)
+
+
+def test_padding_is_the_mean_colour():
+    tensor, geometry = preprocess(resize="pad").image(np.full((20, 40, 3), 255, np.uint8))
+    assert geometry.target.size == (32, 64)
+    assert not tensor[:, :16].any()
+    assert not tensor[:, 48:].any()
+    assert (tensor[:, 16:48] > 1).all()
+
+
+@settings(deadline=None)
+@given(
+    height=st.integers(1, 120),
+    width=st.integers(1, 120),
+    policy=st.sampled_from(POLICIES),
+    size=st.sampled_from([(48, 48), (28, 70)]),
+)
+def test_any_size_goes_in_and_comes_back(height, width, policy, size):
+    made = preprocess(size, policy)
+    tensor, geometry = made.image(np.full((height, width, 3), 200, np.uint8))
+    assert tensor.shape == (3, *size)
+    assert np.isfinite(tensor.numpy()).all()
+    assert made.restore(np.ones((4, 5), np.float32), geometry).shape == (height, width)
+
+
+def test_small_and_wrong_arrays_are_refused():
+    for bad in (
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+    ):
+        with pytest.raises(ValueError, match="uint8 image"):
+            preprocess().image(bad)
+    with pytest.raises(ValueError, match="known: stretch"):
+        preprocess(resize="fill")
+    with pytest.raises(ValueError, match="positive stds"):
+        Preprocess((8, 8), "pad", MEAN, (0.1, 0.0, 0.1))
+
+
+def aligned(example):
+    """Mask, heatmap and marker colour agree but for the blurred border of the marker."""
+    mask, red, heatmap = example.mask.numpy() > 0, redness(example), example.heatmap.numpy()
+    assert set(np.unique(example.mask.numpy())) <= {0, 4}
+    area = max(mask.sum(), red.sum(), 1.0)
+    perimeter = np.abs(np.diff(mask.astype(int), axis=0)).sum()
+    perimeter += np.abs(np.diff(mask.astype(int), axis=1)).sum()
+    allowed = 0.75 * perimeter + 0.02 * area + 2
+    assert np.abs(mask - red).sum() <= allowed
+    assert np.abs(mask - heatmap).sum() <= allowed
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    shape=st.tuples(st.integers(24, 150), st.integers(24, 150)),
+    corner=st.tuples(st.floats(0, 0.7), st.floats(0, 0.7)),
+    crop=st.booleans(),
+    policy=st.sampled_from(POLICIES),
+    scale=st.sampled_from([(1.0, 1.0), (0.5, 2.0)]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_marker_stays_under_the_mask(shape, corner, crop, policy, scale, seed):
+    top, left = int(corner[0] * shape[0]), int(corner[1] * shape[1])
+    box = (top, left, top + max(6, shape[0] // 4), left + max(6, shape[1] // 4))
+    sample = make_sample(*shape, box)
+    augment = AugmentConfig(
+        jpeg_quality=[], vflip=0.5, crop=crop, scale=list(scale if crop else (1.0, 1.0))
+    )
+    aligned(TrainTransform(augment, preprocess((64, 48), policy))(sample, seed))
+    aligned(preprocess((64, 48), policy).sample(sample))
+
+
+def test_alignment_survives_jpeg():
+    transform = TrainTransform(AugmentConfig(jpeg_quality=[95, 100], vflip=0.5), preprocess())
+    for seed in range(20):
+        aligned(transform(make_sample(96, 80, (8, 16, 40, 48)), seed))
+
+
+def test_the_alignment_check_can_fail():
+    example = preprocess().sample(make_sample(64, 64, (0, 0, 20, 20)))
+    example.mask = example.mask.flip(0)
+    with pytest.raises(AssertionError):
+        aligned(example)
+
+
+def everything():
+    return AugmentConfig(vflip=0.5, crop=True, scale=[0.5, 2.0], jpeg_on="both")
+
+
+def test_result_depends_on_sample_and_seed_alone():
+    first, second = (TrainTransform(everything(), preprocess()) for _ in range(2))
+    sample = make_sample(90, 70, (10, 10, 40, 50), noise=True)
+    before = sample.image.copy()
+    expected = [first(sample, seed) for seed in range(12)]
+    np.random.seed(7)  # global state must not matter
+    copied = pickle.loads(pickle.dumps(second))  # as a spawned worker gets it
+    for transform in (second, copied):
+        for seed in reversed(range(12)):
+            got = transform(sample, seed)
+            for name in ("image", "mask", "heatmap"):
+                assert getattr(got, name).equal(getattr(expected[seed], name))
+    np.testing.assert_array_equal(sample.image, before)
+    assert len({example.image.numpy().tobytes() for example in expected}) == 12
+
+
+def test_flips_and_quality_are_independent():
+    """One seed must not tie the two flips, or a flip and the JPEG quality, together."""
+    augment = AugmentConfig(jpeg_quality=[30, 100], hflip=0.5, vflip=0.5)
+    transform = TrainTransform(augment, preprocess((96, 96)))
+    sample = make_sample(96, 96, noise=True)
+    original = sample.image.astype(float)
+    variants = {
+        (h, v): original[:: -1 if v else 1, :: -1 if h else 1] for h in (0, 1) for v in (0, 1)
+    }
+    damage: dict[tuple[int, int], list[float]] = {key: [] for key in variants}
+    for seed in range(120):
+        image = pixels(transform(sample, seed))
+        errors = {key: np.abs(image - variant).mean() for key, variant in variants.items()}
+        best = min(errors, key=errors.__getitem__)
+        damage[best].append(errors[best])
+    assert min(len(values) for values in damage.values()) >= 15
+    means = [np.mean(values) for values in damage.values()]
+    assert max(means) < 1.25 * min(means)
+
+
+@pytest.mark.parametrize(
+    ("on", "quality", "expected"),
+    [
+        ("fake", [30, 40], (False, True)),
+        ("both", [30, 40], (True, True)),
+        ("none", [30, 40], (False, False)),
+        ("fake", [], (False, False)),
+    ],
+)
+def test_jpeg_touches_the_classes_it_is_told_to(on, quality, expected):
+    augment = AugmentConfig(jpeg_on=on, jpeg_quality=quality, hflip=0.0)
+    transform = TrainTransform(augment, preprocess())
+    for label in (0, 1):
+        sample = make_sample(64, 64, label=label, noise=True)
+        changed = not transform(sample, 3).image.equal(preprocess().sample(sample).image)
+        assert changed is expected[label]
+
+
+def test_jpeg_damage_is_that_of_a_real_jpeg_file():
+    """Channels must reach the encoder in their order, or chroma is not what files have."""
+    rng = np.random.default_rng(3)
+    smooth = np.kron(rng.integers(0, 256, (12, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    sample = make_sample(96, 96)
+    sample.image = np.clip(smooth + rng.normal(0, 12, smooth.shape), 0, 255).astype(np.uint8)
+    augment = AugmentConfig(jpeg_quality=[50, 50], hflip=0.0)
+    got = pixels(TrainTransform(augment, preprocess((96, 96)))(sample, 0))
+    difference = {}
+    for name, order in (("rgb", [0, 1, 2]), ("bgr", [2, 1, 0])):
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(sample.image[..., order])).save(
+            buffer, "JPEG", quality=50, subsampling="4:2:0"
+        )
+        decoded = np.asarray(Image.open(buffer), dtype=float)[..., order]
+        difference[name] = np.abs(got - decoded).mean()
+    assert difference["rgb"] < 0.5
+    assert difference["bgr"] > 2
+
+
+def reference_balanced(mask, ratio):
+    """The category-ratio rule pixel by pixel."""
+    counts: dict[str, int] = {}
+    for value in mask.ravel().tolist():
+        classes = [f"bit{bit}" for bit in range(8) if value >> bit & 1] or ["background"]
+        for name in classes:
+            counts[name] = counts.get(name, 0) + 1
+    return len(counts) > 1 and max(counts.values()) / sum(counts.values()) < ratio
+
+
+@given(
+    values=st.lists(st.sampled_from([0, 0, 0, 1, 2, 4, 6, 128, 255]), min_size=1, max_size=30),
+    ratio=st.sampled_from([0.3, 0.5, 0.75, 0.9]),
+)
+def test_category_ratio_rule(values, ratio):
+    mask = np.array([values], np.uint8)
+    assert balanced(mask, ratio) == reference_balanced(mask, ratio)
+    assert balanced(mask, 1.0)
+
+
+def test_crops_prefer_windows_with_both_artifact_and_background():
+    sample = make_sample(256, 256, (0, 0, 60, 60))
+    rates = []
+    for ratio in (0.75, 1.0):
+        augment = AugmentConfig(crop=True, jpeg_on="none", hflip=0.0, max_category_ratio=ratio)
+        transform = TrainTransform(augment, preprocess())
+        masks = [transform(sample, seed).mask.numpy() for seed in range(150)]
+        rates.append(np.mean([0.25 < (mask > 0).mean() < 0.75 for mask in masks]))
+    assert rates[0] > 4 * rates[1]
+    assert rates[0] < 1  # ten tries, then the last window is kept
+
+
+def test_a_small_image_is_padded_with_the_mean_colour_and_not_enlarged():
+    augment = AugmentConfig(crop=True, jpeg_on="none", hflip=0.0)
+    sample = make_sample(20, 30, label=0)
+    example = TrainTransform(augment, preprocess())(sample, 1)
+    filled = np.abs(pixels(example) - GREY).max(axis=2) < 1
+    assert filled.sum() == 20 * 30
+    assert np.abs(example.image.numpy()[:, ~filled]).max() == 0
+
+
+def test_random_resize_without_crop_is_refused():
+    with pytest.raises(ArtifactNetError, match=r"needs data\.augment\.crop=true"):
+        TrainTransform(AugmentConfig(scale=[0.5, 2.0]), preprocess())
+
+
+def test_inconsistent_samples_are_named():
+    wrong_size = make_sample(40, 40, (0, 0, 9, 9))
+    wrong_size.mask = np.zeros((39, 40), np.uint8)
+    no_mask = make_sample(40, 40, (0, 0, 9, 9))
+    no_mask.mask = None
+    extra_mask = make_sample(40, 40)
+    extra_mask.mask = np.zeros((40, 40), np.uint8)
+    transform = TrainTransform(AugmentConfig(), preprocess())
+    for bad in (wrong_size, no_mask, extra_mask):
+        for call in (preprocess().sample, lambda sample: transform(sample, 0)):
+            with pytest.raises(ArtifactNetError, match=r"^folder/x\.png: "):
+                call(bad)
+
+
+def test_an_image_too_long_for_jpeg_is_named():
+    sample = make_sample(1, 70000)
+    with pytest.raises(ArtifactNetError, match=r"folder/x\.png: .*jpeg_on=none"):
+        TrainTransform(AugmentConfig(), preprocess())(sample, 0)
+
+
+def test_importing_the_module_does_not_import_albumentations():
+    code = "import sys, artifactnet.data.transforms; assert 'albumentations' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_albumentations_is_kept_off_the_network(monkeypatch):
+    monkeypatch.delenv("NO_ALBUMENTATIONS_UPDATE", raising=False)
+    TrainTransform(AugmentConfig(), preprocess())
+    assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
+
+
+@pytest.mark.slow
+def test_augmentation_is_fast_enough_for_two_cores():
+    transform = TrainTransform(everything(), preprocess((112, 112)))
+    sample = make_sample(192, 192, (20, 20, 80, 80), noise=True)
+    times = []
+    for seed in range(60):
+        start = time.perf_counter()
+        transform(sample, seed)
+        times.append(time.perf_counter() - start)
+    assert np.median(times) < 0.02  # about 4 ms on one idle core; room for a busy machine

@@ -1,0 +1,452 @@
+"""The X-AIGD source on small shards in the data set's own schema."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from artifactnet.config import AugmentConfig, DataConfig
+from artifactnet.data import xaigd
+from artifactnet.data.images import decode, encode_jpeg, probe
+from artifactnet.taxonomy import BY_LABEL
+from artifactnet.types import Annotation, ArtifactNetError
+
+HEIGHT, WIDTH = 24, 32
+SQUARE = [[2.0, 3.0], [9.0, 3.0], [9.0, 10.0], [2.0, 10.0]]
+SCHEMA = pa.schema(
+    [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("generator", pa.string()),
+        ("uid", pa.string()),
+        (
+            "labels",
+            pa.list_(
+                pa.struct([("label", pa.string()), ("points", pa.list_(pa.list_(pa.float64())))])
+            ),
+        ),
+        ("original_prompt", pa.string()),
+        ("positive_prompt", pa.string()),
+        ("negative_prompt", pa.string()),
+        ("guidance_scale", pa.float64()),
+        ("num_inference_steps", pa.int64()),
+        ("scheduler", pa.string()),
+        ("seed", pa.int64()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("image_format", pa.string()),
+        ("jpeg_quality", pa.int64()),
+        ("chroma_subsampling", pa.string()),
+    ]
+)
+
+
+def pixels(*key) -> np.ndarray:
+    seed = list(repr(key).encode())
+    return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def polygon(label: str = "low-level-texture", points=None) -> dict:
+    return {"label": label, "points": SQUARE if points is None else points}
+
+
+def row(uid: str, generator: str = "sdxl", labels=(), **changes) -> dict:
+    data = {"bytes": png(pixels(uid, generator)), "path": f"{uid}.png"}
+    basic = {"image": data, "generator": generator, "uid": uid, "labels": list(labels)}
+    basic |= {"original_prompt": "a", "positive_prompt": "b", "negative_prompt": "c"}
+    basic |= {"guidance_scale": 7.5, "num_inference_steps": 30, "scheduler": "ddim", "seed": 1}
+    basic |= {"width": WIDTH, "height": HEIGHT}
+    basic |= {"image_format": "JPEG", "jpeg_quality": 80, "chroma_subsampling": "4:2:0"}
+    return basic | changes
+
+
+def shard(path: Path, rows: list[dict], row_group_size: int = 2, schema=SCHEMA) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(rows, schema=schema)
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+def photographs(folder: Path, uids) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for uid in uids:
+        Image.fromarray(pixels(uid)).save(folder / f"{uid}.jpg")
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Ten labeled training uids, four test uids, three unlabeled ones, photographs of all."""
+    train = [row(f"t{k}", labels=[polygon()] if k % 2 else []) for k in range(10)]
+    train += [row(f"t{k}", "flux", [polygon("low-level-color")]) for k in range(3)]
+    shard(tmp_path / "data" / "labeled_train-00000-of-00002.parquet", train[:7])
+    shard(tmp_path / "data" / "labeled_train-00001-of-00002.parquet", train[7:])
+    test = [row(f"e{k}", labels=[polygon(), polygon("high-level-semantics")]) for k in range(4)]
+    shard(tmp_path / "data" / "labeled_test-00000-of-00001.parquet", test)
+    spare = [row("t0", "sd3"), row("u0", "sd3"), row("u1", "sd3"), row("u1", "flux")]
+    shard(tmp_path / "data" / "unlabeled_train-00000-of-00001.parquet", spare)
+    shard(tmp_path / "data" / "unlabeled_test-00000-of-00001.parquet", [row("e0", "sd3")])
+    uids = [*(f"t{k}" for k in range(10)), *(f"e{k}" for k in range(4)), "u0", "u1"]
+    photographs(tmp_path / "real", uids)
+    return tmp_path
+
+
+def build(root: Path, seed: int = 0, **options):
+    return xaigd.build(DataConfig(name="xaigd", root=str(root), **options), seed)
+
+
+def find(source, uid: str, generator: str) -> int:
+    (index,) = [k for k, r in enumerate(source.records) if (r.uid, r.generator) == (uid, generator)]
+    return index
+
+
+def uids(source, label: int | None = None) -> list[str]:
+    return sorted(r.uid for r in source.records if label is None or r.label == label)
+
+
+def test_splits(root):
+    splits = build(root, val_fraction=0.3)
+    assert list(splits) == ["train", "val", "test"]
+    names = {name: set(uids(source)) for name, source in splits.items()}
+    assert len(names["val"]) == 3
+    assert names["train"] | names["val"] == {f"t{k}" for k in range(10)}
+    assert not names["train"] & names["val"]
+    assert names["test"] == {f"e{k}" for k in range(4)}
+    for source in splits.values():
+        assert source.warnings == ()
+        real = uids(source, 0)
+        assert real == sorted(set(uids(source, 1)))  # one photograph per uid
+
+
+def test_images_masks_and_states(root):
+    source = build(root)["test"]
+    for index, record in enumerate(source.records):
+        sample = source.load(index)
+        if record.label:
+            np.testing.assert_array_equal(sample.image, pixels(record.uid, "sdxl"))
+            expected = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+            bits = BY_LABEL["low-level-texture"].bit | BY_LABEL["high-level-semantics"].bit
+            expected[3:11, 2:10] = bits
+            np.testing.assert_array_equal(sample.mask, expected)
+            assert record.annotation is Annotation.MASK
+            assert record.categories == bits
+            assert record.path is None
+            assert record.location.endswith(f"labeled_test-00000-of-00001.parquet#{index}")
+        else:
+            np.testing.assert_array_equal(sample.image, decode(record.path, "x"))
+            assert sample.mask is None
+            assert record.annotation is Annotation.CLEAN
+            assert record.generator == "real"
+
+
+def test_a_labeled_row_without_polygons_is_clean(root):
+    source = build(root, val_fraction=0.0)["train"]
+    index = find(source, "t0", "sdxl")
+    assert source.records[index].annotation is Annotation.CLEAN
+    assert source.load(index).mask is None
+
+
+def test_unlabeled_rows_go_where_their_uid_goes(root):
+    plain = build(root, val_fraction=0.3)
+    splits = build(root, val_fraction=0.3, unlabeled=True)
+    home = "val" if "t0" in uids(plain["val"]) else "train"
+    source = splits[home]
+    index = find(source, "t0", "sd3")
+    assert source.records[index].annotation is Annotation.NONE
+    np.testing.assert_array_equal(source.load(index).image, pixels("t0", "sd3"))
+    assert find(splits["train"], "u1", "flux") >= 0
+    assert find(splits["test"], "e0", "sd3") >= 0
+    assert set(uids(splits["val"])) == set(uids(plain["val"]))
+    assert all(record.generator != "sd3" for s in plain.values() for record in s.records)
+
+
+def test_validation_does_not_depend_on_unlabeled_uids_for_any_seed(root):
+    for seed in range(6):
+        plain = build(root, seed, val_fraction=0.3)
+        more = build(root, seed, val_fraction=0.3, unlabeled=True)
+        assert set(uids(plain["val"])) == set(uids(more["val"]))
+
+
+def test_only_unlabeled_shards(root):
+    for path in (root / "data").glob("labeled_*"):
+        path.unlink()
+    splits = build(root, unlabeled=True, val_fraction=0.4)
+    assert set(uids(splits["train"])) | set(uids(splits["val"])) == {"t0", "u0", "u1"}
+    with pytest.raises(ArtifactNetError, match=r"only unlabeled_train, .*data\.unlabeled=true"):
+        build(root)
+
+
+def test_extra_real_photographs(root):
+    source = build(root, extra_real=True, val_fraction=0.0)["train"]
+    assert {"u0", "u1"} <= set(uids(source, 0))
+    assert not {"u0", "u1"} & set(uids(source, 1))
+    splits = build(root, extra_real=True, val_fraction=0.3)
+    assert not set(uids(splits["train"])) & set(uids(splits["val"]))
+
+
+def test_generator_filter(root):
+    splits = build(root, generators=["flux"], val_fraction=0.0)
+    assert list(splits) == ["train"]
+    assert uids(splits["train"], 1) == uids(splits["train"], 0) == ["t0", "t1", "t2"]
+    with pytest.raises(ArtifactNetError, match=r"data\.generators: 'dalle'.*flux, sdxl"):
+        build(root, generators=["dalle"])
+
+
+def test_limit(root):
+    for source in build(root, limit=2).values():
+        assert len(set(uids(source))) <= 2
+        assert {record.label for record in source.records} == {0, 1}
+
+
+def test_shards_directly_in_the_root(root):
+    for path in list((root / "data").iterdir()):
+        path.rename(root / path.name)
+    assert set(build(root)) == {"train", "val", "test"}
+
+
+def test_only_the_test_shards(root):
+    for path in (root / "data").glob("*train*"):
+        path.unlink()
+    assert list(build(root)) == ["test"]
+
+
+def test_real_root_nested_and_of_other_formats(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for path in (root / "real").iterdir():
+        target = folder / path.stem[0] / f"{path.stem}.png"
+        target.parent.mkdir(exist_ok=True)
+        Image.open(path).save(target)
+    splits = build(root, real_root=str(folder))
+    real = [record for record in splits["test"].records if record.label == 0]
+    assert all(record.path and record.path.endswith(".png") for record in real)
+    assert len(real) == 4
+
+
+def test_missing_photographs_are_counted(root):
+    for name in ("t1", "e2"):
+        (root / "real" / f"{name}.jpg").unlink()
+    splits = build(root)
+    for source in splits.values():
+        (text,) = source.warnings
+        assert "2 of 14 real images are missing" in text
+        assert "download_real_images.py" in text
+    assert "e2" in uids(splits["test"], 1)
+    assert "e2" not in uids(splits["test"], 0)
+
+
+def test_no_photographs_at_all(root, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    with pytest.raises(ArtifactNetError, match=r"14 of 14 real images are missing.*--output-dir"):
+        build(root, real_root=str(empty))
+    for path in list((root / "real").iterdir()):
+        path.unlink()
+    (root / "real").rmdir()
+    with pytest.raises(ArtifactNetError, match=r"data\.real_root is not set"):
+        build(root)
+    with pytest.raises(ArtifactNetError, match="nowhere: no such folder"):
+        build(root, real_root=str(root / "nowhere"))
+
+
+def test_two_photographs_of_one_uid(root):
+    Image.fromarray(pixels(1)).save(root / "real" / "t0.png")
+    with pytest.raises(ArtifactNetError, match=r"two images of uid 't0'.*t0\.jpg.*t0\.png"):
+        build(root)
+
+
+def test_missing_shards_of_a_part_are_reported(root):
+    (root / "data" / "labeled_train-00000-of-00002.parquet").unlink()
+    splits = build(root)
+    assert any("labeled_train: 1 of 2 shards" in text for text in splits["train"].warnings)
+
+
+def one_row(tmp_path, **changes):
+    photographs(tmp_path / "real", ["a"])
+    shard(tmp_path / "labeled_test-00000-of-00001.parquet", [row("a") | changes])
+    return tmp_path
+
+
+@pytest.mark.parametrize("column", ["image", "generator", "uid", "labels", "width", "height"])
+def test_missing_column(tmp_path, column):
+    schema = SCHEMA.remove(SCHEMA.get_field_index(column))
+    shard(tmp_path / "labeled_test-0.parquet", [row("a")], schema=schema)
+    with pytest.raises(ArtifactNetError, match=rf"labeled_test-0\.parquet: column '{column}'"):
+        build(tmp_path)
+
+
+def test_missing_codec_column(tmp_path):
+    schema = SCHEMA.remove(SCHEMA.get_field_index("jpeg_quality"))
+    shard(tmp_path / "labeled_test-0.parquet", [row("a")], schema=schema)
+    photographs(tmp_path / "real", ["a"])
+    assert list(build(tmp_path)) == ["test"]
+    with pytest.raises(ArtifactNetError, match="column 'jpeg_quality'"):
+        build(tmp_path, augment=AugmentConfig(align_compression=True))
+
+
+def test_image_column_of_another_type(tmp_path):
+    schema = SCHEMA.set(0, pa.field("image", pa.binary()))
+    shard(tmp_path / "labeled_test-0.parquet", [row("a", image=b"x")], schema=schema)
+    with pytest.raises(ArtifactNetError, match="column 'image' must be a struct"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 400])
+def test_damaged_shard(tmp_path, keep):
+    path = shard(tmp_path / "labeled_test-0.parquet", [row("a")])
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(
+        ArtifactNetError, match=r"labeled_test-0\.parquet: cannot be read"
+    ) as caught:
+        build(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_shards(tmp_path):
+    with pytest.raises(ArtifactNetError, match=r"no X-AIGD shards; expected data/labeled_train"):
+        build(tmp_path)
+    with pytest.raises(ArtifactNetError, match=r"data\.root is not set"):
+        xaigd.build(DataConfig(name="xaigd"), 0)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (polygon("low-level-smell"), "unknown artifact category 'low-level-smell'"),
+        (polygon(points=[[0.0, 0.0], [1.0, 1.0]]), "'low-level-texture' has 2 points"),
+    ],
+)
+def test_malformed_labels(tmp_path, label, message):
+    root = one_row(tmp_path, labels=[label, polygon("low-level-color")])
+    where = r"labeled_test-00000-of-00001\.parquet#0 \(sdxl/a\): .*"
+    with pytest.raises(ArtifactNetError, match=where + message):
+        build(root)
+    source = build(root, on_error="skip")["test"]  # the bad row is met when it is loaded
+    with pytest.raises(ArtifactNetError, match=where + message):
+        source.load(0)
+
+
+def test_annotation_of_another_size(tmp_path):
+    source = build(one_row(tmp_path, labels=[polygon()], width=WIDTH + 1))["test"]
+    with pytest.raises(ArtifactNetError, match=r"#0: the image is 32x24.*for 33x24"):
+        source.load(0)
+
+
+@pytest.mark.parametrize("image", [None, {"bytes": None, "path": "a.png"}])
+def test_row_without_image_bytes(tmp_path, image):
+    source = build(one_row(tmp_path, image=image))["test"]
+    with pytest.raises(ArtifactNetError, match=r"#0: the row has no image bytes"):
+        source.load(0)
+
+
+def test_truncated_image_in_a_row(tmp_path):
+    data = png(pixels("a"))
+    source = build(one_row(tmp_path, image={"bytes": data[: len(data) // 2], "path": ""}))["test"]
+    with pytest.raises(ArtifactNetError, match=r"labeled_test.*#0: truncated"):
+        source.load(0)
+
+
+@pytest.mark.parametrize("column", ["uid", "generator"])
+def test_row_without_a_name(tmp_path, column):
+    with pytest.raises(ArtifactNetError, match="#0: uid or generator is empty"):
+        build(one_row(tmp_path, **{column: None}))
+
+
+ALIGNED = AugmentConfig(align_compression=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "codec"),
+    [
+        ({}, (80, "4:2:0")),
+        ({"jpeg_quality": 35, "chroma_subsampling": "4:4:4"}, (35, "4:4:4")),
+        ({"chroma_subsampling": None}, (80, "4:2:0")),
+        ({"image_format": "PNG"}, None),
+        ({"jpeg_quality": 0}, None),
+        ({"jpeg_quality": None}, None),
+        ({"image_format": None, "jpeg_quality": None, "chroma_subsampling": None}, None),
+    ],
+)
+def test_compression_alignment(tmp_path, changes, codec):
+    root = one_row(tmp_path, **changes)
+    source = build(root, augment=ALIGNED)["test"]
+    original = pixels("a", "sdxl")
+    expected = original if codec is None else decode(encode_jpeg(original, *codec), "x")
+    np.testing.assert_array_equal(source.load(0).image, expected)
+    np.testing.assert_array_equal(build(root)["test"].load(0).image, original)
+    if codec is None:
+        assert "1 of 1 fakes stay as they are" in source.warnings[0]
+    else:
+        assert source.warnings == ()
+
+
+def test_encoded_gives_the_stored_file(root):
+    source = build(root)["test"]
+    data = source.encoded(find(source, "e1", "sdxl"))
+    assert data == png(pixels("e1", "sdxl"))
+    assert probe(data) == ("PNG", WIDTH, HEIGHT)
+    assert source.encoded(find(source, "e1", "real")) is None
+
+
+def test_one_row_group_is_read_at_a_time(root, monkeypatch):
+    source = build(root)["test"]
+    reads = []
+    original = pq.ParquetFile.read_row_group
+
+    def spy(self, group, **options):
+        reads.append((group, options["columns"]))
+        return original(self, group, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
+    for index in (0, 1, 0, 3, 2, 1):
+        source.load(index)
+    assert [group for group, _ in reads] == [0, 1, 0]
+    assert all("original_prompt" not in columns for _, columns in reads)
+
+
+def test_columns_in_another_order(tmp_path):
+    photographs(tmp_path / "real", ["a"])
+    table = pa.Table.from_pylist([row("a", labels=[polygon()])], schema=SCHEMA)
+    table = table.select(list(reversed(table.column_names)))
+    pq.write_table(table, tmp_path / "labeled_test-0.parquet")
+    sample = build(tmp_path)["test"].load(0)
+    np.testing.assert_array_equal(sample.image, pixels("a", "sdxl"))
+    assert sample.mask is not None
+    assert sample.mask.any()
+
+
+def test_pickle_after_use(root):
+    source = build(root)["test"]
+    before = source.load(2)
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.records == source.records
+    np.testing.assert_array_equal(copy.load(2).image, before.image)
+
+
+def _load_in_child(source, queue) -> None:
+    queue.put([int(source.load(index).image.sum()) for index in (3, 0, 2)])
+
+
+def test_fork_after_use(root):
+    source = build(root)["test"]
+    expected = [int(source.load(index).image.sum()) for index in (3, 0, 2)]
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    children = [context.Process(target=_load_in_child, args=(source, queue)) for _ in range(2)]
+    for child in children:
+        child.start()
+    results = [queue.get(timeout=60) for _ in children]
+    for child in children:
+        child.join(timeout=60)
+    assert results == [expected, expected]

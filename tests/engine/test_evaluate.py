@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from artifactnet.config import Config, ConfigError
+from artifactnet.data.datamodule import DataModule
+from artifactnet.engine.evaluate import compute_figures, evaluate, preprocess_of
+from artifactnet.engine.trainer import train
+from artifactnet.models.checkpoint import load_model
+from artifactnet.types import ArtifactNetError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[..., Config]) -> Path:
+    config = tiny_config(tmp_path_factory.mktemp("run"), "train.epochs=1", "data.demo_test=5")
+    return train(config).run_dir
+
+
+def test_own_data_again_gives_the_same_results(run: Path) -> None:
+    before = json.loads((run / "results.json").read_text())
+    markdown = (run / "results.md").read_text()
+    found = evaluate(run, ["data.eval_batch_size=3", "data.batch_size=2"])
+    assert found["authenticity"]["all"]["auc"] == before["authenticity"]["all"]["auc"]
+    assert found["training"] == before["training"]
+    assert json.loads((run / "results.json").read_text()) == found
+    assert (run / "results.md").read_text() == markdown
+    assert not (run / "evaluations").exists()
+
+
+def test_figures_against_a_loop(run: Path) -> None:
+    """Every count again from single images in plain Python."""
+    model = load_model(run / "model.safetensors")
+    model.config.threshold, model.config.map_threshold = 0.52, 0.44
+    config = Config()
+    config.data.demo_train, config.data.demo_val, config.data.demo_test = 2, 2, 6
+    config.data.demo_size = 40
+    data = DataModule(config.data, preprocess_of(model), seed=0)
+    found = compute_figures(model, data.test_loader(), ["edit", "real"])
+    counts = dict.fromkeys(("tp", "fp", "tn", "fn"), 0)
+    pixels = dict.fromkeys(("tp", "fp", "fn"), 0)
+    source = data.splits["test"]
+    for index, record in enumerate(source.records):
+        example = preprocess_of(model).sample(source.load(index))
+        with torch.no_grad():
+            output = model(example.image[None], attention=True)
+        called = float(torch.sigmoid(output.logit)) >= 0.52
+        counts[
+            {(1, True): "tp", (1, False): "fn", (0, True): "fp", (0, False): "tn"}[
+                record.label, called
+            ]
+        ] += 1
+        if record.label:
+            large = torch.nn.functional.interpolate(
+                output.heatmap[:, None], example.mask.shape, mode="bilinear"
+            )[0, 0]
+            hit, truth = (large > 0.44).numpy(), (example.mask != 0).numpy()
+            pixels["tp"] += int((hit & truth).sum())
+            pixels["fp"] += int((hit & ~truth).sum())
+            pixels["fn"] += int((~hit & truth).sum())
+    assert {key: found["authenticity"]["all"][key] for key in counts} == counts
+    assert {key: found["heatmap"][key] for key in pixels} == pixels
+    assert sum(pixels.values()) > 0
+    assert found["images"] == 12
+
+
+def test_other_data_goes_to_a_folder_of_its_own(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for kind in ("real", "fake"):
+            folder = tmp_path / "mine" / split / kind
+            folder.mkdir(parents=True)
+            for number in range(3):
+                pixels = rng.integers(0, 255, (40, 44, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{split}{number}.png")
+    before = (run / "results.json").read_bytes()
+    found = evaluate(run, ["data.name=folder", f"data.root={tmp_path / 'mine'}"])
+    assert (run / "results.json").read_bytes() == before
+    (folder,) = (run / "evaluations").iterdir()
+    assert folder.name.startswith("folder-mine-")
+    assert json.loads((folder / "results.json").read_text()) == found
+    assert found["authenticity"]["all"]["real"] == 3
+    assert found["heatmap"] is None  # fakes without masks are not annotated
+    assert "annotated" in found["no_heatmap"]
+    assert "training" not in found
+    assert str(folder / "results.md") in capsys.readouterr().out
+
+
+def test_another_threshold_is_another_evaluation(run: Path) -> None:
+    before = (run / "results.json").read_bytes()
+    found = evaluate(run, ["model.threshold=0.999999"])
+    assert found["threshold"] == 0.999999
+    assert found["authenticity"]["all"]["recall"] == 0
+    assert (run / "results.json").read_bytes() == before
+
+
+def test_what_an_evaluation_cannot_change(run: Path) -> None:
+    for override in ("optim.lr=1", "model.backbone=x", "name=y"):
+        with pytest.raises(ConfigError, match=override.split("=")[0]):
+            evaluate(run, [override])
+    with pytest.raises(ConfigError, match=r"data\.nme"):
+        evaluate(run, ["data.nme=folder"])
+
+
+def test_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactNetError, match="not the folder of a run"):
+        evaluate(tmp_path)
+
+
+def test_data_without_a_test_split_is_judged_on_val_and_says_so(run: Path) -> None:
+    model = load_model(run / "model.safetensors")
+    config = Config()
+    config.data.demo_train = config.data.demo_val = config.data.demo_test = 2
+    data = DataModule(config.data, preprocess_of(model), seed=0)
+    del data.splits["test"]
+    from artifactnet.engine.evaluate import evaluate_model
+
+    found = evaluate_model(model, data, config, epoch=1)
+    assert found["data"]["split"] == "val"
+    assert any("no test split" in warning for warning in found["data_warnings"])
+
+
+def test_train_or_eval_state_is_left_alone(run: Path) -> None:
+    model = load_model(run / "model.safetensors").train()
+    config = Config()
+    config.data.demo_train = config.data.demo_val = config.data.demo_test = 1
+    data = DataModule(config.data, preprocess_of(model), seed=0)
+    compute_figures(model, data.test_loader(), ["edit"])
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -1,0 +1,214 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from artifactnet.config import AttentionConfig, ModelConfig
+from artifactnet.models import rollout
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.types import ArtifactNetError
+from tests.models.helpers import TINY, tiny
+
+GRADIENT = AttentionConfig(method="gradient_rollout")
+# one class token; registers; rotary positions with registers; two prefix tokens
+VITS = {
+    "vit_tiny_patch16_224": 1,
+    "vit_small_patch14_reg4_dinov2": 5,
+    "vit_small_patch16_dinov3": 5,
+    "deit_tiny_distilled_patch16_224": 2,
+}
+
+
+def images(model, count=2, size=None, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 3, *(size or model.image_size), generator=generator)
+
+
+def by_unfused_attention(model, x):
+    """Attention matrices from a second forward pass with every P written out."""
+    matrices = []
+
+    def attend(q, k, v, *args, **kwargs):
+        weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        matrices.append(weights)
+        return weights @ v
+
+    original = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = attend
+    try:
+        with torch.no_grad():
+            logit = model(x).logit
+    finally:
+        F.scaled_dot_product_attention = original
+    return logit, matrices
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_rollout_of_real_backbones_equals_the_full_matrix_product(name):
+    patch = 14 if "patch14" in name else 16
+    model = tiny(name, size=(2 * patch, 3 * patch)).double()
+    x = images(model).double()
+    with torch.no_grad():
+        output = model(x, attention=True)
+    logit, matrices = by_unfused_attention(model, x)
+    tokens = 6 + VITS[name]
+    product = torch.eye(tokens, dtype=torch.float64).expand(2, -1, -1)
+    for weights in matrices:
+        step = (weights.mean(1) + torch.eye(tokens, dtype=torch.float64)) / 2
+        product = step @ product
+    expected = product[:, 0, VITS[name] :].reshape(2, 2, 3)
+    torch.testing.assert_close(output.attention, expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(output.logit, logit, atol=1e-10, rtol=0)
+    torch.testing.assert_close(output.heatmap, 1 - torch.exp(-6 * expected), atol=1e-9, rtol=0)
+    assert model.grid == (2, 3)
+
+
+@pytest.mark.parametrize("attention", [AttentionConfig(), GRADIENT])
+def test_a_batch_equals_its_images_one_by_one(attention):
+    model = tiny(attention=attention)
+    x = images(model, 3)
+    with torch.no_grad():
+        together = model(x, attention=True)
+        alone = [model(image[None], attention=True) for image in x]
+    for name in ("logit", "attention", "heatmap"):
+        joined = torch.cat([getattr(one, name) for one in alone])
+        torch.testing.assert_close(getattr(together, name), joined, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("attention", [AttentionConfig(), GRADIENT])
+@pytest.mark.parametrize("training", [True, False])
+def test_asking_for_a_map_leaves_the_model_as_it_was(attention, training):
+    model = tiny(attention=attention).train(training)
+    states = {name: module.training for name, module in model.named_modules()}
+    flags = {n: p.requires_grad for n, p in model.named_parameters()}
+    dictionaries = {n: sorted(m.__dict__) for n, m in model.named_modules()}
+    enabled = torch.backends.cuda.flash_sdp_enabled()
+    with torch.no_grad():
+        output = model(images(model), attention=True)
+    assert not output.logit.requires_grad
+    assert not output.heatmap.requires_grad
+    assert {name: module.training for name, module in model.named_modules()} == states
+    assert {n: p.requires_grad for n, p in model.named_parameters()} == flags
+    assert all(p.grad is None for p in model.parameters())
+    assert {n: sorted(m.__dict__) for n, m in model.named_modules()} == dictionaries
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    assert not any(getattr(m, h) for m in model.modules() for h in hooks)
+    assert torch.backends.cuda.flash_sdp_enabled() == enabled
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("attention", [AttentionConfig(), GRADIENT])
+def test_maps_under_inference_mode_and_with_frozen_weights(attention):
+    model = tiny(attention=attention)
+    x = images(model)
+    with torch.no_grad():
+        expected = model(x, attention=True)
+    with torch.inference_mode():
+        inside = model(images(model), attention=True)
+    torch.testing.assert_close(inside.heatmap, expected.heatmap)
+    model.requires_grad_(False)
+    with torch.no_grad():
+        frozen = model(x, attention=True)
+    torch.testing.assert_close(frozen.heatmap, expected.heatmap)
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [
+        AttentionConfig(),
+        GRADIENT,
+        AttentionConfig(method="gradient_rollout", second_order=False),
+    ],
+)
+def test_the_map_can_be_trained(attention):
+    model = tiny(attention=attention).train()
+    x = images(model, 4)
+    target = torch.zeros(4, 2, 3)
+    target[:, 0, 0] = 1
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(25):
+        loss = ((model(x, attention=True, create_graph=True).heatmap - target) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_fused_and_the_mapped_forward_give_the_same_logit():
+    model = tiny()
+    x = images(model)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x).logit, model(x, attention=True).logit)
+
+
+def test_any_size_of_whole_patches_and_no_other():
+    model = tiny()
+    with torch.no_grad():
+        assert model(images(model, size=(64, 16)), attention=True).heatmap.shape == (2, 4, 1)
+    with pytest.raises(ArtifactNetError, match="40x48 pixels does not fill whole patches of 16"):
+        model(images(model, size=(40, 48)), attention=True)
+    with pytest.raises(ArtifactNetError, match=r"image_size 30x48 .* patch size 16"):
+        tiny(size=(30, 48))
+
+
+def test_windowed_attention_judges_but_refuses_a_rollout():
+    model = tiny("tiny_vit_5m_224", size=(64, 64), kwargs={})
+    assert model(images(model, 1)).logit.shape == (1,)
+    assert not model.has_attention
+    assert model.grid is None
+    with pytest.raises(ArtifactNetError, match="no attention map: tiny_vit_5m_224"):
+        model(images(model, 1), attention=True)
+
+
+def test_pooled_vits_refuse_a_rollout_of_a_token_that_does_not_judge():
+    model = tiny("vit_base_patch16_siglip_224", kwargs={**TINY, "global_pool": "avg"})
+    assert "class token" in model.no_attention
+
+
+def test_blocks_without_fused_attention_are_named():
+    model = tiny()
+    model.backbone.net.blocks[1].attn.fused_attn = False
+    with pytest.raises(ArtifactNetError, match=r"2 of 3 blocks .*Attention.*TIMM_FUSED_ATTN"):
+        model(images(model), attention=True)
+
+
+def test_conv_stem_keeps_grid_and_independence_of_images():
+    for name, size in (("vit_tiny_patch16_224", (32, 48)), ("vit_small_patch14_dinov2", (28, 42))):
+        model = tiny(name, size=size, stem="conv", stem_width=8)
+        x = images(model)
+        with torch.no_grad():
+            both = model(x, attention=True)
+            first = model(x[:1], attention=True)
+        assert both.heatmap.shape == (2, 2, 3)
+        torch.testing.assert_close(both.logit[:1], first.logit)
+    with pytest.raises(ArtifactNetError, match="stem=conv needs a plain ViT"):
+        tiny("resnet18", kwargs={}, stem="conv")
+
+
+def test_unknown_backbone_and_impossible_arguments():
+    with pytest.raises(ArtifactNetError, match="timm has no model named 'vit_smal'"):
+        ArtifactNet(ModelConfig(backbone="vit_smal"))
+    with pytest.raises(ArtifactNetError, match="cannot be built"):
+        tiny(kwargs={"no_such_argument": 1})
+
+
+def test_bf16_maps_stay_close_to_float32():
+    model = tiny()
+    x = images(model)
+    with torch.no_grad():
+        expected = model(x, attention=True).heatmap
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model(x, attention=True)
+    assert output.heatmap.dtype == torch.float32
+    torch.testing.assert_close(output.heatmap, expected, atol=0.02, rtol=0.05)
+
+
+def test_every_normalization_reaches_the_model():
+    x = images(tiny())
+    maps = {}
+    for how in rollout.NORMALIZATIONS:
+        with torch.no_grad():
+            maps[how] = tiny(attention=AttentionConfig(normalization=how))(x, attention=True)
+    assert maps["max"].heatmap.amax() == 1
+    torch.testing.assert_close(maps["none"].heatmap, maps["max"].attention)

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from artifactnet import config as cfg
+from artifactnet.config import Config, ConfigError, load, to_dict
+from artifactnet.rules import RULES
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def write(folder: Path, text: str, name: str = "run.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def message(*arguments: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(*arguments)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, ""))
+    assert loaded == Config(name="run")
+    assert isinstance(loaded.model.attention, cfg.AttentionConfig)
+
+
+def test_file_base_and_overrides_in_order(tmp_path: Path) -> None:
+    write(tmp_path, "name: not inherited\noptim: {lr: 1e-4, warmup: 0.2}\nseed: 3", "a.yaml")
+    (tmp_path / "sub").mkdir()
+    path = write(tmp_path / "sub", "base: ../a.yaml\noptim:\n  lr: 2e-4\nmodel:\n", "b.yaml")
+    loaded = load(path, ["optim.betas=[0.8, 0.9]", "seed=5", "seed=6"])
+    assert loaded.name == "b"
+    assert (loaded.optim.lr, loaded.optim.warmup) == (2e-4, 0.2)
+    assert loaded.optim.betas == [0.8, 0.9]
+    assert loaded.seed == 6
+    assert load(path, ["name=mine"]).name == "mine"
+
+
+def test_words_stay_words(tmp_path: Path) -> None:
+    path = write(tmp_path, "data: {check: off}\nmodel: {pretrained: false}\nname: 2024-05-01")
+    loaded = load(path)
+    assert loaded.data.check == "off"
+    assert loaded.model.pretrained == "false"
+    assert loaded.name == "2024-05-01"
+    for text, value in [("true", "true"), ("True", "true"), ("auto", "auto")]:
+        assert load(path, [f"model.pretrained={text}"]).model.pretrained == value
+    assert load(path, ["train.precision=32"]).train.precision == "32"
+    assert load(path, ["data.balance=yes"]).data.balance is True
+
+
+def test_free_keys_of_the_backbone(tmp_path: Path) -> None:
+    path = write(tmp_path, "model: {backbone_kwargs: {depth: 2, init_values: 1e-5}}")
+    loaded = load(path, ["model.backbone_kwargs.num_heads=2", "model.backbone_kwargs.depth=4"])
+    assert loaded.model.backbone_kwargs == {"depth": 4, "init_values": 1e-5, "num_heads": 2}
+
+
+def test_optional_values_can_be_unset(tmp_path: Path) -> None:
+    path = write(tmp_path, "data: {limit: 3}\noptim: {head_lr: 1}")
+    loaded = load(path, ["data.limit=null", "optim.head_lr="])
+    assert loaded.data.limit is None
+    assert loaded.optim.head_lr is None
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("loss.alignmnt.weight=1", ["loss.alignmnt.weight", "'loss.alignment.weight'"]),
+        ("lr=1", ["'lr'", "'optim.lr'"]),
+        ("modle.backbone=x", ["modle.backbone", "'model.backbone'"]),
+        ("model.attention={methd: max}", ["methd", "'model.attention.method'"]),
+        ("model=3", ["model must be a group of keys"]),
+        ("optim.lr=fast", ["optim.lr must be a number", "'fast'"]),
+        ("optim.lr=-1", ["optim.lr must be", "-1"]),
+        ("optim.lr=.nan", ["optim.lr must be"]),
+        ("train.epochs=1.5", ["train.epochs must be an integer"]),
+        ("train.epochs=true", ["train.epochs must be an integer"]),
+        ("data.balance=3", ["data.balance must be true or false"]),
+        ("model.image_size=112", ["model.image_size must be a list"]),
+        ("model.image_size=[112]", ["model.image_size must be two integers"]),
+        ("model.image_size=[0, 112]", ["model.image_size must be two integers"]),
+        ("model.threshold=1", ["model.threshold must be between 0 and 1"]),
+        ("optim.betas=[0.9, 1]", ["optim.betas must be two numbers"]),
+        ("optim.warmup=1.5", ["optim.warmup must be from 0 to 1"]),
+        ("data.batch_size=0", ["data.batch_size must be at least 1"]),
+        ("data.augment.jpeg_quality=[90, 60]", ["jpeg_quality must be [lowest, highest]"]),
+        ("data.augment.jpeg_quality=[0, 60]", ["jpeg_quality must be"]),
+        ("loss.alignment.benign_weight=2", ["benign_weight must be from 0 to 1"]),
+        ("model.attention.method=rolout", ["one of rollout, gradient_rollout"]),
+        ("model.std=[1, 0, 1]", ["model.std must be three numbers above 0"]),
+        ("data.name=folder", ["data.root is required"]),
+        ("name=a/b", ["name must be a plain folder name"]),
+        ("name=..", ["name must be a plain folder name"]),
+        ("name=null", ["name must be text"]),
+        ("data.generators=sdxl", ["data.generators must be a list"]),
+        ("name=a: b: c", ["name", "not readable as YAML"]),
+        ("name=${nothing}", ["nothing"]),
+        ("model.image_size=[1", ["model.image_size", "not readable as YAML"]),
+        ("nonsense", ["expected key=value", "'nonsense'"]),
+        ("=3", ["expected key=value"]),
+        ("base=other", ["unknown key 'base'"]),
+    ],
+)
+def test_one_line_for_a_mistake(tmp_path: Path, override: str, words: list[str]) -> None:
+    text = message(write(tmp_path, ""), [override])
+    for word in words:
+        assert word in text
+    if override not in ("data.name=folder", "name=${nothing}"):
+        assert text.startswith("command line")
+
+
+def test_contradictions(tmp_path: Path) -> None:
+    path = write(tmp_path, "")
+    assert "exclude each other" in message(path, ["resume=true", "overwrite=true"])
+    assert "nothing to learn" in message(path, ["loss.bce=0", "loss.alignment.weight=0"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 1\nseed: 2", ["line 2", "'seed' occurs twice"]),
+        ("model:\n  stem: conv\n  stem: patch", ["line 3", "'stem' occurs twice"]),
+        ("model: [1", ["line", "not readable as YAML"]),
+        ("\tmodel: 1", ["line 1", "not readable as YAML"]),
+        ("- 1", ["found list"]),
+        ("optim: {learning_rte: 1}", ["optim.learning_rte", "nearest"]),
+        ("data: {augment: {scale: [2, 1]}}", ["data.augment.scale must be"]),
+        ("1: 2", ["unknown key '1'"]),
+        ("[1, 2]: 3", ["not readable as YAML"]),
+        ("base: missing.yaml", ["base 'missing.yaml' does not exist"]),
+        ("base: run.yaml", ["base leads back"]),
+        ("model: !!python/object:os.system {}", ["not readable as YAML"]),
+    ],
+)
+def test_mistakes_in_files_name_the_file(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = write(tmp_path, text)
+    found = message(path)
+    assert found.startswith(str(path))
+    for word in words:
+        assert word in found
+
+
+def test_a_circle_of_bases(tmp_path: Path) -> None:
+    write(tmp_path, "base: b.yaml", "a.yaml")
+    assert "base leads back" in message(write(tmp_path, "base: a.yaml", "b.yaml"))
+
+
+def test_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "text file" in message(path)
+
+
+def test_mistake_in_the_base_names_the_base(tmp_path: Path) -> None:
+    base = write(tmp_path, "seed: x", "base.yaml")
+    assert message(write(tmp_path, "base: base.yaml")).startswith(str(base))
+
+
+def test_bare_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load("dinov2_align").name == "dinov2_align"  # the package's
+    (tmp_path / "configs").mkdir()
+    write(tmp_path / "configs", "seed: 7", "dinov2_align.yaml")
+    assert load("dinov2_align").seed == 7  # one's own goes first
+    text = message("dinov2_alin")
+    assert "dinov2_align" in text
+    assert "paper/xaigd_dinov2_lora" in text
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_loads(path: Path) -> None:
+    assert load(path).name == path.stem
+
+
+def test_baseline_differs_in_alignment_alone() -> None:
+    aligned, baseline = (to_dict(load(CONFIGS / f"dinov2_{n}.yaml")) for n in ("align", "baseline"))
+    assert aligned["loss"]["alignment"].pop("weight") > 0
+    assert baseline["loss"]["alignment"].pop("weight") == 0
+    aligned.pop("name"), baseline.pop("name")
+    assert aligned == baseline
+
+
+def test_paper_recipes() -> None:
+    full = load(CONFIGS / "paper" / "xaigd_dinov2_align.yaml")
+    assert full.model.backbone == "vit_base_patch14_dinov2"
+    assert (full.model.image_size, full.model.pretrained) == ([518, 518], "true")
+    assert full.model.attention.method == "gradient_rollout"
+    assert (full.data.batch_size, full.train.epochs, full.optim.lr) == (8, 20, 1e-5)
+    assert full.loss.alignment.weight == 0.1
+    assert (full.data.augment.jpeg_quality, full.data.augment.jpeg_on) == ([60, 100], "fake")
+    assert full.data.augment.scale == [1.0, 1.0]
+    lora = load(CONFIGS / "paper" / "xaigd_dinov2_lora.yaml")
+    assert (lora.model.lora.rank, lora.optim.lr, lora.optim.schedule) == (8, 1e-4, "cosine")
+    assert lora.data.batch_size * lora.train.accumulate == 32
+    assert lora.model.attention.method == "rollout"
+    assert lora.loss.alignment == cfg.AlignmentConfig(weight=1.0, benign_weight=0.4)
+
+
+def test_rules_are_about_keys_that_exist() -> None:
+    assert set(RULES) <= set(cfg.schema())
+    assert list(cfg.problems(Config())) == []
+
+
+def test_schema_lists_every_field() -> None:
+    def count(kind: type) -> int:
+        hints = cfg.get_type_hints(kind)
+        return sum(
+            1 + (count(hints[item.name]) if is_dataclass(hints[item.name]) else 0)
+            for item in fields(kind)
+        )
+
+    assert len(cfg.schema()) == count(Config)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20
+)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    lr=st.floats(1e-9, 1e3),
+    size=st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
+    generators=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="$"), max_size=8)),
+    limit=st.none() | st.integers(1, 10**6),
+    stem=st.sampled_from(["patch", "conv"]),
+)
+def test_round_trip_through_yaml_and_overrides(
+    tmp_path: Path,
+    seed: int,
+    lr: float,
+    size: tuple[int, int],
+    generators: list[str],
+    limit: int | None,
+    stem: str,
+) -> None:
+    config = Config(name="trip", seed=seed)
+    config.optim.lr = lr
+    config.model.image_size = list(size)
+    config.model.stem = stem
+    config.data.generators = generators
+    config.data.limit = limit
+    text = yaml.safe_dump(to_dict(config), allow_unicode=True)
+    assert load(write(tmp_path, text, "trip.yaml")) == config
+    overrides = [
+        f"seed={seed}",
+        f"optim.lr={lr!r}",
+        f"model.image_size={list(size)}",
+        f"model.stem={stem}",
+        f"data.limit={'null' if limit is None else limit}",
+        f"data.generators={yaml.safe_dump(generators, default_flow_style=True, width=10**6)}",
+    ]
+    assert load(write(tmp_path, "", "trip.yaml"), overrides) == config

@@ -1,0 +1,116 @@
+"""The pages say what the code does, as far as a machine can tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import artifactnet
+from artifactnet.cli import _parser
+from artifactnet.config import Config, load, schema, to_dict
+from artifactnet.data.photos import PHOTOS
+from artifactnet.taxonomy import CATEGORIES
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+LEAVES = [key for key, kind in schema().items() if not dataclasses.is_dataclass(kind)]
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def key_rows() -> dict[str, str]:
+    """Key and default of every row of the tables in configuration.md."""
+    keys = text("docs/configuration.md").partition("## All keys")[2]
+    rows = re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", keys, re.MULTILINE)
+    assert len(rows) == len(dict(rows)), "a key has two rows"
+    return dict(rows)
+
+
+def test_every_key_is_explained():
+    assert sorted(key_rows()) == sorted(LEAVES)
+
+
+@pytest.mark.parametrize("key", LEAVES)
+def test_stated_default_is_the_default(key):
+    value = to_dict(Config())
+    for part in key.split("."):
+        value = value[part]
+    assert json.loads(key_rows()[key]) == value
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    local = [link for link in links if not link.startswith(("http://", "https://"))]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def commands() -> list[list[str]]:
+    """Every `artifactnet ...` line of the pages' code blocks."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            for line in block.splitlines():
+                words = line.partition("#")[0].replace("'", "").split()
+                if words[:1] == ["artifactnet"]:
+                    found.append(words[1:])
+    return found
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_shown_commands_parse(words):
+    args = _parser().parse_args(words)
+    if words[0] in ("train", "config"):
+        load(args.config, args.overrides)
+
+
+def test_readme_has_the_two_commands():
+    readme = text("README.md")
+    assert "\npip install -e . && python tools/train.py configs/dinov2_align.yaml\n" in readme
+    assert "\npip install -e '.[test]' && pytest\n" in readme
+    assert (ROOT / "tools" / "train.py").is_file()
+    assert (ROOT / "configs" / "dinov2_align.yaml").is_file()
+
+
+def test_readme_names_the_public_api():
+    table = text("README.md").partition("## In Python")[2].partition("## On the command line")[0]
+    named = set(re.findall(r"`(\w+)`", table))
+    assert set(artifactnet.__all__) - {"__version__"} <= named
+
+
+def test_recipes_are_listed():
+    listed = set(re.findall(r"^\| `([\w/]+)` \|", text("docs/configuration.md"), re.MULTILINE))
+    recipes = {
+        p.relative_to(ROOT / "configs").with_suffix("").as_posix()
+        for p in (ROOT / "configs").rglob("*.yaml")
+    }
+    assert recipes <= listed
+
+
+def test_data_page_names_categories_and_sources():
+    page = text("docs/data.md")
+    assert all(f"| {category.short} |" in page for category in CATEGORIES)
+    packages = {"skimage": "scikit-image", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
+    assert all(packages[photo.package] in page for photo in PHOTOS)
+
+
+def test_architecture_page_names_every_part():
+    page = text("docs/architecture.md")
+    parts = {
+        p.name + ("/" if p.is_dir() else "")
+        for p in (ROOT / "artifactnet").iterdir()
+        if p.suffix == ".py" or (p / "__init__.py").is_file()
+    }
+    assert [part for part in sorted(parts - {"__main__.py"}) if f"  {part}" not in page] == []
+
+
+def test_changelog_knows_the_version_or_is_ahead_of_it():
+    assert "## [Unreleased]" in text("CHANGELOG.md") or artifactnet.__version__ in text(
+        "CHANGELOG.md"
+    )
