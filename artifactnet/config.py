@@ -89,6 +89,8 @@ class AugmentConfig:
     align_compression: bool = False  # re-encode a fake like its real twin (xaigd columns)
     hflip: float = 0.5
     vflip: float = 0.0
+    rotate: float = 0.0  # probability of a quarter turn
+    color: float = 0.0  # strength 0..1 of random brightness, contrast, saturation and gamma
     scale: list[float] = field(default_factory=lambda: [1.0, 1.0])  # random resize, before crop
     crop: bool = False  # random crop at model size instead of the model's resize policy
     max_category_ratio: float = 0.75  # of one class in a crop (mmseg's cat_max_ratio)
@@ -110,6 +112,7 @@ class DataConfig:
     eval_batch_size: int | None = None  # None: batch_size
     workers: int = 0
     balance: bool = False  # as many real as fake images per epoch (repeats the rarer class)
+    pairs: bool = False  # a photograph and its fakes (one uid) in the same batch
     on_error: str = "raise"  # raise | skip
     check: str = "full"  # full | counts | off
     demo_train: int = 400  # demo: fakes per split
@@ -184,6 +187,7 @@ class ConfigError(ArtifactNetError):
 
 
 COMMAND_LINE = "command line"
+_FREE = "model.backbone_kwargs."  # below it stands whatever timm.create_model takes
 _Entry = tuple[str, Any, str]  # dotted key, value, the place it was written in
 
 
@@ -214,7 +218,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     places: dict[str, str] = {}
     for key, value, place in entries:
         expected = _expected(key, place, types)
-        value = _as_written(value, types.get(key))
+        value = _as_written(value, key, types.get(key))
         places[key] = place
         try:
             if types.get(key) is bool and not isinstance(value, (bool, str)):
@@ -273,6 +277,8 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
             yield key, f"must be {wanted}, not {value!r}"
     if config.data.name != "demo" and not config.data.root:
         yield "data.root", f"is required when data.name is {config.data.name!r}"
+    if config.data.pairs and config.data.balance:
+        yield "data.pairs", "and data.balance exclude each other"
     if config.resume and config.overwrite:
         yield "overwrite", "and resume exclude each other: go on with the run, or replace it"
     if config.loss.bce == 0 and config.loss.alignment.weight == 0:
@@ -280,7 +286,7 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, without its surprises: duplicate keys, ``off`` as false, 1e-5 as text."""
+    """YAML's safe loader without two surprises: keys given twice, and ``off`` read as false."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -295,17 +301,13 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    letter: [pair for pair in pairs if not pair[0].endswith((":bool", ":float", ":timestamp"))]
+    letter: [pair for pair in pairs if not pair[0].endswith((":bool", ":timestamp"))]
     for letter, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|nan)$"),
-    list("-+0123456789."),
-)
+_EXPONENT = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")  # a number to all but YAML 1.1
 
 
 def _parse_yaml(text: str, place: str) -> Any:
@@ -343,7 +345,7 @@ def _read_file(path: Path, parents: tuple[Path, ...]) -> list[_Entry]:
 def _flatten(data: Mapping[Any, Any], prefix: str, types: dict[str, Any]) -> Iterator[Any]:
     for name, value in data.items():
         key = f"{prefix}{name}"
-        section = is_dataclass(types.get(key))
+        section = is_dataclass(types.get(key)) or f"{key}." == _FREE
         if section and (value is None or isinstance(value, dict)):  # an empty section is no error
             yield from _flatten(value or {}, f"{key}.", types)
         else:
@@ -360,7 +362,7 @@ def _parse_override(text: str, types: dict[str, Any]) -> list[_Entry]:
 
 def _expected(key: str, place: str, types: dict[str, Any]) -> str:
     """What the value of a key must be, in words; an unknown key is an error."""
-    if key.startswith("model.backbone_kwargs."):  # free: whatever timm.create_model takes
+    if key.startswith(_FREE):
         return "a plain value"
     if key not in types:
         nearest = max(types, key=lambda known: _likeness(key, known))
@@ -381,6 +383,10 @@ def _likeness(key: str, known: str) -> float:
     return max(whole, 0.9 * last)
 
 
-def _as_written(value: Any, hint: Any) -> Any:
-    """Text keys keep ``true`` and ``false`` as the words they were written as."""
-    return str(value).lower() if isinstance(value, bool) and hint in (str, str | None) else value
+def _as_written(value: Any, key: str, hint: Any) -> Any:
+    """Undo what YAML 1.1 makes of words and numbers where the schema knows better."""
+    if isinstance(value, bool) and hint in (str, str | None):
+        return str(value).lower()  # true and false are words here
+    if key.startswith(_FREE) and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)  # 1e-5; typed keys convert it themselves
+    return value

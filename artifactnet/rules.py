@@ -76,6 +76,8 @@ RULES: dict[str, Rule] = {
     "data.augment.jpeg_on": _among("fake", "both", "none"),
     "data.augment.hflip": _SHARE,
     "data.augment.vflip": _SHARE,
+    "data.augment.rotate": _SHARE,
+    "data.augment.color": _SHARE,
     "data.augment.scale": (
         "[lowest, highest] with 0 < lowest <= highest",
         lambda v: len(v) == 2 and 0 < v[0] <= v[1] < math.inf,

@@ -12,11 +12,13 @@ from torch.utils.data import DataLoader
 from artifactnet.config import DataConfig
 from artifactnet.data.checks import summarize
 from artifactnet.data.dataset import DetectionDataset, collate
+from artifactnet.data.duplicates import drop_duplicates
 from artifactnet.data.sampler import EpochSampler
 from artifactnet.data.source import Splits
 from artifactnet.data.transforms import Preprocess, TrainTransform
 from artifactnet.types import ArtifactNetError, Batch
 
+_NAMED = 5  # examples in a warning
 SOURCES = ("demo", "folder", "xaigd")
 
 
@@ -87,7 +89,16 @@ class DataModule:
         """
         self.config = config
         self.splits = build_splits(config, seed)
+        dropped: list[str] = []
+        if config.on_error == "skip" and config.check == "full":
+            self.splits, dropped = drop_duplicates(self.splits)
         self.summary: dict[str, Any] = summarize(self.splits, config.check)
+        if dropped:
+            self.summary["warnings"].append(
+                f"{len(dropped)} images left out because another split has them too: "
+                + "; ".join(dropped[:_NAMED])
+                + ("; ..." if len(dropped) > _NAMED else "")
+            )
         self._preprocess = preprocess
         self._seed = seed
         self._datasets: dict[str, DetectionDataset] = {}
@@ -169,6 +180,7 @@ class DataModule:
             seed=self._seed,
             shuffle=train,
             balance=train and config.balance,
+            groups=[r.uid for r in self.splits[split].records] if train and config.pairs else None,
             rank=rank,
             world=world,
         )

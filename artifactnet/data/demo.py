@@ -32,7 +32,7 @@ from artifactnet.types import (
 GENERATOR = "edit"
 
 _SPLITS = ("train", "val", "test")
-_SCALE = (0.35, 1.0)  # side of a crop, as a share of the photograph's short side
+_SCALE = (0.25, 1.0)  # side of a crop, as a share of the photograph's short side
 _SMALLEST_CROP = 96  # pixels of the photograph; smaller crops would be mostly interpolation
 _LEAST_CONTRAST = 20.0  # standard deviation of gray; emptier crops are drawn again
 _CROP_ATTEMPTS = 20

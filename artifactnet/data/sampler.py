@@ -34,6 +34,7 @@ class EpochSampler(Sampler[Key]):
         seed: int = 0,
         shuffle: bool = False,
         balance: bool = False,
+        groups: Sequence[str] | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -46,6 +47,9 @@ class EpochSampler(Sampler[Key]):
             shuffle: training order, see above.
             balance: as many real as fake images per epoch: the rarer class is repeated, in
                 whole permutations, up to the size of the other. Needs ``shuffle``.
+            groups: one name per image (its uid): images of one name follow each other, in
+                random order, so that a photograph and its fakes meet in one batch. Needs
+                ``shuffle`` and no ``balance``.
             rank: this process, from 0.
             world: number of processes.
 
@@ -59,7 +63,10 @@ class EpochSampler(Sampler[Key]):
             raise ValueError("there is no image to sample from")
         if balance and (not shuffle or len(set(labels)) != 2):
             raise ValueError("balance needs shuffle and both classes")
+        if groups is not None and (not shuffle or balance or len(groups) != len(labels)):
+            raise ValueError("groups need shuffle, no balance, and one name per image")
         self.labels = np.asarray(labels)
+        self._group = None if groups is None else np.unique(list(groups), return_inverse=True)[1]
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
@@ -100,7 +107,11 @@ class EpochSampler(Sampler[Key]):
             return np.arange(len(self.labels)), np.zeros(len(self.labels), int)
         rng = np.random.default_rng(derive_seed(self.seed, self.epoch))
         if not self.balance:
-            return rng.permutation(len(self.labels)), np.zeros(len(self.labels), int)
+            order = rng.permutation(len(self.labels))
+            if self._group is not None:
+                place = rng.permutation(self._group.max() + 1)
+                order = order[np.argsort(place[self._group[order]], kind="stable")]
+            return order, np.zeros(len(self.labels), int)
         classes = [np.flatnonzero(self.labels == label) for label in (0, 1)]
         size = max(len(members) for members in classes)
         indices, repeats = [], []

@@ -194,9 +194,19 @@ class TrainTransform:
         self._augment = augment
         self._preprocess = preprocess
         self._flip = A.Compose(
-            [A.HorizontalFlip(p=augment.hflip), A.VerticalFlip(p=augment.vflip)],
+            [
+                A.HorizontalFlip(p=augment.hflip),
+                A.VerticalFlip(p=augment.vflip),
+                A.RandomRotate90(p=augment.rotate),
+            ],
             additional_targets={"heatmap": "mask"},
         )
+        self._color: Any = None
+        if augment.color:
+            low, high = 1 - 0.4 * augment.color, 1 + 0.4 * augment.color
+            jitter = A.ColorJitter((low, high), (low, high), (low, high), hue=(0, 0), p=1.0)
+            gamma = A.RandomGamma(gamma_limit=(round(100 * low), round(100 * high)), p=1.0)
+            self._color = A.Compose([jitter, gamma])
         self._jpeg: Any = None
         if augment.jpeg_quality and augment.jpeg_on != "none":
             low, high = augment.jpeg_quality
@@ -205,7 +215,7 @@ class TrainTransform:
     def __call__(self, sample: Sample, seed: int) -> Example:
         """Augment one sample.
 
-        JPEG comes first, at the original size, as if the file had been saved that way.
+        Colour and JPEG come first, at the original size, as if the file had been saved that way.
 
         Args:
             sample: left unchanged.
@@ -218,9 +228,11 @@ class TrainTransform:
         # One state for all steps: `set_random_seed` would give each of them the same numbers,
         # and an image would be flipped vertically exactly when it is flipped horizontally.
         rng, state = np.random.default_rng(seed), random.Random(seed)
-        for pipeline in (self._jpeg, self._flip):
+        for pipeline in (self._color, self._jpeg, self._flip):
             if pipeline is not None:
                 pipeline.set_random_state(rng, state)
+        if self._color is not None:
+            sample = replace(sample, image=self._color(image=sample.image)["image"])
         image = self._compress(sample)
         arrays = {"image": image, "mask": sample.mask, "heatmap": sample.heatmap}
         flipped = self._flip(**{name: array for name, array in arrays.items() if array is not None})

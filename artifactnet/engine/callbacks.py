@@ -90,7 +90,7 @@ class Pictures(Callback):
         source: the validation images.
         preprocess: the model's own preprocessing.
         count: images shown.
-        every: epochs between pictures; the last epoch always gets one.
+        every: epochs between pictures; the final weights always get one.
     """
 
     def __init__(
@@ -106,7 +106,9 @@ class Pictures(Callback):
         """Write a picture if one is due."""
         assert isinstance(pl_module, DetectorModule)
         epoch = epochs_completed(trainer)
-        due = epoch - self.last >= self.every or epoch == trainer.max_epochs
+        # a validation outside fit is that of the final weights of a run cut short
+        final = epoch == trainer.max_epochs or trainer.state.fn != "fit"
+        due = final or epoch - self.last >= self.every
         if trainer.is_global_zero and due:
             write_picture(pl_module.model, self.examples, self.folder / f"epoch_{epoch:03d}.png")
         self.last = epoch if due else self.last

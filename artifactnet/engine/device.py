@@ -1,8 +1,9 @@
-"""Which device a run uses."""
+"""Which device a run uses, and which of its processes speaks."""
 
 from __future__ import annotations
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from artifactnet.types import ArtifactNetError
 
@@ -26,3 +27,8 @@ def choose_device(device: str, count: int = 1) -> str:
             "set train.device=cpu or fewer devices"
         )
     return "cuda"
+
+
+def is_main_process() -> bool:
+    """False in the helper processes of a distributed run, which write and print nothing."""
+    return getattr(rank_zero_only, "rank", 0) == 0

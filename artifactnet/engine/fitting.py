@@ -26,6 +26,7 @@ from artifactnet.config import Config
 from artifactnet.data.datamodule import DataModule
 from artifactnet.engine import rundir
 from artifactnet.engine.callbacks import Bar, Pictures, PlainLines
+from artifactnet.engine.device import is_main_process
 from artifactnet.engine.evaluate import preprocess_of
 from artifactnet.engine.module import DetectorModule
 from artifactnet.engine.saving import AtomicCheckpointIO, BestModel, LastCheckpoint
@@ -75,7 +76,8 @@ def fit(
     if not config.resume:
         checkpoint = None
     elif not (folder / rundir.CHECKPOINT).is_file():
-        print("resume: stopped before the end of its first epoch; starting from the beginning")
+        if is_main_process():
+            print("resume: stopped before the end of its first epoch; starting again")
         checkpoint = None
     loaders = Loaders(data)
     started = time.perf_counter()
@@ -144,7 +146,8 @@ def _loggers(config: Config, folder: Path) -> list[Logger]:
     if not config.train.tensorboard:
         return loggers
     if importlib.util.find_spec("tensorboard") is None:
-        print("warning: no TensorBoard log; pip install tensorboard, or train.tensorboard=false")
+        if is_main_process():
+            print("warning: no TensorBoard log: pip install tensorboard or train.tensorboard=false")
         return loggers
     return [*loggers, TensorBoardLogger(folder, name="tensorboard")]
 
@@ -163,7 +166,10 @@ def _interruptible(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
         state = (
             "the end of the last epoch" if (folder / rundir.CHECKPOINT).is_file() else "its start"
         )
-        print(f"\nstopped; to go on from {state}: the same command with resume=true", flush=True)
+        if is_main_process():
+            print(
+                f"\nstopped; to go on from {state}: the same command with resume=true", flush=True
+            )
         raise KeyboardInterrupt from stop
 
 

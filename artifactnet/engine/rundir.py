@@ -127,7 +127,7 @@ def prepare(config: Config) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         # the file describes the run, not the way it was started this time
         values = to_dict(config) | {"resume": False, "overwrite": False}
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(values, sort_keys=False)
         files.write_json(folder / PROVENANCE, [*starts, provenance(config)])
         files.write_text(folder / CONFIG, text)
     except (OSError, json.JSONDecodeError) as error:

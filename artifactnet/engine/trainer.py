@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities import rank_zero_only
 
 from artifactnet import files
 from artifactnet.config import Config, ConfigError, problems
 from artifactnet.data.datamodule import DataModule
 from artifactnet.engine import results as tables
 from artifactnet.engine import rundir
-from artifactnet.engine.device import choose_device
+from artifactnet.engine.device import choose_device, is_main_process
 from artifactnet.engine.evaluate import evaluate_model, preprocess_of
 from artifactnet.engine.fitting import fit, global_state
 from artifactnet.engine.module import DetectorModule
@@ -54,7 +53,7 @@ def train(config: Config) -> RunResult:
     """
     for key, problem in problems(config):
         raise ConfigError(f"{key} {problem}")
-    main = getattr(rank_zero_only, "rank", 0) == 0
+    main = is_main_process()
     folder = Path(config.out) / config.name
     if main:
         rundir.check(config)

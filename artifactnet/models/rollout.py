@@ -16,6 +16,7 @@ Maps are computed in float32 (float64 for float64 models), whatever the model ru
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -250,11 +251,11 @@ def normalize(attention: torch.Tensor, how: str) -> torch.Tensor:
 
     Args:
         attention: (B, h, w) raw weights, non-negative, summing to at most 1 per image.
-        how: ``saturate``: 1 - exp(-n a) with n = h w, so that a patch with its even share of
-            the whole attention gets 0.63 and a class token that looks at itself gives zeros:
-            real images can reach their all-zero target. ``max``: divided by the image's
-            maximum (the public script's way; never zero). ``minmax``: stretched to 0..1.
-            ``none``: left raw.
+        how: ``saturate``: 1 - 2^(-n a / 2) with n = h w, so that a patch with twice its even
+            share of the whole attention gets 0.5, and a class token that looks at itself gives
+            zeros: real images can reach their all-zero target, evenly spread attention (0.29)
+            marks nothing. ``max``: divided by the image's maximum (the public script's way;
+            never zero). ``minmax``: stretched to 0..1. ``none``: left raw.
 
     Returns:
         (B, h, w) in [0, 1].
@@ -262,7 +263,7 @@ def normalize(attention: torch.Tensor, how: str) -> torch.Tensor:
     if how == "none":
         return attention
     if how == "saturate":
-        return -torch.expm1(-attention * attention[0].numel())
+        return -torch.expm1(attention * (-0.5 * math.log(2) * attention[0].numel()))
     tiny = torch.finfo(attention.dtype).tiny
     top = attention.amax(dim=(1, 2), keepdim=True)
     if how == "max":

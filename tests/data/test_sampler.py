@@ -149,3 +149,37 @@ def test_seeds_are_the_same_in_every_process_and_differ_by_every_part():
 
 def test_a_plain_pair_is_a_key():
     assert Key(*(3, 7)) == (3, 7, 0)
+
+
+@given(
+    names=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40),
+    epoch=st.integers(0, 3),
+    seed=st.integers(0, 5),
+)
+def test_groups_stand_together_and_every_image_comes_once(names, epoch, seed):
+    sampler = EpochSampler([0] * len(names), batch_size=1, seed=seed, shuffle=True, groups=names)
+    sampler.set_epoch(epoch)
+    items = [key.item for key in sampler]
+    assert sorted(items) == list(range(len(names)))
+    runs = [name for name, _ in itertools.groupby(names[item] for item in items)]
+    assert len(runs) == len(set(names))
+
+
+def test_groups_are_shuffled_inside_and_among_each_other():
+    names = [f"{i // 2:03d}" for i in range(200)]
+    orders = []
+    for epoch in range(2):
+        sampler = EpochSampler([0] * 200, batch_size=1, shuffle=True, groups=names)
+        sampler.set_epoch(epoch)
+        orders.append([key.item for key in sampler])
+    assert orders[0] != orders[1]
+    first = [item % 2 for item in orders[0][::2]]
+    assert 30 < sum(first) < 70
+    assert orders[0][::2] != sorted(orders[0][::2])
+
+
+@pytest.mark.parametrize("wrong", [{"shuffle": False}, {"balance": True}, {"groups": ["a"]}])
+def test_groups_that_cannot_be_honoured(wrong):
+    settings = {"shuffle": True, "groups": ["a", "a"], **wrong}
+    with pytest.raises(ValueError, match="groups need"):
+        EpochSampler([0, 1], batch_size=1, **settings)

@@ -64,6 +64,8 @@ def test_pictures_come_when_due(tiny: Callable[..., Config]) -> None:
     folder = train(tiny("train.epochs=5", "train.picture_every=2", "train.pictures=1")).run_dir
     names = sorted(path.name for path in (folder / "pictures").iterdir())
     assert names == ["epoch_002.png", "epoch_004.png", "epoch_005.png"]
+    short = train(tiny("name=short", "train.max_steps=1", "train.picture_every=5"))
+    assert [p.name for p in (short.run_dir / "pictures").iterdir()] == ["epoch_001.png"]
 
 
 def test_lines_have_losses_and_figures(

@@ -58,7 +58,7 @@ def test_rollout_of_real_backbones_equals_the_full_matrix_product(name):
     expected = product[:, 0, VITS[name] :].reshape(2, 2, 3)
     torch.testing.assert_close(output.attention, expected, atol=1e-10, rtol=0)
     torch.testing.assert_close(output.logit, logit, atol=1e-10, rtol=0)
-    torch.testing.assert_close(output.heatmap, 1 - torch.exp(-6 * expected), atol=1e-9, rtol=0)
+    torch.testing.assert_close(output.heatmap, 1 - 2 ** (-3 * expected), atol=1e-9, rtol=0)
     assert model.grid == (2, 3)
 
 
@@ -126,7 +126,7 @@ def test_the_map_can_be_trained(attention):
     target[:, 0, 0] = 1
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
-    for _ in range(25):
+    for _ in range(50):
         loss = ((model(x, attention=True, create_graph=True).heatmap - target) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -212,3 +212,22 @@ def test_every_normalization_reaches_the_model():
             maps[how] = tiny(attention=AttentionConfig(normalization=how))(x, attention=True)
     assert maps["max"].heatmap.amax() == 1
     torch.testing.assert_close(maps["none"].heatmap, maps["max"].attention)
+
+
+def test_conv_stem_residual_ignores_flat_light_and_answers_detail():
+    from artifactnet.models.stem import ConvStem
+
+    torch.manual_seed(0)
+    stem = ConvStem(16, 24, 8).double()
+    seen = []
+    stem.layers.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    flat = torch.full((1, 3, 32, 32), 0.7, dtype=torch.float64)
+    flat[..., 10, 20] += 0.1
+    stem(flat)
+    residual = seen[0][0, 3:]
+    inner = residual[:, 1:-1, 1:-1].clone()
+    expected = torch.zeros(3, 30, 30, dtype=torch.float64)
+    kernel = torch.tensor([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]], dtype=torch.float64)
+    expected[:, 8:11, 18:21] = 0.1 * kernel
+    torch.testing.assert_close(inner, expected, atol=1e-12, rtol=0)
+    assert "kernel" not in stem.state_dict()

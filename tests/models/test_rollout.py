@@ -187,7 +187,9 @@ def test_normalized_maps_lie_in_the_unit_interval_and_keep_their_order(values, h
 
 def test_normalization_values():
     raw = torch.tensor([[[0.0, 0.25], [0.5, 0.25]]], dtype=torch.float64)
-    torch.testing.assert_close(rollout.normalize(raw, "saturate"), 1 - torch.exp(-4 * raw))
+    torch.testing.assert_close(rollout.normalize(raw, "saturate"), 1 - 2 ** (-2 * raw))
+    even = torch.full((1, 3, 4), 1 / 12, dtype=torch.float64)
+    torch.testing.assert_close(rollout.normalize(2 * even, "saturate"), torch.full_like(even, 0.5))
     torch.testing.assert_close(rollout.normalize(raw, "max"), raw / 0.5)
     torch.testing.assert_close(rollout.normalize(raw, "minmax"), raw / 0.5)
     zeros = torch.zeros(1, 2, 2)
