@@ -147,6 +147,9 @@ def _add_synthesize_arguments(parser: argparse.ArgumentParser) -> None:
         "--test-fraction", type=float, default=0.2, metavar="X", help="photographs kept for testing"
     )
     parser.add_argument(
+        "--val-fraction", type=float, default=0.1, metavar="X", help="... and for validation"
+    )
+    parser.add_argument(
         "--categories", nargs="+", default=(), metavar="LABEL", help="kinds of artifacts; all"
     )
 
@@ -222,6 +225,7 @@ def _synthesize(args: argparse.Namespace) -> int:
         per_photo=args.per_photo,
         size=None if args.full_size else args.size,
         test_fraction=args.test_fraction,
+        val_fraction=args.val_fraction,
         categories=args.categories,
     )
     counts = ", ".join(f"{count} {split}" for split, count in made.counts.items())

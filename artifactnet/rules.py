@@ -32,6 +32,7 @@ RULES: dict[str, Rule] = {
     "out": ("a folder", lambda v: bool(v.strip())),
     "seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
     "model.stem": _among("patch", "conv"),
+    "model.stem_width": _COUNT,
     "model.pretrained": _among("auto", "true", "false"),
     "model.image_size": (
         "two integers above 0 (height, width)",

@@ -111,6 +111,9 @@ def test_optional_values_can_be_unset(tmp_path: Path) -> None:
         ("data.augment.jpeg_quality=[0, 60]", ["jpeg_quality must be"]),
         ("loss.alignment.benign_weight=2", ["benign_weight must be from 0 to 1"]),
         ("model.attention.method=rolout", ["one of rollout, gradient_rollout"]),
+        ("model.stem_width=0", ["model.stem_width must be at least 1"]),
+        ("data.augment.rotate=2", ["data.augment.rotate must be from 0 to 1"]),
+        ("data.augment.color=-0.1", ["data.augment.color must be from 0 to 1"]),
         ("model.std=[1, 0, 1]", ["model.std must be three numbers above 0"]),
         ("data.name=folder", ["data.root is required"]),
         ("name=a/b", ["name must be a plain folder name"]),
@@ -137,6 +140,11 @@ def test_one_line_for_a_mistake(tmp_path: Path, override: str, words: list[str])
 def test_contradictions(tmp_path: Path) -> None:
     path = write(tmp_path, "")
     assert "exclude each other" in message(path, ["resume=true", "overwrite=true"])
+    assert "data.pairs and data.balance exclude each other" in message(
+        path, ["data.pairs=true", "data.balance=true"]
+    )
+    for alone in ("data.pairs", "data.balance"):
+        assert load(path, [f"{alone}=true"])
     assert "nothing to learn" in message(path, ["loss.bce=0", "loss.alignment.weight=0"])
 
 

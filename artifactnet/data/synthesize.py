@@ -6,7 +6,7 @@ import csv
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -21,6 +21,7 @@ from artifactnet.data.splits import split_uids
 from artifactnet.taxonomy import Category
 from artifactnet.types import ArtifactNetError, UInt8Array
 
+_SPLITS = ("train", "test", "val")  # in the order in which they get a photograph, if few
 _SMALLEST_CROP = 0.5  # of the photograph's side
 
 
@@ -30,7 +31,7 @@ class Synthesis:
 
     Attributes:
         out: the folder of the data set.
-        counts: fakes per split (as many real images stand beside them).
+        counts: fakes in train and test (as many real images stand beside them).
         photographs: how many photographs were used.
         skipped: one line per photograph that was not used, with its reason.
     """
@@ -59,26 +60,28 @@ def synthesize(
     per_photo: int = 1,
     size: int | None = 512,
     test_fraction: float = 0.2,
+    val_fraction: float = 0.1,
     categories: Sequence[str] = (),
 ) -> Synthesis:
     """Edit the photographs of a folder and write them as the `xaigd` source reads them.
 
     ``out`` receives ``data/labeled_{train,test}-00000-of-00001.parquet`` (the fakes with their
     polygons), ``real/<uid>.png`` (the untouched twins: same crop, same size, same PNG encoder)
-    and ``uid_splits.csv``. All crops of a photograph are in one split. ``out`` appears only
-    when everything is written.
+    and ``uid_splits.csv``, which also names the validation uids among those of
+    ``labeled_train``. All crops of a photograph are in one split. ``out`` appears only when
+    everything is written.
 
     Args:
         photos: folder of real photographs, searched with its sub-folders.
         out: folder to make; must not exist, or be empty.
         seed: same photographs and seed, same data set.
-        per_photo: pairs per photograph. The `xaigd` source draws its validation split by uid,
-            so with more than one pair a photograph can be in training and validation (never
-            in the test split, too).
+        per_photo: pairs per photograph, each with a uid of its own.
         size: side of the square crops in pixels; photographs are never enlarged, so small ones
             give smaller crops. None keeps the resolution and the shape: the first pair is the
             whole photograph, further ones are crops of it.
         test_fraction: share of the photographs in the test split, in [0, 1).
+        val_fraction: share in the validation split, in [0, 1); of three or more photographs at
+            least one. Without a validation photograph the `xaigd` source draws by uid.
         categories: X-AIGD labels of the edits that may occur; none means all seven.
 
     Returns:
@@ -86,31 +89,26 @@ def synthesize(
         or a copy of another one).
 
     Raises:
-        ArtifactNetError: an argument is impossible, or no photograph can be used.
-        OSError: the disk is full or ``out`` cannot be written; nothing is left behind.
+        ArtifactNetError: an argument is impossible, no photograph can be used, the disk is full
+            or ``out`` cannot be written; nothing is left behind.
     """
     photos, out = Path(photos), Path(out)
     job = _Job(seed, per_photo, size, edits.parse_categories(categories, "categories"))
-    _validate(photos, out, job, test_fraction)
+    shares = {"test": test_fraction, "val": val_fraction}
+    _validate(photos, out, job, shares)
     summary = Synthesis(out)
     by_digest = _find(photos, summary)
-    parts = split_uids(by_digest, {"train": 1 - test_fraction, "test": test_fraction}, seed)
-    by_split = {split: [(d, by_digest[d]) for d in digests] for split, digests in parts.items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    parts = split_uids(by_digest, {"train": 1 - sum(shares.values()), **shares}, seed)
+    by_split = {split: [(d, by_digest[d]) for d in parts[split]] for split in _SPLITS}
     try:
-        _write(work, by_split, job, summary)
-        work.chmod(0o755)  # mkdtemp makes private folders
-        if out.exists():
-            out.rmdir()
-        work.rename(out)
-    finally:
-        if work.exists():  # something failed
-            shutil.rmtree(work)
+        _write_whole(by_split, job, summary)
+    except OSError as error:
+        reason = error.strerror or error  # pyarrow's errors have no strerror
+        raise ArtifactNetError(f"{out}: the data set could not be written: {reason}") from error
     return summary
 
 
-def _validate(photos: Path, out: Path, job: _Job, test_fraction: float) -> None:
+def _validate(photos: Path, out: Path, job: _Job, shares: Mapping[str, float]) -> None:
     if not photos.is_dir():
         raise ArtifactNetError(f"{photos}: no such folder of photographs")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -121,8 +119,14 @@ def _validate(photos: Path, out: Path, job: _Job, test_fraction: float) -> None:
         raise ArtifactNetError(f"per_photo is {job.per_photo}; use 1 or more")
     if job.size is not None and job.size < edits.MIN_SIDE:
         raise ArtifactNetError(f"size is {job.size}; use at least {edits.MIN_SIDE} pixels")
-    if not 0 <= test_fraction < 1:
-        raise ArtifactNetError(f"test_fraction is {test_fraction}; use 0 up to below 1")
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise ArtifactNetError(f"{name}_fraction is {share}; use 0 up to below 1")
+    if sum(shares.values()) >= 1:
+        raise ArtifactNetError(
+            f"test_fraction {shares['test']} and val_fraction {shares['val']} leave no photograph "
+            "for training; make them smaller"
+        )
 
 
 def _find(photos: Path, summary: Synthesis) -> dict[str, Path]:
@@ -146,6 +150,24 @@ def _find(photos: Path, summary: Synthesis) -> dict[str, Path]:
     return found
 
 
+def _write_whole(
+    by_split: dict[str, list[tuple[str, Path]]], job: _Job, summary: Synthesis
+) -> None:
+    """Write into a temporary sibling that takes the place of ``summary.out`` at the end."""
+    out = summary.out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    try:
+        _write(work, by_split, job, summary)
+        work.chmod(0o755)  # mkdtemp makes private folders
+        if out.exists():
+            out.rmdir()
+        work.rename(out)
+    finally:
+        if work.exists():  # something failed
+            shutil.rmtree(work)
+
+
 def _write(
     folder: Path, by_split: dict[str, list[tuple[str, Path]]], job: _Job, summary: Synthesis
 ) -> None:
@@ -153,10 +175,14 @@ def _write(
     (folder / "data").mkdir()
     (folder / "real").mkdir()
     rows: list[tuple[str, str]] = []
-    for split, photographs in by_split.items():
-        uids = write_split(folder, split, _pairs(photographs, job, summary), job.seed)
-        summary.counts[split] = len(uids)
-        rows += [(uid, split) for uid in uids]
+    val = {digest for digest, _ in by_split["val"]}
+    for part, photographs in (
+        ("train", by_split["train"] + by_split["val"]),  # X-AIGD has no shards for validation
+        ("test", by_split["test"]),
+    ):
+        uids = write_split(folder, part, _pairs(photographs, job, summary), job.seed)
+        summary.counts[part] = len(uids)
+        rows += [(uid, "val" if uid.rsplit("_", 2)[1] in val else part) for uid in uids]
     if not rows:
         raise ArtifactNetError(
             f"none of {len(summary.skipped)} photographs can be used; "

@@ -55,7 +55,12 @@ class Preprocess:
     """A model's own deterministic preprocessing; saved with it and undone by `restore`."""
 
     def __init__(
-        self, image_size: tuple[int, int], resize: str, mean: Sequence[float], std: Sequence[float]
+        self,
+        image_size: tuple[int, int],
+        resize: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        min_side: int = 1,
     ) -> None:
         """Check and keep the settings.
 
@@ -64,6 +69,8 @@ class Preprocess:
             resize: ``stretch``, ``crop`` or ``pad``, see `artifactnet.data.geometry.fit`.
             mean: per channel, for pixel values in [0, 1].
             std: per channel, for pixel values in [0, 1]; > 0.
+            min_side: images with a shorter side, pixels, are refused: the model's patch, since
+                a smaller image holds nothing that the model could look at.
 
         Raises:
             ValueError: an unknown policy, or numbers that cannot be used.
@@ -75,6 +82,7 @@ class Preprocess:
         height, width = image_size
         self.size = (int(height), int(width))
         self.resize = resize
+        self.min_side = min_side
         self._scale = (1 / (255 * np.asarray(std, dtype=np.float64))).astype(np.float32)
         self._shift = (np.asarray(mean, np.float64) / np.asarray(std)).astype(np.float32)
 
@@ -82,20 +90,33 @@ class Preprocess:
         """Bring an image to model size.
 
         Args:
-            image: (H0, W0, 3) sRGB, any size from 1x1.
+            image: (H0, W0, 3) sRGB, no side below ``min_side``.
 
         Returns:
             (3, H, W) float32 normalised tensor, and the geometry that `restore` needs.
 
         Raises:
+            ArtifactNetError: the image is too small.
             ValueError: not a non-empty (H0, W0, 3) uint8 array.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(
                 f"expected a (height, width, 3) uint8 image, got {image.dtype} {image.shape}"
             )
+        problem = self._too_small(image)
+        if problem is not None:
+            raise ArtifactNetError(problem)
         geometry = fit(image.shape[:2], self.size, self.resize)
         return self.place(image, geometry), geometry
+
+    def _too_small(self, image: UInt8Array) -> str | None:
+        height, width = image.shape[:2]
+        if min(height, width) >= self.min_side:
+            return None
+        return (
+            f"an image of {width}x{height} pixels is too small for one patch of the model "
+            f"({self.min_side}x{self.min_side}); leave it out or use a larger original"
+        )
 
     def place(self, image: UInt8Array, geometry: Geometry) -> Tensor:
         """Normalised (3, H, W) tensor of an image under any geometry onto this frame."""
@@ -137,10 +158,14 @@ class Preprocess:
         """Example of a sample under any geometry onto this frame.
 
         Raises:
-            ArtifactNetError: a mask or heatmap of another size than the image, or a mask that
-                does not go with the annotation state; the message names the image.
+            ArtifactNetError: an image below ``min_side``, a mask or heatmap of another size than
+                the image, or a mask that does not go with the annotation state; the message
+                names the image.
         """
         _check(sample)
+        problem = self._too_small(sample.image)
+        if problem is not None:
+            raise ArtifactNetError(f"{sample.record.location}: {problem}")
         mask, heatmap = np.zeros(self.size, np.uint8), np.zeros(self.size, np.float32)
         if sample.mask is not None:
             mask = self.mask(sample.mask, geometry)

@@ -6,6 +6,7 @@ not. Every photograph appears once, whatever the number of fakes made from it.
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,8 +66,10 @@ class XAigdSource:
 def build(config: DataConfig, seed: int) -> Splits:
     """List the shards below ``config.root`` and the photographs below ``config.real_root``.
 
-    Test is ``labeled_test``; a share ``config.val_fraction`` of the uids of ``labeled_train``
-    becomes the validation split. ``config.unlabeled`` adds the unlabeled rows (each to the
+    Test is ``labeled_test``. The validation split is made of the uids of ``labeled_train`` that
+    ``root/uid_splits.csv`` calls ``val``, as `synthesize` writes it (several uids may show one
+    photograph); where it calls none so, as in the public data, of a share
+    ``config.val_fraction`` of them. ``config.unlabeled`` adds the unlabeled rows (each to the
     split of its uid, so validation does not depend on it), ``config.extra_real`` the
     photographs of uids that have no labeled row to the training split (X-AIGD B.2).
     ``config.real_root`` defaults to ``root/real``.
@@ -91,7 +94,7 @@ def build(config: DataConfig, seed: int) -> Splits:
     shards, warnings = find_shards(Path(config.root))
     rows = {part: read_items(part, paths, config) for part, paths in shards.items()}
     rows = {part: _filter(items, config.generators, rows) for part, items in rows.items()}
-    splits, extra = _assign(rows, config, seed)
+    splits, extra = _assign(rows, config, seed, _named_val(Path(config.root)))
     if not splits:
         raise ArtifactNetError(
             f"data.root={config.root}: only {', '.join(shards)} shards; data.unlabeled=true "
@@ -126,15 +129,29 @@ def _filter(items: list[Item], generators: list[str], rows: dict[str, list[Item]
     return [item for item in items if not generators or item.record.generator in generators]
 
 
+def _named_val(root: Path) -> set[str]:
+    """Uids that ``uid_splits.csv`` calls ``val``; none where there is no such file."""
+    path = root / "uid_splits.csv"
+    if not path.is_file():
+        return set()
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            lines = list(csv.DictReader(handle))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ArtifactNetError(f"{path}: cannot be read as CSV ({error})") from error
+    return {str(line.get("uid")) for line in lines if line.get("split") == "val"}
+
+
 def _assign(
-    rows: dict[str, list[Item]], config: DataConfig, seed: int
+    rows: dict[str, list[Item]], config: DataConfig, seed: int, named: set[str]
 ) -> tuple[dict[str, list[Item]], dict[str, set[str]]]:
     """Fakes of each split, and the uids whose photographs are wanted beyond theirs."""
     train = rows.get("labeled_train", [])
     spare = rows.get("unlabeled_train", [])
     uids = {item.record.uid for item in train or (spare if config.unlabeled else [])}
     fraction = config.val_fraction
-    val = set(splitting.split_uids(uids, {"train": 1 - fraction, "val": fraction}, seed)["val"])
+    drawn = splitting.split_uids(uids, {"train": 1 - fraction, "val": fraction}, seed)["val"]
+    val = uids & named or set(drawn)
     test = list(rows.get("labeled_test", []))
     extra: set[str] = set()
     if config.unlabeled:

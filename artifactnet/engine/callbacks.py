@@ -20,7 +20,7 @@ from artifactnet.engine.saving import BestModel, epochs_completed
 from artifactnet.explain import overlay
 from artifactnet.files import atomic_path
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.types import Annotation, Float32Array, Record, UInt8Array
+from artifactnet.types import Annotation, ArtifactNetError, Float32Array, Record, UInt8Array
 
 _PICTURE_SIDE = 160  # pixels; smaller images are enlarged to it for people
 _TRUTH = {
@@ -91,16 +91,31 @@ class Pictures(Callback):
         preprocess: the model's own preprocessing.
         count: images shown.
         every: epochs between pictures; the final weights always get one.
+        skip: leave out an image that cannot be used (validation lists it) instead of raising.
+
+    Raises:
+        ArtifactNetError: an image cannot be used and ``skip`` is False.
     """
 
     def __init__(
-        self, folder: Path, source: Source, preprocess: Preprocess, count: int, every: int
+        self,
+        folder: Path,
+        source: Source,
+        preprocess: Preprocess,
+        count: int,
+        every: int,
+        skip: bool = False,
     ) -> None:
         self.folder = folder
         self.every = every
         self.last = 0  # epochs completed when the last picture was made
-        chosen = choose(source.records, count)
-        self.examples = [preprocess.sample(source.load(index)) for index in chosen]
+        self.examples: list[Example] = []
+        for index in choose(source.records, count):
+            try:
+                self.examples.append(preprocess.sample(source.load(index)))
+            except ArtifactNetError:
+                if not skip:
+                    raise
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write a picture if one is due."""
@@ -109,7 +124,7 @@ class Pictures(Callback):
         # a validation outside fit is that of the final weights of a run cut short
         final = epoch == trainer.max_epochs or trainer.state.fn != "fit"
         due = final or epoch - self.last >= self.every
-        if trainer.is_global_zero and due:
+        if trainer.is_global_zero and due and self.examples:
             write_picture(pl_module.model, self.examples, self.folder / f"epoch_{epoch:03d}.png")
         self.last = epoch if due else self.last
 

@@ -138,7 +138,8 @@ def compute_figures(
 
 def preprocess_of(model: ArtifactNet) -> Preprocess:
     """The preprocessing that belongs to a model."""
-    return Preprocess(model.image_size, model.config.resize, model.mean, model.std)
+    patch = model.backbone.patch_size or 1
+    return Preprocess(model.image_size, model.config.resize, model.mean, model.std, patch)
 
 
 def _subfolder(own: Config, config: Config) -> Path:

@@ -129,7 +129,8 @@ def _callbacks(
         preprocess = preprocess_of(module.model)
         count, every = config.train.pictures, config.train.picture_every
         target, validation = folder / rundir.PICTURES, data.splits["val"]
-        callbacks.append(Pictures(target, validation, preprocess, count, every))
+        skip = config.data.on_error == "skip"
+        callbacks.append(Pictures(target, validation, preprocess, count, every, skip))
     if config.optim.ema > 0:
         callbacks.append(EMAWeightAveraging(decay=config.optim.ema))
     callbacks.append(LearningRateMonitor("step"))

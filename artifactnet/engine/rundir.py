@@ -121,15 +121,16 @@ def prepare(config: Config) -> Path:
         if config.overwrite and folder.exists():
             shutil.rmtree(folder)
         elif config.resume:
-            starts = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+            if (folder / PROVENANCE).is_file():  # else the disk was full at the first start
+                starts = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
             for leftover in (folder / FINISHED, *folder.glob(".*.tmp")):
                 leftover.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         # the file describes the run, not the way it was started this time
         values = to_dict(config) | {"resume": False, "overwrite": False}
         text = yaml.safe_dump(values, sort_keys=False)
+        files.write_text(folder / CONFIG, text)  # first: it makes the folder a run, see `check`
         files.write_json(folder / PROVENANCE, [*starts, provenance(config)])
-        files.write_text(folder / CONFIG, text)
     except (OSError, json.JSONDecodeError) as error:
         raise ArtifactNetError(f"{folder}: the run folder cannot be prepared: {error}") from error
     return folder

@@ -33,8 +33,9 @@ class AtomicCheckpointIO(CheckpointIO):
                 torch.save(checkpoint, temporary)
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
             raise ArtifactNetError(
-                f"{path}: the checkpoint could not be saved: {_first_line(error)}. The previous "
-                "one is intact: make room, then go on with resume=true"
+                f"{path}: the checkpoint could not be saved (is the disk full?): "
+                f"{_first_line(error)}. What was saved before is intact: make room, then go on "
+                "with resume=true"
             ) from error
 
     def load_checkpoint(
@@ -123,7 +124,8 @@ class BestModel(Callback):
 
     def _rank(self, figures: dict[str, float]) -> tuple[float, float]:
         loss = figures["loss"]
-        return (-loss if self.monitor == "loss" else figures[self.monitor]), -loss
+        # rounded: equal counts must tie although their ratios may differ in the last bit
+        return (-loss if self.monitor == "loss" else round(figures[self.monitor], 6)), -loss
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values for the checkpoint."""

@@ -59,7 +59,10 @@ class Predictor:
     def __init__(self, model: ArtifactNet) -> None:
         self.model = model
         self.warnings: tuple[str, ...] = tuple(model.notices)
-        self._preprocess = Preprocess(model.image_size, model.config.resize, model.mean, model.std)
+        patch = model.backbone.patch_size or 1
+        self._preprocess = Preprocess(
+            model.image_size, model.config.resize, model.mean, model.std, patch
+        )
 
     @overload
     def predict(

@@ -45,6 +45,11 @@ class ArtifactNet(nn.Module):
         self.std = self.backbone.std
         self.no_attention = self.backbone.no_rollout
         self.has_attention = self.no_attention is None
+        if self.has_attention and config.attention.start_layer >= self.backbone.depth:
+            raise ArtifactNetError(
+                f"model.attention.start_layer is {config.attention.start_layer}, but "
+                f"{config.backbone} has {self.backbone.depth} blocks, counted from 0"
+            )
         if config.lora.rank:
             add_adapters(self.backbone.net, config.lora)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import sys
 from typing import Any
@@ -103,7 +104,7 @@ def _family(name: str) -> str:
 
     base = name.split(".")[0]
     if not timm.is_model(base):
-        near = timm.list_models(f"*{base[:8]}*")[:5]
+        near = difflib.get_close_matches(base, timm.list_models(), n=5)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise ArtifactNetError(f"model.backbone: timm has no model named {name!r}{hint}")
     return timm.model_entrypoint(base).__module__.rsplit(".", 1)[-1]
@@ -161,7 +162,8 @@ def load_backbone_weights(net: Any, path: str) -> None:
     try:
         state = load_state_dict(path)
     except Exception as error:  # whatever the reader raises, the answer is about this file
-        raise ArtifactNetError(f"model.weights {path}: cannot be read: {error}") from error
+        why = str(error) or type(error).__name__
+        raise ArtifactNetError(f"model.weights {path}: cannot be read: {why}") from error
     classifier = (net.pretrained_cfg or {}).get("classifier") or ()
     classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)

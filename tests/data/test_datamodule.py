@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from artifactnet.config import AugmentConfig, DataConfig
 from artifactnet.data import datamodule
@@ -239,3 +241,72 @@ def test_sources_are_built_by_the_module_of_their_name(monkeypatch, name):
     config = DataConfig(name=name, check="off")
     assert DataModule(config, PREPROCESS, 11).splits is splits
     assert asked == [(config, 11)]
+
+
+def split_folders(root):
+    """Four images of each class in each of train, val and test, all of them different."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for kind in ("real", "fake"):
+            (root / split / kind).mkdir(parents=True)
+            for number in range(4):
+                image = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+                image.save(root / split / kind / f"{split}{number}.png")
+    return root
+
+
+def paths(data, split):
+    return {record.path for record in data.splits[split].records}
+
+
+def test_duplicates_are_dropped_from_the_earlier_split_where_the_user_says_skip(tmp_path):
+    root = split_folders(tmp_path)
+    train, val, test = (root / name for name in ("train", "val", "test"))
+    shutil.copy(test / "real/test0.png", train / "real/train0.png")
+    shutil.copy(test / "fake/test1.png", val / "fake/val3.png")
+    shutil.copy(val / "fake/val2.png", train / "fake/train2.png")
+    options = {"name": "folder", "root": str(root), "batch_size": 3, "check": "full"}
+    with pytest.raises(ArtifactNetError, match=r"3 images of one split .*data\.on_error=skip"):
+        DataModule(DataConfig(**options), PREPROCESS, 0)
+    before = {
+        split: paths(DataModule(DataConfig(**options, on_error="skip"), PREPROCESS, 0), split)
+        for split in ("train", "val", "test")
+    }
+    everything = {str(path) for path in root.rglob("*.png")}
+    dropped = {
+        str(train / "real/train0.png"),
+        str(val / "fake/val3.png"),
+        str(train / "fake/train2.png"),
+    }
+    assert set.union(*before.values()) == everything - dropped
+    assert len(before["test"]) == 8  # the last split keeps what it has
+
+
+def test_dropped_duplicates_are_told_and_never_served(tmp_path):
+    root = split_folders(tmp_path)
+    twin = root / "train/real/train0.png"
+    shutil.copy(root / "test/real/test0.png", twin)
+    config = DataConfig(name="folder", root=str(root), batch_size=3, check="full", on_error="skip")
+    data = DataModule(config, PREPROCESS, 0)
+    told = [text for text in data.summary["warnings"] if "another split has them too" in text]
+    assert len(told) == 1
+    assert told[0].startswith("1 images left out")
+    assert f"{twin} (train): same image as {root / 'test/real/test0.png'}" in told[0]
+    assert data.summary["splits"]["train"]["class"] == {"real": 3, "fake": 4}
+    loader = data.train_loader()
+    served = set()
+    for epoch in range(8):  # an epoch drops what does not fill its last batch
+        loader.sampler.set_epoch(epoch)
+        served |= {name for batch in seen(loader) for name in batch}
+    assert served == paths(data, "train")
+    assert str(twin) not in served
+    assert data.skipped["train"] == []  # left out, not stumbled over
+
+
+def test_without_duplicates_skip_leaves_the_splits_alone(tmp_path):
+    config = DataConfig(
+        name="folder", root=str(split_folders(tmp_path)), check="full", on_error="skip"
+    )
+    data = DataModule(config, PREPROCESS, 0)
+    assert [len(source.records) for source in data.splits.values()] == [8, 8, 8]
+    assert not any("left out" in text for text in data.summary["warnings"])

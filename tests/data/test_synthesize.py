@@ -143,9 +143,36 @@ def test_splits_are_by_photograph(written):
         splits.setdefault(line["uid"].rsplit("_", 1)[0], set()).add(line["split"])
     assert len(splits) == 6
     assert all(len(where) == 1 for where in splits.values())
+    assert {name for where in splits.values() for name in where} == {"train", "val", "test"}
     for split in written.counts:
-        listed = {line["uid"] for line in table if line["split"] == split}
+        names = {"train": ("train", "val"), "test": ("test",)}[split]
+        listed = {line["uid"] for line in table if line["split"] in names}
         assert listed == {row["uid"] for row in rows(written.out, split)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_photograph_is_in_two_splits_of_the_source(written, seed):
+    config = DataConfig(name="xaigd", root=str(written.out), val_fraction=0.3)
+    splits = xaigd.build(config, seed)
+    seen = {
+        name: {record.uid.rsplit("_", 1)[0] for record in source.records}
+        for name, source in splits.items()
+    }
+    assert sorted(len(photographs) for photographs in seen.values()) == [1, 2, 3]
+    assert len(set.union(*seen.values())) == 6
+    with open(written.out / "uid_splits.csv", newline="") as handle:
+        listed = {line["uid"] for line in csv.DictReader(handle) if line["split"] == "val"}
+    assert {record.uid for record in splits["val"].records} == listed
+
+
+def test_two_photographs_leave_none_for_validation(folder, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("cat.jpg", "more/Crème brûlée (2).jpg"):
+        shutil.copy(folder / name, few)
+    made = synthesize.synthesize(few, tmp_path / "out", size=64)
+    assert made.counts == {"train": 1, "test": 1}
+    assert "val" not in (made.out / "uid_splits.csv").read_text()
 
 
 def test_uids_are_safe_file_names(written):
@@ -215,6 +242,8 @@ def test_small_photographs_are_not_enlarged(folder, tmp_path):
         ({"per_photo": 0}, "per_photo is 0"),
         ({"size": 16}, "size is 16; use at least 32"),
         ({"test_fraction": 1.0}, "test_fraction is 1.0"),
+        ({"val_fraction": -0.1}, "val_fraction is -0.1"),
+        ({"test_fraction": 0.5, "val_fraction": 0.5}, "leave no photograph for training"),
         ({"test_fraction": float("nan")}, "test_fraction is nan"),
         ({"seed": -1}, "seed is -1"),
         ({"categories": ["colour"]}, "unknown 'colour'"),
@@ -252,7 +281,8 @@ def test_a_full_disk_leaves_nothing_behind(folder, tmp_path, monkeypatch):
         return len(data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
+    words = rf"^{tmp_path / 'set'}: the data set could not be written: No space left"
+    with pytest.raises(ArtifactNetError, match=words):
         synthesize.synthesize(folder, tmp_path / "set", size=96)
     assert list(tmp_path.iterdir()) == []
 

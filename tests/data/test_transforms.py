@@ -103,6 +103,19 @@ def test_small_and_wrong_arrays_are_refused():
         Preprocess((8, 8), "pad", MEAN, (0.1, 0.0, 0.1))
 
 
+def test_an_image_below_the_models_patch_is_named():
+    made = Preprocess((64, 64), "stretch", MEAN, STD, min_side=14)
+    transform = TrainTransform(AugmentConfig(), made)
+    for shape in ((13, 90), (90, 13)):
+        words = f"{shape[1]}x{shape[0]} pixels is too small for one patch of the model \\(14x14"
+        with pytest.raises(ArtifactNetError, match=f"^an image of {words}"):
+            made.image(make_sample(*shape).image)
+        for use in (made.sample, lambda sample: transform(sample, 0)):
+            with pytest.raises(ArtifactNetError, match=rf"^folder/x\.png: an image of {words}"):
+                use(make_sample(*shape))
+    assert made.sample(make_sample(14, 14)).image.shape == (3, 64, 64)
+
+
 def aligned(example):
     """Mask, heatmap and marker colour agree but for the blurred border of the marker."""
     mask, red, heatmap = example.mask.numpy() > 0, redness(example), example.heatmap.numpy()
@@ -120,16 +133,21 @@ def aligned(example):
     shape=st.tuples(st.integers(24, 150), st.integers(24, 150)),
     corner=st.tuples(st.floats(0, 0.7), st.floats(0, 0.7)),
     crop=st.booleans(),
+    rotate=st.sampled_from([0.0, 1.0]),
     policy=st.sampled_from(POLICIES),
     scale=st.sampled_from([(1.0, 1.0), (0.5, 2.0)]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_the_marker_stays_under_the_mask(shape, corner, crop, policy, scale, seed):
+def test_the_marker_stays_under_the_mask(shape, corner, crop, rotate, policy, scale, seed):
     top, left = int(corner[0] * shape[0]), int(corner[1] * shape[1])
     box = (top, left, top + max(6, shape[0] // 4), left + max(6, shape[1] // 4))
     sample = make_sample(*shape, box)
     augment = AugmentConfig(
-        jpeg_quality=[], vflip=0.5, crop=crop, scale=list(scale if crop else (1.0, 1.0))
+        jpeg_quality=[],
+        vflip=0.5,
+        rotate=rotate,
+        crop=crop,
+        scale=list(scale if crop else (1.0, 1.0)),
     )
     aligned(TrainTransform(augment, preprocess((64, 48), policy))(sample, seed))
     aligned(preprocess((64, 48), policy).sample(sample))
@@ -149,7 +167,9 @@ def test_the_alignment_check_can_fail():
 
 
 def everything():
-    return AugmentConfig(vflip=0.5, crop=True, scale=[0.5, 2.0], jpeg_on="both")
+    return AugmentConfig(
+        vflip=0.5, rotate=0.5, color=0.5, crop=True, scale=[0.5, 2.0], jpeg_on="both"
+    )
 
 
 def test_result_depends_on_sample_and_seed_alone():
@@ -166,6 +186,90 @@ def test_result_depends_on_sample_and_seed_alone():
                 assert getattr(got, name).equal(getattr(expected[seed], name))
     np.testing.assert_array_equal(sample.image, before)
     assert len({example.image.numpy().tobytes() for example in expected}) == 12
+
+
+def plain(**options):
+    """Augmentation of which only what the test names is switched on."""
+    return AugmentConfig(**{"jpeg_quality": [], "hflip": 0.0, **options})
+
+
+def test_quarter_turns_are_exact_and_all_occur():
+    """Image, mask and heatmap are turned by the same multiple of 90 degrees, pixel for pixel."""
+    sample = make_sample(64, 64, (4, 30, 20, 60), noise=True)
+    sample.heatmap = np.random.default_rng(3).random((64, 64), dtype=np.float32)
+    reference = preprocess().sample(sample)
+    transform = TrainTransform(plain(rotate=1.0), preprocess())
+    turns = set()
+    for seed in range(40):
+        got = transform(sample, seed)
+        matches = [k for k in range(4) if got.mask.equal(reference.mask.rot90(k))]
+        assert len(matches) == 1
+        turn = matches[0]
+        assert got.image.equal(reference.image.rot90(turn, (1, 2)))
+        assert got.heatmap.equal(reference.heatmap.rot90(turn))
+        turns.add(turn)
+    assert turns >= {1, 2, 3}
+
+
+def test_a_turned_oblong_image_is_placed_by_its_new_shape():
+    """Under ``pad`` the frame shows which side is long: the turn precedes the geometry."""
+    sample = make_sample(32, 64, (8, 8, 24, 30))
+    transform = TrainTransform(plain(rotate=1.0), preprocess(resize="pad"))
+    upright = 0
+    for seed in range(20):
+        example = transform(sample, seed)
+        aligned(example)
+        padded_rows, padded_columns = (
+            bool((example.image[:, 0, :] == 0).all()),
+            bool((example.image[:, :, 0] == 0).all()),
+        )
+        assert padded_rows != padded_columns
+        upright += padded_columns
+    assert 0 < upright < 20
+
+
+def test_color_changes_the_pixels_of_either_class_and_nothing_else():
+    transform = TrainTransform(plain(color=1.0), preprocess())
+    for sample in (
+        make_sample(64, 64, (8, 16, 40, 48)),
+        make_sample(64, 64, label=0, noise=True),
+    ):
+        before, reference = sample.image.copy(), preprocess().sample(sample)
+        results = [transform(sample, seed) for seed in range(8)]
+        for example in results:
+            assert not example.image.equal(reference.image)
+            assert example.mask.equal(reference.mask)
+            assert example.heatmap.equal(reference.heatmap)
+            low, high = pixels(example).min(), pixels(example).max()
+            assert -1e-3 <= low <= high <= 255 + 1e-3
+        assert len({example.image.numpy().tobytes() for example in results}) == 8
+        np.testing.assert_array_equal(sample.image, before)
+        again = TrainTransform(plain(color=1.0), preprocess())
+        for seed in reversed(range(8)):
+            assert again(sample, seed).image.equal(results[seed].image)
+
+
+def test_color_is_one_change_for_the_whole_image():
+    """Equal pixels stay equal: no new edge may appear where the mask knows of none."""
+    sample = make_sample(64, 64, (8, 16, 40, 48))
+    for seed in range(8):
+        found = pixels(TrainTransform(plain(color=1.0), preprocess())(sample, seed))
+        marked = sample.mask > 0
+        for region in (marked, ~marked):
+            np.testing.assert_allclose(found[region], found[region][:1].repeat(region.sum(), 0))
+
+
+def test_color_grows_with_its_strength_and_is_off_at_zero():
+    sample = make_sample(64, 64, noise=True)
+    reference = preprocess().sample(sample)
+
+    def change(strength):
+        transform = TrainTransform(plain(color=strength), preprocess())
+        found = [transform(sample, seed).image - reference.image for seed in range(10)]
+        return float(np.mean([difference.abs().mean() for difference in found]))
+
+    assert change(0.0) == 0.0
+    assert 0 < change(0.2) < change(1.0)
 
 
 def test_flips_and_quality_are_independent():

@@ -450,3 +450,19 @@ def test_fork_after_use(root):
     for child in children:
         child.join(timeout=60)
     assert results == [expected, expected]
+
+
+def test_named_validation_uids_are_taken_and_the_public_table_is_not_mistaken(root):
+    plain = build(root, val_fraction=0.3)
+    table = root / "uid_splits.csv"
+    for text in ("uid,split\nt1,train\ne1,test\n", "image,part\nt1,val\n", ""):
+        table.write_text(text)
+        assert uids(build(root, val_fraction=0.3)["val"]) == uids(plain["val"])
+    table.write_text("uid,split\nt1,train\nt2,val\nt5,val\nelsewhere,val\n")
+    for seed in range(3):
+        splits = build(root, seed, val_fraction=0.3)
+        assert set(uids(splits["val"])) == {"t2", "t5"}
+        assert set(uids(splits["train"])) == {f"t{k}" for k in range(10)} - {"t2", "t5"}
+    table.write_bytes(b"uid,split\n\xff\xfe,val\n")
+    with pytest.raises(ArtifactNetError, match=r"uid_splits\.csv: cannot be read as CSV"):
+        build(root)

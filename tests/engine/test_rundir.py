@@ -67,6 +67,21 @@ def test_overwrite_never_deletes_a_folder_that_is_no_run(tmp_path: Path) -> None
     assert (tmp_path / "x" / "thesis.tex").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("word", ["resume", "overwrite"])
+def test_a_start_on_a_full_disk_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    def full(path: Path, data: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_json", full)
+        with pytest.raises(ArtifactNetError, match="cannot be prepared.*No space left"):
+            rundir.prepare(config_in(tmp_path))
+    folder = rundir.prepare(config_in(tmp_path, **{word: True}))
+    assert len(json.loads((folder / rundir.PROVENANCE).read_text())) == 1
+
+
 def test_an_empty_folder_is_fine_and_a_file_is_not(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     rundir.prepare(config_in(tmp_path))

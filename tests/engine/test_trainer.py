@@ -366,6 +366,52 @@ def test_devices_that_are_not_there(tiny: Tiny, override: str, words: str) -> No
     assert not (Path(tiny().out) / "tiny").exists()
 
 
+def test_a_first_block_that_is_not_there(tiny: Tiny) -> None:
+    words = r"start_layer is 2, but vit_tiny_patch16_224 has 2 blocks"
+    with pytest.raises(ArtifactNetError, match=words):
+        train(tiny("model.attention.start_layer=2"))
+    assert not (Path(tiny().out) / "tiny").exists()
+
+
+def test_images_below_one_patch_stop_a_run_or_are_skipped(tiny: Tiny, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("real", "fake"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        for number in range(16):
+            image = Image.fromarray(rng.integers(0, 256, (16, 20, 3), dtype=np.uint8))
+            image.save(tmp_path / "data" / kind / f"{number}.png")
+    small = tmp_path / "data" / "fake" / "3.png"
+    Image.new("RGB", (15, 40)).save(small)
+    options = ["data.name=folder", f"data.root={tmp_path / 'data'}", "train.epochs=1"]
+    with pytest.raises(
+        ArtifactNetError, match=f"{small}: .*15x40 pixels is too small for one patch"
+    ):
+        train(tiny(*options))
+    assert train(tiny(*options, "data.on_error=skip", "overwrite=true")).results["images"] > 0
+
+
+def test_a_bad_validation_image_is_left_out_of_the_pictures(tiny: Tiny, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, kind in [(s, k) for s in ("train", "val") for k in ("real", "fake")]:
+        (tmp_path / "data" / split / kind).mkdir(parents=True)
+        for number in range(4):
+            image = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+            image.save(tmp_path / "data" / split / kind / f"{split}{number}.png")
+    bad = tmp_path / "data" / "val" / "fake" / "val0.png"
+    bad.write_bytes(bad.read_bytes()[:200])
+    options = ["data.name=folder", f"data.root={tmp_path / 'data'}", "train.epochs=1"]
+    options += ["train.picture_every=1", "train.pictures=8", "overwrite=true"]
+    with pytest.raises(ArtifactNetError, match=f"^{bad}: "):
+        train(tiny(*options))
+    result = train(tiny(*options, "data.on_error=skip"))
+    assert result.results["skipped"] == [str(bad)]
+    with Image.open(result.run_dir / "pictures" / "epoch_001.png") as image:
+        rows = image.height
+    result = train(tiny(*options, "data.on_error=skip", "train.pictures=7"))
+    with Image.open(result.run_dir / "pictures" / "epoch_001.png") as image:
+        assert image.height < rows  # one of eight was left out, then one of seven
+
+
 def test_configs_made_by_hand_are_checked(tiny: Tiny) -> None:
     config = tiny()
     config.model.threshold = 2.0

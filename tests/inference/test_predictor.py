@@ -72,7 +72,7 @@ def test_answer_is_the_models_own(predictor):
     )
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 200), (300, 7), (64, 96)])
+@pytest.mark.parametrize("size", [(16, 16), (16, 200), (300, 17), (64, 96)])
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
 def test_heatmap_has_the_original_size(size, resize):
     answer = Predictor(tiny(resize=resize)).predict(picture(*size))
@@ -80,6 +80,18 @@ def test_heatmap_has_the_original_size(size, resize):
     assert answer.heatmap.dtype == np.float32
     assert 0 <= answer.heatmap.min() <= answer.heatmap.max() <= 1
     assert answer.attention.shape == (4, 6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (15, 200), (200, 15)])
+def test_an_image_below_one_patch_is_refused(predictor, size, tmp_path):
+    path = png(picture(*size), tmp_path / "icon.png")
+    words = f"{size[1]}x{size[0]} pixels is too small for one patch"
+    with pytest.raises(ArtifactNetError, match=f"^{path}: .*{words}"):
+        predictor.predict(path)
+    large = png(picture(), tmp_path / "photo.png")
+    failure, answer = predictor.predict_stream([path, large])
+    assert words in failure.reason
+    assert answer.path == large
 
 
 @pytest.mark.parametrize("threshold", [0.01, 0.99])
@@ -269,7 +281,7 @@ def test_missing_file_is_named(predictor, tmp_path):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
 def test_answers_do_not_depend_on_the_batch(predictor, batch_size):
-    images = [picture(10 + 9 * i, 80 - 7 * i, seed=i) for i in range(5)]
+    images = [picture(20 + 9 * i, 80 - 7 * i, seed=i) for i in range(5)]
     answers = predictor.predict(images, batch_size=batch_size)
     assert len(answers) == 5
     for image, answer in zip(images, answers, strict=True):
