@@ -1,12 +1,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_models import TINY, tiny
 
 from artifactnet.config import AttentionConfig, ModelConfig
 from artifactnet.models import rollout
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError
-from tests.models.helpers import TINY, tiny
 
 GRADIENT = AttentionConfig(method="gradient_rollout")
 # one class token; registers; rotary positions with registers; two prefix tokens
@@ -116,7 +116,6 @@ def test_maps_under_inference_mode_and_with_frozen_weights(attention):
     [
         AttentionConfig(),
         GRADIENT,
-        AttentionConfig(method="gradient_rollout", second_order=False),
     ],
 )
 def test_the_map_can_be_trained(attention):

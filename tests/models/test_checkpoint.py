@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny_models import tiny
 
 from artifactnet.config import AttentionConfig, LoraConfig
 from artifactnet.models import checkpoint
 from artifactnet.models.checkpoint import init_weights, load_model, read_metadata, save_model
 from artifactnet.types import ArtifactNetError
-from tests.models.helpers import tiny
 
 LORA = LoraConfig(rank=2, target_modules=["qkv", "fc1"])
 

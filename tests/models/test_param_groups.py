@@ -1,8 +1,8 @@
 import pytest
+from tiny_models import tiny
 
 from artifactnet.config import LoraConfig, OptimConfig
 from artifactnet.models.param_groups import parameter_groups
-from tests.models.helpers import tiny
 
 
 def settings_of(model, optim):

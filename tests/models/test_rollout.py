@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import fuse_by_loops, rollout_by_loops, softmax_by_loops
 
 from artifactnet.models import rollout
 from artifactnet.models.rollout import AttentionLayer, AttentionTap
-from tests.models.helpers import fuse_by_loops, rollout_by_loops, softmax_by_loops
 
 
 def random_layers(depth, batch=2, heads=3, tokens=7, dim=4, seed=0, dtype=torch.float64):

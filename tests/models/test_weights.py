@@ -7,12 +7,12 @@ import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from tiny_models import TINY, tiny
 
 from artifactnet.config import ModelConfig
 from artifactnet.models import backbone, hub
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError
-from tests.models.helpers import TINY, tiny
 
 TINY_VIT = Path(__file__).parents[3] / "shared" / "weights" / "tiny_vit_5m_mobilesam.safetensors"
 

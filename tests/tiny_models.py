@@ -1,4 +1,4 @@
-"""Small models and independent references for the tests of this folder."""
+"""Small models and independent references, for several tests."""
 
 import numpy as np
 import torch
