@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
 from artifactnet import files
-from artifactnet.config import Config, ConfigError, problems
+from artifactnet.config import AlignmentConfig, Config, ConfigError, problems
 from artifactnet.data.datamodule import DataModule
 from artifactnet.engine import results as tables
 from artifactnet.engine import rundir
@@ -21,7 +21,7 @@ from artifactnet.engine.module import DetectorModule
 from artifactnet.engine.saving import BestModel
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import init_weights, load_model, save_model
-from artifactnet.types import ArtifactNetError
+from artifactnet.types import Annotation, ArtifactNetError
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,13 @@ def _run(config: Config, folder: Path, main: bool) -> RunResult:
     data = DataModule(config.data, preprocess_of(model), config.seed)
     data.train_loader(), data.val_loader()  # say now what is missing, before a folder is made
     _check_map(model, config, data)
+    effective = _without_empty_alignment(config, data)
     generators = sorted({record.generator for record in data.splits["val"].records})
     if main:
         rundir.prepare(config)
         files.write_json(folder / rundir.DATA, data.summary)
         print(_opening(folder, config, model, data), flush=True)
-    module = DetectorModule(model, config, generators)
+    module = DetectorModule(model, effective, generators)
     best = BestModel(folder / rundir.BEST, config.train.monitor, {"run": config.name})
     trainer, seconds = fit(module, data, best, folder, device)
     if not main:
@@ -121,6 +122,18 @@ def _check_map(model: ArtifactNet, config: Config, data: DataModule) -> None:
         reason = "none of the validation fakes is annotated"
     if reason is not None:
         raise ArtifactNetError(f"train.monitor=map_iou cannot be had: {reason}")
+
+
+def _without_empty_alignment(config: Config, data: DataModule) -> Config:
+    """The run as it can be trained: without alignment, and saying so, if nothing is annotated."""
+    weight = config.loss.alignment.weight
+    if not weight or any(r.annotation is Annotation.MASK for r in data.splits["train"].records):
+        return config
+    data.summary["warnings"].append(
+        "no training image has an artifact mask, so attention alignment (loss.alignment.weight="
+        f"{weight:g}) is SWITCHED OFF: real images alone would teach the model to look at nothing"
+    )
+    return replace(config, loss=replace(config.loss, alignment=AlignmentConfig(weight=0.0)))
 
 
 def _model_file(path: str) -> Path:

@@ -417,3 +417,19 @@ def test_configs_made_by_hand_are_checked(tiny: Tiny) -> None:
     config.model.threshold = 2.0
     with pytest.raises(ConfigError, match=r"model\.threshold"):
         train(config)
+
+
+def test_alignment_without_any_mask_is_switched_off_and_said(tiny: Tiny, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("real", "fake"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        for number in range(16):
+            image = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+            image.save(tmp_path / "data" / kind / f"{number}.png")
+    options = ["data.name=folder", f"data.root={tmp_path / 'data'}", "train.epochs=1"]
+    found = train(tiny(*options, "loss.alignment.weight=5")).results
+    assert any("SWITCHED OFF" in warning for warning in found["data_warnings"])
+    assert "alignment" not in found["training"]["best_validation"]
+    plain = train(tiny(*options, "loss.alignment.weight=0", "name=plain")).results
+    assert not any("SWITCHED OFF" in warning for warning in plain["data_warnings"])
+    assert found["training"]["best_validation"] == plain["training"]["best_validation"]
