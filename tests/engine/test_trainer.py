@@ -374,12 +374,7 @@ def test_a_first_block_that_is_not_there(tiny: Tiny) -> None:
 
 
 def test_images_below_one_patch_stop_a_run_or_are_skipped(tiny: Tiny, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for kind in ("real", "fake"):
-        (tmp_path / "data" / kind).mkdir(parents=True)
-        for number in range(16):
-            image = Image.fromarray(rng.integers(0, 256, (16, 20, 3), dtype=np.uint8))
-            image.save(tmp_path / "data" / kind / f"{number}.png")
+    _noise_folder(tmp_path / "data", height=16, width=20)
     small = tmp_path / "data" / "fake" / "3.png"
     Image.new("RGB", (15, 40)).save(small)
     options = ["data.name=folder", f"data.root={tmp_path / 'data'}", "train.epochs=1"]
@@ -420,12 +415,7 @@ def test_configs_made_by_hand_are_checked(tiny: Tiny) -> None:
 
 
 def test_alignment_without_any_mask_is_switched_off_and_said(tiny: Tiny, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for kind in ("real", "fake"):
-        (tmp_path / "data" / kind).mkdir(parents=True)
-        for number in range(16):
-            image = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
-            image.save(tmp_path / "data" / kind / f"{number}.png")
+    _noise_folder(tmp_path / "data", height=32, width=32)
     options = ["data.name=folder", f"data.root={tmp_path / 'data'}", "train.epochs=1"]
     found = train(tiny(*options, "loss.alignment.weight=5")).results
     assert any("SWITCHED OFF" in warning for warning in found["data_warnings"])
@@ -433,3 +423,13 @@ def test_alignment_without_any_mask_is_switched_off_and_said(tiny: Tiny, tmp_pat
     plain = train(tiny(*options, "loss.alignment.weight=0", "name=plain")).results
     assert not any("SWITCHED OFF" in warning for warning in plain["data_warnings"])
     assert found["training"]["best_validation"] == plain["training"]["best_validation"]
+
+
+def _noise_folder(root: Path, *, height: int, width: int) -> None:
+    """Sixteen real and sixteen fake images without masks."""
+    rng = np.random.default_rng(0)
+    for kind in ("real", "fake"):
+        (root / kind).mkdir(parents=True)
+        for number in range(16):
+            pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / kind / f"{number}.png")
