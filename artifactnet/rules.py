@@ -24,6 +24,8 @@ _SHARE: Rule = ("from 0 to 1", lambda v: 0 <= v <= 1)
 _SHARE_BELOW_1: Rule = ("at least 0 and below 1", lambda v: 0 <= v < 1)
 _INSIDE: Rule = ("between 0 and 1, both excluded", lambda v: 0 < v < 1)
 _CHANNELS: Rule = ("three finite numbers", lambda v: len(v) == 3 and all(map(math.isfinite, v)))
+_SIZE: Rule = ("two integers above 0 (height, width)", lambda v: len(v) == 2 and min(v) > 0)
+_PARTS = ("backbone", "head", "segmentation")  # of ArtifactNet
 RULES: dict[str, Rule] = {
     "name": (
         "a plain folder name",
@@ -31,13 +33,11 @@ RULES: dict[str, Rule] = {
     ),
     "out": ("a folder", lambda v: bool(v.strip())),
     "seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
+    "freeze": (f"parts of the model: {', '.join(_PARTS)}", lambda v: set(v) <= set(_PARTS)),
     "model.stem": _among("patch", "conv"),
     "model.stem_width": _COUNT,
     "model.pretrained": _among("auto", "true", "false"),
-    "model.image_size": (
-        "two integers above 0 (height, width)",
-        lambda v: len(v) == 2 and min(v) > 0,
-    ),
+    "model.image_size": _SIZE,
     "model.resize": _among("stretch", "crop", "pad"),
     "model.mean": _CHANNELS,
     "model.std": ("three numbers above 0", lambda v: _CHANNELS[1](v) and min(v) > 0),
@@ -45,16 +45,24 @@ RULES: dict[str, Rule] = {
     "model.map_threshold": _INSIDE,
     "model.drop_rate": _SHARE_BELOW_1,
     "model.drop_path_rate": _SHARE_BELOW_1,
-    "model.attention.method": _among("rollout", "gradient_rollout"),
+    "model.attention.method": _among("rollout", "gradient_rollout", "grad_cam"),
     "model.attention.head_fusion": _among("mean", "max", "min"),
     "model.attention.discard_ratio": _SHARE_BELOW_1,
     "model.attention.start_layer": _NOT_NEGATIVE,
     "model.attention.normalization": _among("saturate", "max", "minmax", "none"),
+    "model.segmentation.head": _among("none", "upernet"),
+    "model.segmentation.channels": _COUNT,
+    "model.segmentation.auxiliary_channels": _COUNT,
+    "model.segmentation.labels": _among("softmax", "sigmoid"),
+    "model.segmentation.dropout": _SHARE_BELOW_1,
     "model.lora.rank": _NOT_NEGATIVE,
     "model.lora.alpha": _POSITIVE,
     "model.lora.dropout": _SHARE_BELOW_1,
     "model.lora.target_modules": ("a list with at least one name", bool),
     "loss.bce": _NOT_NEGATIVE,
+    "loss.segmentation.weight": _NOT_NEGATIVE,
+    "loss.segmentation.auxiliary_weight": _NOT_NEGATIVE,
+    "loss.segmentation.class_weights": _among("inverse", "inverse_sqrt", "none"),
     "loss.alignment.weight": _NOT_NEGATIVE,
     "loss.alignment.benign_weight": _SHARE,
     "data.name": _among("demo", "folder", "xaigd"),
@@ -83,6 +91,7 @@ RULES: dict[str, Rule] = {
         "[lowest, highest] with 0 < lowest <= highest",
         lambda v: len(v) == 2 and 0 < v[0] <= v[1] < math.inf,
     ),
+    "data.augment.crop_size": _SIZE,
     "data.augment.max_category_ratio": ("above 0 and at most 1", lambda v: 0 < v <= 1),
     "optim.lr": _POSITIVE,
     "optim.head_lr": _POSITIVE,
@@ -93,7 +102,7 @@ RULES: dict[str, Rule] = {
         lambda v: len(v) == 2 and all(0 <= beta < 1 for beta in v),
     ),
     "optim.warmup": _SHARE,
-    "optim.schedule": _among("cosine", "constant"),
+    "optim.schedule": _among("cosine", "linear", "constant"),
     "optim.min_lr_ratio": _SHARE,
     "optim.clip_norm": _NOT_NEGATIVE,
     "optim.ema": _SHARE_BELOW_1,
@@ -108,5 +117,5 @@ RULES: dict[str, Rule] = {
     "train.picture_every": _NOT_NEGATIVE,
     "train.pictures": _COUNT,
     "train.log_every": _COUNT,
-    "train.monitor": _among("balanced_accuracy", "map_iou", "loss"),
+    "train.monitor": _among("balanced_accuracy", "map_iou", "mask_iou", "joint", "loss"),
 }

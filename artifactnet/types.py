@@ -99,6 +99,29 @@ class ModelOutput:
     logit: torch.Tensor  # (B,) raw logit of the fake class
     attention: torch.Tensor | None = None  # (B, h, w) raw rollout weight of each patch, sums <= 1
     heatmap: torch.Tensor | None = None  # (B, h, w) in [0, 1]: `attention` after normalisation
+    # (B, K, h, w) raw logits of the segmentation head at its own stride: K = 8 (softmax over
+    # background and the seven categories) or 7 (one sigmoid per category)
+    segmentation: torch.Tensor | None = None
+    auxiliary: torch.Tensor | None = None  # the same of the auxiliary head; in training only
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One connected artifact region of a prediction, in pixels of the original image.
+
+    Attributes:
+        category: X-AIGD label, or ``uncategorized`` where the model was taught none.
+        box: (x_min, y_min, x_max, y_max), half-open.
+        area: number of pixels.
+        confidence: mean probability of the category over these pixels, in [0, 1].
+        contours: closed outlines, each (N, 2) int32 of (x, y); the outer one first, then holes.
+    """
+
+    category: str
+    box: tuple[int, int, int, int]
+    area: int
+    confidence: float
+    contours: tuple[npt.NDArray[np.int32], ...]
 
 
 @dataclass(slots=True)
@@ -108,8 +131,15 @@ class Prediction:
     Attributes:
         probability: probability that the image is fake, in [0, 1].
         is_fake: ``probability >= threshold`` of the model.
-        heatmap: (H, W) float32 in [0, 1] at the original size, or None for models without one.
+        heatmap: (H, W) float32 in [0, 1] at the original size, or None for models without one:
+            the probability of any artifact where the model has a segmentation head, else its
+            attention or activation map.
         attention: (h, w) float32 raw attention on the patch grid, or None.
+        probabilities: (7, H, W) float32 in [0, 1] of each category, in the order of the
+            taxonomy, at the original size; None without a segmentation head.
+        mask: (H, W) uint8 bit field at the original size (see `artifactnet.taxonomy`); None
+            without a segmentation head.
+        instances: connected regions of ``mask``, category by category, the largest first.
         path: the file the image came from, if it came from one.
         warnings: what a reader must know before trusting the answer (untrained weights, ...).
     """
@@ -118,6 +148,9 @@ class Prediction:
     is_fake: bool
     heatmap: Float32Array | None = None
     attention: Float32Array | None = None
+    probabilities: Float32Array | None = None
+    mask: UInt8Array | None = None
+    instances: tuple[Instance, ...] = ()
     path: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -127,5 +160,14 @@ class Prediction:
             "path": self.path,
             "probability": self.probability,
             "is_fake": self.is_fake,
+            "instances": [
+                {
+                    "category": instance.category,
+                    "box": list(instance.box),
+                    "area": instance.area,
+                    "confidence": instance.confidence,
+                }
+                for instance in self.instances
+            ],
             "warnings": list(self.warnings),
         }

@@ -1,0 +1,195 @@
+"""Every key a run can have, its type and its default; a YAML file holds differences from them.
+
+What values a key may have is in `artifactnet.rules`, reading files in `artifactnet.config`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters on the backbone (paper D.4). ``rank: 0`` trains all weights."""
+
+    rank: int = 0
+    alpha: int = 16
+    dropout: float = 0.0
+    target_modules: list[str] = field(default_factory=lambda: ["qkv", "proj", "fc1", "fc2"])
+
+
+@dataclass
+class AttentionConfig:
+    """How the class token's attention becomes a map (Abnar & Zuidema 2020; Gildenblat 2020)."""
+
+    method: str = "rollout"  # rollout | gradient_rollout | grad_cam (of the last stage)
+    head_fusion: str = "mean"  # mean | max | min
+    discard_ratio: float = 0.0  # share of the weakest weights dropped per layer and image
+    start_layer: int = 0  # first block that takes part
+    second_order: bool = True  # gradient_rollout: differentiate through the gradient too
+    normalization: str = "saturate"  # saturate | max | minmax | none
+
+
+@dataclass
+class SegmentationConfig:
+    """The heads that say where artifacts are, to the pixel (X-AIGD Sec. 5, B.2)."""
+
+    head: str = "none"  # none | upernet (with an FCN head beside it in training)
+    channels: int = 512  # hidden width of the main head
+    auxiliary_channels: int = 512
+    labels: str = "softmax"  # softmax: background + 7 categories | sigmoid: 7 that may overlap
+    dropout: float = 0.1
+    evidence: bool = False  # add the strongest artifact evidence to the fake logit
+    categories: list[str] | None = None  # those that training masks named; training sets it
+
+
+@dataclass
+class ModelConfig:
+    """The network and its preprocessing; saved inside every checkpoint."""
+
+    backbone: str = "vit_small_patch14_dinov2"
+    backbone_kwargs: dict[str, Any] = field(default_factory=dict)  # passed to timm.create_model
+    stem: str = "patch"  # patch: timm's own embedding | conv: convolutional stem, same grid
+    stem_width: int = 32  # conv stem: channels after the first convolution
+    pretrained: str = "auto"  # auto | true | false
+    weights: str | None = None  # local backbone weights (.safetensors or a tensors-only .pth)
+    image_size: list[int] = field(default_factory=lambda: [224, 224])  # height, width
+    resize: str = "stretch"  # stretch | crop | pad
+    mean: list[float] | None = None  # None: the backbone's own
+    std: list[float] | None = None
+    threshold: float = 0.5  # fake if probability >= threshold
+    map_threshold: float = 0.5  # artifact if heatmap > map_threshold
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+
+@dataclass
+class AlignmentConfig:
+    """Attention alignment (X-AIGD Sec. 6.1)."""
+
+    weight: float = 0.1  # beta; 0 is the baseline
+    benign_weight: float = 0.4  # lambda: weight of patches without artifact
+
+
+@dataclass
+class SegmentationLossConfig:
+    """Weighted cross-entropy of the segmentation heads (X-AIGD B.2)."""
+
+    weight: float = 0.0  # main head; the paper's is 1
+    auxiliary_weight: float = 0.2  # auxiliary head; used where weight is above 0
+    class_weights: str = "inverse"  # of pixel frequency: inverse | inverse_sqrt | none
+
+
+@dataclass
+class LossConfig:
+    """Weights of the loss terms."""
+
+    bce: float = 1.0
+    segmentation: SegmentationLossConfig = field(default_factory=SegmentationLossConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+
+
+@dataclass
+class AugmentConfig:
+    """Training augmentation; evaluation uses the model's preprocessing alone."""
+
+    jpeg_quality: list[int] = field(default_factory=lambda: [60, 100])  # [] switches it off
+    jpeg_on: str = "fake"  # fake | both | none
+    align_compression: bool = False  # re-encode a fake like its real twin (xaigd columns)
+    hflip: float = 0.5
+    vflip: float = 0.0
+    rotate: float = 0.0  # probability of a quarter turn
+    color: float = 0.0  # strength 0..1 of random brightness, contrast, saturation and gamma
+    scale: list[float] = field(default_factory=lambda: [1.0, 1.0])  # random resize, before crop
+    crop: bool = False  # random crop at model size instead of the model's resize policy
+    crop_size: list[int] | None = None  # height, width of training crops; None: model.image_size
+    crop_artifact: bool = False  # a crop of an annotated fake holds some of its artifact
+    max_category_ratio: float = 0.75  # of one class in a crop (mmseg's cat_max_ratio)
+
+
+@dataclass
+class DataConfig:
+    """Where images come from."""
+
+    name: str = "demo"  # demo | folder | xaigd
+    root: str | None = None
+    real_root: str | None = None  # xaigd: folder of real images, file stem = uid
+    extra_real: bool = False  # xaigd: also use real images of unlabelled uids
+    unlabeled: bool = False  # xaigd: also use the unlabeled_* shards
+    generators: list[str] = field(default_factory=list)  # keep only these; [] keeps all
+    val_fraction: float = 0.1  # of the training uids, where the data has no val split
+    limit: int | None = None  # keep at most this many uids per split (for a quick try)
+    batch_size: int = 8
+    eval_batch_size: int | None = None  # None: batch_size
+    workers: int = 0
+    balance: bool = False  # as many real as fake images per epoch (repeats the rarer class)
+    pairs: bool = False  # a photograph and its fakes (one uid) in the same batch
+    on_error: str = "raise"  # raise | skip
+    check: str = "full"  # full | counts | off
+    demo_train: int = 400  # demo: fakes per split
+    demo_val: int = 60
+    demo_test: int = 120
+    demo_size: int = 192  # demo: side of the square crops, pixels
+    demo_seed: int = 0
+    demo_categories: list[str] = field(default_factory=list)  # X-AIGD labels; [] is all seven
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay."""
+
+    lr: float = 1e-5  # backbone
+    head_lr: float | None = None  # None: lr
+    weight_decay: float = 0.05  # not on norms, biases, positions and tokens
+    layer_decay: float = 1.0  # multiplies lr once per block below the last
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    warmup: float = 0.05  # share of all steps
+    schedule: str = "cosine"  # cosine | linear | constant
+    min_lr_ratio: float = 0.01
+    clip_norm: float = 1.0  # 0 switches clipping off
+    ema: float = 0.0  # decay of the weight average; 0 switches it off
+
+
+@dataclass
+class TrainConfig:
+    """How long, where, and what is written meanwhile."""
+
+    epochs: int = 20
+    max_steps: int | None = None  # optimizer steps; ends the run earlier
+    accumulate: int = 1
+    precision: str = "auto"  # auto: bf16-mixed where the device has it | 32 | bf16 | 16
+    device: str = "auto"  # auto | cpu | gpu
+    devices: int = 1
+    strategy: str = "auto"  # auto | ddp
+    eval_every: int = 1  # epochs
+    picture_every: int = 5  # epochs; 0 switches the picture grids off
+    pictures: int = 6
+    log_every: int = 10  # steps
+    tensorboard: bool = True
+    deterministic: bool = True
+    # balanced_accuracy | map_iou (attention) | mask_iou (segmentation) | loss
+    # | joint (mean of balanced_accuracy and mask_iou)
+    monitor: str = "balanced_accuracy"
+
+
+@dataclass
+class Config:
+    """A run."""
+
+    name: str = "run"
+    out: str = "runs"  # the run lives in out/name
+    seed: int = 0
+    resume: bool = False  # go on with the same run
+    init_from: str | None = None  # start from the weights of another run, nothing else
+    freeze: list[str] = field(default_factory=list)  # backbone, head, segmentation: do not learn
+    overwrite: bool = False  # replace a finished run
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
