@@ -1,7 +1,9 @@
-"""ArtifactNet: a timm backbone, a fake-logit head, and the map of where it looks."""
+"""ArtifactNet: a timm backbone, a fake-logit head, segmentation heads, and where it looks."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -11,12 +13,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from artifactnet.config import ModelConfig
 from artifactnet.models import rollout
 from artifactnet.models.backbone import Backbone
+from artifactnet.models.cam import grad_cam
 from artifactnet.models.lora import add_adapters
+from artifactnet.models.mmseg_checkpoint import is_mmseg, load_mmseg, read
+from artifactnet.models.segmentation_head import SegmentationHead, strongest_evidence
+from artifactnet.taxonomy import BY_LABEL, CATEGORIES
 from artifactnet.types import ArtifactNetError, ModelOutput
+
+_log = logging.getLogger(__name__)
 
 
 class ArtifactNet(nn.Module):
-    """Authenticity judgment with class-token attention that can be trained and shown.
+    """Authenticity judgment, artifact segmentation, and attention that can be trained and shown.
 
     Args:
         config: architecture and preprocessing.
@@ -27,48 +35,122 @@ class ArtifactNet(nn.Module):
         config: as given.
         image_size: (height, width) of the preprocessing, pixels.
         mean, std: per-channel normalisation of images in [0, 1].
-        grid: (h, w) patches of an image of ``image_size``, or None without a patch grid.
-        has_attention: whether rollout maps can be had; `no_attention` says why not.
+        grid: (h, w) cells of the attention map of an image of ``image_size``, or None.
+        has_attention: whether ``config.attention.method`` gives a map; `no_attention` says
+            why not.
+        has_segmentation: whether there is a segmentation head.
         notices: what every output must repeat, e.g. that pretrained weights were not found.
     """
 
     def __init__(self, config: ModelConfig, *, load_pretrained: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.backbone = Backbone(config, load_pretrained)
+        mmseg = bool(load_pretrained and config.weights) and is_mmseg(read(str(config.weights)))
+        self.backbone = Backbone(config, load_pretrained and not mmseg)
         self.head = nn.Linear(self.backbone.num_features, 1)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        self.has_segmentation = config.segmentation.head != "none"
+        self.segmentation: SegmentationHead | None = None
+        self.evidence: nn.Linear | None = None
+        if self.has_segmentation:
+            self.segmentation = SegmentationHead(config.segmentation, self.backbone)
+        if config.segmentation.evidence:
+            self.evidence = nn.Linear(1, 1)
+            nn.init.constant_(self.evidence.weight, 0.5)
+            nn.init.zeros_(self.evidence.bias)
         self.notices: tuple[str, ...] = (self.backbone.notice,) if self.backbone.notice else ()
         self.image_size: tuple[int, int] = (config.image_size[0], config.image_size[1])
         self.mean = self.backbone.mean
         self.std = self.backbone.std
-        self.no_attention = self.backbone.no_rollout
+        self.no_attention = self._why_no_attention()
         self.has_attention = self.no_attention is None
-        if self.has_attention and config.attention.start_layer >= self.backbone.depth:
+        rollout_depth = 0 if self._uses_cam else self.backbone.depth
+        if self.has_attention and rollout_depth and config.attention.start_layer >= rollout_depth:
             raise ArtifactNetError(
                 f"model.attention.start_layer is {config.attention.start_layer}, but "
-                f"{config.backbone} has {self.backbone.depth} blocks, counted from 0"
+                f"{config.backbone} has {rollout_depth} blocks, counted from 0"
             )
+        if mmseg:
+            for line in load_mmseg(self, str(config.weights)):
+                _log.warning(line)
         if config.lora.rank:
             add_adapters(self.backbone.net, config.lora)
+        self._frozen: tuple[str, ...] = ()
+
+    @property
+    def _uses_cam(self) -> bool:
+        return self.config.attention.method == "grad_cam"
+
+    def _why_no_attention(self) -> str | None:
+        if not self._uses_cam:
+            return self.backbone.no_rollout
+        if self.backbone.hierarchical:
+            return None
+        return (
+            f"{self.config.backbone} does not average a feature map, so grad_cam of its last "
+            "stage does not apply; use model.attention.method=rollout"
+        )
 
     @property
     def grid(self) -> tuple[int, int] | None:
-        """Patches (h, w) of an image of ``image_size``; None without a patch grid."""
+        """Cells (h, w) of the map of an image of ``image_size``; None without a map."""
         return self._grid_of(*self.image_size) if self.has_attention else None
 
+    @property
+    def known_categories(self) -> tuple[int, ...]:
+        """Indices 1..7 of the categories that the segmentation head was taught."""
+        labels = self.config.segmentation.categories
+        if labels is None:
+            return tuple(category.index for category in CATEGORIES)
+        return tuple(sorted(BY_LABEL[label].index for label in labels))
+
     def _grid_of(self, height: int, width: int) -> tuple[int, int]:
-        patch = self.backbone.patch_size
-        assert patch is not None
-        if height < patch or width < patch or height % patch or width % patch:
+        cell = self.backbone.reduction if self._uses_cam else self.backbone.patch_size
+        assert cell
+        if height < cell or width < cell or height % cell or width % cell:
             raise ArtifactNetError(
-                f"an image of {height}x{width} pixels does not fill whole patches of {patch}"
+                f"an image of {height}x{width} pixels does not fill whole "
+                f"{'cells' if self._uses_cam else 'patches'} of {cell}"
             )
-        return height // patch, width // patch
+        return height // cell, width // cell
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """What can be frozen or trained on its own: ``backbone``, ``head``, ``segmentation``."""
+        found: dict[str, list[nn.Module]] = {"backbone": [self.backbone], "head": [self.head]}
+        if self.evidence is not None:
+            found["head"].append(self.evidence)
+        if self.segmentation is not None:
+            found["segmentation"] = [self.segmentation]
+        return found
+
+    def freeze(self, parts: Sequence[str]) -> None:
+        """Stop parts from learning, batch statistics included.
+
+        Args:
+            parts: names as in `parts`; one that the model lacks is passed over.
+        """
+        self._frozen = tuple(part for part in parts if part in self.parts())
+        for part in self._frozen:
+            for module in self.parts()[part]:
+                module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> ArtifactNet:
+        """Training or evaluation mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in getattr(self, "_frozen", ()):
+            for module in self.parts()[part]:
+                module.eval()
+        return self
 
     def forward(
-        self, images: torch.Tensor, *, attention: bool = False, create_graph: bool = False
+        self,
+        images: torch.Tensor,
+        *,
+        attention: bool = False,
+        segmentation: bool = False,
+        create_graph: bool = False,
     ) -> ModelOutput:
         """Judge a batch.
 
@@ -76,30 +158,82 @@ class ArtifactNet(nn.Module):
             images: (B, 3, H, W) normalised with ``mean`` and ``std``; any H and W that fill
                 whole patches.
             attention: also compute the attention map (`ModelOutput.attention`, `.heatmap`).
+            segmentation: also compute the logits of the segmentation head
+                (`ModelOutput.segmentation`), in training those of the auxiliary head as well.
             create_graph: the map will be trained on; otherwise it carries no gradient.
 
         Raises:
-            ArtifactNetError: ``attention`` is asked of a backbone without global attention.
+            ArtifactNetError: a map is asked of a backbone for which ``attention.method`` gives
+                none, or a segmentation of a model without its head.
         """
+        if segmentation and not self.has_segmentation:
+            raise ArtifactNetError("no segmentation: the model has model.segmentation.head=none")
         if not attention:
-            return ModelOutput(self.head(self.backbone(images))[:, 0])
+            return self._judge(images, segmentation)[0]
         if not self.has_attention:
             raise ArtifactNetError(f"no attention map: {self.no_attention}")
-        grid = self._grid_of(*images.shape[-2:])
-        if self.config.attention.method == "gradient_rollout":
-            logit, row = self._gradient_row(images, create_graph)
+        if self._uses_cam:
+            output, raw = self._cam(images, segmentation, create_graph)
         else:
-            logit, row = self._standard_row(images, create_graph)
-        raw = rollout.patch_map(row, self.backbone.prefix_tokens, grid)
-        heatmap = rollout.normalize(raw, self.config.attention.normalization)
-        return ModelOutput(logit, raw, heatmap)
+            grid = self._grid_of(*images.shape[-2:])
+            method = self.config.attention.method
+            row_of = self._gradient_row if method == "gradient_rollout" else self._standard_row
+            output, row = row_of(images, segmentation, create_graph)
+            raw = rollout.patch_map(row, self.backbone.prefix_tokens, grid)
+        output.attention = raw
+        output.heatmap = rollout.normalize(raw, self.config.attention.normalization)
+        return output
+
+    def _judge(
+        self, images: torch.Tensor, segmentation: bool, watch: bool = False
+    ) -> tuple[ModelOutput, torch.Tensor]:
+        """Output without a map, and the backbone's last features.
+
+        With ``watch`` these are (B, C, h, w), and the logit has a gradient with respect to
+        them even where the caller wants none.
+        """
+        dense = segmentation or self.evidence is not None
+        final, levels = self.backbone.features(images, pyramid=dense)
+        if watch:
+            final = self.backbone.feature_map(final)
+            final = final if final.requires_grad else final.detach().requires_grad_()
+        pool = self.backbone.pool_map if watch else self.backbone.pool
+        with torch.set_grad_enabled(watch or torch.is_grad_enabled()):
+            output = ModelOutput(self.head(pool(final))[:, 0])
+        if dense:
+            assert self.segmentation is not None
+            auxiliary = segmentation and self.segmentation.training
+            logits, output.auxiliary = self.segmentation(levels, auxiliary)
+            output.segmentation = logits if segmentation else None
+            if self.evidence is not None:
+                more = self.evidence(strongest_evidence(logits))[:, 0]
+                with torch.set_grad_enabled(watch or torch.is_grad_enabled()):
+                    output.logit = output.logit + more
+        return output, final
+
+    def _cam(
+        self, images: torch.Tensor, segmentation: bool, create_graph: bool
+    ) -> tuple[ModelOutput, torch.Tensor]:
+        """Output and the raw activation map of the last stage, whatever the grad mode."""
+        outer = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.set_grad_enabled(outer):
+            if images.is_inference():
+                images = images.clone()
+            output, final = self._judge(images, segmentation, watch=True)
+            with torch.enable_grad():
+                raw = grad_cam(output.logit, final, create_graph and outer)
+        if not (create_graph and outer):
+            raw = raw.detach()
+        if not outer:
+            output.logit = output.logit.detach()
+        return output, raw
 
     def _standard_row(
-        self, images: torch.Tensor, create_graph: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, images: torch.Tensor, segmentation: bool, create_graph: bool
+    ) -> tuple[ModelOutput, torch.Tensor]:
         options = self.config.attention
         with rollout.AttentionTap() as tap:
-            logit = self.head(self.backbone(images))[:, 0]
+            output, _ = self._judge(images, segmentation)
         self._check_blocks(tap.layers)
         with torch.set_grad_enabled(create_graph and torch.is_grad_enabled()):
             row = rollout.attention_rollout(
@@ -108,11 +242,11 @@ class ArtifactNet(nn.Module):
                 discard_ratio=options.discard_ratio,
                 start_layer=options.start_layer,
             )
-        return logit, row
+        return output, row
 
     def _gradient_row(
-        self, images: torch.Tensor, create_graph: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, images: torch.Tensor, segmentation: bool, create_graph: bool
+    ) -> tuple[ModelOutput, torch.Tensor]:
         """The map needs a gradient even where the caller wants none."""
         options = self.config.attention
         outer = torch.is_grad_enabled()
@@ -123,10 +257,10 @@ class ArtifactNet(nn.Module):
             if images.is_inference():
                 images = images.clone()
             with rollout.AttentionTap(differentiable=True) as tap:
-                logit = self.head(self.backbone(images))[:, 0]
+                output, _ = self._judge(images, segmentation)
             self._check_blocks(tap.layers)
             row = rollout.gradient_rollout(
-                logit,
+                output.logit,
                 tap.layers,
                 head_fusion=options.head_fusion,
                 discard_ratio=options.discard_ratio,
@@ -134,7 +268,11 @@ class ArtifactNet(nn.Module):
                 second_order=options.second_order,
                 create_graph=create_graph,
             )
-        return (logit if outer else logit.detach()), row
+        if not outer:
+            output.logit = output.logit.detach()
+            if output.segmentation is not None:
+                output.segmentation = output.segmentation.detach()
+        return output, row
 
     def _check_blocks(self, layers: list[rollout.AttentionLayer]) -> None:
         """A block that computes attention in its own way would silently drop out of the map."""

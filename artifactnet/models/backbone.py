@@ -12,11 +12,14 @@ from torch import nn
 
 from artifactnet.config import ModelConfig
 from artifactnet.models.hub import in_hub_cache, why_unreachable
+from artifactnet.models.pyramid import is_hierarchy, level_indices
 from artifactnet.models.stem import ConvStem
+from artifactnet.models.swin import any_size
 from artifactnet.types import ArtifactNetError
 
 # timm files whose models are plain ViTs: global attention, class token, blocks in a row
 _PLAIN_VIT_FILES = ("vision_transformer", "eva", "deit", "beit")
+_SWIN_FILES = ("swin_transformer", "swin_transformer_v2")
 _log = logging.getLogger(__name__)
 
 
@@ -31,6 +34,10 @@ class Backbone(nn.Module):
         prefix_tokens: class and register tokens before the patches (0 without a plain grid).
         depth: number of attention blocks (0 without a plain grid).
         no_rollout: None if rollout applies, else the reason why it cannot.
+        hierarchical: later features are coarser than earlier ones (Swin, ConvNeXt, ResNet).
+        reduction: stride of the last features, pixels.
+        level_channels: channels of the pyramid's levels, finest first.
+        no_pyramid: None if there is a feature pyramid, else the reason why there is none.
         notice: what a user must know about the weights, or "".
     """
 
@@ -39,7 +46,8 @@ class Backbone(nn.Module):
         height, width = config.image_size
         net, self.notice = _create(config, load_pretrained)
         self.net: Any = net  # timm models have no common type that says what they offer
-        self.num_features: int = self.net.num_features
+        # some nets widen the pooled feature once more before the classifier
+        self.num_features: int = getattr(net, "head_hidden_size", None) or self.net.num_features
         data: dict[str, Any] = net.pretrained_cfg or {}
         self.mean = tuple(config.mean or data.get("mean", (0.485, 0.456, 0.406)))
         self.std = tuple(config.std or data.get("std", (0.229, 0.224, 0.225)))
@@ -48,6 +56,7 @@ class Backbone(nn.Module):
         self.patch_size: int | None = self.net.patch_embed.patch_size[0] if plain else None
         self.prefix_tokens: int = self.net.num_prefix_tokens if plain else 0
         self.depth: int = len(self.net.blocks) if plain else 0
+        self._find_levels(config.backbone)
         if config.stem == "conv":
             self._use_conv_stem(config)
         if self.patch_size and (height % self.patch_size or width % self.patch_size):
@@ -56,15 +65,64 @@ class Backbone(nn.Module):
                 f"{self.patch_size} of {config.backbone}"
             )
 
+    def _find_levels(self, name: str) -> None:
+        """Learn from timm which features make a pyramid."""
+        info = getattr(self.net, "feature_info", None) or []
+        info = getattr(info, "info", info)
+        reductions = [stage["reduction"] for stage in info]
+        self.hierarchical = is_hierarchy(reductions)
+        self.reduction: int = reductions[-1] if reductions else 0
+        self.level_channels: tuple[int, ...] = ()
+        self.no_pyramid: str | None = None
+        try:
+            if not hasattr(self.net, "forward_intermediates"):
+                raise ValueError("timm cannot return its intermediate features")
+            self._levels = level_indices(reductions)
+        except ValueError as error:
+            self.no_pyramid = f"{name} has no feature pyramid: {error}"
+        else:
+            self.level_channels = tuple(info[k]["num_chs"] for k in self._levels)
+
     def _use_conv_stem(self, config: ModelConfig) -> None:
-        if self.patch_size is None:
-            raise ArtifactNetError(f"model.stem=conv needs a plain ViT; {config.backbone} is not")
-        stem = ConvStem(self.patch_size, self.net.embed_dim, config.stem_width)
-        self.net.patch_embed.proj = stem
+        projection = getattr(getattr(self.net, "patch_embed", None), "proj", None)
+        if not isinstance(projection, nn.Conv2d) or projection.kernel_size != projection.stride:
+            raise ArtifactNetError(
+                f"model.stem=conv needs patches; {config.backbone} has no patch embedding"
+            )
+        patch, width = projection.stride[0], projection.out_channels
+        self.net.patch_embed.proj = ConvStem(patch, width, config.stem_width)
+
+    def features(self, images: torch.Tensor, pyramid: bool) -> tuple[Any, list[torch.Tensor]]:
+        """Last features in the net's own layout, and the pyramid's levels where asked for.
+
+        Args:
+            images: (B, 3, H, W) normalised.
+            pyramid: also return (B, C_k, h_k, w_k) of every level, finest first.
+        """
+        if not pyramid:
+            return self.net.forward_features(images), []
+        final, levels = self.net.forward_intermediates(images, indices=list(self._levels))
+        return final, levels
+
+    def pool(self, final: torch.Tensor) -> torch.Tensor:
+        """Pooled feature (B, num_features) of the last features."""
+        return self.net.forward_head(final, pre_logits=True)
+
+    def feature_map(self, final: torch.Tensor) -> torch.Tensor:
+        """The last features of a hierarchical net as (B, C, h, w)."""
+        return final.permute(0, 3, 1, 2) if _channels_last(self.net) else final
+
+    def pool_map(self, features: torch.Tensor) -> torch.Tensor:
+        """Pooled feature (B, num_features) of what `feature_map` returned."""
+        return self.pool(features.permute(0, 2, 3, 1) if _channels_last(self.net) else features)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled features (B, num_features) of normalised images (B, 3, H, W)."""
-        return self.net.forward_head(self.net.forward_features(images), pre_logits=True)
+        return self.pool(self.features(images, pyramid=False)[0])
+
+
+def _channels_last(net: Any) -> bool:
+    return str(getattr(net, "output_fmt", "NCHW")) == "NHWC"
 
 
 def _create(config: ModelConfig, load_pretrained: bool) -> tuple[Any, str]:
@@ -82,6 +140,8 @@ def _create(config: ModelConfig, load_pretrained: bool) -> tuple[Any, str]:
         arguments |= {"dynamic_img_size": True, "global_pool": "token"}
     if file in _PLAIN_VIT_FILES or "swin" in file:
         arguments["img_size"] = tuple(config.image_size)
+    if file in _SWIN_FILES:
+        arguments["dynamic_img_size"] = True
     arguments |= config.backbone_kwargs
     source, notice = "random", ""
     if load_pretrained:
@@ -92,6 +152,8 @@ def _create(config: ModelConfig, load_pretrained: bool) -> tuple[Any, str]:
         raise ArtifactNetError(
             f"model.backbone {config.backbone} cannot be built with {arguments}: {error}"
         ) from error
+    if file in _SWIN_FILES:
+        any_size(net)
     if source == "file":
         assert config.weights is not None
         load_backbone_weights(net, config.weights)
@@ -187,7 +249,10 @@ def _why_no_rollout(net: Any, name: str) -> str | None:
     """Reason why attention rollout does not apply to this model, or None."""
     file = type(net).__module__.rsplit(".", 1)[-1]
     if file not in _PLAIN_VIT_FILES or not hasattr(net, "blocks"):
-        return f"{name} ({type(net).__name__}) has no global attention over one patch grid"
+        return (
+            f"{name} ({type(net).__name__}) has no global attention over one patch grid, so "
+            "rollout does not apply; model.attention.method=grad_cam maps its last stage instead"
+        )
     if getattr(net, "cls_token", None) is None or net.global_pool != "token":
         return f"{name} is not classified by a class token"
     return None

@@ -104,20 +104,28 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Artifact
     return model.to(device).eval()
 
 
-def init_weights(model: ArtifactNet, path: str | Path) -> None:
+def init_weights(model: ArtifactNet, path: str | Path) -> list[str]:
     """Start ``model`` from the weights of a saved one (``init_from``): weights only.
 
-    The notices of the saved model replace the fresh one's, since its weights do.
+    A part of one model that the other lacks as a whole (``segmentation``, ``evidence``) is
+    left out or left fresh; every part that both have must fit. The notices of the saved model
+    replace the fresh one's, since its weights do; so do the categories that it was taught.
+
+    Returns:
+        The parts left fresh.
 
     Raises:
         ArtifactNetError: another architecture; the message names the first keys.
     """
     metadata = read_metadata(path)
     state = _read_state(path)
+    theirs, ours = _parts(state), _parts(model.state_dict())
+    state = {key: value for key, value in state.items() if key.partition(".")[0] in ours}
+    fresh = sorted(ours - theirs)
     if model.config.lora.rank:
         state = {_adapter_key(model, key): value for key, value in state.items()}
     missing, unexpected, misshapen = _load(model, state)
-    missing = [key for key in missing if ".lora_" not in key]
+    missing = [k for k in missing if ".lora_" not in k and k.partition(".")[0] not in fresh]
     if missing or unexpected or misshapen:
         raise ArtifactNetError(
             f"init_from {path}: other architecture ({metadata['model'].backbone} there, "
@@ -125,6 +133,13 @@ def init_weights(model: ArtifactNet, path: str | Path) -> None:
             f"{unexpected[:3]}, of another shape {misshapen[:3]}"
         )
     model.notices = metadata["notices"]
+    if model.has_segmentation and "segmentation" not in fresh:
+        model.config.segmentation.categories = metadata["model"].segmentation.categories
+    return fresh
+
+
+def _parts(state: dict[str, torch.Tensor]) -> set[str]:
+    return {key.partition(".")[0] for key in state}
 
 
 def _adapter_key(model: ArtifactNet, key: str) -> str:

@@ -181,7 +181,7 @@ def test_conv_stem_keeps_grid_and_independence_of_images():
             first = model(x[:1], attention=True)
         assert both.heatmap.shape == (2, 2, 3)
         torch.testing.assert_close(both.logit[:1], first.logit)
-    with pytest.raises(ArtifactNetError, match="stem=conv needs a plain ViT"):
+    with pytest.raises(ArtifactNetError, match="stem=conv needs patches"):
         tiny("resnet18", kwargs={}, stem="conv")
 
 

@@ -1,0 +1,222 @@
+"""The heads of mmsegmentation, and what stands in for mmcv's compiled operators."""
+
+import copy
+import importlib.machinery
+import importlib.util
+import re
+import subprocess
+import sys
+import warnings
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from artifactnet.models import upernet_head
+from artifactnet.types import ArtifactNetError
+
+EXTENSION = "mmcv._ext"
+WIDTHS = [8, 12, 16, 24]
+
+
+@pytest.fixture(scope="module")
+def heads():
+    """Both heads; the first import of mmseg takes seconds."""
+    torch.manual_seed(0)
+    return (
+        upernet_head.uper_head(WIDTHS, 16, 8, 0.1),
+        upernet_head.fcn_head(WIDTHS, 2, 10, 8, 0.1),
+    )
+
+
+def levels(sizes, batch=2, requires_grad=False):
+    generator = torch.Generator().manual_seed(1)
+    return [
+        torch.randn(batch, width, *size, generator=generator).requires_grad_(requires_grad)
+        for width, size in zip(WIDTHS, sizes, strict=True)
+    ]
+
+
+PYRAMIDS = [
+    [(56, 56), (28, 28), (14, 14), (7, 7)],
+    [(26, 34), (13, 17), (7, 9), (4, 5)],  # of an odd input, rounded up
+    [(25, 33), (12, 16), (6, 8), (3, 4)],  # rounded down
+    [(8, 4), (4, 2), (2, 1), (1, 1)],
+]
+
+
+@pytest.mark.parametrize("sizes", PYRAMIDS, ids=str)
+def test_logits_have_the_size_of_the_level_that_is_read(heads, sizes):
+    main, auxiliary = (copy.deepcopy(head).eval() for head in heads)
+    with torch.no_grad():
+        assert main(levels(sizes)).shape == (2, 8, *sizes[0])
+        assert auxiliary(levels(sizes)).shape == (2, 8, *sizes[2])
+        assert main(levels(sizes, batch=1)).isfinite().all()
+
+
+def test_every_weight_and_level_learns(heads):
+    main, auxiliary = (copy.deepcopy(head).train() for head in heads)
+    pyramid = levels(PYRAMIDS[1], requires_grad=True)
+    main(pyramid).square().mean().backward()
+    assert all(level.grad.abs().sum() > 0 for level in pyramid)
+    pyramid = levels(PYRAMIDS[1], requires_grad=True)
+    auxiliary(pyramid).square().mean().backward()
+    assert [level.grad is not None for level in pyramid] == [False, False, True, False]
+    for head in (main, auxiliary):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
+
+
+def test_norms_need_no_process_group(heads):
+    for head in heads:
+        norms = [m for m in head.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        assert norms
+        assert {type(norm) for norm in norms} == {nn.BatchNorm2d}
+
+
+@pytest.mark.parametrize("outputs", [7, 8])
+def test_widths_are_as_asked(outputs):
+    main = upernet_head.uper_head(tuple(WIDTHS[:3]), 6, outputs, 0.0)
+    assert main.conv_seg.weight.shape == (outputs, 6, 1, 1)
+    assert [conv.conv.weight.shape[:2] for conv in main.lateral_convs] == [(6, 8), (6, 12)]
+    assert main.dropout is None
+    auxiliary = upernet_head.fcn_head(WIDTHS, 1, 5, outputs, 0.25)
+    assert auxiliary.convs[0].conv.weight.shape == (5, 12, 3, 3)
+    assert auxiliary.dropout.p == 0.25
+
+
+@pytest.mark.usefixtures("heads")
+def test_building_a_head_is_silent_and_leaves_other_warnings_alone():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        upernet_head.uper_head(WIDTHS, 4, 8, 0.1)
+        upernet_head.fcn_head(WIDTHS, 2, 4, 8, 0.1)
+        warnings.warn("``build_loss`` of somebody else", UserWarning, stacklevel=1)
+    assert [str(w.message) for w in caught] == ["``build_loss`` of somebody else"]
+
+
+class Finder:
+    """Finds ``mmcv._ext`` as if the full mmcv were installed."""
+
+    def find_spec(self, name, path=None, target=None):
+        return importlib.machinery.ModuleSpec(name, self) if name == EXTENSION else None
+
+
+def test_the_placeholder_is_planted_where_the_extension_is_missing(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == EXTENSION else find(name)
+    )
+    monkeypatch.delitem(sys.modules, EXTENSION, raising=False)
+    upernet_head.plant_placeholder()
+    planted = sys.modules.get(EXTENSION)
+    monkeypatch.delitem(sys.modules, EXTENSION)
+    assert hasattr(planted, "ms_deform_attn_forward")  # mmcv asks at import
+    assert not hasattr(planted, "__wrapped__")
+    with pytest.raises(ArtifactNetError, match=r"operator nms is not installed.*pip install 'mmcv"):
+        planted.nms(torch.zeros(1, 4), iou_threshold=0.5)
+
+
+def test_an_extension_on_disk_is_left_to_be_imported(monkeypatch):
+    monkeypatch.delitem(sys.modules, EXTENSION, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    upernet_head.plant_placeholder()
+    assert EXTENSION not in sys.modules
+
+
+def test_an_extension_already_loaded_is_kept(monkeypatch):
+    loaded = ModuleType(EXTENSION)
+    monkeypatch.setitem(sys.modules, EXTENSION, loaded)
+    upernet_head.plant_placeholder()
+    assert sys.modules[EXTENSION] is loaded
+
+
+@pytest.mark.usefixtures("heads")
+@pytest.mark.parametrize("package", ["mmseg", "mmcv"])
+def test_an_absent_package_is_one_message_with_the_pip_line(monkeypatch, package):
+    for name in (package, f"{package}.models"):
+        monkeypatch.setitem(sys.modules, name, None)  # Python's way to say: not there
+    with pytest.raises(ArtifactNetError, match=rf"needs mmsegmentation.*{package}") as caught:
+        upernet_head.fcn_head(WIDTHS, 2, 4, 8, 0.1)
+    message = str(caught.value)
+    assert message.endswith(
+        "pip install 'mmsegmentation>=1.2.2' 'mmcv-lite>=2.1,<2.2' 'mmengine>=0.10.7' ftfy regex"
+    )
+    assert "\n" not in message
+
+
+@pytest.mark.usefixtures("heads")
+@pytest.mark.parametrize("version", ["2.2.0", "2.10.0rc1", "1.7.2", "3"])
+def test_an_mmcv_that_mmseg_refuses_is_named(monkeypatch, version):
+    import mmcv
+
+    monkeypatch.setattr(mmcv, "__version__", version)
+    with pytest.raises(ArtifactNetError, match=rf"2\.0 or 2\.1, not {version}: pip uninst") as e:
+        upernet_head.uper_head(WIDTHS, 4, 8, 0.1)
+    assert "mmcv-lite>=2.1,<2.2" in str(e.value)
+
+
+@pytest.mark.usefixtures("heads")
+@pytest.mark.parametrize("version", ["2.0.0", "2.1.0", "2.1.0+cu121"])
+def test_an_mmcv_that_mmseg_takes_passes(monkeypatch, version):
+    import mmcv
+
+    monkeypatch.setattr(mmcv, "__version__", version)
+    assert upernet_head.fcn_head(WIDTHS, 2, 4, 8, 0.1) is not None
+
+
+SETUP = """
+import importlib.machinery, sys, types
+from artifactnet.models import upernet_head
+assert not {"mmseg", "mmcv", "mmengine"} & set(sys.modules), "imported before it is needed"
+
+class Module(types.ModuleType):
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: name
+
+class Finder:  # whole: a compiled extension; broken: one of another torch; absent: no package
+    def find_spec(self, name, path=None, target=None):
+        if name == "ftfy" and KIND == "absent":
+            raise ModuleNotFoundError("No module named 'ftfy'")
+        if name == "mmcv._ext" and KIND in ("whole", "broken"):
+            return importlib.machinery.ModuleSpec(name, self)
+
+    def create_module(self, spec):
+        if KIND == "broken":
+            raise ImportError("_ext.so: undefined symbol: _ZN3c106detail")
+        return Module(spec.name)
+
+    def exec_module(self, module):
+        pass
+
+sys.meta_path.insert(0, Finder())
+try:
+    upernet_head.uper_head([4, 4], 4, 8, 0.1)
+    print("built with", type(sys.modules["mmcv._ext"]).__name__)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [
+        ("whole", "built with Module"),
+        ("broken", "ArtifactNetError the UPerNet head needs .*undefined symbol.*: pip install"),
+        ("absent", "ArtifactNetError the UPerNet head needs .*'ftfy'.*: pip install"),
+    ],
+)
+def test_a_fresh_process_with_another_installation(kind, answer):
+    """Full mmcv is used, and a broken one reported rather than replaced."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning:artifactnet", "-c", f"KIND = {kind!r}\n{SETUP}"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    (line,) = done.stdout.strip().splitlines()
+    assert re.fullmatch(f"{answer}.*", line), line + done.stderr
+    assert "Warning" not in done.stderr
