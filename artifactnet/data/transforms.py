@@ -20,6 +20,7 @@ from torch import Tensor
 from artifactnet.config import AugmentConfig
 from artifactnet.data.geometry import (
     POLICIES,
+    Box,
     Geometry,
     fit,
     random_window,
@@ -119,7 +120,7 @@ class Preprocess:
         )
 
     def place(self, image: UInt8Array, geometry: Geometry) -> Tensor:
-        """Normalised (3, H, W) tensor of an image under any geometry onto this frame."""
+        """Normalised (3, H, W) tensor of an image under any geometry, at its frame's size."""
         pixels = resample(image[geometry.source.slices], geometry.target.size, grow=cv2.INTER_CUBIC)
         frame = np.zeros((3, *geometry.size), dtype=np.float32)
         normalised = pixels * self._scale - self._shift
@@ -155,7 +156,7 @@ class Preprocess:
         return self.place_sample(sample, fit(sample.image.shape[:2], self.size, self.resize))
 
     def place_sample(self, sample: Sample, geometry: Geometry) -> Example:
-        """Example of a sample under any geometry onto this frame.
+        """Example of a sample under any geometry, at the size of its frame.
 
         Raises:
             ArtifactNetError: an image below ``min_side``, a mask or heatmap of another size than
@@ -166,7 +167,7 @@ class Preprocess:
         problem = self._too_small(sample.image)
         if problem is not None:
             raise ArtifactNetError(f"{sample.record.location}: {problem}")
-        mask, heatmap = np.zeros(self.size, np.uint8), np.zeros(self.size, np.float32)
+        mask, heatmap = np.zeros(geometry.size, np.uint8), np.zeros(geometry.size, np.float32)
         if sample.mask is not None:
             mask = self.mask(sample.mask, geometry)
         if sample.heatmap is not None:
@@ -206,13 +207,17 @@ class TrainTransform:
         """Build the pipeline.
 
         Raises:
-            ArtifactNetError: ``scale`` asks for a random resize but ``crop`` is off.
+            ArtifactNetError: a key that only a crop can obey is set but ``crop`` is off.
         """
-        if not augment.crop and list(augment.scale) != [1.0, 1.0]:
-            raise ArtifactNetError(
-                f"data.augment.scale={list(augment.scale)} needs data.augment.crop=true: without "
-                "a crop the model's own resize would undo it"
-            )
+        if not augment.crop:
+            if list(augment.scale) != [1.0, 1.0]:
+                raise ArtifactNetError(
+                    f"data.augment.scale={list(augment.scale)} needs data.augment.crop=true: "
+                    "without a crop the model's own resize would undo it"
+                )
+            for key in ("crop_size", "crop_artifact"):
+                if getattr(augment, key):
+                    raise ArtifactNetError(f"data.augment.{key} needs data.augment.crop=true")
         os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks the network
         import albumentations as A  # takes seconds
 
@@ -280,22 +285,62 @@ class TrainTransform:
         return np.ascontiguousarray(self._jpeg(image=swapped)["image"][:, :, ::-1])
 
     def _geometry(self, sample: Sample, rng: np.random.Generator) -> Geometry:
-        """The model's own policy, or a random window that obeys the category-ratio rule."""
-        original, size = sample.image.shape[:2], self._preprocess.size
-        if not self._augment.crop:
-            return fit(original, size, self._preprocess.resize)
-        low, high = self._augment.scale
+        """The model's own policy, or a random window that obeys the category-ratio rule.
+
+        With ``crop_artifact`` only windows that hold artifact are tried where there is any, so
+        that rule chooses among these.
+        """
+        original, augment = sample.image.shape[:2], self._augment
+        if not augment.crop:
+            return fit(original, self._preprocess.size, self._preprocess.resize)
+        height, width = augment.crop_size or self._preprocess.size
+        low, high = augment.scale
         scale = rng.uniform(low, high)
-        window = random_window(original, size, scale, rng)
+        marked: Any = ()
+        if augment.crop_artifact and sample.mask is not None:
+            marked = np.flatnonzero(sample.mask)
+
+        def draw() -> Geometry:
+            if len(marked) == 0:
+                return random_window(original, (height, width), scale, rng)
+            row, column = divmod(int(rng.choice(marked)), original[1])
+            return window_around((row, column), original, (height, width), scale, rng)
+
+        window = draw()
         for _ in range(CROP_TRIES):
             # An unmarked image is all background: mmsegmentation tries in vain and keeps the
             # last window, which is as random as the first.
             if sample.mask is None or balanced(
-                sample.mask[window.source.slices], self._augment.max_category_ratio
+                sample.mask[window.source.slices], augment.max_category_ratio
             ):
                 break
-            window = random_window(original, size, scale, rng)
+            window = draw()
         return window
+
+
+def window_around(
+    pixel: tuple[int, int],
+    original: tuple[int, int],
+    size: tuple[int, int],
+    scale: float,
+    rng: np.random.Generator,
+) -> Geometry:
+    """Random window as of `artifactnet.data.geometry.random_window` that holds a pixel.
+
+    Args:
+        pixel: row and column in the original; every window that holds it is equally likely.
+        original: height and width of the image, pixels.
+        size: height and width of the frame, pixels.
+        scale: resize factor of both sides, > 0. Where it shrinks the image, nearest-neighbour
+            resizing of a mask may still pass over a pixel that stands alone.
+        rng: drawn from three times per axis, whatever the sizes.
+    """
+    window = random_window(original, size, scale, rng)
+    starts = [
+        int(rng.integers(max(0, at - cut + 1), min(at, was - cut) + 1))
+        for at, cut, was in zip(pixel, window.source.size, original, strict=True)
+    ]
+    return replace(window, source=Box(starts[0], starts[1], *window.source.size))
 
 
 def balanced(mask: UInt8Array, max_ratio: float) -> bool:

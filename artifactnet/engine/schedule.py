@@ -11,15 +11,15 @@ def lr_factor(
     """What the base learning rate is multiplied with at an optimizer step.
 
     Rises linearly over the first ``round(warmup * total)`` steps (never starting at 0, so that
-    no step is wasted), then stays (``constant``) or falls along half a cosine that reaches
-    ``min_ratio`` at the last step.
+    no step is wasted), then stays (``constant``) or falls to ``min_ratio``, which the last step
+    reaches: along half a cosine, or along a line (mmsegmentation's ``poly`` of power 1).
 
     Args:
         step: 0-based optimizer step; steps beyond the last keep the last one's factor.
         total: optimizer steps of the whole run, at least 1.
         warmup: share of all steps in [0, 1].
-        schedule: ``cosine`` or ``constant``.
-        min_ratio: factor at the last step of the cosine, in [0, 1].
+        schedule: ``cosine``, ``linear`` or ``constant``.
+        min_ratio: factor at the last step unless ``constant``, in [0, 1].
 
     Returns:
         The factor, in (0, 1] for ``min_ratio`` > 0.
@@ -27,8 +27,8 @@ def lr_factor(
     Raises:
         ValueError: unknown schedule, or no steps.
     """
-    if schedule not in ("cosine", "constant"):
-        raise ValueError(f"schedule must be cosine or constant, not {schedule!r}")
+    if schedule not in ("cosine", "linear", "constant"):
+        raise ValueError(f"schedule must be cosine, linear or constant, not {schedule!r}")
     if total < 1:
         raise ValueError(f"a run has at least one step, not {total}")
     rising = round(warmup * total)
@@ -37,4 +37,5 @@ def lr_factor(
     if schedule == "constant":
         return 1.0
     progress = min(1.0, (step - rising) / max(1, total - 1 - rising))
-    return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+    left = 1 - progress if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return min_ratio + (1 - min_ratio) * left

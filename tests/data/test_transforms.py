@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from artifactnet.config import AugmentConfig
-from artifactnet.data.geometry import POLICIES
-from artifactnet.data.transforms import Preprocess, TrainTransform, balanced
+from artifactnet.config import AugmentConfig, Config, problems
+from artifactnet.data.geometry import POLICIES, random_window
+from artifactnet.data.transforms import Preprocess, TrainTransform, balanced, window_around
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 
 MEAN, STD = (0.45, 0.45, 0.4), (0.229, 0.224, 0.225)
@@ -360,6 +360,150 @@ def test_crops_prefer_windows_with_both_artifact_and_background():
         rates.append(np.mean([0.25 < (mask > 0).mean() < 0.75 for mask in masks]))
     assert rates[0] > 4 * rates[1]
     assert rates[0] < 1  # ten tries, then the last window is kept
+
+
+@settings(deadline=None)
+@given(
+    original=st.tuples(st.integers(1, 120), st.integers(1, 120)),
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    place=st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)),
+    scale=st.floats(0.2, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_window_around_a_pixel_is_inside_and_holds_it(original, size, place, scale, seed):
+    pixel = (int(place[0] * original[0]), int(place[1] * original[1]))
+    window = window_around(pixel, original, size, scale, np.random.default_rng(seed))
+    free = random_window(original, size, scale, np.random.default_rng(seed))
+    assert (window.original, window.size, window.target) == (original, size, free.target)
+    assert window.source.size == free.source.size  # the scale is kept
+    box = window.source
+    assert 0 <= box.top <= pixel[0] < box.top + box.height <= original[0]
+    assert 0 <= box.left <= pixel[1] < box.left + box.width <= original[1]
+
+
+def test_every_window_around_a_pixel_is_equally_likely():
+    """4 of 9 columns around column 6: it can start at 3, 4 or 5, not at 6."""
+    rng = np.random.default_rng(0)
+    windows = [window_around((0, 6), (4, 9), (4, 4), 1.0, rng).source for _ in range(3000)]
+    found, counts = np.unique([box.left for box in windows], return_counts=True)
+    assert found.tolist() == [3, 4, 5]
+    assert counts.min() > 900
+    assert {box.top for box in windows} == {0}
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(st.integers(20, 200), st.integers(20, 200)),
+    corner=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+    side=st.integers(1, 30),
+    scale=st.sampled_from([(1.0, 1.0), (1.0, 2.0)]),
+    ratio=st.sampled_from([0.75, 1.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_an_artifact_crop_always_holds_artifact(shape, corner, side, scale, ratio, seed):
+    top, left = int(corner[0] * shape[0]), int(corner[1] * shape[1])
+    sample = make_sample(*shape, (top, left, top + side, left + side))
+    sample.mask[sample.mask > 0] = 1  # an artifact without a category is one too
+    augment = plain(
+        crop=True,
+        crop_artifact=True,
+        crop_size=[24, 40],
+        scale=list(scale),
+        max_category_ratio=ratio,
+        rotate=0.5,
+        hflip=0.5,
+    )
+    example = TrainTransform(augment, preprocess((64, 64)))(sample, seed)
+    assert example.mask.shape == (24, 40)
+    assert example.mask.any()
+
+
+def test_artifact_crops_reach_every_artifact_pixel_and_shrink_with_the_rest():
+    """Two far marks of 1 and 3 pixels: crops hold one of them, the larger more often."""
+    sample = make_sample(300, 300, (5, 5, 6, 6))
+    sample.mask[290, 280:283] = 8
+    augment = plain(crop=True, crop_artifact=True, max_category_ratio=1.0)
+    transform = TrainTransform(augment, preprocess((32, 32)))
+    masks = [transform(sample, seed).mask.numpy() for seed in range(200)]
+    small, large = (sum((mask == value).any() for mask in masks) for value in (4, 8))
+    assert small + large == 200
+    assert 25 < small < 80
+    shrunk = plain(crop=True, crop_artifact=True, scale=[0.5, 0.5])
+    sample = make_sample(300, 300, (100, 100, 120, 120))
+    for seed in range(50):
+        window = TrainTransform(shrunk, preprocess((32, 32)))._geometry(
+            sample, np.random.default_rng(seed)
+        )
+        assert window.source.size == (64, 64)
+        assert sample.mask[window.source.slices].any()
+
+
+def test_the_category_ratio_rule_chooses_among_artifact_crops():
+    sample = make_sample(256, 256, (0, 0, 60, 60))
+    rates = []
+    for ratio in (0.75, 1.0):
+        augment = plain(crop=True, crop_artifact=True, max_category_ratio=ratio)
+        transform = TrainTransform(augment, preprocess())
+        masks = [transform(sample, seed).mask.numpy() for seed in range(100)]
+        assert all((mask > 0).any() for mask in masks)
+        rates.append(np.mean([0.25 < (mask > 0).mean() < 0.75 for mask in masks]))
+    assert rates[0] > 1.3 * rates[1]
+    assert rates[0] > 0.95
+    # A rule that no window can pass gives way: the mark is too small for any ratio.
+    tiny = make_sample(256, 256, (200, 200, 202, 202))
+    augment = plain(crop=True, crop_artifact=True, max_category_ratio=0.5)
+    transform = TrainTransform(augment, preprocess())
+    assert all(transform(tiny, seed).mask.any() for seed in range(50))
+
+
+def test_where_no_artifact_is_known_any_window_is_drawn():
+    """Photographs, fakes without annotation, and masks in which nothing is marked."""
+    empty = make_sample(150, 120, (0, 0, 0, 0), noise=True)
+    assert empty.mask is not None
+    samples = [
+        make_sample(150, 120, label=0, noise=True),
+        make_sample(150, 120, noise=True),
+        empty,
+    ]
+    with_rule, without = (
+        TrainTransform(plain(crop=True, crop_artifact=on, scale=[0.5, 2.0]), preprocess())
+        for on in (True, False)
+    )
+    for sample in samples:
+        seen = set()
+        for seed in range(10):
+            got = with_rule(sample, seed)
+            assert got.image.equal(without(sample, seed).image)
+            seen.add(got.image.numpy().tobytes())
+        assert len(seen) == 10
+
+
+def test_crop_size_is_the_frame_of_training_alone():
+    sample = make_sample(90, 100, (10, 10, 40, 50), noise=True)
+    unmarked = make_sample(90, 100, label=0)  # no mask to take the size from
+    made = preprocess((64, 48))
+    transform = TrainTransform(plain(crop=True, crop_size=[40, 72]), made)
+    same = TrainTransform(plain(crop=True, crop_size=[64, 48]), made)
+    default = TrainTransform(plain(crop=True), made)
+    for item in (sample, unmarked):
+        example = transform(item, 5)
+        assert example.image.shape == (3, 40, 72)
+        assert example.mask.shape == example.heatmap.shape == (40, 72)
+        assert made.sample(item).image.shape == (3, 64, 48)
+        assert same(item, 5).image.equal(default(item, 5).image)
+    aligned(transform(make_sample(90, 100, (10, 10, 60, 70)), 5))
+
+
+@pytest.mark.parametrize("options", [{"crop_size": [32, 32]}, {"crop_artifact": True}])
+def test_crop_keys_without_crop_are_refused(options):
+    (key,) = options
+    with pytest.raises(ArtifactNetError, match=rf"data\.augment\.{key} needs .*crop=true"):
+        TrainTransform(AugmentConfig(**options), preprocess())
+    config = Config()
+    config.data.augment = AugmentConfig(**options)
+    assert list(problems(config)) == [(f"data.augment.{key}", "needs data.augment.crop=true")]
+    config.data.augment.crop = True
+    assert list(problems(config)) == []
 
 
 def test_a_small_image_is_padded_with_the_mean_colour_and_not_enlarged():

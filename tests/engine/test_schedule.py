@@ -21,20 +21,31 @@ def test_values_by_hand() -> None:
     assert factors == pytest.approx(expected, abs=1e-12)
 
 
+def test_linear_by_hand() -> None:
+    factors = [
+        lr_factor(step, 7, warmup=0.3, schedule="linear", min_ratio=0.2) for step in range(7)
+    ]
+    assert factors == pytest.approx([0.5, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2], abs=1e-12)
+    whole = [lr_factor(step, 5, warmup=0, schedule="linear") for step in range(5)]
+    assert whole == pytest.approx([1, 0.75, 0.5, 0.25, 0], abs=1e-12)
+
+
 def test_constant_after_warmup() -> None:
     factors = [lr_factor(step, 10, warmup=0.2, schedule="constant") for step in range(10)]
     assert factors == [0.5] + [1.0] * 9
 
 
-def test_beyond_the_end_it_stays() -> None:
-    assert lr_factor(99, 100, **OPTIONS) == pytest.approx(0.01)
-    assert lr_factor(150, 100, **OPTIONS) == pytest.approx(0.01)
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_beyond_the_end_it_stays(schedule: str) -> None:
+    for step in (99, 150):
+        factor = lr_factor(step, 100, **{**OPTIONS, "schedule": schedule})
+        assert factor == pytest.approx(0.01)
 
 
 @given(
     total=st.integers(1, 500),
     warmup=st.floats(0, 1),
-    schedule=st.sampled_from(["cosine", "constant"]),
+    schedule=st.sampled_from(["cosine", "linear", "constant"]),
     min_ratio=st.floats(0.001, 1),
 )
 def test_rises_then_falls_within_bounds(
@@ -51,7 +62,7 @@ def test_rises_then_falls_within_bounds(
     assert max(factors) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("schedule", "total"), [("linear", 10), ("cosine", 0)])
+@pytest.mark.parametrize(("schedule", "total"), [("poly", 10), ("cosine", 0)])
 def test_bad_arguments(schedule: str, total: int) -> None:
     with pytest.raises(ValueError, match=r"schedule|step"):
         lr_factor(0, total, warmup=0.0, schedule=schedule)
