@@ -20,6 +20,7 @@ from artifactnet.engine.saving import BestModel, epochs_completed
 from artifactnet.explain import overlay
 from artifactnet.files import atomic_path
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.segmentation import probabilities
 from artifactnet.types import Annotation, ArtifactNetError, Float32Array, Record, UInt8Array
 
 _PICTURE_SIDE = 160  # pixels; smaller images are enlarged to it for people
@@ -168,15 +169,20 @@ def write_picture(model: ArtifactNet, examples: Sequence[Example], path: Path) -
     model.eval()
     try:
         with torch.no_grad():
-            output = model(images, attention=True)
+            output = model(
+                images, attention=model.has_attention, segmentation=model.has_segmentation
+            )
     finally:
         model.train(training)
-    assert output.heatmap is not None
-    probabilities = output.logit.float().sigmoid().tolist()
-    maps = output.heatmap.detach().float().cpu().numpy()
+    verdicts = output.logit.float().sigmoid().tolist()
+    heatmap = output.heatmap
+    if output.segmentation is not None:  # the probability of any artifact, as in `Prediction`
+        heatmap = probabilities(output.segmentation)[1]
+    assert heatmap is not None
+    maps = heatmap.detach().float().cpu().numpy()
     rows, captions = [], []
-    for example, probability, heatmap in zip(examples, probabilities, maps, strict=True):
-        row, texts = _row(model, example, probability, heatmap)
+    for example, verdict, raw in zip(examples, verdicts, maps, strict=True):
+        row, texts = _row(model, example, verdict, raw)
         rows.append(row)
         captions.append(texts)
     with atomic_path(path) as temporary:

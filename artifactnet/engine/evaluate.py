@@ -94,7 +94,8 @@ def evaluate_model(
             "this data has no test split: the figures are of the validation images, on which "
             "the model was chosen"
         )
-    missing = model.no_attention or "there is no annotated fake among the images"
+    unannotated = "there is no annotated fake among the images"
+    no_head = None if model.has_segmentation else "the model has no segmentation head"
     skipped = data.skipped.get(split, [])
     if skipped:
         warnings.append(f"{len(skipped)} images were skipped (data.on_error=skip)")
@@ -109,7 +110,8 @@ def evaluate_model(
         "skipped": skipped,
         "threshold": model.config.threshold,
         "map_threshold": model.config.map_threshold,
-        "no_heatmap": None if figures["heatmap"] else missing,
+        "no_heatmap": None if figures["heatmap"] else model.no_attention or unannotated,
+        "no_masks": None if figures["masks"] else no_head or unannotated,
         **figures,
     }
 
@@ -120,17 +122,22 @@ def compute_figures(
     """Figures of a model over all batches of a loader, on this process alone.
 
     Returns:
-        ``images``, ``authenticity`` and ``heatmap``, see `Figures.compute`.
+        ``images``, ``authenticity``, ``heatmap`` and ``masks``, see `Figures.compute`.
     """
     device = next(model.parameters()).device
-    figures = Figures.of(model, generators, alone=True).to(device)
+    figures = Figures(model, generators, alone=True).to(device)
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
             for batch in loader:
                 batch = batch.to(device, non_blocking=True)
-                figures.update(batch, model(batch.image, attention=model.has_attention))
+                output = model(
+                    batch.image,
+                    attention=model.has_attention,
+                    segmentation=model.has_segmentation,
+                )
+                figures.update(batch, output)
     finally:
         model.train(training)
     return figures.compute()

@@ -5,44 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from artifactnet.metrics.authenticity import AuthenticityMetric
 from artifactnet.metrics.pixels import PixelMetric
+from artifactnet.metrics.segmentation import SegmentationMetric
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.segmentation import bit_field, probabilities
 from artifactnet.types import Batch, ModelOutput
 
 
 class Figures(nn.Module):
-    """Authenticity judgment and heatmap quality of whatever passes by.
+    """Authenticity judgment, heatmap and segmentation quality of whatever passes by.
 
     Args:
+        model: whose outputs pass by; its thresholds are used.
         generators: names of all generators that may occur.
-        threshold: fake if the probability is at least this.
-        map_threshold: artifact if the heatmap is above this; None for models without one.
         alone: count this process only, even where several train together.
     """
 
-    def __init__(
-        self,
-        generators: Sequence[str],
-        threshold: float,
-        map_threshold: float | None,
-        alone: bool = False,
-    ) -> None:
+    def __init__(self, model: ArtifactNet, generators: Sequence[str], alone: bool = False) -> None:
         super().__init__()
-        self.authenticity = AuthenticityMetric(generators, threshold)
-        self.pixels = None if map_threshold is None else PixelMetric(map_threshold)
-        for metric in (self.authenticity, self.pixels):
+        config = model.config
+        self._map_threshold = config.map_threshold
+        self._exclusive = config.segmentation.labels == "softmax"
+        self._known = model.known_categories
+        self.authenticity = AuthenticityMetric(generators, config.threshold)
+        self.pixels = PixelMetric(config.map_threshold) if model.has_attention else None
+        self.masks = SegmentationMetric(generators) if model.has_segmentation else None
+        for metric in (self.authenticity, self.pixels, self.masks):
             if alone and metric is not None:
                 metric.distributed_available_fn = _never
-
-    @classmethod
-    def of(cls, model: ArtifactNet, generators: Sequence[str], alone: bool = False) -> Figures:
-        """Figures with the thresholds that belong to a model."""
-        config = model.config
-        map_threshold = config.map_threshold if model.has_attention else None
-        return cls(generators, config.threshold, map_threshold, alone)
 
     def update(self, batch: Batch, output: ModelOutput) -> None:
         """Count one batch."""
@@ -52,6 +46,16 @@ class Figures(nn.Module):
         if self.pixels is not None:
             assert output.heatmap is not None
             self.pixels.update(output.heatmap, batch.mask, batch.annotation, batch.label)
+        if self.masks is not None:
+            assert output.segmentation is not None
+            predicted = self._predicted(output.segmentation, batch.mask.shape[1:])
+            self.masks.update(predicted, batch.mask, batch.annotation, batch.label, names)
+
+    def _predicted(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """(B, H, W) bit field of the categories found, at the masks' size."""
+        full = interpolate(logits.detach().float(), tuple(size), mode="bilinear")
+        found = probabilities(full)
+        return bit_field(*found, self._map_threshold, self._exclusive, self._known)
 
     def compute(self) -> dict[str, Any]:
         """Figures so far.
@@ -59,22 +63,26 @@ class Figures(nn.Module):
         Returns:
             ``images``; ``authenticity``: scores under ``all`` and per generator under
             ``generators`` (see `metrics.authenticity.scores`); ``heatmap``: scores and counts
-            (see `metrics.pixels.PixelMetric`), or None if no annotated fake had a heatmap.
+            (see `metrics.pixels.PixelMetric`), or None if no annotated fake had a heatmap;
+            ``masks``: per generator and ``all``, see `metrics.segmentation.SegmentationMetric`,
+            or None if no annotated fake was segmented.
         """
         rows = self.authenticity.compute()
         everything = rows.pop("all")
         pixels = None if self.pixels is None else self.pixels.compute()
+        masks = None if self.masks is None else self.masks.compute()
         return {
             "images": everything["real"] + everything["fake"],
             "authenticity": {"all": everything, "generators": rows},
             "heatmap": pixels if pixels and pixels["evaluated_images"] else None,
+            "masks": masks if masks and masks["all"]["evaluated_images"] else None,
         }
 
     def reset(self) -> None:
         """Start anew."""
-        self.authenticity.reset()
-        if self.pixels is not None:
-            self.pixels.reset()
+        for metric in (self.authenticity, self.pixels, self.masks):
+            if metric is not None:
+                metric.reset()
 
 
 def _never() -> bool:

@@ -112,6 +112,8 @@ def _trainer(config: Config, folder: Path, device: str, callbacks: list[Callback
         # some CUDA kernels have no deterministic form (resizing position embeddings): warn there
         deterministic=("warn" if device == "cuda" else True) if train.deterministic else False,
         inference_mode=False,  # weight averages are swapped in and out during validation
+        # batch norm of the segmentation heads; the synchronised form exists on GPUs alone
+        sync_batchnorm=device == "cuda" and train.devices > 1,
         use_distributed_sampler=False,  # our sampler splits batches itself
         enable_progress_bar=sys.stdout.isatty(),
         enable_model_summary=False,
@@ -125,7 +127,8 @@ def _callbacks(
     """The order matters: what judges or draws validated weights precedes weight averaging."""
     config = module.config
     callbacks: list[Callback] = [best]
-    if config.train.picture_every and module.model.has_attention:
+    drawn = module.model.has_attention or module.model.has_segmentation
+    if config.train.picture_every and drawn:
         preprocess = preprocess_of(module.model)
         count, every = config.train.pictures, config.train.picture_every
         target, validation = folder / rundir.PICTURES, data.splits["val"]
@@ -186,11 +189,12 @@ def global_state() -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            # advice that does not apply (decoding is cheap, short epochs are normal), and
-            # Lightning's use of an outdated torch function
+            # advice that does not apply (decoding is cheap, short epochs are normal, frozen
+            # parts are meant to be), and Lightning's use of an outdated torch function
             for text in (
                 ".*does not have many workers",
                 ".*smaller than the logging interval",
+                ".*in eval mode at the start of training",
                 ".*isinstance.treespec, LeafSpec",
             ):
                 warnings.filterwarnings("ignore", text)

@@ -17,6 +17,8 @@ from artifactnet.config import Config
 from artifactnet.engine.figures import Figures
 from artifactnet.engine.schedule import lr_factor
 from artifactnet.losses.alignment import alignment_loss, artifact_share
+from artifactnet.losses.dense import segmentation_loss
+from artifactnet.metrics.segmentation import AGNOSTIC
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.param_groups import parameter_groups
 from artifactnet.types import Annotation, ArtifactNetError, Batch, ModelOutput
@@ -25,35 +27,58 @@ _FILES_SHOWN = 4
 
 
 class DetectorModule(pl.LightningModule):
-    """ArtifactNet under training: L = BCE + beta * L_align (X-AIGD Sec. 6.1).
+    """ArtifactNet under training: a weighted sum of the losses that the config asks for.
 
-    Images that nobody annotated take part in BCE alone; real images and fakes annotated as
-    clean are aligned to an empty map.
+    BCE of the verdict and alignment of its attention (X-AIGD Sec. 6.1), cross-entropy of the
+    segmentation heads (Sec. 5, B.2). Images that nobody annotated take part in BCE alone; real
+    images and fakes annotated as clean are aligned to an empty map and are background.
 
     Args:
         model: the network.
         config: the run.
         generators: names of the generators in the validation images.
+        class_weights: nine weights of the segmentation loss, see `losses.dense`.
     """
 
-    def __init__(self, model: ArtifactNet, config: Config, generators: Sequence[str]) -> None:
+    class_weights: Tensor
+
+    def __init__(
+        self,
+        model: ArtifactNet,
+        config: Config,
+        generators: Sequence[str],
+        class_weights: Sequence[float] = (1.0,) * 9,
+    ) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.aligned = config.loss.alignment.weight > 0
-        self.figures = Figures.of(model, generators)
-        names = ("loss", "bce", "alignment") if self.aligned else ("loss", "bce")
+        self.segmented = config.loss.segmentation.weight > 0
+        self.register_buffer("class_weights", torch.tensor(class_weights), persistent=False)
+        self.figures = Figures(model, generators)
+        asked = {"bce": True, "segmentation": self.segmented, "alignment": self.aligned}
+        names = ["loss", *(name for name, wanted in asked.items() if wanted)]
         means = {name: MeanMetric() for name in names}
         self.means: dict[str, MeanMetric] = nn.ModuleDict(means)  # type: ignore[assignment]
 
     def losses(
-        self, batch: Batch, *, attention: bool, create_graph: bool = False
+        self, batch: Batch, *, attention: bool, segmentation: bool, create_graph: bool = False
     ) -> tuple[dict[str, Tensor], ModelOutput]:
         """Loss parts of a batch (their weighted sum under ``loss``) and the model's output."""
-        output = self.model(batch.image, attention=attention, create_graph=create_graph)
+        output = self.model(
+            batch.image, attention=attention, segmentation=segmentation, create_graph=create_graph
+        )
         weights = self.config.loss
         bce = F.binary_cross_entropy_with_logits(output.logit.float(), batch.label)
         parts = {"loss": weights.bce * bce, "bce": bce}
+        if self.segmented:
+            heads = {"segmentation": (output.segmentation, weights.segmentation.weight)}
+            if output.auxiliary is not None:
+                heads["auxiliary"] = (output.auxiliary, weights.segmentation.auxiliary_weight)
+            for name, (logits, weight) in heads.items():
+                truth = (batch.mask, batch.annotation)
+                parts[name] = segmentation_loss(logits, *truth, self.class_weights)
+                parts["loss"] = parts["loss"] + weight * parts[name]
         if self.aligned:
             heatmap = output.heatmap.float()
             share = artifact_share(batch.mask, (heatmap.shape[1], heatmap.shape[2]))
@@ -75,7 +100,12 @@ class DetectorModule(pl.LightningModule):
         Raises:
             ArtifactNetError: the loss is not finite (on any process: all of them stop).
         """
-        parts, _ = self.losses(batch, attention=self.aligned, create_graph=self.aligned)
+        parts, _ = self.losses(
+            batch,
+            attention=self.aligned,
+            segmentation=self.segmented,
+            create_graph=self.aligned,
+        )
         finite = bool(torch.isfinite(parts["loss"]))
         if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
             raise ArtifactNetError(self._diverged(parts, batch))
@@ -121,7 +151,10 @@ class DetectorModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch into the validation figures."""
-        parts, output = self.losses(batch, attention=self.model.has_attention)
+        model = self.model
+        parts, output = self.losses(
+            batch, attention=model.has_attention, segmentation=model.has_segmentation
+        )
         for name, value in parts.items():
             self.means[name].update(value, weight=len(batch.record))
         self.figures.update(batch, output)
@@ -130,14 +163,18 @@ class DetectorModule(pl.LightningModule):
         """Figures of the validation that has just run, over all processes; starts them anew.
 
         Returns:
-            ``loss`` and its parts, ``balanced_accuracy``, and ``map_iou`` where the model has
-            a map.
+            ``loss`` and its parts, ``balanced_accuracy``; ``map_iou`` where the model has a map;
+            ``mask_iou`` (of any category) and ``joint``, its mean with the balanced accuracy,
+            where it has a segmentation head.
         """
         found = self.figures.compute()
         values = {name: float(mean.compute()) for name, mean in self.means.items()}
         values["balanced_accuracy"] = found["authenticity"]["all"]["balanced_accuracy"]
         if found["heatmap"] is not None:
             values["map_iou"] = found["heatmap"]["IoU"]
+        if found["masks"] is not None:
+            values["mask_iou"] = found["masks"]["all"][AGNOSTIC]["IoU"]
+            values["joint"] = (values["balanced_accuracy"] + values["mask_iou"]) / 2
         self.figures.reset()
         for mean in self.means.values():
             mean.reset()

@@ -39,6 +39,10 @@ def markdown(results: dict[str, Any]) -> str:
         "## Heatmap against annotated artifacts",
         "",
         *_heatmap(results),
+        "",
+        "## Segmentation against annotated artifacts",
+        "",
+        *_masks(results),
     ]
     return "\n".join(lines) + "\n"
 
@@ -77,6 +81,36 @@ def _heatmap(results: dict[str, Any]) -> list[str]:
     ]
 
 
+def mask_rows(table: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of the segmentation table of one generator: all categories as one, then each."""
+    return [
+        (name, *(f"{row[key]:.4f}" for key in _PIXELS), *(str(row[k]) for k in ("tp", "fp", "fn")))
+        for name, row in table.items()
+        if isinstance(row, dict)
+    ]
+
+
+def _masks(results: dict[str, Any]) -> list[str]:
+    tables = results["masks"]
+    if tables is None:
+        return [f"None: {results['no_masks']}."]
+    everything = tables["all"]
+    lines = [
+        *_table(("category", *_PIXELS, "TP", "FP", "FN"), mask_rows(everything)),
+        "",
+        "Counted over all pixels of the annotated fakes at the model's size "
+        f"({everything['evaluated_images']} images, {everything['zero_prediction_images']} of them "
+        "with an empty prediction). A pixel is called artifact if the probability of any is above "
+        f"{results['map_threshold']}. {everything['unannotated_images']} fakes without annotation "
+        "took no part.",
+    ]
+    generators = [(name, table) for name, table in tables.items() if name != "all"]
+    if len(generators) > 1:
+        rows = [(name, *mask_rows(table)[0][1:]) for name, table in generators]
+        lines += ["", *_table(("generator", *_PIXELS, "TP", "FP", "FN"), rows)]
+    return lines
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
@@ -93,10 +127,20 @@ def terminal(results: dict[str, Any]) -> str:
         ).rstrip()
         for row in rows
     ]
-    heatmap = results["heatmap"]
-    if heatmap is None:
+    heatmap, masks = results["heatmap"], results["masks"]
+    if masks is not None:
+        everything = masks["all"]
+        row = next(row for row in everything.values() if isinstance(row, dict))
+        lines += [
+            "",
+            f"masks at {results['map_threshold']}:  "
+            + "  ".join(f"{key} {row[key]:.4f}" for key in _PIXELS)
+            + f"  ({everything['evaluated_images']} annotated fakes, "
+            f"{everything['zero_prediction_images']} with an empty mask)",
+        ]
+    elif heatmap is None:
         lines += ["", f"no heatmap: {results['no_heatmap']}"]
-    else:
+    if heatmap is not None:
         lines += [
             "",
             f"heatmap at {results['map_threshold']}:  "

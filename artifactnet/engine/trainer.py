@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,9 @@ import lightning.pytorch as pl
 from artifactnet import files
 from artifactnet.config import AlignmentConfig, Config, ConfigError, problems
 from artifactnet.data.datamodule import DataModule
+from artifactnet.engine import parts, rundir
 from artifactnet.engine import results as tables
-from artifactnet.engine import rundir
+from artifactnet.engine.class_weights import ClassFrequencies, class_frequencies
 from artifactnet.engine.device import choose_device, is_main_process
 from artifactnet.engine.evaluate import evaluate_model, preprocess_of
 from artifactnet.engine.fitting import fit, global_state
@@ -21,7 +23,11 @@ from artifactnet.engine.module import DetectorModule
 from artifactnet.engine.saving import BestModel
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import init_weights, load_model, save_model
+from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation, ArtifactNetError
+
+CACHE = ".cache"  # below config.out: counts that several runs share
+_WEIGHT_POWER = {"inverse": 1.0, "inverse_sqrt": 0.5, "none": 0.0}  # of the pixel frequency
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +81,28 @@ def _run(config: Config, folder: Path, main: bool) -> RunResult:
     device = choose_device(config.train.device, config.train.devices)
     if config.train.precision == "16" and device == "cpu":
         raise ArtifactNetError("train.precision=16 needs a GPU; use bf16, 32 or auto")
-    model = ArtifactNet(config.model)
+    model = ArtifactNet(copy.deepcopy(config.model))  # training adds what it taught
+    fresh = list(model.parts())
     if config.init_from is not None:
-        init_weights(model, _model_file(config.init_from))
+        fresh = init_weights(model, _model_file(config.init_from))
     data = DataModule(config.data, preprocess_of(model), config.seed)
     data.train_loader(), data.val_loader()  # say now what is missing, before a folder is made
     _check_map(model, config, data)
     effective = _without_empty_alignment(config, data)
+    parts.choose(model, effective, fresh)
+    frequencies = _class_frequencies(effective, data)
+    if frequencies is not None:
+        labels = [CATEGORIES[index - 1].label for index in frequencies.categories]
+        model.config.segmentation.categories = labels
+        data.summary["class_pixels"] = frequencies.pixels
     generators = sorted({record.generator for record in data.splits["val"].records})
     if main:
         rundir.prepare(config)
         files.write_json(folder / rundir.DATA, data.summary)
         print(_opening(folder, config, model, data), flush=True)
-    module = DetectorModule(model, effective, generators)
+    power = _WEIGHT_POWER[config.loss.segmentation.class_weights]
+    weights = [1.0] * 9 if frequencies is None else frequencies.weights(power)
+    module = DetectorModule(model, effective, generators, weights)
     best = BestModel(folder / rundir.BEST, config.train.monitor, {"run": config.name})
     trainer, seconds = fit(module, data, best, folder, device)
     if not main:
@@ -111,17 +126,20 @@ def _run(config: Config, folder: Path, main: bool) -> RunResult:
 
 def _check_map(model: ArtifactNet, config: Config, data: DataModule) -> None:
     """What is asked of the map must be possible with this model and this data."""
-    if not model.has_attention and config.loss.alignment.weight > 0:
-        raise ArtifactNetError(
-            f"{config.model.backbone}: {model.no_attention}; set loss.alignment.weight=0"
-        )
-    if config.train.monitor != "map_iou":
+    if config.loss.alignment.weight > 0:
+        if not model.has_attention:
+            raise ArtifactNetError(
+                f"{config.model.backbone}: {model.no_attention}; or set loss.alignment.weight=0"
+            )
+        _ = model.grid  # the image must fill whole cells of the map
+    monitor = config.train.monitor
+    if monitor not in ("map_iou", "mask_iou", "joint"):
         return
-    reason = model.no_attention
+    reason = model.no_attention if monitor == "map_iou" else None
     if not any(r.label == 1 and r.annotation for r in data.splits["val"].records):
         reason = "none of the validation fakes is annotated"
     if reason is not None:
-        raise ArtifactNetError(f"train.monitor=map_iou cannot be had: {reason}")
+        raise ArtifactNetError(f"train.monitor={monitor} cannot be had: {reason}")
 
 
 def _without_empty_alignment(config: Config, data: DataModule) -> Config:
@@ -134,6 +152,19 @@ def _without_empty_alignment(config: Config, data: DataModule) -> Config:
         f"{weight:g}) is SWITCHED OFF: real images alone would teach the model to look at nothing"
     )
     return replace(config, loss=replace(config.loss, alignment=AlignmentConfig(weight=0.0)))
+
+
+def _class_frequencies(config: Config, data: DataModule) -> ClassFrequencies | None:
+    """Pixels of each class in the training masks, where a segmentation is to be learned."""
+    if config.loss.segmentation.weight == 0:
+        return None
+    source = data.splits["train"]
+    if not any(record.annotation is Annotation.MASK for record in source.records):
+        raise ArtifactNetError(
+            f"loss.segmentation.weight is {config.loss.segmentation.weight:g}, but no training "
+            "image has an artifact mask; set it to 0, or use data with masks"
+        )
+    return class_frequencies(source, Path(config.out) / CACHE, config.data.on_error)
 
 
 def _model_file(path: str) -> Path:

@@ -1,0 +1,61 @@
+"""Which parts of a model learn in a run, and what is said of those that never did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from artifactnet.config import Config
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.types import ArtifactNetError
+
+UNTRAINED = {
+    "head": "the real-or-fake verdict is UNTRAINED (no loss taught it): do not use it",
+    "segmentation": "the segmentation is UNTRAINED (no loss taught it): do not use its masks",
+}
+OUTDATED = {
+    "head": "the real-or-fake verdict was trained with an EARLIER backbone: do not rely on it",
+    "segmentation": "the segmentation was trained with an EARLIER backbone: do not rely on it",
+}
+
+
+def choose(model: ArtifactNet, config: Config, fresh: Sequence[str]) -> None:
+    """Freeze what a run shall not or cannot teach, and keep the model's notices true.
+
+    A part learns if a loss reaches it and ``config.freeze`` does not name it. Freezing what no
+    loss reaches also keeps distributed training in step, which waits for every gradient.
+
+    Args:
+        model: about to be trained; its notices are brought up to date.
+        config: the run.
+        fresh: parts whose weights come from no earlier run.
+
+    Raises:
+        ArtifactNetError: a frozen part does not exist, or nothing is left to learn.
+    """
+    available = model.parts()
+    missing = [part for part in config.freeze if part not in available]
+    if missing:
+        raise ArtifactNetError(
+            f"freeze: the model has no {missing[0]} (it has {', '.join(available)})"
+        )
+    loss = config.loss
+    reached = {
+        "backbone": True,
+        "head": loss.bce > 0 or loss.alignment.weight > 0,
+        "segmentation": loss.segmentation.weight > 0,
+    }
+    learning = {part for part in available if reached[part] and part not in config.freeze}
+    if not learning:
+        raise ArtifactNetError(
+            f"nothing learns: freeze={config.freeze} leaves no part that a loss reaches"
+        )
+    model.freeze([part for part in available if part not in learning])
+    notices = [n for n in model.notices if n not in (*UNTRAINED.values(), *OUTDATED.values())]
+    for part in UNTRAINED:
+        if part not in available or part in learning:
+            continue
+        if part in fresh or UNTRAINED[part] in model.notices:
+            notices.append(UNTRAINED[part])
+        elif "backbone" in learning or OUTDATED[part] in model.notices:
+            notices.append(OUTDATED[part])
+    model.notices = tuple(notices)
