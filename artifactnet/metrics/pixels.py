@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchmetrics import Metric
 
+from artifactnet.metrics.scores import pixel_scores
 from artifactnet.types import Annotation, ArtifactNetError
 
 
@@ -85,23 +86,6 @@ def pixel_counts(
         zero_prediction_images=int((~found.flatten(1).any(dim=1)).sum()),
         unannotated_images=int(unknown.sum()),
     )
-
-
-def pixel_scores(tp: int, fp: int, fn: int) -> dict[str, float]:
-    """``IoU``, ``PixP``, ``PixR`` and ``PixF1`` in [0, 1] from pixel counts; 0/0 is 0.
-
-    Args:
-        tp: artifact pixels found.
-        fp: clean pixels called artifact.
-        fn: artifact pixels missed.
-    """
-    parts = {
-        "IoU": (tp, tp + fp + fn),
-        "PixP": (tp, tp + fp),
-        "PixR": (tp, tp + fn),
-        "PixF1": (2 * tp, 2 * tp + fp + fn),
-    }
-    return {name: part / whole if whole else 0.0 for name, (part, whole) in parts.items()}
 
 
 class PixelMetric(Metric):

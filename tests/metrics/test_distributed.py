@@ -9,8 +9,12 @@ import pytest
 import torch
 import torch.distributed
 
+from artifactnet.metrics.artifact_ratio import ArtifactRatioMetric
 from artifactnet.metrics.authenticity import AuthenticityMetric
+from artifactnet.metrics.images import PresenceMetric, categories_present
+from artifactnet.metrics.instance_metric import InstanceMetric, predicted_regions
 from artifactnet.metrics.pixels import PixelMetric
+from artifactnet.metrics.segmentation import SegmentationMetric
 from artifactnet.types import Annotation
 
 COUNT = 11
@@ -24,19 +28,36 @@ def data():
     mask = (torch.rand(COUNT, 4, 4, generator=generator) > 0.6).byte() * labels.byte()[
         :, None, None
     ]
+    mask = mask * torch.tensor([2, 4, 6, 128, 1], dtype=torch.uint8).repeat(3)[:COUNT, None, None]
     annotation = torch.where(labels == 1, int(Annotation.MASK), int(Annotation.CLEAN))
     return torch.rand(COUNT, generator=generator), labels, names, heatmap, mask, annotation
 
 
 def results(indices):
-    """Both metrics after the images of ``indices``, one batch each."""
+    """All metrics after the images of ``indices``, one batch each."""
     probabilities, labels, names, heatmap, mask, annotation = data()
+    predicted = mask | (heatmap > 0.8).byte() * 2
     authenticity, pixels = AuthenticityMetric(["a", "b"]), PixelMetric()
+    segmentation, instances = SegmentationMetric(["a", "b"]), InstanceMetric(["a", "b"], "regions")
+    presence, ratio = PresenceMetric(), ArtifactRatioMetric()
     for i in indices:
         one = slice(i, i + 1)
         authenticity.update(probabilities[one], labels[one], names[one])
-        pixels.update(heatmap[one], mask[one], annotation[one], labels[one])
-    return {"authenticity": authenticity.compute(), "pixels": pixels.compute()}
+        known = (annotation[one], labels[one])
+        pixels.update(heatmap[one], mask[one], *known)
+        segmentation.update(predicted[one], mask[one], *known, names[one])
+        regions = [predicted_regions(field.numpy()) for field in predicted[one]]
+        instances.update(mask[one], regions, *known, names[one])
+        presence.update(categories_present(predicted[one]), mask[one], *known)
+        ratio.update(probabilities[one], mask[one], *known)
+    return {
+        "authenticity": authenticity.compute(),
+        "pixels": pixels.compute(),
+        "segmentation": segmentation.compute(),
+        "instances": instances.compute(),
+        "presence": presence.compute(),
+        "ratio": ratio.compute(),
+    }
 
 
 def process(rank, indices, folder):
@@ -60,5 +81,9 @@ def test_two_processes_agree_with_one(tmp_path, first):
         child.join(60)
         assert child.exitcode == 0
     expected = results(range(COUNT))
+    for name in ("segmentation", "instances"):
+        for generator in ("a", "b"):
+            rows = [row for row in expected[name][generator].values() if isinstance(row, dict)]
+            assert sum(row["tp"] for row in rows) > 0
     for rank in (0, 1):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == expected

@@ -1,0 +1,230 @@
+"""Pixel counts per category against loops, and the metric that adds them up."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artifactnet.metrics.segmentation import AGNOSTIC, ROWS, SegmentationMetric, category_counts
+from artifactnet.taxonomy import CATEGORIES
+from artifactnet.types import Annotation
+
+NONE, CLEAN, MASK = (int(state) for state in Annotation)
+FIELDS = [0, 0, 0, 1, 2, 3, 6, 64, 128, 130, 254, 255]
+
+
+def by_loops(predicted, truth):
+    """(B, 8, 3) by looking at one pixel and one category at a time."""
+    counts = np.zeros((len(truth), 8, 3), dtype=np.int64)
+    for b in range(len(truth)):
+        for p, t in zip(predicted[b].ravel().tolist(), truth[b].ravel().tolist(), strict=True):
+            for row in range(8):
+                found = p > 0 if row == 0 else p // 2**row % 2 == 1
+                true = t > 0 if row == 0 else t // 2**row % 2 == 1
+                counts[b, row] += (found and true, found and not true, true and not found)
+    return counts
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    shape=st.tuples(st.integers(0, 3), st.integers(1, 7), st.integers(1, 7)),
+)
+def test_counts_by_loops(seed, shape):
+    rng = np.random.default_rng(seed)
+    predicted, truth = (rng.choice(FIELDS, shape).astype(np.uint8) for _ in range(2))
+    found = category_counts(torch.from_numpy(predicted), torch.from_numpy(truth))
+    assert found.dtype == torch.int64
+    np.testing.assert_array_equal(found.numpy(), by_loops(predicted, truth))
+
+
+def test_every_pair_of_bytes():
+    values = torch.arange(256, dtype=torch.uint8)
+    predicted, truth = (grid[None] for grid in torch.meshgrid(values, values, indexing="ij"))
+    found = category_counts(predicted, truth)[0]
+    # A quarter of all pairs share a given bit; any bit is in all pairs of non-zero values.
+    assert found[1:].tolist() == [[128 * 128] * 3] * 7
+    assert found[0].tolist() == [255 * 255, 255, 255]
+
+
+def test_inputs_are_left_alone():
+    predicted, truth = torch.full((1, 2, 2), 1, dtype=torch.uint8), torch.zeros(1, 2, 2).byte()
+    category_counts(predicted, truth)
+    assert (predicted == 1).all()
+    assert (truth == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth"),
+    [
+        (torch.zeros(1, 2, 2).byte(), torch.zeros(1, 2, 3).byte()),
+        (torch.zeros(2, 2).byte(), torch.zeros(2, 2).byte()),
+        (torch.zeros(1, 2, 2), torch.zeros(1, 2, 2).byte()),
+        (torch.zeros(1, 2, 2).byte(), torch.zeros(1, 2, 2, dtype=torch.int64)),
+    ],
+)
+def test_wrong_masks_are_refused(predicted, truth):
+    with pytest.raises(ValueError, match="one shape|uint8"):
+        category_counts(predicted, truth)
+
+
+def random_batch(rng, batch):
+    labels = rng.integers(0, 2, batch)
+    names = [rng.choice(["a", "b"]) if label else "real" for label in labels]
+    annotation = np.where(labels == 0, CLEAN, rng.integers(0, 3, batch))
+    truth = rng.choice(FIELDS, (batch, 5, 4)).astype(np.uint8)
+    truth[rng.random(batch) < 0.3] &= 1  # artifacts of no known category
+    truth[annotation != MASK] = 0
+    predicted = rng.choice(FIELDS, (batch, 5, 4)).astype(np.uint8)
+    predicted[rng.random(batch) < 0.3] = 0
+    return predicted, truth, annotation, labels, names
+
+
+def reference_table(images):
+    """Scores of a list of (predicted, truth, annotation), summed over pixels by loops."""
+    used = [(p, t) for p, t, state in images if state != NONE]
+    table = {}
+    for row, name in enumerate(ROWS):
+        tp = fp = fn = evaluated = zero = 0
+        for p, t in used:
+            if row and set(np.unique(t)) in ({1}, {0, 1}):
+                continue
+            a, b, c = by_loops(p[None], t[None])[0, row]
+            tp, fp, fn = tp + a, fp + b, fn + c
+            evaluated, zero = evaluated + 1, zero + (a + b == 0)
+        precision = tp / (tp + fp) if tp + fp else 0.0
+        recall = tp / (tp + fn) if tp + fn else 0.0
+        table[name] = {
+            "IoU": tp / (tp + fp + fn) if tp + fp + fn else 0.0,
+            "PixP": precision,
+            "PixR": recall,
+            "PixF1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+            "tp": tp,
+            "fp": fp,
+            "fn": fn,
+            "evaluated_images": evaluated,
+            "zero_prediction_images": zero,
+        }
+    images_of_all = {k: table[AGNOSTIC][k] for k in ("evaluated_images", "zero_prediction_images")}
+    return {**table, **images_of_all, "unannotated_images": len(images) - len(used)}
+
+
+def assert_tables(found, expected):
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if isinstance(value, dict):
+            assert_tables(found[key], value)
+        else:
+            assert math.isclose(found[key], value, rel_tol=0, abs_tol=1e-12), key
+            assert isinstance(found[key], float) or found[key] == value
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_metric_equals_loops_over_all_images(seed):
+    rng = np.random.default_rng(seed)
+    metric, images = SegmentationMetric(["a", "b", "real"]), []
+    for batch in (4, 4, 3, 1):  # the last batches are partial
+        arrays = random_batch(rng, batch)
+        metric.update(*map(torch.from_numpy, arrays[:4]), arrays[4])
+        images += [
+            (name, (p, t, state))
+            for p, t, state, label, name in zip(*arrays, strict=True)
+            if label == 1
+        ]
+    found = metric.compute()
+    names = {name for name, _ in images}
+    assert found.keys() == {"all", *names}
+    assert_tables(found["all"], reference_table([image for _, image in images]))
+    for name in names:
+        assert_tables(found[name], reference_table([i for other, i in images if other == name]))
+    json.dumps(found, allow_nan=False)
+
+
+def one(predicted, truth, annotation=MASK, label=1):
+    metric = SegmentationMetric(["a"])
+    metric.update(
+        torch.tensor([[predicted]], dtype=torch.uint8),
+        torch.tensor([[truth]], dtype=torch.uint8),
+        torch.tensor([annotation]),
+        torch.tensor([label]),
+        ["a" if label else "real"],
+    )
+    return metric.compute()
+
+
+def counts_of(table, row):
+    return tuple(table["all"][row][key] for key in ("tp", "fp", "fn", "evaluated_images"))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "label", "expected"),
+    [
+        (MASK, 1, (1, 1, 1, 1)),
+        (CLEAN, 1, (0, 2, 0, 1)),  # looked at and clean: false pixels
+        (NONE, 1, (0, 0, 0, 0)),
+        (CLEAN, 0, (0, 0, 0, 0)),
+    ],
+)
+def test_who_takes_part(annotation, label, expected):
+    found = one([2, 2, 0], [2, 0, 2] if annotation == MASK else [0, 0, 0], annotation, label)
+    assert counts_of(found, AGNOSTIC) == counts_of(found, CATEGORIES[0].label) == expected
+    assert found["all"]["unannotated_images"] == (annotation == NONE)
+    assert ("a" in found) == bool(label)
+
+
+def test_artifacts_without_category_count_as_artifacts_only():
+    found = one([2, 1, 4], [1, 1, 0])
+    assert counts_of(found, AGNOSTIC) == (2, 1, 0, 1)
+    for item in CATEGORIES:
+        assert counts_of(found, item.label) == (0, 0, 0, 0)
+    mixed = one([2, 1, 4], [1, 2, 0])  # one category is known, so all are judged
+    assert counts_of(mixed, CATEGORIES[0].label) == (0, 1, 1, 1)
+
+
+def test_a_category_is_not_found_by_another():
+    found = one([2, 0], [4, 0])
+    assert counts_of(found, AGNOSTIC) == (1, 0, 0, 1)
+    assert counts_of(found, CATEGORIES[0].label) == (0, 1, 0, 1)
+    assert counts_of(found, CATEGORIES[1].label) == (0, 0, 1, 1)
+    assert found["all"][CATEGORIES[1].label]["zero_prediction_images"] == 1
+    assert found["all"]["zero_prediction_images"] == 0
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_no_images_and_no_generators():
+    for metric in (SegmentationMetric([]), SegmentationMetric(["real", "a"])):
+        found = metric.compute()
+        assert found.keys() == {"all"}
+        assert counts_of(found, AGNOSTIC) == (0, 0, 0, 0)
+        assert found["all"][AGNOSTIC]["IoU"] == 0
+
+
+def test_reset_and_large_counts():
+    metric = SegmentationMetric(["a"])
+    metric.counts[0, 0, 0] = 2**40
+    predicted = torch.ones(1, 1, 1).byte()
+    metric.update(predicted, predicted, torch.tensor([MASK]), torch.ones(1), ["a"])
+    assert metric.compute()["all"][AGNOSTIC]["tp"] == 2**40 + 1
+    metric.reset()
+    assert not metric.counts.any()
+    assert metric.counts.dtype == torch.int64
+
+
+def test_wrong_batches_are_refused():
+    metric, mask = SegmentationMetric(["a"]), torch.zeros(2, 3, 3).byte()
+    state, labels = torch.full((2,), MASK), torch.ones(2)
+    with pytest.raises(ValueError, match="not among"):
+        metric.update(mask, mask, state, labels, ["a", "c"])
+    with pytest.raises(ValueError, match="zip"):
+        metric.update(mask, mask, state, labels, ["a"])
+    with pytest.raises(ValueError, match="annotation state"):
+        metric.update(mask, mask, state[:1], labels, ["a", "a"])
+    with pytest.raises(ValueError, match="2 masks"):
+        metric.update(mask[:1], mask, state, labels, ["a", "a"])
+    assert not metric.counts.any()
