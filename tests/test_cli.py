@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import score_files
 import torch
 import yaml
 from PIL import Image
@@ -228,6 +229,12 @@ def test_interrupt(monkeypatch, capsys):
         (["predict", "a", "--model", "m", "--out", "o", "--workers", "-1"], "below 0"),
         (["predict", "a", "--model", "m", "--out", "o", "--batch-size", "x"], "batch-size"),
         (["synthesize", "photos"], "OUT"),
+        (["score-pixels", "--labels", "x", "--predictions", "y", "--out", "z"], "--task"),
+        (["score-pixels", "--task", "fine"], "invalid choice"),
+        (["score-pixels", "--resize-size", "5", "5", "--resize-short-side", "5"], "not allowed"),
+        (["score-pixels", "--center-crop", "5", "0"], "below 1"),
+        (["score-instances", "--labels", "x", "--out", "z"], "--predictions"),
+        (["benchmark"], "NAME"),
     ],
 )
 def test_wrong_arguments(arguments, message, capsys):
@@ -326,6 +333,142 @@ def test_predict_on_an_unknown_device(run_folder, photos, capsys):
     assert "warp" in capsys.readouterr().err
 
 
+# --- score-pixels, score-instances, benchmark -----------------------------------------------
+
+
+EDGE = "low-level-edge_shape"
+
+
+@pytest.fixture
+def scored(tmp_path, monkeypatch):
+    """Two annotated images, one with a perfect mask and a perfect box."""
+    monkeypatch.chdir(tmp_path)
+    rows = [score_files.row("g", "a", 6, 4, score_files.square(EDGE, 0, 0, 4))]
+    rows.append(score_files.row("h", "a", 6, 4))
+    score_files.write_labels("labels.parquet", rows)
+    found = np.zeros((4, 6), bool)
+    found[:, :4] = True
+    score_files.write_mask("masks/g/a/0.png", found)
+    score_files.write_mask(f"fine/g/{EDGE}/a/0.png", found)
+    score_files.write_boxes("boxes.csv", [("g", "a", EDGE, 0, 0, 4, 4)])
+
+
+PIXELS = ["score-pixels", "--labels", "labels.parquet", "--out", "all.csv"]
+AGNOSTIC = [*PIXELS, "--predictions", "masks", "--task", "category-agnostic"]
+INSTANCES = ["score-instances", "--labels", "labels.parquet", "--predictions", "boxes.csv"]
+
+
+def test_score_pixels(scored, capsys):
+    assert main([*AGNOSTIC, "--out-per-generator", "each.csv"]) == 0
+    columns = "generator,task,category,IoU,PixP,PixR,PixF1,evaluated_images,zero_prediction_images"
+    line = "category-agnostic,all,1.0,1.0,1.0,1.0"
+    assert Path("all.csv").read_text() == f"{columns}\nall,{line},2,1\n"
+    empty = "category-agnostic,all,0.0,0.0,0.0,0.0"
+    assert Path("each.csv").read_text() == f"{columns}\ng,{line},1,0\nh,{empty},1,1\n"
+    out = capsys.readouterr().out
+    assert "IoU 1.0000" in out
+    assert "2 images scored; tables in all.csv, each.csv" in out
+
+
+def test_score_pixels_options(scored):
+    """Each option reaches the scoring: a mask of 12x8 fits only the doubled ground truth."""
+    found = np.zeros((8, 12), np.uint8)
+    found[:, :8] = 100
+    score_files.write_mask("masks/g/a/0.png", found)
+    for size in (["--resize-size", "8", "12"], ["--resize-short-side", "8"]):
+        assert main([*AGNOSTIC, *size, "--threshold", "99"]) == 0
+        assert score_files.read_csv("all.csv")[0]["IoU"] == "1.0"
+        assert main([*AGNOSTIC, *size, "--workers", "1"]) == 0
+        assert score_files.read_csv("all.csv")[0]["zero_prediction_images"] == "2"
+    score_files.write_mask("masks/g/a/0.png", found[2:6, 3:9])
+    cropped = ["--resize-short-side", "8", "--center-crop", "4", "6", "--threshold", "99"]
+    assert main([*AGNOSTIC, *cropped]) == 0
+    assert score_files.read_csv("all.csv")[0]["IoU"] == "1.0"
+
+
+def test_score_pixels_of_each_category(scored):
+    assert main([*PIXELS, "--predictions", "fine", "--task", "fine-grained"]) == 0
+    lines = score_files.read_csv("all.csv")
+    assert [line["category"] for line in lines] == score_files.CATEGORIES
+    assert [line["IoU"] for line in lines] == ["1.0"] + ["0.0"] * 6
+
+
+def test_score_instances(scored, capsys):
+    arguments = [*INSTANCES, "--out", "all.csv", "--out-per-generator", "each.csv"]
+    assert main([*arguments, "--overlap-threshold", "0.9"]) == 0
+    columns, first, *rest = Path("all.csv").read_text().splitlines()
+    assert columns == (
+        "generator,category,P@0.9,R@0.9,F1@0.9,TP,FP,FN,evaluated_images,"
+        "zero_prediction_images,invalid_prediction_boxes"
+    )
+    assert first == f"all,{EDGE},1.0,1.0,1.0,1,0,0,2,1,0"
+    assert len(rest) == 6
+    assert len(score_files.read_csv("each.csv")) == 14
+    assert "F1@0.9 1.0000" in capsys.readouterr().out
+
+
+def test_score_says_what_is_left_out(scored, capsys):
+    Path("masks/real/x").mkdir(parents=True)
+    assert main(AGNOSTIC) == 0
+    assert "artifactnet: warning: masks/real: predictions for images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*PIXELS, "--predictions", "nowhere", "--task", "fine-grained"], "nowhere: no such"),
+        (
+            [
+                *PIXELS,
+                "--predictions",
+                "masks",
+                "--task",
+                "category-agnostic",
+                "--threshold",
+                "256",
+            ],
+            "0 to 255",
+        ),
+        (
+            [*AGNOSTIC, "--center-crop", "9", "9"],
+            "labels.parquet#0 (g/a): a crop of 9x9 is larger",
+        ),
+        ([*INSTANCES, "--out", "masks"], "masks: is a folder"),
+        ([*INSTANCES, "--out", "all.csv", "--overlap-threshold", "2"], "0 to 1"),
+        ([*INSTANCES, "--out", "all.csv", "--out-per-generator", "all.csv"], "two files"),
+        (["benchmark", "speed", "--out", "all.csv"], "known: metrics"),
+    ],
+)
+def test_score_mistakes_are_one_line_and_write_nothing(scored, arguments, message, capsys):
+    before = sorted(Path().rglob("*"))
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("artifactnet: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_an_old_table_survives_a_mistake(scored):
+    Path("all.csv").write_text("old")
+    Path("masks/g/a/0.png").write_bytes(b"nothing")
+    assert main(AGNOSTIC) == 2
+    assert Path("all.csv").read_text() == "old"
+
+
+def test_benchmark(scored, capsys):
+    small = ["--images", "3", "--size", "64", "--polygons", "3", "--boxes", "5", "--repeats", "1"]
+    assert main(["benchmark", "metrics", *small, "--out", "report.json"]) == 0
+    report = json.loads(Path("report.json").read_text())
+    assert report["setting"] == {
+        "images": 3, "size": 64, "polygons": 3, "boxes": 5, "repeats": 1,
+    }  # fmt: skip
+    out = capsys.readouterr().out
+    assert "straightforward" in out
+    assert "times less cpu" in out
+
+
 # --- config, version ----------------------------------------------------------------------
 
 
@@ -373,7 +516,7 @@ def test_module_runs_as_a_program():
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("tool", ["train", "evaluate", "predict", "synthesize"])
+@pytest.mark.parametrize("tool", ["train", "evaluate", "predict", "synthesize", "benchmark"])
 def test_tools_are_the_subcommands(tool):
     done = program(f"tools/{tool}.py", "--help", PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr
@@ -388,7 +531,8 @@ def test_help_needs_no_heavy_package():
     )
     done = program("-c", code)
     assert done.stdout.splitlines()[-1] == "False"
-    for command in ("train", "evaluate", "predict", "synthesize", "config", "version"):
+    commands = "train evaluate predict score-pixels score-instances synthesize benchmark config"
+    for command in (*commands.split(), "version"):
         assert re.search(rf"^ +{command}\b", done.stdout, re.MULTILINE)
 
 

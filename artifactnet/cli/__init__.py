@@ -1,0 +1,89 @@
+"""The ``artifactnet`` command. Each subcommand parses, calls one library function and prints.
+
+Heavy packages are imported by the subcommand that needs them, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from artifactnet.cli.benchmark import add_benchmark
+from artifactnet.cli.data import add_synthesize
+from artifactnet.cli.predict import add_predict
+from artifactnet.cli.score import add_score_instances, add_score_pixels
+from artifactnet.cli.train import add_config, add_evaluate, add_train, add_version
+
+INTERRUPTED = 130  # 128 + SIGINT, what shells expect
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+# a full, read-only or forbidden disk
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv: arguments after the program's name; None takes them from ``sys.argv``.
+
+    Returns:
+        The exit code: 0 for success, 1 where no image could be used, 2 for a mistake the
+        user can mend, 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: the arguments do not parse (code 2), or help was asked for (code 0).
+    """
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("artifactnet: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # the reader left (`| head`); Python would complain once more while closing stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        if not _can_be_mended(error):
+            raise
+        if args.debug:
+            traceback.print_exc()
+        print(f"artifactnet: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _can_be_mended(error: Exception) -> bool:
+    """Whether the user, not the program, can help: the message says it all."""
+    from artifactnet.types import ArtifactNetError
+
+    return isinstance(error, ArtifactNetError) or (
+        isinstance(error, OSError) and error.errno in DISK_ERRORS
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = argparse.ArgumentParser(
+        prog="artifactnet",
+        description="Detect AI-generated images by looking at perceptual artifacts.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (
+        add_train,
+        add_evaluate,
+        add_predict,
+        add_score_pixels,
+        add_score_instances,
+        add_synthesize,
+        add_benchmark,
+        add_config,
+        add_version,
+    ):
+        add(commands, common)
+    return parser

@@ -1,0 +1,70 @@
+"""``synthesize``: make data sets."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from artifactnet.cli.arguments import Commands, natural, positive
+
+
+def add_synthesize(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Add the subcommand.
+
+    Args:
+        commands: what ``add_subparsers`` returned.
+        common: parent parser with the options that every subcommand takes.
+    """
+    synthesize = commands.add_parser(
+        "synthesize", parents=[common], help="make an annotated data set from your photographs"
+    )
+    _add_synthesize_arguments(synthesize)
+    synthesize.set_defaults(run=_synthesize)
+
+
+def _add_synthesize_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photos", metavar="PHOTOS", help="folder of your photographs")
+    parser.add_argument("out", metavar="OUT", help="folder for the data set; must be new")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N")
+    parser.add_argument(
+        "--per-photo", type=positive, default=1, metavar="N", help="fakes per photograph"
+    )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--size", type=positive, default=512, metavar="PIXELS", help="side of square crops"
+    )
+    size.add_argument("--full-size", action="store_true", help="keep shape and resolution instead")
+    parser.add_argument(
+        "--test-fraction", type=float, default=0.2, metavar="X", help="photographs kept for testing"
+    )
+    parser.add_argument(
+        "--val-fraction", type=float, default=0.1, metavar="X", help="... and for validation"
+    )
+    parser.add_argument(
+        "--categories", nargs="+", default=(), metavar="LABEL", help="kinds of artifacts; all"
+    )
+
+
+def _synthesize(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from artifactnet import synthesize
+
+    made = synthesize(
+        Path(args.photos),
+        Path(args.out),
+        seed=args.seed,
+        per_photo=args.per_photo,
+        size=None if args.full_size else args.size,
+        test_fraction=args.test_fraction,
+        val_fraction=args.val_fraction,
+        categories=args.categories,
+    )
+    counts = ", ".join(f"{count} {split}" for split, count in made.counts.items())
+    print(f"{made.photographs} photographs became {counts} pairs in {made.out}")
+    print(f"train on them: artifactnet train dinov2_align data.name=xaigd data.root={made.out}")
+    if made.skipped:
+        print(f"{len(made.skipped)} could not be used:", file=sys.stderr)
+    for line in made.skipped:
+        print(f"  {line}", file=sys.stderr)
+    return 0

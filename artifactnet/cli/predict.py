@@ -1,0 +1,107 @@
+"""``predict``: judge images and draw where the model looks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from artifactnet.cli.arguments import Commands, natural, positive
+
+_OVERLAP = 0.25
+
+
+def add_predict(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Add the subcommand.
+
+    Args:
+        commands: what ``add_subparsers`` returned.
+        common: parent parser with the options that every subcommand takes.
+    """
+    predict = commands.add_parser(
+        "predict", parents=[common], help="judge images and draw where the model looks"
+    )
+    _add_predict_arguments(predict)
+    predict.set_defaults(run=_predict)
+
+
+def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="files, folders (searched deeply), X-AIGD parquet shards, patterns",
+    )
+    parser.add_argument(
+        "--model", required=True, metavar="PATH", help="a run folder or a .safetensors file"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the answers")
+    parser.add_argument("--batch-size", type=positive, default=8, metavar="N")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--no-heatmaps", action="store_true", help="write no pictures")
+    parser.add_argument(
+        "--workers", type=natural, default=0, metavar="N", help="threads that decode images"
+    )
+    parser.add_argument(
+        "--save-masks",
+        action="store_true",
+        help="also write masks/ and instances.csv in the layouts that X-AIGD's scripts score",
+    )
+    parser.add_argument(
+        "--tiles",
+        action="store_true",
+        help="look for artifacts at the image's own resolution, in overlapping tiles",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        metavar="X",
+        help=f"with --tiles: least share of a tile that its neighbour sees too ({_OVERLAP})",
+    )
+    parser.add_argument(
+        "--min-area",
+        type=positive,
+        default=1,
+        metavar="PIXELS",
+        help="leave smaller regions out of the instances",
+    )
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from artifactnet import load_model
+    from artifactnet.inference.folder import predict_to_folder
+    from artifactnet.types import ArtifactNetError
+
+    if args.overlap is not None and not args.tiles:
+        raise ArtifactNetError("--overlap is a matter of tiles; add --tiles")
+    predictor = load_model(args.model, device=args.device)
+    for notice in predictor.warnings:
+        print(f"artifactnet: warning: {notice}", file=sys.stderr)
+    summary = predict_to_folder(
+        predictor,
+        args.images,
+        args.out,
+        heatmaps=not args.no_heatmaps,
+        save_masks=args.save_masks,
+        tiles=args.tiles,
+        overlap=_OVERLAP if args.overlap is None else args.overlap,
+        min_area=args.min_area,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        report=lambda p: print(f"{p.probability:.4f} {'fake' if p.is_fake else 'real'} {p.path}"),
+    )
+    total = summary.images + len(summary.failures)
+    print(
+        f"{summary.images} of {total} images judged, {summary.fakes} called fake; "
+        f"answers in {summary.answers}"
+    )
+    if summary.uncategorized:
+        print(
+            f"{summary.uncategorized} regions without a category are not in instances.csv, which "
+            f"has no name for them; {summary.answers.name} has them all",
+            file=sys.stderr,
+        )
+    if summary.failures:
+        print(f"{len(summary.failures)} could not be used:", file=sys.stderr)
+    for failure in summary.failures:
+        print(f"  {failure.path}: {failure.reason}", file=sys.stderr)
+    return 0 if summary.images else 1

@@ -1,0 +1,127 @@
+"""``score-pixels`` and ``score-instances``: the benchmark's tables from files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from artifactnet.cli.arguments import Commands, positive
+
+if TYPE_CHECKING:
+    from artifactnet.engine.score_tables import ScoreTable
+
+TASKS = ("category-agnostic", "fine-grained")
+
+
+def add_score_pixels(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Add the subcommand.
+
+    Args:
+        commands: what ``add_subparsers`` returned.
+        common: parent parser with the options that every subcommand takes.
+    """
+    parser = commands.add_parser(
+        "score-pixels", parents=[common], help="score predicted masks as X-AIGD does"
+    )
+    parser.add_argument(
+        "--predictions",
+        required=True,
+        metavar="DIR",
+        help="DIR/{generator}/{uid}/*.png, or DIR/{generator}/{category}/{uid}/*.png",
+    )
+    parser.add_argument("--task", required=True, choices=TASKS)
+    size = parser.add_mutually_exclusive_group()
+    pair = {"nargs": 2, "type": positive, "metavar": ("H", "W")}
+    size.add_argument("--resize-size", **pair, help="resize the ground truth first")
+    size.add_argument(
+        "--resize-short-side", type=positive, metavar="S", help="... until its short side is S"
+    )
+    parser.add_argument("--center-crop", **pair, help="then crop it")
+    parser.add_argument(
+        "--threshold", type=int, default=127, metavar="N", help="pixels above it are predicted"
+    )
+    _add_files(parser)
+    parser.set_defaults(run=_score_pixels)
+
+
+def add_score_instances(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Add the subcommand.
+
+    Args:
+        commands: what ``add_subparsers`` returned.
+        common: parent parser with the options that every subcommand takes.
+    """
+    parser = commands.add_parser(
+        "score-instances", parents=[common], help="score predicted boxes as X-AIGD does"
+    )
+    parser.add_argument(
+        "--predictions",
+        required=True,
+        metavar="CSV",
+        help="generator,uid,category,x_min,y_min,x_max,y_max",
+    )
+    parser.add_argument(
+        "--overlap-threshold",
+        type=float,
+        default=0.5,
+        metavar="T",
+        help="share of a box that must lie on an instance",
+    )
+    _add_files(parser)
+    parser.set_defaults(run=_score_instances)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        required=True,
+        nargs="+",
+        metavar="FILE.parquet",
+        help="annotated rows; needs no images",
+    )
+    parser.add_argument("--out", required=True, metavar="CSV", help="table of all generators")
+    parser.add_argument("--out-per-generator", metavar="CSV", help="table of each generator")
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="most processes to use; as many as there are cores",
+    )
+
+
+def _score_pixels(args: argparse.Namespace) -> int:
+    from artifactnet.engine.score_masks import View
+    from artifactnet.engine.score_pixels import PixelTask, score_pixels
+    from artifactnet.engine.score_tables import check_outputs
+
+    check_outputs(args.out, args.out_per_generator)
+    resize = tuple(args.resize_size) if args.resize_size else None
+    crop = tuple(args.center_crop) if args.center_crop else None
+    view = View(resize, args.resize_short_side, crop)
+    asked = PixelTask(args.predictions, args.task, view, args.threshold)
+    return _finish(score_pixels(args.labels, asked, args.workers), args)
+
+
+def _score_instances(args: argparse.Namespace) -> int:
+    from artifactnet.engine.score_instances import score_instances
+    from artifactnet.engine.score_tables import check_outputs
+
+    check_outputs(args.out, args.out_per_generator)
+    table = score_instances(args.labels, args.predictions, args.overlap_threshold, args.workers)
+    return _finish(table, args)
+
+
+def _finish(table: ScoreTable, args: argparse.Namespace) -> int:
+    """Write the tables and print the first one."""
+    table.write(args.out, args.out_per_generator)
+    for warning in table.warnings:
+        print(f"artifactnet: warning: {warning}", file=sys.stderr)
+    for row in table.overall:
+        ratios = [f"{name} {value:.4f}" for name, value in row.items() if isinstance(value, float)]
+        print(f"{row['category']:<27} {'  '.join(ratios)}")
+    files = [path for path in (args.out, args.out_per_generator) if path]
+    print(f"{table.images} images scored; tables in {', '.join(files)}")
+    return 0

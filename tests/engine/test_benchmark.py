@@ -1,0 +1,116 @@
+"""The benchmark compares what is equal, takes turns, and says where it was run."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from artifactnet.engine.benchmark import Times, benchmark, machine, summary, time_side_by_side
+from artifactnet.engine.benchmark_metrics import made_up_image, straightforward
+from artifactnet.engine.score_instances import count_instances
+from artifactnet.types import ArtifactNetError
+
+SMALL = {"images": 4, "size": 128, "polygons": 4, "boxes": 10, "repeats": 2}
+
+
+def test_report():
+    report = benchmark("metrics", **SMALL)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert report["setting"] == SMALL
+    assert list(report["forms"]) == ["straightforward", "vectorised"]
+    assert report["forms"][report["baseline"]]["times_faster"] == {
+        "median": 1, "min": 1, "max": 1,
+    }  # fmt: skip
+    seconds = report["forms"]["vectorised"]["seconds"]
+    assert 0 < seconds["min"] <= seconds["median"] <= seconds["max"]
+
+
+@pytest.mark.slow
+def test_processes_are_timed_too():
+    report = benchmark("metrics", **SMALL, workers=2)
+    assert list(report["forms"])[2:] == ["vectorised, 2 processes"]
+
+
+@pytest.mark.slow
+def test_at_least_twenty_times_faster():
+    """On 300 images it is measured by the command; here a few, in processor time."""
+    report = benchmark("metrics", images=40, repeats=5)
+    assert report["forms"]["vectorised"]["times_less_cpu"]["max"] >= 20
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_baseline_gives_the_same_numbers(seed):
+    image = made_up_image(seed, 96, 8, 30)
+    for t in (0.0, 0.5, 0.9):
+        assert np.array_equal(straightforward(t, image), count_instances(t, image))
+
+
+def test_made_up_images_are_worth_scoring():
+    counts = sum(count_instances(0.5, made_up_image(seed, 1024, 6, 20)) for seed in range(20))
+    tp, fp, fn, images, _, invalid = counts.sum(axis=0)
+    assert images == 20 * 7
+    assert min(tp, fp, fn, invalid) > 0
+    row, found = made_up_image(0, 1024, 6, 20)
+    assert len(row.labels) == 6
+    assert sum(map(len, found.boxes.values())) == 20
+    assert made_up_image(0, 1024, 6, 20) == (row, found)
+
+
+def test_cases_take_turns():
+    order = []
+
+    def case(name):
+        def run():
+            order.append(name)
+            return [np.zeros(1)]
+
+        return run
+
+    times = time_side_by_side({"a": case("a"), "b": case("b")}, 3)
+    assert "".join(order) == "ab" + "ab" + "ba" + "ab"  # the first round is not timed
+    assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
+
+
+def test_both_clocks():
+    def sleep():
+        time.sleep(0.2)
+        return []
+
+    (times,) = time_side_by_side({"a": sleep}, 1)["a"]
+    assert times.wall >= 0.2
+    assert times.cpu < 0.1
+
+
+def test_ratios_are_those_of_each_repeat():
+    times = {"base": [Times(8.0, 4.0), Times(9.0, 4.0)], "ours": [Times(2.0, 1.0), Times(1.0, 2.0)]}
+    result = summary(times, "ours", "base")
+    assert result["times_faster"] == {"median": 6.5, "min": 4.0, "max": 9.0}
+    assert result["times_less_cpu"] == {"median": 3.0, "min": 2.0, "max": 4.0}
+    assert result["seconds"] == {"median": 1.5, "min": 1.0, "max": 2.0}
+
+
+@pytest.mark.parametrize("other", [[np.ones(1)], [np.zeros(2)]])
+def test_unequal_numbers_are_not_timed(other):
+    cases = {"a": lambda: [np.zeros(1)], "b": lambda: other}
+    with pytest.raises(ArtifactNetError, match="'b' and 'a' do not give the same numbers"):
+        time_side_by_side(cases, 1)
+
+
+def test_machine():
+    facts = machine()
+    assert facts["cores"] >= 1
+    assert facts["processor"]
+    assert {"numpy", "opencv", "torch"} <= set(facts["packages"])
+
+
+def test_unknown_name():
+    with pytest.raises(ArtifactNetError, match="unknown benchmark 'speed'; known: metrics"):
+        benchmark("speed")
+
+
+def test_nothing_to_run():
+    with pytest.raises(ArtifactNetError, match="boxes must be at least 1, not 0"):
+        benchmark("metrics", boxes=0)
