@@ -162,6 +162,8 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
         for key in ("crop_size", "crop_artifact"):
             if getattr(config.data.augment, key):
                 yield f"data.augment.{key}", "needs data.augment.crop=true"
+    if config.data.pairs_alike and not config.data.pairs:
+        yield "data.pairs_alike", "needs data.pairs=true"
     if config.resume and config.overwrite:
         yield "overwrite", "and resume exclude each other: go on with the run, or replace it"
     weights = config.loss

@@ -38,7 +38,7 @@ RULES: dict[str, Rule] = {
     "model.stem_width": _COUNT,
     "model.pretrained": _among("auto", "true", "false"),
     "model.image_size": _SIZE,
-    "model.resize": _among("stretch", "crop", "pad"),
+    "model.resize": _among("stretch", "crop", "pad", "reflect"),
     "model.mean": _CHANNELS,
     "model.std": ("three numbers above 0", lambda v: _CHANNELS[1](v) and min(v) > 0),
     "model.threshold": _INSIDE,

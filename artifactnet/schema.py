@@ -55,7 +55,7 @@ class ModelConfig:
     pretrained: str = "auto"  # auto | true | false
     weights: str | None = None  # local backbone weights (.safetensors or a tensors-only .pth)
     image_size: list[int] = field(default_factory=lambda: [224, 224])  # height, width
-    resize: str = "stretch"  # stretch | crop | pad
+    resize: str = "stretch"  # stretch | crop | pad | reflect
     mean: list[float] | None = None  # None: the backbone's own
     std: list[float] | None = None
     threshold: float = 0.5  # fake if probability >= threshold
@@ -128,6 +128,7 @@ class DataConfig:
     workers: int = 0
     balance: bool = False  # as many real as fake images per epoch (repeats the rarer class)
     pairs: bool = False  # a photograph and its fakes (one uid) in the same batch
+    pairs_alike: bool = False  # and with the same augmentation and crop
     on_error: str = "raise"  # raise | skip
     check: str = "full"  # full | counts | off
     demo_train: int = 400  # demo: fakes per split

@@ -167,7 +167,12 @@ class DataModule:
             if split == "train":
                 transform = TrainTransform(self.config.augment, self._preprocess)
             self._datasets[split] = DetectionDataset(
-                self.splits[split], self._preprocess, transform, self._seed, self.config.on_error
+                self.splits[split],
+                self._preprocess,
+                transform,
+                self._seed,
+                self.config.on_error,
+                alike=split == "train" and self.config.pairs_alike,
             )
         return self._datasets[split]
 

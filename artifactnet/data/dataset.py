@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from artifactnet.data.source import Source
 from artifactnet.data.transforms import Example, Preprocess, TrainTransform
-from artifactnet.types import ArtifactNetError, Batch, Record
+from artifactnet.types import Annotation, ArtifactNetError, Batch, Record
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class DetectionDataset(Dataset["Example | None"]):
         transform: TrainTransform | None,
         seed: int,
         on_error: str,
+        alike: bool = False,
     ) -> None:
         """Keep the parts; nothing is decoded yet.
 
@@ -56,6 +57,8 @@ class DetectionDataset(Dataset["Example | None"]):
             on_error: ``raise``, or ``skip``: an image that cannot be used is logged once and
                 counted; in training the next usable image of its class takes its place, in
                 evaluation it is left out.
+            alike: images of one uid get the same augmentation, and a photograph the crop of its
+                first annotated fake: then nothing but the artifact tells twins apart.
 
         Raises:
             ValueError: ``on_error`` is neither.
@@ -67,6 +70,12 @@ class DetectionDataset(Dataset["Example | None"]):
         self._preprocess = preprocess
         self._transform = transform
         self._seed = seed
+        self._first: dict[str, int] = {}  # uid -> its first image
+        self._marked: dict[str, int] = {}  # uid -> its first fake with a mask
+        for index, record in enumerate(source.records if alike else ()):
+            self._first.setdefault(record.uid, index)
+            if record.annotation is Annotation.MASK:
+                self._marked.setdefault(record.uid, index)
         # In shared memory: what one worker process found, the others need not say again.
         self._bad = torch.zeros(len(source.records), dtype=torch.bool).share_memory_()
 
@@ -87,7 +96,8 @@ class DetectionDataset(Dataset["Example | None"]):
                 image of its class is usable.
         """
         key = Key(*key)
-        seed = derive_seed(self._seed, *key)
+        uid = self.source.records[key.item].uid
+        seed = derive_seed(self._seed, key.epoch, self._first.get(uid, key.item), key.repeat)
         example = self._try(key.item, seed)
         if example is not None or self._transform is None:
             return example
@@ -121,7 +131,10 @@ class DetectionDataset(Dataset["Example | None"]):
             sample = self.source.load(index)
             if self._transform is None:
                 return self._preprocess.sample(sample)
-            return self._transform(sample, seed)
+            twin = self._marked.get(sample.record.uid, index)
+            unmarked = sample.record.annotation is not Annotation.MASK
+            focus = self.source.load(twin).mask if unmarked and twin != index else None
+            return self._transform(sample, seed, focus)
         except ArtifactNetError as error:
             if self.on_error == "raise":
                 raise

@@ -15,7 +15,7 @@ import numpy as np
 
 from artifactnet.types import Float32Array, UInt8Array
 
-POLICIES = ("stretch", "crop", "pad")
+POLICIES = ("stretch", "crop", "pad", "reflect")
 Pixels = TypeVar("Pixels", UInt8Array, Float32Array)
 
 
@@ -68,7 +68,8 @@ def fit(original: tuple[int, int], size: tuple[int, int], policy: str) -> Geomet
         policy: ``stretch`` fills the frame whatever the aspect ratio; ``crop`` keeps the
             aspect ratio and the largest centred box of the frame's proportions (short side to
             the frame, centre crop), to within half a pixel of the original; ``pad`` keeps
-            the aspect ratio and the whole image, centred, with padding around it.
+            the aspect ratio and the whole image, centred, with padding around it; ``reflect``
+            is the same (what the padding holds is not a matter of geometry).
 
     Raises:
         ValueError: unknown policy, or a side below one pixel.
@@ -79,7 +80,7 @@ def fit(original: tuple[int, int], size: tuple[int, int], policy: str) -> Geomet
     ratios = [side / was for side, was in zip(size, original, strict=True)]
     if policy == "crop":
         source = _centred(original, [side / max(ratios) for side in size])
-    elif policy == "pad":
+    elif policy in ("pad", "reflect"):
         target = _centred(size, [was * min(ratios) for was in original])
     elif policy != "stretch":
         raise ValueError(f"unknown resize policy {policy!r}; known: {', '.join(POLICIES)}")
@@ -119,6 +120,30 @@ def random_window(
         size,
         Box(int(target_top), int(target_left), target_height, target_width),
     )
+
+
+def put(content: Pixels, geometry: Geometry, mirror: bool) -> Pixels:
+    """Frame with ``content`` in its target box.
+
+    Args:
+        content: (h, w) or (h, w, C), of the target box's size.
+        geometry: says where in the frame it lies.
+        mirror: fill the rest by mirroring the content at its borders, else with 0.
+
+    Returns:
+        (H, W) or (H, W, C) of the frame's size.
+    """
+    rows, columns = geometry.target.slices
+    (height, width), size = content.shape[:2], geometry.size
+    around = [(rows.start, size[0] - rows.stop), (columns.start, size[1] - columns.stop)]
+    if not mirror:
+        return np.pad(content, [*around, (0, 0)][: content.ndim])
+    places = [
+        # 0 1 2 2 1 0 0 1 2 ...: a mirror at each border, as often as it takes
+        np.minimum(at := np.arange(-before, side + after) % (2 * side), 2 * side - 1 - at)
+        for side, (before, after) in zip((height, width), around, strict=True)
+    ]
+    return content[np.ix_(*places)]
 
 
 def resample(array: Pixels, size: tuple[int, int], grow: int = cv2.INTER_LINEAR) -> Pixels:

@@ -23,6 +23,7 @@ from artifactnet.data.geometry import (
     Box,
     Geometry,
     fit,
+    put,
     random_window,
     resample,
     resample_nearest,
@@ -67,7 +68,7 @@ class Preprocess:
 
         Args:
             image_size: height and width the model takes, pixels.
-            resize: ``stretch``, ``crop`` or ``pad``, see `artifactnet.data.geometry.fit`.
+            resize: one of `artifactnet.data.geometry.POLICIES`, see `fit` there.
             mean: per channel, for pixel values in [0, 1].
             std: per channel, for pixel values in [0, 1]; > 0.
             min_side: images with a shorter side, pixels, are refused: the model's patch, since
@@ -83,6 +84,7 @@ class Preprocess:
         height, width = image_size
         self.size = (int(height), int(width))
         self.resize = resize
+        self._mirror = resize == "reflect"  # image, mask and heatmap alike
         self.min_side = min_side
         self._scale = (1 / (255 * np.asarray(std, dtype=np.float64))).astype(np.float32)
         self._shift = (np.asarray(mean, np.float64) / np.asarray(std)).astype(np.float32)
@@ -122,26 +124,18 @@ class Preprocess:
     def place(self, image: UInt8Array, geometry: Geometry) -> Tensor:
         """Normalised (3, H, W) tensor of an image under any geometry, at its frame's size."""
         pixels = resample(image[geometry.source.slices], geometry.target.size, grow=cv2.INTER_CUBIC)
-        frame = np.zeros((3, *geometry.size), dtype=np.float32)
-        normalised = pixels * self._scale - self._shift
-        rows, columns = geometry.target.slices
-        frame[:, rows, columns] = normalised.transpose(2, 0, 1)
-        return torch.from_numpy(frame)
+        frame = put(pixels * self._scale - self._shift, geometry, self._mirror)
+        return torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1)))
 
     def mask(self, mask: UInt8Array, geometry: Geometry) -> UInt8Array:
-        """(H0, W0) bit field to (H, W) by nearest neighbour; padding is 0."""
-        frame = np.zeros(geometry.size, dtype=np.uint8)
-        frame[geometry.target.slices] = resample_nearest(
-            mask[geometry.source.slices], geometry.target.size
-        )
-        return frame
+        """(H0, W0) bit field to (H, W) by nearest neighbour; padded as the image is."""
+        seen = resample_nearest(mask[geometry.source.slices], geometry.target.size)
+        return put(seen, geometry, self._mirror)
 
     def heatmap(self, heatmap: Float32Array, geometry: Geometry) -> Float32Array:
-        """(H0, W0) soft map in [0, 1] to (H, W), linear or by area; padding is 0."""
-        frame = np.zeros(geometry.size, dtype=np.float32)
+        """(H0, W0) soft map in [0, 1] to (H, W), linear or by area; padded as the image is."""
         seen = resample(heatmap[geometry.source.slices], geometry.target.size)
-        frame[geometry.target.slices] = np.clip(seen, 0.0, 1.0)
-        return frame
+        return put(np.clip(seen, 0.0, 1.0), geometry, self._mirror)
 
     def restore(self, heatmap: Float32Array, geometry: Geometry) -> Float32Array:
         """(h, w) map on the model's grid to (H0, W0), see `artifactnet.data.geometry.restore`."""
@@ -229,7 +223,7 @@ class TrainTransform:
                 A.VerticalFlip(p=augment.vflip),
                 A.RandomRotate90(p=augment.rotate),
             ],
-            additional_targets={"heatmap": "mask"},
+            additional_targets={"heatmap": "mask", "focus": "mask"},
         )
         self._color: Any = None
         if augment.color:
@@ -242,7 +236,7 @@ class TrainTransform:
             low, high = augment.jpeg_quality
             self._jpeg = A.Compose([A.ImageCompression(quality_range=(low, high), p=1.0)])
 
-    def __call__(self, sample: Sample, seed: int) -> Example:
+    def __call__(self, sample: Sample, seed: int, focus: UInt8Array | None = None) -> Example:
         """Augment one sample.
 
         Colour and JPEG come first, at the original size, as if the file had been saved that way.
@@ -250,6 +244,8 @@ class TrainTransform:
         Args:
             sample: left unchanged.
             seed: non-negative.
+            focus: (H, W) mask of the image's twin, which ``crop_artifact`` then goes by; the
+                sample's own where None.
 
         Raises:
             ArtifactNetError: the sample contradicts itself, see `Preprocess.place_sample`.
@@ -264,10 +260,15 @@ class TrainTransform:
         if self._color is not None:
             sample = replace(sample, image=self._color(image=sample.image)["image"])
         image = self._compress(sample)
-        arrays = {"image": image, "mask": sample.mask, "heatmap": sample.heatmap}
+        if focus is not None and focus.shape != image.shape[:2]:
+            focus = None  # the twin is of another size, so a place in it is none in this image
+        arrays = {"image": image, "mask": sample.mask, "heatmap": sample.heatmap, "focus": focus}
         flipped = self._flip(**{name: array for name, array in arrays.items() if array is not None})
+        focus = flipped.pop("focus", None)
         sample = replace(sample, **flipped)
-        return self._preprocess.place_sample(sample, self._geometry(sample, rng))
+        focus = sample.mask if focus is None else focus
+        geometry = self._geometry(sample.image.shape[:2], focus, rng)
+        return self._preprocess.place_sample(sample, geometry)
 
     def _compress(self, sample: Sample) -> UInt8Array:
         """The image after a JPEG of random quality, if images of its class get one."""
@@ -284,21 +285,23 @@ class TrainTransform:
         swapped = np.ascontiguousarray(sample.image[:, :, ::-1])
         return np.ascontiguousarray(self._jpeg(image=swapped)["image"][:, :, ::-1])
 
-    def _geometry(self, sample: Sample, rng: np.random.Generator) -> Geometry:
+    def _geometry(
+        self, original: tuple[int, int], mask: UInt8Array | None, rng: np.random.Generator
+    ) -> Geometry:
         """The model's own policy, or a random window that obeys the category-ratio rule.
 
         With ``crop_artifact`` only windows that hold artifact are tried where there is any, so
         that rule chooses among these.
         """
-        original, augment = sample.image.shape[:2], self._augment
+        augment = self._augment
         if not augment.crop:
             return fit(original, self._preprocess.size, self._preprocess.resize)
         height, width = augment.crop_size or self._preprocess.size
         low, high = augment.scale
         scale = rng.uniform(low, high)
         marked: Any = ()
-        if augment.crop_artifact and sample.mask is not None:
-            marked = np.flatnonzero(sample.mask)
+        if augment.crop_artifact and mask is not None:
+            marked = np.flatnonzero(mask)
 
         def draw() -> Geometry:
             if len(marked) == 0:
@@ -310,9 +313,7 @@ class TrainTransform:
         for _ in range(CROP_TRIES):
             # An unmarked image is all background: mmsegmentation tries in vain and keeps the
             # last window, which is as random as the first.
-            if sample.mask is None or balanced(
-                sample.mask[window.source.slices], augment.max_category_ratio
-            ):
+            if mask is None or balanced(mask[window.source.slices], augment.max_category_ratio):
                 break
             window = draw()
         return window

@@ -7,8 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torchmetrics import Metric
 
+from artifactnet.metrics.artifact_ratio import ArtifactRatioMetric
 from artifactnet.metrics.authenticity import AuthenticityMetric
+from artifactnet.metrics.images import PresenceMetric, categories_present
 from artifactnet.metrics.pixels import PixelMetric
 from artifactnet.metrics.segmentation import SegmentationMetric
 from artifactnet.models.artifact_net import ArtifactNet
@@ -34,22 +37,31 @@ class Figures(nn.Module):
         self.authenticity = AuthenticityMetric(generators, config.threshold)
         self.pixels = PixelMetric(config.map_threshold) if model.has_attention else None
         self.masks = SegmentationMetric(generators) if model.has_segmentation else None
-        for metric in (self.authenticity, self.pixels, self.masks):
-            if alone and metric is not None:
+        self.presence = PresenceMetric() if model.has_segmentation else None
+        self.by_ratio = ArtifactRatioMetric(threshold=config.threshold)
+        for metric in self._all():
+            if alone:
                 metric.distributed_available_fn = _never
+
+    def _all(self) -> list[Metric]:
+        every = (self.authenticity, self.pixels, self.masks, self.presence, self.by_ratio)
+        return [metric for metric in every if metric is not None]
 
     def update(self, batch: Batch, output: ModelOutput) -> None:
         """Count one batch."""
         probabilities = output.logit.detach().float().sigmoid()
         names = [record.generator for record in batch.record]
         self.authenticity.update(probabilities, batch.label, names)
+        truth = (batch.mask, batch.annotation, batch.label)
+        self.by_ratio.update(probabilities, *truth)
         if self.pixels is not None:
             assert output.heatmap is not None
-            self.pixels.update(output.heatmap, batch.mask, batch.annotation, batch.label)
-        if self.masks is not None:
+            self.pixels.update(output.heatmap, *truth)
+        if self.masks is not None and self.presence is not None:
             assert output.segmentation is not None
             predicted = self._predicted(output.segmentation, batch.mask.shape[1:])
-            self.masks.update(predicted, batch.mask, batch.annotation, batch.label, names)
+            self.masks.update(predicted, *truth, names)
+            self.presence.update(categories_present(predicted), *truth)
 
     def _predicted(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """(B, H, W) bit field of the categories found, at the masks' size."""
@@ -65,24 +77,28 @@ class Figures(nn.Module):
             ``generators`` (see `metrics.authenticity.scores`); ``heatmap``: scores and counts
             (see `metrics.pixels.PixelMetric`), or None if no annotated fake had a heatmap;
             ``masks``: per generator and ``all``, see `metrics.segmentation.SegmentationMetric`,
-            or None if no annotated fake was segmented.
+            or None if no annotated fake was segmented; ``presence``: F1 of "the image has category
+            c" (Table 9), None likewise; ``by_artifact_ratio``: how many annotated fakes were
+            called fake, by the share of their pixels that is artifact (Fig. 3).
         """
         rows = self.authenticity.compute()
         everything = rows.pop("all")
         pixels = None if self.pixels is None else self.pixels.compute()
         masks = None if self.masks is None else self.masks.compute()
+        masks = masks if masks and masks["all"]["evaluated_images"] else None
         return {
             "images": everything["real"] + everything["fake"],
             "authenticity": {"all": everything, "generators": rows},
             "heatmap": pixels if pixels and pixels["evaluated_images"] else None,
-            "masks": masks if masks and masks["all"]["evaluated_images"] else None,
+            "masks": masks,
+            "presence": self.presence.compute() if masks and self.presence is not None else None,
+            "by_artifact_ratio": self.by_ratio.compute(),
         }
 
     def reset(self) -> None:
         """Start anew."""
-        for metric in (self.authenticity, self.pixels, self.masks):
-            if metric is not None:
-                metric.reset()
+        for metric in self._all():
+            metric.reset()
 
 
 def _never() -> bool:

@@ -36,6 +36,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         "A generator's row sets its fakes against all real images.",
         "",
+        *_by_ratio(results["by_artifact_ratio"]),
         "## Heatmap against annotated artifacts",
         "",
         *_heatmap(results),
@@ -90,6 +91,27 @@ def mask_rows(table: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+def _presence(scores: dict[str, Any]) -> tuple[Sequence[str], list[tuple[str, ...]]]:
+    """Header and rows of "does the image have this category?" (X-AIGD Table 9)."""
+    rows = [
+        (name, *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")))
+        for name, row in scores.items()
+    ]
+    return ("image has", "precision", "recall", "F1"), rows
+
+
+def _by_ratio(bins: list[dict[str, float]]) -> list[str]:
+    """How many annotated fakes were found, by the share of artifact pixels (X-AIGD Fig. 3)."""
+    filled = [row for row in bins if row["images"]]
+    if not filled:
+        return []
+    rows = [
+        (f"up to {row['up_to']:.0%}", str(row["images"]), f"{row['accuracy']:.4f}")
+        for row in filled
+    ]
+    return [*_table(("artifact pixels", "annotated fakes", "called fake"), rows), ""]
+
+
 def _masks(results: dict[str, Any]) -> list[str]:
     tables = results["masks"]
     if tables is None:
@@ -104,6 +126,7 @@ def _masks(results: dict[str, Any]) -> list[str]:
         f"{results['map_threshold']}. {everything['unannotated_images']} fakes without annotation "
         "took no part.",
     ]
+    lines += ["", *_table(*_presence(results["presence"]))]
     generators = [(name, table) for name, table in tables.items() if name != "all"]
     if len(generators) > 1:
         rows = [(name, *mask_rows(table)[0][1:]) for name, table in generators]

@@ -310,3 +310,58 @@ def test_without_duplicates_skip_leaves_the_splits_alone(tmp_path):
     data = DataModule(config, PREPROCESS, 0)
     assert [len(source.records) for source in data.splits.values()] == [8, 8, 8]
     assert not any("left out" in text for text in data.summary["warnings"])
+
+
+class TwinSource:
+    """A photograph of noise and its fake, in which one square is inverted."""
+
+    def __init__(self, pairs):
+        self.records = [
+            Record(
+                f"uid{k}",
+                label,
+                ("real", "gan")[label],
+                (Annotation.CLEAN, Annotation.MASK)[label],
+                f"{k}/{label}",
+            )
+            for k in range(pairs)
+            for label in (1, 0)
+        ]
+
+    def load(self, index):
+        record = self.records[index]
+        rng = np.random.default_rng(int(record.uid[3:]))
+        image = rng.integers(0, 256, (60, 70, 3), dtype=np.uint8)
+        mask = np.zeros((60, 70), np.uint8)
+        top, left = rng.integers(0, 50), rng.integers(0, 60)
+        mask[top : top + 6, left : left + 6] = 0b10
+        if record.label == 0:
+            return Sample(record, image)
+        image[mask > 0] = 255 - image[mask > 0]
+        return Sample(record, image, mask)
+
+
+@pytest.mark.parametrize("crop", [True, False])
+def test_twins_alike_differ_by_the_artifact_alone(crop):
+    crops = {"crop": True, "crop_size": [24, 20], "crop_artifact": True} if crop else {}
+    augment = AugmentConfig(
+        jpeg_on="none", hflip=0.5, vflip=0.5, rotate=0.75, max_category_ratio=1.0, **crops
+    )
+    preprocess = Preprocess((60, 60), "stretch", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    if not crop:  # without resizing, so that the artifact's borders stay sharp
+        preprocess = Preprocess((70, 70), "pad", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    source = TwinSource(12)
+    alike, other = (
+        DetectionDataset(source, preprocess, TrainTransform(augment, preprocess), 3, "raise", alike)
+        for alike in (True, False)
+    )
+    same = 0
+    for item in range(0, 24, 2):
+        fake, real = (alike[(1, index)] for index in (item, item + 1))
+        differs = (fake.image != real.image).any(0)
+        assert differs.any()
+        assert not differs[fake.mask == 0].any()
+        assert not real.mask.any()
+        again = other[(1, item)], other[(1, item + 1)]
+        same += bool(not (again[0].image != again[1].image).any(0)[again[0].mask == 0].any())
+    assert same < 12  # without the key twins go different ways

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from artifactnet.data.geometry import (
     POLICIES,
+    Box,
+    Geometry,
     fit,
+    put,
     random_window,
     resample,
     resample_nearest,
@@ -67,12 +70,37 @@ def test_boxes_lie_inside_and_touch_what_the_policy_says(original, size, policy)
         assert abs(outer[1] - box.width - 2 * box.left) <= 1
     if policy != "crop":
         assert geometry.source.size == original
-    if policy != "pad":
+    if policy in ("stretch", "crop"):
         assert geometry.target.size == size
     if policy == "crop":
         assert any(a == b for a, b in zip(geometry.source.size, original, strict=True))
-    if policy == "pad":
+    if policy in ("pad", "reflect"):
         assert any(a == b for a, b in zip(geometry.target.size, size, strict=True))
+
+
+@settings(deadline=None)
+@given(
+    inner=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    before=st.tuples(st.integers(0, 15), st.integers(0, 15)),
+    after=st.tuples(st.integers(0, 15), st.integers(0, 15)),
+    channels=st.booleans(),
+)
+def test_frames_are_padded_or_mirrored(inner, before, after, channels):
+    size = tuple(sum(parts) for parts in zip(before, inner, after, strict=True))
+    content = np.arange(1, 1 + inner[0] * inner[1] * 3, dtype=np.float32).reshape(*inner, 3)
+    content = content if channels else content[..., 0]
+    geometry = Geometry(inner, Box(0, 0, *inner), size, Box(*before, *inner))
+    plain, mirrored = (put(content, geometry, mirror) for mirror in (False, True))
+    assert plain.shape[:2] == mirrored.shape[:2] == size
+    for y in range(size[0]):
+        for x in range(size[1]):
+            at = [y - before[0], x - before[1]]
+            inside = 0 <= at[0] < inner[0] and 0 <= at[1] < inner[1]
+            for axis in (0, 1):  # walk back to the content, one mirror at a time
+                while not 0 <= at[axis] < inner[axis]:
+                    at[axis] = -1 - at[axis] if at[axis] < 0 else 2 * inner[axis] - 1 - at[axis]
+            assert np.array_equal(mirrored[y, x], content[at[0], at[1]])
+            assert np.array_equal(plain[y, x], content[at[0], at[1]] * inside)
 
 
 @given(original=sizes, size=sizes)

@@ -74,6 +74,18 @@ def test_padding_is_the_mean_colour():
     assert (tensor[:, 16:48] > 1).all()
 
 
+def test_mirrored_padding_keeps_image_and_mask_together():
+    image = np.zeros((16, 32, 3), np.uint8)
+    image[2:9, 5:12] = 255
+    mask = (image[..., 0] > 0).astype(np.uint8) * 2
+    made = preprocess((32, 32), "reflect")
+    tensor, geometry = made.image(image)
+    bright = tensor[0].numpy() > tensor[0].numpy().mean()
+    assert np.array_equal(bright, made.mask(mask, geometry) > 0)
+    assert bright.sum() == 2 * 7 * 7  # once more above or below
+    assert np.array_equal(made.restore(bright.astype(np.float32), geometry) > 0, mask > 0)
+
+
 @settings(deadline=None)
 @given(
     height=st.integers(1, 120),
