@@ -139,7 +139,8 @@ class Prediction:
             taxonomy, at the original size; None without a segmentation head.
         mask: (H, W) uint8 bit field at the original size (see `artifactnet.taxonomy`); None
             without a segmentation head.
-        instances: connected regions of ``mask``, category by category, the largest first.
+        instances: connected regions of ``mask``, category by category, uncategorised ones last,
+            the largest first; those below a least area may be left out.
         path: the file the image came from, if it came from one.
         warnings: what a reader must know before trusting the answer (untrained weights, ...).
     """

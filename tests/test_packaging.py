@@ -113,6 +113,7 @@ def test_everything_imported_is_required(installed):
     """A package that happens to come along with another one is still ours to declare."""
     home = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
     home |= {"skimage": "scikit-image", "sklearn": "scikit-learn"}
+    home |= {"mmseg": "mmsegmentation", "mmcv": "mmcv-lite"}
     required = {
         re.split(r"[<>=;\[ (]", n)[0].lower().replace("_", "-")
         for n in metadata(installed).get_all("Requires-Dist")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifactnet.data.images import EXTENSIONS
-from artifactnet.inference.predictor import Failure
+from artifactnet.inference.inputs import Failure, Source
+from artifactnet.inference.shard_rows import SUFFIX, shard_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +53,30 @@ def resolve(inputs: Sequence[str | Path], skip: str | Path) -> Found:
     return Found(tuple(roots), base, skip, tuple(failures))
 
 
-def walk(found: Found) -> Iterator[str]:
-    """Every image once, in a fixed order, written as the user wrote its file or folder."""
+def walk(found: Found) -> Iterator[Source | Failure]:
+    """Every image once, in a fixed order, written as the user wrote its file or folder.
+
+    A parquet shard that is named outright, or by a pattern, stands for its rows. A file's
+    generator is the name of its folder and its uid the name without suffix, as in the layouts
+    of the benchmark.
+    """
     seen: set[str] = set()
     for root in found.roots:
         for path in _files(root, found.skip) if os.path.isdir(root) else (root,):
             key = os.path.abspath(path)
             if key not in seen:
                 seen.add(key)
-                yield path
+                if path.lower().endswith(SUFFIX):
+                    yield from shard_rows(path)
+                else:
+                    folder, name = os.path.split(key)
+                    yield Source(
+                        path, path, os.path.basename(folder) or None, os.path.splitext(name)[0]
+                    )
 
 
 def answer_name(path: str, found: Found) -> str:
-    """Path of an image below the common folder, with forward slashes; unique per image."""
+    """Name of an image below the common folder, with forward slashes; unique per image."""
     return Path(os.path.relpath(os.path.abspath(path), found.base)).as_posix()
 
 

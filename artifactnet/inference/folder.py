@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -13,7 +15,9 @@ from PIL import Image
 
 from artifactnet.files import atomic_path
 from artifactnet.inference import collect
-from artifactnet.inference.predictor import Failure, Predictor
+from artifactnet.inference.benchmark import BenchmarkFiles, benchmark_files
+from artifactnet.inference.inputs import Failure, Source
+from artifactnet.inference.predictor import Predictor, need_segmentation
 from artifactnet.types import ArtifactNetError, Float32Array, Prediction
 
 
@@ -25,12 +29,14 @@ class Summary:
         answers: the file with one JSON object per judged image.
         images: number of images judged.
         fakes: number of them called fake.
+        uncategorized: regions that ``instances.csv`` lacks, since they have no category.
         failures: the images that could not be judged, and inputs that stand for none.
     """
 
     answers: Path
     images: int = 0
     fakes: int = 0
+    uncategorized: int = 0
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -40,6 +46,10 @@ def predict_to_folder(
     out: str | Path,
     *,
     heatmaps: bool = True,
+    save_masks: bool = False,
+    tiles: bool = False,
+    overlap: float = 0.25,
+    min_area: int = 1,
     batch_size: int = 8,
     workers: int = 0,
     report: Callable[[Prediction], None] | None = None,
@@ -52,45 +62,120 @@ def predict_to_folder(
 
     Args:
         predictor: the model.
-        inputs: files, folders (searched deeply) and glob patterns.
+        inputs: files, folders (searched deeply), parquet shards of X-AIGD and glob patterns.
         out: folder to write to; files of the same names are replaced.
         heatmaps: False writes no pictures.
-        batch_size: images that pass through the model together.
+        save_masks: also write ``masks/`` and ``instances.csv`` as X-AIGD's scripts read them, see
+            `artifactnet.inference.benchmark`; ``out`` must not hold masks yet.
+        tiles, overlap, min_area: see `Predictor.predict_stream`.
+        batch_size: images, or tiles, that pass through the model together.
         workers: threads that decode images.
         report: called with every answer as it comes.
 
     Raises:
-        ArtifactNetError: ``out`` cannot be written; earlier answers are untouched.
+        ArtifactNetError: ``out`` cannot be written, earlier answers are untouched; masks or tiles
+            are asked of a model without a segmentation head; or an option is out of range.
     """
+    if save_masks:
+        need_segmentation(predictor.model, "masks")
     found = collect.resolve(inputs, skip=out)
-    summary = Summary(Path(out) / "predictions.jsonl", failures=list(found.failures))
-    stream = predictor.predict_stream(collect.walk(found), batch_size, workers, heatmaps)
+    writer = _Writer(Path(out), found, heatmaps, report)
+    pending: deque[Source | Failure] = deque()
+    answers = predictor.predict_stream(
+        _noted(collect.walk(found), pending),
+        batch_size,
+        workers,
+        heatmaps or save_masks,
+        tiles=tiles,
+        overlap=overlap,
+        min_area=min_area,
+    )
     try:
-        with atomic_path(summary.answers) as temporary, open(temporary, "w", encoding="utf-8") as f:
-            for answer in stream:
-                if isinstance(answer, Failure):
-                    summary.failures.append(answer)
-                    continue
-                _write(answer, found, Path(out), f)
-                summary.images += 1
-                summary.fakes += answer.is_fake
-                if report is not None:
-                    report(answer)
+        writer.run(answers, pending, save_masks)
     except BrokenPipeError:
         raise  # whoever read the reports has left
     except OSError as error:
         raise ArtifactNetError(f"{out}: the answers cannot be written: {error}") from error
-    return summary
+    return writer.summary
 
 
-def _write(answer: Prediction, found: collect.Found, out: Path, lines: TextIO) -> None:
-    assert answer.path is not None  # the stream is made of paths
-    entry = answer.to_json()
-    entry["heatmap"] = None
-    if answer.heatmap is not None:
-        entry["heatmap"] = f"heatmaps/{collect.answer_name(answer.path, found)}.png"
-        save_heatmap(answer.heatmap, out / entry["heatmap"])
-    lines.write(json.dumps(entry, allow_nan=False) + "\n")
+def _noted(
+    sources: Iterator[Source | Failure], pending: deque[Source | Failure]
+) -> Iterator[Source | Failure]:
+    """Hand on sources and note whose answers come next, without their content."""
+    for source in sources:
+        if isinstance(source, Source):
+            pending.append(Source(source.name, "", source.generator, source.uid))
+        else:
+            pending.append(source)
+        yield source
+
+
+class _Writer:
+    """Writes answers and counts them."""
+
+    def __init__(
+        self,
+        out: Path,
+        found: collect.Found,
+        heatmaps: bool,
+        report: Callable[[Prediction], None] | None,
+    ) -> None:
+        self.summary = Summary(out / "predictions.jsonl", failures=list(found.failures))
+        self._out = out
+        self._found = found
+        self._heatmaps = heatmaps
+        self._report = report
+
+    def run(
+        self,
+        answers: Iterator[Prediction | Failure],
+        pending: deque[Source | Failure],
+        save_masks: bool,
+    ) -> None:
+        with (
+            atomic_path(self.summary.answers) as temporary,
+            open(temporary, "w", encoding="utf-8") as lines,
+            benchmark_files(self._out) if save_masks else nullcontext() as benchmark,
+        ):
+            for answer in answers:
+                self._take(pending.popleft(), answer, lines, benchmark)
+                del answer  # its maps, before the next one's are made
+
+    def _take(
+        self,
+        source: Source | Failure,
+        answer: Prediction | Failure,
+        lines: TextIO,
+        benchmark: BenchmarkFiles | None,
+    ) -> None:
+        if isinstance(answer, Failure):
+            self.summary.failures.append(answer)
+            return
+        assert isinstance(source, Source)  # a failure is passed on as one
+        if benchmark is not None:
+            problem = benchmark.check(source)
+            if problem is not None:
+                self.summary.failures.append(Failure(source.name, problem))
+                return
+            benchmark.write(source, answer)
+            self.summary.uncategorized = benchmark.uncategorized
+        lines.write(json.dumps(self._entry(source, answer), allow_nan=False) + "\n")
+        self.summary.images += 1
+        self.summary.fakes += answer.is_fake
+        if self._report is not None:
+            self._report(answer)
+
+    def _entry(self, source: Source, answer: Prediction) -> dict[str, object]:
+        """One line of the answers; the heatmap is written on the way."""
+        entry = answer.to_json() | {"generator": source.generator, "uid": source.uid}
+        if answer.mask is None:
+            entry["instances"] = None  # nobody looked, which differs from nothing found
+        entry["heatmap"] = None
+        if self._heatmaps and answer.heatmap is not None:
+            entry["heatmap"] = f"heatmaps/{collect.answer_name(source.name, self._found)}.png"
+            save_heatmap(answer.heatmap, self._out / str(entry["heatmap"]))
+        return entry
 
 
 def save_heatmap(heatmap: Float32Array, path: str | Path) -> None:

@@ -1,7 +1,8 @@
-"""Turning what a caller has (path, PIL image, array, tensor) into 8-bit RGB pixels."""
+"""Turning what a caller has (path, file content, PIL image, array, tensor) into 8-bit RGB."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,18 +14,48 @@ from PIL import Image
 from artifactnet.data.images import decode
 from artifactnet.types import ArtifactNetError, UInt8Array
 
-ImageLike: TypeAlias = str | Path | Image.Image | npt.NDArray[Any] | torch.Tensor
+ImageLike: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[Any] | torch.Tensor
 
 _LAYOUTS = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An image that waits to be judged.
+
+    Attributes:
+        name: what answers and errors call it: its path, or ``shard.parquet#row``.
+        image: a path, or the content of an image file.
+        generator: what made it, as the benchmark's folders call it; None if unknown.
+        uid: its name among the images of that generator; None if unknown.
+    """
+
+    name: str
+    image: str | Path | bytes
+    generator: str | None = None
+    uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An image that could not be judged.
+
+    Attributes:
+        path: the image as the caller named it.
+        reason: why, in one line.
+    """
+
+    path: str
+    reason: str
 
 
 def to_pixels(image: ImageLike, name: str) -> UInt8Array:
     """Pixels of one image.
 
     Args:
-        image: a file's path; a PIL image; an array (H, W[, 1|3|4]) in RGB order of dtype uint8,
-            uint16, bool, or float in [0, 1]; a tensor ([1|3|4, ]H, W) of the same dtypes.
-            Alpha is composited on white.
+        image: a file's path or content; a PIL image; an array (H, W[, 1|3|4]) in RGB order of
+            dtype uint8, uint16, bool, or float in [0, 1]; a tensor ([1|3|4, ]H, W) of the same
+            dtypes. Alpha is composited on white.
         name: what errors call the image.
 
     Returns:
@@ -33,14 +64,14 @@ def to_pixels(image: ImageLike, name: str) -> UInt8Array:
     Raises:
         ArtifactNetError: not an image, or an array of another shape, type or range.
     """
-    if isinstance(image, str | Path | Image.Image):
+    if isinstance(image, str | Path | bytes | Image.Image):
         return decode(image, name)
     if isinstance(image, torch.Tensor):
         image = _from_tensor(image, name)
     if not isinstance(image, np.ndarray):
         raise ArtifactNetError(
-            f"{name}: cannot read a {type(image).__name__} as an image; give a path, a PIL "
-            "image, a numpy array or a tensor"
+            f"{name}: cannot read a {type(image).__name__} as an image; give a path, a file's "
+            "content, a PIL image, a numpy array or a tensor"
         )
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise ArtifactNetError(f"{name}: an array of shape {image.shape} is not {_LAYOUTS}")

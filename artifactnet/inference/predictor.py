@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,36 +11,45 @@ from typing import Any, overload
 import torch
 
 from artifactnet.data.transforms import Geometry, Preprocess
-from artifactnet.inference.inputs import ImageLike, to_pixels
+from artifactnet.inference import maps
+from artifactnet.inference.forward import forward
+from artifactnet.inference.inputs import Failure, ImageLike, Source, to_pixels
+from artifactnet.inference.instances import find_instances
 from artifactnet.inference.stream import ahead
+from artifactnet.inference.tiles import MAX_OVERLAP, tiled_probabilities
 from artifactnet.models import checkpoint
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.types import ArtifactNetError, ModelOutput, Prediction
+from artifactnet.types import (
+    ArtifactNetError,
+    Float32Array,
+    ModelOutput,
+    Prediction,
+    UInt8Array,
+)
 
 MODEL_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """An image that could not be judged.
+class _Options:
+    """How a call wants its answers; see `Predictor.predict_stream`."""
 
-    Attributes:
-        path: the image as the caller named it.
-        reason: why, in one line.
-    """
-
-    path: str
-    reason: str
+    batch_size: int
+    heatmaps: bool
+    tiles: bool
+    overlap: float
+    min_area: int
 
 
 @dataclass(slots=True)
 class _Ready:
-    """A decoded image at model size; the original pixels are already let go."""
+    """A decoded image at model size; the original pixels are let go unless tiles need them."""
 
     name: str
     path: str | None
     image: torch.Tensor  # (3, H, W) float32, normalised
     geometry: Geometry
+    pixels: UInt8Array | None  # (H0, W0, 3)
 
 
 class Predictor:
@@ -66,32 +74,57 @@ class Predictor:
 
     @overload
     def predict(
-        self, images: list[Any] | tuple[Any, ...], batch_size: int = 8
+        self,
+        images: list[Any] | tuple[Any, ...],
+        batch_size: int = 8,
+        *,
+        tiles: bool = False,
+        overlap: float = 0.25,
+        min_area: int = 1,
     ) -> list[Prediction]: ...
 
     @overload
-    def predict(self, images: ImageLike, batch_size: int = 8) -> Prediction: ...
+    def predict(
+        self,
+        images: ImageLike,
+        batch_size: int = 8,
+        *,
+        tiles: bool = False,
+        overlap: float = 0.25,
+        min_area: int = 1,
+    ) -> Prediction: ...
 
     def predict(
-        self, images: ImageLike | list[Any] | tuple[Any, ...], batch_size: int = 8
+        self,
+        images: ImageLike | list[Any] | tuple[Any, ...],
+        batch_size: int = 8,
+        *,
+        tiles: bool = False,
+        overlap: float = 0.25,
+        min_area: int = 1,
     ) -> Prediction | list[Prediction]:
         """Judge one image or a list of them.
 
         Args:
-            images: a path, PIL image, array or tensor as `inputs.to_pixels` takes them, or a
-                list or tuple of such.
-            batch_size: images that pass through the model together.
+            images: a path, file content, PIL image, array or tensor as `inputs.to_pixels`
+                takes them, or a list or tuple of such.
+            batch_size: images, or tiles, that pass through the model together.
+            tiles: see `predict_stream`.
+            overlap: see `predict_stream`.
+            min_area: see `predict_stream`.
 
         Returns:
-            One answer for one image; for a list, a list in its order.
+            One answer for one image; for a list, a list in its order. The maps of all of them
+            are in memory; `predict_stream` holds one image's at a time.
 
         Raises:
-            ArtifactNetError: an image cannot be used (the message names it), or
-                ``batch_size`` is below 1.
+            ArtifactNetError: an image cannot be used (the message names it), or an option
+                (see `predict_stream`).
         """
         each: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
+        options = _Options(batch_size, True, tiles, overlap, min_area)
         answers: list[Prediction] = []
-        for answer in self._run(each, batch_size, workers=0, heatmaps=True):
+        for answer in self._run(each, 0, options):
             if isinstance(answer, Failure):
                 raise ArtifactNetError(f"{answer.path}: {answer.reason}")
             answers.append(answer)
@@ -99,91 +132,161 @@ class Predictor:
 
     def predict_stream(
         self,
-        paths: Iterable[str | Path],
+        paths: Iterable[str | Path | Source | Failure],
         batch_size: int = 8,
         workers: int = 0,
         heatmaps: bool = True,
+        *,
+        tiles: bool = False,
+        overlap: float = 0.25,
+        min_area: int = 1,
     ) -> Iterator[Prediction | Failure]:
         """Judge any number of files with little memory.
 
         Args:
-            paths: image files; read lazily, so that an endless iterator is fine.
-            batch_size: images that pass through the model together.
+            paths: image files, or sources; read lazily, so that an endless iterator is fine.
+                A failure is passed on.
+            batch_size: images, or tiles, that pass through the model together.
             workers: threads that decode ahead of the model; 0 decodes in between.
-            heatmaps: False skips the maps, which spares time.
+            heatmaps: False skips all maps (heatmap, attention, probabilities, mask, instances),
+                which spares time and memory.
+            tiles: look for artifacts at the image's own resolution, in overlapping tiles as
+                large as the model's frame. Whether the image is fake is still judged from the
+                whole of it. Needs a segmentation head.
+            overlap: least share of a tile that its neighbour sees too, 0..0.9.
+            min_area: smaller regions, in pixels, are left out of the instances; the mask keeps
+                them.
 
         Yields:
-            For every path, in order, its answer or why there is none.
+            For every path, in order, its answer or why there is none. Maps are made when their
+            answer is asked for: those of 16 megapixels take half a gigabyte, so let go of an
+            answer before the next.
 
         Raises:
-            ArtifactNetError: ``batch_size`` is below 1 or ``workers`` below 0.
+            ArtifactNetError: ``batch_size`` or ``min_area`` below 1, ``workers`` below 0,
+                ``overlap`` out of range; or tiles with a model that has no segmentation head.
         """
-        return self._run(paths, batch_size, workers, heatmaps)
+        return self._run(paths, workers, _Options(batch_size, heatmaps, tiles, overlap, min_area))
 
     def _run(
-        self, images: Iterable[ImageLike], batch_size: int, workers: int, heatmaps: bool
+        self, images: Iterable[ImageLike | Source | Failure], workers: int, options: _Options
     ) -> Iterator[Prediction | Failure]:
-        if batch_size < 1:
-            raise ArtifactNetError(f"batch_size must be 1 or more, not {batch_size}")
-        if workers < 0:
-            raise ArtifactNetError(f"workers must be 0 or more, not {workers}")
-        return self._batches(
-            ahead(self._prepare, enumerate(images), workers, batch_size + workers),
-            batch_size,
-            heatmaps,
-        )
+        self._check(options, workers)
+        # with tiles, each image is many to the model, and its original must be kept
+        together = 1 if options.tiles else options.batch_size
+
+        def prepare(numbered: tuple[int, ImageLike | Source | Failure]) -> _Ready | Failure:
+            return self._prepare(*numbered, keep=options.tiles)
+
+        prepared = ahead(prepare, enumerate(images), workers, together + workers)
+        return self._batches(prepared, together, options)
+
+    def _check(self, options: _Options, workers: int) -> None:
+        for name, value, least in (
+            ("batch_size", options.batch_size, 1),
+            ("workers", workers, 0),
+            ("min_area", options.min_area, 1),
+        ):
+            if value < least:
+                raise ArtifactNetError(f"{name} must be {least} or more, not {value}")
+        if not 0 <= options.overlap <= MAX_OVERLAP:
+            raise ArtifactNetError(f"overlap must be in 0..{MAX_OVERLAP}, not {options.overlap}")
+        if not options.tiles:
+            return
+        need_segmentation(self.model, "tiles")
+        if not options.heatmaps:
+            raise ArtifactNetError("tiles make maps, but no map is asked for; leave them out")
 
     def _batches(
-        self, prepared: Iterator[_Ready | Failure], batch_size: int, heatmaps: bool
+        self, prepared: Iterator[_Ready | Failure], together: int, options: _Options
     ) -> Iterator[Prediction | Failure]:
-        while batch := list(islice(prepared, batch_size)):
-            ready = [item for item in batch if isinstance(item, _Ready)]
-            outputs = iter(self._forward(ready, heatmaps))
+        attention = options.heatmaps and self.model.has_attention
+        segmentation = options.heatmaps and self.model.has_segmentation and not options.tiles
+        while batch := list(islice(prepared, together)):
+            ready = [item.image for item in batch if isinstance(item, _Ready)]
+            outputs = iter(
+                forward(self.model, ready, attention=attention, segmentation=segmentation)
+            )
             for item in batch:
-                # one at a time: a map at original size may be a hundred times its image here
-                yield item if isinstance(item, Failure) else self._answer(item, next(outputs))
+                if isinstance(item, Failure):
+                    yield item
+                else:
+                    # one at a time: a map at original size may be a hundred times its image here
+                    yield self._answer(item, next(outputs), options)
 
-    def _prepare(self, numbered: tuple[int, ImageLike]) -> _Ready | Failure:
-        number, source = numbered
+    def _prepare(
+        self, number: int, source: ImageLike | Source | Failure, keep: bool
+    ) -> _Ready | Failure:
+        if isinstance(source, Failure):
+            return source
         path = str(source) if isinstance(source, str | Path) else None
+        if isinstance(source, Source):
+            path, source = source.name, source.image
         name = f"image {number}" if path is None else path
         try:
-            image, geometry = self._preprocess.image(to_pixels(source, name))
+            pixels = to_pixels(source, name)
+            image, geometry = self._preprocess.image(pixels)
         except ArtifactNetError as error:
             return Failure(name, str(error).removeprefix(f"{name}: "))
-        return _Ready(name, path, image, geometry)
+        return _Ready(name, path, image, geometry, pixels if keep else None)
 
-    def _forward(self, ready: list[_Ready], heatmaps: bool) -> list[ModelOutput]:
-        """One output without batch axis per image, on the CPU."""
-        if not ready:
-            return []
-        device = next(self.model.parameters()).device
-        batch = torch.stack([item.image for item in ready]).to(device)
-        # no_grad rather than inference_mode: gradient rollout needs autograd inside
-        with _evaluating(self.model), torch.no_grad():
-            output = self.model(batch, attention=heatmaps and self.model.has_attention)
-        logits = output.logit.detach().double().cpu()
-        if output.heatmap is None:
-            return [ModelOutput(logit) for logit in logits]
-        attention = output.attention.detach().float().cpu()
-        heatmap = output.heatmap.detach().float().cpu()
-        return [ModelOutput(*parts) for parts in zip(logits, attention, heatmap, strict=True)]
-
-    def _answer(self, item: _Ready, output: ModelOutput) -> Prediction | Failure:
+    def _answer(self, item: _Ready, output: ModelOutput, options: _Options) -> Prediction | Failure:
         probability = float(torch.sigmoid(output.logit))
         if probability != probability:
             return Failure(item.name, "the model's answer is not a number (NaN)")
-        heatmap = attention = None
-        if output.heatmap is not None and output.attention is not None:
-            heatmap = self._preprocess.restore(output.heatmap.numpy(), item.geometry)
-            attention = output.attention.numpy().copy()  # not a view that keeps the batch alive
-        return Prediction(
+        answer = Prediction(
             probability=probability,
             is_fake=probability >= self.model.config.threshold,
-            heatmap=heatmap,
-            attention=attention,
             path=item.path,
             warnings=self.warnings,
+        )
+        if output.attention is not None and output.heatmap is not None:
+            answer.attention = output.attention.numpy().copy()  # no view that keeps the batch
+            if not self.model.has_segmentation:
+                answer.heatmap = self._preprocess.restore(output.heatmap.numpy(), item.geometry)
+        if options.heatmaps and self.model.has_segmentation:
+            try:
+                self._add_segmentation(answer, item, output, options)
+            except ArtifactNetError as error:
+                return Failure(item.name, str(error))
+        return answer
+
+    def _add_segmentation(
+        self, answer: Prediction, item: _Ready, output: ModelOutput, options: _Options
+    ) -> None:
+        config = self.model.config
+        answer.probabilities = self._probabilities(item, output, options)
+        answer.heatmap, answer.mask = maps.find_artifacts(
+            answer.probabilities,
+            config.map_threshold,
+            config.segmentation.labels == "softmax",
+            self.model.known_categories,
+        )
+        answer.instances = find_instances(
+            answer.mask, answer.probabilities, answer.heatmap, options.min_area
+        )
+
+    def _probabilities(self, item: _Ready, output: ModelOutput, options: _Options) -> Float32Array:
+        """(7, H0, W0) from the whole image or from tiles."""
+        if item.pixels is not None:
+            return tiled_probabilities(
+                self.model, self._preprocess, item.pixels, options.overlap, options.batch_size
+            )
+        assert output.segmentation is not None
+        planes = maps.frame_probabilities(output.segmentation, self._preprocess.size)
+        return maps.restore_planes(planes, item.geometry)
+
+
+def need_segmentation(model: ArtifactNet, what: str) -> None:
+    """Refuse ``what`` of a model that cannot say where artifacts are.
+
+    Raises:
+        ArtifactNetError: the model has no segmentation head.
+    """
+    if not model.has_segmentation:
+        raise ArtifactNetError(
+            f"{what} need a model with a segmentation head (trained with "
+            "model.segmentation.head=upernet); this one has none"
         )
 
 
@@ -220,15 +323,3 @@ def _device(name: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ArtifactNetError(f"device {name!s} cannot be used: {reason}") from error
     return device
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule has its own flag back."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training

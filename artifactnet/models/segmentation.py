@@ -62,7 +62,7 @@ def bit_field(
         planes = categories[:, [index - 1 for index in known]]
         values = torch.tensor([1 << index for index in known], device=bits.device)
         if exclusive:
-            bits = values[planes.argmax(1)].to(torch.uint8)
+            bits = values[planes.max(1).indices].to(torch.uint8)
         else:
             bits = ((planes > threshold) * values[:, None, None]).sum(1).to(torch.uint8)
     bits = torch.where(bits == 0, UNCATEGORIZED_BIT, bits)

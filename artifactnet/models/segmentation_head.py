@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -45,10 +43,6 @@ class SegmentationHead(nn.Module):
         self.auxiliary = fcn_head(
             channels, len(channels) - 2, config.auxiliary_channels, outputs, config.dropout
         )
-        for head in (self.main, self.auxiliary):  # mmseg's own initialisation
-            last: Any = head.conv_seg
-            nn.init.normal_(last.weight, std=0.01)
-            nn.init.zeros_(last.bias)
 
     def forward(self, levels: list[Tensor], auxiliary: bool) -> tuple[Tensor, Tensor | None]:
         """Logits of the main head, and of the auxiliary one where it is asked for.

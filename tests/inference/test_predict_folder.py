@@ -53,7 +53,7 @@ def lines(out) -> list[dict]:
 
 
 def found(*inputs, skip="out") -> list[str]:
-    return list(collect.walk(collect.resolve(inputs, skip)))
+    return [source.name for source in collect.walk(collect.resolve(inputs, skip))]
 
 
 # --- finding ------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_what_is_not_there_is_told(here):
     result = collect.resolve(["a.png", "gone.png", "empty", "*.jpg"], "out")
     assert [f.path for f in result.failures] == ["gone.png", "empty", "*.jpg"]
     assert "no images" in result.failures[1].reason
-    assert list(collect.walk(result)) == ["a.png"]
+    assert [source.name for source in collect.walk(result)] == ["a.png"]
 
 
 def test_an_error_while_listing_is_told(here, predictor, monkeypatch):
