@@ -67,3 +67,20 @@ def ratios(tp, fp, fn):
     p = tp / (tp + fp) if tp + fp else 0.0
     r = tp / (tp + fn) if tp + fn else 0.0
     return p, r, 2 * p * r / (p + r) if p + r else 0.0
+
+
+def random_polygons(rng, height, width):
+    """Fractional, out of bounds, overlapping, touching, degenerate; sometimes none."""
+    polygons = []
+    for _ in range(rng.integers(0, 7)):
+        count = rng.integers(3, 9)
+        if rng.random() < 0.3:  # anywhere, far outside included
+            points = rng.uniform(-20, 70, (count, 2))
+        else:  # small, so that instances stay apart
+            points = rng.uniform(0, (width, height)) + rng.normal(
+                0, rng.uniform(0.5, 6), (count, 2)
+            )
+        if polygons and rng.random() < 0.2:  # beside an earlier one, at every small distance
+            points = polygons[-1] + rng.integers(-9, 10, 2)
+        polygons.append(points)
+    return polygons

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from artifactnet.types import Float32Array, UInt8Array
 
@@ -133,17 +134,18 @@ def put(content: Pixels, geometry: Geometry, mirror: bool) -> Pixels:
     Returns:
         (H, W) or (H, W, C) of the frame's size.
     """
-    rows, columns = geometry.target.slices
-    (height, width), size = content.shape[:2], geometry.size
-    around = [(rows.start, size[0] - rows.stop), (columns.start, size[1] - columns.stop)]
+    box, (height, width) = geometry.target, geometry.size
+    below, right = height - box.top - box.height, width - box.left - box.width
     if not mirror:
-        return np.pad(content, [*around, (0, 0)][: content.ndim])
-    places = [
-        # 0 1 2 2 1 0 0 1 2 ...: a mirror at each border, as often as it takes
-        np.minimum(at := np.arange(-before, side + after) % (2 * side), 2 * side - 1 - at)
-        for side, (before, after) in zip((height, width), around, strict=True)
-    ]
-    return content[np.ix_(*places)]
+        return np.pad(content, [(box.top, below), (box.left, right), (0, 0)][: content.ndim])
+    rows = _mirrored(box.height, box.top, below)
+    return content[np.ix_(rows, _mirrored(box.width, box.left, right))]
+
+
+def _mirrored(length: int, before: int, after: int) -> npt.NDArray[np.int64]:
+    """Indices 2 1 0 0 1 2 2 1 0 ...: a mirror at each end, as often as it takes."""
+    at = np.arange(-before, length + after) % (2 * length)
+    return np.minimum(at, 2 * length - 1 - at)
 
 
 def resample(array: Pixels, size: tuple[int, int], grow: int = cv2.INTER_LINEAR) -> Pixels:

@@ -88,7 +88,9 @@ def polygon_instances(polygons: Sequence[Int32Array], height: int, width: int) -
         return _empty(height, width)
     if not all(len(polygon) for polygon in polygons):
         raise ValueError("a polygon has no points")
-    spans = np.array([[*p.min(axis=0), *(p.max(axis=0) + 1)] for p in polygons], dtype=np.int32)
+    polygons = [np.ascontiguousarray(polygon, dtype=np.int32) for polygon in polygons]
+    rectangles = np.array([cv2.boundingRect(polygon) for polygon in polygons], dtype=np.int32)
+    spans = np.hstack([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]])
     left, top, right, bottom = _hull(spans)
     if left < 0 or top < 0 or right > width or bottom > height:
         raise ValueError(f"polygons must be clipped into the image of {width}x{height} first")
@@ -96,15 +98,14 @@ def polygon_instances(polygons: Sequence[Int32Array], height: int, width: int) -
     found: list[Span] = []
     for span, members in _groups(spans):
         if len(members) == 1:  # a polygon is one piece
-            points = np.asarray(polygons[members[0]] - (left, top), dtype=np.int32)
-            cv2.fillPoly(labels, [points], (len(found) + 1,))
+            polygon = polygons[members[0]]
+            cv2.fillPoly(labels, [polygon], (len(found) + 1,), offset=(-left, -top))
             found.append(span)
             continue
         x_min, y_min, x_max, y_max = span
         canvas = np.zeros((y_max - y_min, x_max - x_min), dtype=np.uint8)
         for index in members:  # one by one: in a single call, overlaps would cancel out
-            points = np.asarray(polygons[index] - (x_min, y_min), dtype=np.int32)
-            cv2.fillPoly(canvas, [points], (1,))
+            cv2.fillPoly(canvas, [polygons[index]], (1,), offset=(-x_min, -y_min))
         numbers = cv2.connectedComponents(cv2.dilate(canvas, _KERNEL), connectivity=8)[1]
         part = labels[y_min - top : y_max - top, x_min - left : x_max - left]
         np.multiply(np.asarray(numbers) + len(found), canvas, out=part)

@@ -136,8 +136,10 @@ def test_a_finished_run_is_not_touched(run: Run) -> None:
 
 def test_global_switches_are_put_back(tiny: Tiny) -> None:
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
     train(tiny("train.max_steps=1"))
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
 
 
 class Stop(Exception):

@@ -28,23 +28,6 @@ from artifactnet.metrics.instances import (
 THRESHOLDS = (0.0, 0.25, 0.5, 0.5, 0.5, 0.9, 1.0)
 
 
-def random_polygons(rng, height, width):
-    """Fractional, out of bounds, overlapping, touching, degenerate; sometimes none."""
-    polygons = []
-    for _ in range(rng.integers(0, 7)):
-        count = rng.integers(3, 9)
-        if rng.random() < 0.3:  # anywhere, far outside included
-            points = rng.uniform(-20, 70, (count, 2))
-        else:  # small, so that instances stay apart
-            points = rng.uniform(0, (width, height)) + rng.normal(
-                0, rng.uniform(0.5, 6), (count, 2)
-            )
-        if polygons and rng.random() < 0.2:  # beside an earlier one, at every small distance
-            points = polygons[-1] + rng.integers(-9, 10, 2)
-        polygons.append(points)
-    return polygons
-
-
 def benchmark_points(polygon, height, width):
     points = np.array(polygon, dtype=np.int32)
     return np.clip(points, 0, (width - 1, height - 1)).astype(np.int32)
@@ -72,7 +55,7 @@ def random_boxes(rng, height, width, polygons):
 def random_masks(rng, height, width, truth):
     masks = []
     for _ in range(rng.integers(0, 5)):
-        blob = reference.draw(random_polygons(rng, height, width), height, width)
+        blob = reference.draw(reference.random_polygons(rng, height, width), height, width)
         masks.append((truth & np.roll(truth, 1, axis=0) if rng.random() < 0.4 else blob) > 0)
     return masks
 
@@ -103,7 +86,7 @@ def assert_regions(found, expected):
 def cases(seed):
     rng = np.random.default_rng(seed)
     height, width = (int(size) for size in rng.integers(1, 49, 2))
-    polygons = random_polygons(rng, height, width)
+    polygons = reference.random_polygons(rng, height, width)
     truth = reference.draw(polygons, height, width)
     return rng, height, width, polygons, truth
 

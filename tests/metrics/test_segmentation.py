@@ -10,7 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from metric_reference import draw, random_polygons, ratios
 
+from artifactnet.data.masks import rasterize
+from artifactnet.metrics.scores import pixel_scores
 from artifactnet.metrics.segmentation import AGNOSTIC, ROWS, SegmentationMetric, category_counts
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation
@@ -29,6 +32,35 @@ def by_loops(predicted, truth):
                 true = t > 0 if row == 0 else t // 2**row % 2 == 1
                 counts[b, row] += (found and true, found and not true, true and not found)
     return counts
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_a_thousand_images_of_random_polygons_equal_the_reference(block):
+    """Drawn by the package into bit fields, and by the benchmark's rule one category at a time."""
+    for seed in range(100 * block, 100 * block + 100):
+        rng = np.random.default_rng(seed)
+        height, width = (int(side) for side in rng.integers(5, 60, 2))
+        sides = []
+        for _ in range(2):  # annotation and prediction, either may be empty
+            drawn = {c.label: random_polygons(rng, height, width) for c in CATEGORIES}
+            kept = {label: p for label, p in drawn.items() if rng.random() < 0.4}
+            labels = [
+                {"label": name, "points": points.tolist()}
+                for name, polygons in kept.items()
+                for points in polygons
+            ]
+            bits = rasterize(labels, height, width, f"case {seed}")
+            planes = [draw(kept.get(c.label, []), height, width) > 0 for c in CATEGORIES]
+            sides.append((torch.from_numpy(bits)[None], [np.any(planes, axis=0), *planes]))
+        (truth, true_planes), (predicted, found_planes) = sides
+        counts = category_counts(predicted, truth)[0].tolist()
+        for row, true, found in zip(counts, true_planes, found_planes, strict=True):
+            tp, fp, fn = (int(m.sum()) for m in (true & found, found & ~true, true & ~found))
+            assert row == [tp, fp, fn]
+            p, r, f1 = ratios(tp, fp, fn)
+            scores = pixel_scores(tp, fp, fn)
+            expected = [tp / (tp + fp + fn) if tp + fp + fn else 0.0, p, r, f1]
+            assert list(scores.values()) == pytest.approx(expected, abs=1e-12)
 
 
 @settings(deadline=None, max_examples=60)
