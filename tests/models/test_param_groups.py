@@ -43,3 +43,33 @@ def test_frozen_parameters_are_left_out():
     got = settings_of(tiny(lora=LoraConfig(rank=2)), OptimConfig())
     assert all("lora_" in name or name.startswith("head.") for name in got)
     assert any("lora_" in name for name in got)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "first", "last"),
+    [
+        (
+            "swin_tiny_patch4_window7_224",
+            {"embed_dim": 8, "depths": (1, 2, 1, 1), "num_heads": (1, 1, 2, 2)},
+            "layers.0.blocks.0.mlp.fc1.weight",
+            "layers.3.blocks.0.mlp.fc1.weight",
+        ),
+        (
+            "convnext_atto",
+            {},
+            "stages.0.blocks.1.mlp.fc1.weight",
+            "stages.3.blocks.0.mlp.fc1.weight",
+        ),
+        ("resnet18", {}, "layer1.0.conv1.weight", "layer4.1.conv2.weight"),
+    ],
+)
+def test_layer_decay_goes_by_stages_where_there_is_a_pyramid(name, kwargs, first, last):
+    model = tiny(name, size=(64, 64), kwargs=kwargs)
+    groups = parameter_groups(model, OptimConfig(lr=1.0, layer_decay=0.5, head_lr=3.0))
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    named = dict(model.named_parameters())
+    assert rates[id(named[f"backbone.net.{last}"])] == 1.0
+    assert rates[id(named[f"backbone.net.{first}"])] == 0.5**3
+    assert rates[id(named["head.weight"])] == 3.0
+    assert max(rates.values()) == 3.0
+    assert min(rates.values()) == 0.5**4  # the stem
