@@ -444,7 +444,7 @@ def test_artifact_crops_reach_every_artifact_pixel_and_shrink_with_the_rest():
     sample = make_sample(300, 300, (100, 100, 120, 120))
     for seed in range(50):
         window = TrainTransform(shrunk, preprocess((32, 32)))._geometry(
-            sample, np.random.default_rng(seed)
+            (300, 300), sample.mask, np.random.default_rng(seed)
         )
         assert window.source.size == (64, 64)
         assert sample.mask[window.source.slices].any()
