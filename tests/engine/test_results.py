@@ -102,6 +102,7 @@ def test_terminal_has_the_same_figures(results: dict[str, Any]) -> None:
 
 
 def test_without_a_heatmap_the_reason_is_given(results: dict[str, Any]) -> None:
+    results |= {"masks": None, "no_masks": "no segmentation head"}
     results |= {"heatmap": None, "no_heatmap": "windowed attention"}
     assert "None: windowed attention." in tables.markdown(results)
     assert "no heatmap: windowed attention" in tables.terminal(results)

@@ -264,8 +264,8 @@ def test_streams_by_tiles_keep_order(pixel_model, noise, tmp_path, put):
     answers = list(predictor.predict_stream(paths, batch_size=3, workers=2, tiles=True))
     assert [a.path for a in answers] == paths
     assert isinstance(answers[2], Failure)
-    alone = predictor.predict(paths[3], tiles=True)
-    np.testing.assert_array_equal(answers[3].probabilities, alone.probabilities)
+    alone = predictor.predict(paths[3], tiles=True)  # in batches of another size, so not to the bit
+    np.testing.assert_allclose(answers[3].probabilities, alone.probabilities, rtol=0, atol=1e-5)
 
 
 def test_tiles_need_a_segmentation_head(pixel_model, noise):
