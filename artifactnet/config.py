@@ -32,6 +32,7 @@ from artifactnet.schema import (
     SegmentationLossConfig,
     TrainConfig,
 )
+from artifactnet.taxonomy import BY_LABEL
 from artifactnet.types import ArtifactNetError
 
 __all__ = [
@@ -171,6 +172,10 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "loss.bce", "and the weights of alignment and segmentation are 0: nothing to learn"
     if weights.segmentation.weight > 0 and config.data.batch_size == 1:
         yield "data.batch_size", "must be at least 2: UPerNet's batch norm needs several images"
+    unknown = [c for c in config.model.segmentation.categories or () if c not in BY_LABEL]
+    if unknown:
+        known = ", ".join(BY_LABEL)
+        yield "model.segmentation.categories", f"has unknown {unknown[0]!r}; known: {known}"
     if config.model.segmentation.head == "none":
         if weights.segmentation.weight > 0:
             yield "loss.segmentation.weight", "above 0 needs model.segmentation.head=upernet"

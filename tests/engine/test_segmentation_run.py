@@ -149,6 +149,11 @@ def test_evaluation_counts_masks_as_the_run_did(pad: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "error", "words"),
     [
+        (
+            ["model.segmentation.categories=[hands]"],
+            ConfigError,
+            "model.segmentation.categories has unknown 'hands'; known: low-level-texture",
+        ),
         (["data.batch_size=1"], ConfigError, "data.batch_size must be at least 2"),
         (["freeze=[neck]"], ConfigError, "parts of the model: backbone, head, segmentation"),
         (["freeze=[backbone,head,segmentation]"], ArtifactNetError, "nothing learns"),
