@@ -35,6 +35,7 @@ INSTALL = [
     "scikit-image>=0.22",
     "scikit-learn>=1.3",
     "matplotlib>=3.8",  # one of the photographs of the embedded data set ships inside it
+    "jinja2>=3.1",
     "rich>=13.0",
     "tensorboard>=2.15",
 ]
@@ -45,6 +46,7 @@ TEST = [
     "hypothesis>=6.100",
     "ruff>=0.6",
     "mypy>=1.11",
+    "playwright>=1.40",  # drives Chromium in the tests of the report; skipped where there is none
     "setuptools>=77.0.3",  # the packaging tests build a wheel
 ]
 
@@ -59,7 +61,11 @@ setup(
     # the recipes are in configs/ for people and travel as the package artifactnet.configs
     packages=[*find_packages(include=["artifactnet", "artifactnet.*"]), "artifactnet.configs"],
     package_dir={"artifactnet.configs": "configs"},
-    package_data={"artifactnet": ["py.typed"], "artifactnet.configs": ["**/*.yaml"]},
+    package_data={
+        "artifactnet": ["py.typed"],
+        "artifactnet.configs": ["**/*.yaml"],
+        "artifactnet.explanation.report": ["*.html", "*.css", "*.js"],
+    },
     include_package_data=False,
     install_requires=INSTALL,
     extras_require={"lora": LORA, "test": TEST, "all": LORA},

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from artifactnet.data.synthesize import synthesize
     from artifactnet.engine.evaluate import evaluate
     from artifactnet.engine.trainer import train
+    from artifactnet.explanation.detector import Classifier
+    from artifactnet.explanation.explainer import explain
     from artifactnet.inference.predictor import Predictor, load_model
     from artifactnet.models.artifact_net import ArtifactNet
     from artifactnet.taxonomy import CATEGORIES
-    from artifactnet.types import Annotation, ArtifactNetError, Prediction
+    from artifactnet.types import Annotation, ArtifactNetError, Explanation, Prediction
 
 __version__ = "0.1.0"
 
@@ -26,11 +28,14 @@ __all__ = [
     "Annotation",
     "ArtifactNet",
     "ArtifactNetError",
+    "Classifier",
     "Config",
+    "Explanation",
     "Prediction",
     "Predictor",
     "__version__",
     "evaluate",
+    "explain",
     "load_config",
     "load_model",
     "synthesize",
@@ -43,10 +48,13 @@ _HOME = {
     "Annotation": ("artifactnet.types", "Annotation"),
     "ArtifactNet": ("artifactnet.models.artifact_net", "ArtifactNet"),
     "ArtifactNetError": ("artifactnet.types", "ArtifactNetError"),
+    "Classifier": ("artifactnet.explanation.detector", "Classifier"),
     "Config": ("artifactnet.config", "Config"),
+    "Explanation": ("artifactnet.types", "Explanation"),
     "Prediction": ("artifactnet.types", "Prediction"),
     "Predictor": ("artifactnet.inference.predictor", "Predictor"),
     "evaluate": ("artifactnet.engine.evaluate", "evaluate"),
+    "explain": ("artifactnet.explanation.explainer", "explain"),
     "load_config": ("artifactnet.config", "load"),
     "load_model": ("artifactnet.inference.predictor", "load_model"),
     "synthesize": ("artifactnet.data.synthesize", "synthesize"),

@@ -12,6 +12,13 @@ from dataclasses import dataclass
 
 UNCATEGORIZED_BIT = 1 << 0
 
+# the benchmark's tasks, which name its tables and folder layouts
+AGNOSTIC = "category-agnostic"  # root/{generator}/{uid}/*.png
+FINE_GRAINED = "fine-grained"  # root/{generator}/{category}/{uid}/*.png
+TASKS = (AGNOSTIC, FINE_GRAINED)
+# columns of its table of predicted instances; the box is half-open
+INSTANCE_COLUMNS = ("generator", "uid", "category", "x_min", "y_min", "x_max", "y_max")
+
 
 @dataclass(frozen=True, slots=True)
 class Category:

@@ -172,3 +172,25 @@ class Prediction:
             ],
             "warnings": list(self.warnings),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Where one method says that a detector looked in one image.
+
+    Attributes:
+        method: name as in `artifactnet.explanation.methods.METHODS`.
+        raw: (h, w) float32 on the method's own grid, as the method computed it.
+        heatmap: (H, W) float32 in [0, 1] at the image's own size; what brought ``raw`` there is
+            ``scale``. Pixels that the model did not see are 0.
+        scale: ``minmax``: stretched to 0..1 per image, so that heights of two images cannot be
+            compared; ``probability``: of being fake, or of being an artifact; ``model``: the
+            normalisation saved with the model.
+        warnings: what a reader must know: say, that the map is constant and shows nothing.
+    """
+
+    method: str
+    raw: Float32Array
+    heatmap: Float32Array
+    scale: str
+    warnings: tuple[str, ...] = ()

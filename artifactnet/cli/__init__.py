@@ -14,7 +14,10 @@ from collections.abc import Sequence
 
 from artifactnet.cli.benchmark import add_benchmark
 from artifactnet.cli.data import add_synthesize
+from artifactnet.cli.experiment import add_experiment
+from artifactnet.cli.explain import add_explain, add_judge
 from artifactnet.cli.predict import add_predict
+from artifactnet.cli.report import add_report
 from artifactnet.cli.score import add_score_instances, add_score_pixels
 from artifactnet.cli.train import add_config, add_evaluate, add_train, add_version
 
@@ -78,10 +81,14 @@ def _parser() -> argparse.ArgumentParser:
         add_train,
         add_evaluate,
         add_predict,
+        add_explain,
+        add_judge,
+        add_report,
         add_score_pixels,
         add_score_instances,
         add_synthesize,
         add_benchmark,
+        add_experiment,
         add_config,
         add_version,
     ):

@@ -15,10 +15,7 @@ def natural(text: str) -> int:
         argparse.ArgumentTypeError: it is below 0.
         ValueError: it is not an integer.
     """
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return value
+    return _at_least(0, text)
 
 
 def positive(text: str) -> int:
@@ -28,7 +25,16 @@ def positive(text: str) -> int:
         argparse.ArgumentTypeError: it is below 1.
         ValueError: it is not an integer.
     """
+    return _at_least(1, text)
+
+
+def names(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _at_least(least: int, text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is below {least}")
     return value

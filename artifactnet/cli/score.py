@@ -8,11 +8,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from artifactnet.cli.arguments import Commands, positive
+from artifactnet.taxonomy import INSTANCE_COLUMNS, TASKS
 
 if TYPE_CHECKING:
     from artifactnet.engine.score_tables import ScoreTable
-
-TASKS = ("category-agnostic", "fine-grained")
 
 
 def add_score_pixels(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -60,7 +59,7 @@ def add_score_instances(commands: Commands, common: argparse.ArgumentParser) -> 
         "--predictions",
         required=True,
         metavar="CSV",
-        help="generator,uid,category,x_min,y_min,x_max,y_max",
+        help=",".join(INSTANCE_COLUMNS),
     )
     parser.add_argument(
         "--overlap-threshold",

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from artifactnet.data.source import Source
 from artifactnet.data.transforms import Example, Preprocess, TrainTransform
-from artifactnet.types import Annotation, ArtifactNetError, Batch, Record
+from artifactnet.types import Annotation, ArtifactNetError, Batch, Record, UInt8Array
 
 logger = logging.getLogger(__name__)
 
@@ -131,10 +131,7 @@ class DetectionDataset(Dataset["Example | None"]):
             sample = self.source.load(index)
             if self._transform is None:
                 return self._preprocess.sample(sample)
-            twin = self._marked.get(sample.record.uid, index)
-            unmarked = sample.record.annotation is not Annotation.MASK
-            focus = self.source.load(twin).mask if unmarked and twin != index else None
-            return self._transform(sample, seed, focus)
+            return self._transform(sample, seed, self._twins_mask(index))
         except ArtifactNetError as error:
             if self.on_error == "raise":
                 raise
@@ -143,6 +140,15 @@ class DetectionDataset(Dataset["Example | None"]):
                 location = self.source.records[index].location
                 logger.warning("skipped %s (data.on_error=skip): %s", location, error)
             return None
+
+    def _twins_mask(self, index: int) -> UInt8Array | None:
+        """Artifacts of an image's marked twin, where its crop is to be placed by them."""
+        record = self.source.records[index]
+        twin = self._marked.get(record.uid, index)
+        if twin == index or record.annotation is Annotation.MASK:
+            return None
+        assert self._transform is not None
+        return self.source.load(twin).mask if self._transform.uses_focus else None
 
 
 def collate(examples: Iterable[Example | None]) -> Batch | None:

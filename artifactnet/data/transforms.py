@@ -270,6 +270,11 @@ class TrainTransform:
         geometry = self._geometry(sample.image.shape[:2], focus, rng)
         return self._preprocess.place_sample(sample, geometry)
 
+    @property
+    def uses_focus(self) -> bool:
+        """Whether a twin's mask can change the result: without crops it cannot."""
+        return self._augment.crop
+
     def _compress(self, sample: Sample) -> UInt8Array:
         """The image after a JPEG of random quality, if images of its class get one."""
         if self._jpeg is None or (self._augment.jpeg_on == "fake" and sample.record.label == 0):

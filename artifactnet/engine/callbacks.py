@@ -17,10 +17,11 @@ from artifactnet.data.source import Source
 from artifactnet.data.transforms import Example, Preprocess
 from artifactnet.engine.module import DetectorModule
 from artifactnet.engine.saving import BestModel, epochs_completed
-from artifactnet.explain import overlay
+from artifactnet.explanation import overlay
 from artifactnet.files import atomic_path
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.segmentation import probabilities
+from artifactnet.models.state import evaluating
 from artifactnet.types import Annotation, ArtifactNetError, Float32Array, Record, UInt8Array
 
 _PICTURE_SIDE = 160  # pixels; smaller images are enlarged to it for people
@@ -165,15 +166,8 @@ def write_picture(model: ArtifactNet, examples: Sequence[Example], path: Path) -
     """
     device = next(model.parameters()).device
     images = torch.stack([example.image for example in examples]).to(device)
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            output = model(
-                images, attention=model.has_attention, segmentation=model.has_segmentation
-            )
-    finally:
-        model.train(training)
+    with evaluating(model), torch.no_grad():
+        output = model(images, attention=model.has_attention, segmentation=model.has_segmentation)
     verdicts = output.logit.float().sigmoid().tolist()
     heatmap = output.heatmap
     if output.segmentation is not None:  # the probability of any artifact, as in `Prediction`

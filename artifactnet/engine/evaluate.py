@@ -10,19 +10,16 @@ from typing import Any
 
 import torch
 
-from artifactnet.config import Config, ConfigError, load, to_dict
+from artifactnet.config import Config, to_dict
 from artifactnet.data.datamodule import DataModule
-from artifactnet.data.transforms import Preprocess
 from artifactnet.engine import results as tables
 from artifactnet.engine import rundir
-from artifactnet.engine.device import choose_device
 from artifactnet.engine.figures import Figures
+from artifactnet.engine.samples import VALIDATION_ONLY, judged_split, open_run
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import load_model, read_metadata
+from artifactnet.models.state import evaluating
 from artifactnet.types import Batch
 
-# what an evaluation may be told; everything else belongs to the trained model
-_ALLOWED = ("data.", "train.device", "model.threshold", "model.map_threshold")
 # data keys that do not change which images are judged
 _IMMATERIAL = ("data.batch_size", "data.eval_batch_size", "data.workers", "data.check")
 
@@ -45,20 +42,9 @@ def evaluate(run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         ArtifactNetError: no such run, an override that an evaluation cannot have, or data
             that cannot be used.
     """
-    for override in overrides:
-        if not override.startswith(_ALLOWED):
-            raise ConfigError(
-                f"command line: {override.partition('=')[0]} cannot be changed for an "
-                f"evaluation; what can: {', '.join(_ALLOWED)}"
-            )
-    folder, own = rundir.open_run(run_dir)
-    config = load(folder / rundir.CONFIG, overrides)
-    model = load_model(folder / rundir.BEST, choose_device(config.train.device))
-    model.config.threshold = config.model.threshold
-    model.config.map_threshold = config.model.map_threshold
-    epoch = read_metadata(folder / rundir.BEST)["extra"]["epoch"]
-    data = DataModule(config.data, preprocess_of(model), config.seed)
-    found = evaluate_model(model, data, config, epoch)
+    run = open_run(run_dir, overrides)
+    folder, own, config = run.folder, run.own, run.config
+    found = evaluate_model(run.model, run.data, config, run.epoch)
     target = folder / _subfolder(own, config)
     if target == folder:
         found["training"] = _training(folder)
@@ -84,16 +70,13 @@ def evaluate_model(
     Returns:
         JSON-ready results, see `artifactnet.engine.results`.
     """
-    split = "test" if "test" in data.splits and data.splits["test"].records else "val"
+    split = judged_split(data)
     loader = data.test_loader() if split == "test" else data.val_loader()
     generators = sorted({record.generator for record in data.splits[split].records})
     figures = compute_figures(model, loader, generators)
     warnings = list(data.summary["warnings"])
     if split == "val":
-        warnings.append(
-            "this data has no test split: the figures are of the validation images, on which "
-            "the model was chosen"
-        )
+        warnings.append(VALIDATION_ONLY)
     unannotated = "there is no annotated fake among the images"
     no_head = None if model.has_segmentation else "the model has no segmentation head"
     skipped = data.skipped.get(split, [])
@@ -126,27 +109,16 @@ def compute_figures(
     """
     device = next(model.parameters()).device
     figures = Figures(model, generators, alone=True).to(device)
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for batch in loader:
-                batch = batch.to(device, non_blocking=True)
-                output = model(
-                    batch.image,
-                    attention=model.has_attention,
-                    segmentation=model.has_segmentation,
-                )
-                figures.update(batch, output)
-    finally:
-        model.train(training)
+    with evaluating(model), torch.no_grad():
+        for batch in loader:
+            batch = batch.to(device, non_blocking=True)
+            output = model(
+                batch.image,
+                attention=model.has_attention,
+                segmentation=model.has_segmentation,
+            )
+            figures.update(batch, output)
     return figures.compute()
-
-
-def preprocess_of(model: ArtifactNet) -> Preprocess:
-    """The preprocessing that belongs to a model."""
-    patch = model.backbone.patch_size or 1
-    return Preprocess(model.image_size, model.config.resize, model.mean, model.std, patch)
 
 
 def _subfolder(own: Config, config: Config) -> Path:

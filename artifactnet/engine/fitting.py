@@ -28,8 +28,8 @@ from artifactnet.data.datamodule import DataModule
 from artifactnet.engine import rundir
 from artifactnet.engine.callbacks import Bar, Pictures, PlainLines
 from artifactnet.engine.device import is_main_process
-from artifactnet.engine.evaluate import preprocess_of
 from artifactnet.engine.module import DetectorModule
+from artifactnet.engine.samples import preprocess_of
 from artifactnet.engine.saving import AtomicCheckpointIO, BestModel, LastCheckpoint
 
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}

@@ -18,9 +18,9 @@ from artifactnet.engine.figures import Figures
 from artifactnet.engine.schedule import lr_factor
 from artifactnet.losses.alignment import alignment_loss, artifact_share
 from artifactnet.losses.dense import segmentation_loss
-from artifactnet.metrics.segmentation import AGNOSTIC
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.param_groups import parameter_groups
+from artifactnet.taxonomy import AGNOSTIC
 from artifactnet.types import Annotation, ArtifactNetError, Batch, ModelOutput
 
 _FILES_SHOWN = 4

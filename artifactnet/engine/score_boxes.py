@@ -7,11 +7,10 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from artifactnet.taxonomy import category
+from artifactnet.taxonomy import INSTANCE_COLUMNS, category
 from artifactnet.types import ArtifactNetError
 
-COLUMNS = ("generator", "uid", "category", "x_min", "y_min", "x_max", "y_max")
-_LIMITS = COLUMNS[3:]
+_LIMITS = INSTANCE_COLUMNS[3:]
 Box = tuple[float, float, float, float]
 
 
@@ -29,7 +28,7 @@ class ImageBoxes:
 
 
 def read_boxes(path: str | Path) -> dict[tuple[str, str], ImageBoxes]:
-    """Read a CSV file with the columns `COLUMNS`; others are ignored.
+    """Read a CSV file with the columns `INSTANCE_COLUMNS`; others are ignored.
 
     Rows are counted as in a spreadsheet: the header is row 1.
 
@@ -45,10 +44,11 @@ def read_boxes(path: str | Path) -> dict[tuple[str, str], ImageBoxes]:
         # Spreadsheets begin UTF-8 files with a mark that would become part of the first name.
         with open(path, newline="", encoding="utf-8-sig") as handle:
             reader = csv.DictReader(handle, strict=True)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            missing = [name for name in INSTANCE_COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise ArtifactNetError(
-                    f"{path}: column {missing[0]!r} is missing; needed are {','.join(COLUMNS)}"
+                    f"{path}: column {missing[0]!r} is missing; needed are "
+                    f"{','.join(INSTANCE_COLUMNS)}"
                 )
             for row in reader:
                 place = f"{path}: row {reader.line_num}"

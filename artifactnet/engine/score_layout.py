@@ -7,12 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from artifactnet.engine.score_labels import LabelRow
-from artifactnet.taxonomy import BY_LABEL
+from artifactnet.taxonomy import AGNOSTIC, BY_LABEL, FINE_GRAINED
 from artifactnet.types import ArtifactNetError
-
-AGNOSTIC = "category-agnostic"  # root/{generator}/{uid}/*.png
-FINE_GRAINED = "fine-grained"  # root/{generator}/{category}/{uid}/*.png
-TASKS = (AGNOSTIC, FINE_GRAINED)
 
 
 def check_layout(root: str | Path, task: str, rows: Sequence[LabelRow]) -> tuple[str, ...]:
@@ -20,7 +16,7 @@ def check_layout(root: str | Path, task: str, rows: Sequence[LabelRow]) -> tuple
 
     Args:
         root: folder of the generators' folders.
-        task: of `TASKS`; says how images lie below them.
+        task: of `artifactnet.taxonomy.TASKS`; says how images lie below them.
         rows: of the images.
 
     Returns:

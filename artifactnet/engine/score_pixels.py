@@ -18,10 +18,11 @@ import numpy as np
 
 from artifactnet.data.masks import rasterize
 from artifactnet.engine.score_labels import LabelRow, read_labels
-from artifactnet.engine.score_layout import AGNOSTIC, TASKS, check_layout
+from artifactnet.engine.score_layout import check_layout
 from artifactnet.engine.score_masks import BoolArray, View, read_folder
 from artifactnet.engine.score_tables import ALL, ROW_ORDER, Counts, ScoreTable, add_up, for_each
 from artifactnet.metrics.scores import pixel_scores
+from artifactnet.taxonomy import AGNOSTIC, TASKS
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 FEWEST = 200  # images that take longer than a process needs to start (seconds)

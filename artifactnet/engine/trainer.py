@@ -17,9 +17,10 @@ from artifactnet.engine import parts, rundir
 from artifactnet.engine import results as tables
 from artifactnet.engine.class_weights import ClassFrequencies, class_frequencies
 from artifactnet.engine.device import choose_device, is_main_process
-from artifactnet.engine.evaluate import evaluate_model, preprocess_of
+from artifactnet.engine.evaluate import evaluate_model
 from artifactnet.engine.fitting import fit, global_state
 from artifactnet.engine.module import DetectorModule
+from artifactnet.engine.samples import preprocess_of
 from artifactnet.engine.saving import BestModel
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import init_weights, load_model, save_model

@@ -18,13 +18,11 @@ from artifactnet.files import atomic_path
 from artifactnet.inference.inputs import Source
 from artifactnet.inference.instances import UNCATEGORIZED
 from artifactnet.inference.shard_rows import unsafe
-from artifactnet.taxonomy import CATEGORIES
+from artifactnet.taxonomy import AGNOSTIC, CATEGORIES, FINE_GRAINED, INSTANCE_COLUMNS, TASKS
 from artifactnet.types import ArtifactNetError, Prediction, UInt8Array
 
 MASKS = "masks"
-AGNOSTIC, FINE = "category-agnostic", "fine-grained"  # the benchmark's names of its two tasks
 INSTANCES = "instances.csv"
-HEADER = ("generator", "uid", "category", "x_min", "y_min", "x_max", "y_max")
 
 
 class BenchmarkFiles:
@@ -72,7 +70,7 @@ class BenchmarkFiles:
         _save(answer.mask != 0, self._folder / AGNOSTIC / generator / uid)
         for category in CATEGORIES:
             plane = (answer.mask & category.bit) != 0
-            _save(plane, self._folder / FINE / generator / category.label / uid)
+            _save(plane, self._folder / FINE_GRAINED / generator / category.label / uid)
         for instance in answer.instances:
             if instance.category == UNCATEGORIZED:
                 self.uncategorized += 1
@@ -109,14 +107,14 @@ def benchmark_files(out: Path) -> Iterator[BenchmarkFiles]:
         )
     staging = out / f".{MASKS}.{os.getpid()}.tmp"
     try:
-        for layout in (AGNOSTIC, FINE):
+        for layout in TASKS:
             (staging / layout).mkdir(parents=True)
         with (
             atomic_path(out / INSTANCES) as temporary,
             open(temporary, "w", encoding="utf-8", newline="") as handle,
         ):
             table = csv.writer(handle, lineterminator="\n")
-            table.writerow(HEADER)
+            table.writerow(INSTANCE_COLUMNS)
             yield BenchmarkFiles(staging, table)
         os.replace(staging, masks)
     finally:

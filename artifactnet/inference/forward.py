@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.state import evaluating
 from artifactnet.types import ModelOutput
 
 
@@ -34,7 +34,7 @@ def forward(
     device = next(model.parameters()).device
     batch = torch.stack(list(images)).to(device)
     # no_grad rather than inference_mode: gradient rollout needs autograd inside
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         output = model(batch, attention=attention, segmentation=segmentation)
     logits = output.logit.detach().double().cpu()
     maps = [_to_cpu(x) for x in (output.attention, output.heatmap, output.segmentation)]
@@ -46,15 +46,3 @@ def forward(
 
 def _to_cpu(tensor: torch.Tensor | None) -> torch.Tensor | None:
     return None if tensor is None else tensor.detach().float().cpu()
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule has its own flag back."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training

@@ -67,10 +67,7 @@ class Predictor:
     def __init__(self, model: ArtifactNet) -> None:
         self.model = model
         self.warnings: tuple[str, ...] = tuple(model.notices)
-        patch = model.backbone.patch_size or 1
-        self._preprocess = Preprocess(
-            model.image_size, model.config.resize, model.mean, model.std, patch
-        )
+        self._preprocess = preprocess_of(model)
 
     @overload
     def predict(
@@ -275,6 +272,12 @@ class Predictor:
         assert output.segmentation is not None
         planes = maps.frame_probabilities(output.segmentation, self._preprocess.size)
         return maps.restore_planes(planes, item.geometry)
+
+
+def preprocess_of(model: ArtifactNet) -> Preprocess:
+    """The preprocessing that belongs to a model."""
+    patch = model.backbone.patch_size or 1
+    return Preprocess(model.image_size, model.config.resize, model.mean, model.std, patch)
 
 
 def need_segmentation(model: ArtifactNet, what: str) -> None:

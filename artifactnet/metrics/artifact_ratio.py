@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from artifactnet.metrics.scores import ratio
 from artifactnet.metrics.selection import annotated_fakes
 
 RATIO_EDGES = (0.01, 0.02, 0.05, 0.1, 0.2)  # ours: the paper's text does not give its bins
@@ -95,7 +96,7 @@ def _bin_table(counts: Tensor, edges: Sequence[float]) -> list[dict[str, float]]
             "up_to": high,
             "images": images,
             "correct": right,
-            "accuracy": right / images if images else 0.0,
+            "accuracy": ratio(right, images),
         }
         for low, high, (images, right) in zip(lows, highs, counts.tolist(), strict=True)
     ]

@@ -14,6 +14,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from artifactnet.metrics.scores import ratio
+from artifactnet.metrics.selection import generator_names, generator_rows
 from artifactnet.types import ArtifactNetError
 
 
@@ -63,7 +65,7 @@ def scores(tp: int, fp: int, tn: int, fn: int) -> dict[str, Any]:
         ``note``, empty where nothing needs saying.
     """
     real, fake = tn + fp, tp + fn
-    real_accuracy, fake_accuracy = _ratio(tn, real), _ratio(tp, fake)
+    real_accuracy, fake_accuracy = ratio(tn, real), ratio(tp, fake)
     present = [value for value, n in ((real_accuracy, real), (fake_accuracy, fake)) if n]
     notes = {
         (False, False): "no images",
@@ -71,12 +73,12 @@ def scores(tp: int, fp: int, tn: int, fn: int) -> dict[str, Any]:
         (False, True): "only fake images: balanced accuracy is their accuracy",
     }
     return {
-        "balanced_accuracy": _ratio(sum(present), len(present)),
+        "balanced_accuracy": ratio(sum(present), len(present)),
         "real_accuracy": real_accuracy,
         "fake_accuracy": fake_accuracy,
-        "precision": _ratio(tp, tp + fp),
+        "precision": ratio(tp, tp + fp),
         "recall": fake_accuracy,
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "f1": ratio(2 * tp, 2 * tp + fp + fn),
         "tp": tp,
         "fp": fp,
         "tn": tn,
@@ -109,10 +111,6 @@ def auc(labels: Tensor, probabilities: Tensor) -> float | None:
     below = torch.searchsorted(real, fake.contiguous())
     not_above = torch.searchsorted(real, fake.contiguous(), right=True)
     return int((below + not_above).sum()) / (2 * len(fake) * len(real))
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
 
 
 def _check(labels: Tensor, probabilities: Tensor) -> None:
@@ -153,7 +151,7 @@ class AuthenticityMetric(Metric):
             threshold: an image is called fake if ``probability >= threshold``.
         """
         super().__init__()
-        self.names = tuple(dict.fromkeys(name for name in generators if name != "real"))
+        self.names = generator_names(generators)
         self.threshold = threshold
         # All float32 and one-dimensional: torchmetrics stands in for an empty process with
         # exactly that.
@@ -176,14 +174,11 @@ class AuthenticityMetric(Metric):
         labels = labels.to(self.device)
         probabilities = probabilities.detach().to(self.device, torch.float32)
         _check(labels, probabilities)
-        pairs = list(zip(generators, labels.tolist(), strict=True))
-        unknown = {name for name, label in pairs if label == 1}.difference(self.names)
-        if unknown:
-            raise ValueError(f"generators {sorted(unknown)} are not among {list(self.names)}")
-        ids = [self.names.index(name) if label == 1 else -1 for name, label in pairs]
+        rows = generator_rows(self.names, generators, labels)
+        rows = torch.where(labels == 1, rows, -1)
         self.probabilities.append(probabilities)
         self.labels.append(labels.float())
-        self.generators.append(torch.tensor(ids, dtype=torch.float32, device=self.device))
+        self.generators.append(rows.float())
 
     def compute(self) -> dict[str, dict[str, Any]]:
         """`scores` and ``auc`` of all images (``"all"``) and of each generator that occurred.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from artifactnet.metrics.scores import ratio
 from artifactnet.types import ArtifactNetError
 
 
@@ -82,14 +83,10 @@ def accuracy_by_confidence(
                 "minimum": minimum,
                 "instances": sum(count for count, _ in kept),
                 "images": len(shown),
-                "accuracy": _ratio(sum(shown), len(shown)),
+                "accuracy": ratio(sum(shown), len(shown)),
                 "images_without": len(rest),
-                "accuracy_without": _ratio(sum(rest), len(rest)),
+                "accuracy_without": ratio(sum(rest), len(rest)),
                 "unscored_images": len(confidences) - len(scored),
             }
         )
     return table
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0

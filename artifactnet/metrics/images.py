@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from artifactnet.metrics.scores import ratio
 from artifactnet.metrics.selection import annotated_fakes, uncategorized
 from artifactnet.taxonomy import CATEGORIES
 
@@ -68,9 +69,9 @@ def presence_scores(counts: Tensor) -> dict[str, dict[str, float]]:
     for item, row in zip(CATEGORIES, counts.tolist(), strict=True):
         tp, fp, fn, _ = row
         table[item.label] = {
-            "precision": _ratio(tp, tp + fp),
-            "recall": _ratio(tp, tp + fn),
-            "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+            "precision": ratio(tp, tp + fp),
+            "recall": ratio(tp, tp + fn),
+            "f1": ratio(2 * tp, 2 * tp + fp + fn),
             **dict(zip(_OUTCOMES, row, strict=True)),
         }
     rows = list(table.values())
@@ -78,10 +79,6 @@ def presence_scores(counts: Tensor) -> dict[str, dict[str, float]]:
         name: sum(row[name] for row in rows) / len(rows) for name in ("precision", "recall", "f1")
     }
     return table
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
 
 
 class PresenceMetric(Metric):

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from artifactnet.metrics.instances import (
     Matches,
+    check_threshold,
     instance_labels,
     instance_scores,
     match_boxes,
@@ -80,8 +81,7 @@ class InstanceMetric(Metric):
         super().__init__()
         if form not in _MATCH:
             raise ValueError(f"form must be one of {list(_MATCH)}, not {form!r}")
-        if not 0 <= t <= 1:
-            raise ValueError(f"the overlap threshold must be in [0, 1], not {t}")
+        check_threshold(t)
         self.names = generator_names(generators)
         self.form = form
         self.t = t

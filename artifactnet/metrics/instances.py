@@ -30,6 +30,7 @@ from artifactnet.metrics.regions import (
     polygon_instances,
     region_labels,
 )
+from artifactnet.metrics.scores import ratio
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -92,7 +93,7 @@ def match_boxes(truth: LabelMap, boxes: npt.ArrayLike, t: float = 0.5) -> Matche
     Raises:
         ValueError: ``boxes`` is not (N, 4), or ``t`` is outside [0, 1].
     """
-    _check_threshold(t)
+    check_threshold(t)
     given = _table(boxes, 4, "boxes")
     x_min, y_min, x_max, y_max = given.T
     inside = (x_min >= 0) & (x_min < x_max) & (x_max <= truth.width)
@@ -122,7 +123,7 @@ def match_points(truth: LabelMap, points: npt.ArrayLike, t: float = 0.5) -> Matc
     Raises:
         ValueError: ``points`` is not (N, 2), or ``t`` is outside [0, 1].
     """
-    _check_threshold(t)
+    check_threshold(t)
     given = _table(points, 2, "points")
     within = (given >= 0) & (given < (truth.width, truth.height))
     inside = within[:, 0] & within[:, 1]
@@ -151,7 +152,7 @@ def match_masks(truth: LabelMap, masks: Sequence[npt.NDArray[Any]], t: float = 0
         ValueError: a mask is not of the image's size, or neither uint8 nor bool, or ``t`` is
             outside [0, 1].
     """
-    _check_threshold(t)
+    check_threshold(t)
     matches = _no_match(np.zeros(len(masks), dtype=np.bool_), truth.count)
     for index, mask in enumerate(masks):
         if mask.shape != (truth.height, truth.width):
@@ -182,7 +183,7 @@ def match_regions(truth: LabelMap, predicted: LabelMap, t: float = 0.5) -> Match
     Raises:
         ValueError: the label maps are of images of different sizes, or ``t`` is outside [0, 1].
     """
-    _check_threshold(t)
+    check_threshold(t)
     if (truth.height, truth.width) != (predicted.height, predicted.width):
         raise ValueError(
             f"the prediction is of an image of {predicted.width}x{predicted.height}, the truth "
@@ -216,9 +217,7 @@ def instance_scores(tp: int, fp: int, fn: int, t: float = 0.5) -> dict[str, floa
         ``P@t``, ``R@t`` and ``F1@t`` with the threshold in the name, as in ``P@0.5``.
     """
     parts = {"P": (tp, tp + fp), "R": (tp, tp + fn), "F1": (2 * tp, 2 * tp + fp + fn)}
-    return {
-        f"{name}@{t:g}": part / whole if whole else 0.0 for name, (part, whole) in parts.items()
-    }
+    return {f"{name}@{t:g}": ratio(part, whole) for name, (part, whole) in parts.items()}
 
 
 def _overlaps(labels: Int32Array, label: int, span: Int32Array, boxes: Int64Array) -> Int64Array:
@@ -268,6 +267,14 @@ def _table(values: npt.ArrayLike, columns: int, name: str) -> npt.NDArray[np.flo
     return array
 
 
-def _check_threshold(t: float) -> None:
+def check_threshold(t: float) -> None:
+    """Refuse a share that is none.
+
+    Args:
+        t: of a region that must lie on an instance.
+
+    Raises:
+        ValueError: outside [0, 1].
+    """
     if not 0 <= t <= 1:
         raise ValueError(f"the overlap threshold must be in [0, 1], not {t}")

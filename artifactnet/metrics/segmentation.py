@@ -21,9 +21,8 @@ from artifactnet.metrics.selection import (
     generator_rows,
     uncategorized,
 )
-from artifactnet.taxonomy import CATEGORIES
+from artifactnet.taxonomy import AGNOSTIC, CATEGORIES
 
-AGNOSTIC = "category-agnostic"
 ROWS = (AGNOSTIC, *(category.label for category in CATEGORIES))
 _COLUMNS = ("tp", "fp", "fn", "evaluated_images", "zero_prediction_images")
 

@@ -51,7 +51,7 @@ class Backbone(nn.Module):
         data: dict[str, Any] = net.pretrained_cfg or {}
         self.mean = tuple(config.mean or data.get("mean", (0.485, 0.456, 0.406)))
         self.std = tuple(config.std or data.get("std", (0.229, 0.224, 0.225)))
-        self.no_rollout = _why_no_rollout(self.net, config.backbone)
+        self.no_rollout = why_no_rollout(self.net, config.backbone)
         plain = self.no_rollout is None
         self.patch_size: int | None = self.net.patch_embed.patch_size[0] if plain else None
         self.prefix_tokens: int = self.net.num_prefix_tokens if plain else 0
@@ -245,8 +245,13 @@ def load_backbone_weights(net: Any, path: str) -> None:
         )
 
 
-def _why_no_rollout(net: Any, name: str) -> str | None:
-    """Reason why attention rollout does not apply to this model, or None."""
+def why_no_rollout(net: Any, name: str) -> str | None:
+    """Reason why attention rollout does not apply to a timm model, or None.
+
+    Args:
+        net: the model.
+        name: what the reason calls it.
+    """
     file = type(net).__module__.rsplit(".", 1)[-1]
     if file not in _PLAIN_VIT_FILES or not hasattr(net, "blocks"):
         return (

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 NORMALIZATIONS = ("saturate", "max", "minmax", "none")
+_BAND_ELEMENTS = 1 << 20  # per image: what a processor keeps close
 
 
 @dataclass(slots=True)
@@ -95,22 +96,21 @@ def _layer_of_call(
     return AttentionLayer(query, key, value, out, scale, attn_mask)
 
 
-def attention_weights(layer: AttentionLayer, row: int | None = None) -> torch.Tensor:
+def attention_weights(layer: AttentionLayer, rows: slice = slice(None)) -> torch.Tensor:
     """Attention probabilities softmax(s q k^T), without dropout.
 
     Args:
         layer: one recorded block.
-        row: compute this query's row alone.
+        rows: compute these queries' rows alone.
 
     Returns:
-        (B, H, N, N), or (B, H, 1, N) for one row; float32 or wider.
+        (B, H, M, N), M the number of ``rows``; float32 or wider.
     """
     dtype = torch.promote_types(layer.q.dtype, torch.float32)
-    queries = slice(None) if row is None else slice(row, row + 1)
-    scores = layer.q[:, :, queries].to(dtype) @ layer.k.to(dtype).transpose(-2, -1) * layer.scale
+    scores = layer.q[:, :, rows].to(dtype) @ layer.k.to(dtype).transpose(-2, -1) * layer.scale
     if layer.bias is not None:
         bias = layer.bias.to(dtype)
-        scores = scores + (bias if bias.shape[-2] == 1 else bias[..., queries, :])
+        scores = scores + (bias if bias.shape[-2] == 1 else bias[..., rows, :])
     return scores.softmax(dim=-1)
 
 
@@ -142,27 +142,55 @@ def discard_weakest(matrix: torch.Tensor, ratio: float) -> torch.Tensor:
     return (flat * keep).view_as(matrix)
 
 
-def _roll_down(
+def chain_rows(
     layers: Sequence[AttentionLayer],
-    matrix_of: Callable[[int, int | None], torch.Tensor],
-    discard_ratio: float,
+    matrix_of: Callable[[int, slice], torch.Tensor],
+    normalized: bool,
+    discard_ratio: float = 0.0,
 ) -> torch.Tensor:
-    """Class row of the product, (B, N). ``matrix_of(layer, row)`` gives M_l or one row of it."""
-    batch, _, tokens, _ = layers[0].q.shape
-    last = len(layers) - 1
-    reference = layers[last].q
+    """Class token's row of a product of (I + M_l), last block to first.
+
+    Without a graph only a band of rows of one M_l exists at a time, so memory does not grow
+    with N^2.
+
+    Args:
+        layers: the blocks' attention, first block first.
+        matrix_of: block's position in ``layers`` and rows -> (B, rows, N) of M_l.
+        normalized: divide each row of (I + M_l) by its sum.
+        discard_ratio: see `discard_weakest`.
+
+    Returns:
+        (B, N), float32 or wider.
+    """
+    reference = layers[-1].q
+    batch, _, tokens, _ = reference.shape
     dtype = torch.promote_types(reference.dtype, torch.float32)
     row = torch.zeros(batch, tokens, dtype=dtype, device=reference.device)
     row[:, 0] = 1.0
-    for index in range(last, -1, -1):
-        if index == last and discard_ratio == 0:
-            class_row = matrix_of(index, 0)[:, 0]
-            row = (row + class_row) / (1 + class_row.sum(dim=-1, keepdim=True))
-            continue
-        matrix = discard_weakest(matrix_of(index, None), discard_ratio)
-        scaled = row / (1 + matrix.sum(dim=-1))
-        row = scaled + torch.bmm(scaled[:, None], matrix)[:, 0]
+    for index in range(len(layers) - 1, -1, -1):
+        bands = _bands(layers[index], discard_ratio)
+        if index == len(layers) - 1 and discard_ratio == 0:
+            bands = [slice(0, 1)]  # all weight is on the class token yet
+        kept, added = [], torch.zeros_like(row)
+        for band in bands:
+            matrix = discard_weakest(matrix_of(index, band), discard_ratio)
+            share = row[:, band]
+            if normalized:
+                share = share / (1 + matrix.sum(dim=-1))
+            kept.append(share)
+            added = added + torch.bmm(share[:, None], matrix)[:, 0]
+        row = torch.cat([*kept, row[:, bands[-1].stop :]], dim=1) + added
     return row
+
+
+def _bands(layer: AttentionLayer, discard_ratio: float) -> list[slice]:
+    """Rows of a block's matrix that are in memory together."""
+    _, heads, tokens, _ = layer.q.shape
+    # a graph keeps every band anyway, and the weakest entries are sought in the whole matrix
+    if discard_ratio or torch.is_grad_enabled():
+        return [slice(0, tokens)]
+    step = max(1, _BAND_ELEMENTS // (heads * tokens))
+    return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
 
 
 def attention_rollout(
@@ -188,11 +216,11 @@ def attention_rollout(
     """
     layers = _chosen(layers, start_layer)
 
-    def matrix_of(index: int, row: int | None) -> torch.Tensor:
-        return fuse_heads(attention_weights(layers[index], row), head_fusion)
+    def matrix_of(index: int, rows: slice) -> torch.Tensor:
+        return fuse_heads(attention_weights(layers[index], rows), head_fusion)
 
     with _no_autocast(layers[0].q):
-        return _roll_down(layers, matrix_of, discard_ratio)
+        return chain_rows(layers, matrix_of, True, discard_ratio)
 
 
 def gradient_rollout(
@@ -222,20 +250,31 @@ def gradient_rollout(
     """
     layers = _chosen(layers, start_layer)
     exact = create_graph and second_order
-    gradients = torch.autograd.grad(
-        logit.sum(), [layer.out for layer in layers], create_graph=exact, retain_graph=True
-    )
+    gradients = output_gradients(logit, layers, exact)
 
-    def matrix_of(index: int, row: int | None) -> torch.Tensor:
-        layer, gradient = layers[index], gradients[index]
-        queries = slice(None) if row is None else slice(row, row + 1)
-        weights = attention_weights(layer, row)
-        value = layer.v.to(weights.dtype)
-        slope = gradient[:, :, queries].to(weights.dtype) @ value.transpose(-2, -1)
+    def matrix_of(index: int, rows: slice) -> torch.Tensor:
+        weights = attention_weights(layers[index], rows)
+        slope = gradient_of_attention(layers[index], gradients[index], rows, weights.dtype)
         return fuse_heads(weights * slope, head_fusion).clamp_min(0)
 
     with _no_autocast(logit), torch.set_grad_enabled(create_graph):
-        return _roll_down(layers, matrix_of, discard_ratio)
+        return chain_rows(layers, matrix_of, True, discard_ratio)
+
+
+def output_gradients(
+    logit: torch.Tensor, layers: Sequence[AttentionLayer], create_graph: bool = False
+) -> tuple[torch.Tensor, ...]:
+    """Gradient dO (B, H, N, d) of each image's logit with respect to each attention output."""
+    outputs = [layer.out for layer in layers]
+    return torch.autograd.grad(logit.sum(), outputs, create_graph=create_graph, retain_graph=True)
+
+
+def gradient_of_attention(
+    layer: AttentionLayer, gradient: torch.Tensor, rows: slice, dtype: torch.dtype
+) -> torch.Tensor:
+    """d logit / d P_h = dO_h v_h^T of some rows, (B, H, M, N); exact, and cheaper than asking
+    autograd, because P itself never has to exist in the forward pass."""
+    return gradient[:, :, rows].to(dtype) @ layer.v.to(dtype).transpose(-2, -1)
 
 
 def patch_map(row: torch.Tensor, prefix_tokens: int, grid: tuple[int, int]) -> torch.Tensor:

@@ -12,7 +12,7 @@ from PIL import Image
 from artifactnet.config import Config, ModelConfig
 from artifactnet.data.datamodule import build_splits
 from artifactnet.engine.callbacks import choose, write_picture
-from artifactnet.engine.evaluate import preprocess_of
+from artifactnet.engine.samples import preprocess_of
 from artifactnet.engine.trainer import train
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import Annotation, Record

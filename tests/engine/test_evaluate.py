@@ -11,7 +11,8 @@ from PIL import Image
 
 from artifactnet.config import Config, ConfigError
 from artifactnet.data.datamodule import DataModule
-from artifactnet.engine.evaluate import compute_figures, evaluate, preprocess_of
+from artifactnet.engine.evaluate import compute_figures, evaluate
+from artifactnet.engine.samples import preprocess_of
 from artifactnet.engine.trainer import train
 from artifactnet.models.checkpoint import load_model
 from artifactnet.types import ArtifactNetError

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artifactnet.explain import overlay
+from artifactnet.explanation import overlay
 from artifactnet.taxonomy import CATEGORIES
 
 GRAY = np.full((12, 16, 3), 100, dtype=np.uint8)

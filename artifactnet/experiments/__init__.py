@@ -1,0 +1,1 @@
+"""Whole experiments: several trainings, judged alike, in one table."""

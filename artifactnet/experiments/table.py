@@ -1,0 +1,79 @@
+"""The figures of several seeds as one table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# column -> field of `artifactnet.metrics.authenticity.scores`
+AUTHENTICITY = {"BA": "balanced_accuracy", "F1": "f1", "AUC": "auc"}
+PIXELS = ("IoU", "PixP", "PixR", "PixF1")
+
+
+def spread(
+    runs: Sequence[Mapping[str, float]], columns: Sequence[str]
+) -> dict[str, dict[str, float | None] | None]:
+    """Mean and sample standard deviation of every column.
+
+    Args:
+        runs: one dictionary per seed; a column that a kind of run does not have is missing in all.
+        columns: names of the columns.
+
+    Returns:
+        For each column ``mean`` and ``std`` (None for a single seed), or None without figures.
+    """
+    found: dict[str, dict[str, float | None] | None] = {}
+    for column in columns:
+        values = [run[column] for run in runs if run.get(column) is not None]
+        found[column] = None
+        if values:
+            std = statistics.stdev(values) if len(values) > 1 else None
+            found[column] = {"mean": statistics.fmean(values), "std": std}
+    return found
+
+
+def markdown(experiment: Mapping[str, Any]) -> str:
+    """One row per training, mean and spread over seeds, then one row per seed."""
+    columns = experiment["columns"]
+    seeds = ", ".join(str(seed) for seed in experiment["seeds"])
+    lines = [
+        f"# {experiment['title']}",
+        "",
+        f"Seeds {seeds}; mean ± sample standard deviation. Overrides: "
+        f"{', '.join(experiment['overrides']) or 'none'}.",
+        "",
+        *_head(["training", *columns]),
+    ]
+    for row in experiment["rows"]:
+        cells = [_summary(row["spread"][column]) for column in columns]
+        lines.append(_line([_title(row), *cells]))
+    lines += ["", *_head(["training", "seed", *columns])]
+    for row in experiment["rows"]:
+        for seed, values in row["seeds"].items():
+            cells = [_number(values.get(column)) for column in columns]
+            lines.append(_line([_title(row), seed, *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    return f"{row['title']} ({row['method']})" if row["method"] else str(row["title"])
+
+
+def _summary(value: Mapping[str, float | None] | None) -> str:
+    if value is None:
+        return ""
+    tail = "" if value["std"] is None else f" ± {value['std']:.3f}"
+    return f"{value['mean']:.3f}{tail}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _head(names: Sequence[str]) -> list[str]:
+    return [_line(names), "|" + "---|" * len(names)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,232 @@
+"""What explanations need of a detector, and how any torch or timm classifier becomes one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from artifactnet.data.transforms import Preprocess
+from artifactnet.inference.predictor import Predictor, preprocess_of
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.types import ArtifactNetError
+
+Reshape = Callable[[Tensor], Tensor]  # a layer's output -> (B, C, h, w)
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class Detector(Protocol):
+    """A model that says whether an image is fake, in the form that explanations work on.
+
+    Attributes:
+        module: everything that runs; its state is left as it was found.
+        net: the part of ``module`` whose layers and attention are explained.
+        preprocess: how an image comes to the model and a map back.
+        threshold: an image is called fake if its probability is not below.
+        target_layer: dotted name, inside ``net``, of the layer for activation maps; None finds
+            one, see `artifactnet.explanation.layers`.
+        reshape: brings that layer's output to (B, C, h, w); None derives it from ``net``.
+        warnings: what must be known before trusting an answer.
+    """
+
+    module: nn.Module
+    net: nn.Module
+    preprocess: Preprocess
+    threshold: float
+    target_layer: str | None
+    reshape: Reshape | None
+    warnings: tuple[str, ...]
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(B,) logits of the fake class of (B, 3, H, W) preprocessed images, with graph."""
+        ...
+
+
+class OwnDetector:
+    """An `ArtifactNet` as a `Detector`."""
+
+    def __init__(self, model: ArtifactNet) -> None:
+        """Wrap a model.
+
+        Args:
+            model: on the device where it shall run. Of one in half precision a float32 copy is
+                used: maps made from its gradients would underflow.
+        """
+        self.model = full_precision(model)
+        self.module: nn.Module = self.model
+        self.net: nn.Module = self.model.backbone.net
+        self.preprocess = preprocess_of(model)
+        self.threshold = model.config.threshold
+        self.target_layer: str | None = None
+        self.reshape: Reshape | None = None
+        self.warnings = tuple(model.notices)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(B,) logits of the fake class of (B, 3, H, W) preprocessed images, with graph."""
+        output = self.model(images)
+        logit: Tensor = output.logit
+        return logit
+
+
+class Classifier:
+    """Any torch or timm classifier of real against fake as a `Detector`.
+
+    Example:
+        ``explain(Classifier(timm.create_model("resnet50", num_classes=2)), "photo.jpg")``
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        image_size: tuple[int, int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        *,
+        resize: str = "stretch",
+        fake_class: int = 1,
+        threshold: float = 0.5,
+        target_layer: str | None = None,
+        reshape: Reshape | None = None,
+    ) -> None:
+        """Wrap a classifier.
+
+        Args:
+            net: takes (B, 3, H, W) and returns (B, 2) logits of two classes, or (B,) or (B, 1)
+                logits of the fake class; on the device where it shall run.
+            image_size: height and width it takes, pixels; None asks a timm model.
+            mean: per channel, for pixel values in [0, 1]; None asks a timm model and falls back
+                on ImageNet's.
+            std: likewise.
+            resize: how an image is brought to that size, see `artifactnet.data.geometry.fit`.
+            fake_class: index of the fake one of two classes. Their logit is the difference of
+                the two, so that its sigmoid is the softmax's probability.
+            threshold: an image is called fake if its probability is not below.
+            target_layer: dotted name of the layer for activation maps; None finds one.
+            reshape: brings that layer's output to (B, C, h, w); None derives it.
+
+        Raises:
+            ArtifactNetError: no image size, no such class or layer, or settings that cannot be
+                used.
+        """
+        if fake_class not in (0, 1):
+            raise ArtifactNetError(
+                f"Classifier: fake_class is {fake_class}, but there are two classes, 0 and 1"
+            )
+        if not 0 <= threshold <= 1:  # also true for NaN
+            raise ArtifactNetError(f"Classifier: threshold must be in 0..1, not {threshold}")
+        if target_layer is not None and target_layer not in dict(net.named_modules()):
+            raise ArtifactNetError(
+                f"Classifier: {type(net).__name__} has no layer {target_layer!r}; "
+                "net.named_modules() lists them"
+            )
+        self.module = self.net = full_precision(net)
+        self.preprocess = _preprocess(net, image_size, mean, std, resize)
+        self.threshold = threshold
+        self.target_layer = target_layer
+        self.reshape = reshape
+        self.warnings: tuple[str, ...] = ()
+        self._fake_class = fake_class
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(B,) logits of the fake class of (B, 3, H, W) preprocessed images, with graph.
+
+        Raises:
+            ArtifactNetError: the classifier returns something else than one or two logits.
+        """
+        found = self.net(images)
+        if isinstance(found, Tensor) and found.ndim == 0 and len(images) == 1:
+            return found.reshape(1)  # nets that squeeze their output lose a batch of one
+        if not isinstance(found, Tensor) or found.ndim == 0 or len(found) != len(images):
+            what = f"{tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise ArtifactNetError(
+                f"Classifier: {type(self.net).__name__} must return a tensor with one row per "
+                f"image, not {what} for {len(images)}"
+            )
+        if found.shape == (len(images), 2):
+            return found[:, self._fake_class] - found[:, 1 - self._fake_class]
+        if found.shape in ((len(images),), (len(images), 1)):
+            return found.reshape(-1)
+        raise ArtifactNetError(
+            f"Classifier: {type(self.net).__name__} returns {tuple(found.shape[1:])} values per "
+            "image; it must be one fake logit or two classes"
+        )
+
+
+def _preprocess(
+    net: nn.Module,
+    image_size: tuple[int, int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    resize: str,
+) -> Preprocess:
+    """A classifier's preprocessing: what the caller says, else what timm says of the model."""
+    published: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
+    if image_size is None and published:
+        # a model may have been built for another size than was published
+        built = getattr(getattr(net, "patch_embed", None), "img_size", None)
+        image_size = built or tuple(published.get("input_size", ()))[1:] or None
+    sides: tuple[Any, ...] = tuple(image_size) if isinstance(image_size, Sequence) else ()
+    if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) > 0 for side in sides):
+        said = "does not say what size it takes" if image_size is None else f"got {image_size}"
+        raise ArtifactNetError(
+            f"Classifier: {type(net).__name__}: {said}; give image_size=(height, width)"
+        )
+    mean = published.get("mean", _IMAGENET[0]) if mean is None else mean
+    std = published.get("std", _IMAGENET[1]) if std is None else std
+    try:
+        return Preprocess((int(sides[0]), int(sides[1])), resize, mean, std)
+    except ValueError as error:
+        raise ArtifactNetError(f"Classifier: {error}") from error
+
+
+def as_detector(model: Detector | ArtifactNet | Predictor) -> Detector:
+    """The detector that a caller means.
+
+    Raises:
+        ArtifactNetError: a plain module, of which one must know what its outputs are, or
+            something else that is no detector.
+    """
+    if isinstance(model, Predictor):
+        return OwnDetector(model.model)
+    if isinstance(model, ArtifactNet):
+        return OwnDetector(model)
+    if all(hasattr(model, name) for name in ("module", "net", "preprocess", "logits")):
+        return model
+    if isinstance(model, nn.Module):
+        raise ArtifactNetError(
+            f"explain: wrap {type(model).__name__} first: "
+            "Classifier(net, image_size=..., fake_class=...)"
+        )
+    raise ArtifactNetError(
+        f"explain: {type(model).__name__} is no detector; give a model, what load_model "
+        "returned, or a Classifier"
+    )
+
+
+def reference_weight(detector: Detector) -> Tensor:
+    """A weight of the detector: images must come on its device and in its precision.
+
+    Raises:
+        ArtifactNetError: there is none, or none that gradients can pass.
+    """
+    for weight in detector.module.parameters():
+        if weight.is_inference():
+            raise ArtifactNetError(
+                f"explain: {type(detector.net).__name__} was made inside torch.inference_mode(), "
+                "so that nothing can be differentiated; make or load it outside"
+            )
+        if weight.is_floating_point():
+            return weight
+    raise ArtifactNetError(f"explain: {type(detector.net).__name__} has no weights")
+
+
+def full_precision(net: nn.Module) -> Any:
+    """The module itself, or a float32 copy of one with weights in half precision."""
+    half = (torch.float16, torch.bfloat16)
+    if not any(weight.dtype in half for weight in net.parameters()):
+        return net
+    return copy.deepcopy(net).float()

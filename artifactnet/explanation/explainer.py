@@ -1,0 +1,276 @@
+"""Images in, maps of where a detector looks out: one call for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from artifactnet.data.transforms import Geometry
+from artifactnet.explanation import methods as known
+from artifactnet.explanation.attention import ATTENTION_METHODS, attention_maps
+from artifactnet.explanation.cam import CAM_METHODS, activation_maps
+from artifactnet.explanation.detector import Detector, OwnDetector, as_detector, reference_weight
+from artifactnet.explanation.sliding import sliding_map
+from artifactnet.inference.inputs import Failure, ImageLike, to_pixels
+from artifactnet.inference.maps import find_artifacts, frame_probabilities, restore_planes
+from artifactnet.inference.predictor import Predictor
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.rollout import normalize
+from artifactnet.models.state import undisturbed
+from artifactnet.types import ArtifactNetError, Explanation, Float32Array, UInt8Array
+
+CONSTANT = "the map is constant: this method does not say where the model looked"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How maps are made.
+
+    Attributes:
+        batch_size: images, or windows, that pass through the model together.
+        window: side of a sliding patch, pixels of the image.
+        stride: from one patch to the next, pixels.
+    """
+
+    batch_size: int = 8
+    window: int = 224
+    stride: int = 224
+
+
+@dataclass(slots=True)
+class Explained:
+    """One image with its verdict and its maps.
+
+    Attributes:
+        name: as given.
+        pixels: (H, W, 3) uint8, as given.
+        probability: of being fake, in [0, 1].
+        is_fake: ``probability >= threshold`` of the detector.
+        explanations: by method.
+    """
+
+    name: str
+    pixels: UInt8Array
+    probability: float
+    is_fake: bool
+    explanations: dict[str, Explanation]
+
+
+@dataclass(slots=True)
+class _Item:
+    """An image at model size; ``maps`` (raw, heatmap) fill up method by method, until a problem."""
+
+    name: str
+    pixels: UInt8Array
+    frame: Tensor
+    geometry: Geometry
+    maps: dict[str, tuple[Float32Array, Float32Array]]
+    problem: str = ""
+
+
+class Explainer:
+    """Makes maps of one detector by one or more methods.
+
+    Attributes:
+        detector: what is explained.
+        methods: names, in the order asked for.
+    """
+
+    def __init__(
+        self,
+        model: Detector | ArtifactNet | Predictor,
+        methods: Sequence[str] | None = None,
+        options: Options = Options(),
+    ) -> None:
+        """Check that every method can serve the model.
+
+        Args:
+            model: one of ours, or a `Classifier` around any torch or timm classifier.
+            methods: names of `artifactnet.explanation.methods.METHODS`; ``["all"]``: all that can
+                serve the model; None: the paper's choice for this kind of network.
+            options: how maps are made.
+
+        Raises:
+            ArtifactNetError: an unknown method, one that cannot serve this network, an option
+                below 1, or a stride that leaves out pixels.
+        """
+        for name in ("batch_size", "window", "stride"):
+            if getattr(options, name) < 1:
+                raise ArtifactNetError(f"{name} must be 1 or more, not {getattr(options, name)}")
+        if options.stride > options.window:
+            raise ArtifactNetError(
+                f"a stride of {options.stride} leaves out pixels between windows of "
+                f"{options.window}; choose a stride of at most {options.window}"
+            )
+        self.detector = as_detector(model)
+        if methods is not None and list(methods) == ["all"]:
+            methods = known.available(self.detector)
+        self.methods = tuple(dict.fromkeys(methods or [known.default_method(self.detector)]))
+        for method, reason in known.why_not(self.detector, self.methods).items():
+            if reason is not None:
+                possible = ", ".join(known.available(self.detector))
+                raise ArtifactNetError(
+                    f"method {method} cannot explain this model: {reason}; what can: {possible}"
+                )
+        self._options = options
+
+    def batch(self, images: Sequence[tuple[str, UInt8Array]]) -> list[Explained | Failure]:
+        """Explain a few images; no more than ``batch_size`` pass through the model together.
+
+        Args:
+            images: name and (H, W, 3) uint8 pixels of each.
+
+        Returns:
+            One answer per image, in order; a failure for one that cannot be explained.
+        """
+        answers: list[Explained | Failure] = []
+        for start in range(0, len(images), self._options.batch_size):
+            answers += self._few(images[start : start + self._options.batch_size])
+        return answers
+
+    def _few(self, images: Sequence[tuple[str, UInt8Array]]) -> list[Explained | Failure]:
+        answers: dict[int, Explained | Failure] = {}
+        items: dict[int, _Item] = {}
+        for number, (name, pixels) in enumerate(images):
+            try:
+                frame, geometry = self.detector.preprocess.image(pixels)
+            except ArtifactNetError as error:
+                answers[number] = Failure(name, str(error).removeprefix(f"{name}: "))
+            else:
+                items[number] = _Item(name, pixels, frame, geometry, {})
+        if items:
+            for number, answer in zip(items, self._explain(list(items.values())), strict=True):
+                answers[number] = answer
+        return [answers[number] for number in range(len(images))]
+
+    def _explain(self, items: list[_Item]) -> list[Explained | Failure]:
+        weight = reference_weight(self.detector)
+        frames = torch.stack([item.frame for item in items]).to(weight)
+        with undisturbed(self.detector.module), torch.no_grad():
+            logits = self.detector.logits(frames).double().cpu()
+        sound = logits.isfinite().tolist()
+        broken = "the model's answer is not a number (NaN)"
+        kept = [item for item, fine in zip(items, sound, strict=True) if fine]
+        if kept:
+            inputs = frames if all(sound) else frames[torch.tensor(sound, device=weight.device)]
+            for method in self.methods:
+                self._add(method, kept, inputs)
+        return [
+            self._answer(item, float(logit.sigmoid())) if fine else Failure(item.name, broken)
+            for item, logit, fine in zip(items, logits, sound, strict=True)
+        ]
+
+    def _add(self, method: str, items: list[_Item], frames: Tensor) -> None:
+        """One method's maps of all items; an image that has none spoils no other's."""
+        try:
+            if method == known.SLIDING:
+                self._add_sliding(items)
+            elif method == known.SEGMENTATION:
+                self._add_segmentation(items, frames)
+            else:
+                raw, scaled = self._grids(method, frames)
+                for item, own, shown in zip(items, raw, scaled, strict=True):
+                    heatmap = self.detector.preprocess.restore(shown, item.geometry)
+                    item.maps[method] = own, heatmap
+        except ArtifactNetError as error:
+            if len(items) == 1:
+                items[0].problem = f"{method}: {error}".replace(
+                    f"{method}: {method}:", f"{method}:"
+                )
+                return
+            for number, item in enumerate(items):
+                self._add(method, [item], frames[number : number + 1])
+
+    def _add_sliding(self, items: list[_Item]) -> None:
+        options = self._options
+        for item in items:
+            found = sliding_map(
+                self.detector, item.pixels, options.window, options.stride, options.batch_size
+            )
+            item.maps[known.SLIDING] = found, found
+
+    def _grids(self, method: str, frames: Tensor) -> tuple[Float32Array, Float32Array]:
+        """Raw maps and maps in [0, 1], both (B, h, w) of the frame."""
+        if method in CAM_METHODS:
+            found = activation_maps(self.detector, frames, method)
+            return found, found
+        if method in ATTENTION_METHODS:
+            raw = attention_maps(self.detector, frames, method)
+            return raw.float().numpy(), normalize(raw, "minmax").float().numpy()
+        assert isinstance(self.detector, OwnDetector)
+        with undisturbed(self.detector.module), torch.no_grad():
+            output = self.detector.model(frames, attention=True)
+        return tuple(x.detach().float().cpu().numpy() for x in (output.attention, output.heatmap))
+
+    def _add_segmentation(self, items: list[_Item], frames: Tensor) -> None:
+        assert isinstance(self.detector, OwnDetector)
+        model = self.detector.model
+        exclusive = model.config.segmentation.labels == "softmax"
+        with undisturbed(model), torch.no_grad():
+            logits = model(frames, segmentation=True).segmentation.float().cpu()
+        for item, grid in zip(items, logits, strict=True):
+            planes = frame_probabilities(grid, self.detector.preprocess.size)
+            planes = restore_planes(planes, item.geometry)
+            some, _ = find_artifacts(
+                planes, model.config.map_threshold, exclusive, model.known_categories
+            )
+            item.maps[known.SEGMENTATION] = some, some
+
+    def _answer(self, item: _Item, probability: float) -> Explained | Failure:
+        if item.problem:
+            return Failure(item.name, item.problem)
+        explanations = {}
+        for method, (raw, heatmap) in item.maps.items():
+            if not (np.isfinite(raw).all() and np.isfinite(heatmap).all()):
+                return Failure(item.name, f"the map of {method} is not a number (NaN)")
+            warnings = (CONSTANT,) if raw.size > 1 and raw.min() == raw.max() else ()
+            explanations[method] = Explanation(
+                method, raw, heatmap, known.scale_of(method), warnings
+            )
+        is_fake = probability >= self.detector.threshold
+        return Explained(item.name, item.pixels, probability, is_fake, explanations)
+
+
+def explain(
+    model: Detector | ArtifactNet | Predictor,
+    images: ImageLike | list[Any] | tuple[Any, ...],
+    method: str | None = None,
+    options: Options = Options(),
+) -> Explanation | list[Explanation]:
+    """Show where a detector looks when it says that an image is fake.
+
+    Args:
+        model: what `artifactnet.load_model` returned, an `ArtifactNet`, or a
+            `artifactnet.Classifier` around any torch or timm classifier.
+        images: a path, file content, PIL image, array or tensor, or a list or tuple of such.
+        method: one of `artifactnet.explanation.methods.METHODS`; None takes the paper's choice,
+            ``relevance`` for ViTs and ``grad_cam_smooth`` for others (X-AIGD Sec. 4).
+        options: how maps are made.
+
+    Returns:
+        One explanation for one image; for a list, a list in its order.
+
+    Raises:
+        ArtifactNetError: the method cannot serve this network, or an image cannot be used or
+            explained (the message names it).
+    """
+    several = isinstance(images, list | tuple)
+    explainer = Explainer(model, None if method is None else [method], options)
+    each = list(images) if isinstance(images, list | tuple) else [images]
+    found: list[Explanation] = []
+    for start in range(0, len(each), options.batch_size):
+        few = []
+        for number, image in enumerate(each[start : start + options.batch_size], start):
+            name = str(image) if isinstance(image, str | Path) else f"image {number}"
+            few.append((name, to_pixels(image, name)))
+        for answer in explainer.batch(few):
+            if isinstance(answer, Failure):
+                raise ArtifactNetError(f"{answer.path}: {answer.reason}")
+            found.append(answer.explanations[explainer.methods[0]])
+    return found if several else found[0]

@@ -1,0 +1,201 @@
+"""Which layer of a network activation maps are made of, and how its output becomes a map."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from artifactnet.explanation.detector import Detector, Reshape, reference_weight
+from artifactnet.models.state import undisturbed
+from artifactnet.types import ArtifactNetError
+
+# modules without weights whose names hold one of these choose or pass on what others made
+_PASSIVE = ("pool", "drop", "identity", "flatten", "softmax")
+
+
+def target_layer(detector: Detector) -> tuple[nn.Module, Reshape | None]:
+    """The layer for activation maps, and what brings its output to (B, C, h, w).
+
+    What the detector names comes first. Of a plain timm ViT it is the normalisation before the
+    last attention: later, only the class token has a gradient. Of other networks it is the
+    last module to run that makes a map with more than one cell, found by a forward pass of one
+    empty image; modules that run more than once in a pass are left out, because only one
+    output can be explained. A timm network that is part of ``detector.net`` is recognised, too.
+
+    Args:
+        detector: left as found; nothing is remembered on it.
+
+    Returns:
+        A module inside ``detector.net``, and the reshape (None: its output is a map already).
+
+    Raises:
+        ArtifactNetError: there is no such layer.
+    """
+    net, size = detector.net, detector.preprocess.size
+    vit = _only_one(module for module in net.modules() if _is_plain_vit(module))
+    rows = None if vit else _only_one(m for m in net.modules() if _is_channels_last(m))
+    if detector.target_layer is not None:
+        layer = dict(net.named_modules()).get(detector.target_layer)
+        if layer is None:
+            raise ArtifactNetError(
+                f"{name_of(net)} has no layer {detector.target_layer!r} for target_layer=; "
+                "net.named_modules() lists them"
+            )
+    elif vit is not None:
+        layer = _before_last_attention(vit)
+    else:
+        layer = _last_map(detector, rows)
+    if detector.reshape is not None:
+        return layer, detector.reshape
+    if vit is not None and _holds(vit, layer):
+        return layer, _from_tokens(vit, size)
+    return layer, _from_channels_last if rows is not None and _holds(rows, layer) else None
+
+
+def fits(height: int, width: int, size: tuple[int, int]) -> bool:
+    """Whether a map has the proportions of an image, to within a cell per side.
+
+    Attention matrices, and maps whose channels come last, are told from maps by it.
+
+    Args:
+        height: of the map, cells.
+        width: of the map, cells.
+        size: height and width of the image, pixels.
+    """
+    return abs(height * size[1] - width * size[0]) <= sum(size)
+
+
+def name_of(net: nn.Module) -> str:
+    """What messages call a network: its timm name, or its class."""
+    published: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
+    return str(published.get("architecture") or type(net).__name__)
+
+
+def _only_one(found: Iterable[nn.Module]) -> Any:
+    """The module, or None where there is none or a choice."""
+    modules = list(found)
+    return modules[0] if len(modules) == 1 else None
+
+
+def _holds(part: nn.Module, layer: nn.Module) -> bool:
+    return any(module is layer for module in part.modules())
+
+
+def _is_plain_vit(module: nn.Module) -> bool:
+    """Blocks in a row over one grid of patches, in the way of timm's ViT, DeiT, BEiT, EVA."""
+    return (
+        hasattr(module, "cls_token")
+        and isinstance(getattr(module, "num_prefix_tokens", None), int)
+        and len(getattr(module, "blocks", ())) > 0
+        and hasattr(getattr(module, "patch_embed", None), "dynamic_feat_size")
+    )
+
+
+def _is_channels_last(module: nn.Module) -> bool:
+    fmt = str(getattr(module, "output_fmt", "NCHW"))
+    return hasattr(module, "forward_features") and fmt == "NHWC"
+
+
+def _before_last_attention(vit: Any) -> nn.Module:
+    """The last block's first normalisation, or where it comes later the block before."""
+    last = vit.blocks[-1]
+    if hasattr(last, "norm1") and "Post" not in type(last).__name__:
+        return last.norm1
+    if hasattr(last, "in_norm"):
+        return last.in_norm
+    if len(vit.blocks) < 2:
+        raise ArtifactNetError(
+            f"{name_of(vit)}: nothing is normalised before its only block; name the layer for "
+            "activation maps with target_layer="
+        )
+    return vit.blocks[-2]
+
+
+def _from_tokens(vit: Any, size: tuple[int, int]) -> Reshape:
+    height, width = vit.patch_embed.dynamic_feat_size(size)
+    cells, prefix, name = height * width, vit.num_prefix_tokens, name_of(vit)
+
+    def reshape(tokens: Tensor) -> Tensor:
+        if tokens.ndim == 4:  # before the map is cut into tokens
+            return tokens
+        # some networks add the class token late
+        if tokens.ndim != 3 or tokens.shape[1] not in (cells, cells + prefix):
+            raise ArtifactNetError(
+                f"{name}: an output of {tuple(tokens.shape[1:])} is not a grid of {height}x{width} "
+                f"patches with {prefix} tokens before them; give reshape="
+            )
+        patches = tokens[:, tokens.shape[1] - cells :]
+        return patches.transpose(1, 2).reshape(len(tokens), -1, height, width)
+
+    return reshape
+
+
+def _from_channels_last(features: Tensor) -> Tensor:
+    return features.permute(0, 3, 1, 2) if features.ndim == 4 else features
+
+
+class _Watch:
+    """Follows one forward pass of one image: who made a map, and who worked on after that."""
+
+    def __init__(self, size: tuple[int, int], channels_last: bool) -> None:
+        self.calls: Counter[nn.Module] = Counter()
+        self.maps: list[tuple[nn.Module, int]] = []  # with the number of steps so far
+        self.steps = 0  # outputs that still know of places
+        self._size = size
+        self._first = 1 if channels_last else 2
+        self._pooled: list[Tensor] = []
+
+    def __call__(self, module: nn.Module, _: Any, output: Any) -> None:
+        """Forward hook."""
+        self.calls[module] += 1
+        if not isinstance(output, Tensor) or sum(side > 1 for side in output.shape[1:]) < 2:
+            return
+        kind = type(module).__name__.lower()
+        if any(word in kind for word in _PASSIVE) and next(module.parameters(), None) is None:
+            if "pool" in kind:
+                self._pooled.append(output)
+            return
+        self.steps += next(module.children(), None) is None
+        # what a container returns may be its last pooling's output
+        if self._is_map(output) and not any(output is pooled for pooled in self._pooled):
+            self.maps.append((module, self.steps))
+
+    def _is_map(self, output: Tensor) -> bool:
+        if output.ndim != 4 or len(output) != 1:
+            return False
+        height, width = output.shape[self._first : self._first + 2]
+        return height * width > 1 and fits(height, width, self._size)
+
+    def last(self) -> nn.Module | None:
+        """The last module that made a map, unless most of the work came after it."""
+        for module, steps in reversed(self.maps):
+            if self.calls[module] == 1:
+                # else it is a patch embedding, whose tokens do the work
+                return module if self.steps - steps <= steps else None
+        return None
+
+
+def _last_map(detector: Detector, channels_last: nn.Module | None) -> nn.Module:
+    net = detector.net if channels_last is None else channels_last
+    height, width = detector.preprocess.size
+    weight = reference_weight(detector)
+    watch = _Watch((height, width), channels_last is not None)
+    handles = [module.register_forward_hook(watch) for module in net.modules()]
+    try:
+        with torch.inference_mode(False), torch.no_grad(), undisturbed(detector.module):
+            detector.logits(weight.new_zeros(1, 3, height, width))
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = watch.last()
+    if found is None:
+        raise ArtifactNetError(
+            f"{name_of(detector.net)}: no layer ends in a feature map (B, C, h, w) of more than "
+            "one cell; name the layer for activation maps with target_layer= and bring its "
+            "output to that shape with reshape="
+        )
+    return found

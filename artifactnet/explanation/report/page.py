@@ -1,0 +1,181 @@
+"""One self-contained HTML file that opens from disk and asks for nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from artifactnet.explanation.overlay import colorize
+from artifactnet.explanation.report.tables import figures, tables
+from artifactnet.files import atomic_path
+
+_PACKAGE = __name__.rpartition(".")[0]  # template, style and script lie beside this file
+_HEAT = "heat:"  # key of a method's layer is this and the method's name
+# what could end a script element or start a comment in it; within JSON only strings hold these
+_ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
+# control characters, marks that turn the direction of writing around (a name ending in "gnp.exe"
+# would read as one ending in "exe.png"), other invisible ones, and halves of characters
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+
+
+def write_page(path: Path, head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> None:
+    """Write a report as one HTML file, atomically.
+
+    Texts from data (names, generators, reasons) are escaped wherever they stand. The page's
+    security policy allows no request, and of scripts and styles only its own, by their hashes.
+
+    Args:
+        path: the HTML file to write.
+        head: what concerns the whole report; ``head["charts"]`` holds SVG elements that are
+            inserted as they are, so their texts must be escaped already; inline styles in
+            them have no effect.
+        entries: one per image, with an ``id`` of its own, a ``thumb`` and ``layers`` as data URIs.
+
+    Raises:
+        ValueError: a number is NaN or infinite, or two entries have one id.
+        OSError: the file cannot be written; an older file at ``path`` is untouched.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    if len({entry["id"] for entry in entries}) != len(entries):
+        raise ValueError("each entry of a report needs an id of its own")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(_resource("template.html"))
+    css, script = _resource("report.css"), _resource("report.js")
+    with (
+        atomic_path(path) as temporary,
+        # a text that `visible` did not see may hold halves of characters
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as handle,
+    ):
+        handle.writelines(
+            template.generate(
+                head=head,
+                entries=entries,
+                css=css,
+                script=script,
+                policy=_policy(css, script),
+                embed=embed,
+                visible=visible,
+                figures=figures(head["summary"]),
+                **_contents(head, entries),
+            )
+        )
+
+
+def _resource(name: str) -> str:
+    return resources.files(_PACKAGE).joinpath(name).read_text(encoding="utf-8")
+
+
+def visible(text: str) -> str:
+    """Text from data as a reader shall see it: each invisible character spelt out, as \\u202e."""
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def embed(data: Any) -> str:
+    """JSON for a script element: ASCII, and without any character that has a meaning in HTML.
+
+    Raises:
+        ValueError: ``data`` holds NaN or an infinite number, which are not JSON.
+    """
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return text.translate(_ESCAPES)
+
+
+def _contents(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the template and the script need, derived from the data."""
+    layers = _layers(head, entries)
+    keys = [layer["key"] for layer in layers]
+    occurring = {label for e in entries for label in (*e["annotated"], *e["predicted"])}
+    categories = [c for c in head["categories"] if c["label"] in occurring]
+    # nameless ones last
+    index = [_index_entry(entry, keys) for entry in entries]
+    generators = sorted({e["generator"] for e in index}, key=lambda g: (g is None, g or ""))
+    names = {layer["key"].removeprefix(_HEAT): layer["label"] for layer in layers}
+    share = _share(layers)
+    return {
+        "layers": layers,
+        # the first map where there is one: a report is about where the detector looked
+        "first_layer": (keys[1:] or keys)[0],
+        "categories": categories,
+        "generators": generators,
+        "tables": tables(head["summary"], names),
+        "index": index,
+        "share": share,
+        "script_head": {
+            "title": head["title"],
+            "threshold": head["model"]["threshold"],
+            "layers": layers,
+            "categories": categories,
+            "generators": generators,
+            "ramp": _ramp(),
+            "share": share,
+        },
+    }
+
+
+def _layers(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """The layers that at least one image has, the image itself first."""
+    existing = {"image"}.union(*(entry["layers"] for entry in entries))
+    every = [
+        {"key": "image", "label": "Original", "description": "The image without any layer"},
+        *({**m, "key": f"{_HEAT}{m['name']}"} for m in head["methods"]),
+        {"key": "mask", "label": "Predicted mask", "description": "Artifacts that it predicted"},
+        {"key": "annotation", "label": "Annotation", "description": "Artifacts that people marked"},
+    ]
+    return [layer for layer in every if layer["key"] in existing]
+
+
+def _index_entry(entry: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """An entry without its large pictures, but with the names of those it lacks."""
+    kept = {key: value for key, value in entry.items() if key != "layers"}
+    generator = entry["generator"]
+    return {
+        **kept,
+        "name": visible(entry["name"]),
+        "generator": None if generator is None else visible(generator),
+        "missing": [key for key in keys if key not in entry["layers"]],
+    }
+
+
+def _share(layers: Sequence[dict[str, str]]) -> dict[str, str]:
+    """What the artifact share counts: a map that is high somewhere predicts no artifact yet."""
+    labels = {layer["key"]: layer["label"] for layer in layers}
+    if "mask" in labels:
+        return {"name": "Artifact share", "text": "of the pixels lie in the predicted mask"}
+    maps = [label for key, label in labels.items() if key.startswith(_HEAT)]
+    text = f"of the pixels are above 0.5 in {maps[0]}" if maps else "of the pixels"
+    return {"name": "Area of the map above 0.5", "text": text}
+
+
+def _ramp(steps: int = 11) -> list[str]:
+    """CSS colours of a map's values from 0 to 1, as opaque as they are in the layers."""
+    values = np.linspace(0, 1, steps)
+    colors = colorize(values[None])[0]
+    return [
+        f"rgb({r} {g} {b} / {value:.2f})" for (r, g, b), value in zip(colors, values, strict=True)
+    ]
+
+
+def _policy(css: str, script: str) -> str:
+    """Content security policy: nothing is fetched, and no other script or style has an effect."""
+    return (
+        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"script-src {_hash(script)}; style-src {_hash(css)}"
+    )
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

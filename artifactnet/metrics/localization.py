@@ -1,0 +1,98 @@
+"""Does a heatmap point at the artifacts? Scores of one image that need no threshold.
+
+All of them look at the order or the share of values only, so a map that was stretched per image
+is judged as fairly as a probability. A constant map earns what chance earns: the share of the
+image that the artifacts cover.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def pointing_game(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> float:
+    """Whether the maximum of the map lies on an artifact (Zhang et al. 2018), without margin.
+
+    Args:
+        heatmap: (H, W), finite.
+        mask: (H, W), not zero where an artifact is.
+
+    Returns:
+        1 or 0; where several pixels share the maximum, the share of them that lies on an
+        artifact, so that a constant map earns what chance earns.
+
+    Raises:
+        ValueError: shapes differ, no pixels, or values that are not finite.
+    """
+    values, inside = _check(heatmap, mask)
+    return float(inside[values == values.max()].mean())
+
+
+def mass_inside(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> float:
+    """Share of the map's sum that lies on artifacts; 0 for a map that is zero everywhere.
+
+    Args:
+        heatmap: (H, W), finite, nowhere negative.
+        mask: (H, W), not zero where an artifact is.
+
+    Returns:
+        A share in [0, 1].
+
+    Raises:
+        ValueError: shapes differ, no pixels, or values that are negative or not finite.
+    """
+    values, inside = _check(heatmap, mask)
+    if values.min() < 0:
+        raise ValueError("a heatmap with negative values has no mass")
+    peak = float(values.max())
+    if peak == 0:
+        return 0.0
+    values = values / peak  # a sum of huge or tiny values would overflow or vanish
+    within = float(values[inside].sum())
+    return within / (within + float(values[~inside].sum()))
+
+
+def pixel_average_precision(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> float | None:
+    """Area under the precision-recall curve of the pixels, as a step function.
+
+    The sum, over falling values of the map, of the gain in recall times the precision at that
+    value; pixels of equal value are taken together, in no order. The curve is not interpolated.
+
+    Args:
+        heatmap: (H, W), finite.
+        mask: (H, W), not zero where an artifact is.
+
+    Returns:
+        A number in (0, 1]; None where the mask is empty or covers the image: there is nothing to
+        tell apart.
+
+    Raises:
+        ValueError: shapes differ, no pixels, or values that are not finite.
+    """
+    values, inside = _check(heatmap, mask)
+    positive, negative = values[inside], np.sort(values[~inside])
+    if not len(positive) or not len(negative):
+        return None
+    # Recall changes only at values that an artifact pixel has.
+    levels, counts = np.unique(positive, return_counts=True)
+    true = np.cumsum(counts[::-1])[::-1]  # artifact pixels not below each level
+    false = len(negative) - np.searchsorted(negative, levels)
+    return float((counts * (true / (true + false))).sum() / len(positive))
+
+
+def _check(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> tuple[Float64Array, BoolArray]:
+    """The map in float64 and where the artifacts are."""
+    if heatmap.ndim != 2 or heatmap.shape != mask.shape or not heatmap.size:
+        raise ValueError(
+            f"need a heatmap and a mask of one size (H, W), got {heatmap.shape} and {mask.shape}"
+        )
+    values = heatmap.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("the heatmap holds values that are not finite")
+    return values, mask != 0

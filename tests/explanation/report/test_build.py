@@ -1,0 +1,209 @@
+"""A whole report of a tiny model: which files there are, and what they say."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import tiny
+
+from artifactnet.config import SegmentationConfig
+from artifactnet.explanation.report import build
+from artifactnet.explanation.report.build import About, report
+from artifactnet.explanation.report.encode import BUDGET
+from artifactnet.explanation.report.items import Item, file_items
+from artifactnet.inference.inputs import Failure
+from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
+
+PAL4VST = Path(__file__).parents[3].parent / "shared" / "data" / "pal4vst"
+
+
+def pixels(seed, size=(40, 60)):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def labelled(count=6):
+    """Real and fake in turn; every second fake is annotated."""
+    items = []
+    for k in range(count):
+        fake, mask = k % 2, None
+        annotation = Annotation.CLEAN if not fake else Annotation.NONE
+        if k % 4 == 1:
+            mask = np.zeros((40, 60), np.uint8)
+            mask[5:20, 5:30], annotation = 2, Annotation.MASK
+        record = Record(str(k), fake, "g" if fake else "real", annotation, f"image {k}")
+        found = Sample(record, pixels(k), mask)
+        items.append(Item(f"image {k}", lambda s=found: s, record.generator, fake))
+    return items
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = tiny()
+    model.notices = ("these weights are random",)
+    return model
+
+
+@pytest.fixture(scope="module")
+def written(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    methods = ["relevance", "rollout"]
+    about = About("A <b>title</b>", "tiny", "made up", "test", ("few images",))
+    result = report(model, labelled(), folder, methods=methods, about=about)
+    return result, json.loads(result.json.read_text())
+
+
+def test_the_files(written):
+    result, found = written
+    folder = result.html.parent
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    pngs = ["calibration", "generators", "probabilities", "roc"]
+    assert names == [*(f"figures/{name}.png" for name in pngs), "report.html", "report.json"]
+    assert sorted(path.name for path in result.pngs) == [f"{name}.png" for name in pngs]
+    for path in result.pngs:
+        assert Image.open(io.BytesIO(path.read_bytes())).format == "PNG"
+    assert sorted(chart["file"] for chart in found["charts"]) == names[:4]
+
+
+def test_the_head(written):
+    result, found = written
+    assert (result.images, result.of, result.failures) == (6, 6, ())
+    assert found["title"] == "A <b>title</b>"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", found["created"])
+    assert found["model"] == {
+        "name": "tiny",
+        "backbone": "vit_tiny_patch16_224",
+        "threshold": 0.5,
+        "map_threshold": 0.5,
+    }
+    assert found["data"] == {
+        "name": "made up",
+        "split": "test",
+        "images": 6,
+        "of": 6,
+        "labelled": True,
+    }
+    assert found["warnings"] == ["these weights are random", "few images"]
+    assert [m["name"] for m in found["methods"]] == ["relevance", "rollout"]
+    assert found["methods"][0]["scale"] == "minmax"
+    assert [c["name"] for c in found["categories"]][-1] == "uncategorized"
+    assert found["categories"][0]["color"] == "#e69f00"
+    assert found["failures"] == []
+    assert any("categories (no artifacts" in notice for notice in found["notices"])
+
+
+def test_the_json_has_every_image_but_no_picture(written):
+    result, found = written
+    assert [entry["name"] for entry in found["entries"]] == [f"image {k}" for k in range(6)]
+    assert all("layers" not in e and "thumb" not in e for e in found["entries"])
+    assert "data:image" not in result.json.read_text()
+    assert "svg" not in json.dumps(found["charts"])
+    counts = found["summary"]["verdicts"]
+    wrong = [entry for entry in found["entries"] if not entry["correct"]]
+    assert counts["fp"] + counts["fn"] == len(wrong)
+    assert [row["evaluated_images"] for row in found["summary"]["maps"]] == [2, 2]
+    assert set(found["entries"][1]["scores"]) == {"relevance", "rollout"}
+
+
+def test_the_page_has_every_picture(written):
+    html = written[0].html.read_text()
+    assert "A &lt;b&gt;title&lt;/b&gt;" in html
+    assert html.count('"heat:relevance":"data:image/png;base64,') == 6
+    assert html.count('"annotation":"data:image/png;base64,') == 5  # 3 real, 2 annotated fakes
+    assert "<svg " in html
+    assert len(html) < 6 * BUDGET + 100_000
+
+
+def test_an_older_report_is_replaced_with_its_charts(model, tmp_path):
+    report(model, labelled(), tmp_path)
+    assert (tmp_path / "figures" / "roc.png").exists()
+    (tmp_path / "figures" / "mine.png").write_bytes(b"mine")
+    unlabelled = [Item("a.png", lambda: pixels(0)), Failure("none.png", "no such file")]
+    result = report(model, unlabelled, tmp_path)
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == [
+        "mine.png",
+        "probabilities.png",
+    ]
+    found = json.loads(result.json.read_text())
+    assert found["failures"] == [{"name": "none.png", "reason": "no such file"}]
+    assert "no such file" in result.html.read_text()
+    assert any(notice.startswith("Nobody said") for notice in found["notices"])
+    assert found["title"] == "vit_tiny_patch16_224 on images"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_limit_is_told(model, tmp_path):
+    result = report(model, labelled(40), tmp_path, limit=4)
+    found = json.loads(result.json.read_text())
+    assert (result.images, result.of) == (4, 40)
+    assert found["data"]["images"] == 4
+    assert found["data"]["of"] == 40
+    assert found["notices"][0].startswith("4 of 40 images were taken")
+    assert sorted(entry["label"] for entry in found["entries"]) == [0, 0, 1, 1]
+
+
+def test_nothing_usable_is_a_report_too(model, tmp_path):
+    def load():
+        raise ArtifactNetError("a.png: truncated")
+
+    result = report(model, [Item("a.png", load)], tmp_path)
+    assert (result.images, result.of, result.pngs) == (0, 1, ())
+    assert [(f.path, f.reason) for f in result.failures] == [("a.png", "truncated")]
+    assert "truncated" in result.html.read_text()
+
+
+def test_mistakes(model, tmp_path):
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(ArtifactNetError, match="no folder for the report"):
+        report(model, [], tmp_path / "file")
+    with pytest.raises(ArtifactNetError, match="limit must be 1"):
+        report(model, [], tmp_path / "out", limit=0)
+    with pytest.raises(ArtifactNetError, match="unknown method"):
+        report(model, [], tmp_path / "out", methods=["magic"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(model, tmp_path, monkeypatch):
+    report(model, labelled(2), tmp_path)
+    before = (tmp_path / "report.html").read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(build, "write_page", full)
+    with pytest.raises(ArtifactNetError, match="cannot be written: .*No space"):
+        report(model, labelled(3), tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_masks_of_a_model_with_a_segmentation_head(tmp_path):
+    head = SegmentationConfig(head="upernet", channels=8, auxiliary_channels=8)
+    shape = {"embed_dim": 24, "depth": 4, "num_heads": 2}
+    model = tiny(segmentation=head, kwargs=shape)
+    result = report(model, labelled(4), tmp_path, methods=["segmentation"])
+    found = json.loads(result.json.read_text())
+    assert (result.images, result.failures) == (4, ())
+    assert result.html.read_text().count('"mask":"data:image/png') == 4
+    assert [row["name"] for row in found["summary"]["maps"]] == ["segmentation", "mask"]
+    predictor = build.Predictor(model)
+    for entry, item in zip(found["entries"], labelled(4), strict=True):
+        expected = predictor.predict(item.load().image)
+        assert entry["artifact_share"] == float((expected.mask != 0).mean())
+        assert len(entry["instances"]) == min(20, len(expected.instances))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PAL4VST.is_dir(), reason="the photographs of ../shared are not there")
+def test_real_images_of_many_sizes(model, tmp_path):
+    result = report(model, file_items([PAL4VST], tmp_path), tmp_path, limit=26)
+    assert (result.images, result.failures) == (26, ())
+    found = json.loads(result.json.read_text())
+    assert len(found["summary"]["generators"]) == 13
+    assert len({(entry["width"], entry["height"]) for entry in found["entries"]}) > 3
+    assert result.html.stat().st_size < 26 * (BUDGET + 2000) + 100_000

@@ -1,0 +1,200 @@
+"""The charts: fit for a page, the same every time, and only where there is data."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from artifactnet.explanation.report.charts import CHART_NAMES, MAX_ROWS, draw_charts, short_label
+from artifactnet.explanation.report.summary import Fact, summarize
+
+HOSTILE = ["$x$", "<img src=x onerror=alert(1)>", "$\\frac{", "a&b'\"", "]]>", "x" * 60]
+
+
+def facts(count=48, labelled=True, generators=("g0", "g1", "g2")):
+    rng = np.random.default_rng(0)
+    found = []
+    for index in range(count):
+        label = index % 2
+        probability = float(np.clip(rng.normal(0.4 + 0.2 * label, 0.2), 0, 1))
+        generator = generators[index // 2 % len(generators)] if label else "real"
+        found.append(
+            Fact(
+                probability,
+                probability >= 0.5,
+                label if labelled else None,
+                generator,
+                predicted=("low-level-texture",),
+                regions={"low-level-texture": 1 + index % 2},
+                category_pixels={"low-level-texture": (3, 1, 2)} if label and labelled else {},
+            )
+        )
+    return found
+
+
+def by_name(found):
+    charts, left_out = draw_charts(summarize(found, []))
+    return {chart.name: chart for chart in charts}, left_out
+
+
+@pytest.fixture(scope="module")
+def all_charts():
+    return by_name(facts(generators=HOSTILE))
+
+
+def texts(chart):
+    return [e.text for e in ElementTree.fromstring(chart.svg).iter("text")]
+
+
+def test_every_chart_is_drawn(all_charts):
+    charts, left_out = all_charts
+    assert tuple(charts) == CHART_NAMES
+    assert left_out == []
+
+
+def test_svg_is_fit_for_a_page(all_charts):
+    ids = []
+    for chart in all_charts[0].values():
+        root = ElementTree.fromstring(chart.svg)
+        ids += [e.attrib["id"] for e in root.iter() if "id" in e.attrib]
+        for element in root.iter():
+            assert "style" not in element.attrib
+            assert element.tag not in ("style", "metadata", "script", "image", "a")
+            for name in ("fill", "stroke"):
+                assert element.attrib.get(name) not in ("#000000", "black", "#ffffff", "white")
+            assert element.attrib.get("href", "#").startswith("#")
+        for forbidden in ("http", "<?xml", "DOCTYPE", "font-family", "Date", "Matplotlib"):
+            assert forbidden not in chart.svg
+        referred = {e.attrib["href"][1:] for e in root.iter() if "href" in e.attrib}
+        assert referred <= set(ids)
+        # nothing fills the background, so that the page's shows
+        width, height = (float(v) for v in root.attrib["viewBox"].split()[2:])
+        assert width > height / 2
+    assert len(ids) == len(set(ids))
+
+
+def test_names_are_plain_text(all_charts):
+    found = texts(all_charts[0]["generators"])
+    for name in HOSTILE[:5]:
+        assert short_label(name) in found
+    assert "x" * 27 + "…" in found
+    assert "<img" not in all_charts[0]["generators"].svg
+    assert HOSTILE[5] in all_charts[0]["generators"].description
+
+
+def test_png_is_on_white(all_charts):
+    for chart in all_charts[0].values():
+        image = Image.open(io.BytesIO(chart.png))
+        assert image.size[0] == 750
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+        assert round(image.info["dpi"][0]) == 150
+        assert "Software" not in image.info
+        ink = np.asarray(image.convert("L"))
+        assert (ink < 100).any()
+
+
+def test_descriptions_hold_the_numbers(all_charts):
+    summary = summarize(facts(generators=HOSTILE), [])
+    charts = all_charts[0]
+    assert f"{summary['roc']['auc']:.3f}" in charts["roc"].description
+    assert "24 fakes and 24 real images" in charts["roc"].description
+    assert f"{summary['calibration']['ece']:.3f}" in charts["calibration"].description
+    for row in summary["generators"]:
+        text = f"{row['name']}: {row['accuracy']:.3f} of {row['images']} images"
+        assert text in charts["generators"].description
+    assert "textures: IoU 0.500, PixF1 0.667" in charts["categories"].description
+    filled = [count for count in summary["histogram"]["real"] if count]
+    assert f"Real: {filled[0]} from" in charts["probabilities"].description
+
+
+def test_the_curve_is_the_data(all_charts):
+    """The drawn line has as many points as the curve, between the same corners."""
+    summary = summarize(facts(generators=HOSTILE), [])
+    root = ElementTree.fromstring(all_charts[0]["roc"].svg)
+    lines = [e for e in root.iter("path") if e.attrib.get("stroke") == "#3c82c8"]
+    steps = max(path.attrib["d"].count("L") for path in lines)
+    corners = {(x, y) for x, y, _ in summary["roc"]["points"]}
+    assert 3 <= steps <= len(corners)
+
+
+def test_the_same_bytes_every_time_whatever_the_user_has_set(all_charts):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": True, "text.parse_math": True}):
+        again, _ = by_name(facts(generators=HOSTILE))
+        assert matplotlib.rcParams["font.size"] == 30
+    assert again == all_charts[0]
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_no_pyplot():
+    import sys
+
+    assert (
+        "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+    )
+
+
+def test_without_labels_and_masks():
+    found = [Fact(0.2, False, None, "a"), Fact(0.9, True, None, "b"), Fact(0.8, True, None, "b")]
+    charts, (sentence,) = by_name(found)
+    assert list(charts) == ["probabilities", "generators"]
+    assert charts["generators"].title == "Called fake, by generator"
+    assert "b: 1.000 of 2 images" in charts["generators"].description
+    assert "ROC curve (needs labelled images of both classes)" in sentence
+    assert "calibration (needs" in sentence
+    assert "categories (no artifacts" in sentence
+
+
+def test_one_class_has_no_curves():
+    charts, _ = by_name([Fact(0.2, False, 1, "a"), Fact(0.9, True, 1, "a")])
+    assert list(charts) == ["probabilities", "generators"]
+    assert charts["generators"].title == "Accuracy by generator"
+
+
+def test_predicted_regions_where_nothing_is_annotated():
+    charts, _ = by_name(facts(labelled=False))
+    assert charts["categories"].title == "Artifacts predicted, by category"
+    assert "textures: 72 in 48 images" in charts["categories"].description
+
+
+def test_nothing_at_all():
+    charts, (sentence,) = by_name([])
+    assert charts == {}
+    assert "there are no images" in sentence
+
+
+def test_a_single_image():
+    charts, _ = by_name([Fact(1.0, True, 1, "g")])
+    assert "1 from 0.95 to 1.00" in charts["probabilities"].description
+
+
+def test_many_generators_are_cut_to_the_largest():
+    found = [Fact(0.9, True, 1, f"g{k:03d}") for k in range(100)]
+    found += [Fact(0.9, True, 1, "g077"), Fact(0.1, False, 1, "g099")]
+    charts, _ = by_name(found)
+    description = charts["generators"].description
+    assert "g077: 1.000 of 2 images" in description
+    assert "g099: 0.500 of 2 images" in description
+    assert f"The {100 - MAX_ROWS} generators with fewest images are left out" in description
+    shown = [text for text in texts(charts["generators"]) if text.startswith("g0")]
+    assert len(shown) == MAX_ROWS
+    assert shown == sorted(shown)
+
+
+def test_names_that_no_font_or_file_can_hold():
+    odd = ["\x00\x1b", "\udcff\ud800", "生成器", "a\nb", "\u202eabc"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        charts, _ = by_name([Fact(0.9, True, 1, name) for name in odd])
+    found = texts(charts["generators"])
+    assert "生成器" in found
+    assert "a\ufffdb" in found
+    assert "\ufffd\ufffd" in found
+    charts["generators"].svg.encode("utf-8")

@@ -1,0 +1,262 @@
+"""What a report says about each image, with a model that answers as it is told."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from artifactnet.explanation.explainer import Explained
+from artifactnet.explanation.methods import METHODS
+from artifactnet.explanation.report import content
+from artifactnet.explanation.report.content import LABELS, MAX_INSTANCES, gather
+from artifactnet.explanation.report.items import Item
+from artifactnet.inference.inputs import Failure
+from artifactnet.taxonomy import CATEGORIES
+from artifactnet.types import (
+    Annotation,
+    ArtifactNetError,
+    Explanation,
+    Instance,
+    Prediction,
+    Record,
+    Sample,
+)
+
+TEXTURES, SHAPES = CATEGORIES[0], CATEGORIES[1]
+
+
+class Told:
+    """An explainer: the probability is the first pixel's red, the map its green channel."""
+
+    methods = ("m", "n")
+    detector = SimpleNamespace()
+
+    def __init__(self):
+        self.batches = []
+
+    def batch(self, images):
+        self.batches.append([name for name, _ in images])
+        return [self._answer(name, pixels) for name, pixels in images]
+
+    def _answer(self, name, pixels):
+        if name.startswith("nan"):
+            return Failure(name, "the map of m is not a number (NaN)")
+        probability = float(pixels[0, 0, 0]) / 255
+        green = pixels[..., 1].astype(np.float32) / 255
+        maps = {
+            "m": Explanation("m", green, green, "minmax"),
+            "n": Explanation("n", 1 - green, 1 - green, "minmax", ("the map is constant",)),
+        }
+        return Explained(name, pixels, probability, probability >= 0.5, maps)
+
+
+def picture(probability, size=(20, 30), bright=(slice(0, 10), slice(0, 10))):
+    pixels = np.zeros((*size, 3), np.uint8)
+    pixels[..., 0] = round(255 * probability)
+    pixels[(*bright, 1)] = 255
+    return pixels
+
+
+def sample(label, annotation, mask=None, probability=0.8):
+    record = Record("u", label, "g" if label else "real", annotation, "place")
+    return Sample(record, picture(probability), mask)
+
+
+def item(name, loaded, label=None, generator=None):
+    return Item(name, lambda: loaded, generator, label)
+
+
+def broken(message):
+    def load():
+        raise ArtifactNetError(message)
+
+    return load
+
+
+def test_an_entry_without_label():
+    found = gather(Told(), [item("a.png", picture(0.8), generator="g")], 8)
+    (entry,) = found.entries
+    assert {k: v for k, v in entry.items() if k not in ("thumb", "layers")} == {
+        "id": 0,
+        "name": "a.png",
+        "generator": "g",
+        "label": None,
+        "probability": 0.8,
+        "is_fake": True,
+        "correct": None,
+        "confidence": 0.8,
+        "width": 30,
+        "height": 20,
+        "annotated": [],
+        "predicted": [],
+        "artifact_share": pytest.approx(100 / 600),
+        "instances": [],
+        "scores": {},
+        "warnings": ["n: the map is constant"],
+    }
+    assert sorted(entry["layers"]) == ["heat:m", "heat:n", "image"]
+    assert entry["thumb"].startswith("data:image/")
+    json.dumps(entry, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("label", "probability", "correct"), [(1, 0.8, True), (1, 0.2, False), (0, 0.2, True)]
+)
+def test_right_and_wrong(label, probability, correct):
+    loaded = sample(label, Annotation.NONE, probability=probability)
+    (entry,) = gather(Told(), [item("a", loaded, label)], 8).entries
+    assert entry["correct"] is correct
+    assert entry["confidence"] == 0.8
+
+
+def test_failures_are_listed_and_stop_nothing():
+    items = [
+        item("good", picture(0.2)),
+        Item("bad", broken("bad: truncated")),
+        item("nan", picture(0.5)),
+        Item("other", broken("mask.png: too small")),
+        Item("d/far.png", broken("/a/d/far.png: truncated"), location="/a/d/far.png"),
+        item("last", picture(0.8)),
+    ]
+    explainer = Told()
+    found = gather(explainer, items, 2)
+    assert [entry["name"] for entry in found.entries] == ["good", "last"]
+    assert [entry["id"] for entry in found.entries] == [0, 1]
+    assert [fact.probability for fact in found.facts] == [0.2, 0.8]
+    assert [(f.path, f.reason) for f in found.failures] == [
+        ("bad", "truncated"),
+        ("nan", "the map of m is not a number (NaN)"),
+        ("other", "mask.png: too small"),
+        ("d/far.png", "truncated"),
+    ]
+    assert explainer.batches == [["good"], ["nan"], ["last"]]
+
+
+def test_images_are_read_a_batch_at_a_time():
+    events = []
+
+    def items():
+        for k in range(5):
+            events.append(k)
+            yield item(str(k), picture(0.5))
+
+    class Watching(Told):
+        def batch(self, images):
+            events.append(tuple(name for name, _ in images))
+            return super().batch(images)
+
+    gather(Watching(), items(), 2)
+    assert events == [0, 1, ("0", "1"), 2, 3, ("2", "3"), 4, ("4",)]
+
+
+def annotated(mask_value=TEXTURES.bit):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[0:10, 5:15] = mask_value
+    return sample(1, Annotation.MASK, mask)
+
+
+def test_scores_against_loops():
+    loaded = annotated()
+    found = gather(Told(), [item("a", loaded, 1, "g")], 8)
+    (entry,), (fact,) = found.entries, found.facts
+    counts = {"tp": 0, "fp": 0, "fn": 0}
+    for y in range(20):
+        for x in range(30):
+            inside, bright = bool(loaded.mask[y, x]), loaded.image[y, x, 1] > 127
+            if inside or bright:
+                counts["tp" if inside and bright else "fp" if bright else "fn"] += 1
+    assert fact.pixels["m"] == (counts["tp"], counts["fp"], counts["fn"]) == (50, 50, 50)
+    assert entry["scores"]["m"] == {"iou": 50 / 150, "pointing": 0.5, "mass": 0.5}
+    assert entry["scores"]["n"]["iou"] == 50 / 550
+    assert entry["annotated"] == [TEXTURES.label]
+    assert "annotation" in entry["layers"]
+    assert fact.category_pixels == {}  # no mask was predicted
+
+
+def test_a_fake_that_was_found_clean_counts_only_false_pixels():
+    items = [item("a", sample(1, Annotation.CLEAN), 1), item("b", annotated(), 1)]
+    found = gather(Told(), items, 8)
+    assert found.facts[0].pixels["m"] == (0, 100, 0)
+    assert found.facts[0].scores == {}
+    assert found.entries[0]["scores"] == {}
+    assert "annotation" in found.entries[0]["layers"]  # empty, which differs from none
+
+
+@pytest.mark.parametrize(
+    ("label", "annotation"), [(1, Annotation.NONE), (0, Annotation.CLEAN), (None, Annotation.CLEAN)]
+)
+def test_others_are_not_scored(label, annotation):
+    loaded = sample(label or 0, annotation)
+    found = gather(Told(), [item("a", loaded, label)], 8)
+    assert found.facts[0].pixels == {}
+    assert found.entries[0]["scores"] == {}
+    # an annotation that shows nothing on any image is no layer to choose
+    assert "annotation" not in found.entries[0]["layers"]
+
+
+class Segmenter:
+    """Predicts shapes where the image is bright, and 30 regions."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def predict(self, pixels, batch_size):
+        self.sizes.append(batch_size)
+        if pixels[0, 0, 0] == 0:
+            raise ArtifactNetError("the model's map of artifacts is not a number (NaN)")
+        mask = np.where(pixels[..., 1] > 0, SHAPES.bit, 0).astype(np.uint8)
+        mask[19, 29] |= 1
+        instances = [
+            Instance(SHAPES.label, (k, 0, k + 1, 1), k + 1, 0.5, ()) for k in range(29)
+        ] + [Instance("uncategorized", (29, 19, 30, 20), 1, 0.75, ())]
+        return Prediction(0.5, True, mask=mask, instances=tuple(instances))
+
+
+@pytest.fixture
+def segmenter(monkeypatch):
+    made = Segmenter()
+    monkeypatch.setattr(content, "segmenter_of", lambda detector: made)
+    return made
+
+
+def test_masks_and_instances(segmenter):
+    found = gather(Told(), [item("a", annotated(SHAPES.bit | TEXTURES.bit), 1, "g")], 8)
+    (entry,), (fact,) = found.entries, found.facts
+    assert entry["predicted"] == [SHAPES.label, "uncategorized"]
+    assert entry["annotated"] == [TEXTURES.label, SHAPES.label]
+    assert entry["artifact_share"] == pytest.approx(101 / 600)
+    assert len(entry["instances"]) == MAX_INSTANCES
+    assert entry["instances"][0] == {
+        "category": SHAPES.label,
+        "box": [28, 0, 29, 1],
+        "area": 29,
+        "confidence": 0.5,
+    }
+    assert fact.regions == {SHAPES.label: 29, "uncategorized": 1}
+    assert fact.pixels["mask"] == (50, 51, 50)
+    assert fact.category_pixels[SHAPES.label] == (50, 50, 50)
+    assert fact.category_pixels[TEXTURES.label] == (0, 0, 100)
+    assert fact.category_pixels[CATEGORIES[6].label] == (0, 0, 0)
+    assert {"mask", "annotation"} <= set(entry["layers"])
+    assert segmenter.sizes == [1]
+
+
+def test_artifacts_without_category_are_not_held_against_categories(segmenter):
+    (fact,) = gather(Told(), [item("a", annotated(1), 1)], 8).facts
+    assert fact.annotated == ("uncategorized",)
+    assert fact.pixels["mask"] == (50, 51, 50)
+    assert fact.category_pixels == {}
+
+
+def test_a_failing_mask_is_a_failure(segmenter):
+    found = gather(Told(), [item("a", picture(0.0)), item("b", picture(0.9))], 8)
+    assert [entry["name"] for entry in found.entries] == ["b"]
+    assert found.entries[0]["id"] == 0
+    assert found.failures[0].reason.startswith("the model's map")
+
+
+def test_every_method_has_a_label():
+    assert set(LABELS) == set(METHODS)

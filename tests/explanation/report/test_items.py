@@ -1,0 +1,189 @@
+"""The images of a report: found, named without giving away where they lay, and evenly chosen."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from artifactnet.explanation.report.items import Item, file_items, record_items, short_names, spread
+from artifactnet.inference.inputs import Failure
+from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
+
+
+def png(value, size=(5, 7)):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((*size, 3), value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def save(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(value))
+    return path
+
+
+def shard(path, rows):
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("image", image), ("generator", pa.string())])
+    table = [{"image": {"bytes": b, "path": None}, "generator": g} for b, g in rows]
+    pq.write_table(pa.Table.from_pylist(table, schema=schema), path, row_group_size=2)
+    return path
+
+
+def nothing():
+    raise AssertionError("nobody asked for this image")
+
+
+# --- choosing -----------------------------------------------------------------------------
+
+
+@given(
+    groups=st.lists(st.tuples(st.sampled_from([0, 1, None]), st.sampled_from("abc")), max_size=60),
+    limit=st.integers(1, 70),
+)
+def test_spread_keeps_order_and_shares(groups, limit):
+    items = [Item(str(k), nothing, g, label) for k, (label, g) in enumerate(groups)]
+    kept = spread(items, limit)
+    assert len(kept) == min(limit, len(items))
+    numbers = [int(item.name) for item in kept]
+    assert numbers == sorted(set(numbers))
+    for key, count in Counter((i.label, i.generator) for i in items).items():
+        have = sum((i.label, i.generator) == key for i in kept)
+        assert abs(have - count * len(kept) / len(items)) <= 1
+
+
+def test_spread_is_even_within_a_group():
+    items = [Item(str(k), nothing) for k in range(100)]
+    assert [item.name for item in spread(items, 4)] == ["12", "37", "62", "87"]
+
+
+def test_images_that_are_real_and_fake_in_turn():
+    items = [Item(str(k), nothing, "ab"[k % 2], k % 2) for k in range(100)]
+    assert Counter(item.label for item in spread(items, 50)) == {0: 25, 1: 25}
+
+
+def test_a_limit_below_one():
+    with pytest.raises(ValueError, match="limit"):
+        spread([], 0)
+
+
+# --- records ------------------------------------------------------------------------------
+
+
+def test_records_become_items_that_load_on_demand():
+    records = [
+        Record("u", 0, "real", Annotation.CLEAN, "/data/set/real/u.jpg"),
+        Record("u", 1, "sdxl", Annotation.MASK, "/data/set/part-0.parquet#7"),
+    ]
+    loaded = []
+
+    def load(index):
+        loaded.append(index)
+        return Sample(records[index], np.zeros((2, 2, 3), np.uint8))
+
+    first, second = record_items(records, load)
+    assert loaded == []
+    assert second.location == "/data/set/part-0.parquet#7"
+    assert (first.name, first.generator, first.label) == ("real/u.jpg", "real", 0)
+    assert (second.name, second.generator, second.label) == ("part-0.parquet#7", "sdxl", 1)
+    assert second.load().record is records[1]
+    assert loaded == [1]
+
+
+@pytest.mark.parametrize(
+    ("locations", "expected"),
+    [
+        ([], []),
+        (["/a/b/c.png"], ["c.png"]),
+        (["/a/b/c.png", "/a/d.png"], ["b/c.png", "d.png"]),
+        (["a/b.png#1", "a/b.png#2"], ["b.png#1", "b.png#2"]),
+        (["a.png", "b/c.png"], ["a.png", "b/c.png"]),
+        (["/a/b.png", "c/d.png"], ["/a/b.png", "c/d.png"]),
+        (["row 1", "row 2"], ["row 1", "row 2"]),
+    ],
+)
+def test_short_names(locations, expected):
+    assert short_names(locations) == expected
+
+
+# --- files --------------------------------------------------------------------------------
+
+
+def test_folders_of_generators(tmp_path):
+    save(tmp_path / "gan" / "deep" / "x.png", 10)
+    save(tmp_path / "ldm" / "y.png", 20)
+    save(tmp_path / "z.png", 30)
+    (tmp_path / "notes.txt").write_text("no image")
+    items = file_items([tmp_path], tmp_path / "out")
+    found = {item.name: item for item in items}
+    assert {n: i.generator for n, i in found.items()} == {
+        "z.png": None,
+        "gan/deep/x.png": "deep",
+        "ldm/y.png": "ldm",
+    }
+    assert all(item.label is None for item in items)
+    assert found["ldm/y.png"].load().tolist() == np.full((5, 7, 3), 20).tolist()
+
+
+def test_a_flat_folder_names_no_generator(tmp_path):
+    save(tmp_path / "holiday" / "a.png")
+    save(tmp_path / "holiday" / "b.png")
+    items = file_items([tmp_path / "holiday"], tmp_path / "out")
+    assert [(item.name, item.generator) for item in items] == [("a.png", None), ("b.png", None)]
+
+
+def test_every_image_once_and_what_is_missing(tmp_path):
+    path = save(tmp_path / "a" / "x.png")
+    (tmp_path / "empty").mkdir()
+    inputs = [tmp_path / "a", path, tmp_path / "none.png", tmp_path / "empty"]
+    items = file_items(inputs, tmp_path / "out")
+    assert [item.name for item in items if isinstance(item, Item)] == ["x.png"]
+    failures = [item for item in items if isinstance(item, Failure)]
+    assert [failure.reason for failure in failures] == [
+        "no such file or folder",
+        "no images in this folder",
+    ]
+
+
+def test_the_report_itself_is_not_looked_at(tmp_path):
+    save(tmp_path / "a.png")
+    save(tmp_path / "report" / "figures" / "roc.png")
+    items = file_items([tmp_path], tmp_path / "report")
+    assert [item.name for item in items] == ["a.png"]
+
+
+def test_a_broken_file_fails_when_it_is_read(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"nothing")
+    (item,) = file_items([tmp_path / "a.png"], tmp_path / "out")
+    with pytest.raises(ArtifactNetError, match=r"a\.png"):
+        item.load()
+
+
+def test_rows_of_shards(tmp_path):
+    rows = [(png(k), f"g{k % 2}") for k in range(5)]
+    rows[3] = (b"nothing", "g1")
+    path = shard(tmp_path / "labeled_test-0.parquet", rows)
+    items = file_items([path, path], tmp_path / "out")
+    assert [item.name for item in items] == [f"labeled_test-0.parquet#{k}" for k in range(5)]
+    assert [item.generator for item in items] == ["g0", "g1", "g0", "g1", "g0"]
+    assert items[4].load()[0, 0].tolist() == [4, 4, 4]
+    assert items[0].load()[0, 0].tolist() == [0, 0, 0]
+    with pytest.raises(ArtifactNetError, match="#3"):
+        items[3].load()
+
+
+def test_shards_that_are_none(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"nothing")
+    shard(tmp_path / "b.parquet", [])
+    items = file_items([tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "out")
+    assert all(isinstance(item, Failure) for item in items)
+    assert "cannot be read as parquet" in items[0].reason
+    assert items[1].reason == "the shard has no rows"

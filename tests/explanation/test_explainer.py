@@ -1,0 +1,194 @@
+"""One call for every method: the same verdict, maps at the image's own size, honest failures."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from tiny_models import TINY, tiny
+
+import artifactnet
+from artifactnet.config import AttentionConfig, SegmentationConfig
+from artifactnet.explanation.detector import Classifier
+from artifactnet.explanation.explainer import CONSTANT, Explained, Explainer, Options, explain
+from artifactnet.explanation.methods import METHODS, available, default_method, scale_of
+from artifactnet.inference.inputs import Failure
+from artifactnet.inference.predictor import Predictor
+from artifactnet.types import ArtifactNetError
+
+SIZE = (32, 48)
+SWIN = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 2}
+
+
+def picture(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def vit():
+    segmentation = SegmentationConfig(head="upernet", channels=8, auxiliary_channels=8)
+    return tiny(size=SIZE, kwargs={**TINY, "depth": 4}, segmentation=segmentation)
+
+
+@pytest.fixture(scope="module")
+def swin():
+    attention = AttentionConfig(method="grad_cam")
+    return tiny("swin_tiny_patch4_window7_224", (64, 64), kwargs=SWIN, attention=attention)
+
+
+def test_every_method_of_a_vit_gives_a_map_at_the_image_size(vit):
+    explainer = Explainer(vit, list(METHODS), Options(window=20, stride=10))
+    assert explainer.methods == tuple(METHODS)
+    (answer,) = explainer.batch([("a", picture(37, 61))])
+    assert isinstance(answer, Explained)
+    for method in METHODS:
+        found = answer.explanations[method]
+        assert found.heatmap.shape == (37, 61), method
+        assert found.heatmap.dtype == np.float32
+        assert 0 <= found.heatmap.min() <= found.heatmap.max() <= 1
+        assert found.scale == scale_of(method)
+        assert found.raw.ndim == 2
+        assert np.isfinite(found.raw).all()
+        if found.scale == "minmax" and not found.warnings:
+            assert found.heatmap.max() > 0.3, method
+    assert answer.explanations["relevance"].raw.shape == (2, 3)
+
+
+def test_a_batch_equals_its_images_one_by_one(vit, swin):
+    images = [(str(k), picture(30 + 7 * k, 50, k)) for k in range(3)]
+    for model, methods in ((vit, available(Explainer(vit).detector)), (swin, ["grad_cam"])):
+        explainer = Explainer(model, methods, Options(batch_size=3, window=25, stride=25))
+        together = explainer.batch(images)
+        for image, answer in zip(images, together, strict=True):
+            (alone,) = explainer.batch([image])
+            assert answer.probability == pytest.approx(alone.probability, abs=1e-6)
+            for method in methods:
+                one, other = answer.explanations[method], alone.explanations[method]
+                np.testing.assert_allclose(one.heatmap, other.heatmap, atol=2e-5, err_msg=method)
+
+
+def test_verdict_and_own_maps_are_those_of_the_predictor(vit, swin):
+    image = picture(40, 40)
+    for model, method in ((vit, "segmentation"), (swin, "heatmap")):
+        prediction = Predictor(model).predict(image)
+        (answer,) = Explainer(model, [method]).batch([("a", image)])
+        assert answer.probability == pytest.approx(prediction.probability, abs=1e-7)
+        assert answer.is_fake == prediction.is_fake
+        heatmap = answer.explanations[method].heatmap
+        np.testing.assert_allclose(heatmap, prediction.heatmap, atol=1e-6)
+
+
+def test_defaults_are_the_papers(vit, swin):
+    assert default_method(Explainer(vit).detector) == "relevance"
+    assert default_method(Explainer(swin).detector) == "grad_cam_smooth"
+    assert explain(vit, picture(32, 32)).method == "relevance"
+
+
+def test_explain_takes_what_predict_takes(vit, tmp_path):
+    image = picture(33, 44)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    one = explain(Predictor(vit), tmp_path / "a.png", "rollout")
+    several = explain(vit, [image, Image.fromarray(image), str(tmp_path / "a.png")], "rollout")
+    assert len(several) == 3
+    for found in several:
+        np.testing.assert_array_equal(found.heatmap, one.heatmap)
+    assert explain(vit, [], "rollout") == []
+    assert artifactnet.explain(vit, image).method == "relevance"
+    assert artifactnet.Classifier is Classifier
+    assert artifactnet.explain(vit, image).method == "relevance"  # also after the other name
+
+
+def test_a_third_party_classifier_is_explained(vit):
+    net = timm.create_model("resnet10t", num_classes=2).eval()
+    detector = Classifier(net, (64, 64))
+    methods = available(detector)
+    assert "grad_cam" in methods
+    assert not {"relevance", "segmentation", "heatmap"} & set(methods)
+    found = explain(detector, picture(50, 90), "grad_cam")
+    assert found.heatmap.shape == (50, 90)
+
+
+@pytest.mark.parametrize(
+    ("methods", "options", "message"),
+    [
+        (["gradcam"], Options(), "unknown method 'gradcam'; known: grad_cam, "),
+        (["relevance"], Options(), "relevance cannot explain this model.*global attention"),
+        (["segmentation"], Options(), "no segmentation head; what can: grad_cam"),
+        (None, Options(window=0), "window must be 1 or more"),
+        (None, Options(batch_size=0), "batch_size must be 1 or more"),
+        (None, Options(window=10, stride=11), "a stride of 11 leaves out pixels"),
+    ],
+)
+def test_what_cannot_be_is_said_before_any_image(swin, methods, options, message):
+    with pytest.raises(ArtifactNetError, match=message):
+        Explainer(swin, methods, options)
+
+
+def test_images_that_are_too_small_fail_alone_and_large_ones_work(vit):
+    images = [("tiny", picture(1, 1)), ("wide", picture(40, 900)), ("good", picture(20, 20))]
+    tiny_one, wide, good = Explainer(vit, ["rollout"]).batch(images)
+    assert isinstance(tiny_one, Failure)
+    assert tiny_one.path == "tiny"
+    assert "1x1 pixels is too small" in tiny_one.reason
+    assert wide.explanations["rollout"].heatmap.shape == (40, 900)
+    assert isinstance(good, Explained)
+    with pytest.raises(ArtifactNetError, match="image 0: an image of 1x1"):
+        explain(vit, picture(1, 1))
+
+
+@pytest.mark.slow
+def test_48_megapixels_are_explained(vit):
+    (answer,) = Explainer(vit, ["relevance", "grad_cam"]).batch([("big", picture(6000, 8000))])
+    assert answer.explanations["relevance"].heatmap.shape == (6000, 8000)
+
+
+def test_a_single_pixel_is_an_image_to_a_convolutional_network():
+    net = timm.create_model("resnet10t", num_classes=2).eval()
+    found = explain(Classifier(net, (64, 64)), picture(1, 1), "grad_cam")
+    assert found.heatmap.shape == (1, 1)
+
+
+def test_constant_maps_are_announced(vit):
+    model = tiny(size=SIZE)
+    with torch.no_grad():
+        model.head.weight.zero_()  # nothing depends on the image
+    for method in ("relevance", "grad_cam"):
+        found = explain(model, picture(32, 48), method)
+        assert found.warnings == (CONSTANT,)
+        assert not found.heatmap.any()
+    assert explain(model, picture(32, 48), "rollout").warnings == ()
+
+
+def test_weights_that_are_no_numbers_fail_with_a_reason():
+    model = tiny(size=SIZE)
+    with torch.no_grad():
+        model.head.weight.fill_(float("nan"))
+    (answer,) = Explainer(model, ["relevance"]).batch([("a", picture(32, 48))])
+    assert answer == Failure("a", "the model's answer is not a number (NaN)")
+
+
+def test_one_image_without_a_map_spoils_no_other(vit, monkeypatch):
+    from artifactnet.explanation import explainer as module
+
+    def broken(detector, images, method):
+        if bool((images.flatten(1).std(dim=1) == 0).any()):
+            raise ArtifactNetError(f"{method}: out of paper")
+        return maps(detector, images, method)
+
+    maps = module.activation_maps
+    monkeypatch.setattr(module, "activation_maps", broken)
+    images = [("a", picture(32, 48)), ("flat", np.zeros((32, 48, 3), np.uint8))]
+    normal = Explainer(vit, ["rollout", "grad_cam"])
+    normal.detector.preprocess._shift *= 0  # so that a black image is flat to the model as well
+    first, second = normal.batch(images)
+    assert set(first.explanations) == {"rollout", "grad_cam"}
+    assert second == Failure("flat", "grad_cam: out of paper")
+
+
+def test_half_precision_gives_the_maps_of_its_float32_copy():
+    model = tiny(size=SIZE).half()
+    expected = explain(tiny(size=SIZE).half().float(), picture(32, 48), "relevance")
+    found = explain(model, picture(32, 48), "relevance")
+    np.testing.assert_array_equal(found.heatmap, expected.heatmap)
+    assert next(model.parameters()).dtype == torch.float16

@@ -1,0 +1,216 @@
+"""Deletion and insertion against loops over pixels."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import auc
+from tiny_models import tiny
+from torch import nn
+
+from artifactnet.explanation.detector import Classifier, OwnDetector
+from artifactnet.explanation.faithfulness import blurred, faithfulness, pixel_order
+from artifactnet.types import ArtifactNetError
+
+SIZE = (9, 12)
+
+
+class Linear(nn.Module):
+    """Logit: weighted sum of all values of the picture; remembers what it saw."""
+
+    def __init__(self, weight, bias=0.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.as_tensor(weight, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.tensor(float(bias)))
+        self.seen = []
+        self.modes = []
+
+    def forward(self, images):
+        self.seen += [image.clone() for image in images]
+        self.modes.append((self.training, torch.is_grad_enabled(), self.weight.requires_grad))
+        return (images * self.weight).sum(dim=(1, 2, 3)) + self.bias
+
+
+def detector_of(net, size=SIZE):
+    """Pixels come to it as value / 255, at their own size."""
+    return Classifier(net, size, (0, 0, 0), (1, 1, 1))
+
+
+def random_case(seed, size=SIZE, levels=6):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    heatmap = (rng.integers(0, levels, size) / levels).astype(np.float32)
+    return pixels, heatmap, rng.normal(0, 0.2, (3, *size))
+
+
+def sigmoid(value):
+    return 1 / (1 + np.exp(-value))
+
+
+def curve_by_loops(start, end, order, steps, weight):
+    """Pixels one by one, whole pictures in float64."""
+    curve = []
+    for step in range(steps + 1):
+        picture = start.astype(np.float64).copy()
+        for position in order[: len(order) * step // steps]:
+            y, x = divmod(int(position), start.shape[1])
+            for channel in range(3):
+                picture[y, x, channel] = end[y, x, channel]
+        curve.append(sigmoid((picture.transpose(2, 0, 1) / 255 * weight).sum()))
+    return curve
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("steps", [1, 7, 20])
+def test_curves_by_loops(seed, steps):
+    pixels, heatmap, weight = random_case(seed)
+    order = pixel_order(heatmap, seed)
+    mean = np.zeros_like(pixels)
+    for channel in range(3):
+        mean[..., channel] = round(float(pixels[..., channel].mean()))
+    found = faithfulness(detector_of(Linear(weight)), pixels, heatmap, steps=steps, seed=seed)
+    deletion = curve_by_loops(pixels, mean, order, steps, weight)
+    insertion = curve_by_loops(blurred(pixels), pixels, order, steps, weight)
+    assert found.deletion == pytest.approx(deletion, abs=1e-5)
+    assert found.insertion == pytest.approx(insertion, abs=1e-5)
+    share = np.linspace(0, 1, steps + 1)
+    assert found.deletion_area == pytest.approx(auc(share, found.deletion), abs=1e-12)
+    assert found.insertion_area == pytest.approx(auc(share, found.insertion), abs=1e-12)
+    assert found.deletion[0] == found.insertion[-1]
+
+
+def test_a_faithful_map_is_told_from_its_opposite():
+    """The model looks for white in one corner; of a map of that corner, deletion falls at once."""
+    weight = np.full((3, *SIZE), -0.02)
+    weight[:, :4, :4] = 0.6
+    pixels = np.full((*SIZE, 3), 20, np.uint8)
+    pixels[:4, :4] = 255
+    heatmap = np.zeros(SIZE, np.float32)
+    heatmap[:4, :4] = 1
+    detector = detector_of(Linear(weight, bias=-14))
+    right, wrong, nothing = (
+        faithfulness(detector, pixels, values)
+        for values in (heatmap, 1 - heatmap, np.zeros_like(heatmap))
+    )
+    assert right.deletion_area < nothing.deletion_area < wrong.deletion_area
+    assert right.insertion_area > nothing.insertion_area > wrong.insertion_area
+    assert right.deletion_area < 0.15
+    assert right.insertion_area > 0.85
+
+
+def test_the_largest_values_come_first_and_ties_are_in_no_order():
+    heatmap = np.array([[0.5, 0.9, 0.5], [0.1, 0.5, 1.0]], np.float32)
+    order = pixel_order(heatmap).tolist()
+    assert order[:2] == [5, 1]
+    assert order[-1] == 3
+    assert sorted(order[2:5]) == [0, 2, 4]
+    constant = np.zeros((40, 50), np.float32)
+    order = pixel_order(constant)
+    assert sorted(order.tolist()) == list(range(2000))
+    early = order[:500] // 50  # rows of the first quarter: everywhere, not the top ten
+    assert np.bincount(early // 10, minlength=4).min() > 90
+    assert pixel_order(constant + 1).tolist() == order.tolist()
+    assert pixel_order(constant, seed=1).tolist() != order.tolist()
+
+
+def test_what_the_model_is_shown():
+    """The image's own mean colour, which after normalisation is not zero."""
+    pixels, heatmap, weight = random_case(3)
+    before = pixels.copy()
+    net = Linear(weight)
+    faithfulness(detector_of(net), pixels, heatmap, steps=4)
+    assert len(net.seen) == 5 + 4
+    shown = [np.rint(image.numpy().transpose(1, 2, 0) * 255) for image in net.seen]
+    assert (shown[0] == pixels).all()
+    assert np.ptp(shown[4], axis=(0, 1)).tolist() == [0, 0, 0]
+    assert abs(shown[4][0, 0] - pixels.mean(axis=(0, 1))).max() <= 0.5
+    assert (shown[5] == blurred(pixels)).all()
+    changed = [(a != pixels).any(axis=2).sum() for a in shown[:5]]
+    assert changed[0] == 0
+    assert all(a < b for a, b in pairwise(changed))
+    assert (pixels == before).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_the_batch_does_not_matter(batch_size):
+    pixels, heatmap, weight = random_case(1)
+    detector = detector_of(Linear(weight))
+    found = faithfulness(detector, pixels, heatmap, batch_size=batch_size)
+    expected = faithfulness(detector, pixels, heatmap)
+    assert found.deletion == pytest.approx(expected.deletion, abs=1e-7)
+    assert found.insertion == pytest.approx(expected.insertion, abs=1e-7)
+
+
+def test_the_model_is_left_as_it_was():
+    pixels, heatmap, weight = random_case(2)
+    net = Linear(weight).train()
+    net.bias.requires_grad_(False)
+    net.weight.grad = gradient = torch.ones_like(net.weight)
+    faithfulness(detector_of(net), pixels, heatmap)
+    assert set(net.modes) == {(False, False, False)}
+    assert net.training
+    assert net.weight.requires_grad
+    assert not net.bias.requires_grad
+    assert net.weight.grad is gradient
+
+
+def test_one_of_ours():
+    model = tiny(size=(32, 48))
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (50, 40, 3), dtype=np.uint8)
+    detector = OwnDetector(model)
+    found = faithfulness(detector, pixels, rng.random((50, 40)), steps=5)
+    frame = detector.preprocess.image(pixels)[0][None]
+    with torch.no_grad():
+        expected = float(model(frame).logit.double().sigmoid())
+    assert found.deletion[0] == pytest.approx(expected, abs=1e-6)
+    assert len(found.deletion) == len(found.insertion) == 6
+    assert 0 <= found.deletion_area <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3)])
+def test_fewer_pixels_than_steps(size):
+    pixels, heatmap, weight = random_case(0, size)
+    found = faithfulness(detector_of(Linear(weight), size), pixels, heatmap)
+    assert len(found.deletion) == 21
+    assert np.isfinite([*found.deletion, *found.insertion]).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (500, 3), (37, 64), (900, 1200)])
+def test_a_blurred_image_keeps_its_colour_and_loses_its_detail(size):
+    rows, columns = np.indices(size)
+    board = np.repeat(((rows + columns) % 2 * 200)[..., None], 3, axis=2).astype(np.uint8)
+    board[..., 1] = 90
+    soft = blurred(board)
+    assert soft.shape == board.shape
+    assert soft.dtype == np.uint8
+    assert (soft[..., 1] == 90).all()
+    if min(size) > 30:
+        assert abs(soft[..., 0].astype(float) - 100).max() < 12
+
+
+def test_the_blur_is_as_strong_at_every_size():
+    rng = np.random.default_rng(0)
+    small = cv2.GaussianBlur(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), (0, 0), 3)
+    large = cv2.resize(small, (800, 600), interpolation=cv2.INTER_CUBIC)
+    shrunk = cv2.resize(blurred(large), (80, 60), interpolation=cv2.INTER_AREA)
+    assert abs(shrunk.astype(float) - blurred(small)).max() < 6
+
+
+def test_what_cannot_be_judged_is_refused():
+    pixels, heatmap, weight = random_case(0)
+    detector = detector_of(Linear(weight))
+    with pytest.raises(ValueError, match=r"\(12, 9\)"):
+        faithfulness(detector, pixels, heatmap.T)
+    for options in ({"steps": 0}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="1 or more"):
+            faithfulness(detector, pixels, heatmap, **options)
+    heatmap[0, 0] = np.nan
+    with pytest.raises(ArtifactNetError, match="not finite"):
+        faithfulness(detector, pixels, heatmap)
+    with pytest.raises(ArtifactNetError, match="not a number"):
+        faithfulness(detector_of(Linear(weight * np.nan)), pixels, np.zeros(SIZE))

@@ -1,0 +1,210 @@
+"""Which layer is chosen, and that tokens come back to where their patches were."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from tiny_detectors import SIZE, SmallCnn, pictures, small_cnn, state_of, timm_net
+from tiny_models import tiny
+from torch import nn
+
+from artifactnet.explanation.detector import Classifier, OwnDetector
+from artifactnet.explanation.layers import fits, target_layer
+from artifactnet.types import ArtifactNetError
+
+
+def chosen(detector):
+    """Name of the layer, its reshape, and what they make of a batch of two."""
+    layer, reshape = target_layer(detector)
+    names = [name for name, module in detector.net.named_modules() if module is layer]
+    outputs = []
+    handle = layer.register_forward_hook(lambda *call: outputs.append(call[2].detach()))
+    with torch.no_grad():
+        detector.logits(pictures(detector.preprocess.size, 2))
+    handle.remove()
+    assert len(outputs) == 1
+    return names[0], outputs[0], reshape
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "grid"),
+    [("resnet", "layer4", (3, 5)), ("convnext", "stages", (3, 5))],
+)
+def test_nets_with_maps_are_explained_at_their_last(kind, name, grid):
+    found, output, reshape = chosen(Classifier(timm_net(kind), SIZE))
+    assert (found, reshape) == (name, None)
+    assert output.shape[2:] == grid
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("efficientnet_b0", "bn2"), ("mobilenetv3_small_050", "blocks")],
+)
+def test_what_comes_after_the_average_is_left_out(name, layer):
+    net = timm.create_model(name, num_classes=1).eval()
+    assert chosen(Classifier(net, (64, 96)))[0] == layer
+
+
+def test_pooling_is_left_out_and_what_returns_its_output():
+    """As VGG: the container's output is its last pooling's."""
+    features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout())
+    rest = nn.AdaptiveMaxPool2d((2, 2)), nn.Flatten(), nn.Linear(16, 2), nn.ReLU(), nn.Linear(2, 1)
+    net = nn.Sequential(features, *rest).eval()
+    name, output, _ = chosen(Classifier(net, (16, 32)))
+    assert (name, output.shape[2:]) == ("0.1", (14, 30))
+
+
+def test_blocks_that_work_channels_last_inside_a_map_are_passed_over():
+    net = timm.create_model("tiny_vit_5m_224", num_classes=2, depths=(1, 1, 1, 1)).eval()
+    name, output, reshape = chosen(Classifier(net))
+    assert (name, reshape) == ("stages", None)
+    assert output.shape[2:] == (7, 7)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_swin_is_explained_at_its_final_norm_with_channels_first(wrapped):
+    net = timm_net("swin")
+    detector = Classifier(nn.Sequential(nn.Identity(), net) if wrapped else net, SIZE)
+    name, output, reshape = chosen(detector)
+    assert name == ("1.norm" if wrapped else "norm")
+    moved = reshape(output)
+    assert moved.shape == (2, 16, 12, 20)
+    for y, x in ((0, 0), (5, 1), (2, 19)):
+        assert torch.equal(moved[:, :, y, x], output[:, y, x])
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "size", "patch", "prefix"),
+    [
+        ("vit_tiny_patch16_224", {}, (48, 80), 16, 1),
+        ("vit_small_patch14_reg4_dinov2", {}, (28, 56), 14, 5),
+        ("vit_tiny_patch16_224", {"class_token": False, "global_pool": "avg"}, (32, 96), 16, 0),
+        ("beit_base_patch16_224", {}, (32, 48), 16, 1),
+        ("eva02_tiny_patch14_224", {}, (14, 42), 14, 1),
+    ],
+)
+def test_tokens_go_where_their_patches_are(model, options, size, patch, prefix):
+    net = timm.create_model(
+        model, num_classes=2, img_size=size, embed_dim=24, num_heads=2, depth=2, **options
+    ).eval()
+    name, output, reshape = chosen(Classifier(net, size))
+    height, width = size[0] // patch, size[1] // patch
+    assert name == "blocks.1.norm1"
+    assert output.shape[1] == prefix + height * width
+    moved = reshape(output)
+    assert moved.shape == (2, 24, height, width)
+    for y in range(height):
+        for x in range(width):
+            assert torch.equal(moved[:, :, y, x], output[:, prefix + y * width + x])
+
+
+def test_a_block_normalised_after_attention_is_explained_at_its_input():
+    net = timm.create_model(
+        "vit_tiny_patch16_224",
+        num_classes=1,
+        img_size=32,
+        embed_dim=24,
+        num_heads=2,
+        depth=2,
+        block_fn=timm.models.vision_transformer.ResPostBlock,
+    ).eval()
+    assert chosen(Classifier(net, (32, 32)))[0] == "blocks.0"
+
+
+def test_artifactnets_are_explained_inside_their_backbone():
+    for model, name in (
+        (tiny(), "blocks.2.norm1"),
+        (tiny("resnet10t", size=(64, 96), kwargs={}), "layer4"),
+        (tiny(stem="conv"), "blocks.2.norm1"),
+    ):
+        assert chosen(OwnDetector(model))[0] == name
+
+
+def test_a_module_that_runs_twice_is_not_chosen():
+    name, output, _ = chosen(small_cnn())
+    assert name == "conv2"
+    assert output.shape[1:] == (8, 8, 12)
+
+
+def test_a_map_of_one_cell_shows_nothing():
+    assert chosen(Classifier(timm_net("resnet"), (32, 32)))[0] == "layer3"
+
+
+class Tokens(nn.Module):
+    """A transformer that timm knows nothing of."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 8, 8, 8)
+        self.layers = nn.Sequential(*[nn.TransformerEncoderLayer(8, 1, 16) for _ in range(2)])
+        self.fc = nn.Linear(8, 1)
+
+    def forward(self, images):
+        return self.fc(self.layers(self.embed(images).flatten(2).transpose(1, 2)).mean(1))
+
+
+class NoMap(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3 * 16 * 16, 1)
+
+    def forward(self, images):
+        return self.fc(images.flatten(1))
+
+
+@pytest.mark.parametrize("net", [Tokens(), NoMap()], ids=["tokens", "no map"])
+def test_a_net_without_a_map_asks_for_the_layer(net):
+    with pytest.raises(ArtifactNetError, match=rf"{type(net).__name__}: no layer.*target_layer="):
+        target_layer(Classifier(net.eval(), (16, 16)))
+
+
+def test_what_the_caller_names_comes_first():
+    def reshape(output):
+        return output
+
+    assert target_layer(small_cnn(target_layer="conv1"))[1] is None
+    layer, used = target_layer(small_cnn(target_layer="conv1", reshape=reshape))
+    assert (layer.out_channels, used) == (6, reshape)
+    assert target_layer(small_cnn(reshape=reshape))[1] is reshape
+    vit = Classifier(timm_net("vit"), SIZE, target_layer="blocks.0")
+    layer, derived = target_layer(vit)
+    assert layer is vit.net.blocks[0]
+    assert derived(torch.zeros(2, 61, 5)).shape == (2, 5, 6, 10)
+    gone = small_cnn()
+    gone.target_layer = "conv9"
+    with pytest.raises(ArtifactNetError, match=r"SmallCnn has no layer 'conv9'"):
+        target_layer(gone)
+
+
+def test_tokens_that_do_not_fill_the_grid_are_an_error():
+    _, reshape = target_layer(Classifier(timm_net("vit"), SIZE))
+    with pytest.raises(ArtifactNetError, match=r"not a grid of 6x10 patches with 1 token"):
+        reshape(torch.zeros(1, 62, 4))
+
+
+def test_nothing_is_left_behind():
+    for detector in (small_cnn(), Classifier(timm_net("swin").train(), SIZE)):
+        before = state_of(detector.module)
+        target_layer(detector)
+        assert state_of(detector.module) == before
+
+
+def test_hooks_are_gone_after_an_error():
+    class Failing(SmallCnn):
+        def forward(self, images):
+            super().forward(images)
+            raise RuntimeError("out of memory")
+
+    detector = Classifier(Failing().train(), (16, 16))
+    before = state_of(detector.module)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        target_layer(detector)
+    assert state_of(detector.module) == before
+
+
+def test_proportions():
+    assert fits(7, 7, (224, 224))
+    assert fits(3, 5, (40, 72))  # strides that do not divide the image
+    assert not fits(7, 768, (224, 224))
+    assert not fits(197, 64, (224, 224))
