@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 
 from artifactnet.types import ArtifactNetError
 
@@ -31,4 +30,6 @@ def choose_device(device: str, count: int = 1) -> str:
 
 def is_main_process() -> bool:
     """False in the helper processes of a distributed run, which write and print nothing."""
+    from lightning.pytorch.utilities import rank_zero_only  # takes seconds, of every report too
+
     return getattr(rank_zero_only, "rank", 0) == 0

@@ -74,7 +74,7 @@ class Figures(nn.Module):
 
         Returns:
             ``images``; ``authenticity``: scores under ``all`` and per generator under
-            ``generators`` (see `metrics.authenticity.scores`); ``heatmap``: scores and counts
+            ``generators`` (see `metrics.verdicts.verdict_scores`); ``heatmap``: scores and counts
             (see `metrics.pixels.PixelMetric`), or None if no annotated fake had a heatmap;
             ``masks``: per generator and ``all``, see `metrics.segmentation.SegmentationMetric`,
             or None if no annotated fake was segmented; ``presence``: F1 of "the image has category

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# column -> field of `artifactnet.metrics.authenticity.scores`
+# column -> field of `artifactnet.metrics.verdicts.verdict_scores`
 AUTHENTICITY = {"BA": "balanced_accuracy", "F1": "f1", "AUC": "auc"}
 PIXELS = ("IoU", "PixP", "PixR", "PixF1")
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from artifactnet.metrics.scores import ratio
 from artifactnet.metrics.selection import generator_names, generator_rows
+from artifactnet.metrics.verdicts import verdict_scores
 from artifactnet.types import ArtifactNetError
 
 
@@ -45,48 +45,6 @@ def confusion(labels: Tensor, probabilities: Tensor, threshold: float) -> Confus
     called = probabilities.double() >= threshold  # double: 0.7 must not become 0.69999999
     counts = (fake & called, ~fake & called, ~fake & ~called, fake & ~called)
     return Confusion(*(int(count.sum()) for count in counts))
-
-
-def scores(tp: int, fp: int, tn: int, fn: int) -> dict[str, Any]:
-    """Scores of the benchmark from counts; fractions in [0, 1].
-
-    Balanced accuracy is the mean of real and fake accuracy. Where only one class is present
-    it is the accuracy of that class, and ``note`` says so.
-
-    Args:
-        tp: fakes called fake.
-        fp: real images called fake.
-        tn: real images called real.
-        fn: fakes called real.
-
-    Returns:
-        ``balanced_accuracy``, ``real_accuracy``, ``fake_accuracy``, ``precision``,
-        ``recall``, ``f1``, the four counts, ``real`` and ``fake`` (images per class), and
-        ``note``, empty where nothing needs saying.
-    """
-    real, fake = tn + fp, tp + fn
-    real_accuracy, fake_accuracy = ratio(tn, real), ratio(tp, fake)
-    present = [value for value, n in ((real_accuracy, real), (fake_accuracy, fake)) if n]
-    notes = {
-        (False, False): "no images",
-        (True, False): "only real images: balanced accuracy is their accuracy",
-        (False, True): "only fake images: balanced accuracy is their accuracy",
-    }
-    return {
-        "balanced_accuracy": ratio(sum(present), len(present)),
-        "real_accuracy": real_accuracy,
-        "fake_accuracy": fake_accuracy,
-        "precision": ratio(tp, tp + fp),
-        "recall": fake_accuracy,
-        "f1": ratio(2 * tp, 2 * tp + fp + fn),
-        "tp": tp,
-        "fp": fp,
-        "tn": tn,
-        "fn": fn,
-        "real": real,
-        "fake": fake,
-        "note": notes.get((real > 0, fake > 0), ""),
-    }
 
 
 def auc(labels: Tensor, probabilities: Tensor) -> float | None:
@@ -181,12 +139,12 @@ class AuthenticityMetric(Metric):
         self.generators.append(rows.float())
 
     def compute(self) -> dict[str, dict[str, Any]]:
-        """`scores` and ``auc`` of all images (``"all"``) and of each generator that occurred.
+        """`verdict_scores` and ``auc`` of all images (``"all"``) and of each generator seen.
 
         A generator's row sets its fakes against all real images.
         """
         if not len(self.labels):
-            return {"all": {**scores(0, 0, 0, 0), "auc": None}}
+            return {"all": {**verdict_scores(0, 0, 0, 0), "auc": None}}
         labels, probabilities = dim_zero_cat(self.labels), dim_zero_cat(self.probabilities)
         ids = dim_zero_cat(self.generators)
         rows = {"all": torch.ones_like(labels, dtype=torch.bool)}
@@ -195,7 +153,7 @@ class AuthenticityMetric(Metric):
                 rows[name] = (ids == index) | (labels == 0)
         return {
             name: {
-                **scores(*confusion(labels[kept], probabilities[kept], self.threshold)),
+                **verdict_scores(*confusion(labels[kept], probabilities[kept], self.threshold)),
                 "auc": auc(labels[kept], probabilities[kept]),
             }
             for name, kept in rows.items()

@@ -10,11 +10,11 @@ import torch
 from artifactnet import files
 from artifactnet.engine import results as tables
 from artifactnet.metrics.artifact_ratio import accuracy_by_ratio
-from artifactnet.metrics.authenticity import scores
 from artifactnet.metrics.images import presence_scores
 from artifactnet.metrics.pixels import PixelCounts
 from artifactnet.metrics.scores import pixel_scores
 from artifactnet.metrics.segmentation import ROWS
+from artifactnet.metrics.verdicts import verdict_scores
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def results() -> dict[str, Any]:
         "no_heatmap": None,
         "images": 20,
         "authenticity": {
-            "all": scores(tp=7, fp=1, tn=9, fn=3),
-            "generators": {"sdxl": scores(tp=4, fp=1, tn=9, fn=0)},
+            "all": verdict_scores(tp=7, fp=1, tn=9, fn=3),
+            "generators": {"sdxl": verdict_scores(tp=4, fp=1, tn=9, fn=0)},
         },
         "heatmap": {**pixel_scores(30, 10, 60), **counts._asdict()},
         "no_masks": None,

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from artifactnet.metrics.authenticity import AuthenticityMetric, Confusion, auc, confusion, scores
+from artifactnet.metrics.authenticity import AuthenticityMetric, Confusion, auc, confusion
+from artifactnet.metrics.verdicts import verdict_scores
 from artifactnet.types import ArtifactNetError
 
 # Few distinct values, so that ties and hits on the threshold are common.
@@ -42,7 +43,7 @@ def test_confusion_by_loops(pairs, threshold):
 @given(pairs=answers)
 def test_scores_match_scikit_learn(pairs):
     labels, probabilities = tensors(pairs)
-    found = scores(*confusion(labels, probabilities, 0.5))
+    found = verdict_scores(*confusion(labels, probabilities, 0.5))
     truth, called = labels.numpy(), (probabilities >= 0.5).numpy().astype(int)
     options = {"zero_division": 0.0}
     assert math.isclose(found["precision"], sk.precision_score(truth, called, **options))
@@ -60,7 +61,7 @@ def test_scores_match_scikit_learn(pairs):
 
 
 def test_scores_by_hand():
-    found = scores(tp=3, fp=1, tn=4, fn=2)
+    found = verdict_scores(tp=3, fp=1, tn=4, fn=2)
     assert found["real_accuracy"] == 0.8
     assert found["fake_accuracy"] == 0.6
     assert found["balanced_accuracy"] == pytest.approx(0.7)
@@ -78,7 +79,7 @@ def test_scores_by_hand():
     ],
 )
 def test_a_missing_class_is_said(counts, balanced, note):
-    found = scores(*counts)
+    found = verdict_scores(*counts)
     assert found["balanced_accuracy"] == balanced
     assert found["note"].startswith(note)
 
