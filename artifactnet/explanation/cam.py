@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from artifactnet.explanation.detector import Detector, Reshape, reference_weight
-from artifactnet.explanation.layers import fits, name_of, target_layer
+from artifactnet.explanation.layers import Layer, fits, name_of, target_layer
 from artifactnet.models.state import undisturbed
 from artifactnet.types import ArtifactNetError, Float32Array
 
@@ -48,13 +48,17 @@ _MASKS = 16  # masked images that pass through the model together
 _ROUNDING = 1e-6  # a spread below this share of what it was computed from is none
 
 
-def activation_maps(detector: Detector, images: Tensor, method: str) -> Float32Array:
+def activation_maps(
+    detector: Detector, images: Tensor, method: str, layer: Layer | None = None
+) -> Float32Array:
     """One map per image, made and scaled by the grad-cam package.
 
     Args:
         detector: its flags, weights, gradients and hooks are left as found.
         images: (B, 3, H, W) preprocessed, of the size that ``detector.preprocess`` makes.
         method: one of `CAM_METHODS`.
+        layer: what `artifactnet.explanation.layers.target_layer` found; None looks for it, which
+            may take a forward pass.
 
     Returns:
         (B, H, W) in [0, 1], stretched per image as the package does it; 0 everywhere for a map
@@ -86,14 +90,14 @@ def activation_maps(detector: Detector, images: Tensor, method: str) -> Float32A
     ):
         # weights learn nothing here, so gradients reach the layer from the images
         frames = images.detach().to(weight).clone().requires_grad_(gradient)
-        maps = _run(detector, frames, method)
+        maps = _run(detector, frames, method, layer or target_layer(detector))
     if maps.shape != (len(images), *size) or not np.isfinite(maps).all():
         raise ArtifactNetError(f"{method}: the map is not a number (NaN)")
     return maps
 
 
-def _run(detector: Detector, frames: Tensor, method: str) -> Float32Array:
-    layer, reshape = target_layer(detector)
+def _run(detector: Detector, frames: Tensor, method: str, found: Layer) -> Float32Array:
+    layer, reshape = found
     names = (name for name, module in detector.net.named_modules() if module is layer)
     where = f"layer {next(names)!r} of {name_of(detector.net)}"
     trusted = detector.reshape is not None
@@ -102,12 +106,12 @@ def _run(detector: Detector, frames: Tensor, method: str) -> Float32Array:
     cam.where = where
     cam.projects = method.startswith("eigen")
     try:
-        found: Float32Array = cam(
+        maps: Float32Array = cam(
             frames, [_score] * len(frames), aug_smooth=method == "grad_cam_smooth"
         )
     finally:
         cam.activations_and_grads.release()
-    return found
+    return maps
 
 
 def _score(output: Tensor) -> Tensor:

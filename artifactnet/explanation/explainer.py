@@ -16,6 +16,7 @@ from artifactnet.explanation import methods as known
 from artifactnet.explanation.attention import ATTENTION_METHODS, attention_maps
 from artifactnet.explanation.cam import CAM_METHODS, activation_maps
 from artifactnet.explanation.detector import Detector, OwnDetector, as_detector, reference_weight
+from artifactnet.explanation.layers import target_layer
 from artifactnet.explanation.sliding import sliding_map
 from artifactnet.inference.inputs import Failure, ImageLike, to_pixels
 from artifactnet.inference.maps import find_artifacts, frame_probabilities, restore_planes
@@ -119,6 +120,7 @@ class Explainer:
                     f"method {method} cannot explain this model: {reason}; what can: {possible}"
                 )
         self._options = options
+        self._layer = target_layer(self.detector) if set(self.methods) & set(CAM_METHODS) else None
 
     def batch(self, images: Sequence[tuple[str, UInt8Array]]) -> list[Explained | Failure]:
         """Explain a few images; no more than ``batch_size`` pass through the model together.
@@ -152,27 +154,36 @@ class Explainer:
     def _explain(self, items: list[_Item]) -> list[Explained | Failure]:
         weight = reference_weight(self.detector)
         frames = torch.stack([item.frame for item in items]).to(weight)
-        with undisturbed(self.detector.module), torch.no_grad():
-            logits = self.detector.logits(frames).double().cpu()
+        logits, planes = self._judge(frames)
         sound = logits.isfinite().tolist()
         broken = "the model's answer is not a number (NaN)"
         kept = [item for item, fine in zip(items, sound, strict=True) if fine]
         if kept:
-            inputs = frames if all(sound) else frames[torch.tensor(sound, device=weight.device)]
+            chosen = torch.tensor(sound)
+            inputs = frames if all(sound) else frames[chosen.to(weight.device)]
             for method in self.methods:
-                self._add(method, kept, inputs)
+                self._add(method, kept, inputs, planes if planes is None else planes[chosen])
         return [
             self._answer(item, float(logit.sigmoid())) if fine else Failure(item.name, broken)
             for item, logit, fine in zip(items, logits, sound, strict=True)
         ]
 
-    def _add(self, method: str, items: list[_Item], frames: Tensor) -> None:
+    def _judge(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (B,), and those of the segmentation head where a method shows them."""
+        with undisturbed(self.detector.module), torch.no_grad():
+            if known.SEGMENTATION not in self.methods:
+                return self.detector.logits(frames).double().cpu(), None
+            assert isinstance(self.detector, OwnDetector)
+            output = self.detector.model(frames, segmentation=True)
+            return output.logit.double().cpu(), output.segmentation.float().cpu()
+
+    def _add(self, method: str, items: list[_Item], frames: Tensor, planes: Tensor | None) -> None:
         """One method's maps of all items; an image that has none spoils no other's."""
         try:
             if method == known.SLIDING:
                 self._add_sliding(items)
             elif method == known.SEGMENTATION:
-                self._add_segmentation(items, frames)
+                self._add_segmentation(items, planes)
             else:
                 raw, scaled = self._grids(method, frames)
                 for item, own, shown in zip(items, raw, scaled, strict=True):
@@ -185,7 +196,8 @@ class Explainer:
                 )
                 return
             for number, item in enumerate(items):
-                self._add(method, [item], frames[number : number + 1])
+                few = slice(number, number + 1)
+                self._add(method, [item], frames[few], planes if planes is None else planes[few])
 
     def _add_sliding(self, items: list[_Item]) -> None:
         options = self._options
@@ -198,7 +210,7 @@ class Explainer:
     def _grids(self, method: str, frames: Tensor) -> tuple[Float32Array, Float32Array]:
         """Raw maps and maps in [0, 1], both (B, h, w) of the frame."""
         if method in CAM_METHODS:
-            found = activation_maps(self.detector, frames, method)
+            found = activation_maps(self.detector, frames, method, self._layer)
             return found, found
         if method in ATTENTION_METHODS:
             raw = attention_maps(self.detector, frames, method)
@@ -208,12 +220,11 @@ class Explainer:
             output = self.detector.model(frames, attention=True)
         return tuple(x.detach().float().cpu().numpy() for x in (output.attention, output.heatmap))
 
-    def _add_segmentation(self, items: list[_Item], frames: Tensor) -> None:
+    def _add_segmentation(self, items: list[_Item], logits: Tensor | None) -> None:
         assert isinstance(self.detector, OwnDetector)
+        assert logits is not None
         model = self.detector.model
         exclusive = model.config.segmentation.labels == "softmax"
-        with undisturbed(model), torch.no_grad():
-            logits = model(frames, segmentation=True).segmentation.float().cpu()
         for item, grid in zip(items, logits, strict=True):
             planes = frame_probabilities(grid, self.detector.preprocess.size)
             planes = restore_planes(planes, item.geometry)

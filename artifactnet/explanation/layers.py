@@ -13,11 +13,12 @@ from artifactnet.explanation.detector import Detector, Reshape, reference_weight
 from artifactnet.models.state import undisturbed
 from artifactnet.types import ArtifactNetError
 
+Layer = tuple[nn.Module, Reshape | None]  # a module, and what brings its output to (B, C, h, w)
 # modules without weights whose names hold one of these choose or pass on what others made
 _PASSIVE = ("pool", "drop", "identity", "flatten", "softmax")
 
 
-def target_layer(detector: Detector) -> tuple[nn.Module, Reshape | None]:
+def target_layer(detector: Detector) -> Layer:
     """The layer for activation maps, and what brings its output to (B, C, h, w).
 
     What the detector names comes first. Of a plain timm ViT it is the normalisation before the

@@ -171,10 +171,10 @@ def test_weights_that_are_no_numbers_fail_with_a_reason():
 def test_one_image_without_a_map_spoils_no_other(vit, monkeypatch):
     from artifactnet.explanation import explainer as module
 
-    def broken(detector, images, method):
+    def broken(detector, images, method, layer):
         if bool((images.flatten(1).std(dim=1) == 0).any()):
             raise ArtifactNetError(f"{method}: out of paper")
-        return maps(detector, images, method)
+        return maps(detector, images, method, layer)
 
     maps = module.activation_maps
     monkeypatch.setattr(module, "activation_maps", broken)
