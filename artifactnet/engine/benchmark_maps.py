@@ -173,5 +173,15 @@ def _measure(queue: Any, backbone: str, size: int, batch_size: int, method: str,
             model(images)
     else:
         _case(model, images, method, full_map if form == MATRICES else row_map)()
-    unit = 1 if sys.platform == "darwin" else 1024
-    queue.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    queue.put(_peak_memory())
+
+
+def _peak_memory() -> int:
+    """Largest resident memory of this process so far, bytes."""
+    try:
+        with open("/proc/self/status", encoding="utf-8") as handle:
+            lines = dict(line.split(":", 1) for line in handle)
+        return int(lines["VmHWM"].split()[0]) * 1024
+    except OSError:  # not Linux, where `getrusage` would count the process that started this one
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from artifactnet.engine import benchmark_maps as module
 from artifactnet.engine.benchmark_maps import METHODS, benchmark_maps
@@ -18,6 +19,12 @@ def test_report(monkeypatch):
     found = report["methods"]["relevance"]
     assert list(found["forms"]) == ["full matrices", "row"]
     assert set(found["extra_megabytes"]) == {"full matrices", "row"}
+
+
+def test_peak_memory_follows_what_is_held():
+    before = module._peak_memory()
+    held = torch.ones(64 << 18)  # 64 MB
+    assert module._peak_memory() >= max(before, held.numel() * 4)
 
 
 @pytest.mark.parametrize("method", METHODS)
