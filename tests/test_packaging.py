@@ -80,6 +80,8 @@ def test_wheel_holds_every_source_file_and_recipe(wheel):
     for path in (ROOT / "configs").rglob("*.yaml"):
         assert f"artifactnet/configs/{path.relative_to(ROOT / 'configs').as_posix()}" in names
     assert "artifactnet/py.typed" in names
+    for name in ("template.html", "report.css", "report.js"):
+        assert f"artifactnet/explanation/report/{name}" in names
 
 
 def test_wheel_holds_nothing_else(wheel):
@@ -113,7 +115,7 @@ def test_everything_imported_is_required(installed):
     """A package that happens to come along with another one is still ours to declare."""
     home = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
     home |= {"skimage": "scikit-image", "sklearn": "scikit-learn"}
-    home |= {"mmseg": "mmsegmentation", "mmcv": "mmcv-lite"}
+    home |= {"mmseg": "mmsegmentation", "mmcv": "mmcv-lite", "pytorch_grad_cam": "grad-cam"}
     required = {
         re.split(r"[<>=;\[ (]", n)[0].lower().replace("_", "-")
         for n in metadata(installed).get_all("Requires-Dist")
