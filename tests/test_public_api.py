@@ -33,7 +33,7 @@ def loaded_after(code: str) -> set[str]:
 
 @pytest.mark.slow
 def test_all_names_are_there():
-    assert len(artifactnet.__all__) == len(set(artifactnet.__all__)) == 13
+    assert len(artifactnet.__all__) == len(set(artifactnet.__all__)) == 16
     assert set(artifactnet.__all__) <= set(dir(artifactnet))
     for name in artifactnet.__all__:
         assert getattr(artifactnet, name) is not None
