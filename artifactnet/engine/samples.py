@@ -109,10 +109,13 @@ def open_run(run_dir: str | Path, overrides: Sequence[str] = ()) -> OpenedRun:
 def open_samples(run_dir: str | Path, overrides: Sequence[str] = ()) -> RunSamples:
     """The test images of a run, or of other data, with its model; see `open_run`.
 
+    The data is counted but no file is opened to check it (``data.check=counts``), unless an
+    override says otherwise: that was done before training, and costs more than a short report.
+
     Raises:
         ArtifactNetError: see `open_run`.
     """
-    run = open_run(run_dir, overrides)
+    run = open_run(run_dir, ["data.check=counts", *overrides])
     split = judged_split(run.data)
     source = run.data.splits[split]
     warnings = [*run.model.notices, *run.data.summary["warnings"]]
