@@ -25,7 +25,10 @@ def add_experiment(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="detection: the five experiments of Table 2; interpretation: Table 13",
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="keys of all trainings, right after NAME: train.epochs=2"
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="keys of all trainings, right after NAME: train.epochs=2",
     )
     parser.add_argument("--seeds", type=natural, nargs="+", default=[0, 1, 2], metavar="N")
     parser.add_argument("--out", default="runs/experiments", metavar="DIR")
