@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 UNCATEGORIZED_BIT = 1 << 0
+UNCATEGORIZED = "uncategorized"  # label of what has that bit alone
+UNCATEGORIZED_COLOR = (255, 0, 255)
 
 # the benchmark's tasks, which name its tables and folder layouts
 AGNOSTIC = "category-agnostic"  # root/{generator}/{uid}/*.png

@@ -1,8 +1,14 @@
-"""Kinds of numbers that options of several subcommands take."""
+"""What several subcommands take and say alike."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from artifactnet.inference.inputs import Failure
 
 # argparse has no public name for what `add_subparsers` returns
 Commands = argparse._SubParsersAction
@@ -31,6 +37,28 @@ def positive(text: str) -> int:
 def names(text: str) -> list[str]:
     """Names with commas between them."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """The positional argument of subcommands that look at files.
+
+    Args:
+        parser: of a subcommand.
+    """
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="files, folders (searched deeply), X-AIGD parquet shards, patterns",
+    )
+
+
+def print_failures(failures: Sequence[Failure]) -> None:
+    """List, on standard error, the images that could not be used; nothing where all could."""
+    if failures:
+        print(f"{len(failures)} could not be used:", file=sys.stderr)
+    for failure in failures:
+        print(f"  {failure.path}: {failure.reason}", file=sys.stderr)
 
 
 def _at_least(least: int, text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from artifactnet.cli.arguments import Commands, names, natural, positive
+from artifactnet.cli.arguments import Commands, add_images, names, natural, positive, print_failures
 
 
 def add_explain(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -19,12 +19,7 @@ def add_explain(commands: Commands, common: argparse.ArgumentParser) -> None:
         "explain", parents=[common], help="draw where a model looks, by one or more methods"
     )
     parser.add_argument("model", metavar="RUN", help="a run folder or a .safetensors file")
-    parser.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGES",
-        help="files, folders (searched deeply), X-AIGD parquet shards, patterns",
-    )
+    add_images(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the maps")
     add_method_options(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
@@ -115,10 +110,7 @@ def _explain(args: argparse.Namespace) -> int:
             f"{summary.constant} maps are constant and show nothing; {summary.answers} says which",
             file=sys.stderr,
         )
-    if summary.failures:
-        print(f"{len(summary.failures)} could not be used:", file=sys.stderr)
-    for failure in summary.failures:
-        print(f"  {failure.path}: {failure.reason}", file=sys.stderr)
+    print_failures(summary.failures)
     return 0 if summary.images else 1
 
 

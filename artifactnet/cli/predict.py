@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from artifactnet.cli.arguments import Commands, natural, positive
+from artifactnet.cli.arguments import Commands, add_images, natural, positive, print_failures
 
 _OVERLAP = 0.25
 
@@ -25,12 +25,7 @@ def add_predict(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGES",
-        help="files, folders (searched deeply), X-AIGD parquet shards, patterns",
-    )
+    add_images(parser)
     parser.add_argument(
         "--model", required=True, metavar="PATH", help="a run folder or a .safetensors file"
     )
@@ -100,8 +95,5 @@ def _predict(args: argparse.Namespace) -> int:
             f"has no name for them; {summary.answers.name} has them all",
             file=sys.stderr,
         )
-    if summary.failures:
-        print(f"{len(summary.failures)} could not be used:", file=sys.stderr)
-    for failure in summary.failures:
-        print(f"  {failure.path}: {failure.reason}", file=sys.stderr)
+    print_failures(summary.failures)
     return 0 if summary.images else 1

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from artifactnet.cli.arguments import Commands, positive
+from artifactnet.cli.arguments import Commands, positive, print_failures
 from artifactnet.cli.explain import add_method_options
 
 if TYPE_CHECKING:
@@ -105,10 +105,7 @@ def _files(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
 
 
 def _print(result: ReportResult) -> None:
-    if result.failures:
-        print(f"{len(result.failures)} could not be used:", file=sys.stderr)
-    for failure in result.failures:
-        print(f"  {failure.path}: {failure.reason}", file=sys.stderr)
+    print_failures(result.failures)
     print(
         f"{result.images} of {result.of} images in the report, {result.called_fake} called fake; "
         f"figures in {result.json} and {len(result.pngs)} pictures beside it"

@@ -54,9 +54,7 @@ def benchmark_metrics(
     from artifactnet.engine.benchmark_metrics import STRAIGHTFORWARD, cases
 
     setting = {"images": images, "size": size, "polygons": polygons, "boxes": boxes}
-    for what, value in {**setting, "repeats": repeats, "workers": workers}.items():
-        if value < 1:
-            raise ArtifactNetError(f"{what} must be at least 1, not {value}")
+    check_setting({**setting, "repeats": repeats, "workers": workers})
     times = time_side_by_side(cases(workers=workers, **setting), repeats)
     return {
         "benchmark": "metrics",
@@ -65,6 +63,17 @@ def benchmark_metrics(
         "baseline": STRAIGHTFORWARD,
         "forms": {form: summary(times, form, STRAIGHTFORWARD) for form in times},
     }
+
+
+def check_setting(setting: Mapping[str, int]) -> None:
+    """Refuse a benchmark of nothing.
+
+    Raises:
+        ArtifactNetError: a number is below 1.
+    """
+    for what, value in setting.items():
+        if value < 1:
+            raise ArtifactNetError(f"{what} must be at least 1, not {value}")
 
 
 def time_side_by_side(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from artifactnet.config import AttentionConfig, ModelConfig
-from artifactnet.engine.benchmark import Arrays, machine, summary, time_side_by_side
+from artifactnet.engine.benchmark import Arrays, check_setting, machine, summary, time_side_by_side
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.relevance import relevance_row
 from artifactnet.models.rollout import (
@@ -59,9 +59,7 @@ def benchmark_maps(
             agree in their maps.
     """
     setting = {"size": size, "batch_size": batch_size, "repeats": repeats}
-    for what, value in setting.items():
-        if value < 1:
-            raise ArtifactNetError(f"{what} must be at least 1, not {value}")
+    check_setting(setting)
     model, images = _model(backbone, size), _images(size, batch_size)
     tokens = 0
     methods: dict[str, Any] = {}

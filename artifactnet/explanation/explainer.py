@@ -17,7 +17,7 @@ from artifactnet.explanation.attention import ATTENTION_METHODS, attention_maps
 from artifactnet.explanation.cam import CAM_METHODS, activation_maps
 from artifactnet.explanation.detector import Detector, OwnDetector, as_detector, reference_weight
 from artifactnet.explanation.layers import target_layer
-from artifactnet.explanation.sliding import sliding_map
+from artifactnet.explanation.sliding import check_windows, sliding_map
 from artifactnet.inference.inputs import Failure, ImageLike, to_pixels
 from artifactnet.inference.maps import find_artifacts, frame_probabilities, restore_planes
 from artifactnet.inference.predictor import Predictor
@@ -101,14 +101,9 @@ class Explainer:
             ArtifactNetError: an unknown method, one that cannot serve this network, an option
                 below 1, or a stride that leaves out pixels.
         """
-        for name in ("batch_size", "window", "stride"):
-            if getattr(options, name) < 1:
-                raise ArtifactNetError(f"{name} must be 1 or more, not {getattr(options, name)}")
-        if options.stride > options.window:
-            raise ArtifactNetError(
-                f"a stride of {options.stride} leaves out pixels between windows of "
-                f"{options.window}; choose a stride of at most {options.window}"
-            )
+        if options.batch_size < 1:
+            raise ArtifactNetError(f"batch_size must be 1 or more, not {options.batch_size}")
+        check_windows(options.window, options.stride, options.batch_size)
         self.detector = as_detector(model)
         if methods is not None and list(methods) == ["all"]:
             methods = known.available(self.detector)

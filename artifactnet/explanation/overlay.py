@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT
+from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT, UNCATEGORIZED_COLOR
 from artifactnet.types import Float32Array, UInt8Array
 
 # black - purple - red - yellow - white: brightness rises steadily, so it also reads in gray
@@ -20,7 +20,6 @@ _RAMP = np.array(
     [(0, 0, 0), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 220)],
     dtype=np.float64,
 )
-_UNCATEGORIZED_COLOR = (255, 0, 255)
 _FONT_SIZE = 11  # pixels
 _CAPTION_HEIGHT = 16
 _GAP = 4
@@ -91,7 +90,7 @@ def outline(image: UInt8Array, mask: UInt8Array, thickness: int = 1) -> UInt8Arr
     if mask.shape != image.shape[:2]:
         raise ValueError(f"mask of {mask.shape} on an image of {image.shape[:2]}")
     drawn = image.copy()
-    colors = {UNCATEGORIZED_BIT: _UNCATEGORIZED_COLOR} | {c.bit: c.color for c in CATEGORIES}
+    colors = {UNCATEGORIZED_BIT: UNCATEGORIZED_COLOR} | {c.bit: c.color for c in CATEGORIES}
     for bit, color in colors.items():
         region = (mask & bit) != 0
         if region.any():

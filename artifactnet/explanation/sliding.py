@@ -42,14 +42,7 @@ def sliding_map(
         ArtifactNetError: an option is out of range, a window is too small for the detector, or
             its answer is not a number.
     """
-    for name, value in (("window", window), ("stride", stride), ("batch_size", batch_size)):
-        if value < 1:
-            raise ArtifactNetError(f"sliding patches: {name} must be 1 or more, not {value}")
-    if stride > window:
-        raise ArtifactNetError(
-            f"sliding patches: a stride of {stride} leaves out pixels between windows of "
-            f"{window}; choose a stride of at most {window}"
-        )
+    check_windows(window, stride, batch_size)
     height, width = pixels.shape[:2]
     tops, lefts = _starts(height, window, stride), _starts(width, window, stride)
     tall, wide = min(window, height), min(window, width)
@@ -60,6 +53,27 @@ def sliding_map(
     # windows in rows and columns: the mean over them is the mean over columns of that over rows
     cells = rows @ found.reshape(len(tops), len(lefts)) @ columns.T
     return cells.astype(np.float32).repeat(sides, axis=0).repeat(lengths, axis=1)
+
+
+def check_windows(window: int, stride: int, batch_size: int) -> None:
+    """Refuse windows that cannot cover an image.
+
+    Args:
+        window: see `sliding_map`.
+        stride: see `sliding_map`.
+        batch_size: see `sliding_map`.
+
+    Raises:
+        ArtifactNetError: one of them is below 1, or the stride leaves out pixels.
+    """
+    for name, value in (("window", window), ("stride", stride), ("batch_size", batch_size)):
+        if value < 1:
+            raise ArtifactNetError(f"sliding patches: {name} must be 1 or more, not {value}")
+    if stride > window:
+        raise ArtifactNetError(
+            f"sliding patches: a stride of {stride} leaves out pixels between windows of "
+            f"{window}; choose a stride of at most {window}"
+        )
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:

@@ -16,9 +16,15 @@ from PIL import Image
 
 from artifactnet.files import atomic_path
 from artifactnet.inference.inputs import Source
-from artifactnet.inference.instances import UNCATEGORIZED
 from artifactnet.inference.shard_rows import unsafe
-from artifactnet.taxonomy import AGNOSTIC, CATEGORIES, FINE_GRAINED, INSTANCE_COLUMNS, TASKS
+from artifactnet.taxonomy import (
+    AGNOSTIC,
+    CATEGORIES,
+    FINE_GRAINED,
+    INSTANCE_COLUMNS,
+    TASKS,
+    UNCATEGORIZED,
+)
 from artifactnet.types import ArtifactNetError, Prediction, UInt8Array
 
 MASKS = "masks"

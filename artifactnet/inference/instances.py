@@ -8,10 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT
+from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
 from artifactnet.types import Float32Array, Instance, UInt8Array
-
-UNCATEGORIZED = "uncategorized"  # label of regions without a category (bit 0 of masks)
 
 
 def find_instances(

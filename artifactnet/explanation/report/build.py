@@ -15,14 +15,13 @@ from artifactnet.explanation.explainer import Explainer, Options
 from artifactnet.explanation.methods import METHODS, scale_of
 from artifactnet.explanation.report.charts import CHART_NAMES, Chart, draw_charts
 from artifactnet.explanation.report.content import LABELS, MAP_THRESHOLD, Content, gather
-from artifactnet.explanation.report.encode import UNCATEGORIZED_COLOR
 from artifactnet.explanation.report.items import Item, spread
 from artifactnet.explanation.report.page import write_page
-from artifactnet.explanation.report.summary import CATEGORY_NAMES, UNCATEGORIZED, summarize
+from artifactnet.explanation.report.summary import CATEGORY_NAMES, summarize
 from artifactnet.inference.inputs import Failure
 from artifactnet.inference.predictor import Predictor
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.taxonomy import CATEGORIES
+from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_COLOR
 from artifactnet.types import ArtifactNetError
 
 HTML, JSON, FIGURES = "report.html", "report.json", "figures"

@@ -14,12 +14,12 @@ from artifactnet.explanation.detector import Detector, OwnDetector
 from artifactnet.explanation.explainer import Explained
 from artifactnet.explanation.report.encode import encode
 from artifactnet.explanation.report.items import Item
-from artifactnet.explanation.report.summary import MASK, UNCATEGORIZED, Counts, Fact
+from artifactnet.explanation.report.summary import MASK, Counts, Fact
 from artifactnet.inference.inputs import Failure
 from artifactnet.inference.predictor import Predictor
 from artifactnet.metrics.localization import mass_inside, pointing_game
 from artifactnet.metrics.scores import pixel_scores
-from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT
+from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
 from artifactnet.types import (
     Annotation,
     ArtifactNetError,

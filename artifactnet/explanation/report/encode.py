@@ -20,7 +20,7 @@ from PIL import Image
 
 from artifactnet.data.geometry import resample
 from artifactnet.explanation.overlay import colorize
-from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT
+from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT, UNCATEGORIZED_COLOR
 from artifactnet.types import Float32Array, UInt8Array
 
 BUDGET = 120_000  # characters of all data URIs of one image
@@ -42,8 +42,6 @@ STEPS = (
     (30, 128),
     (20, 64),
 )
-# bit 0 of masks, an artifact without category, in the colour of `overlay.outline`
-UNCATEGORIZED_COLOR = (255, 0, 255)
 COLORS = {c.bit: c.color for c in CATEGORIES} | {UNCATEGORIZED_BIT: UNCATEGORIZED_COLOR}
 _FILL_ALPHA = 90
 _LEVELS = 256

@@ -12,9 +12,8 @@ import numpy as np
 from artifactnet.metrics import calibration
 from artifactnet.metrics.scores import pixel_scores
 from artifactnet.metrics.verdicts import verdict_scores
-from artifactnet.taxonomy import CATEGORIES
+from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED
 
-UNCATEGORIZED = "uncategorized"  # artifacts that nobody put into a category
 MASK = "mask"  # name of the predicted mask among the maps that are scored
 UNKNOWN = "unknown"  # row of images whose generator nobody named, beside others
 HISTOGRAM_BINS = 20
