@@ -402,16 +402,19 @@ def test_keyboard_alone(visit, report):
     page.locator("#filters .reset").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: url.endswith(f"#image={expected[0]}"))  # links take a moment
     assert page.url.endswith(f"#image={expected[0]}")
     assert page.locator("#previous").get_attribute("href") is None
     page.keyboard.press("ArrowLeft")
     assert page.url.endswith(f"#image={expected[0]}")
     page.keyboard.press("ArrowRight")
+    page.wait_for_url(lambda url: url.endswith(f"#image={expected[1]}"))
     assert page.url.endswith(f"#image={expected[1]}")
     page.locator("#opacity").focus()
     page.keyboard.press("ArrowRight")  # belongs to the slider
     assert page.url.endswith(f"#image={expected[1]}")
     page.keyboard.press("Escape")
+    page.locator("#gallery").wait_for()
     assert page.locator("#gallery").is_visible()
     assert page.evaluate("document.activeElement.getAttribute('href')") == f"#image={expected[1]}"
     assert page.evaluate("document.activeElement.getBoundingClientRect().top >= 0")
