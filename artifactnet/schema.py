@@ -26,8 +26,9 @@ class AttentionConfig:
     method: str = "rollout"  # rollout | gradient_rollout | grad_cam (of the last stage)
     head_fusion: str = "mean"  # mean | max | min
     discard_ratio: float = 0.0  # share of the weakest weights dropped per layer and image
-    start_layer: int = 0  # first block that takes part
+    start_layer: int = 0  # first block that takes part; -4: the last four
     second_order: bool = True  # gradient_rollout: differentiate through the gradient too
+    form: str = "auto"  # auto: without N x N storage where possible | stored: for comparison
     normalization: str = "saturate"  # saturate | max | minmax | none
 
 
@@ -73,6 +74,7 @@ class AlignmentConfig:
 
     weight: float = 0.1  # beta; 0 is the baseline
     benign_weight: float = 0.4  # lambda: weight of patches without artifact
+    every: int = 1  # align at every k-th optimizer step, k times as strongly
 
 
 @dataclass

@@ -99,6 +99,17 @@ def time_side_by_side(
         pairs = zip(results[names[0]], results[name], strict=True)
         if not all(_equal(first, second, tolerance) for first, second in pairs):
             raise ArtifactNetError(f"{name!r} and {names[0]!r} do not give the same numbers")
+    return take_turns(cases, repeats)
+
+
+def take_turns(cases: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[Times]]:
+    """The timed part of `time_side_by_side`, for cases that have been run and compared.
+
+    Args:
+        cases: name -> what to run.
+        repeats: at least 1.
+    """
+    names = list(cases)
     times: dict[str, list[Times]] = {name: [] for name in names}
     for repeat in range(repeats):
         first = repeat % len(names)
@@ -125,10 +136,10 @@ def summary(times: Mapping[str, Sequence[Times]], name: str, baseline: str) -> d
     """
     pairs = list(zip(times[baseline], times[name], strict=True))
     return {
-        "seconds": _spread([own.wall for own in times[name]]),
-        "cpu_seconds": _spread([own.cpu for own in times[name]]),
-        "times_faster": _spread([base.wall / own.wall for base, own in pairs]),
-        "times_less_cpu": _spread([base.cpu / own.cpu for base, own in pairs]),
+        "seconds": spread([own.wall for own in times[name]]),
+        "cpu_seconds": spread([own.cpu for own in times[name]]),
+        "times_faster": spread([base.wall / own.wall for base, own in pairs]),
+        "times_less_cpu": spread([base.cpu / own.cpu for base, own in pairs]),
     }
 
 
@@ -159,5 +170,6 @@ def _processor() -> str:
     return names[0].strip() if names else platform.processor() or platform.machine()
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest of repeated measurements."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}

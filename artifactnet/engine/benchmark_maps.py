@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,17 +10,12 @@ from torch import Tensor
 
 from artifactnet.config import AttentionConfig, ModelConfig
 from artifactnet.engine.benchmark import Arrays, check_setting, machine, summary, time_side_by_side
+from artifactnet.engine.peak_memory import fresh_peak
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.attention.stored import attention_weights, gradient_of_attention
+from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
 from artifactnet.models.relevance import relevance_row
-from artifactnet.models.rollout import (
-    AttentionLayer,
-    AttentionTap,
-    attention_rollout,
-    attention_weights,
-    gradient_of_attention,
-    gradient_rollout,
-    output_gradients,
-)
+from artifactnet.models.rollout import attention_rollout, gradient_rollout, output_gradients
 from artifactnet.types import ArtifactNetError
 
 METHODS = ("rollout", "gradient_rollout", "relevance")
@@ -148,38 +140,19 @@ def _images(size: int, batch_size: int) -> Tensor:
 
 def _peak(backbone: str, size: int, batch_size: int, method: str, form: str) -> int:
     """Largest resident memory, bytes, of a fresh process that makes one map."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(
-        target=_measure, args=(queue, backbone, size, batch_size, method, form)
-    )
-    process.start()
-    process.join()
-    if process.exitcode:
+    peak = fresh_peak(make_map, backbone, size, batch_size, method, form)
+    if peak is None:
         raise ArtifactNetError(
-            f"explain-maps: the {form} form of {method} ended with exit code {process.exitcode}: "
-            "too little memory? Try a smaller --size"
+            f"explain-maps: the {form} form of {method} ran out of memory; try a smaller --size"
         )
-    peak: int = queue.get()
     return peak
 
 
-def _measure(queue: Any, backbone: str, size: int, batch_size: int, method: str, form: str) -> None:
+def make_map(backbone: str, size: int, batch_size: int, method: str, form: str) -> None:
+    """Build a model and make one map, or run the forward pass alone, in one of the forms."""
     model, images = _model(backbone, size), _images(size, batch_size)
     if form == FORWARD:
         with torch.set_grad_enabled(method != "rollout"), AttentionTap(method != "rollout"):
             model(images)
     else:
         _case(model, images, method, full_map if form == MATRICES else row_map)()
-    queue.put(_peak_memory())
-
-
-def _peak_memory() -> int:
-    """Largest resident memory of this process so far, bytes."""
-    try:
-        with open("/proc/self/status", encoding="utf-8") as handle:
-            lines = dict(line.split(":", 1) for line in handle)
-        return int(lines["VmHWM"].split()[0]) * 1024
-    except OSError:  # not Linux, where `getrusage` would count the process that started this one
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024

@@ -54,6 +54,7 @@ class DetectorModule(pl.LightningModule):
         self.config = config
         self.aligned = config.loss.alignment.weight > 0
         self.segmented = config.loss.segmentation.weight > 0
+        self._attention_checked = False
         self.register_buffer("class_weights", torch.tensor(class_weights), persistent=False)
         self.figures = Figures(model, generators)
         asked = {"bce": True, "segmentation": self.segmented, "alignment": self.aligned}
@@ -79,13 +80,16 @@ class DetectorModule(pl.LightningModule):
                 truth = (batch.mask, batch.annotation)
                 parts[name] = segmentation_loss(logits, *truth, self.class_weights)
                 parts["loss"] = parts["loss"] + weight * parts[name]
-        if self.aligned:
+        if self.aligned and attention:
             heatmap = output.heatmap.float()
             share = artifact_share(batch.mask, (heatmap.shape[1], heatmap.shape[2]))
             annotated = batch.annotation != int(Annotation.NONE)
             benign_weight = weights.alignment.benign_weight
             parts["alignment"] = alignment_loss(heatmap, share, annotated, benign_weight)
-            parts["loss"] = parts["loss"] + weights.alignment.weight * parts["alignment"]
+            # lazy regularisation (Karras et al. 2020, Appendix B): k times as strong, as rarely
+            strength = weights.alignment.every if create_graph else 1
+            term = strength * weights.alignment.weight * parts["alignment"]
+            parts["loss"] = parts["loss"] + term
         return parts, output
 
     def on_train_epoch_start(self) -> None:
@@ -98,13 +102,15 @@ class DetectorModule(pl.LightningModule):
         """Loss of one batch.
 
         Raises:
-            ArtifactNetError: the loss is not finite (on any process: all of them stop).
+            ArtifactNetError: the loss is not finite (on any process: all of them stop), or the
+                attention cannot be aligned (before the first step).
         """
+        aligned = self.aligned and self.global_step % self.config.loss.alignment.every == 0
+        if aligned and not self._attention_checked:
+            self.model.check_attention(batch.image)
+            self._attention_checked = True
         parts, _ = self.losses(
-            batch,
-            attention=self.aligned,
-            segmentation=self.segmented,
-            create_graph=self.aligned,
+            batch, attention=aligned, segmentation=self.segmented, create_graph=aligned
         )
         finite = bool(torch.isfinite(parts["loss"]))
         if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from artifactnet.explanation.detector import Detector
+from artifactnet.models.attention.tap import AttentionTap
 from artifactnet.models.backbone import why_no_rollout
 from artifactnet.models.relevance import relevance_row
 from artifactnet.models.rollout import (
-    AttentionTap,
     attention_rollout,
     gradient_rollout,
     patch_map,

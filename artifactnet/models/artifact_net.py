@@ -12,11 +12,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from artifactnet.config import ModelConfig
 from artifactnet.models import rollout
+from artifactnet.models.attention.check import refused_block, too_large
+from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
 from artifactnet.models.backbone import Backbone
 from artifactnet.models.cam import grad_cam
 from artifactnet.models.lora import add_adapters
 from artifactnet.models.mmseg_checkpoint import is_mmseg, load_mmseg, read
 from artifactnet.models.segmentation_head import SegmentationHead, strongest_evidence
+from artifactnet.models.state import evaluating
 from artifactnet.taxonomy import BY_LABEL, CATEGORIES
 from artifactnet.types import ArtifactNetError, ModelOutput
 
@@ -66,10 +69,11 @@ class ArtifactNet(nn.Module):
         self.no_attention = self._why_no_attention()
         self.has_attention = self.no_attention is None
         rollout_depth = 0 if self._uses_cam else self.backbone.depth
-        if self.has_attention and rollout_depth and config.attention.start_layer >= rollout_depth:
+        start = config.attention.start_layer
+        if self.has_attention and rollout_depth and not -rollout_depth <= start < rollout_depth:
             raise ArtifactNetError(
-                f"model.attention.start_layer is {config.attention.start_layer}, but "
-                f"{config.backbone} has {rollout_depth} blocks, counted from 0"
+                f"model.attention.start_layer is {start}, but {config.backbone} has "
+                f"{rollout_depth} blocks, counted from 0 (or back from -1)"
             )
         if mmseg:
             for line in load_mmseg(self, str(config.weights)):
@@ -232,15 +236,16 @@ class ArtifactNet(nn.Module):
         self, images: torch.Tensor, segmentation: bool, create_graph: bool
     ) -> tuple[ModelOutput, torch.Tensor]:
         options = self.config.attention
-        with rollout.AttentionTap() as tap:
+        with AttentionTap() as tap:
             output, _ = self._judge(images, segmentation)
-        self._check_blocks(tap.layers)
+        self._check_blocks(tap.layers, images)
         with torch.set_grad_enabled(create_graph and torch.is_grad_enabled()):
             row = rollout.attention_rollout(
                 tap.layers,
                 head_fusion=options.head_fusion,
                 discard_ratio=options.discard_ratio,
                 start_layer=options.start_layer,
+                form=options.form,
             )
         return output, row
 
@@ -256,9 +261,9 @@ class ArtifactNet(nn.Module):
         with torch.inference_mode(False), torch.enable_grad(), kernel:
             if images.is_inference():
                 images = images.clone()
-            with rollout.AttentionTap(differentiable=True) as tap:
+            with AttentionTap(differentiable=True, fused=not exact) as tap:
                 output, _ = self._judge(images, segmentation)
-            self._check_blocks(tap.layers)
+            self._check_blocks(tap.layers, images)
             row = rollout.gradient_rollout(
                 output.logit,
                 tap.layers,
@@ -267,6 +272,7 @@ class ArtifactNet(nn.Module):
                 start_layer=options.start_layer,
                 second_order=options.second_order,
                 create_graph=create_graph,
+                form=options.form,
             )
         if not outer:
             output.logit = output.logit.detach()
@@ -274,12 +280,58 @@ class ArtifactNet(nn.Module):
                 output.segmentation = output.segmentation.detach()
         return output, row
 
-    def _check_blocks(self, layers: list[rollout.AttentionLayer]) -> None:
-        """A block that computes attention in its own way would silently drop out of the map."""
-        if len(layers) != self.backbone.depth:
-            kind = type(getattr(self.backbone.net.blocks[0], "attn", self.backbone.net.blocks[0]))
+    def check_attention(self, images: torch.Tensor, create_graph: bool = True) -> None:
+        """Refuse, before a first step, attention that a rollout would misread or cannot hold.
+
+        Args:
+            images: a real batch, (B, 3, H, W).
+            create_graph: whether maps will be trained on.
+
+        Raises:
+            ArtifactNetError: names the block, its class, and what is the matter; or the memory
+                that is missing. Nothing is refused where the map is not a rollout.
+        """
+        if self._uses_cam or not self.has_attention:
+            return
+        reason = self._refused_block(images[:1])
+        if reason is not None:
+            raise ArtifactNetError(f"rollout of {self.config.backbone}: {reason}")
+        options = self.config.attention
+        second = options.method == "gradient_rollout" and options.second_order
+        plain = options.form == "auto" and options.head_fusion == "mean"
+        if not create_graph or (plain and not options.discard_ratio and not second):
+            return
+        blocks = range(self.backbone.depth)[options.start_layer :]
+        block = self.backbone.net.blocks[0]
+        heads = getattr(block, "attn", block).num_heads
+        tokens = self._tokens_of(images)
+        copies = 2 if second else 1  # the gradient of the attention is a matrix as well
+        reason = too_large(len(images), len(blocks), heads, tokens, copies, images.device)
+        if reason is not None:
             raise ArtifactNetError(
-                f"rollout: {len(layers)} of {self.backbone.depth} blocks of "
-                f"{self.config.backbone} use standard fused attention ({kind.__name__}); "
-                "is timm's fused attention switched off (TIMM_FUSED_ATTN=0)?"
+                f"rollout of {self.config.backbone}: {reason}. Set model.attention.form=auto "
+                "head_fusion=mean discard_ratio=0 second_order=false, which keep none of them, or "
+                "lower data.batch_size or model.image_size"
             )
+
+    def _tokens_of(self, images: torch.Tensor) -> int:
+        height, width = self._grid_of(*images.shape[-2:])
+        return self.backbone.prefix_tokens + height * width
+
+    def _refused_block(self, images: torch.Tensor) -> str | None:
+        def run() -> None:
+            self.backbone.features(images, pyramid=False)
+
+        with evaluating(self):
+            return refused_block(self.backbone.net.blocks, self._tokens_of(images), run)
+
+    def _check_blocks(self, layers: list[AttentionLayer], images: torch.Tensor) -> None:
+        """A block that computes attention in its own way would silently drop out of the map."""
+        tokens = self._tokens_of(images)
+        if len(layers) == self.backbone.depth and all(x.q.shape[2] == tokens for x in layers):
+            return
+        reason = self._refused_block(images[:1]) or (
+            f"{len(layers)} blocks attend to {layers[0].q.shape[2]} of {tokens} tokens in "
+            "training; is model.backbone_kwargs.patch_drop_rate set?"
+        )
+        raise ArtifactNetError(f"rollout of {self.config.backbone}: {reason}")

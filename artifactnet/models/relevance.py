@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from artifactnet.models.rollout import (
-    AttentionLayer,
+from artifactnet.models.attention.stored import (
     attention_weights,
     chain_rows,
     gradient_of_attention,
-    output_gradients,
 )
+from artifactnet.models.attention.tap import AttentionLayer
+from artifactnet.models.rollout import output_gradients
 
 
 def relevance_row(logit: torch.Tensor, layers: Sequence[AttentionLayer]) -> torch.Tensor:

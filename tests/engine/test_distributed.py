@@ -19,7 +19,6 @@ REPOSITORY = Path(__file__).parents[2]
 OPTIONS = (
     "train.max_steps=1",
     "optim.clip_norm=0",
-    "model.attention.method=gradient_rollout",
     "data.eval_batch_size=3",
 )
 
@@ -34,10 +33,24 @@ def first_loss(folder: Path) -> float:
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tiny: Callable[..., Config], tmp_path: Path) -> None:
-    one = train(tiny(*OPTIONS, "name=one", "data.batch_size=8"))
+@pytest.mark.parametrize(
+    ("method", "second_order", "parts"),
+    [
+        ("rollout", "true", 1),
+        ("gradient_rollout", "true", 1),
+        ("gradient_rollout", "false", 2),
+    ],
+)
+def test_two_processes_equal_one(
+    tiny: Callable[..., Config], tmp_path: Path, method: str, second_order: str, parts: int
+) -> None:
+    """The step of one process and one batch, divided among two and, in time, into parts."""
+    options = [*OPTIONS, f"model.attention.method={method}"]
+    options.append(f"model.attention.second_order={second_order}")
+    one = train(tiny(*options, "name=one", "data.batch_size=8"))
     command = [sys.executable, "-m", "artifactnet", "train", str(tmp_path / "tiny.yaml")]
-    command += [*OPTIONS, f"out={tmp_path / 'runs'}", "name=two", "data.batch_size=4"]
+    command += [*options, f"out={tmp_path / 'runs'}", "name=two", f"data.batch_size={4 // parts}"]
+    command.append(f"train.accumulate={parts}")
     command += ["train.devices=2", "train.strategy=ddp"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -12,7 +12,8 @@ from artifactnet.explanation.attention import (
     why_no_attention_map,
 )
 from artifactnet.explanation.detector import Classifier, OwnDetector
-from artifactnet.models.rollout import AttentionTap, attention_weights
+from artifactnet.models.attention.stored import attention_weights
+from artifactnet.models.attention.tap import AttentionTap
 from artifactnet.types import ArtifactNetError
 
 SIZE = (32, 48)

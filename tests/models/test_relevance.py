@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import softmax_by_loops
 
-from artifactnet.models import rollout
+from artifactnet.models.attention import stored
+from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
 from artifactnet.models.relevance import relevance_row
-from artifactnet.models.rollout import AttentionLayer, AttentionTap
+from artifactnet.models.rollout import attention_rollout, gradient_rollout
 
 
 def run_blocks(tokens, heads, depth, size, seed):
@@ -72,18 +73,18 @@ def test_class_row_equals_that_of_the_full_matrices(tokens, heads, depth, size):
 @given(band=st.integers(1, 200), seed=st.integers(0, 50))
 @settings(max_examples=15, deadline=None)
 def test_the_height_of_bands_does_not_matter(band, seed):
-    whole = rollout._BAND_ELEMENTS
+    whole = stored._BAND_ELEMENTS
     try:
         rows = []
         for elements in (whole, band):
-            rollout._BAND_ELEMENTS = elements
+            stored._BAND_ELEMENTS = elements
             logit, layers = run_blocks(7, 2, 3, 4, seed)
             with torch.no_grad():
-                standard = rollout.attention_rollout(layers)
-            gradient = rollout.gradient_rollout(logit, layers)
+                standard = attention_rollout(layers, form="stored")
+            gradient = gradient_rollout(logit, layers, form="stored")
             rows.append((standard, gradient, relevance_row(*run_blocks(7, 2, 3, 4, seed))))
     finally:
-        rollout._BAND_ELEMENTS = whole
+        stored._BAND_ELEMENTS = whole
     for one, other in zip(*rows, strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
 
@@ -91,13 +92,13 @@ def test_the_height_of_bands_does_not_matter(band, seed):
 def test_bands_cover_every_row_once_and_only_without_a_graph():
     layer = AttentionLayer(*(torch.zeros(1, 3, 40, 2) for _ in range(4)), 1.0)
     with torch.no_grad():
-        before, rollout._BAND_ELEMENTS = rollout._BAND_ELEMENTS, 3 * 40 * 7
+        before, stored._BAND_ELEMENTS = stored._BAND_ELEMENTS, 3 * 40 * 7
         try:
-            bands = rollout._bands(layer, 0.0)
-            whole = rollout._bands(layer, 0.5)
+            bands = stored._bands(layer, 0.0)
+            whole = stored._bands(layer, 0.5)
         finally:
-            rollout._BAND_ELEMENTS = before
+            stored._BAND_ELEMENTS = before
     assert [i for band in bands for i in range(band.start, band.stop)] == list(range(40))
     assert max(band.stop - band.start for band in bands) == 7
     assert whole == [slice(0, 40)]
-    assert rollout._bands(layer, 0.0) == [slice(0, 40)]
+    assert stored._bands(layer, 0.0) == [slice(0, 40)]

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tiny_models import fuse_by_loops, rollout_by_loops, softmax_by_loops
 
 from artifactnet.models import rollout
-from artifactnet.models.rollout import AttentionLayer, AttentionTap
+from artifactnet.models.attention.stored import attention_weights
+from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
 
 
 def random_layers(depth, batch=2, heads=3, tokens=7, dim=4, seed=0, dtype=torch.float64):
@@ -141,9 +142,9 @@ def test_attention_bias_and_boolean_masks_enter_the_weights():
     for mask in (bias, allowed):
         with AttentionTap() as tap:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        weights = rollout.attention_weights(tap.layers[0])
+        weights = attention_weights(tap.layers[0])
         torch.testing.assert_close(weights @ v, out)
-        one = rollout.attention_weights(tap.layers[0], slice(2, 3))
+        one = attention_weights(tap.layers[0], slice(2, 3))
         torch.testing.assert_close(one, weights[:, :, 2:3])
 
 

@@ -1,0 +1,141 @@
+"""Attention that a rollout would misread is refused, by block and class."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_models import TINY, tiny
+from torch import nn
+
+from artifactnet.config import AttentionConfig
+from artifactnet.models.attention import check
+from artifactnet.types import ArtifactNetError
+
+
+def batch(model, count=2):
+    return torch.randn(count, 3, *model.image_size, generator=torch.Generator().manual_seed(0))
+
+
+class Windowed(nn.Module):
+    """Attends within halves of the tokens."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.num_heads = 2
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x, **_):
+        halves = x.view(x.shape[0] * 2, 1, x.shape[1] // 2, x.shape[2])
+        return self.proj(F.scaled_dot_product_attention(halves, halves, halves).view_as(x))
+
+
+class Linear(nn.Module):
+    """Linear attention: no softmax, no call that could be watched."""
+
+    def forward(self, x, **_):
+        return x @ (x.mT @ x) / x.shape[1]
+
+
+def replaced(attention, size=(32, 48)):
+    model = tiny(size=size, kwargs={**TINY, "reg_tokens": 1})  # 2 + 6 tokens
+    model.backbone.net.blocks[2].attn = attention
+    return model
+
+
+@pytest.mark.parametrize(
+    ("attention", "words"),
+    [
+        (Windowed(24), r"block 2 \(Windowed\) attends from 4 to 4 of 8 tokens.*windowed"),
+        (Linear(), r"block 2 \(Linear\) does not use standard fused attention.*linear"),
+    ],
+)
+def test_a_block_of_another_form_is_named(attention, words):
+    model = replaced(attention)
+    with pytest.raises(ArtifactNetError, match=words):
+        model.check_attention(batch(model))
+    with pytest.raises(ArtifactNetError, match=words):  # also without the check
+        model(batch(model), attention=True)
+
+
+def test_attention_that_is_a_difference_of_two_is_refused():
+    model = tiny(kwargs={**TINY, "attn_layer": "diff"})
+    with pytest.raises(ArtifactNetError, match=r"block 0 \(DiffAttention\) attends 2 times"):
+        model.check_attention(batch(model))
+
+
+def test_gated_attention_is_refused():
+    model = tiny()
+    model.backbone.net.blocks[1].attn.gate = nn.Linear(24, 24)
+    with pytest.raises(ArtifactNetError, match=r"block 1 \(Attention\) gates"):
+        model.check_attention(batch(model))
+
+
+def test_overflow_of_half_precision_is_named():
+    model = tiny()
+    with torch.no_grad():
+        model.backbone.net.blocks[1].attn.qkv.weight.mul_(1e6)
+    model.check_attention(batch(model))  # float32 holds it
+    words = r"block 1 \(Attention\) gives values that are not finite \(q, float16\).*precision=bf16"
+    with pytest.raises(ArtifactNetError, match=words), torch.autocast("cpu", dtype=torch.float16):
+        model.check_attention(batch(model))
+
+
+def test_tokens_dropped_in_training_are_refused():
+    model = tiny(kwargs={**TINY, "patch_drop_rate": 0.5}).train()
+    with pytest.raises(ArtifactNetError, match="3 blocks attend to 4 of 7 tokens.*patch_drop_rate"):
+        model(batch(model), attention=True, create_graph=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"form": "stored"},
+        {"head_fusion": "max"},
+        {"discard_ratio": 0.5},
+        {"method": "gradient_rollout", "second_order": True},
+    ],
+)
+def test_matrices_that_cannot_fit_are_refused_before_the_first_step(monkeypatch, options):
+    model = tiny(attention=AttentionConfig(**options))
+    model.check_attention(batch(model))
+    monkeypatch.setattr(check, "free_memory", lambda device: 1000)
+    with pytest.raises(ArtifactNetError, match=r"7 x 7 tokens, 3 blocks, 2 heads and 2 images"):
+        model.check_attention(batch(model))
+    model.check_attention(batch(model), create_graph=False)  # bands suffice
+
+
+@pytest.mark.parametrize("method", ["rollout", "gradient_rollout"])
+def test_forms_that_store_nothing_are_not_refused(monkeypatch, method):
+    monkeypatch.setattr(check, "free_memory", lambda device: 1000)
+    model = tiny(attention=AttentionConfig(method=method, second_order=False))
+    model.check_attention(batch(model))
+
+
+def test_a_last_few_blocks_need_less(monkeypatch):
+    monkeypatch.setattr(check, "free_memory", lambda device: 1 * 2 * 2 * 49 * 4)
+    model = tiny(attention=AttentionConfig(form="stored", start_layer=-1))
+    model.check_attention(batch(model))
+    model = tiny(attention=AttentionConfig(form="stored", start_layer=-2))
+    with pytest.raises(ArtifactNetError, match="2 blocks"):
+        model.check_attention(batch(model))
+
+
+def test_nothing_is_asked_of_a_map_that_is_no_rollout():
+    model = tiny("resnet18", size=(64, 64), kwargs={}, attention=AttentionConfig(method="grad_cam"))
+    model.check_attention(batch(model))
+
+
+def test_free_memory_is_a_plausible_number():
+    free = check.free_memory(torch.device("cpu"))
+    assert free is None or 1 << 20 < free < 1 << 50
+
+
+def test_the_check_leaves_the_model_as_it_was():
+    model = tiny().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    model.check_attention(batch(model))
+    assert model.training
+    assert all(m.training for m in model.modules())
+    assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    for name, value in model.state_dict().items():
+        assert torch.equal(before[name], value)

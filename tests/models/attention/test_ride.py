@@ -1,0 +1,111 @@
+"""Gradient rollout inside the backwards of attention, against the library and whole matrices."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import tiny
+
+from artifactnet.config import AttentionConfig
+from artifactnet.models.attention import tap, tiles
+from artifactnet.models.attention.gradient_chain import collecting
+from artifactnet.models.attention.ride import Message, Ride, attention_backward, can_ride
+from artifactnet.models.attention.tap import AttentionTap
+
+
+def draw(batch, heads, tokens, dim, seed):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (5, batch, tokens, heads, dim)
+    drawn = torch.randn(*shape, generator=generator, dtype=torch.float64).transpose(2, 3)
+    return [part.clone().requires_grad_() for part in drawn.unbind(0)]
+
+
+def matrix_of(q, k, v, logit_d_out, scale):
+    weights = (q @ k.mT * scale).softmax(-1)
+    return (weights * (logit_d_out @ v.mT)).mean(1).clamp_min(0)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    batch=st.integers(1, 3),
+    heads=st.integers(1, 4),
+    tokens=st.integers(1, 9),
+    rows=st.integers(1, 60),
+)
+@settings(max_examples=40, deadline=None)
+def test_both_backwards_equal_whole_matrices_in_tiles_of_any_size(seed, batch, heads, tokens, rows):
+    q, k, v, d_out, logit_d_out = draw(batch, heads, tokens, 4, seed)
+    d_out, logit_d_out = d_out.detach(), logit_d_out.detach()
+    sums = (q @ k.mT * 0.5).logsumexp(-1).detach()
+    out = F.scaled_dot_product_attention(q, k, v, scale=0.5)
+    plain = [x.detach() for x in (q, k, v)]
+    ride = Ride(collect=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "tile_bytes", lambda device: rows * tokens * 8)
+        first = attention_backward(*plain, logit_d_out, sums, 0.5, ride)
+        matrix = matrix_of(q, k, v, logit_d_out, 0.5)
+        torch.testing.assert_close(ride.matrix, matrix.detach(), atol=1e-12, rtol=0)
+        share, target, slope = torch.rand(3, batch, tokens, dtype=torch.float64)
+        ride.message = Message(ride.matrix, logit_d_out, share / heads, target, slope)
+        second = attention_backward(*plain, d_out, sums, 0.5, ride)
+    assert ride.message is None
+    expected = torch.autograd.grad(out, (q, k, v), logit_d_out, retain_graph=True)
+    for one, other in zip(first, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+    d_matrix = share[..., None] * (target[:, None] - slope[..., None])
+    total = (out * d_out).sum() + (matrix * d_matrix).sum()
+    for one, other in zip(second, torch.autograd.grad(total, (q, k, v)), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+
+
+def gradients(method="gradient_rollout", **options):
+    config = AttentionConfig(method=method, second_order=False, normalization="none", **options)
+    sizes = {"embed_dim": 48, "depth": 4, "num_heads": 2}
+    model = tiny(kwargs=sizes, attention=config).double()
+    model.head.weight.data.mul_(200)
+    images = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(1)).double()
+    output = model(images, attention=True, create_graph=True)
+    loss = output.logit.square().sum() + 100 * (output.heatmap - 0.2).square().sum()
+    loss.backward(retain_graph=True)
+    once = [p.grad.clone() for p in model.parameters()]
+    loss.backward()
+    return once, [p.grad for p in model.parameters()]
+
+
+def test_a_step_is_the_same_with_and_without_riding(monkeypatch):
+    riding, twice = gradients()
+    for one, other in zip(riding, twice, strict=True):  # the graph can be gone through again
+        torch.testing.assert_close(2 * one, other)
+    monkeypatch.setattr(tap, "can_ride", lambda q: False)
+    alone, _ = gradients()
+    for one, other in zip(riding, alone, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-7)
+    assert max(float(g.abs().max()) for g in riding) > 1e-3
+
+
+def test_which_calls_can_ride():
+    q = torch.zeros(1, 2, 5, 8)
+    assert can_ride(q)
+    assert can_ride(q.double())
+    assert not can_ride(q.bfloat16())
+    assert not can_ride(q.to("meta"))
+    assert can_ride(torch.zeros(1, 2, 64, 8))
+    assert not can_ride(torch.zeros(1, 2, 65, 8))  # W would be larger than q, k, v and dO
+
+
+def test_nobody_collects_after_a_failure():
+    with AttentionTap(differentiable=True) as watched:
+        for _ in range(4):
+            q = torch.randn(1, 2, 5, 8)
+            F.scaled_dot_product_attention(q, q, q)
+    rides = [layer.ride for layer in watched.layers]
+
+    def fail():
+        with collecting(watched.layers):
+            assert [ride.collect for ride in rides] == [False, True, True, False]
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fail()
+    assert not any(ride.collect for ride in rides)

@@ -1,0 +1,179 @@
+"""Standard rollout without N x N storage against loops, whole matrices and stored ones."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import fuse_by_loops, rollout_by_loops, softmax_by_loops, tiny
+
+from artifactnet.config import AttentionConfig
+from artifactnet.models.attention import tiles
+from artifactnet.models.attention.row_chain import mean_row
+from artifactnet.models.attention.tap import AttentionTap
+from artifactnet.models.rollout import attention_rollout
+
+
+def leaves(depth, batch=2, heads=3, tokens=7, dim=8, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (3 * depth, batch, heads, tokens, dim)
+    drawn = torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+    return [part.clone().requires_grad_() for part in drawn.unbind(0)]
+
+
+def attend(tensors, fused=True, **options):
+    """Blocks' attention as a model makes it: layers, and the sum of what they put out."""
+    with AttentionTap(fused=fused) as tap:
+        outs = [
+            F.scaled_dot_product_attention(*tensors[i : i + 3], **options)
+            for i in range(0, len(tensors), 3)
+        ]
+    return tap.layers, torch.stack([torch.sin(out).sum() for out in outs]).sum()
+
+
+@given(seed=st.integers(0, 10_000), depth=st.integers(1, 4), tokens=st.integers(2, 9))
+@settings(max_examples=25, deadline=None)
+def test_row_equals_the_full_product_by_loops(seed, depth, tokens):
+    layers, _ = attend(leaves(depth, tokens=tokens, seed=seed))
+    row = mean_row(layers)
+    for image in range(2):
+        matrices = []
+        for layer in layers:
+            q, k = layer.q[image].detach().numpy(), layer.k[image].detach().numpy()
+            heads = np.stack([softmax_by_loops(q[h], k[h], layer.scale) for h in range(len(q))])
+            matrices.append(fuse_by_loops(heads, "mean"))
+        expected = rollout_by_loops(matrices)
+        np.testing.assert_allclose(row[image].detach().numpy(), expected, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_gradcheck(fused, depth):
+    """Through the handles, and through queries and keys; with the attention's own gradient."""
+    tensors = leaves(depth, batch=1, heads=2, tokens=5)
+
+    def run(*tensors):
+        layers, others = attend(tensors, fused)
+        assert all((layer.handle is not None) == fused for layer in layers)
+        return mean_row(layers), others
+
+    assert torch.autograd.gradcheck(run, tensors)
+
+
+def test_dropout_of_the_block_does_not_reach_the_map():
+    tensors = leaves(2)
+    torch.manual_seed(0)
+    layers, _ = attend(tensors, dropout_p=0.5)
+    assert all(layer.handle is None for layer in layers)
+    dropped = mean_row(layers)
+    plain = mean_row(attend(tensors)[0])
+    torch.testing.assert_close(dropped, plain, atol=1e-12, rtol=0)
+    weights = torch.randn_like(plain)
+    chosen = [tensor for i, tensor in enumerate(tensors) if i % 3 < 2]
+    pairs = (torch.autograd.grad(row, chosen, weights) for row in (dropped, plain))
+    for one, other in zip(*pairs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+
+
+def gradients(model, images, create_graph=True):
+    output = model(images, attention=True, create_graph=create_graph)
+    loss = output.logit.square().mean() + 3 * (output.heatmap - 0.3).square().mean()
+    model.zero_grad()
+    loss.backward()
+    return output.heatmap.detach(), [p.grad.clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "kwargs"),
+    [
+        ("vit_tiny_patch16_224", {}),
+        ("vit_small_patch14_reg4_dinov2", {"init_values": 1.0}),
+        ("vit_tiny_patch16_224", {"qk_norm": True}),
+        ("vit_small_patch16_dinov3", {}),
+    ],
+)
+def test_training_gradients_equal_the_stored_form(backbone, kwargs):
+    """Prefix tokens, q/k norm, rotary positions, a grid that is not square."""
+    patch = 14 if "patch14" in backbone else 16
+    sizes = {"embed_dim": 48, "depth": 3, "num_heads": 2}
+    found = []
+    for form in ("auto", "stored"):
+        model = tiny(
+            backbone,
+            size=(2 * patch, 5 * patch),
+            kwargs={**sizes, **kwargs},
+            attention=AttentionConfig(form=form, normalization="none"),
+        ).double()
+        images = torch.randn(2, 3, 2 * patch, 5 * patch, generator=torch.Generator().manual_seed(1))
+        found.append(gradients(model, images.double()))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-12, rtol=1e-10)
+    assert found[0][0].std() > 0
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_trains_on_nearly_the_same_gradient(dtype):
+    model = tiny(kwargs={"embed_dim": 48, "depth": 3, "num_heads": 2})
+    images = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
+    heatmap, exact = gradients(model, images)
+    with torch.autocast("cpu", dtype=dtype):
+        mixed_map, mixed = gradients(model, images)
+    assert mixed_map.dtype == torch.float32
+    torch.testing.assert_close(mixed_map, heatmap, atol=0.01, rtol=0.02)
+    both = [torch.cat([g.flatten() for g in each]) for each in (exact, mixed)]
+    assert F.cosine_similarity(*both, dim=0) > 0.999
+
+
+def test_results_are_the_same_every_time():
+    tensors = leaves(3, tokens=150, dtype=torch.float32)
+
+    def run():
+        layers, others = attend(tensors)
+        row = mean_row(layers)
+        loss = others + (row**2).sum() * 100
+        return [row, *torch.autograd.grad(loss, tensors)]
+
+    first = run()
+    for _ in range(3):
+        assert all(torch.equal(one, other) for one, other in zip(first, run(), strict=True))
+
+
+def test_nothing_of_size_n_times_n_is_kept(monkeypatch):
+    kept = []
+    tensors = leaves(2, batch=1, heads=2, tokens=300, dtype=torch.float32)
+    monkeypatch.setattr(tiles, "tile_bytes", lambda device: 300 * 4 * 16)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        mean_row(attend(tensors)[0])
+    assert kept
+    assert max(x.numel() for x in kept) < 300 * 300
+    layers = attend(tensors)[0]
+    kept.clear()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        attention_rollout(layers, form="stored")
+    assert max(x.numel() for x in kept) >= 300 * 300
+
+
+def test_where_whole_matrices_are_needed_it_is_said_once(caplog):
+    tensors = leaves(2)
+    for _ in range(2):
+        attention_rollout(attend(tensors)[0], head_fusion="max")
+    with torch.no_grad():
+        attention_rollout(attend(tensors)[0], discard_ratio=0.123)  # bands suffice: nothing is kept
+    assert [r.message for r in caplog.records] == [
+        "rollout keeps every block's N x N matrix for its gradient: head_fusion=max needs every "
+        "head's matrix"
+    ]
+    caplog.clear()
+    attention_rollout(attend(tensors)[0], head_fusion="min", form="stored")  # asked for
+    assert not caplog.records
+
+
+def test_negative_start_layers_count_from_the_end():
+    layers, _ = attend(leaves(4))
+    torch.testing.assert_close(
+        attention_rollout(layers, start_layer=-2), attention_rollout(layers[2:])
+    )
+    with pytest.raises(ValueError, match="start_layer -5"):
+        attention_rollout(layers, start_layer=-5)

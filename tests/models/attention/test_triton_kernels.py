@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", reason="triton comes with PyTorch for Linux only")
+
+from artifactnet.models.attention import triton_kernels, triton_programs  # noqa: E402
+from artifactnet.models.attention.triton_plans import plan_for  # noqa: E402
+
+ROOT = Path(__file__).parents[3]
+CHECKS = Path(__file__).with_name("triton_checks.py")
+SMALLEST_SHARED_MEMORY = 99 * 1024  # a program's, of compute capability 8.6, 8.9 and 12.0
+KERNELS = {
+    "log_sum_exp": "sum",
+    "row_product": "sum",
+    "column_product": "sum",
+    "query_gradient": "query gradient",
+    "key_gradient": "key gradient",
+}
+
+
+def run_checks(**environment: str) -> None:
+    """All of triton_checks.py in a fresh process; none may fail or be skipped."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "TRITON_INTERPRET" and not name.startswith("PYTEST_")
+    }
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    done = subprocess.run(
+        [*command, str(CHECKS)],
+        cwd=ROOT,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    summary = done.stdout.strip().splitlines()[-1]
+    assert re.match(r"\d\d passed", summary), summary
+    assert "skipped" not in summary
+
+
+def test_kernels_in_the_interpreter():
+    run_checks(TRITON_INTERPRET="1")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_kernels_on_the_gpu():
+    run_checks()
+
+
+def signature_of(name: str, dtype: str) -> dict[str, str]:
+    """Argument -> type, as Triton's compiler wants it."""
+    known = {"q": f"*{dtype}", "k": f"*{dtype}", "log2_scale": "fp32", "log2_size": "fp32"}
+    vectors = ("lse", "weights", "values", "products", "gain")
+    known |= dict.fromkeys(vectors, "*fp32")
+    known["out"] = f"*{dtype}" if name.endswith("gradient") else "*fp32"
+    return {
+        argument: "constexpr" if argument.isupper() else known.get(argument, "i32")
+        for argument in getattr(triton_programs, name).arg_names
+    }
+
+
+def compile_for(name: str, capability: int, dtype: str, dim: int):
+    """One kernel as the compiler makes it for a GPU that need not be there."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    element_bytes = 4 if dtype == "fp32" else 2
+    plan = plan_for(KERNELS[name], element_bytes, dim, divmod(capability, 10))
+    blocks = {"OUTER": plan.outer, "INNER": plan.inner, "PRECISION": "ieee"}
+    constants = {"D": dim, "BLOCK_D": triton.next_power_of_2(dim), **blocks}
+    signature = signature_of(name, dtype)
+    aligned = ("*", "i32")  # pointers and strides of any real model are multiples of 16
+    hints = {
+        (place,): [["tt.divisibility", 16]]
+        for place, (argument, kind) in enumerate(signature.items())
+        if kind.startswith(aligned) and argument not in ("heads", "queries", "keys", "gain")
+    }
+    source = ASTSource(getattr(triton_programs, name), signature, constants, hints)
+    options = {
+        "num_warps": plan.warps,
+        "num_stages": plan.stages,
+        "enable_fp_fusion": True,
+    }
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def check_compiled(name: str, capability: int, dtype: str, dim: int) -> None:
+    compiled = compile_for(name, capability, dtype, dim)
+    assert compiled.metadata.shared <= SMALLEST_SHARED_MEMORY
+    tensor_cores = "wgmma" if capability == 90 else "mma.sync"
+    assert (tensor_cores in compiled.asm["ptx"]) == (dtype != "fp32")
+    assert not re.search(r"\b(atom|red)\.", compiled.asm["ptx"]), "sums in no fixed order"
+
+
+compiles = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1"
+    or tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3),
+    reason="needs Triton 3.3 as a compiler",
+)
+
+
+@compiles
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_compile_for_gpus_that_are_not_here(name, capability, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    check_compiled(name, capability, "fp16", 80)  # blocks as large as those of head size 128
+
+
+@compiles
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "dim"), [("bf16", 64), ("fp32", 128)])
+@pytest.mark.parametrize("capability", [80, 90, 120])
+@pytest.mark.parametrize("name", KERNELS)
+def test_more_kernels_compile(name, capability, dtype, dim, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    check_compiled(name, capability, dtype, dim)
+
+
+def test_every_plan_can_be_launched():
+    capabilities = [(8, 0), (8, 9), (9, 0), (10, 0), (12, 0)]
+    for kernel, size, dim, capability in product(
+        set(KERNELS.values()), (2, 4), (16, 48, 64, 80, 128), capabilities
+    ):
+        plan = plan_for(kernel, size, dim, capability)
+        for block in (plan.outer, plan.inner):
+            assert block >= 16  # the least that a tensor core takes
+            assert block & (block - 1) == 0
+        assert plan.warps in (4, 8)
+        assert plan.outer * plan.inner <= 32 * plan.warps * 64  # of 255 registers
+    assert plan_for("sum", 2, 128, (9, 0)) != plan_for("sum", 2, 128, (8, 0))
+    assert plan_for("sum", 2, 128, (12, 0)) == plan_for("sum", 2, 128, (8, 0))
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU to ask about: set its compute capability."""
+    state = SimpleNamespace(capability=(8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: state.capability)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(triton_kernels, "_interpreted", lambda: False)
+    return state
+
+
+def tensor(dtype=torch.float16, shape=(2, 12, 257, 64), device="cuda:0"):
+    return SimpleNamespace(dtype=dtype, shape=shape, device=torch.device(device))
+
+
+def test_usual_queries_are_taken(gpu):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        assert triton_kernels.why_not(tensor(dtype), tensor(dtype)) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"dtype": torch.float64}, "float64"),
+        ({"shape": (2, 12, 257, 160)}, "head size 160"),
+        ({"shape": (8192, 8, 257, 64)}, "65535 pairs"),
+        ({"device": "cpu"}, "queries are on cpu"),
+    ],
+)
+def test_what_is_refused_says_why(gpu, change, reason):
+    assert reason in triton_kernels.why_not(tensor(**change), tensor(**change))
+
+
+def test_pairs_that_do_not_match_and_old_gpus_are_refused(gpu, monkeypatch):
+    assert "bfloat16" in triton_kernels.why_not(tensor(), tensor(torch.bfloat16))
+    assert "cuda:1" in triton_kernels.why_not(tensor(), tensor(device="cuda:1"))
+    gpu.capability = (7, 5)
+    assert "7.5" in triton_kernels.why_not(tensor(), tensor())
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    assert "NVIDIA" in triton_kernels.why_not(tensor(), tensor())
+
+
+def test_cost_counts_tensors_and_multiplications():
+    batch, heads, queries, keys, dim = 2, 3, 5, 7, 48
+    q = torch.zeros(batch, heads, queries, dim, dtype=torch.float16)
+    k = torch.zeros(batch, heads, keys, dim, dtype=torch.float16)
+    lse = torch.zeros(batch, heads, queries)
+    weights, values = torch.zeros(batch, queries), torch.zeros(batch, keys)
+    part = torch.zeros(batch, heads, keys)
+    gradient_inputs = [q, k, lse, weights, values, lse]
+    moved = {
+        "log_sum_exp": [q, k, lse],
+        "row_product": [q, k, lse, weights, part, part, values],
+        "column_product": [q, k, lse, values, lse],
+        "rank_one_backward": [*gradient_inputs, q, *gradient_inputs, k],
+    }
+    found = triton_kernels.cost(batch, heads, queries, keys, dim, element_bytes=2)
+    entries = len([0 for _ in range(batch * heads) for _ in range(queries) for _ in range(keys)])
+    for name, tensors in moved.items():
+        kernels, products = (2, 4) if name == "rank_one_backward" else (1, 1)
+        assert found[name]["bytes"] == sum(each.nbytes for each in tensors)
+        assert found[name]["flops"] == products * 2 * entries * dim
+        assert found[name]["exponentials"] == kernels * entries
+    assert found.keys() == moved.keys()
