@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from artifactnet.cli.arguments import Commands, positive
+from artifactnet.cli.arguments import Commands, natural, positive
+from artifactnet.cli.benchmark_alignment import add_alignment_plot, add_alignment_step
+from artifactnet.cli.benchmark_report import add_report_options, check_out, print_forms, write
 
 
 def add_benchmark(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -19,6 +20,14 @@ def add_benchmark(commands: Commands, common: argparse.ArgumentParser) -> None:
         "benchmark", parents=[common], help="time this beside another way on your machine"
     )
     benchmarks = parser.add_subparsers(title="benchmarks", metavar="NAME", required=True)
+    add_alignment_step(benchmarks, common)
+    add_alignment_plot(benchmarks, common)
+    _add_maps(benchmarks, common)
+    _add_loader(benchmarks, common)
+    _add_metrics(benchmarks, common)
+
+
+def _add_metrics(benchmarks: Commands, common: argparse.ArgumentParser) -> None:
     metrics = benchmarks.add_parser("metrics", parents=[common], help="instance scoring")
     metrics.add_argument("--images", type=positive, default=300, metavar="N")
     metrics.add_argument("--size", type=positive, default=1024, metavar="PIXELS", help="their side")
@@ -27,23 +36,49 @@ def add_benchmark(commands: Commands, common: argparse.ArgumentParser) -> None:
     metrics.add_argument(
         "--workers", type=positive, default=1, metavar="N", help="also time N processes"
     )
+    add_report_options(metrics)
     metrics.set_defaults(run=_metrics)
+
+
+def _add_maps(benchmarks: Commands, common: argparse.ArgumentParser) -> None:
     maps = benchmarks.add_parser(
         "explain-maps", parents=[common], help="time and memory of attention maps"
     )
     maps.add_argument("--backbone", default="vit_small_patch14_dinov2", metavar="NAME")
     maps.add_argument("--size", type=positive, default=518, metavar="PIXELS")
     maps.add_argument("--batch-size", type=positive, default=1, metavar="N")
+    add_report_options(maps)
     maps.set_defaults(run=_maps)
-    for each in (metrics, maps):
-        each.add_argument("--repeats", type=positive, default=5, metavar="N")
-        each.add_argument("--out", metavar="JSON", help="file for the report")
+
+
+def _add_loader(benchmarks: Commands, common: argparse.ArgumentParser) -> None:
+    loader = benchmarks.add_parser(
+        "loader", parents=[common], help="images per second of a run's training loader"
+    )
+    loader.add_argument(
+        "config",
+        nargs="?",
+        default="dinov2_align",
+        metavar="CONFIG",
+        help="a YAML file, or the name of a recipe (dinov2_align)",
+    )
+    loader.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
+    loader.add_argument(
+        "--workers",
+        type=natural,
+        nargs="+",
+        default=[0, 1, 2],
+        metavar="N",
+        help="processes of the loader (0 1 2)",
+    )
+    add_report_options(loader, repeats=3)
+    loader.set_defaults(run=_loader)
 
 
 def _metrics(args: argparse.Namespace) -> int:
     from artifactnet.engine.benchmark import benchmark_metrics
 
-    _check_out(args.out)
+    check_out(args.out)
     report = benchmark_metrics(
         images=args.images,
         size=args.size,
@@ -52,8 +87,8 @@ def _metrics(args: argparse.Namespace) -> int:
         repeats=args.repeats,
         workers=args.workers,
     )
-    _write(args.out, report)
-    _print_forms(report["forms"])
+    write(args.out, report)
+    print_forms(report["forms"])
     print(f"compared with the {report['baseline']} form; all give the same numbers")
     return 0
 
@@ -61,38 +96,36 @@ def _metrics(args: argparse.Namespace) -> int:
 def _maps(args: argparse.Namespace) -> int:
     from artifactnet.engine.benchmark_maps import benchmark_maps
 
-    _check_out(args.out)
+    check_out(args.out)
     report = benchmark_maps(args.backbone, args.size, args.batch_size, args.repeats)
-    _write(args.out, report)
+    write(args.out, report)
     for method, found in report["methods"].items():
         print(f"{method}, {report['setting']['tokens']} tokens")
-        _print_forms(found["forms"], "  ")
+        print_forms(found["forms"], "  ")
         for form, size in found["extra_megabytes"].items():
             print(f"    {form}: {size:.0f} MB more than a forward pass at its peak")
     print(f"compared with the {report['baseline']} form; all give the same maps")
     return 0
 
 
-def _check_out(out: str | None) -> None:
-    from artifactnet.engine.score_tables import check_outputs
+def _loader(args: argparse.Namespace) -> int:
+    from artifactnet import load_config
 
-    if out:
-        check_outputs(out)
+    config, overrides = args.config, args.overrides
+    if "=" in config:  # the recipe may be left out before overrides
+        config, overrides = "dinov2_align", [config, *overrides]
+    resolved = load_config(config, overrides)  # a mistake shows before the slow import
+    from artifactnet.engine.benchmark_loader import benchmark_loader
 
-
-def _write(out: str | None, report: dict[str, Any]) -> None:
-    from artifactnet.files import write_json
-
-    if out:
-        write_json(out, report)
-
-
-def _print_forms(forms: dict[str, Any], indent: str = "") -> None:
-    for form, result in forms.items():
-        print(f"{indent}{form}")
-        for key, unit in (("seconds", "s"), ("times_faster", "x"), ("times_less_cpu", "x")):
-            spread = result[key]
-            print(
-                f"{indent}  {key.replace('_', ' '):<15} {spread['median']:8.3f} {unit} "
-                f"({spread['min']:.3f} to {spread['max']:.3f})"
-            )
+    check_out(args.out)
+    report = benchmark_loader(resolved, args.workers, args.repeats)
+    write(args.out, report)
+    print(f"{report['setting']['images']} images an epoch; images per second, and times faster:")
+    for form, found in report["forms"].items():
+        speed, ratio = found["images_per_second"], found["times_faster"]
+        print(
+            f"  {form:<12} {speed['median']:8.1f} ({speed['min']:.1f} to {speed['max']:.1f})"
+            f"  {ratio['median']:6.2f} x ({ratio['min']:.2f} to {ratio['max']:.2f})"
+        )
+    print(f"compared with the {report['baseline']}; all give the same images")
+    return 0

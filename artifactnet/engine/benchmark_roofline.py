@@ -1,0 +1,169 @@
+"""How close the rollout's GPU kernels come to what the GPU can move and compute."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+
+_COPIED = 1 << 30  # bytes: far more than any cache holds
+_SIDE = 8192  # of the matrices whose product shows the arithmetic rate
+_WARM = 3
+
+Clock = Callable[[Callable[[], object], int], float]
+
+
+class Peaks(NamedTuple):
+    """What a device reached in this run, with nothing else to do: the two slopes of a roofline."""
+
+    bytes_per_second: float
+    flops_per_second: float
+
+
+def roofline(shape: tuple[int, int, int, int], dtype: torch.dtype, repeats: int) -> dict[str, Any]:
+    """Time the Triton products on the GPU beside what bytes and arithmetic would take alone.
+
+    Args:
+        shape: (B, H, N, d) of queries and keys.
+        dtype: of both.
+        repeats: how often each is timed.
+
+    Returns:
+        ``peaks`` of the device, measured by a copy and a matrix product of ``dtype``, and
+        ``products``, see `compare`; or ``reason``, where Triton cannot be used.
+    """
+    try:
+        from artifactnet.models.attention import triton_kernels
+    except ImportError as error:
+        return {"reason": f"triton cannot be imported ({error})"}
+    sample = torch.empty(shape, dtype=dtype, device="cuda")
+    reason = triton_kernels.why_not(sample, sample)
+    if reason is not None:
+        return {"reason": reason}
+    peaks = measure_peaks("cuda", dtype, cuda_clock, repeats)
+    calls = product_calls(triton_kernels, shape, dtype, "cuda")
+    batch, heads, tokens, size = shape
+    costs = triton_kernels.cost(batch, heads, tokens, tokens, size, sample.element_size())
+    return {"peaks": peaks._asdict(), "products": compare(calls, costs, peaks, cuda_clock, repeats)}
+
+
+def product_calls(
+    products: ModuleType, shape: tuple[int, int, int, int], dtype: torch.dtype, device: str
+) -> dict[str, Callable[[], object]]:
+    """A call of each product of a module, on random numbers laid out as a ViT's are.
+
+    Args:
+        products: `tiles` or `triton_kernels`.
+        shape: (B, H, N, d).
+        dtype: of queries and keys.
+        device: ``cpu`` or ``cuda``.
+    """
+    batch, heads, tokens, size = shape
+    generator = torch.Generator().manual_seed(0)
+    both = torch.randn(batch, tokens, 2, heads, size, generator=generator).to(device, dtype)
+    q, k = both.permute(2, 0, 3, 1, 4).unbind(0)
+    weights = torch.rand(batch, tokens, generator=generator).to(device)
+    values = torch.randn(batch, tokens, generator=generator).to(device)
+    scale = size**-0.5
+    sums = products.log_sum_exp(q, k, scale)
+    found = products.column_product(q, k, sums, values, scale)
+    return {
+        "log_sum_exp": lambda: products.log_sum_exp(q, k, scale),
+        "row_product": lambda: products.row_product(q, k, sums, weights, scale),
+        "column_product": lambda: products.column_product(q, k, sums, values, scale),
+        "rank_one_backward": lambda: products.rank_one_backward(
+            q, k, sums, weights, values, found, scale
+        ),
+    }
+
+
+def compare(
+    calls: Mapping[str, Callable[[], object]],
+    costs: Mapping[str, Mapping[str, int]],
+    peaks: Peaks,
+    clock: Clock,
+    repeats: int,
+) -> dict[str, dict[str, float]]:
+    """Seconds of each call, beside those of its roofline.
+
+    Args:
+        calls: see `product_calls`.
+        costs: ``bytes`` and ``flops`` of each.
+        peaks: of the device.
+        clock: gives the median seconds of a call.
+        repeats: how often each is timed.
+
+    Returns:
+        For each call its ``seconds``, the counted costs, ``roofline_seconds`` (the longer of
+        moving the bytes and of computing) and ``share_of_roofline`` (1 cannot be beaten).
+    """
+    found = {}
+    for name, call in calls.items():
+        seconds = clock(call, repeats)
+        bound = max(
+            costs[name]["bytes"] / peaks.bytes_per_second,
+            costs[name]["flops"] / peaks.flops_per_second,
+        )
+        found[name] = {
+            "seconds": seconds,
+            **costs[name],
+            "roofline_seconds": bound,
+            "share_of_roofline": bound / seconds,
+        }
+    return found
+
+
+def measure_peaks(
+    device: str,
+    dtype: torch.dtype,
+    clock: Clock,
+    repeats: int,
+    copied: int = _COPIED,
+    side: int = _SIDE,
+) -> Peaks:
+    """What the device moves (a copy: read and written) and computes (a matrix product).
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        dtype: of the matrices.
+        clock: gives the median seconds of a call.
+        repeats: how often each is timed.
+        copied: bytes of the copy.
+        side: of the matrices.
+    """
+    source = torch.zeros(copied, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    moving = clock(lambda: target.copy_(source), repeats)
+    matrix = torch.randn(side, side, device=device).to(dtype)
+    computing = clock(lambda: matrix @ matrix, repeats)
+    return Peaks(2 * copied / moving, 2 * side**3 / computing)
+
+
+def cuda_clock(call: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a call on the GPU, by its events."""
+    for _ in range(_WARM):
+        call()
+    times = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1000)
+    return statistics.median(times)
+
+
+def wall_clock(call: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a call that is done when it returns."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

@@ -1,0 +1,157 @@
+"""The plot holds the reports' numbers on the axes that it names."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from artifactnet.engine import benchmark_plot as module
+from artifactnet.engine.benchmark_forms import FORMS
+from artifactnet.engine.benchmark_plot import plot_costs, read_report
+from artifactnet.types import ArtifactNetError
+
+SETTING = {
+    "backbone": "vit_small", "method": "rollout", "device": "cpu", "dtype": "float32",
+    "batch_size": 1, "start_layer": 0, "every": 1,
+}  # fmt: skip
+
+
+def ratio(middle):
+    spread = {"median": middle, "min": middle - 0.1, "max": middle + 0.3}
+    return {"out_of_memory": False, "ratio": spread}
+
+
+def extra(size):
+    return {"extra_megabytes": size}
+
+
+@pytest.fixture
+def report():
+    return {
+        "benchmark": "alignment-step",
+        "setting": dict(SETTING),
+        "floor": "sdpa",
+        "forms": {"sdpa": "", "fused": "", "naive": ""},
+        "steps": [
+            {"tokens": 1370, "forms": {"sdpa": ratio(1), "fused": ratio(1.2), "naive": ratio(2)}},
+            {"tokens": 257, "forms": {"sdpa": ratio(1), "fused": ratio(1.1), "naive": ratio(1.3)}},
+            {
+                "tokens": 5477,
+                "forms": {
+                    "sdpa": ratio(1), "fused": ratio(1.25), "naive": {"out_of_memory": True},
+                },
+            },
+        ],
+        "memory": [
+            {"tokens": 257, "forms": {"sdpa": extra(0), "fused": extra(-1), "naive": extra(40)}},
+            {"tokens": 1370, "forms": {"sdpa": extra(0), "fused": extra(9), "naive": None}},
+        ],
+    }  # fmt: skip
+
+
+def drawn(draw, series):
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    draw(axes, series)
+    return axes
+
+
+def test_files_are_written(report, tmp_path):
+    plot_costs([report], tmp_path / "cost.svg")
+    plot_costs([report], tmp_path / "cost.PNG")
+    svg = (tmp_path / "cost.svg").read_text()
+    for text in ("tokens N", "ratio to the step without alignment", "MB at the peak", "1,370"):
+        assert text in svg
+    assert svg.count(">fused<") == svg.count(">naive<") == 2  # a legend in each panel
+    assert ">sdpa<" not in svg
+    assert (tmp_path / "cost.PNG").read_bytes().startswith(b"\x89PNG")
+
+
+def test_same_numbers_give_the_same_file(report, tmp_path):
+    for name in ("a.svg", "b.svg"):
+        plot_costs([report], tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_times_are_ratios_with_their_spread(report):
+    series = module._series([report], module._times)
+    assert [(label, form) for label, form, _ in series] == [("fused", "fused"), ("naive", "naive")]
+    assert [point[:2] for point in series[0][2]] == [(257, 1.1), (1370, 1.2), (5477, 1.25)]
+    assert [point[0] for point in series[1][2]] == [257, 1370]  # it ran out of memory at 5477
+    axes = drawn(module._ratio, series)
+    data, _, (bars,) = axes.containers[0].lines
+    assert list(data.get_xdata()) == [257, 1370, 5477]
+    assert list(data.get_ydata()) == [1.1, 1.2, 1.25]
+    low, high = bars.get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((1.0, 1.4))
+    assert axes.get_yscale() == "linear"
+
+
+def test_memory_is_logarithmic_and_leaves_out_what_has_no_logarithm(report):
+    series = module._series([report], module._extra)
+    assert [(label, [p[:2] for p in points]) for label, _, points in series] == [
+        ("fused", [(1370, 9)]),
+        ("naive", [(257, 40)]),
+    ]
+    axes = drawn(module._memory, series)
+    assert axes.get_yscale() == "log"
+    assert [list(line.get_ydata()) for line in axes.lines] == [[9], [40]]
+
+
+def test_labels_say_in_what_reports_differ(report):
+    other = copy.deepcopy(report)
+    other["setting"] |= {"backbone": "vit_base", "batch_size": 8}
+    labels = [label for label, _, _ in module._series([report, other], module._times)]
+    assert labels == [
+        "fused (vit_small, batch 1)", "naive (vit_small, batch 1)",
+        "fused (vit_base, batch 8)", "naive (vit_base, batch 8)",
+    ]  # fmt: skip
+    series = module._series([report, other], module._times)
+    assert module._markers(series) == ["o", "o", "s", "s"]
+
+
+def test_reports_of_one_setting_make_one_line(report):
+    halves = [copy.deepcopy(report) for _ in range(2)]
+    halves[0]["steps"], halves[1]["steps"] = report["steps"][:1], report["steps"][1:]
+    assert module._series(halves, module._times) == module._series([report], module._times)
+
+
+@pytest.mark.parametrize(("empty", "left"), [("steps", "MB at the peak"), ("memory", "ratio")])
+def test_a_panel_without_numbers_is_left_out(report, empty, left, tmp_path):
+    report[empty] = []
+    plot_costs([report], tmp_path / "cost.svg")
+    svg = (tmp_path / "cost.svg").read_text()
+    assert left in svg
+    assert svg.count("tokens N") == 1
+
+
+def test_every_form_has_a_color():
+    forms = {form for forms in FORMS.values() for form in forms} - {"sdpa"}
+    assert forms == set(module._COLORS)
+
+
+def test_mistakes(report, tmp_path):
+    with pytest.raises(ArtifactNetError, match=r"cost.pdf: a plot is written as .svg or .png"):
+        plot_costs([report], tmp_path / "cost.pdf")
+    with pytest.raises(ArtifactNetError, match="neither times nor memory"):
+        plot_costs([{**report, "steps": [], "memory": []}], tmp_path / "cost.svg")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reports_are_read(report, tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report))
+    assert read_report(path) == report
+    for content, message in (
+        ("{", "cannot be read as JSON"),
+        ("[]", "is not a report"),
+        ('{"benchmark": "metrics"}', "is not a report"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ArtifactNetError, match=f"report.json: {message}"):
+            read_report(path)
+    with pytest.raises(ArtifactNetError, match=r"none.json: cannot be read"):
+        read_report(tmp_path / "none.json")
