@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from artifactnet.cli import benchmark_alignment as cli
 from artifactnet.cli import main
 from artifactnet.engine import benchmark_alignment, benchmark_memory
 from artifactnet.types import ArtifactNetError
@@ -76,6 +77,21 @@ def test_memory_is_printed(monkeypatch, capsys):
     assert "85.0 MB  -  (peak 185 MB)" in out
     assert "naive               out of memory" in out
     assert "b   5.0000  R2 1.0000  largest residual 0.0%" in out
+
+
+def test_kernels_are_printed_with_what_limits_them(capsys):
+    row = {"seconds": 4e-3, "roofline_seconds": 1e-3, "limit": "exponentials"}
+    row |= {"share_of_roofline": 0.25, "calls_in_step": {"fused": 12}}
+    rates = {"bytes_per_second": 3e12, "flops_per_second": 7e14, "exponentials_per_second": 4e12}
+    products = {"row_product": row, "log_sum_exp": {**row, "limit": "flops", "calls_in_step": {}}}
+    cli._print_roofline({"peaks": rates, "products": products})
+    lines = capsys.readouterr().out.splitlines()
+    assert "3.00 TB/s, 700 TFLOP/s and 4.00e12 exponentials/s measured" in lines[0]
+    assert "4.000 ms  roofline 1.000 ms by exponentials (25%)" in lines[1]
+    assert lines[1].endswith("; 12 calls in a step of fused")
+    assert lines[2].endswith("by flops (25%); not used by the steps above")
+    cli._print_roofline({"reason": "no triton"})
+    assert capsys.readouterr().out == "  no kernel times: no triton\n"
 
 
 @pytest.mark.parametrize(

@@ -179,14 +179,21 @@ def _print_roofline(found: dict[str, Any]) -> None:
         return
     peaks = found["peaks"]
     print(
-        f"  kernels, against {peaks['bytes_per_second'] / 1e12:.2f} TB/s and "
-        f"{peaks['flops_per_second'] / 1e12:.0f} TFLOP/s measured in this run:"
+        f"  kernels, against {peaks['bytes_per_second'] / 1e12:.2f} TB/s, "
+        f"{peaks['flops_per_second'] / 1e12:.0f} TFLOP/s and "
+        f"{peaks['exponentials_per_second'] / 1e12:.2f}e12 exponentials/s measured in this run:"
     )
     for name, row in found["products"].items():
         print(
             f"    {name:<19} {row['seconds'] * 1e3:8.3f} ms  roofline "
-            f"{row['roofline_seconds'] * 1e3:.3f} ms ({row['share_of_roofline']:.0%})"
+            f"{row['roofline_seconds'] * 1e3:.3f} ms by {row['limit']} "
+            f"({row['share_of_roofline']:.0%}); {_call_words(row['calls_in_step'])}"
         )
+
+
+def _call_words(calls: dict[str, int]) -> str:
+    words = [f"{count} calls in a step of {form}" for form, count in calls.items()]
+    return ", ".join(words) or "not used by the steps above"
 
 
 def _number(value: float | None, form: str) -> str:

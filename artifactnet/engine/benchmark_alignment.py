@@ -23,6 +23,8 @@ DEVICES = ("auto", "cpu", "cuda")
 # value), and norm of the gradient. Autocast rounds the baselines' matrices, the library's row is
 # float32 throughout.
 TOLERANCES = {"float32": (1e-4, 1e-3), "bfloat16": (5e-2, 1e-1), "float16": (1e-2, 5e-2)}
+# dO has gone through all blocks twice: ViT-B/14 at 224 px is 1.6e-4 from float64 in either form
+_BY_GRADIENT = {"float32": (1e-3, 1e-3)}
 _KERNEL_REPEATS = 20
 
 
@@ -70,7 +72,7 @@ def benchmark_alignment(
     shown = {key: value for key, value in dataclasses.asdict(setting).items() if key != "size"}
     return {
         "benchmark": "alignment-step",
-        "setting": {**shown, "repeats": repeats, "tolerances": list(TOLERANCES[setting.dtype])},
+        "setting": {**shown, "repeats": repeats, "tolerances": list(_tolerances(setting))},
         "machine": {**machine(), "torch_threads": torch.get_num_threads(), **_gpu(setting)},
         "floor": FLOOR,
         "baseline": baseline_of(setting.method),
@@ -138,7 +140,8 @@ def _timed(
             found[form]["alignment_gradient_norm"] = figure.gradient_norm
     kernels = {}
     if on_gpu:
-        kernels["roofline"] = roofline(step.attention_shape(), step.dtype, _KERNEL_REPEATS)
+        steps = {form: partial(step.run, form) for form in times}
+        kernels["roofline"] = roofline(step.attention_shape(), step.dtype, _KERNEL_REPEATS, steps)
     return {"forms": found, **kernels}
 
 
@@ -162,7 +165,7 @@ def _check_equal(setting: StepSetting, figures: Mapping[str, Figures | None]) ->
 
     All have the same map and loss; those with the same `Form.gradient` its gradient too.
     """
-    value, slope = TOLERANCES[setting.dtype]
+    value, slope = _tolerances(setting)
     aligned = {form: figure for form, figure in figures.items() if figure is not None}
     firsts: dict[str | None, str] = {}
     for form, own in aligned.items():
@@ -212,3 +215,9 @@ def _gpu(setting: StepSetting) -> dict[str, Any]:
         "compute_capability": f"{facts.major}.{facts.minor}",
         "cuda": torch.version.cuda,
     }
+
+
+def _tolerances(setting: StepSetting) -> tuple[float, float]:
+    """Of loss and map, and of the gradient's norm."""
+    own = TOLERANCES[setting.dtype]
+    return _BY_GRADIENT.get(setting.dtype, own) if setting.method == "gradient_rollout" else own

@@ -74,14 +74,21 @@ FORMS: dict[str, dict[str, Form]] = {
             naive.extra_backward,
         ),
         "first order": Form(
-            "second_order=false: nothing N x N is stored", _own("auto", False), "first"
+            "second_order=false, form=auto: of a block and image one N x N matrix, heads fused, is "
+            "stored while N <= 4 x width; beyond that nothing N x N",
+            _own("auto", False),
+            "first",
         ),
         "stored first order": Form(
             "second_order=false, form=stored: weights kept, row products",
             _own("stored", False),
             "first",
         ),
-        "second order": Form("second_order=true, form=auto", _own("auto", True), "second"),
+        "second order": Form(
+            "second_order=true, form=auto: attention is not fused, every head's matrices stored",
+            _own("auto", True),
+            "second",
+        ),
         "plain create_graph": Form(
             "gradient of kept weights with create_graph, N x N products, as public scripts do",
             naive.naive_gradient_rollout,

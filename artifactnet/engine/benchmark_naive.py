@@ -5,6 +5,7 @@ Written apart from `artifactnet.models`, so that equal numbers mean something.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.rollout import normalize, patch_map
 from artifactnet.types import ArtifactNetError
 
 Judged = tuple[Tensor, Tensor | None]  # logits (B,), and heatmaps (B, h, w) where they are made
@@ -107,7 +107,11 @@ def attention_shape(model: ArtifactNet, images: Tensor) -> tuple[int, int, int, 
 
 
 def _heatmap(model: ArtifactNet, images: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Map of the class row of A_L ... A_1, with A = (M + I) / row sums, from M (B, N, N)."""
+    """Map of the class row of A_L ... A_1, with A = (M + I) / row sums, from M (B, N, N).
+
+    The share a of each of n patches becomes 1 - 2^(-n a / 2) (the ``saturate`` normalization).
+    """
+    assert model.config.attention.normalization == "saturate"
     patch = model.backbone.patch_size
     assert patch
     eye = torch.eye(matrices[0].shape[-1], dtype=matrices[0].dtype, device=images.device)
@@ -117,6 +121,7 @@ def _heatmap(model: ArtifactNet, images: Tensor, matrices: Sequence[Tensor]) -> 
         step = step / step.sum(dim=-1, keepdim=True)
         product = step if product is None else step @ product
     assert product is not None
-    grid = (images.shape[-2] // patch, images.shape[-1] // patch)
-    raw = patch_map(product[:, 0], model.backbone.prefix_tokens, grid)
-    return normalize(raw.float(), model.config.attention.normalization)
+    height, width = images.shape[-2] // patch, images.shape[-1] // patch
+    shares = product[:, 0, model.backbone.prefix_tokens :].float()
+    saturated = -torch.expm1(-math.log(2) * shares * (height * width / 2))
+    return saturated.view(-1, height, width)

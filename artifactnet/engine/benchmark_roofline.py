@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -13,30 +14,40 @@ import torch
 _COPIED = 1 << 30  # bytes: far more than any cache holds
 _SIDE = 8192  # of the matrices whose product shows the arithmetic rate
 _WARM = 3
+PRODUCTS = ("log_sum_exp", "row_product", "column_product", "rank_one_backward")
 
 Clock = Callable[[Callable[[], object], int], float]
 
 
 class Peaks(NamedTuple):
-    """What a device reached in this run, with nothing else to do: the two slopes of a roofline."""
+    """What a device reached in this run, with nothing else to do: the slopes of a roofline."""
 
     bytes_per_second: float
     flops_per_second: float
+    exponentials_per_second: float
 
 
-def roofline(shape: tuple[int, int, int, int], dtype: torch.dtype, repeats: int) -> dict[str, Any]:
-    """Time the Triton products on the GPU beside what bytes and arithmetic would take alone.
+def roofline(
+    shape: tuple[int, int, int, int],
+    dtype: torch.dtype,
+    repeats: int,
+    steps: Mapping[str, Callable[[], object]],
+) -> dict[str, Any]:
+    """Time the Triton products on the GPU beside what their work would take alone.
 
     Args:
         shape: (B, H, N, d) of queries and keys.
         dtype: of both.
         repeats: how often each is timed.
+        steps: form -> one training step with it.
 
     Returns:
-        ``peaks`` of the device, measured by a copy and a matrix product of ``dtype``, and
-        ``products``, see `compare`; or ``reason``, where Triton cannot be used.
+        ``peaks`` of the device, see `measure_peaks`, and ``products``, see `compare`, each with
+        ``calls_in_step``: how often the step of a form calls it, of the forms that do; or
+        ``reason``, where Triton cannot be used.
     """
     try:
+        from artifactnet.engine.benchmark_exponentials import exponentials_in_registers
         from artifactnet.models.attention import triton_kernels
     except ImportError as error:
         return {"reason": f"triton cannot be imported ({error})"}
@@ -44,11 +55,58 @@ def roofline(shape: tuple[int, int, int, int], dtype: torch.dtype, repeats: int)
     reason = triton_kernels.why_not(sample, sample)
     if reason is not None:
         return {"reason": reason}
-    peaks = measure_peaks("cuda", dtype, cuda_clock, repeats)
+    used = calls_in_steps(triton_kernels, steps)
+    work = exponentials_in_registers()
+    peaks = measure_peaks("cuda", dtype, cuda_clock, repeats, *work)
     calls = product_calls(triton_kernels, shape, dtype, "cuda")
     batch, heads, tokens, size = shape
     costs = triton_kernels.cost(batch, heads, tokens, tokens, size, sample.element_size())
-    return {"peaks": peaks._asdict(), "products": compare(calls, costs, peaks, cuda_clock, repeats)}
+    found = compare(calls, costs, peaks, cuda_clock, repeats)
+    products = {name: {**row, "calls_in_step": used[name]} for name, row in found.items()}
+    return {"peaks": peaks._asdict(), "products": products}
+
+
+def calls_in_steps(
+    products: ModuleType, steps: Mapping[str, Callable[[], object]]
+) -> dict[str, dict[str, int]]:
+    """Run steps and count which products each calls.
+
+    Args:
+        products: `tiles` or `triton_kernels`.
+        steps: form -> one training step with it.
+
+    Returns:
+        product -> form -> calls, of the forms that make any.
+    """
+    found: dict[str, dict[str, int]] = {name: {} for name in PRODUCTS}
+    for form, step in steps.items():
+        with _counting(products) as calls:
+            step()
+        for name in calls:
+            found[name][form] = calls[name]
+    return found
+
+
+@contextmanager
+def _counting(products: ModuleType) -> Iterator[Counter[str]]:
+    """Count the calls of a module's products that are made inside."""
+    calls: Counter[str] = Counter()
+    originals = {name: getattr(products, name) for name in PRODUCTS}
+
+    def counted(name: str) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            calls[name] += 1
+            return originals[name](*args)
+
+        return call
+
+    for name in PRODUCTS:
+        setattr(products, name, counted(name))
+    try:
+        yield calls
+    finally:
+        for name, original in originals.items():
+            setattr(products, name, original)
 
 
 def product_calls(
@@ -87,32 +145,36 @@ def compare(
     peaks: Peaks,
     clock: Clock,
     repeats: int,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Seconds of each call, beside those of its roofline.
 
     Args:
         calls: see `product_calls`.
-        costs: ``bytes`` and ``flops`` of each.
+        costs: ``bytes``, ``flops`` and ``exponentials`` of each.
         peaks: of the device.
         clock: gives the median seconds of a call.
         repeats: how often each is timed.
 
     Returns:
-        For each call its ``seconds``, the counted costs, ``roofline_seconds`` (the longer of
-        moving the bytes and of computing) and ``share_of_roofline`` (1 cannot be beaten).
+        For each call its ``seconds``, the counted costs, ``roofline_seconds`` (the longest of
+        the times that one of them would take alone), ``limit`` (which one) and
+        ``share_of_roofline`` (1 cannot be beaten).
     """
     found = {}
     for name, call in calls.items():
         seconds = clock(call, repeats)
-        bound = max(
-            costs[name]["bytes"] / peaks.bytes_per_second,
-            costs[name]["flops"] / peaks.flops_per_second,
-        )
+        alone = {
+            "bytes": costs[name]["bytes"] / peaks.bytes_per_second,
+            "flops": costs[name]["flops"] / peaks.flops_per_second,
+            "exponentials": costs[name]["exponentials"] / peaks.exponentials_per_second,
+        }
+        limit = max(alone, key=lambda kind: alone[kind])
         found[name] = {
             "seconds": seconds,
             **costs[name],
-            "roofline_seconds": bound,
-            "share_of_roofline": bound / seconds,
+            "roofline_seconds": alone[limit],
+            "limit": limit,
+            "share_of_roofline": alone[limit] / seconds,
         }
     return found
 
@@ -122,16 +184,21 @@ def measure_peaks(
     dtype: torch.dtype,
     clock: Clock,
     repeats: int,
+    exponentials: Callable[[], object],
+    exponential_count: int,
     copied: int = _COPIED,
     side: int = _SIDE,
 ) -> Peaks:
-    """What the device moves (a copy: read and written) and computes (a matrix product).
+    """What the device moves (a copy: read and written) and computes (a matrix product, and
+    exponentials that are given).
 
     Args:
         device: ``cpu`` or ``cuda``.
         dtype: of the matrices.
         clock: gives the median seconds of a call.
         repeats: how often each is timed.
+        exponentials: computes them; on a GPU `exponentials_in_registers`.
+        exponential_count: how many.
         copied: bytes of the copy.
         side: of the matrices.
     """
@@ -140,7 +207,8 @@ def measure_peaks(
     moving = clock(lambda: target.copy_(source), repeats)
     matrix = torch.randn(side, side, device=device).to(dtype)
     computing = clock(lambda: matrix @ matrix, repeats)
-    return Peaks(2 * copied / moving, 2 * side**3 / computing)
+    raising = clock(exponentials, repeats)
+    return Peaks(2 * copied / moving, 2 * side**3 / computing, exponential_count / raising)
 
 
 def cuda_clock(call: Callable[[], object], repeats: int) -> float:
@@ -155,15 +223,4 @@ def cuda_clock(call: Callable[[], object], repeats: int) -> float:
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end) / 1000)
-    return statistics.median(times)
-
-
-def wall_clock(call: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call that is done when it returns."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
     return statistics.median(times)

@@ -35,7 +35,7 @@ class StepSetting:
         device: ``cpu`` or ``cuda``.
         method: ``rollout`` or ``gradient_rollout``.
         start_layer: first block of the map; -k: the last k.
-        every: align at every so-manieth step.
+        every: align at every N-th step.
     """
 
     backbone: str = "vit_small_patch14_dinov2"
@@ -49,7 +49,7 @@ class StepSetting:
 
 
 class Figures(NamedTuple):
-    """What an aligned form computes: heatmap (B, h, w), its loss, the norm of that's gradient."""
+    """What an aligned form computes: heatmap (B, h, w), its loss, the norm of its gradient."""
 
     heatmap: Tensor
     loss: float

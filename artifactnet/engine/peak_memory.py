@@ -12,17 +12,11 @@ from typing import Any
 
 import torch
 
+from artifactnet.models.free_memory import free_memory
 from artifactnet.types import ArtifactNetError
 
 MEGABYTE = 2**20
 _STATUS = Path("/proc/self/status")
-_LIMITS = (  # of a container, and what it uses of it: the second and the first kind of cgroup
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
 # what torch and its libraries say where they do not raise OutOfMemoryError
 _COMPLAINTS = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory")
 
@@ -111,7 +105,7 @@ def limited_memory() -> Iterator[None]:
     Without a limit the system kills it, or another, once memory is used up. Linux alone; nothing
     happens elsewhere.
     """
-    free = _free_memory()
+    free = free_memory(torch.device("cpu"))
     if free is None:
         yield
         return
@@ -126,22 +120,6 @@ def limited_memory() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def _free_memory() -> int | None:
-    """Bytes that can still be had without harm to others; None where nobody says."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    facts = dict(line.split(":", 1) for line in lines)
-    free = [int(facts["MemAvailable"].split()[0]) * 1024]
-    for limit, used in _LIMITS:
-        try:
-            free.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):  # no such container, or it is called "max"
-            continue
-    return max(0, min(free))
 
 
 def _status(key: str) -> int:

@@ -14,6 +14,7 @@ from artifactnet.config import ModelConfig
 from artifactnet.models import rollout
 from artifactnet.models.attention.check import refused_block, too_large
 from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
+from artifactnet.models.attention.tiles import Tiles
 from artifactnet.models.backbone import Backbone
 from artifactnet.models.cam import grad_cam
 from artifactnet.models.lora import add_adapters
@@ -280,12 +281,11 @@ class ArtifactNet(nn.Module):
                 output.segmentation = output.segmentation.detach()
         return output, row
 
-    def check_attention(self, images: torch.Tensor, create_graph: bool = True) -> None:
+    def check_attention(self, images: torch.Tensor) -> None:
         """Refuse, before a first step, attention that a rollout would misread or cannot hold.
 
         Args:
-            images: a real batch, (B, 3, H, W).
-            create_graph: whether maps will be trained on.
+            images: a batch to be trained on, (B, 3, H, W).
 
         Raises:
             ArtifactNetError: names the block, its class, and what is the matter; or the memory
@@ -293,26 +293,35 @@ class ArtifactNet(nn.Module):
         """
         if self._uses_cam or not self.has_attention:
             return
-        reason = self._refused_block(images[:1])
+        reason = self._refused_block(images) or self._too_large(images)
         if reason is not None:
             raise ArtifactNetError(f"rollout of {self.config.backbone}: {reason}")
+
+    def _too_large(self, images: torch.Tensor) -> str | None:
+        """Why the matrices that training keeps, or a tile, cannot fit into memory."""
         options = self.config.attention
-        second = options.method == "gradient_rollout" and options.second_order
-        plain = options.form == "auto" and options.head_fusion == "mean"
-        if not create_graph or (plain and not options.discard_ratio and not second):
-            return
-        blocks = range(self.backbone.depth)[options.start_layer :]
-        block = self.backbone.net.blocks[0]
-        heads = getattr(block, "attn", block).num_heads
+        by_gradient = options.method == "gradient_rollout"
+        second = by_gradient and options.second_order
+        stores = options.form == "stored" or options.head_fusion != "mean"
+        stores = stores or options.discard_ratio > 0 or second
         tokens = self._tokens_of(images)
+        blocks = range(self.backbone.depth)[options.start_layer :]
+        block = self.backbone.net.blocks[blocks[0]]
+        attention = getattr(block, "attn", block)
+        where = f"blocks {blocks[0]} to {blocks[-1]} ({type(attention).__name__})"
+        try:
+            Tiles(1, 1, tokens, images)
+        except ValueError as error:
+            return f"{where}: {error}; lower model.image_size"
+        heads = attention.num_heads if stores else int(by_gradient)
         copies = 2 if second else 1  # the gradient of the attention is a matrix as well
         reason = too_large(len(images), len(blocks), heads, tokens, copies, images.device)
-        if reason is not None:
-            raise ArtifactNetError(
-                f"rollout of {self.config.backbone}: {reason}. Set model.attention.form=auto "
-                "head_fusion=mean discard_ratio=0 second_order=false, which keep none of them, or "
-                "lower data.batch_size or model.image_size"
-            )
+        if reason is None:
+            return None
+        return (
+            f"{where}: {reason}. model.attention.form=auto head_fusion=mean discard_ratio=0 "
+            "second_order=false keep least; else lower data.batch_size or model.image_size"
+        )
 
     def _tokens_of(self, images: torch.Tensor) -> int:
         height, width = self._grid_of(*images.shape[-2:])

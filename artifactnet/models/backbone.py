@@ -260,4 +260,11 @@ def why_no_rollout(net: Any, name: str) -> str | None:
         )
     if getattr(net, "cls_token", None) is None or net.global_pool != "token":
         return f"{name} is not classified by a class token"
+    for index, block in enumerate(net.blocks):
+        attention = getattr(block, "attn", block)
+        if getattr(attention, "gate", None) is not None:
+            return (
+                f"block {index} ({type(attention).__name__}) of {name} gates what it attends to, "
+                "so its softmax alone does not say where it looks"
+            )
     return None

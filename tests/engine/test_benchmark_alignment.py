@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +130,15 @@ def test_the_naive_gradient_map_follows_its_definition():
     assert expected.max() > 0
     found = heatmap.detach().flatten().numpy()
     assert np.abs(found - expected).max() < 1e-4 * expected.max()
+
+
+def test_the_baselines_share_nothing_with_the_map_that_they_check():
+    source = Path(benchmark_naive.__file__).read_text(encoding="utf-8")
+    ours = set(re.findall(r"from (artifactnet\.\S+) import (.+)", source))
+    assert ours == {
+        ("artifactnet.models.artifact_net", "ArtifactNet"),
+        ("artifactnet.types", "ArtifactNetError"),
+    }
 
 
 def test_unfused_attention_gives_the_same_logits():

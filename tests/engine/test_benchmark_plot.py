@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
+import numpy as np
 import pytest
 
 from artifactnet.engine import benchmark_plot as module
@@ -16,6 +17,7 @@ SETTING = {
     "backbone": "vit_small", "method": "rollout", "device": "cpu", "dtype": "float32",
     "batch_size": 1, "start_layer": 0, "every": 1,
 }  # fmt: skip
+MACHINE = {"system": "Linux", "processor": "Xeon", "cores": 2, "torch_threads": 2}
 
 
 def ratio(middle):
@@ -32,6 +34,7 @@ def report():
     return {
         "benchmark": "alignment-step",
         "setting": dict(SETTING),
+        "machine": dict(MACHINE),
         "floor": "sdpa",
         "forms": {"sdpa": "", "fused": "", "naive": ""},
         "steps": [
@@ -48,15 +51,20 @@ def report():
             {"tokens": 257, "forms": {"sdpa": extra(0), "fused": extra(-1), "naive": extra(40)}},
             {"tokens": 1370, "forms": {"sdpa": extra(0), "fused": extra(9), "naive": None}},
         ],
+        "memory_fit": {},
     }  # fmt: skip
 
 
-def drawn(draw, series):
+def drawn(draw, series, fits=()):
     from matplotlib.figure import Figure
 
     axes = Figure().subplots()
-    draw(axes, series)
+    draw(axes, series, fits)
     return axes
+
+
+def line_fit(intercept, slope):
+    return {"intercept_megabytes": intercept, "megabytes_per_token": slope}
 
 
 def test_files_are_written(report, tmp_path):
@@ -111,6 +119,65 @@ def test_labels_say_in_what_reports_differ(report):
     ]  # fmt: skip
     series = module._series([report, other], module._times)
     assert module._markers(series) == ["o", "o", "s", "s"]
+
+
+def test_reports_of_two_machines_stay_apart(report):
+    labels = {}
+    for key, value in (
+        ("processor", "EPYC"), ("cores", 8), ("torch_threads", 1), ("gpu", "H100"),
+    ):  # fmt: skip
+        other = copy.deepcopy(report)
+        other["machine"][key] = value
+        series = module._series([report, other], module._times)
+        labels[key] = [label for label, form, _ in series if form == "fused"]
+    assert labels == {
+        "processor": ["fused (Xeon)", "fused (EPYC)"],
+        "cores": ["fused (2 cores)", "fused (8 cores)"],
+        "torch_threads": ["fused (2 threads)", "fused (1 threads)"],
+        "gpu": ["fused", "fused (H100)"],  # the first used none
+    }
+    other = copy.deepcopy(report)
+    other["machine"] |= {"system": "Linux of next year"}
+    assert len(module._series([report, other], module._times)) == 2
+
+
+def test_lines_that_a_report_found_are_dashed(report, tmp_path):
+    report["memory_fit"] = {"fused": line_fit(-2.5, 0.0084), "naive": line_fit(70, -0.01)}
+    report["memory"].append({"tokens": 80, "forms": {**report["memory"][0]["forms"]}})
+    report["memory"].append({"tokens": 5477, "forms": {"fused": None, "naive": extra(3)}})
+    other = copy.deepcopy(report)
+    other["setting"]["batch_size"] = 8
+    fits = module._fits([report])
+    assert fits == [
+        ("fused", "fused", (80, 1370), -2.5, 0.0084),  # where it ran out, it was not fitted
+        ("naive", "naive", (80, 5477), 70, -0.01),
+    ]
+    axes = drawn(module._memory, [], fits)
+    assert [line.get_label() for line in axes.lines] == [
+        "fit of fused: -2.5 + 0.0084 N", "fit of naive: 70 - 0.01 N",
+    ]  # fmt: skip
+    line = axes.lines[0]
+    assert (line.get_linestyle(), line.get_color()) == ("--", module._COLORS["fused"])
+    tokens, values = line.get_data()
+    assert (tokens[0], tokens[-1]) == pytest.approx((80, 1370))
+    assert values[-1] == pytest.approx(0.0084 * 1370 - 2.5)
+    assert np.array_equal(np.isnan(values), tokens <= 2.5 / 0.0084)
+    labels = [fit.label for fit in module._fits([report, other])]
+    assert labels == ["fused (batch 1)", "naive (batch 1)", "fused (batch 8)", "naive (batch 8)"]
+    plot_costs([report], tmp_path / "cost.svg")
+    assert (tmp_path / "cost.svg").read_text().count("fit of fused: -2.5 + 0.0084 N") == 1
+
+
+def test_a_panel_says_what_it_leaves_out(report, tmp_path):
+    plot_costs([report, report], tmp_path / "cost.svg")
+    svg = (tmp_path / "cost.svg").read_text()
+    assert ">points left out: 2 out of memory<" in svg  # times of the naive form
+    assert ">points left out: 2 at 0 MB or below, 2 out of memory<" in svg
+    report["steps"].pop()
+    report["memory"] = [{"tokens": 9, "forms": {"sdpa": extra(0), "fused": extra(1)}}]
+    report["forms"] = {"sdpa": "", "fused": ""}
+    plot_costs([report], tmp_path / "all.svg")
+    assert "left out" not in (tmp_path / "all.svg").read_text()  # the floor is no such point
 
 
 def test_reports_of_one_setting_make_one_line(report):

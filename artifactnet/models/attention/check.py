@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
+from artifactnet.models.free_memory import free_memory
 
 _FLOAT_BYTES = 4
 
@@ -18,8 +18,8 @@ def refused_block(blocks: nn.ModuleList, tokens: int, run: Callable[[], Any]) ->
     """The first block whose attention a rollout would misread, its class, and what is the matter.
 
     Standard form: one softmax over all tokens per block, by `scaled_dot_product_attention`.
-    Refused are windows, linear and gated attention, several attentions in a block, and results
-    that are not finite.
+    Refused are windows, linear attention, several attentions in a block, and results that are not
+    finite. (Gated attention is refused when the model is built.)
 
     Args:
         blocks: the transformer's blocks, in the order in which they run.
@@ -62,8 +62,6 @@ def _why_not(attention: nn.Module, calls: Sequence[AttentionLayer], tokens: int)
         )
     if len(calls) > 1:
         return f"attends {len(calls)} times; a rollout needs one softmax attention per block"
-    if getattr(attention, "gate", None) is not None:
-        return "gates what it attends to, so its softmax alone does not say where it looks"
     if calls[0].q.shape[2] != tokens or calls[0].k.shape[2] != tokens:
         return (
             f"attends from {calls[0].q.shape[2]} to {calls[0].k.shape[2]} of {tokens} tokens; "
@@ -72,10 +70,10 @@ def _why_not(attention: nn.Module, calls: Sequence[AttentionLayer], tokens: int)
     for name in ("q", "k", "v", "out"):
         tensor = getattr(calls[0], name)
         if not torch.isfinite(tensor).all():
-            return (
-                f"gives values that are not finite ({name}, {str(tensor.dtype)[6:]}); "
-                "set train.precision=bf16 or 32"
-            )
+            what = f"gives values that are not finite ({name}, {str(tensor.dtype)[6:]}); "
+            if tensor.dtype == torch.float16:
+                return what + "set train.precision=bf16 or 32"
+            return what + "are its weights or the images damaged?"
     return None
 
 
@@ -100,16 +98,3 @@ def too_large(
         f"attention matrices of {tokens} x {tokens} tokens, {blocks} blocks, {heads} heads and "
         f"{images} images need at least {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
     )
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that can be had on a device; None where the system does not tell."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:  # not Linux
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None

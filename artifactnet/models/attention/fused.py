@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from artifactnet.models.attention.gradient_tiles import Inputs
 from artifactnet.models.attention.ride import Ride, attention_backward
 
 _CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -59,7 +60,8 @@ def fused_attention(
         output (B, H, N, d); log-sum-exp of the scores (B, H, N), float32 or wider, without
         graph; and the handle: (B, H + 2, N) zeros without storage, whose *gradient* carries a
         row chain's weights u (B, 1, N), values g (B, 1, N) and products P_h g (B, H, N) into
-        the backward of this call.
+        the backward of this call. A message of ``ride`` takes their place; then the gradient is
+        zeros. One chain may use a handle: rank-one gradients of two do not add.
     """
     output: tuple[Tensor, Tensor, Tensor] = _FusedAttention.apply(q, k, v, scale, ride)
     return output
@@ -96,9 +98,13 @@ class _FusedAttention(torch.autograd.Function):
             return None, None, None, None, None
         if d_out is None:
             d_out = torch.zeros_like(out)
-        if ctx.ride is not None and (ctx.ride.collect or ctx.ride.message is not None):
-            found = attention_backward(q, k, v, d_out, log_sum_exp, ctx.scale, ctx.ride)
-            return *found, None, None
+        ride = ctx.ride
+        if ride is not None and d_handle is None:
+            ride.message = None  # left by a backward that ended above this block
+        if ride is not None and (ride.collect or ride.message is not None):
+            # the handle's gradient is empty here: it only made sure that the message came first
+            inputs = Inputs(q, k, v, d_out, log_sum_exp, ctx.scale)
+            return *attention_backward(inputs, ride), None, None
         size = q.shape[-1]
         if d_handle is not None:
             d_out, q, k, v, out = _with_rank_one(d_out, q, k, v, out, d_handle)

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from artifactnet.models.attention.gradient_tiles import fused_row, fused_row_backward
+from artifactnet.models.attention.gradient_tiles import Inputs, fused_row, fused_row_backward
 from artifactnet.models.attention.products import products_for
 from artifactnet.models.attention.ride import Message
 from artifactnet.models.attention.tap import AttentionLayer
 from artifactnet.models.attention.tiles import pad_queries
 
+_FIRST = 4  # arguments before the blocks' tensors
 _INPUTS = 5  # tensors per block: q, k, v, dO, and the handle of a block that rides
 _KEPT = 8  # q, k, v, dO, the log-sum-exp, the row, its sums, and W or None
 
@@ -58,23 +59,25 @@ def weighted_row(layers: Sequence[AttentionLayer], d_outs: Sequence[Tensor]) -> 
     rides = []
     for layer, d_out in zip(layers, d_outs, strict=True):
         last = layer is layers[-1]
-        rides.append(None if last or d_out.requires_grad else layer.ride)
+        alone = last or d_out.requires_grad or layer.handle is None
+        rides.append(None if alone else layer.ride)
         inputs = (layer.q, layer.k, layer.v)
         if rides[-1] is None:
             tensors += [*inputs, d_out, None]
         else:  # the gradient takes the way of the attention call itself
             tensors += [*(x.detach() for x in inputs), d_out, layer.handle]
+            layer.take()
     scales = [layer.scale for layer in layers]
     known = [layer.log_sum_exp for layer in layers]
-    row: Tensor = _GradientChain.apply(scales, known, rides, *tensors)
+    keep = torch.is_grad_enabled()
+    row: Tensor = _GradientChain.apply(scales, known, rides, keep, *tensors)
     return row
 
 
 class _GradientChain(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scales: Any, known: Any, rides: Any, *tensors: Any) -> Tensor:
+    def forward(ctx: Any, scales: Any, known: Any, rides: Any, keep: bool, *tensors: Any) -> Tensor:
         kept: list[Tensor | None] = []  # last block first
-        keep = any(ctx.needs_input_grad)
         row = None
         for index in range(len(scales) - 1, -1, -1):
             q, k, v, d_out, _ = tensors[_INPUTS * index :][:_INPUTS]
@@ -93,9 +96,8 @@ class _GradientChain(torch.autograd.Function):
                 share = row / sums
                 below = share + torch.bmm(share[:, None], matrix)[:, 0]
             else:
-                below, sums, matrix = fused_row(
-                    q, k, v, d_out, log_sum_exp, row, scales[index], keep
-                )
+                inputs = Inputs(q, k, v, d_out, log_sum_exp, scales[index])
+                below, sums, matrix = fused_row(inputs, row, keep)
             kept += [q, k, v, d_out, log_sum_exp, row, sums, matrix]
             row = below
         ctx.save_for_backward(*kept)
@@ -117,30 +119,21 @@ def _push_up(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     for index in range(blocks):
         kept = saved[(blocks - 1 - index) * _KEPT :][:_KEPT]
         q, k, v, d_out, log_sum_exp, row, sums, matrix = kept
-        needs = ctx.needs_input_grad[3 + _INPUTS * index :][:_INPUTS]
+        needs = ctx.needs_input_grad[_FIRST + _INPUTS * index :][:_INPUTS]
         if ctx.rides[index] is not None:
             slope = (gradient + torch.bmm(matrix, gradient[..., None])[..., 0]) / sums
             share = row / sums / q.shape[1]
-            ctx.rides[index].message = Message(matrix, d_out, share, gradient, slope)
-            handle = gradient.new_zeros(()).expand(len(q), q.shape[1] + 2, k.shape[2])
-            found += [None, None, None, None, handle if needs[4] else None]
+            handle = None
+            if needs[4]:
+                ctx.rides[index].message = Message(matrix, d_out, share, gradient, slope)
+                handle = gradient.new_zeros(()).expand(len(q), q.shape[1] + 2, k.shape[2])
+            found += [None, None, None, None, handle]
             gradient = slope
             continue
-        new = fused_row_backward(
-            q,
-            k,
-            v,
-            d_out,
-            log_sum_exp,
-            row,
-            sums,
-            matrix,
-            gradient,
-            ctx.scales[index],
-            through_d_out=needs[3],
-        )
+        inputs = Inputs(q, k, v, d_out, log_sum_exp, ctx.scales[index])
+        new = fused_row_backward(inputs, row, sums, matrix, gradient, through_d_out=needs[3])
         missing = gradient.shape[1] - row.shape[1]  # queries without weight in the last block
         d_d_out = None if new.d_out is None else pad_queries(new.d_out, missing)
         found += [pad_queries(new.q, missing), new.k, new.v, d_d_out, None]
         gradient = new.row
-    return (None, None, None, *found)
+    return (*(None,) * _FIRST, *found)

@@ -25,6 +25,17 @@ from artifactnet.models.attention.tiles import (
 SOFTMAX_BACKWARD = torch.ops.aten._softmax_backward_data.out
 
 
+class Inputs(NamedTuple):
+    """One block's attention and the gradient of the logit at its output."""
+
+    q: Tensor  # (B, H, M, d); M may be fewer than N
+    k: Tensor  # (B, H, N, d)
+    v: Tensor  # (B, H, N, d)
+    d_out: Tensor  # dO (B, H, M, d)
+    log_sum_exp: Tensor  # (B, H, M)
+    scale: float
+
+
 class Gradients(NamedTuple):
     """Of a block's input row (B, M), and of q, k, v and dO like these; in their types."""
 
@@ -53,10 +64,9 @@ class Block:
     total: Tensor  # what of `products` is in use
 
     @classmethod
-    def of(
-        cls, q: Tensor, k: Tensor, v: Tensor, d_out: Tensor, log_sum_exp: Tensor, scale: float
-    ) -> Block:
-        """Arguments as of `fused_row`."""
+    def of(cls, inputs: Inputs) -> Block:
+        """Copies in the layout of tiles."""
+        q, k, v, d_out, log_sum_exp, scale = inputs
         left, right = with_log_sum_exp(q, k, log_sum_exp, scale)
         tiles = Tiles(left.shape[0], left.shape[1], k.shape[2], left)
         weights, slopes, spare, products, matrix = (tiles.buffer() for _ in range(5))
@@ -129,30 +139,19 @@ class Block:
         return self.fuse(images, rows, into)
 
 
-def fused_row(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    d_out: Tensor,
-    log_sum_exp: Tensor,
-    row: Tensor,
-    scale: float,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def fused_row(inputs: Inputs, row: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     """Push a row through one block of gradient rollout: u = r / (1 + W 1), u^T (I + W).
 
     Args:
-        q, d_out: (B, H, M, d); M may be fewer than N.
-        k, v: (B, H, N, d).
-        log_sum_exp: (B, H, M).
+        inputs: of the block.
         row: r, (B, M); zero for the other queries.
-        scale: of the scores.
         keep: return W where it is no larger than q, k, v and dO, which are kept anyway: N <= 4 H d.
 
     Returns:
         the next row (B, N), the sums 1 + W 1 (B, M), and W (B, M, N) or None.
     """
-    block = Block.of(q, k, v, d_out, log_sum_exp, scale)
+    q, k = inputs.q, inputs.k
+    block = Block.of(inputs)
     sums = torch.empty_like(row)
     found = row.new_zeros(len(row), k.shape[2])
     keep = keep and k.shape[2] <= 4 * q.shape[1] * q.shape[3]
@@ -168,16 +167,11 @@ def fused_row(
 
 
 def fused_row_backward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    d_out: Tensor,
-    log_sum_exp: Tensor,
+    inputs: Inputs,
     row: Tensor,
     sums: Tensor,
     kept: Tensor | None,
     gradient: Tensor,
-    scale: float,
     through_d_out: bool,
 ) -> Gradients:
     """Gradient of `fused_row`'s row, contracted with g.
@@ -187,14 +181,15 @@ def fused_row_backward(
     dk = s dS^T q.
 
     Args:
-        q, k, v, d_out, log_sum_exp, row, scale: as given to `fused_row`.
+        inputs, row: as given to `fused_row`.
         sums, kept: as it returned them; W is computed again where it was not kept.
         gradient: g, (B, N).
         through_d_out: also the gradient with respect to dO; otherwise it is a constant.
     """
-    block = Block.of(q, k, v, d_out, log_sum_exp, scale)
+    q, k, v, d_out, _, scale = inputs
+    block = Block.of(inputs)
     plain_q, plain_k = block.plain()
-    d_q, d_k, d_v = (torch.zeros_like(x) for x in (plain_q, plain_k, block.values))
+    d_q, d_k, d_v = (torch.zeros_like(x) for x in (block.d_out, block.values, block.values))
     d_d_out = torch.empty_like(block.d_out) if through_d_out else None
     d_row = torch.empty_like(row)
     for images, rows, groups in block.parts():

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from artifactnet.models.attention.gradient_tiles import SOFTMAX_BACKWARD, Block
+from artifactnet.models.attention.gradient_tiles import SOFTMAX_BACKWARD, Block, Inputs
 from artifactnet.models.attention.tiles import as_pairs, like
 
 
@@ -54,18 +54,15 @@ def can_ride(q: Tensor) -> bool:
     return q.device.type == "cpu" and q.dtype.itemsize >= 4 and tokens <= 4 * heads * size
 
 
-def attention_backward(
-    q: Tensor, k: Tensor, v: Tensor, d_out: Tensor, log_sum_exp: Tensor, scale: float, ride: Ride
-) -> tuple[Tensor, Tensor, Tensor]:
+def attention_backward(inputs: Inputs, ride: Ride) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of softmax(scale q k^T) v with respect to q, k and v, and what a ride asks for.
 
     Args:
-        q, k, v, d_out: (B, H, N, d); d_out is the gradient that arrives at the output.
-        log_sum_exp: (B, H, N).
-        scale: of the scores.
+        inputs: of the block; ``d_out`` is whatever gradient arrives at the output.
         ride: its message is added and taken, else its W is collected if it asks for that.
     """
-    block = Block.of(q, k, v, d_out, log_sum_exp, scale)
+    q, k, v, _, _, scale = inputs
+    block = Block.of(inputs)
     message, ride.message = ride.message, None
     if message is None and ride.collect:
         ride.matrix = block.left.new_empty(len(q), q.shape[2], k.shape[2])

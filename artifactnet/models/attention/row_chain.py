@@ -35,9 +35,10 @@ def mean_row(layers: Sequence[AttentionLayer]) -> Tensor:
     """
     tensors: list[Tensor | None] = []
     for layer in layers:
-        rides = layer.handle is not None
-        q, k = (layer.q.detach(), layer.k.detach()) if rides else (layer.q, layer.k)
+        through_handle = layer.handle is not None
+        q, k = (layer.q.detach(), layer.k.detach()) if through_handle else (layer.q, layer.k)
         tensors += [q, k, layer.handle]
+        layer.take()
     known = [layer.log_sum_exp for layer in layers]
     row: Tensor = _RowChain.apply(known, [layer.scale for layer in layers], *tensors)
     return row

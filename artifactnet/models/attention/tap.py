@@ -28,6 +28,14 @@ class AttentionLayer:
     handle: torch.Tensor | None = None  # takes a row chain's gradient, see `fused`
     ride: Ride | None = None  # what the call's backwards do for gradient rollout
 
+    def take(self) -> None:
+        """Leave handle and ride to the chain that uses them now: only one may, and it trains.
+
+        Further chains go through q, k and v themselves.
+        """
+        if torch.is_grad_enabled():
+            self.handle = self.ride = None
+
 
 class AttentionTap(TorchFunctionMode):
     """Records q, k, v and the output of every fused attention call made inside its block.

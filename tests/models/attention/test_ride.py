@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny
 
-from artifactnet.config import AttentionConfig
-from artifactnet.models.attention import tap, tiles
+from artifactnet.config import AttentionConfig, LoraConfig
+from artifactnet.models.attention import gradient_chain, tap, tiles
 from artifactnet.models.attention.gradient_chain import collecting
+from artifactnet.models.attention.gradient_tiles import Inputs
 from artifactnet.models.attention.ride import Message, Ride, attention_backward, can_ride
 from artifactnet.models.attention.tap import AttentionTap
+from artifactnet.models.rollout import attention_rollout, gradient_rollout
 
 
 def draw(batch, heads, tokens, dim, seed):
@@ -43,12 +45,12 @@ def test_both_backwards_equal_whole_matrices_in_tiles_of_any_size(seed, batch, h
     ride = Ride(collect=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "tile_bytes", lambda device: rows * tokens * 8)
-        first = attention_backward(*plain, logit_d_out, sums, 0.5, ride)
+        first = attention_backward(Inputs(*plain, logit_d_out, sums, 0.5), ride)
         matrix = matrix_of(q, k, v, logit_d_out, 0.5)
         torch.testing.assert_close(ride.matrix, matrix.detach(), atol=1e-12, rtol=0)
         share, target, slope = torch.rand(3, batch, tokens, dtype=torch.float64)
         ride.message = Message(ride.matrix, logit_d_out, share / heads, target, slope)
-        second = attention_backward(*plain, d_out, sums, 0.5, ride)
+        second = attention_backward(Inputs(*plain, d_out, sums, 0.5), ride)
     assert ride.message is None
     expected = torch.autograd.grad(out, (q, k, v), logit_d_out, retain_graph=True)
     for one, other in zip(first, expected, strict=True):
@@ -109,3 +111,104 @@ def test_nobody_collects_after_a_failure():
     with pytest.raises(RuntimeError, match="out of memory"):
         fail()
     assert not any(ride.collect for ride in rides)
+
+
+def watched(seed=0, depth=4):
+    """Blocks' attention with handles and rides, their leaves, a logit and another loss."""
+    generator = torch.Generator().manual_seed(seed)
+    leaves = [
+        torch.randn(2, 2, 6, 8, generator=generator, dtype=torch.float64).requires_grad_()
+        for _ in range(3 * depth)
+    ]
+    x = torch.zeros(2, 2, 6, 8, dtype=torch.float64)
+    with AttentionTap(differentiable=True) as tapped:
+        for i in range(0, len(leaves), 3):
+            q, k, v = leaves[i : i + 3]
+            x = x + F.scaled_dot_product_attention(q + x, k - x, v)
+    return tapped.layers, leaves, torch.tanh(x).sum((1, 2, 3)), (x**2).mean()
+
+
+def row_of(kind, layers, logit, form="auto"):
+    if kind == "standard":
+        return attention_rollout(layers, form=form)
+    if kind == "late":
+        return attention_rollout(layers, start_layer=-2, form=form)
+    return gradient_rollout(logit, layers, second_order=False, create_graph=True, form=form)
+
+
+@pytest.mark.parametrize("first", ["standard", "gradient"])
+@pytest.mark.parametrize("second", ["standard", "late", "gradient"])
+def test_several_maps_of_one_forward_pass_add_up(first, second):
+    """Rank-one gradients of two chains do not add, so a handle serves one of them alone."""
+    found = []
+    for form in ("auto", "stored"):
+        layers, leaves, logit, loss = watched()
+        for kind, weight in ((first, 3.0), (second, 5.0)):
+            loss = loss + weight * (row_of(kind, layers, logit, form)[:, 1:4] ** 2).sum()
+        found.append(torch.autograd.grad(loss, leaves))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-11, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["standard", "gradient"])
+def test_a_backward_that_ends_early_leaves_nothing_behind(kind):
+    layers, leaves, logit, loss = watched()
+    expected = torch.autograd.grad(loss, leaves, retain_graph=True)
+    row = row_of(kind, layers, logit)
+    torch.autograd.grad((row**2).sum(), leaves[-3:-1], retain_graph=True)
+    for one, other in zip(torch.autograd.grad(loss, leaves), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+
+
+def test_a_map_that_is_only_looked_at_keeps_no_matrix(monkeypatch):
+    kept = []
+    row = gradient_chain.fused_row
+
+    def watching(inputs, above, keep):
+        found = row(inputs, above, keep)
+        kept.append(found[2])
+        return found
+
+    monkeypatch.setattr(gradient_chain, "fused_row", watching)
+    layers, _, logit, _ = watched()
+    gradient_rollout(logit, layers, create_graph=False)
+    assert len(kept) == 4
+    assert all(matrix is None for matrix in kept)
+
+
+@pytest.mark.parametrize("method", ["rollout", "gradient_rollout"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_adapters_and_frozen_weights_get_the_stored_form_s_gradient(method, frozen):
+    pytest.importorskip("peft")
+    found = []
+    for form in ("auto", "stored"):
+        config = AttentionConfig(method=method, second_order=False, normalization="none", form=form)
+        lora = LoraConfig(rank=0 if frozen else 2)
+        sizes = {"embed_dim": 48, "depth": 4, "num_heads": 2}
+        model = tiny(kwargs=sizes, attention=config, lora=lora).double()
+        if frozen:  # the last two blocks learn
+            for block in model.backbone.net.blocks[:2]:
+                block.requires_grad_(False)
+        else:
+            generator = torch.Generator().manual_seed(3)
+            for name, weight in model.named_parameters():
+                if "lora_B" in name:
+                    torch.nn.init.normal_(weight, std=0.1, generator=generator)
+        model.head.weight.data.mul_(200)
+        images = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(1)).double()
+        output = model(images, attention=True, create_graph=True)
+        (output.logit.square().sum() + 100 * output.heatmap.square().sum()).backward()
+        found.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert len(found[0]) == len(found[1]) > 4
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-7)
+
+
+def test_a_wholly_frozen_backbone_trains_its_head_alone():
+    model = tiny(attention=AttentionConfig(method="rollout")).requires_grad_(False)
+    model.head.requires_grad_(True)
+    images = torch.randn(2, 3, 32, 48)
+    output = model(images, attention=True, create_graph=True)
+    (output.logit.sum() + output.heatmap.sum()).backward()
+    assert model.head.weight.grad is not None
+    assert all(p.grad is None for p in model.backbone.parameters())

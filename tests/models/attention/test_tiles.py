@@ -109,7 +109,12 @@ def test_tiles_cover_everything_once_within_their_memory(pairs, rows, columns, s
     assert (seen == 1).all()
 
 
+@pytest.mark.parametrize(("tokens", "expected"), [(257, 129), (1370, 137), (197, 99), (10, 10)])
+def test_tiles_are_of_nearly_equal_height(tokens, expected):
+    assert tiles.Tiles(12, tokens, tokens, torch.zeros(1)).rows == expected
+
+
 def test_a_row_that_does_not_fit_is_refused(monkeypatch):
-    small_tiles(monkeypatch, 1 << 20)
-    with pytest.raises(ValueError, match="one row of 300000 tokens does not fit .* of 1 MiB"):
+    small_tiles(monkeypatch, 1_000_000)
+    with pytest.raises(ValueError, match="one row of 300000 tokens does not fit .* of 1 MB"):
         tiles.Tiles(1, 1, 300_000, torch.zeros(1))
