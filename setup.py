@@ -40,8 +40,11 @@ INSTALL = [
     "tensorboard>=2.15",
 ]
 LORA = ["peft>=0.13"]
+# PyTorch's Linux wheels bring it along; named here because we import it
+TRITON = ['triton>=3.0; sys_platform == "linux"']
 TEST = [
     *LORA,
+    *TRITON,
     "pytest>=8.0",
     "hypothesis>=6.100",
     "ruff>=0.6",
@@ -68,7 +71,7 @@ setup(
     },
     include_package_data=False,
     install_requires=INSTALL,
-    extras_require={"lora": LORA, "test": TEST, "all": LORA},
+    extras_require={"lora": LORA, "triton": TRITON, "test": TEST, "all": [*LORA, *TRITON]},
     entry_points={"console_scripts": ["artifactnet = artifactnet.cli:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -135,8 +135,9 @@ def plot_costs(reports: Sequence[Mapping[str, Any]], path: str | Path) -> None:
             ticks = sorted({point[0] for _, _, points in series for point in points})
             axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], rotation=45)
             axes.minorticks_off()
-            # below, where however many entries cover no point
-            axes.legend(fontsize=_ENTRY, loc="upper center", bbox_to_anchor=(0.5, -0.3))
+            # below the axis and its labels, where however many entries cover no point
+            place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 8}
+            axes.legend(fontsize=_ENTRY, **place)
         entries = max(len(axes.get_legend_handles_labels()[1]) for axes in grid)
         figure.set_figheight(_HEIGHT + entries * 1.7 * _ENTRY / 72)
         # dates and versions would make two plots of the same numbers differ

@@ -54,8 +54,9 @@ def attention_rollout(
         head_fusion: ``mean``, ``max`` or ``min``.
         discard_ratio: share of the weakest fused weights dropped per block and image.
         start_layer: first block that takes part; negative: counted from the end.
-        form: ``auto``: without storing N x N matrices wherever heads are averaged, nothing is
-            discarded and the attention has no bias. ``stored``: by whole matrices in any case.
+        form: ``auto``: without storing N x N matrices of heads wherever heads are averaged,
+            nothing is discarded and the attention has no bias. ``stored``: by whole matrices in
+            any case.
 
     Returns:
         (B, N) over all tokens, prefix tokens included; non-negative, each row sums to 1.
@@ -97,7 +98,8 @@ def gradient_rollout(
         second_order: with ``create_graph``, also differentiate through the gradient dO. If
             False, dO is a constant while q, k and v carry gradient (one more backward only).
         create_graph: the map will be differentiated.
-        form: as of `attention_rollout`.
+        form: as of `attention_rollout`; first order keeps one matrix per block and image, heads
+            fused, while it takes no more than q, k, v and dO (N <= 4 H d).
 
     Returns:
         (B, N) over all tokens; non-negative, each row sums to 1.
