@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from artifactnet.models.attention.gradient_tiles import Inputs, fused_row, fused_row_backward
-from artifactnet.models.attention.products import products_for
+from artifactnet.models.attention.products import sums_of
 from artifactnet.models.attention.ride import Message
 from artifactnet.models.attention.tap import AttentionLayer
 from artifactnet.models.attention.tiles import pad_queries
@@ -81,12 +81,9 @@ class _GradientChain(torch.autograd.Function):
         row = None
         for index in range(len(scales) - 1, -1, -1):
             q, k, v, d_out, _ = tensors[_INPUTS * index :][:_INPUTS]
-            log_sum_exp = known[index]
             if row is None:  # all weight is on the class token yet
                 q, d_out = q[:, :, :1], d_out[:, :, :1]
-                log_sum_exp = log_sum_exp[:, :, :1] if log_sum_exp is not None else None
-            if log_sum_exp is None:
-                log_sum_exp = products_for(q, k).log_sum_exp(q, k, scales[index])
+            log_sum_exp = sums_of(q, k, scales[index], known[index])
             if row is None:
                 row = log_sum_exp.new_ones(q.shape[0], 1)
             ride = rides[index]

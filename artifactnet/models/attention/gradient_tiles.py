@@ -166,6 +166,19 @@ def fused_row(inputs: Inputs, row: Tensor, keep: bool) -> tuple[Tensor, Tensor, 
     return found, sums, kept
 
 
+def matrix_gradient(matrix: Tensor, share: Tensor, target: Tensor, slope: Tensor) -> Tensor:
+    """dW / H of some rows, (B, 1, M, N): share_i (target_j - slope_i) where W > 0.
+
+    Args:
+        matrix: W (B, M, N).
+        share: u / H (B, M).
+        target: g (B, N).
+        slope: t (B, M), see `fused_row_backward`.
+    """
+    found = (target[:, None] - slope[..., None]).mul_(share[..., None])
+    return torch.ops.aten.threshold_backward(found, matrix, 0)[:, None]
+
+
 def fused_row_backward(
     inputs: Inputs,
     row: Tensor,
@@ -198,8 +211,7 @@ def fused_row_backward(
         slope = (target[:, rows] + torch.bmm(matrix, target[..., None])[..., 0]) / norm
         d_row[images, rows] = slope
         share = row[images, rows] / norm / block.heads
-        d_matrix = (target[:, None] - slope[..., None]).mul_(share[..., None])
-        d_matrix = torch.ops.aten.threshold_backward(d_matrix, matrix, 0)[:, None]
+        d_matrix = matrix_gradient(matrix, share, target, slope)
         for pairs in groups:
             weights, slopes = block.tile(pairs, rows)
             x = block.spare[: weights.numel()].view_as(weights)

@@ -36,6 +36,21 @@ def products_for(q: Tensor, k: Tensor) -> ModuleType:
     return triton_kernels
 
 
+def sums_of(q: Tensor, k: Tensor, scale: float, known: Tensor | None) -> Tensor:
+    """Log-sum-exp of the scores of some queries, (B, H, M), float32 or wider.
+
+    Args:
+        q: (B, H, M, d), the first M of N queries.
+        k: (B, H, N, d).
+        scale: of the scores.
+        known: of all queries, (B, H, N), where the attention's kernel told it.
+    """
+    if known is None:
+        found: Tensor = products_for(q, k).log_sum_exp(q, k, scale)
+        return found
+    return known[:, :, : q.shape[2]]
+
+
 @cache
 def _say_once(reason: str) -> None:
     _log.warning("rollout by plain PyTorch instead of Triton: %s", reason)

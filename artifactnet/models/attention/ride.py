@@ -14,7 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from artifactnet.models.attention.gradient_tiles import SOFTMAX_BACKWARD, Block, Inputs
+from artifactnet.models.attention.gradient_tiles import (
+    SOFTMAX_BACKWARD,
+    Block,
+    Inputs,
+    matrix_gradient,
+)
 from artifactnet.models.attention.tiles import as_pairs, like
 
 
@@ -26,6 +31,11 @@ class Message(NamedTuple):
     share: Tensor  # u / H (B, N)
     target: Tensor  # g (B, N)
     slope: Tensor  # t (B, N)
+
+    def gradient(self, images: slice, rows: slice) -> Tensor:
+        """dL/dW / H of some rows, see `matrix_gradient`."""
+        matrix, share = self.matrix[images, rows], self.share[images, rows]
+        return matrix_gradient(matrix, share, self.target[images], self.slope[images, rows])
 
 
 @dataclass(slots=True)
@@ -71,7 +81,7 @@ def attention_backward(inputs: Inputs, ride: Ride) -> tuple[Tensor, Tensor, Tens
     values = block.values.transpose(1, 2)
     d_q, d_k, d_v = (torch.zeros_like(x) for x in (block.d_out, block.values, block.values))
     for images, rows, groups in block.parts():
-        d_matrix = _d_matrix(message, images, rows) if message is not None else None
+        d_matrix = message.gradient(images, rows) if message is not None else None
         for pairs in groups:
             weights, slopes = block.tile(pairs, rows, logit_d_out)
             by_image = (images.stop - images.start, -1, *weights.shape[1:])
@@ -90,10 +100,3 @@ def attention_backward(inputs: Inputs, ride: Ride) -> tuple[Tensor, Tensor, Tens
         if message is None and ride.matrix is not None:
             block.fuse(images, rows, ride.matrix[images, rows])
     return like(q, d_q.mul_(scale)), like(k, d_k), like(v, d_v)
-
-
-def _d_matrix(message: Message, images: slice, rows: slice) -> Tensor:
-    """dL/dW of some rows, (images, 1, rows, N)."""
-    found = message.target[images, None] - message.slope[images, rows, None]
-    found.mul_(message.share[images, rows, None])
-    return torch.ops.aten.threshold_backward(found, message.matrix[images, rows], 0)[:, None]

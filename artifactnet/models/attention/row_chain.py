@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from artifactnet.models.attention.products import products_for
+from artifactnet.models.attention.products import products_for, sums_of
 from artifactnet.models.attention.tap import AttentionLayer
 from artifactnet.models.attention.tiles import pad_queries
 
@@ -56,18 +56,14 @@ class _RowChain(torch.autograd.Function):
         row = None
         for index in range(len(scales) - 1, -1, -1):
             q, k, _ = tensors[_INPUTS * index :][:_INPUTS]
-            log_sum_exp = known[index]
             if row is None:  # all weight is on the class token yet
                 q = q[:, :, :1]
-                log_sum_exp = log_sum_exp[:, :, :1] if log_sum_exp is not None else None
-            products = products_for(q, k)
-            if log_sum_exp is None:
-                log_sum_exp = products.log_sum_exp(q, k, scales[index])
+            log_sum_exp = sums_of(q, k, scales[index], known[index])
             if row is None:
                 row = log_sum_exp.new_ones(q.shape[0], 1)
             kept += [q, k, log_sum_exp, row]
             half = row / 2
-            row = products.row_product(q, k, log_sum_exp, half, scales[index])
+            row = products_for(q, k).row_product(q, k, log_sum_exp, half, scales[index])
             row[:, : half.shape[1]] += half
         ctx.save_for_backward(*kept)
         ctx.scales = scales

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from artifactnet.models.attention.tap import AttentionLayer
+from artifactnet.models.attention.tiles import cut
 
 _BAND_ELEMENTS = 1 << 20  # per image: what a processor keeps close
 
@@ -110,7 +111,7 @@ def _bands(layer: AttentionLayer, discard_ratio: float) -> list[slice]:
     if discard_ratio or torch.is_grad_enabled():
         return [slice(0, tokens)]
     step = max(1, _BAND_ELEMENTS // (heads * tokens))
-    return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
+    return list(cut(tokens, step))
 
 
 def gradient_of_attention(
