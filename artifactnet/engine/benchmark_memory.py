@@ -14,7 +14,7 @@ from artifactnet.engine.benchmark_step import StepSetting, TrainingStep
 from artifactnet.engine.peak_memory import MEGABYTE, cuda_peak, fresh_peak
 
 _STEPS = 2  # the second has the optimizer's state from its start
-_FEWEST_SIZES = 3  # of a line that could fail to be one
+FEWEST_SIZES = 3  # of a line that could fail to be one
 
 
 def peak_memory(setting: StepSetting, forms: Sequence[str]) -> dict[str, Any]:
@@ -86,16 +86,16 @@ def fit_lines(rows: Sequence[Mapping[str, Any]], forms: Sequence[str]) -> dict[s
             for row in rows
             if row["forms"][form] is not None
         ]
-        if form != FLOOR and len({tokens for tokens, _ in points}) >= _FEWEST_SIZES:
+        if form != FLOOR and len({tokens for tokens, _ in points}) >= FEWEST_SIZES:
             fits[form] = fit_line(points)
     return fits
 
 
 def fit_line(points: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Least squares: extra = intercept + slope * N.
+    """Least squares: megabytes = intercept + slope * N.
 
     Args:
-        points: N and extra megabytes, at least two N.
+        points: N and megabytes, at least two N.
 
     Returns:
         ``intercept`` and ``slope``; ``r_squared``, None where all values are the same;

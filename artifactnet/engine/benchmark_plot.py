@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from artifactnet.engine.benchmark_memory import FEWEST_SIZES, fit_line
 from artifactnet.files import atomic_path
 from artifactnet.types import ArtifactNetError
 
@@ -29,6 +29,7 @@ _STYLE = {
 }
 # one color for a form, in whichever panel and report; the library's own come first
 _COLORS = {
+    "sdpa": "#303030",
     "fused": "#3c82c8",
     "first order": "#3c82c8",
     "second order": "#2a9d6a",
@@ -49,35 +50,29 @@ _WORDS = {
     "cores": "{} cores",
     "torch_threads": "{} threads",
 }
-_FIT_POINTS = 100  # a line is a curve on these axes
-
 # N, value, smallest, largest
 Point = tuple[float, float, float, float]
 # label, form, points
 Series = tuple[str, str, list[Point]]
 
 
-class Fit(NamedTuple):
-    """A line that a report has through the extra memory of a form.
+Find = Callable[[Mapping[str, Any], str], tuple[list[Point], int]]
+
+
+class Panel(NamedTuple):
+    """What one panel shows.
 
     Attributes:
-        label: of the form.
-        form: for its color.
-        ends: smallest and largest N that were measured.
-        intercept: megabytes.
-        slope: megabytes per token.
+        find: points of a form in a report, and how many are missing for want of memory.
+        draw: puts the series on the axes.
+        scale: of the axis of tokens.
+        floor: whether the step without alignment is a series as well.
     """
 
-    label: str
-    form: str
-    ends: tuple[int, int]
-    intercept: float
-    slope: float
-
-
-_OUT_OF_MEMORY, _NO_LOGARITHM = "out of memory", "at 0 MB or below"
-Find = Callable[[Mapping[str, Any], str], tuple[list[Point], Counter[str]]]
-Draw = Callable[[Any, Sequence[Series], Sequence[Fit]], None]
+    find: Find
+    draw: Callable[[Any, Sequence[Series]], None]
+    scale: str
+    floor: bool
 
 
 def check_plot(path: str | Path) -> None:
@@ -106,7 +101,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
 
 
 def plot_costs(reports: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Draw time of a step and extra memory over tokens; a panel without numbers is left out.
+    """Draw time of a step and peak memory over tokens; a panel without numbers is left out.
 
     Args:
         reports: of the benchmark; where their settings differ, labels say in what.
@@ -120,18 +115,18 @@ def plot_costs(reports: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     from matplotlib.figure import Figure
 
     check_plot(path)
-    panels = [(_series(reports, find), find, draw) for find, draw in _PANELS]
-    panels = [panel for panel in panels if panel[0]]
+    filled = [(_series(reports, panel), panel) for panel in _PANELS]
+    panels = [(series, panel) for series, panel in filled if series]
     if not panels:
         raise ArtifactNetError("the reports hold neither times nor memory of a form to draw")
     kind = Path(path).suffix.lower()[1:]
     with style.context(["default", _STYLE]), atomic_path(path) as temporary:
         figure = Figure(figsize=(_WIDTH * len(panels), _HEIGHT), layout="constrained")
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, (series, find, draw) in zip(grid, panels, strict=True):
-            draw(axes, series, _fits(reports))
-            _say_what_is_missing(axes, reports, find)
-            axes.set(xscale="log", xlabel="tokens N")
+        for axes, (series, panel) in zip(grid, panels, strict=True):
+            panel.draw(axes, series)
+            _say_what_is_missing(axes, reports, panel)
+            axes.set(xscale=panel.scale, xlabel="tokens N")
             ticks = sorted({point[0] for _, _, points in series for point in points})
             axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], rotation=45)
             axes.minorticks_off()
@@ -145,17 +140,21 @@ def plot_costs(reports: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         figure.savefig(temporary, format=kind, facecolor="white", dpi=_DPI, metadata=metadata)
 
 
-def _series(reports: Sequence[Mapping[str, Any]], find: Find) -> list[Series]:
+def _series(reports: Sequence[Mapping[str, Any]], panel: Panel) -> list[Series]:
     """Labelled points of every form in every report, where there are any."""
     found: dict[tuple[str, str], Series] = {}
     for report, where in zip(reports, _places(reports), strict=True):
-        for form in report["forms"]:
-            points = find(report, form)[0] if form != report["floor"] else []
+        for form in _forms(report, panel):
+            points = panel.find(report, form)[0]
             if points:
                 # reports of one setting and machine at other sizes go on with its line
                 series = found.setdefault((where, form), (_label(form, where), form, []))
                 series[2].extend(points)
     return [(label, form, sorted(points)) for label, form, points in found.values()]
+
+
+def _forms(report: Mapping[str, Any], panel: Panel) -> list[str]:
+    return [form for form in report["forms"] if panel.floor or form != report["floor"]]
 
 
 def _places(reports: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -176,56 +175,34 @@ def _label(form: str, where: str) -> str:
     return f"{form} ({where})" if where else form
 
 
-def _times(report: Mapping[str, Any], form: str) -> tuple[list[Point], Counter[str]]:
-    """Ratios that were measured, and why others are missing."""
-    points, missing = [], Counter[str]()
+def _times(report: Mapping[str, Any], form: str) -> tuple[list[Point], int]:
+    """Ratios that were measured, and how many ran out of memory."""
+    points, missing = [], 0
     for row in report["steps"]:
         found = row["forms"][form]
         if found["out_of_memory"]:
-            missing[_OUT_OF_MEMORY] += 1
+            missing += 1
         else:
             ratio = found["ratio"]
             points.append((row["tokens"], ratio["median"], ratio["min"], ratio["max"]))
     return points, missing
 
 
-def _extra(report: Mapping[str, Any], form: str) -> tuple[list[Point], Counter[str]]:
-    """Megabytes that have a logarithm, and why others are missing."""
-    points, missing = [], Counter[str]()
-    for row in report["memory"]:
-        found = row["forms"][form]
-        if found is None:
-            missing[_OUT_OF_MEMORY] += 1
-        elif found["extra_megabytes"] <= 0:  # lost in the noise of the measurement
-            missing[_NO_LOGARITHM] += 1
-        else:
-            points.append((row["tokens"], *(found["extra_megabytes"],) * 3))
-    return points, missing
+def _peaks(report: Mapping[str, Any], form: str) -> tuple[list[Point], int]:
+    """Megabytes at the peak, and how many sizes ran out of memory."""
+    found = [(row["tokens"], row["forms"][form]) for row in report["memory"]]
+    points = [(n, *(row["peak_megabytes"],) * 3) for n, row in found if row is not None]
+    return points, len(found) - len(points)
 
 
-def _fits(reports: Sequence[Mapping[str, Any]]) -> list[Fit]:
-    found = []
-    for report, where in zip(reports, _places(reports), strict=True):
-        for form, fit in report["memory_fit"].items():
-            rows = [row for row in report["memory"] if row["forms"][form] is not None]
-            tokens = [row["tokens"] for row in rows]
-            line = fit["intercept_megabytes"], fit["megabytes_per_token"]
-            found.append(Fit(_label(form, where), form, (min(tokens), max(tokens)), *line))
-    return found
-
-
-def _say_what_is_missing(axes: Any, reports: Sequence[Mapping[str, Any]], find: Find) -> None:
-    """How many points are not drawn and why, in the legend."""
-    missing = Counter[str]()
-    for report in reports:
-        for form in report["forms"]:
-            missing += find(report, form)[1] if form != report["floor"] else Counter()
+def _say_what_is_missing(axes: Any, reports: Sequence[Mapping[str, Any]], panel: Panel) -> None:
+    """How many points are not drawn, in the legend."""
+    missing = sum(panel.find(r, form)[1] for r in reports for form in _forms(r, panel))
     if missing:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(missing.items()))
-        axes.plot([], [], linestyle="none", label=f"points left out: {reasons}")
+        axes.plot([], [], linestyle="none", label=f"points left out: {missing} out of memory")
 
 
-def _ratio(axes: Any, series: Sequence[Series], _: Sequence[Fit]) -> None:
+def _ratio(axes: Any, series: Sequence[Series]) -> None:
     axes.axhline(1, color="black", linewidth=1, linestyle="--", label="step without alignment")
     for (label, form, points), marker in zip(series, _markers(series), strict=True):
         tokens, middle, low, high = zip(*points, strict=True)
@@ -239,22 +216,22 @@ def _ratio(axes: Any, series: Sequence[Series], _: Sequence[Fit]) -> None:
     axes.set(title="time of a training step", ylabel="ratio to the step without alignment")
 
 
-def _memory(axes: Any, series: Sequence[Series], fits: Sequence[Fit]) -> None:
+def _memory(axes: Any, series: Sequence[Series]) -> None:
+    """Points, and a line through those of enough sizes: memory that is linear in N lies on it."""
     for (label, form, points), marker in zip(series, _markers(series), strict=True):
-        tokens, extra = [p[0] for p in points], [p[1] for p in points]
-        axes.plot(tokens, extra, marker=marker, color=_COLORS[form], label=label)
-    for fit in fits:
-        places = np.geomspace(*fit.ends, _FIT_POINTS)
-        line = fit.intercept + fit.slope * places
-        sign = "-" if fit.slope < 0 else "+"
-        axes.plot(
-            places,
-            np.where(line > 0, line, np.nan),  # below 0 it has no logarithm
-            linestyle="--",
-            color=_COLORS[fit.form],
-            label=f"fit of {fit.label}: {fit.intercept:.3g} {sign} {abs(fit.slope):.3g} N",
-        )
-    axes.set(title="memory that alignment adds", ylabel="MB at the peak", yscale="log")
+        tokens, peaks = [p[0] for p in points], [p[1] for p in points]
+        label = f"without alignment{label[len(form) :]}" if form == "sdpa" else label
+        axes.plot(tokens, peaks, marker, color=_COLORS[form], label=label)
+        if len(set(tokens)) < FEWEST_SIZES:
+            continue
+        fit = fit_line(list(zip(tokens, peaks, strict=True)))
+        start, slope = fit["intercept_megabytes"], fit["megabytes_per_token"]
+        ends = np.array([min(tokens), max(tokens)])
+        sign = "-" if slope < 0 else "+"
+        text = f"{start:,.0f} {sign} {abs(slope):.3g} N, R\u00b2 {fit['r_squared'] or 0:.4f}"
+        axes.plot(ends, start + slope * ends, "--", color=_COLORS[form], label=text)
+    axes.set(title="memory of a training step", ylabel="MB at the peak")
+    axes.set_ylim(bottom=0)
 
 
 def _markers(series: Sequence[Series]) -> list[str]:
@@ -264,4 +241,7 @@ def _markers(series: Sequence[Series]) -> list[str]:
     return [_MARKERS[place % len(_MARKERS)] for place in order]
 
 
-_PANELS: tuple[tuple[Find, Draw], ...] = ((_times, _ratio), (_extra, _memory))
+_PANELS = (
+    Panel(_times, _ratio, scale="log", floor=False),
+    Panel(_peaks, _memory, scale="linear", floor=True),
+)

@@ -25,8 +25,11 @@ def ratio(middle):
     return {"out_of_memory": False, "ratio": spread}
 
 
-def extra(size):
-    return {"extra_megabytes": size}
+def peak(size):
+    return {"peak_megabytes": size}
+
+
+TIMES, MEMORY = module._PANELS
 
 
 @pytest.fixture
@@ -48,23 +51,19 @@ def report():
             },
         ],
         "memory": [
-            {"tokens": 257, "forms": {"sdpa": extra(0), "fused": extra(-1), "naive": extra(40)}},
-            {"tokens": 1370, "forms": {"sdpa": extra(0), "fused": extra(9), "naive": None}},
+            {"tokens": 257, "forms": {"sdpa": peak(60), "fused": peak(59), "naive": peak(80)}},
+            {"tokens": 1370, "forms": {"sdpa": peak(90), "fused": peak(99), "naive": None}},
         ],
         "memory_fit": {},
     }  # fmt: skip
 
 
-def drawn(draw, series, fits=()):
+def drawn(panel, series):
     from matplotlib.figure import Figure
 
     axes = Figure().subplots()
-    draw(axes, series, fits)
+    panel.draw(axes, series)
     return axes
-
-
-def line_fit(intercept, slope):
-    return {"intercept_megabytes": intercept, "megabytes_per_token": slope}
 
 
 def test_files_are_written(report, tmp_path):
@@ -85,11 +84,11 @@ def test_same_numbers_give_the_same_file(report, tmp_path):
 
 
 def test_times_are_ratios_with_their_spread(report):
-    series = module._series([report], module._times)
+    series = module._series([report], TIMES)
     assert [(label, form) for label, form, _ in series] == [("fused", "fused"), ("naive", "naive")]
     assert [point[:2] for point in series[0][2]] == [(257, 1.1), (1370, 1.2), (5477, 1.25)]
     assert [point[0] for point in series[1][2]] == [257, 1370]  # it ran out of memory at 5477
-    axes = drawn(module._ratio, series)
+    axes = drawn(TIMES, series)
     data, _, (bars,) = axes.containers[0].lines
     assert list(data.get_xdata()) == [257, 1370, 5477]
     assert list(data.get_ydata()) == [1.1, 1.2, 1.25]
@@ -98,26 +97,28 @@ def test_times_are_ratios_with_their_spread(report):
     assert axes.get_yscale() == "linear"
 
 
-def test_memory_is_logarithmic_and_leaves_out_what_has_no_logarithm(report):
-    series = module._series([report], module._extra)
+def test_memory_is_the_peak_of_every_form(report):
+    series = module._series([report], MEMORY)
     assert [(label, [p[:2] for p in points]) for label, _, points in series] == [
-        ("fused", [(1370, 9)]),
-        ("naive", [(257, 40)]),
+        ("sdpa", [(257, 60), (1370, 90)]),
+        ("fused", [(257, 59), (1370, 99)]),
+        ("naive", [(257, 80)]),
     ]
-    axes = drawn(module._memory, series)
-    assert axes.get_yscale() == "log"
-    assert [list(line.get_ydata()) for line in axes.lines] == [[9], [40]]
+    axes = drawn(MEMORY, series)
+    assert axes.get_yscale() == "linear"
+    assert [list(line.get_ydata()) for line in axes.lines] == [[60, 90], [59, 99], [80]]
+    assert [line.get_label() for line in axes.lines] == ["without alignment", "fused", "naive"]
 
 
 def test_labels_say_in_what_reports_differ(report):
     other = copy.deepcopy(report)
     other["setting"] |= {"backbone": "vit_base", "batch_size": 8}
-    labels = [label for label, _, _ in module._series([report, other], module._times)]
+    labels = [label for label, _, _ in module._series([report, other], TIMES)]
     assert labels == [
         "fused (vit_small, batch 1)", "naive (vit_small, batch 1)",
         "fused (vit_base, batch 8)", "naive (vit_base, batch 8)",
     ]  # fmt: skip
-    series = module._series([report, other], module._times)
+    series = module._series([report, other], TIMES)
     assert module._markers(series) == ["o", "o", "s", "s"]
 
 
@@ -128,7 +129,7 @@ def test_reports_of_two_machines_stay_apart(report):
     ):  # fmt: skip
         other = copy.deepcopy(report)
         other["machine"][key] = value
-        series = module._series([report, other], module._times)
+        series = module._series([report, other], TIMES)
         labels[key] = [label for label, form, _ in series if form == "fused"]
     assert labels == {
         "processor": ["fused (Xeon)", "fused (EPYC)"],
@@ -138,52 +139,49 @@ def test_reports_of_two_machines_stay_apart(report):
     }
     other = copy.deepcopy(report)
     other["machine"] |= {"system": "Linux of next year"}
-    assert len(module._series([report, other], module._times)) == 2
+    assert len(module._series([report, other], TIMES)) == 2
 
 
-def test_lines_that_a_report_found_are_dashed(report, tmp_path):
-    report["memory_fit"] = {"fused": line_fit(-2.5, 0.0084), "naive": line_fit(70, -0.01)}
-    report["memory"].append({"tokens": 80, "forms": {**report["memory"][0]["forms"]}})
-    report["memory"].append({"tokens": 5477, "forms": {"fused": None, "naive": extra(3)}})
-    other = copy.deepcopy(report)
-    other["setting"]["batch_size"] = 8
-    fits = module._fits([report])
-    assert fits == [
-        ("fused", "fused", (80, 1370), -2.5, 0.0084),  # where it ran out, it was not fitted
-        ("naive", "naive", (80, 5477), 70, -0.01),
-    ]
-    axes = drawn(module._memory, [], fits)
-    assert [line.get_label() for line in axes.lines] == [
-        "fit of fused: -2.5 + 0.0084 N", "fit of naive: 70 - 0.01 N",
-    ]  # fmt: skip
-    line = axes.lines[0]
+def test_a_line_through_the_peaks_of_enough_sizes(report, tmp_path):
+    for tokens, fused, naive in ((500, 600, 9), (1000, 1100, 7), (2000, 2100, None)):
+        forms = {"sdpa": None, "fused": peak(fused), "naive": naive and peak(naive)}
+        report["memory"].append({"tokens": tokens, "forms": forms})
+    report["memory"][:2] = []
+    axes = drawn(MEMORY, module._series([report], MEMORY))
+    labels = ["fused", "100 + 1 N, R\u00b2 1.0000", "naive"]  # two sizes make no fit
+    assert [line.get_label() for line in axes.lines] == labels
+    line = axes.lines[1]
     assert (line.get_linestyle(), line.get_color()) == ("--", module._COLORS["fused"])
-    tokens, values = line.get_data()
-    assert (tokens[0], tokens[-1]) == pytest.approx((80, 1370))
-    assert values[-1] == pytest.approx(0.0084 * 1370 - 2.5)
-    assert np.array_equal(np.isnan(values), tokens <= 2.5 / 0.0084)
-    labels = [fit.label for fit in module._fits([report, other])]
-    assert labels == ["fused (batch 1)", "naive (batch 1)", "fused (batch 8)", "naive (batch 8)"]
+    assert list(line.get_xdata()) == [500, 2000]
+    assert list(line.get_ydata()) == pytest.approx([600, 2100])
+    for row, value in zip(report["memory"], (50, 30, 5), strict=True):
+        row["forms"]["fused"] = peak(value)  # it falls, and not on a line
+    tokens, values = np.array([500, 1000, 2000]), np.array([50, 30, 5])
+    slope, start = np.polyfit(tokens, values, 1)
+    left = (
+        1 - ((values - start - slope * tokens) ** 2).sum() / ((values - values.mean()) ** 2).sum()
+    )
     plot_costs([report], tmp_path / "cost.svg")
-    assert (tmp_path / "cost.svg").read_text().count("fit of fused: -2.5 + 0.0084 N") == 1
+    wanted = f">{start:.0f} - {-slope:.3g} N, R\u00b2 {left:.4f}<"
+    assert wanted in (tmp_path / "cost.svg").read_text(encoding="utf-8")
 
 
 def test_a_panel_says_what_it_leaves_out(report, tmp_path):
     plot_costs([report, report], tmp_path / "cost.svg")
     svg = (tmp_path / "cost.svg").read_text()
-    assert ">points left out: 2 out of memory<" in svg  # times of the naive form
-    assert ">points left out: 2 at 0 MB or below, 2 out of memory<" in svg
+    # times of the naive form, and its memory
+    assert svg.count(">points left out: 2 out of memory<") == 2
     report["steps"].pop()
-    report["memory"] = [{"tokens": 9, "forms": {"sdpa": extra(0), "fused": extra(1)}}]
+    report["memory"] = [{"tokens": 9, "forms": {"sdpa": peak(3), "fused": peak(4)}}]
     report["forms"] = {"sdpa": "", "fused": ""}
     plot_costs([report], tmp_path / "all.svg")
-    assert "left out" not in (tmp_path / "all.svg").read_text()  # the floor is no such point
+    assert "left out" not in (tmp_path / "all.svg").read_text()
 
 
 def test_reports_of_one_setting_make_one_line(report):
     halves = [copy.deepcopy(report) for _ in range(2)]
     halves[0]["steps"], halves[1]["steps"] = report["steps"][:1], report["steps"][1:]
-    assert module._series(halves, module._times) == module._series([report], module._times)
+    assert module._series(halves, TIMES) == module._series([report], TIMES)
 
 
 @pytest.mark.parametrize(("empty", "left"), [("steps", "MB at the peak"), ("memory", "ratio")])
@@ -196,7 +194,7 @@ def test_a_panel_without_numbers_is_left_out(report, empty, left, tmp_path):
 
 
 def test_every_form_has_a_color():
-    forms = {form for forms in FORMS.values() for form in forms} - {"sdpa"}
+    forms = {form for forms in FORMS.values() for form in forms}
     assert forms == set(module._COLORS)
 
 
