@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchmetrics import Metric
 
+from artifactnet.engine.heatmap_losses import annotated_target
 from artifactnet.metrics.artifact_ratio import ArtifactRatioMetric
 from artifactnet.metrics.authenticity import AuthenticityMetric
 from artifactnet.metrics.images import PresenceMetric, categories_present
 from artifactnet.metrics.pixels import PixelMetric
+from artifactnet.metrics.saliency_metric import SaliencyMetric, TeacherAgreementMetric
+from artifactnet.metrics.score_agreement import ScoreAgreementMetric
 from artifactnet.metrics.segmentation import SegmentationMetric
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.segmentation import bit_field, probabilities
@@ -35,7 +38,11 @@ class Figures(nn.Module):
         self._exclusive = config.segmentation.labels == "softmax"
         self._known = model.known_categories
         self.authenticity = AuthenticityMetric(generators, config.threshold)
-        self.pixels = PixelMetric(config.map_threshold) if model.has_attention else None
+        mapped = model.has_attention or model.has_heatmap
+        self.pixels = PixelMetric(config.map_threshold) if mapped else None
+        self.saliency = SaliencyMetric() if model.has_heatmap else None
+        self.scores = ScoreAgreementMetric() if model.has_heatmap else None
+        self.teacher = TeacherAgreementMetric() if model.has_heatmap else None
         self.masks = SegmentationMetric(generators) if model.has_segmentation else None
         self.presence = PresenceMetric() if model.has_segmentation else None
         self.by_ratio = ArtifactRatioMetric(threshold=config.threshold)
@@ -45,7 +52,8 @@ class Figures(nn.Module):
 
     def _all(self) -> list[Metric]:
         every = (self.authenticity, self.pixels, self.masks, self.presence, self.by_ratio)
-        return [metric for metric in every if metric is not None]
+        heatmap_head = (self.saliency, self.scores, self.teacher)
+        return [metric for metric in (*every, *heatmap_head) if metric is not None]
 
     def update(self, batch: Batch, output: ModelOutput) -> None:
         """Count one batch."""
@@ -62,6 +70,19 @@ class Figures(nn.Module):
             predicted = self._predicted(output.segmentation, batch.mask.shape[1:])
             self.masks.update(predicted, *truth, names)
             self.presence.update(categories_present(predicted), *truth)
+        self._update_heatmap_head(batch, output)
+
+    def _update_heatmap_head(self, batch: Batch, output: ModelOutput) -> None:
+        """What the heatmap head predicts, against annotation and teacher."""
+        if self.saliency is None or self.scores is None or self.teacher is None:
+            return
+        assert output.heatmap is not None
+        assert output.score is not None
+        self.saliency.update(output.heatmap, annotated_target(batch), batch.annotation)
+        self.scores.update(output.score, batch.score)
+        self.teacher.update(
+            output.heatmap, None if batch.teacher is None else batch.teacher.heatmap
+        )
 
     def _predicted(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """(B, H, W) bit field of the categories found, at the masks' size."""
@@ -79,7 +100,11 @@ class Figures(nn.Module):
             ``masks``: per generator and ``all``, see `metrics.segmentation.SegmentationMetric`,
             or None if no annotated fake was segmented; ``presence``: F1 of "the image has category
             c" (Table 9), None likewise; ``by_artifact_ratio``: how many annotated fakes were
-            called fake, by the share of their pixels that is artifact (Fig. 3).
+            called fake, by the share of their pixels that is artifact (Fig. 3). Of the heatmap
+            head, each None if there is no head or no image for it: ``saliency``, see
+            `metrics.saliency_metric.SaliencyMetric`; ``scores``: ``PLCC``, ``SRCC`` and
+            ``images``; ``teacher``: ``CC`` and ``MSE`` with the teacher's heatmaps and
+            ``images``, see `metrics.saliency_metric.TeacherAgreementMetric`.
         """
         rows = self.authenticity.compute()
         everything = rows.pop("all")
@@ -93,12 +118,21 @@ class Figures(nn.Module):
             "masks": masks,
             "presence": self.presence.compute() if masks and self.presence is not None else None,
             "by_artifact_ratio": self.by_ratio.compute(),
+            "saliency": _of_images(self.saliency),
+            "scores": _of_images(self.scores),
+            "teacher": _of_images(self.teacher),
         }
 
     def reset(self) -> None:
         """Start anew."""
         for metric in self._all():
             metric.reset()
+
+
+def _of_images(metric: Metric | None) -> dict[str, Any] | None:
+    """What a metric found, or None if it met no image."""
+    found: dict[str, Any] | None = None if metric is None else metric.compute()
+    return found if found and found["images"] else None
 
 
 def _never() -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from artifactnet import files
+from artifactnet.engine import heatmap_results
 
 JSON = "results.json"
 MARKDOWN = "results.md"
@@ -41,6 +42,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         *_heatmap(results),
         "",
+        *_sections(results),
         "## Segmentation against annotated artifacts",
         "",
         *_masks(results),
@@ -80,6 +82,15 @@ def _heatmap(results: dict[str, Any]) -> list[str]:
         f"pixel is called artifact if the heatmap is above {results['map_threshold']}. "
         f"{row['unannotated_images']} fakes without annotation took no part.",
     ]
+
+
+def _sections(results: dict[str, Any]) -> list[str]:
+    """What the heatmap head is judged by; nothing for a model without one."""
+    lines: list[str] = []
+    for section in heatmap_results.sections(results):
+        table = _table(section.header, [section.row])
+        lines += [f"## {section.title}", "", *table, "", section.note, ""]
+    return lines
 
 
 def mask_rows(table: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -171,4 +182,7 @@ def terminal(results: dict[str, Any]) -> str:
             + f"  ({heatmap['evaluated_images']} annotated fakes, "
             f"{heatmap['zero_prediction_images']} with an empty map)",
         ]
+    for section in heatmap_results.sections(results):
+        pairs = (f"{key} {cell}" for key, cell in zip(section.header, section.row, strict=True))
+        lines += ["", f"{section.label}:  " + "  ".join(pairs)]
     return "\n".join(lines)

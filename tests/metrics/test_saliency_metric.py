@@ -1,0 +1,211 @@
+"""Who takes part in which saliency figure, and what is averaged."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+from scipy import stats
+
+from artifactnet.metrics.saliency import auc_judd, cc, fixations, kld, nss, sim
+from artifactnet.metrics.saliency_metric import (
+    EMPTY,
+    FIGURES,
+    SaliencyMetric,
+    TeacherAgreementMetric,
+    saliency_values,
+)
+from artifactnet.metrics.score_agreement import ScoreAgreementMetric
+from artifactnet.types import Annotation, ArtifactNetError
+
+NONE, CLEAN, MASK = (int(state) for state in Annotation)
+
+
+def batch(seed=0, count=9, size=(8, 10)):
+    """Heatmaps, targets and states: a third empty, a third marked, a third nobody looked at."""
+    generator = torch.Generator().manual_seed(seed)
+    heatmap = torch.rand(count, *size, generator=generator)
+    target = (torch.rand(count, *size, generator=generator) - 0.7).clamp_min(0)
+    annotation = torch.tensor([CLEAN, MASK, NONE]).repeat(count)[:count]
+    target[annotation == CLEAN] = 0
+    return heatmap, target, annotation
+
+
+def test_only_marked_images_have_saliency_figures():
+    heatmap, target, annotation = batch()
+    metric = SaliencyMetric()
+    for part in (slice(0, 4), slice(4, 5), slice(5, 9)):  # batches without some kind among them
+        metric.update(heatmap[part], target[part], annotation[part])
+    found = metric.compute()
+    errors = ((heatmap.double() - target.double()) ** 2).mean((1, 2))
+    assert found["MSE"] == pytest.approx(float(errors[annotation != NONE].mean()), abs=1e-12)
+    assert found[EMPTY] == pytest.approx(float(errors[annotation == CLEAN].mean()), abs=1e-12)
+    p, q = heatmap[annotation == MASK], target[annotation == MASK]
+    expected = {
+        "KLD": kld(p, q),
+        "CC": cc(p, q),
+        "SIM": sim(p, q),
+        "AUC-Judd": auc_judd(p, fixations(q)),
+        "NSS": nss(p, fixations(q)),
+    }
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(float(values.mean()), abs=1e-12), name
+    assert (found["images"], found["empty_images"], found["unannotated_images"]) == (6, 3, 3)
+    assert found["counts"] == {"MSE": 6, **dict.fromkeys(FIGURES[1:], 3)}
+    json.dumps(found, allow_nan=False)
+
+
+def test_figures_that_no_image_has_are_none():
+    metric = SaliencyMetric()
+    metric.update(torch.rand(2, 4, 4), torch.zeros(2, 4, 4), torch.tensor([CLEAN, NONE]))
+    found = metric.compute()
+    assert found["MSE"] == found[EMPTY]
+    assert [found[name] for name in FIGURES[2:]] == [None] * 5
+    metric.reset()
+    metric.update(torch.rand(2, 4, 4), torch.zeros(2, 4, 4), torch.tensor([NONE, NONE]))
+    found = metric.compute()
+    assert [found[name] for name in FIGURES] == [None] * 7
+    assert (found["images"], found["unannotated_images"]) == (0, 2)
+
+
+def test_an_image_that_is_all_artifact_has_no_cc_and_no_area():
+    metric = SaliencyMetric()
+    target = torch.ones(2, 4, 4)
+    target[1, :2] = 0
+    metric.update(torch.rand(2, 4, 4), target, torch.tensor([MASK, MASK]))
+    counts = metric.compute()["counts"]
+    assert counts == {"MSE": 2, EMPTY: 0, "KLD": 2, "CC": 1, "SIM": 2, "AUC-Judd": 1, "NSS": 2}
+
+
+def test_heatmaps_are_resized_to_the_target():
+    heatmap, (_, target, annotation) = torch.rand(9, 4, 5), batch()
+    metric, grown = SaliencyMetric(), SaliencyMetric()
+    metric.update(heatmap, target, annotation)
+    large = torch.nn.functional.interpolate(
+        heatmap[:, None], (8, 10), mode="bilinear", align_corners=False
+    )
+    grown.update(large[:, 0], target, annotation)
+    assert metric.compute() == grown.compute()
+    low = torch.full((9, 3, 7), 0.3)  # constant stays constant, whatever interpolation rounds
+    flat = SaliencyMetric()
+    flat.update(low, target, annotation)
+    assert (flat.compute()["CC"], flat.compute()["NSS"]) == (0, 0)
+
+
+def test_share_decides_what_is_fixated():
+    heatmap, target, _ = batch()
+    columns = [FIGURES.index(name) for name in ("AUC-Judd", "NSS")]
+    low, high = (saliency_values(heatmap[1:2], target[1:2], share) for share in (0.0, 0.9))
+    assert not torch.equal(low[:, columns], high[:, columns])
+    assert torch.equal(low[:, 2:5], high[:, 2:5])
+
+
+def test_half_precision_is_compared_in_full():
+    heatmap, target, annotation = batch()
+    half = heatmap.bfloat16()
+    first, second = SaliencyMetric(), SaliencyMetric()
+    first.update(half, target, annotation)
+    second.update(half.float(), target, annotation)
+    assert first.compute() == second.compute()
+
+
+def test_what_does_not_fit_is_refused():
+    heatmap, target, annotation = batch()
+    metric = SaliencyMetric()
+    for wrong in (heatmap[:2], heatmap[0]):
+        with pytest.raises(ValueError, match="need heatmaps"):
+            metric.update(wrong, target, annotation)
+        with pytest.raises(ValueError, match="need heatmaps"):
+            TeacherAgreementMetric().update(wrong, target)
+    with pytest.raises(ValueError, match="annotation"):
+        metric.update(heatmap, target, annotation[:3])
+    with pytest.raises(ValueError, match="negative"):
+        metric.update(heatmap, -target, annotation)
+    broken = heatmap.clone()
+    broken[2] = math.nan  # nobody looked at this one
+    metric.update(broken, target, annotation)
+    broken[1, 0, 0] = math.inf
+    with pytest.raises(ArtifactNetError, match="not finite"):
+        metric.update(broken, target, annotation)
+    with pytest.raises(ArtifactNetError, match="not finite"):
+        TeacherAgreementMetric().update(broken, target)
+
+
+def test_teacher_agreement():
+    heatmap, teacher, _ = batch(seed=1)
+    teacher[4] = 0.2
+    heatmap[5] = 0.7
+    metric = TeacherAgreementMetric()
+    metric.update(heatmap[:6], teacher[:6])
+    metric.update(heatmap[6:], None)
+    found = metric.compute()
+    pairs = zip(heatmap[:6].numpy(), teacher[:6].numpy(), strict=True)
+    constant = [np.ptp(part) == 0 for part in teacher[:6].numpy()]
+    values = [
+        0.0 if np.ptp(a) == 0 else stats.pearsonr(a.ravel(), b.ravel()).statistic
+        for (a, b), flat in zip(pairs, constant, strict=True)
+        if not flat
+    ]
+    assert found["CC"] == pytest.approx(np.mean(values), abs=1e-6)
+    difference = heatmap[:6].double() - teacher[:6].double()
+    assert found["MSE"] == pytest.approx(float((difference**2).mean()), abs=1e-12)
+    assert (found["images"], found["constant_images"]) == (6, sum(constant))
+    assert sum(constant) > 1
+    metric.reset()
+    metric.update(heatmap, None)
+    assert metric.compute() == {"CC": None, "MSE": None, "images": 0, "constant_images": 0}
+    metric.update(heatmap[:1], torch.zeros(1, 8, 10))
+    assert metric.compute()["CC"] is None
+
+
+def results(indices):
+    """All three metrics after the images of ``indices``, one batch each."""
+    heatmap, target, annotation = batch(size=(6, 6))
+    scores = torch.rand(2, 9, generator=torch.Generator().manual_seed(3))
+    saliency, teacher, agreement = (
+        SaliencyMetric(),
+        TeacherAgreementMetric(),
+        ScoreAgreementMetric(),
+    )
+    for i in indices:
+        one = slice(i, i + 1)
+        saliency.update(heatmap[one], target[one], annotation[one])
+        teacher.update(heatmap[one], target[one])
+        agreement.update(scores[0, one], scores[1, one])
+    found = {"saliency": saliency, "teacher": teacher, "scores": agreement}
+    return {name: metric.compute() for name, metric in found.items()}
+
+
+def process(rank, indices, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    (folder / f"{rank}.json").write_text(json.dumps(results(indices[rank])))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+@pytest.mark.parametrize("first", [4, 9])  # uneven; and nothing at all for the second
+def test_two_processes_agree_with_one(tmp_path, first):
+    indices = (range(first), range(first, 9))
+    context = multiprocessing.get_context("fork")  # a spawned process would import torch again
+    children = [context.Process(target=process, args=(r, indices, tmp_path)) for r in (0, 1)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    expected = results(range(9))
+    assert expected["saliency"]["counts"]["CC"] == 3
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found["saliency"].pop("counts") == expected["saliency"]["counts"]
+        for name, values in found.items():
+            known = {key: expected[name][key] for key in values}
+            assert values == pytest.approx(known, abs=1e-9), name

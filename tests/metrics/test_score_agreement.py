@@ -1,0 +1,86 @@
+"""Correlations of scores against scipy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from artifactnet.metrics.score_agreement import ScoreAgreementMetric, plcc, srcc
+from artifactnet.types import ArtifactNetError
+
+# few values, so that ties are common
+scores = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=30)
+
+
+@settings(max_examples=40, deadline=None)
+@given(scores)
+def test_equal_to_scipy(pairs):
+    x, y = (np.array(part) / 7 for part in zip(*pairs, strict=True))
+    found = [measure(*(torch.from_numpy(part) for part in (x, y))) for measure in (plcc, srcc)]
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        assert found == [None, None]
+        return
+    expected = stats.pearsonr(x, y).statistic, stats.spearmanr(x, y).statistic
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_ranks_do_not_see_the_scale_but_the_line_does():
+    x = torch.linspace(0.1, 1, 9)
+    assert srcc(x, x**9) == pytest.approx(1)
+    assert srcc(x, -(x**9)) == pytest.approx(-1)
+    assert 0.5 < plcc(x, x**9) < 0.9
+
+
+def test_differences_far_below_the_mean_are_seen():
+    x = torch.tensor([0.5, 0.5 + 1e-15, 0.5 - 1e-15], dtype=torch.float64)
+    assert plcc(x, torch.tensor([0.0, 1.0, -1.0])) == pytest.approx(1, abs=1e-2)
+    tiny = torch.tensor([1e-200, 2e-200, 3e-200], dtype=torch.float64)
+    assert plcc(tiny, torch.tensor([1.0, 2.0, 3.0])) == pytest.approx(1, abs=1e-9)
+
+
+def test_too_few_scores_have_no_correlation():
+    for count in (0, 1):
+        nothing = torch.rand(count)
+        assert plcc(nothing, nothing) is None
+        assert srcc(nothing, nothing) is None
+
+
+def test_bad_scores_are_refused():
+    good, bad = torch.rand(3), torch.tensor([0.1, math.nan, 0.3])
+    for measure in (plcc, srcc):
+        with pytest.raises(ArtifactNetError, match="predicted score is not finite"):
+            measure(bad, good)
+        with pytest.raises(ValueError, match="true score"):
+            measure(good, bad)
+        for wrong in (good[:2], good[None]):
+            with pytest.raises(ValueError, match="equally many"):
+                measure(wrong, good)
+
+
+def test_metric_leaves_out_images_without_a_score():
+    rng = np.random.default_rng(0)
+    predicted, true = rng.random(20).astype(np.float32), rng.random(20).astype(np.float32)
+    true[[3, 4, 11]] = math.nan
+    predicted[4] = math.nan  # nobody asks for it
+    metric = ScoreAgreementMetric()
+    for start in (0, 3, 5, 5):
+        stop = {0: 3, 3: 5, 5: 20}[start]
+        metric.update(torch.from_numpy(predicted[start:stop]), torch.from_numpy(true[start:stop]))
+    known = ~np.isnan(true)
+    known_twice = np.concatenate([known, np.where(np.arange(20) >= 5, known, False)])
+    x, y = (np.tile(part, 2)[known_twice].astype(np.float64) for part in (predicted, true))
+    found = metric.compute()
+    assert found["images"] == len(x) == 31
+    assert found["PLCC"] == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-9)
+    assert found["SRCC"] == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-9)
+    with pytest.raises(ArtifactNetError, match="not finite"):
+        metric.update(torch.tensor([math.inf]), torch.tensor([0.5]))
+    metric.reset()
+    metric.update(torch.rand(2), torch.full((2,), math.nan))
+    assert metric.compute() == {"PLCC": None, "SRCC": None, "images": 0}
