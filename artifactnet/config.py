@@ -24,6 +24,9 @@ from artifactnet.schema import (
     AugmentConfig,
     Config,
     DataConfig,
+    DistillConfig,
+    HeatmapConfig,
+    HeatmapLossConfig,
     LoraConfig,
     LossConfig,
     ModelConfig,
@@ -42,6 +45,9 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
+    "DistillConfig",
+    "HeatmapConfig",
+    "HeatmapLossConfig",
     "LoraConfig",
     "LossConfig",
     "ModelConfig",
@@ -50,6 +56,7 @@ __all__ = [
     "SegmentationLossConfig",
     "TrainConfig",
     "find",
+    "heatmap_terms",
     "load",
     "problems",
     "schema",
@@ -168,8 +175,10 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
     if config.resume and config.overwrite:
         yield "overwrite", "and resume exclude each other: go on with the run, or replace it"
     weights = config.loss
-    if weights.bce == weights.alignment.weight == weights.segmentation.weight == 0:
-        yield "loss.bce", "and the weights of alignment and segmentation are 0: nothing to learn"
+    yield from _heatmap_problems(config)
+    learnt = (weights.bce, weights.alignment.weight, weights.segmentation.weight)
+    if not any((*learnt, *heatmap_terms(config), config.distill.teacher)):
+        yield "loss.bce", "and the weights of all other losses are 0: nothing to learn"
     if weights.segmentation.weight > 0 and config.data.batch_size == 1:
         yield "data.batch_size", "must be at least 2: UPerNet's batch norm needs several images"
     unknown = [c for c in config.model.segmentation.categories or () if c not in BY_LABEL]
@@ -183,6 +192,36 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
             yield "model.segmentation.evidence", "needs model.segmentation.head=upernet"
         if config.train.monitor in ("mask_iou", "joint"):
             yield "train.monitor", "of masks needs model.segmentation.head=upernet"
+
+
+def heatmap_terms(config: Config) -> tuple[float, ...]:
+    """Weights of the losses that compare a heatmap head with annotation."""
+    terms = config.loss.heatmap
+    return terms.focal, terms.laplace, terms.correlation, terms.score
+
+
+def _heatmap_problems(config: Config) -> Iterator[tuple[str, str]]:
+    heatmap = config.model.heatmap
+    if heatmap.head == "none":
+        if any(heatmap_terms(config)):
+            yield "loss.heatmap", "above 0 needs model.heatmap.head=decoder or mapper"
+        if config.distill.teacher is not None:
+            yield "distill.teacher", "needs model.heatmap.head=decoder or mapper"
+    elif config.loss.alignment.weight > 0:
+        yield (
+            "loss.alignment.weight",
+            "above 0 needs model.heatmap.head=none: a model has one heatmap, predicted or attended",
+        )
+    if heatmap.head == "mapper":
+        if any(side % heatmap.tile for side in config.model.image_size):
+            yield "model.heatmap.tile", "must divide both sides of model.image_size"
+        rows, columns = (side // heatmap.tile for side in config.model.image_size)
+        if rows * columns > heatmap.max_tiles:
+            yield "model.heatmap.max_tiles", f"is below the {rows} x {columns} tiles of an image"
+        if heatmap.width % heatmap.heads:
+            yield "model.heatmap.heads", "must divide model.heatmap.width"
+    if config.train.monitor == "teacher_cc" and config.distill.teacher is None:
+        yield "train.monitor", "teacher_cc needs distill.teacher"
 
 
 class _Loader(yaml.SafeLoader):

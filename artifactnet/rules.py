@@ -17,6 +17,10 @@ def _among(*words: str) -> Rule:
     return f"one of {', '.join(words)}", lambda value: value in words
 
 
+def _among_numbers(*numbers: int) -> Rule:
+    return f"one of {', '.join(map(str, numbers))}", lambda value: value in numbers
+
+
 _COUNT: Rule = ("at least 1", lambda v: v >= 1)
 _NOT_NEGATIVE: Rule = ("a finite number, 0 or more", lambda v: 0 <= v < math.inf)
 _POSITIVE: Rule = ("a finite number above 0", lambda v: 0 < v < math.inf)
@@ -25,7 +29,7 @@ _SHARE_BELOW_1: Rule = ("at least 0 and below 1", lambda v: 0 <= v < 1)
 _INSIDE: Rule = ("between 0 and 1, both excluded", lambda v: 0 < v < 1)
 _CHANNELS: Rule = ("three finite numbers", lambda v: len(v) == 3 and all(map(math.isfinite, v)))
 _SIZE: Rule = ("two integers above 0 (height, width)", lambda v: len(v) == 2 and min(v) > 0)
-_PARTS = ("backbone", "head", "segmentation")  # of ArtifactNet
+_PARTS = ("backbone", "head", "segmentation", "heatmap")  # of ArtifactNet
 RULES: dict[str, Rule] = {
     "name": (
         "a plain folder name",
@@ -55,6 +59,16 @@ RULES: dict[str, Rule] = {
     "model.segmentation.auxiliary_channels": _COUNT,
     "model.segmentation.labels": _among("softmax", "sigmoid"),
     "model.segmentation.dropout": _SHARE_BELOW_1,
+    "model.heatmap.head": _among("none", "decoder", "mapper"),
+    "model.heatmap.width": _COUNT,
+    "model.heatmap.stride": _among_numbers(2, 4, 8, 16, 32),
+    "model.heatmap.tile": _COUNT,
+    "model.heatmap.max_tiles": _COUNT,
+    "model.heatmap.fusion": _among("uncertainty", "learnable", "fixed", "global", "local"),
+    "model.heatmap.blocks": _COUNT,
+    "model.heatmap.heads": _COUNT,
+    "model.heatmap.tokens": _COUNT,
+    "model.heatmap.calibration": _among("sum", "dynamic"),
     "model.lora.rank": _NOT_NEGATIVE,
     "model.lora.alpha": _POSITIVE,
     "model.lora.dropout": _SHARE_BELOW_1,
@@ -63,10 +77,21 @@ RULES: dict[str, Rule] = {
     "loss.segmentation.weight": _NOT_NEGATIVE,
     "loss.segmentation.auxiliary_weight": _NOT_NEGATIVE,
     "loss.segmentation.class_weights": _among("inverse", "inverse_sqrt", "none"),
+    "loss.heatmap.focal": _NOT_NEGATIVE,
+    "loss.heatmap.gamma": _NOT_NEGATIVE,
+    "loss.heatmap.laplace": _NOT_NEGATIVE,
+    "loss.heatmap.correlation": _NOT_NEGATIVE,
+    "loss.heatmap.score": _NOT_NEGATIVE,
+    "distill.side": _COUNT,
+    "distill.laplace": _NOT_NEGATIVE,
+    "distill.divergence": _NOT_NEGATIVE,
+    "distill.correlation": _NOT_NEGATIVE,
+    "distill.score": _NOT_NEGATIVE,
+    "distill.logit": _NOT_NEGATIVE,
     "loss.alignment.weight": _NOT_NEGATIVE,
     "loss.alignment.benign_weight": _SHARE,
     "loss.alignment.every": _COUNT,
-    "data.name": _among("demo", "folder", "xaigd"),
+    "data.name": _among("demo", "folder", "xaigd", "manifest"),
     "data.val_fraction": ("above 0 and below 0.5", lambda v: 0 < v < 0.5),
     "data.limit": _COUNT,
     "data.batch_size": _COUNT,
@@ -118,5 +143,7 @@ RULES: dict[str, Rule] = {
     "train.picture_every": _NOT_NEGATIVE,
     "train.pictures": _COUNT,
     "train.log_every": _COUNT,
-    "train.monitor": _among("balanced_accuracy", "map_iou", "mask_iou", "joint", "loss"),
+    "train.monitor": _among(
+        "balanced_accuracy", "map_iou", "mask_iou", "joint", "teacher_cc", "loss"
+    ),
 }

@@ -46,6 +46,23 @@ class SegmentationConfig:
 
 
 @dataclass
+class HeatmapConfig:
+    """A head that predicts a heatmap, its uncertainty and a score (HEIE Sec. 3; students)."""
+
+    head: str = "none"  # none | decoder (light: students) | mapper (HEIE, with learned tokens)
+    width: int = 64  # hidden channels
+    stride: int = 8  # decoder: pixels per cell of its heatmap
+    tile: int = 112  # mapper: side of a tile and of the thumbnail, pixels
+    max_tiles: int = 6  # mapper: most tiles of an image
+    adaptive: bool = True  # mapper: predict cuts each image by its own size and shape
+    fusion: str = "uncertainty"  # mapper: uncertainty | learnable | fixed | global | local
+    blocks: int = 2  # mapper: two-way blocks
+    heads: int = 4  # mapper: attention heads
+    tokens: int = 4  # mapper: learned vectors per map
+    calibration: str = "sum"  # mapper: how the two scores become one: sum | dynamic
+
+
+@dataclass
 class ModelConfig:
     """The network and its preprocessing; saved inside every checkpoint."""
 
@@ -55,6 +72,7 @@ class ModelConfig:
     stem_width: int = 32  # conv stem: channels after the first convolution
     pretrained: str = "auto"  # auto | true | false
     weights: str | None = None  # local backbone weights (.safetensors or a tensors-only .pth)
+    weights_strict: bool = True  # false: take the tensors that fit, leave the others random
     image_size: list[int] = field(default_factory=lambda: [224, 224])  # height, width
     resize: str = "stretch"  # stretch | crop | pad | reflect
     mean: list[float] | None = None  # None: the backbone's own
@@ -65,6 +83,7 @@ class ModelConfig:
     drop_path_rate: float = 0.0
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    heatmap: HeatmapConfig = field(default_factory=HeatmapConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
 
 
@@ -87,11 +106,38 @@ class SegmentationLossConfig:
 
 
 @dataclass
+class HeatmapLossConfig:
+    """Heatmap head against annotated heatmaps, masks and scores (HEIE Sec. 3)."""
+
+    focal: float = 0.0  # of the final heatmap
+    gamma: float = 2.0  # focal exponent
+    laplace: float = 0.0  # likelihood of every level under its own deviation
+    correlation: float = 0.0  # 1 - CC of images that have artifacts
+    score: float = 0.0  # squared error of the plausibility score
+
+
+@dataclass
+class DistillConfig:
+    """Learning from a teacher's heatmaps, deviations, scores and verdicts."""
+
+    teacher: str | None = None  # a run, a .safetensors file, or a folder of heatmaps
+    cache: str | None = None  # folder of its answers; None: below config.out
+    side: int = 128  # longer side of a stored heatmap, pixels
+    confidence: bool = True  # weigh each pixel by the teacher's confidence
+    laplace: float = 0.2  # likelihood of the teacher's heatmap
+    divergence: float = 0.1  # KL of the maps as distributions
+    correlation: float = 1.0  # 1 - CC
+    score: float = 1.0  # squared error of the score
+    logit: float = 0.5  # cross-entropy with the teacher's probability
+
+
+@dataclass
 class LossConfig:
     """Weights of the loss terms."""
 
     bce: float = 1.0
     segmentation: SegmentationLossConfig = field(default_factory=SegmentationLossConfig)
+    heatmap: HeatmapLossConfig = field(default_factory=HeatmapLossConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
 
 
@@ -117,7 +163,7 @@ class AugmentConfig:
 class DataConfig:
     """Where images come from."""
 
-    name: str = "demo"  # demo | folder | xaigd
+    name: str = "demo"  # demo | folder | xaigd | manifest
     root: str | None = None
     real_root: str | None = None  # xaigd: folder of real images, file stem = uid
     extra_real: bool = False  # xaigd: also use real images of unlabelled uids
@@ -175,8 +221,8 @@ class TrainConfig:
     log_every: int = 10  # steps
     tensorboard: bool = True
     deterministic: bool = True
-    # balanced_accuracy | map_iou (attention) | mask_iou (segmentation) | loss
-    # | joint (mean of balanced_accuracy and mask_iou)
+    # balanced_accuracy | map_iou (heatmap) | mask_iou (segmentation) | loss
+    # | joint (mean of balanced_accuracy and mask_iou) | teacher_cc (a student's agreement)
     monitor: str = "balanced_accuracy"
 
 
@@ -193,6 +239,7 @@ class Config:
     overwrite: bool = False  # replace a finished run
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from typing import Any
 
@@ -54,6 +56,16 @@ class Record:
 
 
 @dataclass(slots=True)
+class TeacherAnswer:
+    """What a teacher says of one image; its student learns from it."""
+
+    heatmap: Float32Array  # (H, W) in [0, 1]
+    sigma: Float32Array  # (H, W) > 0: how far off the heatmap may be; 1 where it does not say
+    score: float = math.nan  # plausibility in [0, 1]; NaN where the teacher gives none
+    logit: float = math.nan  # of the fake class; NaN likewise
+
+
+@dataclass(slots=True)
 class Sample:
     """One decoded image with everything known about it."""
 
@@ -61,6 +73,18 @@ class Sample:
     image: UInt8Array  # (H, W, 3) sRGB, EXIF rotation applied
     mask: UInt8Array | None = None  # (H, W) bit field, see taxonomy; set iff annotation is MASK
     heatmap: Float32Array | None = None  # (H, W) in [0, 1], soft annotation where one exists
+    score: float | None = None  # plausibility in [0, 1]: 1 where nothing looks wrong
+    teacher: TeacherAnswer | None = None  # at the image's size; set while a student is trained
+
+
+@dataclass(slots=True)
+class TeacherBatch:
+    """Collated answers of a teacher, at model size."""
+
+    heatmap: torch.Tensor  # (B, H, W) float32 in [0, 1]
+    sigma: torch.Tensor  # (B, H, W) float32 > 0
+    score: torch.Tensor  # (B,) float32 in [0, 1], or NaN
+    logit: torch.Tensor  # (B,) float32, or NaN
 
 
 @dataclass(slots=True)
@@ -72,24 +96,35 @@ class Batch:
     annotation: torch.Tensor  # (B,) int64, values of Annotation
     mask: torch.Tensor  # (B, H, W) uint8 bit field; all zero unless annotation is MASK
     heatmap: torch.Tensor  # (B, H, W) float32 in [0, 1]; zeros where the sample has none
+    score: torch.Tensor  # (B,) float32 plausibility in [0, 1]; NaN where nobody gave one
     record: list[Record]
+    teacher: TeacherBatch | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Copy of the batch with its tensors on ``device``."""
-        return Batch(
-            image=self.image.to(device, non_blocking=non_blocking),
-            label=self.label.to(device, non_blocking=non_blocking),
-            annotation=self.annotation.to(device, non_blocking=non_blocking),
-            mask=self.mask.to(device, non_blocking=non_blocking),
-            heatmap=self.heatmap.to(device, non_blocking=non_blocking),
-            record=self.record,
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """Batch with pinned tensors (called by DataLoader)."""
-        for name in ("image", "label", "annotation", "mask", "heatmap"):
-            setattr(self, name, getattr(self, name).pin_memory())
-        return self
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        def changed(part: Any) -> dict[str, Any]:
+            values = {field.name: getattr(part, field.name) for field in fields(part)}
+            return {k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)}
+
+        teacher = self.teacher
+        if teacher is not None:
+            teacher = replace(teacher, **changed(teacher))
+        return replace(self, teacher=teacher, **changed(self))
+
+
+@dataclass(slots=True)
+class HeatmapLevel:
+    """One predicted heatmap with its uncertainty: of an image as a whole, or of its tiles."""
+
+    logit: torch.Tensor  # (B, h, w); the heatmap is its sigmoid
+    log_sigma: torch.Tensor  # (B, h, w) logarithm of the Laplace deviation
 
 
 @dataclass(slots=True)
@@ -103,6 +138,10 @@ class ModelOutput:
     # background and the seven categories) or 7 (one sigmoid per category)
     segmentation: torch.Tensor | None = None
     auxiliary: torch.Tensor | None = None  # the same of the auxiliary head; in training only
+    sigma: torch.Tensor | None = None  # (B, h, w) > 0: deviation of a heatmap head's `heatmap`
+    score: torch.Tensor | None = None  # (B,) plausibility in [0, 1], 1: nothing looks wrong
+    # what `heatmap` was made of: one level, or (global, local) of the hierarchical mapper
+    levels: tuple[HeatmapLevel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +171,11 @@ class Prediction:
         probability: probability that the image is fake, in [0, 1].
         is_fake: ``probability >= threshold`` of the model.
         heatmap: (H, W) float32 in [0, 1] at the original size, or None for models without one:
-            the probability of any artifact where the model has a segmentation head, else its
-            attention or activation map.
+            the probability of any artifact where the model has a segmentation head, else what
+            its heatmap head predicts, else its attention or activation map.
+        sigma: (H, W) float32 > 0: by how much a heatmap head expects its heatmap to be off; None
+            without such a head.
+        score: plausibility in [0, 1] (1: nothing looks wrong), or None likewise.
         attention: (h, w) float32 raw attention on the patch grid, or None.
         probabilities: (7, H, W) float32 in [0, 1] of each category, in the order of the
             taxonomy, at the original size; None without a segmentation head.
@@ -148,6 +190,8 @@ class Prediction:
     probability: float
     is_fake: bool
     heatmap: Float32Array | None = None
+    sigma: Float32Array | None = None
+    score: float | None = None
     attention: Float32Array | None = None
     probabilities: Float32Array | None = None
     mask: UInt8Array | None = None
@@ -161,6 +205,7 @@ class Prediction:
             "path": self.path,
             "probability": self.probability,
             "is_fake": self.is_fake,
+            "score": self.score,
             "instances": [
                 {
                     "category": instance.category,

@@ -1,4 +1,4 @@
-"""ArtifactNet: a timm backbone, a fake-logit head, segmentation heads, and where it looks."""
+"""ArtifactNet: a timm backbone with heads for verdict, masks and heatmaps, and where it looks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from artifactnet.config import ModelConfig
 from artifactnet.models import rollout
-from artifactnet.models.attention.check import refused_block, too_large
+from artifactnet.models.attention.check import refused_block
+from artifactnet.models.attention.memory import cannot_hold
 from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
-from artifactnet.models.attention.tiles import Tiles
 from artifactnet.models.backbone import Backbone
 from artifactnet.models.cam import grad_cam
+from artifactnet.models.decoder import Decoder, HeatmapOutput, need_pyramid
+from artifactnet.models.hierarchy import HierarchicalHead
 from artifactnet.models.lora import add_adapters
 from artifactnet.models.mmseg_checkpoint import is_mmseg, load_mmseg, read
-from artifactnet.models.segmentation_head import SegmentationHead, strongest_evidence
+from artifactnet.models.segmentation_head import SegmentationHead, strongest, strongest_evidence
 from artifactnet.models.state import evaluating
+from artifactnet.models.tiling import cut
 from artifactnet.taxonomy import BY_LABEL, CATEGORIES
 from artifactnet.types import ArtifactNetError, ModelOutput
 
+_LOGIT_EPS = 1e-4  # a heatmap's log-odds lie within +-9.2
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +47,7 @@ class ArtifactNet(nn.Module):
         has_attention: whether ``config.attention.method`` gives a map; `no_attention` says
             why not.
         has_segmentation: whether there is a segmentation head.
+        has_heatmap: whether there is a heatmap head, whose map then takes the attention's place.
         notices: what every output must repeat, e.g. that pretrained weights were not found.
     """
 
@@ -59,7 +64,13 @@ class ArtifactNet(nn.Module):
         self.evidence: nn.Linear | None = None
         if self.has_segmentation:
             self.segmentation = SegmentationHead(config.segmentation, self.backbone)
-        if config.segmentation.evidence:
+        self.has_heatmap = config.heatmap.head != "none"
+        self.heatmap: nn.Module | None = None
+        if self.has_heatmap:
+            need_pyramid(self.backbone.no_pyramid)
+            kind = HierarchicalHead if config.heatmap.head == "mapper" else Decoder
+            self.heatmap = kind(config.heatmap, self.backbone.level_channels)
+        if config.segmentation.evidence or self.has_heatmap:
             self.evidence = nn.Linear(1, 1)
             nn.init.constant_(self.evidence.weight, 0.5)
             nn.init.zeros_(self.evidence.bias)
@@ -87,7 +98,13 @@ class ArtifactNet(nn.Module):
     def _uses_cam(self) -> bool:
         return self.config.attention.method == "grad_cam"
 
+    @property
+    def _tiled(self) -> bool:
+        return self.config.heatmap.head == "mapper"
+
     def _why_no_attention(self) -> str | None:
+        if self.has_heatmap:
+            return "its heatmap is predicted by a head (model.heatmap.head)"
         if not self._uses_cam:
             return self.backbone.no_rollout
         if self.backbone.hierarchical:
@@ -121,12 +138,14 @@ class ArtifactNet(nn.Module):
         return height // cell, width // cell
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """What can be frozen or trained on its own: ``backbone``, ``head``, ``segmentation``."""
+        """What can be frozen or trained on its own: backbone, head, segmentation, heatmap."""
         found: dict[str, list[nn.Module]] = {"backbone": [self.backbone], "head": [self.head]}
         if self.evidence is not None:
             found["head"].append(self.evidence)
         if self.segmentation is not None:
             found["segmentation"] = [self.segmentation]
+        if self.heatmap is not None:
+            found["heatmap"] = [self.heatmap]
         return found
 
     def freeze(self, parts: Sequence[str]) -> None:
@@ -155,6 +174,7 @@ class ArtifactNet(nn.Module):
         *,
         attention: bool = False,
         segmentation: bool = False,
+        heatmap: bool = False,
         create_graph: bool = False,
     ) -> ModelOutput:
         """Judge a batch.
@@ -165,16 +185,20 @@ class ArtifactNet(nn.Module):
             attention: also compute the attention map (`ModelOutput.attention`, `.heatmap`).
             segmentation: also compute the logits of the segmentation head
                 (`ModelOutput.segmentation`), in training those of the auxiliary head as well.
+            heatmap: also compute what the heatmap head predicts (`ModelOutput.heatmap`,
+                `.sigma`, `.score`, `.levels`).
             create_graph: the map will be trained on; otherwise it carries no gradient.
 
         Raises:
             ArtifactNetError: a map is asked of a backbone for which ``attention.method`` gives
-                none, or a segmentation of a model without its head.
+                none, or a segmentation or heatmap of a model without its head.
         """
+        if heatmap and not self.has_heatmap:
+            raise ArtifactNetError("no heatmap head: the model has model.heatmap.head=none")
         if segmentation and not self.has_segmentation:
             raise ArtifactNetError("no segmentation: the model has model.segmentation.head=none")
         if not attention:
-            return self._judge(images, segmentation)[0]
+            return self._judge(images, segmentation, heatmap=heatmap)[0]
         if not self.has_attention:
             raise ArtifactNetError(f"no attention map: {self.no_attention}")
         if self._uses_cam:
@@ -190,13 +214,19 @@ class ArtifactNet(nn.Module):
         return output
 
     def _judge(
-        self, images: torch.Tensor, segmentation: bool, watch: bool = False
+        self,
+        images: torch.Tensor,
+        segmentation: bool,
+        watch: bool = False,
+        heatmap: bool = False,
     ) -> tuple[ModelOutput, torch.Tensor]:
         """Output without a map, and the backbone's last features.
 
         With ``watch`` these are (B, C, h, w), and the logit has a gradient with respect to
         them even where the caller wants none.
         """
+        if self._tiled:
+            return self._judge_tiles(images, heatmap)
         dense = segmentation or self.evidence is not None
         final, levels = self.backbone.features(images, pyramid=dense)
         if watch:
@@ -205,16 +235,40 @@ class ArtifactNet(nn.Module):
         pool = self.backbone.pool_map if watch else self.backbone.pool
         with torch.set_grad_enabled(watch or torch.is_grad_enabled()):
             output = ModelOutput(self.head(pool(final))[:, 0])
-        if dense:
-            assert self.segmentation is not None
+        if self.heatmap is not None:
+            self._add_heatmap(output, self.heatmap(levels, images.shape[-2:]), heatmap)
+        if dense and self.segmentation is not None:
             auxiliary = segmentation and self.segmentation.training
             logits, output.auxiliary = self.segmentation(levels, auxiliary)
             output.segmentation = logits if segmentation else None
-            if self.evidence is not None:
+            if self.config.segmentation.evidence:
+                assert self.evidence is not None
                 more = self.evidence(strongest_evidence(logits))[:, 0]
                 with torch.set_grad_enabled(watch or torch.is_grad_enabled()):
                     output.logit = output.logit + more
         return output, final
+
+    def _judge_tiles(self, images: torch.Tensor, heatmap: bool) -> tuple[ModelOutput, torch.Tensor]:
+        """The same of thumbnail and tiles: the verdict is that of both, equally weighted."""
+        thumbnails, tiles, grid = cut(images, self.config.heatmap.tile)
+        final, levels = self.backbone.features(torch.cat([thumbnails, tiles]), pyramid=True)
+        count = images.shape[0]  # len() would fix the batch in an exported graph
+        pooled = self.backbone.pool(final)
+        local = pooled[count:].unflatten(0, (count, -1)).mean(1)
+        output = ModelOutput(self.head((pooled[:count] + local) / 2)[:, 0])
+        assert self.heatmap is not None
+        parts = [level[:count] for level in levels], [level[count:] for level in levels]
+        self._add_heatmap(output, self.heatmap(*parts, grid), heatmap)
+        return output, final
+
+    def _add_heatmap(self, output: ModelOutput, found: HeatmapOutput, shown: bool) -> None:
+        """The most suspicious places speak in the verdict; maps and score, where asked for."""
+        assert self.evidence is not None
+        odds = torch.logit(found.heatmap.float(), eps=_LOGIT_EPS)
+        output.logit = output.logit + self.evidence(strongest(odds))[:, 0]
+        if shown:
+            output.heatmap, output.sigma = found.heatmap, found.sigma
+            output.score, output.levels = found.score, found.levels
 
     def _cam(
         self, images: torch.Tensor, segmentation: bool, create_graph: bool
@@ -293,35 +347,11 @@ class ArtifactNet(nn.Module):
         """
         if self._uses_cam or not self.has_attention:
             return
-        reason = self._refused_block(images) or self._too_large(images)
+        reason = self._refused_block(images) or cannot_hold(
+            self.config.attention, self.backbone.net.blocks, images, self._tokens_of(images)
+        )
         if reason is not None:
             raise ArtifactNetError(f"rollout of {self.config.backbone}: {reason}")
-
-    def _too_large(self, images: torch.Tensor) -> str | None:
-        """Why the matrices that training keeps, or a tile, cannot fit into memory."""
-        options = self.config.attention
-        by_gradient = options.method == "gradient_rollout"
-        second = by_gradient and options.second_order
-        stores = options.form == "stored" or options.head_fusion != "mean"
-        stores = stores or options.discard_ratio > 0 or second
-        tokens = self._tokens_of(images)
-        blocks = range(self.backbone.depth)[options.start_layer :]
-        block = self.backbone.net.blocks[blocks[0]]
-        attention = getattr(block, "attn", block)
-        where = f"blocks {blocks[0]} to {blocks[-1]} ({type(attention).__name__})"
-        try:
-            Tiles(1, 1, tokens, images)
-        except ValueError as error:
-            return f"{where}: {error}; lower model.image_size"
-        heads = attention.num_heads if stores else int(by_gradient)
-        copies = 2 if second else 1  # the gradient of the attention is a matrix as well
-        reason = too_large(len(images), len(blocks), heads, tokens, copies, images.device)
-        if reason is None:
-            return None
-        return (
-            f"{where}: {reason}. model.attention.form=auto head_fusion=mean discard_ratio=0 "
-            "second_order=false keep least; else lower data.batch_size or model.image_size"
-        )
 
     def _tokens_of(self, images: torch.Tensor) -> int:
         height, width = self._grid_of(*images.shape[-2:])

@@ -71,6 +71,11 @@ def strongest_evidence(logits: Tensor) -> Tensor:
         odds = logits[:, 1:].logsumexp(1) - logits[:, 0]
     else:
         odds = logits.amax(1)
+    return strongest(odds)
+
+
+def strongest(odds: Tensor) -> Tensor:
+    """(B, h, w) log-odds of an artifact to (B, 1): mean of the largest 1 % of the cells."""
     odds = odds.flatten(1)
     count = max(1, round(_EVIDENCE_SHARE * odds.shape[1]))
     return torch.topk(odds, count, dim=1).values.mean(1, keepdim=True)

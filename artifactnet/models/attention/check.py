@@ -9,9 +9,6 @@ import torch
 from torch import nn
 
 from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
-from artifactnet.models.free_memory import free_memory
-
-_FLOAT_BYTES = 4
 
 
 def refused_block(blocks: nn.ModuleList, tokens: int, run: Callable[[], Any]) -> str | None:
@@ -75,26 +72,3 @@ def _why_not(attention: nn.Module, calls: Sequence[AttentionLayer], tokens: int)
                 return what + "set train.precision=bf16 or 32"
             return what + "are its weights or the images damaged?"
     return None
-
-
-def too_large(
-    images: int, blocks: int, heads: int, tokens: int, copies: int, device: torch.device
-) -> str | None:
-    """Why attention matrices that are kept cannot fit into free memory, or None.
-
-    Args:
-        images: in a batch.
-        blocks: that take part.
-        heads: of a block.
-        tokens: N of the N x N matrices.
-        copies: of each that are certainly kept at one time.
-        device: where.
-    """
-    needed = images * blocks * heads * tokens**2 * copies * _FLOAT_BYTES
-    free = free_memory(device)
-    if free is None or needed <= free:
-        return None
-    return (
-        f"attention matrices of {tokens} x {tokens} tokens, {blocks} blocks, {heads} heads and "
-        f"{images} images need at least {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
-    )

@@ -1,0 +1,131 @@
+"""The light heatmap head of students, and the neck that it shares with the mapper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from artifactnet.config import HeatmapConfig
+from artifactnet.types import ArtifactNetError, HeatmapLevel
+
+_GROUP = 8  # channels per group of a norm: no statistics of the batch, so any batch size will do
+_CLEAN = -3.0  # first bias of the heatmap's logit: most of an image is clean
+LOG_SIGMA = (-5.0, 1.0)  # range of log sigma; without a floor an easy map drives it to -inf
+
+
+@dataclass(slots=True)
+class HeatmapOutput:
+    """What a heatmap head says of a batch.
+
+    Attributes:
+        heatmap: (B, h, w) in [0, 1].
+        sigma: (B, h, w) > 0, its Laplace deviation.
+        score: (B,) plausibility in [0, 1].
+        levels: what the heatmap was made of, all (B, h, w).
+    """
+
+    heatmap: Tensor
+    sigma: Tensor
+    score: Tensor
+    levels: tuple[HeatmapLevel, ...]
+
+
+def need_pyramid(reason: str | None) -> None:
+    """Refuse a backbone without a feature pyramid.
+
+    Raises:
+        ArtifactNetError: ``reason`` is not None.
+    """
+    if reason is not None:
+        raise ArtifactNetError(f"model.heatmap.head: {reason}")
+
+
+class Neck(nn.Module):
+    """All levels of a pyramid in one map: projected, resized, summed (as in FPN, Lin et al. 2017).
+
+    Args:
+        channels: of each level.
+        width: channels of the sum.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), group_norm(width)) for c in channels
+        )
+
+    def forward(self, levels: list[Tensor], cell: tuple[int, int]) -> Tensor:
+        """(B, C_k, h_k, w_k) of every level to (B, width, h, w) with (h, w) = ``cell``."""
+        total: Tensor | None = None
+        for projection, level in zip(self.projections, levels, strict=True):
+            one = projection(level)
+            if one.shape[-2:] != cell:
+                one = F.interpolate(one, cell, mode="bilinear")
+            total = one if total is None else total + one
+        assert total is not None
+        return total
+
+
+class Decoder(nn.Module):
+    """Heatmap, deviation and score in one pass over a pyramid: the head of students.
+
+    Args:
+        config: width and stride.
+        channels: of each level of the pyramid, finest first.
+    """
+
+    def __init__(self, config: HeatmapConfig, channels: Sequence[int]) -> None:
+        super().__init__()
+        width = config.width
+        self.stride = config.stride
+        self.neck = Neck(channels, width)
+        self.mix = nn.Sequential(_separable(width), _separable(width))
+        self.maps = nn.Conv2d(width, 2, 1)
+        self.score = nn.Sequential(nn.Linear(2 * width + 2, width), nn.GELU(), nn.Linear(width, 1))
+        nn.init.normal_(self.maps.weight, std=0.01)
+        assert self.maps.bias is not None
+        with torch.no_grad():
+            self.maps.bias.copy_(torch.tensor([_CLEAN, 0.0]))
+
+    def forward(self, levels: list[Tensor], size: tuple[int, int]) -> HeatmapOutput:
+        """Predict.
+
+        Args:
+            levels: (B, C_k, h_k, w_k), finest first.
+            size: height and width of the images, pixels.
+        """
+        cell = (-(-size[0] // self.stride), -(-size[1] // self.stride))
+        features = self.mix(F.gelu(self.neck(levels, cell)))
+        logit, log_sigma = self.maps(features).unbind(1)
+        low, high = LOG_SIGMA
+        level = HeatmapLevel(logit, low + (high - low) * log_sigma.sigmoid())
+        heatmap = logit.sigmoid()
+        pooled = torch.cat(
+            [
+                features.mean((2, 3)),
+                features.amax((2, 3)),
+                heatmap.mean((1, 2))[:, None],
+                heatmap.amax((1, 2))[:, None],
+            ],
+            1,
+        )
+        score = self.score(pooled)[:, 0].sigmoid()
+        return HeatmapOutput(heatmap, level.log_sigma.exp(), score, (level,))
+
+
+def group_norm(width: int) -> nn.GroupNorm:
+    """Group norm with groups of eight channels where they divide the width."""
+    return nn.GroupNorm(width // _GROUP if width % _GROUP == 0 else 1, width)
+
+
+def _separable(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(width, width, 5, padding=2, groups=width, bias=False),
+        nn.Conv2d(width, width, 1, bias=False),
+        group_norm(width),
+        nn.GELU(),
+    )

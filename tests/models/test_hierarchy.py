@@ -1,0 +1,243 @@
+"""Pieces that come back in place, unequal grids, outside tokens, and a head that learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from artifactnet.config import HeatmapConfig
+from artifactnet.models.hierarchy import HierarchicalHead
+from artifactnet.models.token_source import Tokens
+from artifactnet.types import ArtifactNetError, HeatmapLevel
+
+CONFIG = HeatmapConfig(head="mapper", width=16, tile=32, heads=2, tokens=2)
+CHANNELS = (4, 6, 8)
+STRIDES = (8, 16, 32)
+GRIDS = [(1, 1), (2, 1), (1, 3), (3, 2)]
+
+
+def head(token_width=None, **changes):
+    torch.manual_seed(0)
+    return HierarchicalHead(replace(CONFIG, **changes), CHANNELS, token_width).eval()
+
+
+def pyramid(count, seed=0, tile=32):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(count, channels, tile // stride, tile // stride, generator=generator)
+        for channels, stride in zip(CHANNELS, STRIDES, strict=True)
+    ]
+
+
+def tile_index(count, size=8):
+    """Maps whose logit is the number of the tile and whose log sigma is a tenth of it."""
+    index = torch.arange(float(count))[:, None, None].expand(-1, size, size)
+    return HeatmapLevel(index, index / 10)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_sizes_ranges_and_levels(grid, batch):
+    net = head()
+    output = net(pyramid(batch), pyramid(batch * grid[0] * grid[1], 1), grid)
+    size = (batch, 8 * grid[0], 8 * grid[1])  # stride 16 of 32 pixels, four times as fine
+    assert output.heatmap.shape == output.sigma.shape == size
+    assert ((output.heatmap > 0) & (output.heatmap < 1)).all()
+    assert (output.sigma > 0).all()
+    assert output.score.shape == (batch,)
+    assert ((output.score > 0) & (output.score < 1)).all()
+    assert [level.logit.shape for level in output.levels] == [size, size]
+    expected = net.fuser(*output.levels)
+    torch.testing.assert_close((output.heatmap, output.sigma), expected)
+
+
+@torch.no_grad()
+def test_levels_are_the_resized_thumbnail_and_the_tiles_in_place():
+    net = head()
+    thumbnails, tiles = pyramid(2), pyramid(12, 1)
+    whole, local, _ = net.map_pieces(thumbnails, tiles)
+    output = net(thumbnails, tiles, (3, 2))
+    for name in ("logit", "log_sigma"):
+        coarse, fine = (getattr(level, name) for level in output.levels)
+        resized = torch.nn.functional.interpolate(
+            getattr(whole, name)[:, None], (24, 16), mode="bilinear"
+        )
+        torch.testing.assert_close(coarse, resized[:, 0])
+        for image in range(2):
+            for r in range(3):
+                for c in range(2):
+                    found = fine[image, 8 * r : 8 * r + 8, 8 * c : 8 * c + 8]
+                    expected = getattr(local, name)[6 * image + 2 * r + c]
+                    torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+def test_a_batch_of_unequal_grids_comes_back_in_place():
+    net = head()
+    sizes = [rows * columns for rows, columns in GRIDS]
+    whole = HeatmapLevel(torch.randn(4, 8, 8), torch.zeros(4, 8, 8))
+    outputs = net.assemble(whole, tile_index(sum(sizes)), torch.randn(4, 16), GRIDS)
+    first = 0
+    for k, ((rows, columns), output) in enumerate(zip(GRIDS, outputs, strict=True)):
+        assert output.heatmap.shape == (1, 8 * rows, 8 * columns)
+        assert output.score.shape == (1,)
+        coarse, fine = output.levels
+        for y in range(8 * rows):
+            for x in range(8 * columns):
+                expected = first + (y // 8) * columns + x // 8
+                assert fine.logit[0, y, x] == expected
+                assert fine.log_sigma[0, y, x] == pytest.approx(expected / 10)
+        # the thumbnail of this image, not of a neighbour
+        assert coarse.logit.mean().item() == pytest.approx(whole.logit[k].mean().item(), abs=0.1)
+        first += rows * columns
+
+
+@torch.no_grad()
+def test_assembled_images_equal_each_image_alone():
+    net = head()
+    thumbnails, tiles = pyramid(4), pyramid(12, 1)
+    outputs = net.assemble(*net.map_pieces(thumbnails, tiles), GRIDS)
+    first = 0
+    for k, (grid, output) in enumerate(zip(GRIDS, outputs, strict=True)):
+        count = grid[0] * grid[1]
+        its = [level[first : first + count] for level in tiles]
+        alone = net([level[k : k + 1] for level in thumbnails], its, grid)
+        for name in ("heatmap", "sigma", "score"):
+            torch.testing.assert_close(getattr(output, name), getattr(alone, name))
+        first += count
+
+
+@torch.no_grad()
+def test_images_of_a_batch_do_not_mix():
+    net = head()
+    thumbnails, tiles = pyramid(2), pyramid(4, 1)
+    both = net(thumbnails, tiles, (1, 2))
+    other = [torch.cat([level[:1], level[1:] + 1]) for level in thumbnails]
+    others = [torch.cat([level[:2], level[2:] + 1]) for level in tiles]
+    changed = net(other, others, (1, 2))
+    torch.testing.assert_close(changed.heatmap[0], both.heatmap[0])
+    torch.testing.assert_close(changed.score[0], both.score[0])
+    assert not torch.allclose(changed.heatmap[1], both.heatmap[1])
+
+
+@torch.no_grad()
+def test_tokens_from_outside_have_their_own_width():
+    net = head(token_width=10).double()
+    thumbnails, tiles = ([x.double() for x in pyramid(count, count)] for count in (2, 4))
+    maps = torch.randn(2, 1, 10).double(), torch.randn(4, 3, 10).double()
+    tokens = Tokens(*maps, torch.randn(2, 10).double())
+    first = net(thumbnails, tiles, (2, 1), tokens)
+    assert first.heatmap.shape == (2, 16, 8)
+    for name in ("global_map", "local_map", "score"):
+        other = replace(tokens, **{name: getattr(tokens, name) + torch.randn(10)})
+        second = net(thumbnails, tiles, (2, 1), other)
+        moved = [
+            not torch.equal(new.logit, old.logit)
+            for new, old in zip(second.levels, first.levels, strict=True)
+        ]
+        assert moved == [name == "global_map", name == "local_map"]
+        assert not torch.equal(second.score, first.score)
+    own = tokens.local_map.clone()
+    own[1] += 1  # the lower tile of the first image
+    second = net(thumbnails, tiles, (2, 1), replace(tokens, local_map=own))
+    changed = (second.levels[1].logit != first.levels[1].logit).any(2)
+    assert changed.any(1).tolist() == [True, False]
+    assert not changed[0, :8].any()
+    with pytest.raises(ValueError, match="no tokens of its own"):
+        net(thumbnails, tiles, (2, 1))
+    few = replace(tokens, local_map=tokens.local_map[:3])
+    with pytest.raises(ValueError, match="tokens for 2 thumbnails, 3 tiles and 2 scores"):
+        net(thumbnails, tiles, (2, 1), few)
+
+
+@pytest.mark.parametrize(
+    ("strides", "tile", "cells"),
+    [
+        ((4, 8, 16, 32), 64, 4),  # a hierarchy: the level of stride 16
+        ((16, 16, 16, 16), 64, 4),  # a plain ViT
+        ((14, 14, 14, 14), 56, 4),
+        ((8, 32), 64, 8),  # equally far: the finer
+        ((2, 4), 64, 16),
+    ],
+)
+def test_the_mapper_reads_the_level_nearest_to_16_pixels(strides, tile, cells):
+    torch.manual_seed(0)
+    net = HierarchicalHead(replace(CONFIG, tile=tile), [3] * len(strides))
+    levels = [torch.randn(1, 3, tile // stride, tile // stride) for stride in strides]
+    assert net(levels, levels, (1, 1)).heatmap.shape == (1, 4 * cells, 4 * cells)
+
+
+@pytest.mark.parametrize("fusion", ["uncertainty", "learnable", "fixed", "global", "local"])
+def test_a_loss_on_map_score_and_levels_reaches_every_weight(fusion):
+    net = head(fusion=fusion, calibration="dynamic").double()
+    output = net(
+        [level.double() for level in pyramid(2)], [x.double() for x in pyramid(4, 1)], (2, 1)
+    )
+    loss = output.heatmap.square().mean() + output.score.square().mean()
+    loss = loss + sum((x.logit**2 + x.log_sigma**2).mean() for x in output.levels)
+    loss.backward()
+    for name, weight in net.named_parameters():
+        if not name.endswith("key.bias"):  # the same for all keys: the softmax ignores it
+            assert weight.grad is not None, name
+            assert weight.grad.abs().max() > 0, name
+
+
+@pytest.mark.slow
+def test_it_learns_where_the_marked_cell_is():
+    torch.manual_seed(0)
+    net = HierarchicalHead(replace(CONFIG, blocks=1), [4])
+    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
+
+    def scene(seed):
+        """Eight images of 2x2 tiles; one of four cells of one tile carries a mark."""
+        generator = torch.Generator().manual_seed(seed)
+        tiles = torch.randn(32, 4, 2, 2, generator=generator)
+        target = torch.zeros(8, 16, 16)
+        for image in range(8):
+            r, c = torch.randint(4, (2,), generator=generator).tolist()
+            tiles[4 * image + 2 * (r // 2) + c // 2, 0, r % 2, c % 2] += 8
+            target[image, 4 * r : 4 * r + 4, 4 * c : 4 * c + 4] = 1
+        return torch.zeros(8, 4, 2, 2), tiles, target
+
+    for step in range(60):
+        small, tiles, target = scene(step)
+        output = net([small], [tiles], (2, 2))
+        loss = torch.nn.functional.binary_cross_entropy(output.heatmap, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    small, tiles, target = scene(1000)
+    with torch.no_grad():
+        found = net([small], [tiles], (2, 2)).heatmap
+    both = torch.stack([found.flatten(), target.flatten()])
+    assert torch.corrcoef(both)[0, 1].item() > 0.8
+
+
+def test_bad_grids_counts_and_widths_are_refused():
+    net = head(max_tiles=4)
+    with pytest.raises(ArtifactNetError, match=r"3x2 tiles .* model.heatmap.max_tiles=4"):
+        net(pyramid(1), pyramid(6), (3, 2))
+    with pytest.raises(ValueError, match="4 tiles fill 2 grids of 2x1, but there are 3"):
+        net(pyramid(3), pyramid(4), (2, 1))
+    pieces = net.map_pieces(pyramid(2), pyramid(3))
+    with pytest.raises(ValueError, match="2 grids of 4 tiles in all, but 2 thumbnails"):
+        net.assemble(*pieces, [(1, 2), (2, 1)])
+    with pytest.raises(ValueError, match="1 grids of 3 tiles in all"):
+        net.assemble(*pieces, [(3, 1)])
+    for width, heads in ((18, 2), (16, 3)):
+        with pytest.raises(ArtifactNetError, match=f"model.heatmap.width={width} must be"):
+            head(width=width, heads=heads)
+
+
+def test_autocast_gives_float32_maps_and_scores():
+    net = head()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = net(pyramid(1), pyramid(2, 1), (1, 2))
+    exact = net(pyramid(1), pyramid(2, 1), (1, 2))
+    for name in ("heatmap", "sigma", "score"):
+        assert getattr(output, name).dtype == torch.float32
+        torch.testing.assert_close(
+            getattr(output, name), getattr(exact, name), atol=0.03, rtol=0.05
+        )

@@ -1,0 +1,123 @@
+"""Grids as InternVL chooses them; tiles that come back in place."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artifactnet.models.tiling import choose_grid, cut, stitch
+
+SIDES = st.tuples(st.integers(1, 2000), st.integers(1, 2000))
+GRIDS = st.tuples(st.integers(1, 4), st.integers(1, 4))
+
+
+def internvl_grid(height, width, tile, max_tiles):
+    """Dynamic tiling as the InternVL paper tells it, every step spelled out."""
+    best_of = {}  # distance of the aspect ratio -> grids that have it, fewest tiles first
+    for tiles in range(1, max_tiles + 1):
+        for columns in range(1, tiles + 1):
+            if tiles % columns == 0:
+                rows = tiles // columns
+                distance = abs(width / height - columns / rows)
+                best_of.setdefault(distance, []).append((rows, columns))
+    first, *larger = best_of[min(best_of)]
+    for rows, columns in larger:
+        if width * height > 0.5 * tile * tile * rows * columns:
+            first = (rows, columns)
+    return first
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    size=SIDES | SIDES.map(lambda side: side[:1] * 2),  # squares are where grids tie
+    tile=st.sampled_from([1, 112, 448]),
+    max_tiles=st.integers(1, 12),
+)
+def test_grid_equals_the_reference(size, tile, max_tiles):
+    height, width = size
+    rows, columns = choose_grid(height, width, tile, max_tiles)
+    assert rows * columns <= max_tiles
+    assert (rows, columns) == internvl_grid(height, width, tile, max_tiles)
+
+
+@pytest.mark.parametrize(
+    ("size", "max_tiles", "grid"),
+    [
+        ((448, 448), 6, (1, 1)),
+        ((640, 640), 6, (2, 2)),  # more than half the pixels of 2x2 tiles
+        ((630, 630), 6, (1, 1)),
+        ((448, 896), 6, (1, 2)),
+        ((800, 1600), 12, (2, 4)),
+        ((1600, 800), 12, (4, 2)),
+        ((900, 600), 6, (3, 2)),
+        ((100, 5000), 6, (1, 6)),
+        ((5000, 100), 6, (6, 1)),
+        ((2000, 2000), 1, (1, 1)),
+        ((2000, 2000), 3, (1, 1)),
+    ],
+)
+def test_grids_of_known_sizes(size, max_tiles, grid):
+    assert choose_grid(*size, 448, max_tiles) == grid
+
+
+@pytest.mark.parametrize("bad", [(0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 0, 1), (1, 1, 1, 0)])
+def test_an_empty_image_has_no_grid(bad):
+    with pytest.raises(ValueError, match="at least 1"):
+        choose_grid(*bad)
+
+
+@settings(deadline=None)
+@given(batch=st.integers(1, 3), grid=GRIDS, tile=st.integers(1, 5))
+def test_tiles_are_the_pieces_of_the_image_and_come_back_in_place(batch, grid, tile):
+    rows, columns = grid
+    images = torch.arange(batch * 3 * rows * columns * tile * tile, dtype=torch.float32)
+    images = images.reshape(batch, 3, rows * tile, columns * tile)
+    thumbnails, tiles, found = cut(images, tile)
+    assert found == grid
+    assert thumbnails.shape == (batch, 3, tile, tile)
+    index = 0
+    for image in images:
+        for r in range(rows):
+            for c in range(columns):
+                piece = image[:, r * tile : (r + 1) * tile, c * tile : (c + 1) * tile]
+                assert torch.equal(tiles[index], piece)
+                index += 1
+    assert index == len(tiles)
+    assert torch.equal(stitch(tiles, grid), images)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 1), (1, 3), (3, 2)])
+def test_stitched_maps_of_the_tile_index(grid):
+    rows, columns = grid
+    index = torch.arange(2.0 * rows * columns).reshape(-1, 1, 1, 1).expand(-1, 2, 3, 5)
+    whole = stitch(index, grid)
+    assert whole.shape == (2, 2, 3 * rows, 5 * columns)
+    for b in range(2):
+        for y in range(3 * rows):
+            for x in range(5 * columns):
+                expected = (b * rows + y // 3) * columns + x // 5
+                assert (whole[b, :, y, x] == expected).all()
+
+
+def test_thumbnail_averages_what_it_leaves_out():
+    image = torch.zeros(1, 3, 8, 16)
+    image[..., ::2] = 1  # stripes of one pixel: a plain resize would take one of the two
+    thumbnails, _, _ = cut(image, 4)
+    torch.testing.assert_close(thumbnails, torch.full((1, 3, 4, 4), 0.5), atol=0.1, rtol=0)
+    same = torch.rand(1, 3, 4, 4)
+    torch.testing.assert_close(cut(same, 4)[0], same)
+
+
+@pytest.mark.parametrize("size", [(9, 8), (8, 9), (2, 4), (0, 4)])
+def test_an_image_that_fills_no_tiles_is_refused(size):
+    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]} pixels does not fill tiles of 4"):
+        cut(torch.zeros(1, 3, *size), 4)
+
+
+def test_maps_that_fill_no_grid_are_refused():
+    with pytest.raises(ValueError, match="do not fill grids of 2x3"):
+        stitch(torch.zeros(7, 1, 2, 2), (2, 3))
+    with pytest.raises(ValueError, match="do not fill grids"):
+        stitch(torch.zeros(6, 2, 2), (2, 3))
