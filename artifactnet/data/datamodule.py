@@ -19,7 +19,7 @@ from artifactnet.data.transforms import Preprocess, TrainTransform
 from artifactnet.types import ArtifactNetError, Batch
 
 _NAMED = 5  # examples in a warning
-SOURCES = ("demo", "folder", "xaigd")
+SOURCES = ("demo", "folder", "xaigd", "manifest")
 
 
 class BatchLoader(DataLoader[Any]):
@@ -70,6 +70,10 @@ def build_splits(config: DataConfig, seed: int) -> Splits:
         from artifactnet.data import xaigd
 
         return xaigd.build(config, seed)
+    if config.name == "manifest":
+        from artifactnet.data import manifest
+
+        return manifest.build(config, seed)
     raise ArtifactNetError(f"data.name={config.name}: unknown; known: {', '.join(SOURCES)}")
 
 
@@ -79,6 +83,8 @@ class DataModule:
     Attributes:
         splits: the sources, by split name.
         summary: what `artifactnet.data.checks.summarize` counted, and its ``warnings``.
+        needs_both_classes: refuse a training split of one class; False where no verdict is
+            learned, say from heatmaps of fakes alone.
     """
 
     def __init__(self, config: DataConfig, preprocess: Preprocess, seed: int) -> None:
@@ -99,6 +105,7 @@ class DataModule:
                 + "; ".join(dropped[:_NAMED])
                 + ("; ..." if len(dropped) > _NAMED else "")
             )
+        self.needs_both_classes = True
         self._preprocess = preprocess
         self._seed = seed
         self._datasets: dict[str, DetectionDataset] = {}
@@ -122,7 +129,7 @@ class DataModule:
             ArtifactNetError: there is no train split, or it holds one class only.
         """
         labels = self._labels("train")
-        if len(set(labels)) < 2:
+        if self.needs_both_classes and len(set(labels)) < 2:
             only = "fake" if labels[0] else "real"
             raise ArtifactNetError(
                 f"the train split holds only {only} images ({len(labels)}); a detector needs "

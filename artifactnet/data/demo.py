@@ -38,6 +38,7 @@ _LEAST_CONTRAST = 20.0  # standard deviation of gray; emptier crops are drawn ag
 _CROP_ATTEMPTS = 20
 _QUALITY = (80, 98)  # JPEG, inclusive
 _HEATMAP_SIGMA = 0.02  # of the side
+_HALF_SEVERE = 4.0  # mean change of an image that is half spoiled, levels
 _CACHE_BYTES = 256 * 2**20  # per source and process
 
 
@@ -47,6 +48,7 @@ class _Twin:
 
     jpeg: bytes
     mask: bytes | None
+    score: float  # plausibility
 
 
 class DemoSource:
@@ -88,10 +90,10 @@ class DemoSource:
         twin = self._twin(index)
         image = decode(twin.jpeg, record.uid)
         if twin.mask is None:
-            return Sample(record, image)
+            return Sample(record, image, score=twin.score)
         flat = np.frombuffer(zlib.decompress(twin.mask), np.uint8)
         mask = flat.reshape(self._size, self._size).copy()
-        return Sample(record, image, mask, _heatmap(mask))
+        return Sample(record, image, mask, _heatmap(mask), twin.score)
 
     def encoded(self, index: int) -> bytes:
         """The JPEG file of image ``index``."""
@@ -130,9 +132,10 @@ class DemoSource:
         image = _crop(photos.read(self._photo(rng)), rng, self._size)
         quality = int(rng.integers(_QUALITY[0], _QUALITY[1] + 1))
         if not fake:
-            return _Twin(encode_jpeg(image, quality), None)
+            return _Twin(encode_jpeg(image, quality), None, 1.0)
         edited, mask = edits.edit(image, self._rng(number, "edit"), self._plans[number])
-        return _Twin(encode_jpeg(edited, quality), zlib.compress(mask.tobytes(), 1))
+        packed = zlib.compress(mask.tobytes(), 1)
+        return _Twin(encode_jpeg(edited, quality), packed, 1.0 - _severity(image, edited))
 
 
 def build(config: DataConfig, seed: int) -> Splits:
@@ -199,6 +202,15 @@ def _crop(photo: UInt8Array, rng: np.random.Generator, size: int) -> UInt8Array:
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     image = np.asarray(cv2.resize(best, (size, size), interpolation=interpolation), np.uint8)
     return np.ascontiguousarray(image[:, ::-1]) if rng.integers(2) else image
+
+
+def _severity(image: UInt8Array, edited: UInt8Array) -> float:
+    """How much an edit spoiled, in [0, 1): its extent and its strength, saturating.
+
+    d / (d + d0), with d the mean absolute change over all pixels of the image, in levels of 255.
+    """
+    change = float(np.abs(image.astype(np.int16) - edited.astype(np.int16)).mean())
+    return change / (change + _HALF_SEVERE)
 
 
 def _heatmap(mask: UInt8Array) -> Float32Array:

@@ -1,0 +1,72 @@
+"""A manifest of a folder of images, so that it can be mixed with other data."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+from artifactnet.data.conversion import Conversion, Output
+from artifactnet.data.layout import Item, find
+from artifactnet.data.manifest_lines import Line
+from artifactnet.data.masks import read_mask
+
+
+def convert(
+    source: Path, out: Path, *, name: str = "folder", overwrite: bool = False
+) -> Conversion:
+    """Make a manifest of a folder of any layout that ``data.name=folder`` reads.
+
+    Masks are copied as bit fields. The uid of an image is its file stem; where a stem occurs in
+    several split folders, these are believed to show different pictures, with a warning, and the
+    split becomes part of the uid.
+
+    Args:
+        source: see `artifactnet.data.layout.LAYOUTS`.
+        out: see `artifactnet.data.conversion.Output`, as for ``name`` and ``overwrite``.
+        name: of the manifest.
+        overwrite: replace the manifest.
+
+    Raises:
+        ArtifactNetError: the folder cannot be used, a mask is damaged or of another size than its
+            image, or the manifest exists.
+    """
+    output = Output(out, name, overwrite)
+    items, warnings = find(source)
+    shared = _shared_uids(items)
+    if shared:
+        warnings.append(
+            f"{len(shared)} file stems occur in more than one split folder, e.g. {min(shared)!r}; "
+            "they are taken for different pictures: if they are not, the splits leak"
+        )
+    for item in items:
+        record = item.record
+        mask = None
+        if item.mask is not None:
+            size = output.size(record.location, record.location)
+            if size is None:
+                continue
+            key = os.path.splitext(os.path.relpath(record.location, source))[0]
+            values = read_mask(item.mask, size, record.location)
+            mask = output.store("masks", key, values)
+        uid = f"{item.split}/{record.uid}" if record.uid in shared else record.uid
+        output.lines.append(
+            Line(
+                image=record.location,
+                uid=uid,
+                label=record.label,
+                annotation=record.annotation,
+                split=item.split,
+                generator=record.generator,
+                mask=mask,
+            )
+        )
+    return output.finish(source, warnings)
+
+
+def _shared_uids(items: list[Item]) -> set[str]:
+    """Uids that occur in more than one split."""
+    places: dict[str, set[str | None]] = defaultdict(set)
+    for item in items:
+        places[item.record.uid].add(item.split)
+    return {uid for uid, splits in places.items() if len(splits) > 1}

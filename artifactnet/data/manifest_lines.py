@@ -1,0 +1,183 @@
+"""The lines of a manifest: one image each, as JSON, read strictly and written atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from artifactnet.data.layout import SPLITS
+from artifactnet.files import write_text
+from artifactnet.types import Annotation, ArtifactNetError
+
+REQUIRED = ("image", "uid", "label", "annotation")
+OPTIONAL = ("split", "generator", "heatmap", "mask", "score")
+_STATES = {state.name.lower(): state for state in Annotation}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One image of a manifest.
+
+    Attributes:
+        image: path of the image file.
+        uid: shared by a photograph and every fake made from it; splits are disjoint in it.
+        label: 0 real, 1 fake.
+        annotation: ``CLEAN`` for every real image; ``MASK`` exactly where there is a heatmap or
+            a mask.
+        split: ``train``, ``val``, ``test``, or None: drawn by uid.
+        generator: ``real`` for real images.
+        heatmap: path of a single-channel PNG, 255 = artifact, or None.
+        mask: path of a bit-field PNG (see `artifactnet.taxonomy`), or None.
+        score: plausibility in [0, 1], 1 = nothing looks wrong, or None.
+        where: ``FILE:LINE`` for error messages; does not count in comparisons.
+    """
+
+    image: str
+    uid: str
+    label: int
+    annotation: Annotation
+    split: str | None = None
+    generator: str = "fake"
+    heatmap: str | None = None
+    mask: str | None = None
+    score: float | None = None
+    where: str = field(default="", compare=False)
+
+
+def read(path: Path) -> list[Line]:
+    """Lines of a manifest, their paths joined to its folder; empty lines are passed over.
+
+    Raises:
+        ArtifactNetError: the file cannot be read, or a line is malformed (see `parse`).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactNetError(f"{path}: cannot be read as a text file ({error})") from None
+    return [
+        parse(line, path.parent, f"{path}:{number}")
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip()
+    ]
+
+
+def write(path: Path, lines: Iterable[Line]) -> None:
+    """Atomically write a manifest; paths are stored relative to its folder."""
+    folder = os.path.realpath(path.parent)
+
+    def relative(target: str | None) -> str | None:
+        if target is None:
+            return None
+        # Of the folder alone: an image may be a link to a file without its name and suffix.
+        place = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
+        return Path(os.path.relpath(place, folder)).as_posix()
+
+    rows = [
+        {
+            "image": relative(line.image),
+            "split": line.split,
+            "uid": line.uid,
+            "label": line.label,
+            "generator": line.generator,
+            "annotation": line.annotation.name.lower(),
+            "heatmap": relative(line.heatmap),
+            "mask": relative(line.mask),
+            "score": line.score,
+        }
+        for line in lines
+    ]
+    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
+def parse(text: str, folder: Path, where: str) -> Line:
+    """Check one line.
+
+    Args:
+        text: a JSON object with the keys `REQUIRED` and any of `OPTIONAL`; null is absent.
+        folder: what relative paths are relative to.
+        where: what to call the line in error messages.
+
+    Raises:
+        ArtifactNetError: it is no JSON object; a key is unknown, repeated, missing or of another
+            type; or values contradict each other.
+    """
+    row = _object(text, where)
+    unknown = [key for key in row if key not in (*REQUIRED, *OPTIONAL)]
+    if unknown:
+        known = ", ".join((*REQUIRED, *OPTIONAL))
+        raise ArtifactNetError(f"{where}: unknown key {unknown[0]!r}; known: {known}")
+    row = {key: value for key, value in row.items() if value is not None}
+    missing = [key for key in REQUIRED if key not in row]
+    if missing:
+        raise ArtifactNetError(f"{where}: {missing[0]!r} is missing; every image needs it")
+    for key in ("image", "uid", "generator", "heatmap", "mask"):
+        value = row.get(key, "?")
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise ArtifactNetError(f"{where}: {key!r} must be text, not {value!r}")
+    label = row["label"]
+    if type(label) is not int or label not in (0, 1):
+        raise ArtifactNetError(f"{where}: 'label' must be 0 (real) or 1 (fake), not {label!r}")
+    state = _choice(row, "annotation", tuple(_STATES), where)
+    line = Line(
+        image=str(folder / row["image"]),
+        uid=row["uid"],
+        label=label,
+        annotation=_STATES[state],
+        split=_choice(row, "split", SPLITS, where) if "split" in row else None,
+        generator=row.get("generator", "fake" if label else "real"),
+        heatmap=str(folder / row["heatmap"]) if "heatmap" in row else None,
+        mask=str(folder / row["mask"]) if "mask" in row else None,
+        score=_score(row["score"], where) if "score" in row else None,
+        where=where,
+    )
+    _agree(line)
+    return line
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            raise ValueError("a key occurs twice")
+        return row
+
+    try:
+        row = json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactNetError(f"{where}: not a JSON object ({error})") from None
+    if not isinstance(row, dict):
+        raise ArtifactNetError(f"{where}: must be a JSON object, not {type(row).__name__}")
+    return row
+
+
+def _choice(row: dict[str, Any], key: str, words: tuple[str, ...], where: str) -> str:
+    value = row[key]
+    if not isinstance(value, str) or value not in words:
+        raise ArtifactNetError(f"{where}: {key!r} must be one of {', '.join(words)}, not {value!r}")
+    return value
+
+
+def _score(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ArtifactNetError(f"{where}: 'score' must be a number from 0 to 1, not {value!r}")
+    return float(value)
+
+
+def _agree(line: Line) -> None:
+    """Refuse values that contradict each other."""
+    mapped = line.heatmap is not None or line.mask is not None
+    if (line.annotation is Annotation.MASK) != mapped:
+        state = line.annotation.name.lower()
+        problem = "a heatmap or mask is given" if mapped else "neither heatmap nor mask is given"
+        raise ArtifactNetError(f"{line.where}: 'annotation' is {state!r}, but {problem}")
+    if line.label == 0 and line.annotation is not Annotation.CLEAN:
+        raise ArtifactNetError(f"{line.where}: a real image (label 0) must have annotation 'clean'")
+    if (line.generator == "real") != (line.label == 0):
+        raise ArtifactNetError(
+            f"{line.where}: 'generator' is {line.generator!r} and 'label' is {line.label}; "
+            "'real' is the generator of real images (label 0) and of no other"
+        )

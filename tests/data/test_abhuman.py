@@ -1,0 +1,185 @@
+"""Masks and boxes of defects to soft heatmaps and a manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from annotated_files import picture, png, spot
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artifactnet.config import DataConfig
+from artifactnet.data import abhuman, manifest
+from artifactnet.data.coco_boxes import draw_boxes
+from artifactnet.types import Annotation, ArtifactNetError
+
+SIZE = (20, 30)
+
+
+def samples(path: Path) -> dict:
+    """Sample by file stem; splits are drawn, so all are looked at."""
+    splits = manifest.build(DataConfig(name="manifest", root=str(path)), 0)
+    return {
+        Path(record.location).stem: source.load(index)
+        for source in splits.values()
+        for index, record in enumerate(source.records)
+    }
+
+
+def images(root: Path) -> Path:
+    for name in "abcd":
+        picture(root / "images" / f"{name}.jpg", SIZE)
+    return root / "images"
+
+
+def boxes(root: Path, **changes) -> Path:
+    data = {
+        "images": [
+            {"id": 1, "file_name": "a.jpg", "width": 30, "height": 20},
+            {"id": 2, "file_name": "b.jpg"},
+            {"id": 3, "file_name": "missing.jpg"},
+        ],
+        "annotations": [
+            {"image_id": 1, "bbox": [4, 6, 10, 5], "category_id": 7},
+            {"image_id": 1, "bbox": [25.0, -3, 9, 8.0]},
+        ],
+    }
+    path = root / "boxes.json"
+    path.write_text(json.dumps({**data, **changes}))
+    return path
+
+
+def test_masks(tmp_path):
+    folder = images(tmp_path)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    (masks / "a.png").write_bytes(png(np.where(spot(SIZE), 255, 0)))
+    (masks / "b.png").write_bytes(png(np.zeros(SIZE)))
+    (masks / "z.png").write_bytes(png(np.zeros(SIZE)))
+    made = abhuman.convert(masks, folder, tmp_path / "out")
+    assert made.counts == {
+        **{"images": 4, "fake": 4, "not annotated": 2, "clean": 1, "without a split": 4},
+        **{"with a heatmap": 1, "with a mask": 1},
+    }
+    assert f"1 masks have no image in {folder}, e.g. z.png" in made.warnings[0]
+    assert "2 images have no mask: not annotated, e.g. " in made.warnings[1]
+    found = samples(made.manifest)
+    assert (found["a"].mask == (spot(SIZE) > 0)).all()
+    assert found["a"].record.generator == "abhuman"
+    assert found["a"].heatmap[5:7, 8:10].min() > 0.9
+    assert 0 < found["a"].heatmap[4, 5] < 0.5  # beside the region
+    assert found["a"].heatmap[15, 25] == 0
+    assert found["b"].record.annotation is Annotation.CLEAN
+    assert found["c"].record.annotation is Annotation.NONE
+    assert {sample.score for sample in found.values()} == {None}
+
+
+def test_boxes(tmp_path):
+    made = abhuman.convert(boxes(tmp_path), images(tmp_path), tmp_path / "out", generator="sdxl")
+    assert made.counts["images"] == 4
+    assert "1 images are not in" in made.warnings[0]
+    assert "2 images are not in" in made.warnings[1]
+    found = samples(made.manifest)
+    expected = np.zeros(SIZE, np.uint8)
+    expected[6:11, 4:14] = 1
+    expected[0:5, 25:30] = 1
+    assert (found["a"].mask == expected).all()
+    assert found["a"].record.generator == "sdxl"
+    assert found["a"].heatmap[8, 9] > 0.95
+    assert found["b"].record.annotation is Annotation.CLEAN
+    assert found["d"].record.annotation is Annotation.NONE
+
+
+BOX = st.tuples(
+    st.floats(-5, 29.9), st.floats(-5, 19.9), st.floats(0.01, 30), st.floats(0.01, 30)
+).filter(lambda box: box[0] + box[2] > 0 and box[1] + box[3] > 0)
+
+
+@given(st.lists(BOX, min_size=1, max_size=3))
+def test_boxes_cover_the_pixels_that_lie_in_them_by_half(drawn):
+    mask = draw_boxes(drawn, SIZE, "here")
+    certain, possible = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    for x, y, width, height in drawn:
+        for row in range(SIZE[0]):
+            for column in range(SIZE[1]):
+                inside_x = min(x + width, column + 1) - max(x, column)
+                inside_y = min(y + height, row + 1) - max(y, row)
+                certain[row, column] |= inside_x > 0.5 and inside_y > 0.5
+                possible[row, column] |= inside_x > 0 and inside_y > 0
+    assert mask.any()
+    assert not (certain & (mask == 0)).any()
+    assert not (~_grown(possible) & (mask == 1)).any()
+
+
+def _grown(region: np.ndarray) -> np.ndarray:
+    padded = np.pad(region, 1)
+    shifts = [np.roll(padded, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    return np.logical_or.reduce(shifts)[1:-1, 1:-1]
+
+
+BAD = {
+    "must hold the lists 'images'": {"images": None},
+    "annotations[0]: 'bbox' must be [x, y": {"annotations": [{"image_id": 1, "bbox": [1, 2, 3]}]},
+    "annotations[0]: 'bbox' must be": {"annotations": [{"image_id": 1, "bbox": [1, 2, 3, 0]}]},
+    "annotations[0]: 'bbox'": {"annotations": [{"image_id": 1, "bbox": [1, 2, 3, float("nan")]}]},
+    "annotations[0]: 'image_id' must be int or str": {"annotations": [{"bbox": [1, 2, 3, 4]}]},
+    "image_id 9, no image has": {"annotations": [{"image_id": 9, "bbox": [1, 2, 3, 4]}]},
+    "images[0]: box [30.0, 2.0, 3.0, 4.0] lies outside the 30x20 image": {
+        "annotations": [{"image_id": 1, "bbox": [30, 2, 3, 4]}]
+    },
+    "images[1]: id 1 occurs twice": {
+        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]
+    },
+    "images[0]: 'file_name' must be str": {"images": [{"id": 1}]},
+    "images[0]: 'width' must be int": {"images": [{"id": 1, "file_name": "a.jpg", "height": 20}]},
+    "its boxes are for 20x30": {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 30, "width": 20}]
+    },
+    "a.jpg is listed twice": {
+        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "./a.jpg"}]
+    },
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_boxes_are_named(tmp_path, message):
+    path = boxes(tmp_path, **BAD[message])
+    with pytest.raises(ArtifactNetError) as caught:
+        abhuman.convert(path, images(tmp_path), tmp_path / "out")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+
+
+def test_bad_masks_are_named(tmp_path):
+    folder = images(tmp_path)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for content, message in (
+        (png(np.zeros((30, 20))), "its mask .*a.png is 20x30, the image 30x20"),
+        (png(np.full(SIZE, 9)), "largest value is 9"),
+        (png(np.random.default_rng(0).integers(0, 255, SIZE))[:90], "a.png: "),
+    ):
+        (masks / "a.png").write_bytes(content)
+        with pytest.raises(ArtifactNetError, match=message):
+            abhuman.convert(masks, folder, tmp_path / "out")
+    with pytest.raises(ArtifactNetError, match="lie inside the folder of images"):
+        abhuman.convert(folder, folder, tmp_path / "out")
+    with pytest.raises(ArtifactNetError, match="no such folder of masks, nor JSON"):
+        abhuman.convert(tmp_path / "none", folder, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.jsonl"))
+
+
+def test_two_masks_of_one_image_and_a_broken_file(tmp_path):
+    folder = images(tmp_path)
+    for place in ("x", "y"):
+        (tmp_path / "masks" / place).mkdir(parents=True)
+        (tmp_path / "masks" / place / "a.png").write_bytes(png(np.zeros(SIZE)))
+    with pytest.raises(ArtifactNetError, match=r"y/a.png: a second mask of .*a.jpg"):
+        abhuman.convert(tmp_path / "masks", folder, tmp_path / "out")
+    path = tmp_path / "boxes.json"
+    path.write_text('{"images": [')
+    with pytest.raises(ArtifactNetError, match=r"boxes.json: not readable as JSON"):
+        abhuman.convert(path, folder, tmp_path / "out")

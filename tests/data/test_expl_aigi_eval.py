@@ -1,0 +1,197 @@
+"""Expl-AIGI-Eval: the public JSON lines, their constant score, and bad lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from annotated_files import picture, png, spot
+
+from artifactnet.config import DataConfig
+from artifactnet.data import expl_aigi_eval, manifest
+from artifactnet.types import Annotation, ArtifactNetError
+
+REAL = Path(__file__).parents[2] / "../shared/data/expl_aigi_eval/RichHF-18K_dev.jsonl"
+TURNS = [{"from": "human", "value": "<image>\nWhere?"}, {"from": "gpt", "value": "Here: [MAP]"}]
+
+
+def row(name: str, score: float = 0.5, **changes) -> dict:
+    return {
+        "id": name,
+        "image": f"./{name}.jpg",
+        "heatmap": f"./artifact_map/{name}.png",
+        "score": score,
+        "conversations": TURNS,
+        **changes,
+    }
+
+
+def write(path: Path, rows: list) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    return path
+
+
+def data_set(root: Path) -> tuple[Path, Path, Path]:
+    """Three images: marked, clean, and without heatmap."""
+    for name in "abc":
+        picture(root / "images" / f"{name}.jpg")
+    maps = root / "images" / "artifact_map"
+    maps.mkdir()
+    (maps / "a.png").write_bytes(png(spot()))
+    (maps / "b.png").write_bytes(png(np.zeros((16, 16))))
+    rows = [row("a", 0.25), row("b", 1.0), row("c", 0.75)]
+    return write(root / "texts" / "x_dev.jsonl", rows), root / "images", root / "out"
+
+
+def test_the_real_file_is_read():
+    if not REAL.is_file():
+        pytest.skip(f"{REAL} is not here")
+    records, warnings = expl_aigi_eval.read(REAL)
+    assert len(records) == 995
+    assert len({record.id for record in records}) == 995
+    assert all(record.score is None for record in records)
+    assert len(warnings) == 1
+    assert "all 995 scores are 0.58333" in warnings[0]
+    for record in records:
+        assert [turn.speaker for turn in record.conversations] == ["human", "gpt"]
+        assert Path(record.image).stem == Path(record.heatmap).stem == record.id
+    answers = [record.conversations[1].text for record in records]
+    assert sum("[SCORE]" in text for text in answers) > 900
+
+
+def test_the_real_file_converts(tmp_path):
+    if not REAL.is_file():
+        pytest.skip(f"{REAL} is not here")
+    records, _ = expl_aigi_eval.read(REAL)
+    for record in records[:2]:
+        picture(tmp_path / "images" / f"{record.id}.jpg")
+    made = expl_aigi_eval.convert(REAL, tmp_path / "images", tmp_path / "out")
+    assert made.counts == {"images": 2, "fake": 2, "not annotated": 2, "val": 2}
+    assert len(made.warnings) == 3  # constant score, images, heatmaps
+    assert made.warnings[1].startswith("2 heatmaps are missing") or made.warnings[2].startswith(
+        "2 heatmaps are missing"
+    )
+
+
+def test_scores_that_differ_are_labels(tmp_path):
+    path = write(tmp_path / "a.jsonl", [row("a", 0.25), row("b", 1)])
+    records, warnings = expl_aigi_eval.read(path)
+    assert [record.score for record in records] == [0.25, 1.0]
+    assert warnings == []
+    assert records[0].conversations[1] == expl_aigi_eval.Turn("gpt", "Here: [MAP]")
+    assert records[1].where == f"{path}:2"
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_one_value_throughout_is_no_label(tmp_path, count):
+    path = write(tmp_path / "a.jsonl", [row(str(k), 0.6) for k in range(count)])
+    records, warnings = expl_aigi_eval.read(path)
+    assert [record.score for record in records] == [None] * count
+    assert f"{path}: all {count} scores are 0.6: a defect" in warnings[0]
+
+
+def test_one_line_alone_keeps_its_score(tmp_path):
+    records, warnings = expl_aigi_eval.read(write(tmp_path / "a.jsonl", [row("a")]))
+    assert (records[0].score, warnings) == (0.5, [])
+
+
+def test_the_manifest_reads_back(tmp_path):
+    made = expl_aigi_eval.convert(*data_set(tmp_path))
+    assert made.counts == {
+        **{"images": 3, "fake": 3, "not annotated": 1, "clean": 1},
+        **{"with a heatmap": 1, "with a score": 3, "val": 3},
+    }
+    assert len(made.warnings) == 1
+    assert "1 heatmaps are missing: not annotated, e.g. ./artifact_map/c.png" in made.warnings[0]
+    source = manifest.build(DataConfig(name="manifest", root=str(made.manifest)), 0)["val"]
+    states = [Annotation.MASK, Annotation.CLEAN, Annotation.NONE]
+    assert [record.annotation for record in source.records] == states
+    samples = [source.load(index) for index in range(3)]
+    assert [sample.score for sample in samples] == [0.25, 1.0, 0.75]
+    np.testing.assert_allclose(samples[0].heatmap, spot() / 255, atol=1e-7)
+
+
+def test_heatmaps_may_lie_beside_the_text(tmp_path):
+    source, images, out = data_set(tmp_path)
+    (images / "artifact_map").rename(source.parent / "artifact_map")
+    assert expl_aigi_eval.convert(source, images, out).counts["with a heatmap"] == 1
+
+
+def test_a_heatmap_is_never_taken_for_its_image(tmp_path):
+    source, images, out = data_set(tmp_path)
+    (images / "a.jpg").unlink()
+    picture(images / "b.png")  # another suffix than the record says, the same stem as its heatmap
+    (images / "b.jpg").unlink()
+    made = expl_aigi_eval.convert(source, images, out)
+    rows = [json.loads(line) for line in made.manifest.read_text().splitlines()]
+    assert [one["image"] for one in rows] == ["../images/b.png", "../images/c.jpg"]
+    assert "1 images are not in" in made.warnings[0]
+
+
+def test_a_folder_of_files_and_the_constant_column_reach_the_manifest(tmp_path):
+    source, images, out = data_set(tmp_path)
+    write(source.with_name("x_test.jsonl"), [row("b", 0.6), row("c", 0.6)])
+    write(source, [row("a", 0.25)])
+    made = expl_aigi_eval.convert(source.parent, images, out)
+    rows = [json.loads(line) for line in made.manifest.read_text().splitlines()]
+    assert [(one["uid"], one["split"], one["score"]) for one in rows] == [
+        ("a", "val", 0.25),
+        ("b", "test", None),
+        ("c", "test", None),
+    ]
+    assert "x_test.jsonl: all 2 scores are 0.6" in made.warnings[0]
+
+
+def test_a_heatmap_that_does_not_fit(tmp_path):
+    source, images, out = data_set(tmp_path)
+    (images / "artifact_map" / "a.png").write_bytes(png(np.ones((16, 20))))
+    made = expl_aigi_eval.convert(source, images, out)
+    assert made.counts["images"] == 2
+    assert "(16x16, heatmap 20x16)" in made.warnings[0]
+    (images / "artifact_map" / "b.png").write_bytes(png(spot())[:50])
+    with pytest.raises(ArtifactNetError, match=r"x_dev.jsonl:2: heatmap .*b.png: "):
+        expl_aigi_eval.convert(source, images, tmp_path / "other")
+
+
+BAD = {
+    "'score' is missing": {"image": "a"},
+    "must be a JSON object, not list": [],
+    "'id' must be text": row("a", id=3),
+    "'image' must be text": row("a", image=""),
+    "'score' must be a number from 0 to 1, not 2": row("a", score=2),
+    "'score' must be a number from 0 to 1, not None": row("a", score=None),
+    "'score' must be a number from 0 to 1, not True": row("a", score=True),
+    "'conversations' must be": row("a", conversations=[{"from": "system", "value": ""}]),
+    "'conversations' must be a list": row("a", conversations={"from": "gpt"}),
+    "id 'first' occurs already in": row("first"),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_bad_line_is_named(tmp_path, message):
+    bad = BAD[message]
+    if message == "'score' is missing":
+        bad = {key: value for key, value in row("a").items() if key != "score"}
+    path = write(tmp_path / "a.jsonl", [row("first"), bad])
+    with pytest.raises(ArtifactNetError) as caught:
+        expl_aigi_eval.read(path)
+    assert str(caught.value).startswith(f"{path}:2: ")
+    assert message in str(caught.value)
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("{\n")
+    with pytest.raises(ArtifactNetError, match="a.jsonl:1: not readable as JSON"):
+        expl_aigi_eval.read(path)
+    path.write_text("")
+    with pytest.raises(ArtifactNetError, match="a.jsonl: holds no record"):
+        expl_aigi_eval.read(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ArtifactNetError, match="a.jsonl: cannot be read as a text file"):
+        expl_aigi_eval.read(path)
+    with pytest.raises(ArtifactNetError, match="nor a folder with a .jsonl file"):
+        expl_aigi_eval.convert(tmp_path / "none", tmp_path, tmp_path / "out")

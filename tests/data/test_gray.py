@@ -1,0 +1,107 @@
+"""Maps in files: what is read, what is refused, and how heatmaps come to their image's size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from artifactnet.data.gray import heatmap_at, read_gray, read_stored, same_aspect, soften, store
+from artifactnet.types import ArtifactNetError
+
+GRAY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+
+
+def test_a_stored_map_comes_back_and_is_not_written_twice(tmp_path):
+    path = tmp_path / "deep" / "a.png"
+    store(path, GRAY)
+    before = path.stat()
+    store(path, GRAY)
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert path.stat().st_ino == before.st_ino
+    assert (read_stored(path, "a") == GRAY).all()
+    store(path, GRAY[::-1].copy())
+    assert (read_stored(path, "a") == GRAY[::-1]).all()
+    assert [p.name for p in path.parent.iterdir()] == ["a.png"]
+
+
+def test_half_a_file_of_a_killed_conversion_is_replaced(tmp_path):
+    path = tmp_path / "a.png"
+    store(path, GRAY)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ArtifactNetError, match="^map: "):
+        read_gray(path, "map")
+    store(path, GRAY)
+    assert (read_gray(path, "map") == GRAY).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "I;16", "LA", "1"])
+def test_a_stored_map_has_one_channel_of_8_bits(tmp_path, mode):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.full((4, 4), 255, np.uint8)).convert(mode).save(path)
+    with pytest.raises(ArtifactNetError, match="^map: .*(type|transparent)"):
+        read_stored(path, "map")
+
+
+def test_a_map_from_elsewhere_may_be_gray_in_three_channels(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(GRAY).convert("RGB").save(path)
+    assert (read_gray(path, "map") == GRAY).all()
+    colour = np.stack([GRAY, GRAY, GRAY[::-1]], -1)
+    Image.fromarray(colour).save(path)
+    with pytest.raises(ArtifactNetError, match="gray, not coloured"):
+        read_gray(path.read_bytes(), "map")
+
+
+@given(st.tuples(*[st.integers(1, 40)] * 4))
+def test_aspect_ratio(sides):
+    a, b = sides[:2], sides[2:]
+    ratio = (a[1] / a[0]) / (b[1] / b[0])
+    if abs(abs(ratio - 1) - 0.01) > 1e-9:
+        assert same_aspect(a, b) == (abs(ratio - 1) < 0.01)
+
+
+def test_a_heatmap_grows_linearly_and_shrinks_by_averaging():
+    steps = np.array([[0, 255]], np.uint8)
+    grown = heatmap_at(np.repeat(steps, 2, 0), (4, 4), "map")
+    # pixel centres at 1/8, 3/8, 5/8, 7/8 between grid points at 1/4 and 3/4
+    np.testing.assert_allclose(grown, np.tile([0, 0.25, 0.75, 1], (4, 1)), atol=1e-6)
+    shrunk = heatmap_at(np.kron(GRAY, np.ones((3, 3), np.uint8)), (6, 8), "map")
+    np.testing.assert_allclose(shrunk, GRAY / 255, atol=1e-6)
+    assert shrunk.dtype == np.float32
+
+
+def test_a_heatmap_of_another_shape_is_refused():
+    with pytest.raises(ArtifactNetError, match="map: it is 8x6, its image 6x8: another aspect"):
+        heatmap_at(GRAY, (8, 6), "map")
+    assert heatmap_at(np.zeros((100, 100), np.uint8), (500, 504), "map").shape == (500, 504)
+
+
+def test_soft_regions_against_scipy():
+    mask = np.zeros((200, 240), np.uint8)
+    mask[60:120, 80:150] = 8
+    reference = gaussian_filter((mask > 0).astype(np.float64), 0.02 * 200, truncate=6)
+    np.testing.assert_allclose(soften(mask), reference, atol=2e-3)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_soft_regions_stay_visible_in_place_and_in_range(seed):
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((48, 64), np.uint8)
+    for _ in range(int(rng.integers(1, 5))):
+        top, left = int(rng.integers(46)), int(rng.integers(62))
+        height, width = rng.integers(1, 12, 2)
+        mask[top : top + height, left : left + width] = 1
+    soft = soften(mask)
+    assert soft.shape == mask.shape
+    assert soft.dtype == np.float32
+    assert 0 <= soft.min() <= soft.max() <= 1
+    assert soft.max() > 0.7  # blurring a small region does not erase it
+    assert soft[mask > 0].mean() > soft[mask == 0].mean()
+
+
+def test_nothing_marked_stays_nothing():
+    assert not soften(np.zeros((5, 7), np.uint8)).any()

@@ -1,0 +1,327 @@
+"""Manifests: round trips, strict reading, splits, and every kind of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from annotated_files import picture, spot
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from artifactnet.config import DataConfig
+from artifactnet.data import manifest, manifest_lines
+from artifactnet.data.checks import summarize
+from artifactnet.data.datamodule import build_splits
+from artifactnet.data.manifest_lines import Line
+from artifactnet.types import Annotation, ArtifactNetError
+
+TEXT = st.text(st.characters(exclude_characters="\0/", codec="utf-8"), min_size=1, max_size=12)
+FAKE = {"image": "a.png", "uid": "a", "label": 1, "annotation": "none"}
+
+
+def save(path: Path, pixels: np.ndarray) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path.name
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def build(root: Path, seed: int = 0, **options):
+    return manifest.build(DataConfig(name="manifest", root=str(root), **options), seed)
+
+
+def mixed(root: Path, count: int, splits: bool = False) -> Path:
+    """Pairs of a photograph and a fake."""
+    rows = []
+    for k in range(count):
+        for label, state, kind in ((0, "clean", "real"), (1, "none", "fake")):
+            picture(root / kind / f"{k}.png")
+            row = {"image": f"{kind}/{k}.png", "uid": f"{k}", "label": label, "annotation": state}
+            if splits:
+                row["split"] = ("train", "val", "test")[k % 3]
+            rows.append(row)
+    return write(root / "data.jsonl", rows)
+
+
+def test_everything_known_of_an_image_is_loaded(tmp_path):
+    picture(tmp_path / "a.png", (16, 16))
+    bits = spot(value=0b101)
+    row = {
+        **FAKE,
+        "split": "test",
+        "generator": "sdxl",
+        "annotation": "mask",
+        "heatmap": save(tmp_path / "h.png", spot(value=200)),
+        "mask": save(tmp_path / "m.png", bits),
+        "score": 0.25,
+    }
+    source = build(write(tmp_path / "data.jsonl", [row]))["test"]
+    record, sample = source.records[0], source.load(0)
+    assert (record.uid, record.label, record.generator) == ("a", 1, "sdxl")
+    assert record.annotation is Annotation.MASK
+    assert record.path == record.location == str(tmp_path / "a.png")
+    assert (sample.image == np.array(Image.open(tmp_path / "a.png"))).all()
+    assert (sample.mask == bits).all()
+    np.testing.assert_allclose(sample.heatmap, spot(value=200) / 255, atol=1e-7)
+    assert sample.score == 0.25
+
+
+def test_a_heatmap_alone_gives_the_mask(tmp_path):
+    picture(tmp_path / "a.png", (32, 32))
+    values = spot(value=127)
+    values[5, 7] = 128
+    row = {**FAKE, "annotation": "mask", "heatmap": save(tmp_path / "h.png", values)}
+    write(tmp_path / "data.jsonl", [{**row, "split": "train"}, {**row, "uid": "b", "split": "val"}])
+    sample = build(tmp_path)["train"].load(0)
+    assert sample.heatmap.shape == sample.mask.shape == (32, 32)
+    assert ((sample.heatmap >= 0.5) == (sample.mask == 1)).all()
+    assert 0 < (sample.mask == 1).sum() <= 4
+    assert sample.score is None
+
+
+def test_without_annotation_there_are_no_maps(tmp_path):
+    mixed(tmp_path, 3, splits=True)
+    for source in build(tmp_path).values():
+        for index, record in enumerate(source.records):
+            sample = source.load(index)
+            assert (sample.mask, sample.heatmap, sample.score) == (None, None, None)
+            assert record.annotation is (Annotation.NONE if record.label else Annotation.CLEAN)
+            assert record.generator == ("fake" if record.label else "real")
+
+
+@given(
+    st.lists(
+        st.builds(
+            Line,
+            image=TEXT.map(lambda name: f"/data/images/{name}.png"),
+            uid=TEXT,
+            label=st.just(1),
+            annotation=st.just(Annotation.MASK),
+            split=st.sampled_from([None, "train", "val", "test"]),
+            generator=TEXT.filter(lambda name: name != "real"),
+            heatmap=st.just("/data/maps/h.png"),
+            mask=st.sampled_from([None, "/elsewhere/m.png"]),
+            score=st.one_of(st.none(), st.floats(0, 1)),
+        ),
+        max_size=4,
+    )
+)
+def test_lines_come_back(tmp_path_factory, lines):
+    path = tmp_path_factory.getbasetemp() / "lines.jsonl"
+    manifest_lines.write(path, lines)
+    back = manifest_lines.read(path)
+    assert [os.path.normpath(line.image) for line in back] == [
+        os.path.normpath(line.image) for line in lines
+    ]
+    for line, original in zip(back, lines, strict=True):
+        for name in ("uid", "label", "annotation", "split", "generator", "score"):
+            assert getattr(line, name) == getattr(original, name)
+        assert os.path.normpath(line.heatmap) == original.heatmap
+        assert (line.mask and os.path.normpath(line.mask)) == original.mask
+    stored = [json.loads(row) for row in path.read_text().splitlines()]
+    assert not any(os.path.isabs(row["image"]) for row in stored)
+
+
+def test_paths_survive_a_folder_that_is_a_link(tmp_path):
+    picture(tmp_path / "images" / "a.png")
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    line = Line(str(tmp_path / "images" / "a.png"), "a", 1, Annotation.NONE)
+    path = tmp_path / "link" / "data.jsonl"
+    manifest_lines.write(path, [line])
+    assert Path(manifest_lines.read(path)[0].image).read_bytes()
+
+
+BAD = {
+    "unknown key 'colour'": {"colour": 1},
+    "'uid' is missing": {"uid": None},
+    "'label' must be 0": {"label": True},
+    "'label' must be 0 (real) or 1 (fake), not 2": {"label": 2},
+    "'label' must be 0 (real) or 1 (fake), not '1'": {"label": "1"},
+    "'image' must be text": {"image": 3},
+    "'image' must be text, not ''": {"image": ""},
+    "'annotation' must be one of none, clean, mask": {"annotation": "MASK"},
+    "'split' must be one of train, val, test": {"split": "dev"},
+    "'score' must be a number from 0 to 1, not 1.5": {"score": 1.5},
+    "'score' must be a number from 0 to 1, not False": {"score": False},
+    "'score' must be a number from 0 to 1, not nan": {"score": float("nan")},
+    "'annotation' is 'none', but a heatmap": {"heatmap": "h.png"},
+    "'annotation' is 'mask', but neither": {"annotation": "mask"},
+    "must have annotation 'clean'": {"label": 0, "generator": "real"},
+    "'generator' is 'real' and 'label' is 1": {"generator": "real"},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_bad_line_is_named(tmp_path, message):
+    path = write(tmp_path / "data.jsonl", [FAKE, {**FAKE, **BAD[message]}])
+    with pytest.raises(ArtifactNetError) as caught:
+        build(path)
+    assert str(caught.value).startswith(f"{path}:2: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "7", '{"uid": "a", "uid": "b"}', "[" * 100_000, '{"a": 1} x']
+)
+def test_a_line_that_is_no_object_is_named(tmp_path, text):
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps(FAKE) + "\n\n" + text + "\n")
+    with pytest.raises(ArtifactNetError, match=r"data.jsonl:3: .*JSON object"):
+        build(path)
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ArtifactNetError, match="data.jsonl: cannot be read as a text file"):
+        build(path)
+
+
+def test_roots_without_a_manifest(tmp_path):
+    with pytest.raises(ArtifactNetError, match="no such file or folder"):
+        build(tmp_path / "nothing")
+    with pytest.raises(ArtifactNetError, match="holds no \\*.jsonl file"):
+        build(tmp_path)
+    (tmp_path / "data.jsonl").write_text("\n")
+    with pytest.raises(ArtifactNetError, match="lists no image"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["image", "heatmap", "mask"])
+def test_missing_files_are_named(tmp_path, kind):
+    picture(tmp_path / "a.png")
+    row = {**FAKE, "annotation": "mask", "split": "test"}
+    row |= {"heatmap": "a.png", "mask": "a.png"} | {kind: "gone.png"}
+    path = write(tmp_path / "data.jsonl", [row])
+    with pytest.raises(ArtifactNetError, match=rf"data.jsonl:1: {kind} .*gone.png: no such file"):
+        build(path)
+    source = build(path, on_error="skip")["test"]  # met, and left out, when it is loaded
+    with pytest.raises(ArtifactNetError, match=r"data.jsonl:1: "):
+        source.load(0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pixels", "message"),
+    [
+        ("heatmap", np.zeros((16, 17), np.uint8), "17x16, its image 16x16: another aspect ratio"),
+        ("mask", np.zeros((32, 32), np.uint8), "32x32, its image 16x16; they must agree"),
+        ("mask", np.zeros((16, 16, 3), np.uint8), "pixels are of type RGB"),
+        ("heatmap", np.zeros((16, 16, 3), np.uint8), "pixels are of type RGB"),
+    ],
+)
+def test_maps_that_do_not_fit_are_named(tmp_path, kind, pixels, message):
+    picture(tmp_path / "a.png")
+    save(tmp_path / "map.png", pixels)
+    row = {**FAKE, "annotation": "mask", kind: "map.png", "split": "test"}
+    source = build(write(tmp_path / "data.jsonl", [row]))["test"]
+    with pytest.raises(ArtifactNetError) as caught:
+        source.load(0)
+    assert f"data.jsonl:1: {kind} {tmp_path}/map.png: " in str(caught.value)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["image", "heatmap"])
+def test_half_written_files_are_named(tmp_path, kind):
+    picture(tmp_path / "a.png")
+    save(tmp_path / "h.png", np.random.default_rng(0).integers(0, 255, (16, 16), np.uint8))
+    victim = tmp_path / ("a.png" if kind == "image" else "h.png")
+    victim.write_bytes(victim.read_bytes()[:100])
+    row = {**FAKE, "annotation": "mask", "heatmap": "h.png", "split": "test"}
+    source = build(write(tmp_path / "data.jsonl", [row]))["test"]
+    with pytest.raises(ArtifactNetError, match=rf"data.jsonl:1: .*{victim.name}: "):
+        source.load(0)
+
+
+def test_given_splits_are_kept(tmp_path):
+    splits = build(mixed(tmp_path, 9, splits=True))
+    assert list(splits) == ["train", "val", "test"]
+    for k, source in enumerate(splits.values()):
+        assert {int(record.uid) % 3 for record in source.records} == {k}
+
+
+def test_splits_are_drawn_by_uid(tmp_path):
+    path = mixed(tmp_path, 20)
+    splits = build(path, val_fraction=0.2)
+    uids = {name: {record.uid for record in source.records} for name, source in splits.items()}
+    assert {name: len(part) for name, part in uids.items()} == {"train": 12, "val": 4, "test": 4}
+    assert len(set.union(*uids.values())) == 20
+    again = build(path, val_fraction=0.2)
+    assert {r.uid for r in again["val"].records} == uids["val"]
+    other = build(path, seed=1, val_fraction=0.2)
+    assert {r.uid for r in other["val"].records} != uids["val"]
+
+
+def test_validation_comes_from_training_where_there_is_none(tmp_path):
+    rows = [json.loads(line) for line in mixed(tmp_path, 10).read_text().splitlines()]
+    for row in rows:
+        row["split"] = "test" if int(row["uid"]) < 2 else "train"
+    splits = build(write(tmp_path / "data.jsonl", rows), val_fraction=0.25)
+    sizes = {name: len({r.uid for r in source.records}) for name, source in splits.items()}
+    assert sizes == {"train": 6, "val": 2, "test": 2}
+
+
+def test_identical_files_are_not_drawn_apart(tmp_path):
+    path = mixed(tmp_path, 12)
+    for k in range(1, 12):
+        (tmp_path / "fake" / f"{k}.png").write_bytes((tmp_path / "fake/0.png").read_bytes())
+    assert list(build(path)) == ["train"]
+
+
+def test_several_manifests_are_mixed_and_a_named_split_wins(tmp_path):
+    (tmp_path / "sub").mkdir()
+    mixed(tmp_path, 6)
+    picture(tmp_path / "extra.png")
+    extra = {"image": "extra.png", "uid": "3", "label": 1, "annotation": "none", "split": "test"}
+    write(tmp_path / "other.jsonl", [{**extra, "generator": "flux"}])
+    write(tmp_path / ".hidden.jsonl", [{"broken": 1}])
+    splits = build_splits(DataConfig(name="manifest", root=str(tmp_path)), 0)
+    assert sum(len(source.records) for source in splits.values()) == 13
+    home = {r.uid: name for name, source in splits.items() for r in source.records}
+    assert home["3"] == "test"
+    assert len([r for r in splits["test"].records if r.uid == "3"]) == 3
+    assert summarize(splits, "full")["splits"]["test"]["generator"]["flux"] == 1
+
+
+def test_a_uid_in_two_splits_is_refused(tmp_path):
+    path = mixed(tmp_path, 3, splits=True)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[1]["split"] = "val"
+    with pytest.raises(
+        ArtifactNetError, match=r"data.jsonl:2: uid '0' is in val here and in train"
+    ):
+        build(write(path, rows))
+
+
+def test_an_image_with_two_labels_is_refused_and_one_listed_twice_is_told(tmp_path):
+    path = mixed(tmp_path, 3, splits=True)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    write(path, [*rows, {**rows[1], "image": "./fake/0.png"}])
+    assert "1 images are listed more than once" in build(path)["train"].warnings[0]
+    write(path, [*rows, {**rows[0], "label": 1, "annotation": "none"}])
+    with pytest.raises(ArtifactNetError, match=r"data.jsonl:7: .* has label 1 here and 0 in .*:1"):
+        build(path)
+
+
+def test_generators_and_limit(tmp_path):
+    path = mixed(tmp_path, 9, splits=True)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for k, row in enumerate(row for row in rows if row["label"]):
+        row["generator"] = "sdxl" if k < 6 else "flux"
+    write(path, rows)
+    splits = build(path, generators=["flux"], limit=2)
+    for source in splits.values():
+        assert {r.generator for r in source.records} <= {"real", "flux"}
+        assert len({r.uid for r in source.records}) == 2
+    with pytest.raises(ArtifactNetError, match=r"'dalle' is not in .*; it has flux, sdxl"):
+        build(path, generators=["dalle"])

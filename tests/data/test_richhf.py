@@ -1,0 +1,241 @@
+"""RichHF-18K: real TFRecords to a manifest that trains, and everything that can be wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from annotated_files import SCORES, png, richhf_example, spot, write_records
+from annotated_files import picture as make_picture
+
+from artifactnet.config import DataConfig
+from artifactnet.data import manifest, richhf
+from artifactnet.data.datamodule import DataModule
+from artifactnet.data.transforms import Preprocess
+from artifactnet.types import Annotation, ArtifactNetError
+
+EMPTY = np.zeros((16, 16), np.uint8)
+
+
+def data_set(root: Path, **changes: list) -> tuple[Path, Path, Path]:
+    """TFRecords of three splits, their images, and a place for the manifest."""
+    for split, count in (("train", 3), ("dev", 2), ("test", 1)):
+        records = []
+        for k in range(count):
+            name = f"{split}-{k}"
+            make_picture(root / "images" / f"part{k}" / f"{name}.jpg", (32, 32))
+            records.append(richhf_example(f"train/{name}.png", spot() if k else EMPTY, **changes))
+        write_records(root / "records" / f"{split}.tfrecord", records)
+    return root / "records", root / "images", root / "out"
+
+
+def load(path: Path):
+    return manifest.build(DataConfig(name="manifest", root=str(path)), 0)
+
+
+def test_the_manifest_reads_back(tmp_path):
+    made = richhf.convert(*data_set(tmp_path))
+    assert made.manifest == tmp_path / "out" / "richhf.jsonl"
+    assert made.warnings == ()
+    assert made.counts == {
+        **{"images": 6, "fake": 6, "clean": 3, "with a heatmap": 3, "with a score": 6},
+        **{"train": 3, "val": 2, "test": 1},
+    }
+    splits = load(made.manifest)
+    assert {name: len(source.records) for name, source in splits.items()} == {
+        "train": 3,
+        "val": 2,
+        "test": 1,
+    }
+    for source in splits.values():
+        for index, record in enumerate(source.records):
+            sample = source.load(index)
+            assert record.generator == "pickapic"
+            assert record.uid == Path(record.location).stem
+            assert sample.score == SCORES["artifact_score"]
+            if record.uid.endswith("0"):
+                assert record.annotation is Annotation.CLEAN
+                assert sample.heatmap is None
+            else:
+                assert record.annotation is Annotation.MASK
+                assert sample.heatmap.shape == (32, 32)
+                assert math.isclose(sample.heatmap.max(), 200 / 255, rel_tol=1e-6)
+                assert (sample.mask[10:14, 14:22] == 1).all()
+
+
+def test_what_concerns_the_prompt_is_kept_beside(tmp_path):
+    source, images, out = data_set(tmp_path, misalignment_map=[png(spot(value=99))])
+    richhf.convert(source, images, out)
+    kept = json.loads((out / "richhf.prompt.json").read_text())
+    assert len(kept) == 6
+    assert kept["dev-1"] == {
+        "misalignment_score": 0.5,
+        "aesthetics_score": 0.25,
+        "overall_score": 0.125,
+        "prompt_misalignment_label": "1 0 1",
+        "misalignment_map": "misalignment/richhf/part1/dev-1.png",
+    }
+    assert (out / kept["dev-1"]["misalignment_map"]).read_bytes() == png(spot(value=99))
+
+
+def test_a_killed_conversion_goes_on(tmp_path, monkeypatch):
+    source, images, out = data_set(tmp_path)
+    whole, seen = richhf._line, []
+
+    def killed(*args):
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        seen.append(args)
+        return whole(*args)
+
+    monkeypatch.setattr(richhf, "_line", killed)
+    with pytest.raises(KeyboardInterrupt):
+        richhf.convert(source, images, out)
+    first = sorted(out.rglob("*.png"))
+    assert len(first) == 2
+    assert not list(out.glob("*.jsonl"))
+    first[1].write_bytes(first[1].read_bytes()[:30])  # as a machine that lost power leaves it
+    before = first[0].stat()
+    monkeypatch.undo()
+    made = richhf.convert(source, images, out)
+    assert made.counts["images"] == 6
+    assert first[0].stat().st_ino == before.st_ino
+    assert first[0].stat().st_mtime_ns == before.st_mtime_ns
+    for split in load(made.manifest).values():
+        for index in range(len(split.records)):
+            split.load(index)
+
+
+def test_missing_images_are_counted_and_listed(tmp_path):
+    source, images, out = data_set(tmp_path)
+    (images / "part0" / "train-0.jpg").unlink()
+    (images / "part1" / "dev-1.jpg").write_bytes(b"no image")
+    made = richhf.convert(source, images, out)
+    assert made.counts["images"] == 4
+    assert len(made.warnings) == 2
+    assert made.warnings[0].startswith(f"1 images are not in {images}, e.g. train/train-0.png; all")
+    assert "1 images cannot be read" in made.warnings[1]
+    listed = json.loads((out / "richhf.left_out.json").read_text())
+    assert listed[f"images are not in {images}"] == ["train/train-0.png"]
+    assert "part1/dev-1.jpg" in listed["images cannot be read"][0]
+
+
+def test_no_image_at_all_is_an_error(tmp_path):
+    source, _, out = data_set(tmp_path)
+    make_picture(tmp_path / "others" / "a.png")
+    with pytest.raises(ArtifactNetError, match="no image can be used: 6 images are not in"):
+        richhf.convert(source, tmp_path / "others", out)
+    assert not list(out.glob("*.jsonl"))
+
+
+def test_another_aspect_ratio_is_left_out(tmp_path):
+    source, images, out = data_set(tmp_path)
+    make_picture(images / "part1" / "train-1.jpg", (32, 40))
+    made = richhf.convert(source, images, out)
+    assert made.counts["images"] == 5
+    assert "1 images have another aspect ratio than their heatmap, e.g. " in made.warnings[0]
+    assert "(40x32, heatmap 16x16)" in made.warnings[0]
+
+
+def test_a_repeated_file_name_is_left_out(tmp_path):
+    source, images, out = data_set(tmp_path)
+    again = richhf_example("elsewhere/train-1.jpg", EMPTY)
+    write_records(source / "test.tfrecord", [again])
+    made = richhf.convert(source, images, out)
+    assert made.counts == {**made.counts, "train": 3, "val": 2, "images": 5}
+    assert "test.tfrecord: record 0 at byte 0" in made.warnings[0]
+
+
+def test_one_file_and_a_name(tmp_path):
+    source, images, out = data_set(tmp_path)
+    made = richhf.convert(source / "dev.tfrecord", images, out, name="rich", generator="sdxl")
+    assert made.manifest.name == "rich.jsonl"
+    rows = [json.loads(line) for line in made.manifest.read_text().splitlines()]
+    assert {(row["split"], row["generator"]) for row in rows} == {("val", "sdxl")}
+    assert rows[1]["image"] == "../images/part1/dev-1.jpg"
+    assert rows[1]["heatmap"] == "heatmaps/rich/part1/dev-1.png"
+
+
+def test_an_existing_manifest_is_safe(tmp_path):
+    source, images, out = data_set(tmp_path)
+    richhf.convert(source, images, out)
+    with pytest.raises(ArtifactNetError, match="already there; replace it with --overwrite"):
+        richhf.convert(source, images, out)
+    (out / "richhf.jsonl").write_text("old")
+    richhf.convert(source, images, out, overwrite=True)
+    assert len((out / "richhf.jsonl").read_text().splitlines()) == 6
+
+
+def test_replacing_never_leaves_a_manifest_with_maps_of_another(tmp_path):
+    source, images, out = data_set(tmp_path)
+    richhf.convert(source, images, out)
+    write_records(source / "dev.tfrecord", [richhf_example("dev-1", spot(value=9))])
+    damaged = (source / "test.tfrecord").read_bytes()[:-1]
+    (source / "test.tfrecord").write_bytes(damaged)
+    with pytest.raises(ArtifactNetError, match="truncated"):
+        richhf.convert(source, images, out, overwrite=True)
+    assert not list(out.glob("*.jsonl"))
+
+
+def test_a_manifest_feeds_training(tmp_path):
+    source, images, out = data_set(tmp_path)
+    richhf.convert(source, images, out)
+    config = DataConfig(name="manifest", root=str(out), batch_size=2)
+    preprocess = Preprocess((28, 28), "stretch", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    module = DataModule(config, preprocess, 0)
+    batch = next(iter(module.val_loader()))
+    assert batch.heatmap.shape == batch.mask.shape == (2, 28, 28)
+    assert batch.score.tolist() == [0.75, 0.75]
+    assert batch.annotation.tolist() == [Annotation.CLEAN, Annotation.MASK]
+    assert batch.heatmap[0].max() == 0
+    assert 0.5 < batch.heatmap[1].max() <= 1
+
+
+BAD = {
+    "'artifact_score' must be from 0 to 1, not 1.5": {"artifact_score": [1.5]},
+    "'artifact_score' must be from 0 to 1, not nan": {"artifact_score": [math.nan]},
+    "'overall_score' must be one value of float: 2 of float": {"overall_score": [0.5, 0.5]},
+    "'overall_score' must be one value of float: 1 of int": {"overall_score": [1]},
+    "'filename' must be one value of bytes: none": {"filename": []},
+    "'filename' is not UTF-8": {"filename": [b"\xff\xff"]},
+    "artifact_map: not an image": {"artifact_map": [b"nothing"]},
+    "artifact_map: truncated": {"artifact_map": [png(spot())[:-30]]},
+    "artifact_map: a map must be gray": {
+        "artifact_map": [png(np.random.default_rng(0).integers(0, 255, (16, 16, 3)))]
+    },
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_bad_record_is_named(tmp_path, message):
+    make_picture(tmp_path / "images" / "a.png")
+    path = write_records(
+        tmp_path / "test.tfrecord", [richhf_example("a.png", spot(), **BAD[message])]
+    )
+    with pytest.raises(ArtifactNetError) as caught:
+        richhf.convert(path, tmp_path / "images", tmp_path / "out")
+    assert str(caught.value).startswith(f"{path}: record 0 at byte 0: ")
+    assert message in str(caught.value)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(ArtifactNetError, match="nor a folder with any of train.tfrecord"):
+        richhf.convert(tmp_path, tmp_path, tmp_path / "out")
+    path = write_records(tmp_path / "test.tfrecord", [b""])
+    with pytest.raises(ArtifactNetError, match=r"feature 'filename' is missing; is this RichHF"):
+        next(richhf.read(path))
+    source, images, out = data_set(tmp_path)
+    whole = (source / "train.tfrecord").read_bytes()
+    (source / "train.tfrecord").write_bytes(whole[:-1])
+    with pytest.raises(ArtifactNetError, match=r"train.tfrecord: record 2 at byte \d+: truncated"):
+        richhf.convert(source, images, out)
+
+
+def test_two_images_of_one_stem_are_refused(tmp_path):
+    source, images, out = data_set(tmp_path)
+    make_picture(images / "train-0.webp")
+    with pytest.raises(ArtifactNetError, match=r"2 images could be 'train/train-0.png': "):
+        richhf.convert(source, images, out)

@@ -1,0 +1,156 @@
+"""TFRecord files: framing, checksums, protocol buffers, and damage of every kind."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+from annotated_files import crc32c as bitwise
+from annotated_files import example, field, frame, varint, write_records
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artifactnet.data.crc32c import crc32c, masked_crc32c
+from artifactnet.data.tfrecord import decode_example, read_records
+from artifactnet.types import ArtifactNetError
+
+NAMES = st.text(max_size=8)
+FEATURES = st.dictionaries(
+    NAMES,
+    st.one_of(
+        st.lists(st.binary(max_size=200), max_size=3),
+        st.lists(st.floats(width=32, allow_nan=False), max_size=5),
+        st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5),
+    ),
+    max_size=5,
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [  # RFC 3720, B.4, and the check value of the CRC catalogue
+        (b"", 0),
+        (b"123456789", 0xE3069283),
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (bytes(range(32)), 0x46DD794E),
+        (bytes(range(31, -1, -1)), 0x113FDB5C),
+    ],
+)
+def test_published_checksums(data, expected):
+    assert crc32c(data) == expected
+
+
+@given(st.binary(max_size=300))
+def test_checksum_equals_the_definition(data):
+    assert crc32c(data) == bitwise(data)
+
+
+@pytest.mark.parametrize("size", [(1 << 17) - 1, 1 << 17, (1 << 17) + 13])
+def test_checksum_across_chunks(size):
+    data = np.random.default_rng(size).bytes(size)
+    assert crc32c(data) == bitwise(data)
+
+
+def test_masked_checksum_of_a_known_header():
+    # the first twelve bytes of a TFRecord file whose first record has 24 bytes
+    assert masked_crc32c(bytes([24, 0, 0, 0, 0, 0, 0, 0])) == int.from_bytes(
+        bytes([0xA3, 0x7F, 0x4B, 0x22]), "little"
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.binary(max_size=60), max_size=5))
+def test_records_come_back(tmp_path_factory, records):
+    path = write_records(tmp_path_factory.mktemp("t") / "a.tfrecord", records)
+    assert [data for _, data in read_records(path)] == records
+
+
+def test_places_name_file_record_and_offset(tmp_path):
+    path = write_records(tmp_path / "a.tfrecord", [b"abc", b""])
+    assert [place for place, _ in read_records(path)] == [
+        f"{path}: record 0 at byte 0",
+        f"{path}: record 1 at byte 19",
+    ]
+
+
+def test_reading_is_lazy(tmp_path):
+    path = write_records(tmp_path / "a.tfrecord", [b"first", b"second"])
+    damaged = bytearray(path.read_bytes())
+    damaged[-6] ^= 1
+    path.write_bytes(bytes(damaged))
+    records = read_records(path)
+    assert next(records)[1] == b"first"
+    with pytest.raises(ArtifactNetError, match="record 1 at byte 21: the checksum of its data"):
+        next(records)
+
+
+@given(st.data())
+def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "damaged.tfrecord"
+    whole = frame(b"some record") + frame(b"another one")
+    if data.draw(st.booleans()):
+        cut = data.draw(st.integers(1, len(whole) - 1).filter(lambda n: n != len(whole) // 2))
+        broken = whole[:cut]
+    else:
+        bit = data.draw(st.integers(0, 8 * len(whole) - 1))
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        broken = bytes(changed)
+    path.write_bytes(broken)
+    with pytest.raises(ArtifactNetError, match=r"damaged.tfrecord: record [01] at byte \d+: "):
+        list(read_records(path))
+
+
+def test_files_of_another_kind_are_recognised(tmp_path):
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(ArtifactNetError, match="Git LFS pointer"):
+        list(read_records(path))
+    path.write_bytes(gzip.compress(frame(b"x" * 100)))
+    with pytest.raises(ArtifactNetError, match="compressed with gzip"):
+        list(read_records(path))
+    with pytest.raises(ArtifactNetError, match=r"b.tfrecord: cannot be read \(No such file"):
+        list(read_records(tmp_path / "b.tfrecord"))
+
+
+@given(FEATURES, st.booleans())
+def test_examples_come_back(features, packed):
+    assert decode_example(example(features, packed), "here") == features
+
+
+def test_unknown_fields_are_passed_over():
+    known = example({"a": [1, -1]})
+    extra = field(9, b"later") + varint(10 << 3 | 0) + varint(300) + varint(11 << 3 | 1) + bytes(8)
+    assert decode_example(extra + known, "here") == {"a": [1, -1]}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x0a",  # a length is missing
+        b"\x0a\x05ab",  # longer than the message
+        b"\x0b",  # wire type 3
+        b"\x08" + b"\xff" * 10,  # endless integer
+        varint(1 << 3 | 0) + b"\x01",  # a number where `features` belongs
+        field(1, field(1, field(1, b"\xff\xfe") + field(2, b""))),  # a name that is no text
+        field(1, field(1, field(1, b"a") + field(2, field(2, field(1, b"abc"))))),  # 3/4 float
+        field(1, field(1, field(1, b"a") + field(2, field(1, varint(8) + b"\x01")))),
+    ],
+)
+def test_what_is_no_example_is_refused(data):
+    with pytest.raises(ArtifactNetError, match="^here: not a tf.train.Example"):
+        decode_example(data, "here")
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_an_example_or_a_clear_error(data):
+    error = None
+    features = {}
+    try:
+        features = decode_example(data, "here")
+    except ArtifactNetError as caught:
+        error = str(caught)
+    assert error is None or error.startswith("here: not a tf.train.Example (")
+    assert all(isinstance(values, list) for values in features.values())
