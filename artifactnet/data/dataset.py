@@ -16,7 +16,15 @@ from torch.utils.data import Dataset
 
 from artifactnet.data.source import Source
 from artifactnet.data.transforms import Example, Preprocess, TrainTransform
-from artifactnet.types import Annotation, ArtifactNetError, Batch, Record, UInt8Array
+from artifactnet.types import (
+    Annotation,
+    ArtifactNetError,
+    Batch,
+    Record,
+    TeacherAnswer,
+    TeacherBatch,
+    UInt8Array,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -167,5 +175,20 @@ def collate(examples: Iterable[Example | None]) -> Batch | None:
         annotation=torch.tensor([int(record.annotation) for record in records]),
         mask=torch.stack([example.mask for example in kept]),
         heatmap=torch.stack([example.heatmap for example in kept]),
+        score=torch.tensor([example.score for example in kept], dtype=torch.float32),
         record=records,
+        teacher=_collate_teacher([example.teacher for example in kept]),
+    )
+
+
+def _collate_teacher(answers: Sequence[TeacherAnswer | None]) -> TeacherBatch | None:
+    """Stacked answers; all images of a source have one, or none has."""
+    known = [answer for answer in answers if answer is not None]
+    if not known:
+        return None
+    return TeacherBatch(
+        heatmap=torch.stack([torch.from_numpy(answer.heatmap) for answer in known]),
+        sigma=torch.stack([torch.from_numpy(answer.sigma) for answer in known]),
+        score=torch.tensor([answer.score for answer in known], dtype=torch.float32),
+        logit=torch.tensor([answer.logit for answer in known], dtype=torch.float32),
     )

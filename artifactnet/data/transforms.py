@@ -6,6 +6,7 @@ only importer of albumentations, which is heavy and therefore imported on first 
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Sequence
@@ -35,11 +36,14 @@ from artifactnet.types import (
     Float32Array,
     Record,
     Sample,
+    TeacherAnswer,
     UInt8Array,
 )
 
 CROP_TRIES = 10  # of the category-ratio rule, as in mmsegmentation's RandomCrop
 JPEG_SIDE = 65500  # longest side the format's encoders accept, pixels
+_TEACHER_MAPS = ("teacher_heatmap", "teacher_sigma")
+_UNSEEN_SIGMA = 100.0  # where a teacher never looked: e^-sigma is nothing
 _BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (256, 8): which bits a value holds
 
 
@@ -50,7 +54,9 @@ class Example:
     image: Tensor  # (3, H, W) float32, normalised; padding is 0, which is the mean colour
     mask: Tensor  # (H, W) uint8 bit field; all zero unless the annotation is MASK
     heatmap: Tensor  # (H, W) float32 in [0, 1]; zeros where the sample has none
+    score: float  # plausibility in [0, 1]; NaN where nobody gave one
     record: Record
+    teacher: TeacherAnswer | None = None  # its maps at model size
 
 
 class Preprocess:
@@ -170,14 +176,35 @@ class Preprocess:
             self.place(sample.image, geometry),
             torch.from_numpy(mask),
             torch.from_numpy(heatmap),
+            math.nan if sample.score is None else sample.score,
             sample.record,
+            None if sample.teacher is None else self._teacher(sample.teacher, geometry),
+        )
+
+    def _teacher(self, answer: TeacherAnswer, geometry: Geometry) -> TeacherAnswer:
+        """A teacher's maps at model size; what it never saw (padding) is clean and unsure."""
+        sigma = put(
+            resample(answer.sigma[geometry.source.slices], geometry.target.size),
+            geometry,
+            self._mirror,
+        )
+        return replace(
+            answer,
+            heatmap=self.heatmap(answer.heatmap, geometry),
+            sigma=np.where(sigma > 0, sigma, np.float32(_UNSEEN_SIGMA)),
         )
 
 
 def _check(sample: Sample) -> None:
     """Refuse a sample whose parts do not belong together."""
     where = sample.record.location
-    for name, array in (("mask", sample.mask), ("heatmap", sample.heatmap)):
+    teacher = sample.teacher
+    for name, array in (
+        ("mask", sample.mask),
+        ("heatmap", sample.heatmap),
+        ("teacher's heatmap", None if teacher is None else teacher.heatmap),
+        ("teacher's sigma", None if teacher is None else teacher.sigma),
+    ):
         if array is not None and array.shape != sample.image.shape[:2]:
             raise ArtifactNetError(
                 f"{where}: the {name} has shape {array.shape}, the image "
@@ -223,7 +250,7 @@ class TrainTransform:
                 A.VerticalFlip(p=augment.vflip),
                 A.RandomRotate90(p=augment.rotate),
             ],
-            additional_targets={"heatmap": "mask", "focus": "mask"},
+            additional_targets=dict.fromkeys(("heatmap", "focus", *_TEACHER_MAPS), "mask"),
         )
         self._color: Any = None
         if augment.color:
@@ -263,8 +290,14 @@ class TrainTransform:
         if focus is not None and focus.shape != image.shape[:2]:
             focus = None  # the twin is of another size, so a place in it is none in this image
         arrays = {"image": image, "mask": sample.mask, "heatmap": sample.heatmap, "focus": focus}
+        teacher = sample.teacher
+        if teacher is not None:
+            arrays |= dict(zip(_TEACHER_MAPS, (teacher.heatmap, teacher.sigma), strict=True))
         flipped = self._flip(**{name: array for name, array in arrays.items() if array is not None})
         focus = flipped.pop("focus", None)
+        if teacher is not None:
+            heatmap, sigma = (flipped.pop(name) for name in _TEACHER_MAPS)
+            flipped["teacher"] = replace(teacher, heatmap=heatmap, sigma=sigma)
         sample = replace(sample, **flipped)
         focus = sample.mask if focus is None else focus
         geometry = self._geometry(sample.image.shape[:2], focus, rng)

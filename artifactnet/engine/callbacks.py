@@ -167,7 +167,12 @@ def write_picture(model: ArtifactNet, examples: Sequence[Example], path: Path) -
     device = next(model.parameters()).device
     images = torch.stack([example.image for example in examples]).to(device)
     with evaluating(model), torch.no_grad():
-        output = model(images, attention=model.has_attention, segmentation=model.has_segmentation)
+        output = model(
+            images,
+            attention=model.has_attention,
+            segmentation=model.has_segmentation,
+            heatmap=model.has_heatmap,
+        )
     verdicts = output.logit.float().sigmoid().tolist()
     heatmap = output.heatmap
     if output.segmentation is not None:  # the probability of any artifact, as in `Prediction`

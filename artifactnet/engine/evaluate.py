@@ -79,6 +79,7 @@ def evaluate_model(
         warnings.append(VALIDATION_ONLY)
     unannotated = "there is no annotated fake among the images"
     no_head = None if model.has_segmentation else "the model has no segmentation head"
+    no_map = None if model.has_heatmap else model.no_attention
     skipped = data.skipped.get(split, [])
     if skipped:
         warnings.append(f"{len(skipped)} images were skipped (data.on_error=skip)")
@@ -93,7 +94,7 @@ def evaluate_model(
         "skipped": skipped,
         "threshold": model.config.threshold,
         "map_threshold": model.config.map_threshold,
-        "no_heatmap": None if figures["heatmap"] else model.no_attention or unannotated,
+        "no_heatmap": None if figures["heatmap"] else no_map or unannotated,
         "no_masks": None if figures["masks"] else no_head or unannotated,
         **figures,
     }
@@ -105,7 +106,7 @@ def compute_figures(
     """Figures of a model over all batches of a loader, on this process alone.
 
     Returns:
-        ``images``, ``authenticity``, ``heatmap`` and ``masks``, see `Figures.compute`.
+        what `Figures.compute` gives: ``authenticity``, ``heatmap``, ``masks``, ``saliency``, ...
     """
     device = next(model.parameters()).device
     figures = Figures(model, generators, alone=True).to(device)
@@ -116,6 +117,7 @@ def compute_figures(
                 batch.image,
                 attention=model.has_attention,
                 segmentation=model.has_segmentation,
+                heatmap=model.has_heatmap,
             )
             figures.update(batch, output)
     return figures.compute()

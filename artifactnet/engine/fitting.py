@@ -128,7 +128,8 @@ def _callbacks(
     """The order matters: what judges or draws validated weights precedes weight averaging."""
     config = module.config
     callbacks: list[Callback] = [best]
-    drawn = module.model.has_attention or module.model.has_segmentation
+    model = module.model
+    drawn = model.has_attention or model.has_segmentation or model.has_heatmap
     if config.train.picture_every and drawn:
         preprocess = preprocess_of(module.model)
         count, every = config.train.pictures, config.train.picture_every

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from artifactnet.config import Config
+from artifactnet.config import Config, heatmap_terms
 from artifactnet.engine.figures import Figures
+from artifactnet.engine.heatmap_losses import annotation_losses, teacher_losses
 from artifactnet.engine.schedule import lr_factor
 from artifactnet.losses.alignment import alignment_loss, artifact_share
 from artifactnet.losses.dense import segmentation_loss
@@ -30,8 +31,9 @@ class DetectorModule(pl.LightningModule):
     """ArtifactNet under training: a weighted sum of the losses that the config asks for.
 
     BCE of the verdict and alignment of its attention (X-AIGD Sec. 6.1), cross-entropy of the
-    segmentation heads (Sec. 5, B.2). Images that nobody annotated take part in BCE alone; real
-    images and fakes annotated as clean are aligned to an empty map and are background.
+    segmentation heads (Sec. 5, B.2), and what a heatmap head is told by annotation (HEIE Sec. 3)
+    or a teacher. Images that nobody annotated take part in BCE alone, and learn from a teacher;
+    real images and fakes annotated as clean are aligned to an empty map and are background.
 
     Args:
         model: the network.
@@ -59,6 +61,7 @@ class DetectorModule(pl.LightningModule):
         self.figures = Figures(model, generators)
         asked = {"bce": True, "segmentation": self.segmented, "alignment": self.aligned}
         names = ["loss", *(name for name, wanted in asked.items() if wanted)]
+        names += _heatmap_names(config)
         means = {name: MeanMetric() for name in names}
         self.means: dict[str, MeanMetric] = nn.ModuleDict(means)  # type: ignore[assignment]
 
@@ -67,7 +70,11 @@ class DetectorModule(pl.LightningModule):
     ) -> tuple[dict[str, Tensor], ModelOutput]:
         """Loss parts of a batch (their weighted sum under ``loss``) and the model's output."""
         output = self.model(
-            batch.image, attention=attention, segmentation=segmentation, create_graph=create_graph
+            batch.image,
+            attention=attention,
+            segmentation=segmentation,
+            heatmap=self.model.has_heatmap,
+            create_graph=create_graph,
         )
         weights = self.config.loss
         bce = F.binary_cross_entropy_with_logits(output.logit.float(), batch.label)
@@ -80,6 +87,9 @@ class DetectorModule(pl.LightningModule):
                 truth = (batch.mask, batch.annotation)
                 parts[name] = segmentation_loss(logits, *truth, self.class_weights)
                 parts["loss"] = parts["loss"] + weight * parts[name]
+        for name, (term, weight) in self._heatmap_losses(batch, output).items():
+            parts[name] = term
+            parts["loss"] = parts["loss"] + weight * term
         if self.aligned and attention:
             heatmap = output.heatmap.float()
             share = artifact_share(batch.mask, (heatmap.shape[1], heatmap.shape[2]))
@@ -91,6 +101,14 @@ class DetectorModule(pl.LightningModule):
             term = strength * weights.alignment.weight * parts["alignment"]
             parts["loss"] = parts["loss"] + term
         return parts, output
+
+    def _heatmap_losses(self, batch: Batch, output: ModelOutput) -> dict[str, tuple[Tensor, float]]:
+        if not self.model.has_heatmap:
+            return {}
+        found = annotation_losses(output, batch, self.config.loss.heatmap)
+        if batch.teacher is not None:
+            found |= teacher_losses(output, batch.teacher, self.config.distill)
+        return found
 
     def on_train_epoch_start(self) -> None:
         """Reseed from (seed, epoch, rank), so that a resumed run draws what it would have."""
@@ -171,7 +189,7 @@ class DetectorModule(pl.LightningModule):
         Returns:
             ``loss`` and its parts, ``balanced_accuracy``; ``map_iou`` where the model has a map;
             ``mask_iou`` (of any category) and ``joint``, its mean with the balanced accuracy,
-            where it has a segmentation head.
+            where it has a segmentation head; ``teacher_cc`` where a teacher answered.
         """
         found = self.figures.compute()
         values = {name: float(mean.compute()) for name, mean in self.means.items()}
@@ -181,6 +199,14 @@ class DetectorModule(pl.LightningModule):
         if found["masks"] is not None:
             values["mask_iou"] = found["masks"]["all"][AGNOSTIC]["IoU"]
             values["joint"] = (values["balanced_accuracy"] + values["mask_iou"]) / 2
+        teacher = found["teacher"]
+        if teacher is not None and teacher["CC"] is not None:
+            values["teacher_cc"] = teacher["CC"]
+        elif self.config.train.monitor == "teacher_cc":
+            raise ArtifactNetError(
+                "train.monitor=teacher_cc cannot be had: all maps of the teacher on the "
+                "validation images are constant"
+            )
         self.figures.reset()
         for mean in self.means.values():
             mean.reset()
@@ -204,3 +230,17 @@ class DetectorModule(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _heatmap_names(config: Config) -> list[str]:
+    """Names of the heatmap head's losses that the config asks for."""
+    if config.model.heatmap.head == "none":
+        return []
+    asked = dict(
+        zip(("focal", "laplace", "correlation", "score"), heatmap_terms(config), strict=True)
+    )
+    names = [f"heatmap_{name}" for name, weight in asked.items() if weight]
+    if config.distill.teacher is not None:
+        terms = ("laplace", "divergence", "correlation", "score", "logit")
+        names += [f"teacher_{name}" for name in terms if getattr(config.distill, name)]
+    return names

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from artifactnet.config import Config
+from artifactnet.config import Config, heatmap_terms
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError
 
 UNTRAINED = {
     "head": "the real-or-fake verdict is UNTRAINED (no loss taught it): do not use it",
     "segmentation": "the segmentation is UNTRAINED (no loss taught it): do not use its masks",
+    "heatmap": "the heatmap head is UNTRAINED (no loss taught it): do not use its heatmaps",
 }
 OUTDATED = {
     "head": "the real-or-fake verdict was trained with an EARLIER backbone: do not rely on it",
     "segmentation": "the segmentation was trained with an EARLIER backbone: do not rely on it",
+    "heatmap": "the heatmap head was trained with an EARLIER backbone: do not rely on it",
 }
 
 
@@ -41,8 +43,9 @@ def choose(model: ArtifactNet, config: Config, fresh: Sequence[str]) -> None:
     loss = config.loss
     reached = {
         "backbone": True,
-        "head": loss.bce > 0 or loss.alignment.weight > 0,
+        "head": loss.bce > 0 or loss.alignment.weight > 0 or config.distill.teacher is not None,
         "segmentation": loss.segmentation.weight > 0,
+        "heatmap": any(heatmap_terms(config)) or config.distill.teacher is not None,
     }
     learning = {part for part in available if reached[part] and part not in config.freeze}
     if not learning:

@@ -37,6 +37,7 @@ FINISHED = "finished.json"
 PICTURES = "pictures"
 # keys that may change between a run and its continuation: none alters what was learnt so far
 MAY_CHANGE = (
+    "distill.cache",
     "name",
     "out",
     "resume",

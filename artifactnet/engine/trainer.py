@@ -17,11 +17,13 @@ from artifactnet.engine import parts, rundir
 from artifactnet.engine import results as tables
 from artifactnet.engine.class_weights import ClassFrequencies, class_frequencies
 from artifactnet.engine.device import choose_device, is_main_process
+from artifactnet.engine.distill import teach
 from artifactnet.engine.evaluate import evaluate_model
 from artifactnet.engine.fitting import fit, global_state
 from artifactnet.engine.module import DetectorModule
 from artifactnet.engine.samples import preprocess_of
 from artifactnet.engine.saving import BestModel
+from artifactnet.models import boxed
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import init_weights, load_model, save_model
 from artifactnet.taxonomy import CATEGORIES
@@ -87,6 +89,9 @@ def _run(config: Config, folder: Path, main: bool) -> RunResult:
     if config.init_from is not None:
         fresh = init_weights(model, _model_file(config.init_from))
     data = DataModule(config.data, preprocess_of(model), config.seed)
+    data.needs_both_classes = config.loss.bce > 0
+    if config.distill.teacher is not None:
+        teach(data, config, device)
     data.train_loader(), data.val_loader()  # say now what is missing, before a folder is made
     _check_map(model, config, data)
     effective = _without_empty_alignment(config, data)
@@ -136,7 +141,8 @@ def _check_map(model: ArtifactNet, config: Config, data: DataModule) -> None:
     monitor = config.train.monitor
     if monitor not in ("map_iou", "mask_iou", "joint"):
         return
-    reason = model.no_attention if monitor == "map_iou" else None
+    attends = monitor == "map_iou" and not model.has_heatmap
+    reason = model.no_attention if attends else None
     if not any(r.label == 1 and r.annotation for r in data.splits["val"].records):
         reason = "none of the validation fakes is annotated"
     if reason is not None:
@@ -169,8 +175,9 @@ def _class_frequencies(config: Config, data: DataModule) -> ClassFrequencies | N
 
 
 def _model_file(path: str) -> Path:
-    """Model of a run given by its folder, or the file itself."""
-    return Path(path) / rundir.BEST if Path(path).is_dir() else Path(path)
+    """Model of a run given by its folder, a packaged one by its name, or the file itself."""
+    file = boxed.resolve(path)
+    return file / rundir.BEST if file.is_dir() else file
 
 
 def _opening(folder: Path, config: Config, model: ArtifactNet, data: DataModule) -> str:

@@ -1,0 +1,48 @@
+"""``distill``: a teacher labels the data of a run, then a student learns from it."""
+
+from __future__ import annotations
+
+import argparse
+
+from artifactnet.cli.arguments import Commands
+
+
+def add_distill(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Add the subcommand.
+
+    Args:
+        commands: what ``add_subparsers`` returned.
+        common: parent parser with the options that every subcommand takes.
+    """
+    distill = commands.add_parser(
+        "distill", parents=[common], help="let a teacher label images, and train a student on them"
+    )
+    distill.add_argument(
+        "config", metavar="CONFIG", help="a YAML file, or the name of a recipe; of the student"
+    )
+    distill.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="dotted keys that replace values of the config: distill.teacher=runs/teacher",
+    )
+    distill.add_argument(
+        "--label-only", action="store_true", help="fill the cache of answers; train nothing"
+    )
+    distill.set_defaults(run=_distill)
+
+
+def _distill(args: argparse.Namespace) -> int:
+    from artifactnet import load_config
+
+    config = load_config(args.config, args.overrides)  # a mistake shows before the slow import
+    from artifactnet.engine import distill
+
+    distill.need_teacher(config)
+    if args.label_only:
+        print(f"answers    {distill.label_only(config)}")
+        return 0
+    from artifactnet import train
+
+    train(config)
+    return 0

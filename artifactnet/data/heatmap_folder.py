@@ -1,0 +1,183 @@
+"""Heatmaps made elsewhere, one file per image: finding, checking and reading them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path, PurePath
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from artifactnet.types import ArtifactNetError, Float32Array, Record
+
+EXTENSIONS = (".png", ".npy")
+_ASPECT = 0.01  # how far the aspect ratio of a heatmap may be off
+_NAMED = 3  # examples in an error
+
+
+class HeatmapFolder:
+    """Which heatmap belongs to which image.
+
+    A heatmap has the stem of its image's file. Where several do, the one whose folders agree
+    best with the image's counts: ``fake/sd/7.npy`` for ``data/fake/sd/7.jpg``. An image without
+    a file of its own (in a shard, or made on the fly) is called ``GENERATOR/UID``, and so may
+    any other be.
+
+    Args:
+        root: searched deeply for ``.png`` and ``.npy``.
+
+    Attributes:
+        hash: of names, sizes and times of change of the files: 32 hexadecimal digits.
+
+    Raises:
+        ArtifactNetError: no such folder, or no heatmap in it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise ArtifactNetError(f"distill.teacher={root}: no such folder")
+        self.root = root
+        self._by_stem: dict[str, list[PurePath]] = defaultdict(list)
+        hasher = blake2b(digest_size=16)
+        for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in EXTENSIONS):
+            relative = path.relative_to(root)
+            self._by_stem[path.stem].append(relative)
+            state = path.stat()
+            hasher.update(f"{relative}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        if not self._by_stem:
+            raise ArtifactNetError(
+                f"distill.teacher={root}: no heatmap in it (.png of one channel, or .npy), and it "
+                "is not the folder of a run"
+            )
+        self.hash = hasher.hexdigest()
+
+    def __len__(self) -> int:
+        """Number of heatmaps."""
+        return sum(map(len, self._by_stem.values()))
+
+    def check(self, records: Iterable[Record]) -> None:
+        """Refuse images that have no heatmap, and heatmaps that would serve two images.
+
+        Raises:
+            ArtifactNetError: names the first few, and how many there are.
+        """
+        missing: list[str] = []
+        owner: dict[PurePath, tuple[str, str]] = {}
+        for record in records:
+            heatmap = self._find(record)
+            image = record.location, record.generator  # twins made on the fly share a location
+            if heatmap is None:
+                missing.append(record.location)
+            elif owner.setdefault(heatmap, image) != image:
+                one, other = (
+                    f"{where} ({generator})" for where, generator in (owner[heatmap], image)
+                )
+                raise ArtifactNetError(
+                    f"{self.root / heatmap}: fits {one} as well as {other}; either one of them is "
+                    "missing, or lay them out in folders as the images are: real/NAME.png, "
+                    "fake/NAME.png"
+                )
+        if missing:
+            more = "; ..." if len(missing) > _NAMED else ""
+            raise ArtifactNetError(
+                f"distill.teacher={self.root}: no heatmap for {len(missing)} images: "
+                f"{'; '.join(missing[:_NAMED])}{more}; a heatmap is called like its image"
+            )
+
+    def read(self, record: Record, size: tuple[int, int]) -> Float32Array:
+        """The heatmap of an image, (h, w) in [0, 1], as it was stored.
+
+        Args:
+            record: of the image.
+            size: its height and width, pixels.
+
+        Raises:
+            ArtifactNetError: there is none, it cannot be read, or its aspect ratio differs from
+                the image's by more than 1 % (and more than rounding a side to a pixel explains).
+        """
+        relative = self._find(record)
+        if relative is None:
+            raise ArtifactNetError(f"{record.location}: no heatmap of this name in {self.root}")
+        path = self.root / relative
+        heatmap = read_heatmap(path)
+        if not _same_aspect(heatmap.shape, size):
+            raise ArtifactNetError(
+                f"{path}: a heatmap of {heatmap.shape[1]}x{heatmap.shape[0]} pixels has another "
+                f"aspect ratio than its image {record.location}, {size[1]}x{size[0]}; make it of "
+                "the whole image, without padding or crop"
+            )
+        return heatmap
+
+    def _find(self, record: Record) -> PurePath | None:
+        """The one heatmap that fits best.
+
+        Raises:
+            ArtifactNetError: two fit equally well.
+        """
+        names = [PurePath(record.generator, record.uid)]
+        if record.path is not None:
+            names.insert(0, PurePath(record.path).with_suffix(""))
+        for name in names:
+            found = self._by_stem.get(name.name)
+            if not found:
+                continue
+            common = [_common_tail(heatmap.with_suffix(""), name) for heatmap in found]
+            best = [h for h, count in zip(found, common, strict=True) if count == max(common)]
+            if len(best) > 1:
+                raise ArtifactNetError(
+                    f"{record.location}: {self.root / best[0]} and {self.root / best[1]} fit it "
+                    "equally well; lay the heatmaps out in folders as the images are"
+                )
+            return best[0]
+        return None
+
+
+def read_heatmap(path: Path) -> Float32Array:
+    """Read one heatmap: a PNG of one 8-bit channel, or a .npy of uint8 or of floats in [0, 1].
+
+    Returns:
+        (h, w) in [0, 1]; 8-bit values are divided by 255.
+
+    Raises:
+        ArtifactNetError: unreadable, of another kind, or with values out of range.
+    """
+    try:
+        if path.suffix.lower() == ".npy":
+            values = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as image:
+                if image.mode != "L":
+                    raise ArtifactNetError(
+                        f"{path}: pixels of mode {image.mode}; a heatmap has one 8-bit channel (L)"
+                    )
+                values = np.asarray(image)
+    except (OSError, ValueError, EOFError, SyntaxError, UnidentifiedImageError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArtifactNetError(f"{path}: cannot be read as a heatmap ({reason})") from error
+    if values.ndim != 2 or values.size == 0:
+        raise ArtifactNetError(f"{path}: shape {values.shape}; a heatmap is (height, width)")
+    if values.dtype == np.uint8:
+        return values.astype(np.float32) / np.float32(255)
+    if values.dtype.kind != "f":
+        raise ArtifactNetError(f"{path}: {values.dtype} values; use uint8, or floats in 0..1")
+    if not (values.min() >= 0 and values.max() <= 1):  # also false where one is NaN
+        raise ArtifactNetError(f"{path}: values outside 0..1, or NaN; 1 is an artifact, 0 is none")
+    return values.astype(np.float32)
+
+
+def _common_tail(one: PurePath, other: PurePath) -> int:
+    """How many names at the end of two paths are equal."""
+    pairs = zip(reversed(one.parts), reversed(other.parts), strict=False)
+    equal = [a == b for a, b in pairs]
+    return len(equal) if all(equal) else equal.index(False)
+
+
+def _same_aspect(heatmap: tuple[int, ...], image: tuple[int, int]) -> bool:
+    height, width = heatmap
+    ratio = image[0] / image[1]
+    if abs(height / width / ratio - 1) <= _ASPECT:
+        return True
+    # a small map cannot have the ratio of its image: one side was rounded
+    return abs(height - width * ratio) <= 0.5 or abs(width - height / ratio) <= 0.5

@@ -1,0 +1,255 @@
+"""What a teacher said, kept on disk: asked once per image, read by any number of processes.
+
+CACHE/FINGERPRINT/
+  teacher.json                     which teacher this is
+  answers-WRITER-NUMBER.safetensors  a few hundred images each, never changed once written
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from artifactnet.data.geometry import resample
+from artifactnet.data.teacher_shards import ID_BYTES, NO_STAMP, Row, Shard, write_shard
+from artifactnet.files import write_json
+from artifactnet.types import ArtifactNetError, TeacherAnswer, UInt8Array
+
+TEACHER = "teacher.json"
+PER_SHARD = 256  # images
+PATIENCE = 300.0  # seconds after which fewer will do: a slow teacher's work is worth keeping
+_SHARDS = "answers-*.safetensors"
+_OPEN = 16  # shards open at once
+_ABANDONED = 3600.0  # seconds after which nobody is still writing a temporary file
+
+Identity = Mapping[str, str | int]  # JSON-ready; two teachers are one where these are equal
+
+
+def image_key(image: UInt8Array) -> bytes:
+    """16 bytes that stand for an image's pixels, whatever its file is called.
+
+    Args:
+        image: (H, W, 3) uint8.
+    """
+    hasher = blake2b(repr(image.shape).encode(), digest_size=ID_BYTES)
+    hasher.update(np.ascontiguousarray(image).data)
+    return hasher.digest()
+
+
+def fingerprint(identity: Identity) -> str:
+    """32 hexadecimal digits that stand for a teacher."""
+    text = json.dumps(dict(identity), sort_keys=True)
+    return blake2b(text.encode(), digest_size=ID_BYTES).hexdigest()
+
+
+def shrunk(answer: TeacherAnswer, side: int) -> TeacherAnswer:
+    """The answer with maps whose longer side is at most ``side``: averaged, never enlarged.
+
+    Args:
+        answer: maps of (H, W).
+        side: pixels, 1 or more. The aspect ratio is kept to within the rounding of a side.
+    """
+    height, width = answer.heatmap.shape
+    scale = min(1.0, side / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    heatmap, sigma = resample(answer.heatmap, size), resample(answer.sigma, size)
+    return TeacherAnswer(np.clip(heatmap, 0.0, 1.0), sigma, answer.score, answer.logit)
+
+
+class TeacherCache:
+    """The answers of one teacher.
+
+    Safe with several processes: each writes files of its own, and none touches another's.
+    It can be pickled or forked into the workers of a loader.
+
+    Args:
+        root: folder of all teachers' answers; made if missing.
+        identity: of the teacher.
+        about: what else is worth writing down about it, for people; JSON-ready.
+
+    Attributes:
+        folder: of this teacher's answers.
+        teacher: its fingerprint, which is the folder's name.
+        keys: sorted keys of the images that have an answer, 16 bytes each.
+
+    Raises:
+        ArtifactNetError: the folder belongs to another teacher, cannot be written, or holds a
+            broken file; the message says what to do.
+    """
+
+    def __init__(self, root: Path, identity: Identity, about: Mapping[str, Any]) -> None:
+        if (root / TEACHER).is_file():
+            raise ArtifactNetError(
+                f"distill.cache={root}: this is the folder of one teacher's answers; name the "
+                f"folder above it, {root.resolve().parent}"
+            )
+        self.teacher = fingerprint(identity)
+        self.folder = root / self.teacher
+        self._introduce(identity, about)
+        self._sweep()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look up what is on disk now.
+
+        Raises:
+            ArtifactNetError: a file of answers is broken or from another teacher.
+        """
+        self._open: dict[int, Shard] = {}
+        self._pid = os.getpid()
+        self._paths = sorted(self.folder.glob(_SHARDS))
+        keys, stamps, places = [], [], []
+        for number, path in enumerate(self._paths):
+            shard = Shard(path, self.teacher)
+            keys.append(shard.keys)
+            stamps.append(shard.stamps)
+            rows = np.arange(len(shard.keys), dtype=np.int32)
+            places.append(np.stack([np.full_like(rows, number), rows], 1))
+        none = np.zeros(0, f"S{ID_BYTES}")
+        # of an image that two processes labelled at once the first answer counts
+        self.keys, first = np.unique(np.concatenate([none, *keys]), return_index=True)
+        self._places = np.concatenate([np.zeros((0, 2), np.int32), *places])[first]
+        self._stamps = np.concatenate([none, *stamps])
+
+    def __len__(self) -> int:
+        """Number of images that have an answer."""
+        return len(self.keys)
+
+    def known(self) -> tuple[set[bytes], set[bytes]]:
+        """Keys of the images, and stamps of the files, that have an answer."""
+        return _padded(self.keys), _padded(self._stamps) - {NO_STAMP}
+
+    def read(self, key: bytes) -> TeacherAnswer | None:
+        """The answer about an image, at the size it is stored at; None where there is none.
+
+        Raises:
+            ArtifactNetError: its file is broken.
+        """
+        at = int(np.searchsorted(self.keys, np.array(key, f"S{ID_BYTES}")))
+        if at == len(self.keys) or bytes(self.keys[at]).ljust(ID_BYTES, b"\0") != key:
+            return None
+        number, row = (int(value) for value in self._places[at])
+        return self._shard(number).read(row)
+
+    def _shard(self, number: int) -> Shard:
+        if self._pid != os.getpid():  # a fork: each process has handles of its own
+            self._open, self._pid = {}, os.getpid()
+        shard = self._open.pop(number, None)
+        if shard is None:
+            shard = Shard(self._paths[number], self.teacher)
+            if len(self._open) >= _OPEN:
+                del self._open[next(iter(self._open))]
+        self._open[number] = shard  # the last one used is the last to go
+        return shard
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def _introduce(self, identity: Identity, about: Mapping[str, Any]) -> None:
+        """Write who the teacher is, or check that it is the one the folder was made for."""
+        path = self.folder / TEACHER
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            who = found["identity"]
+        except FileNotFoundError:
+            try:
+                write_json(path, {"identity": dict(identity), "about": dict(about)})
+            except OSError as error:
+                raise ArtifactNetError(
+                    f"{path}: cannot be written ({error.strerror}); set distill.cache to a folder "
+                    "that can"
+                ) from error
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactNetError(
+                f"{path}: cannot be read ({str(error).splitlines()[0]}); delete it if the answers "
+                "beside it are of this teacher, else the folder"
+            ) from error
+        if who != dict(identity):
+            raise ArtifactNetError(
+                f"{path}: the answers beside it are of another teacher ({who}), not of the one "
+                f"asked for ({dict(identity)}); set distill.cache to another folder"
+            )
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left; a fresh temporary file may be somebody's."""
+        for leftover in self.folder.glob(".*.tmp"):
+            try:
+                if time.time() - leftover.stat().st_mtime > _ABANDONED:
+                    leftover.unlink()
+            except FileNotFoundError:
+                continue  # its writer has just renamed it
+
+
+class Writer:
+    """Adds answers to a cache; what is complete is on disk, the rest follows when it closes.
+
+    Args:
+        cache: of the teacher.
+        side: longer side of a stored map, pixels.
+        per_shard: images per file, fewer where they take longer than `PATIENCE`; so many answers
+            are lost where the process is killed.
+    """
+
+    def __init__(self, cache: TeacherCache, side: int, per_shard: int = PER_SHARD) -> None:
+        self._folder, self._teacher = cache.folder, cache.teacher
+        self._side, self._per_shard = side, per_shard
+        self._name = uuid.uuid4().hex[:12]  # of this writer alone: no two write the same file
+        self._written = 0
+        self._rows: list[Row] = []
+        self._flushed = time.monotonic()
+
+    def add(self, key: bytes, stamp: bytes, answer: TeacherAnswer) -> None:
+        """Keep the answer about an image.
+
+        Args:
+            key: of the image, see `image_key`.
+            stamp: of its file, or `NO_STAMP`.
+            answer: maps of any size.
+
+        Raises:
+            ArtifactNetError: the disk refused.
+        """
+        self._rows.append(Row(key, stamp, shrunk(answer, self._side)))
+        late = time.monotonic() - self._flushed > PATIENCE
+        if late or len(self._rows) >= self._per_shard:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been added.
+
+        Raises:
+            ArtifactNetError: the disk refused.
+        """
+        if self._rows:
+            name = f"answers-{self._name}-{self._written:05d}.safetensors"
+            write_shard(self._folder / name, self._teacher, self._rows)
+            self._written += 1
+            self._rows = []
+        self._flushed = time.monotonic()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # also after Ctrl-C or a bad image: what was answered need not be asked again
+        self.flush()
+
+
+def _padded(ids: Any) -> set[bytes]:
+    """Numpy drops trailing zero bytes of what it hands out."""
+    return {bytes(value).ljust(ID_BYTES, b"\0") for value in ids}

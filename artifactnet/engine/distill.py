@@ -1,0 +1,87 @@
+"""Distillation: the teacher labels the data of a run, then the student learns from both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from artifactnet.config import Config, ConfigError
+from artifactnet.data.datamodule import DataModule, build_splits
+from artifactnet.data.source import Splits
+from artifactnet.data.taught import TaughtSource
+from artifactnet.engine.device import choose_device, is_main_process
+from artifactnet.engine.labelling import label
+from artifactnet.engine.teachers import open_teacher
+
+CACHE = ".cache/teachers"  # below config.out: answers that several runs share
+
+
+def need_teacher(config: Config) -> str:
+    """Path of the run's teacher.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if config.distill.teacher is None:
+        raise ConfigError(
+            "distill.teacher is not set: name a run, a .safetensors file or a folder of heatmaps, "
+            "say distill.teacher=runs/teacher"
+        )
+    return config.distill.teacher
+
+
+def cache_folder(config: Config) -> Path:
+    """Where the run keeps the answers of its teachers."""
+    if config.distill.cache is not None:
+        return Path(config.distill.cache)
+    return Path(config.out) / CACHE
+
+
+def teach(data: DataModule, config: Config, device: str) -> None:
+    """Replace the splits of ``data`` by taught ones, asking the teacher where it must.
+
+    Call it before any loader is made: a loader keeps the source that it was made with.
+
+    Args:
+        data: the student's.
+        config: the run; ``distill`` says who teaches.
+        device: where a teacher that is a model runs; it is let go afterwards.
+
+    Raises:
+        ArtifactNetError: no teacher, or one that cannot teach these images, see `label`.
+    """
+    report = print if is_main_process() else _silent
+    data.splits = dict(_label(data.splits, config, device, report))
+
+
+def label_only(config: Config) -> Path:
+    """Label the data of a run without training, say, on another machine, or several at once.
+
+    Returns:
+        The folder of all teachers' answers.
+
+    Raises:
+        ArtifactNetError: see `teach`.
+    """
+    device = choose_device(config.train.device)
+    _label(build_splits(config.data, config.seed), config, device, print)
+    return cache_folder(config)
+
+
+def _label(
+    splits: Splits, config: Config, device: str, report: Callable[[str], None]
+) -> dict[str, TaughtSource]:
+    return label(
+        splits,
+        open_teacher(need_teacher(config), device),
+        cache_folder(config),
+        config.distill.side,
+        config.data.eval_batch_size or config.data.batch_size,
+        workers=config.data.workers,
+        on_error=config.data.on_error,
+        report=report,
+    )
+
+
+def _silent(line: str) -> None:
+    """Of several processes only one speaks."""

@@ -1,0 +1,177 @@
+"""A saved model of ours as a teacher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from artifactnet.data.geometry import Geometry
+from artifactnet.data.source import Splits
+from artifactnet.data.teacher_cache import Identity
+from artifactnet.data.transforms import Preprocess
+from artifactnet.engine import rundir
+from artifactnet.engine.samples import preprocess_of
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.checkpoint import load_model
+from artifactnet.models.segmentation import probabilities
+from artifactnet.models.state import evaluating
+from artifactnet.types import (
+    ArtifactNetError,
+    Float32Array,
+    ModelOutput,
+    Record,
+    TeacherAnswer,
+    UInt8Array,
+)
+
+SILENT_SIGMA = 1.0  # of a teacher that gives none
+# where the teacher did not look (cut off by its resize policy): a weight e^-sigma of nothing
+UNSEEN_SIGMA = 100.0
+_CHUNK = 1 << 20  # bytes read at once
+
+
+class Ready(NamedTuple):
+    """An image as a teacher takes it."""
+
+    where: str  # its location, for messages
+    frame: Tensor  # (3, H, W) float32 at the teacher's size, normalised as it wants it
+    geometry: Geometry
+
+
+class ModelTeacher:
+    """A saved model: its heatmap on the original image, and what else it gives.
+
+    The heatmap is that of its heatmap head (with sigma and score), else the probability of any
+    artifact of its segmentation head, else its attention. The model's own preprocessing is
+    undone, so that a student with another size, resize policy or normalisation can learn from it.
+
+    Args:
+        file: the ``.safetensors`` file.
+        device: where it runs.
+
+    Attributes:
+        model: the teacher.
+
+    Raises:
+        ArtifactNetError: not a model of ours, or one without any heatmap.
+    """
+
+    def __init__(self, file: Path, device: str | torch.device = "cpu") -> None:
+        self.model: ArtifactNet = load_model(file, device)
+        self._map = _map_of(self.model, file)
+        self._preprocess = preprocess_of(self.model)
+        self.prepare: Callable[[Record, UInt8Array], Ready] = partial(_fit, self._preprocess)
+        self.identity: Identity = {"kind": "model", "hash": _file_hash(file), "map": self._map}
+        self.about: dict[str, Any] = {
+            "name": file.parent.name if file.name == rundir.BEST else file.stem,
+            "path": str(file),
+            "backbone": self.model.config.backbone,
+            "image_size": list(self.model.image_size),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "notices": list(self.model.notices),
+            "artifactnet": version("artifactnet"),
+        }
+
+    def check(self, splits: Splits) -> None:
+        """A model takes any image; one that is too small for it says so when it comes."""
+
+    def answer(self, prepared: Sequence[Ready]) -> list[TeacherAnswer]:
+        """Answers about a batch; maps are (H, W) of the original images.
+
+        Raises:
+            ArtifactNetError: an answer is not a number; the message names the image.
+        """
+        device = next(self.model.parameters()).device
+        frames = torch.stack([item.frame for item in prepared]).to(device)
+        # no_grad rather than inference_mode: gradient rollout needs autograd inside
+        with evaluating(self.model), torch.no_grad():
+            output = self.model(frames, **{self._map: True})
+        return [self._one(item, _row(output, k)) for k, item in enumerate(prepared)]
+
+    def _one(self, item: Ready, output: ModelOutput) -> TeacherAnswer:
+        restore = partial(self._preprocess.restore, geometry=item.geometry)
+        if self._map == "segmentation":
+            heatmap = self._any_artifact(output, restore)
+        else:
+            assert output.heatmap is not None
+            heatmap = restore(output.heatmap.numpy())
+        sigma = np.full(item.geometry.original, UNSEEN_SIGMA, np.float32)
+        seen = item.geometry.source.slices
+        sigma[seen] = SILENT_SIGMA
+        if output.sigma is not None:
+            sigma[seen] = restore(output.sigma.numpy())[seen]
+        score = math.nan if output.score is None else float(output.score)
+        logit = float(output.logit)
+        known = heatmap.min() >= 0 and heatmap.max() <= 1 and sigma.min() > 0
+        if not known or math.isnan(logit) or (output.score is not None and math.isnan(score)):
+            raise ArtifactNetError(f"{item.where}: the teacher's answer is not a number (NaN)")
+        return TeacherAnswer(heatmap, sigma, score, logit)
+
+    def _any_artifact(
+        self, output: ModelOutput, restore: Callable[[Float32Array], Float32Array]
+    ) -> Float32Array:
+        """Probability of any artifact, on the original image, as the predictor shows it.
+
+        Logits are resized to the frame before softmax or sigmoid, as the head was trained;
+        planes of categories, not their union, go back to the image.
+        """
+        assert output.segmentation is not None
+        full = functional.interpolate(
+            output.segmentation[None], size=self._preprocess.size, mode="bilinear"
+        )
+        planes = [restore(plane) for plane in probabilities(full)[0][0].numpy()]
+        if self.model.config.segmentation.labels == "softmax":
+            return np.minimum(np.sum(planes, 0, dtype=np.float32), np.float32(1))
+        return np.maximum.reduce(planes)
+
+
+def _map_of(model: ArtifactNet, file: Path) -> str:
+    """Which of a model's maps teaches, as its keyword of ``ArtifactNet.forward``."""
+    if model.has_heatmap:
+        return "heatmap"
+    if model.has_segmentation:
+        return "segmentation"
+    if model.has_attention:
+        return "attention"
+    raise ArtifactNetError(f"distill.teacher={file}: it has no heatmap: {model.no_attention}")
+
+
+def _row(output: ModelOutput, k: int) -> ModelOutput:
+    """Answer of one image, on the CPU."""
+
+    def of(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[k].detach().float().cpu()
+
+    return ModelOutput(
+        output.logit[k].detach().double().cpu(),
+        heatmap=of(output.heatmap),
+        segmentation=of(output.segmentation),
+        sigma=of(output.sigma),
+        score=of(output.score),
+    )
+
+
+def _fit(preprocess: Preprocess, record: Record, image: UInt8Array) -> Ready:
+    try:
+        frame, geometry = preprocess.image(image)
+    except ArtifactNetError as error:
+        raise ArtifactNetError(f"{record.location}: {error}") from error
+    return Ready(record.location, frame, geometry)
+
+
+def _file_hash(file: Path) -> str:
+    hasher = blake2b(digest_size=16)
+    with open(file, "rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            hasher.update(chunk)
+    return hasher.hexdigest()
