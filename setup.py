@@ -42,11 +42,16 @@ INSTALL = [
 LORA = ["peft>=0.13"]
 # PyTorch's Linux wheels bring it along; named here because we import it
 TRITON = ['triton>=3.0; sys_platform == "linux"']
+ONNX = ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"]
+OPENVINO = [*ONNX[:2], "openvino>=2024.4", "nncf>=2.13"]  # the graph comes to OpenVINO as ONNX
 TEST = [
     *LORA,
     *TRITON,
+    *ONNX,
+    *OPENVINO[2:],
     "pytest>=8.0",
     "hypothesis>=6.100",
+    "scipy>=1.10",  # independent references of the saliency metrics
     "ruff>=0.6",
     "mypy>=1.11",
     "playwright>=1.40",  # drives Chromium in the tests of the report; skipped where there is none
@@ -68,10 +73,18 @@ setup(
         "artifactnet": ["py.typed"],
         "artifactnet.configs": ["**/*.yaml"],
         "artifactnet.explanation.report": ["*.html", "*.css", "*.js"],
+        "artifactnet.weights": ["*.safetensors", "*.md"],
     },
     include_package_data=False,
     install_requires=INSTALL,
-    extras_require={"lora": LORA, "triton": TRITON, "test": TEST, "all": [*LORA, *TRITON]},
+    extras_require={
+        "lora": LORA,
+        "triton": TRITON,
+        "onnx": ONNX,
+        "openvino": OPENVINO,
+        "test": TEST,
+        "all": [*LORA, *TRITON, *ONNX, *OPENVINO[2:]],
+    },
     entry_points={"console_scripts": ["artifactnet = artifactnet.cli:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",

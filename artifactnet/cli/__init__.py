@@ -13,9 +13,13 @@ import traceback
 from collections.abc import Sequence
 
 from artifactnet.cli.benchmark import add_benchmark
+from artifactnet.cli.convert import add_convert
 from artifactnet.cli.data import add_synthesize
+from artifactnet.cli.distill import add_distill
 from artifactnet.cli.experiment import add_experiment
 from artifactnet.cli.explain import add_explain, add_judge
+from artifactnet.cli.export import add_export
+from artifactnet.cli.pack import add_pack
 from artifactnet.cli.predict import add_predict
 from artifactnet.cli.report import add_report
 from artifactnet.cli.score import add_score_instances, add_score_pixels
@@ -79,14 +83,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         add_train,
+        add_distill,
         add_evaluate,
         add_predict,
+        add_export,
+        add_pack,
         add_explain,
         add_judge,
         add_report,
         add_score_pixels,
         add_score_instances,
         add_synthesize,
+        add_convert,
         add_benchmark,
         add_experiment,
         add_config,

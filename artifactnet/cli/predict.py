@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from artifactnet.cli.arguments import Commands, add_images, natural, positive, print_failures
+
+if TYPE_CHECKING:
+    from artifactnet.inference.predictor import Predictor
 
 _OVERLAP = 0.25
 
@@ -27,7 +32,23 @@ def add_predict(commands: Commands, common: argparse.ArgumentParser) -> None:
 def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
     parser.add_argument(
-        "--model", required=True, metavar="PATH", help="a run folder or a .safetensors file"
+        "--model",
+        required=True,
+        metavar="PATH",
+        help="a run folder, a .safetensors file, a packaged model by name (student-nano), or an "
+        "exported .onnx, .xml or .pt2 file",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("torch", "onnx", "openvino"),
+        help="what runs the model; by default what its file is made for",
+    )
+    parser.add_argument(
+        "--threads",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="processor threads of the model; 0 leaves it to the backend",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the answers")
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N")
@@ -62,13 +83,12 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from artifactnet import load_model
     from artifactnet.inference.folder import predict_to_folder
     from artifactnet.types import ArtifactNetError
 
     if args.overlap is not None and not args.tiles:
         raise ArtifactNetError("--overlap is a matter of tiles; add --tiles")
-    predictor = load_model(args.model, device=args.device)
+    predictor = _predictor(args)
     for notice in predictor.warnings:
         print(f"artifactnet: warning: {notice}", file=sys.stderr)
     summary = predict_to_folder(
@@ -97,3 +117,32 @@ def _predict(args: argparse.Namespace) -> int:
         )
     print_failures(summary.failures)
     return 0 if summary.images else 1
+
+
+def _predictor(args: argparse.Namespace) -> Predictor:
+    """The model that is asked for, in the backend that is asked for."""
+    from artifactnet import Predictor, load_model
+    from artifactnet.inference.runtime import SUFFIXES, load_exported
+    from artifactnet.types import ArtifactNetError
+
+    if Path(args.model).suffix in SUFFIXES:
+        if args.save_masks or args.tiles:
+            raise ArtifactNetError(
+                f"{args.model}: an export tells no categories apart, so it gives neither masks "
+                "nor tiles; use the model that it was made of"
+            )
+        if args.device not in ("auto", "cpu"):
+            raise ArtifactNetError(
+                f"{args.model}: exported files run on the processor; leave out --device"
+            )
+        return Predictor(load_exported(args.model, args.backend, args.threads))
+    if args.backend not in (None, "torch"):
+        raise ArtifactNetError(
+            f"{args.model}: the {args.backend} backend runs exported files; make one with "
+            f"`artifactnet export --model {args.model} --out FILE`"
+        )
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+    return load_model(args.model, device=args.device)

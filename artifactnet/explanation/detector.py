@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from artifactnet.data.transforms import Preprocess
 from artifactnet.inference.predictor import Predictor, preprocess_of
+from artifactnet.inference.runtime import ExportedModel
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError
 
@@ -190,12 +191,16 @@ def as_detector(model: Detector | ArtifactNet | Predictor) -> Detector:
         ArtifactNetError: a plain module, of which one must know what its outputs are, or
             something else that is no detector.
     """
-    if isinstance(model, Predictor):
-        return OwnDetector(model.model)
-    if isinstance(model, ArtifactNet):
-        return OwnDetector(model)
-    if all(hasattr(model, name) for name in ("module", "net", "preprocess", "logits")):
-        return model
+    given = model.model if isinstance(model, Predictor) else model
+    if isinstance(given, ExportedModel):
+        raise ArtifactNetError(
+            "an exported file has neither layers nor gradients to explain; use the model that it "
+            "was made of"
+        )
+    if isinstance(given, ArtifactNet):
+        return OwnDetector(given)
+    if all(hasattr(given, name) for name in ("module", "net", "preprocess", "logits")):
+        return given
     if isinstance(model, nn.Module):
         raise ArtifactNetError(
             f"explain: wrap {type(model).__name__} first: "

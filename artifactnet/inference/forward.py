@@ -3,43 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.inference.runtime import AnyModel
 from artifactnet.models.state import evaluating
 from artifactnet.types import ModelOutput
 
 
 def forward(
-    model: ArtifactNet,
+    model: AnyModel,
     images: Sequence[torch.Tensor],
     *,
     attention: bool = False,
     segmentation: bool = False,
+    heatmap: bool = False,
 ) -> list[ModelOutput]:
-    """Outputs of a batch, on the CPU.
+    """Outputs of images, on the CPU.
 
     Args:
         model: runs on its own device in eval mode; its flags are restored.
-        images: each (3, H, W) float32, normalised, all of one size.
+        images: each (3, H, W) float32, normalised; those of one size go through together.
         attention: also compute attention and heatmap.
         segmentation: also compute the segmentation head's logits.
+        heatmap: also compute the heatmap head's map, deviation and score.
 
     Returns:
         One output per image, without batch axis; the logit as float64.
     """
-    if not images:
-        return []
     device = next(model.parameters()).device
-    batch = torch.stack(list(images)).to(device)
+    sizes: dict[torch.Size, list[int]] = {}
+    for index, image in enumerate(images):
+        sizes.setdefault(image.shape, []).append(index)
+    answers: dict[int, ModelOutput] = {}
+    for indices in sizes.values():
+        batch = torch.stack([images[k] for k in indices]).to(device)
+        found = _together(model, batch, attention, segmentation, heatmap)
+        answers.update(zip(indices, found, strict=True))
+    return [answers[k] for k in range(len(images))]
+
+
+def _together(
+    model: AnyModel,
+    batch: torch.Tensor,
+    attention: bool,
+    segmentation: bool,
+    heatmap: bool,
+) -> list[ModelOutput]:
     # no_grad rather than inference_mode: gradient rollout needs autograd inside
     with evaluating(model), torch.no_grad():
-        output = model(batch, attention=attention, segmentation=segmentation)
+        output = model(batch, attention=attention, segmentation=segmentation, heatmap=heatmap)
     logits = output.logit.detach().double().cpu()
-    maps = [_to_cpu(x) for x in (output.attention, output.heatmap, output.segmentation)]
+    names = ("attention", "heatmap", "segmentation", "sigma", "score")
+    found: dict[str, Any] = {name: _to_cpu(getattr(output, name)) for name in names}
     return [
-        ModelOutput(logit, *(None if tensor is None else tensor[k] for tensor in maps))
+        ModelOutput(logit, **{name: x[k] for name, x in found.items() if x is not None})
         for k, logit in enumerate(logits)
     ]
 

@@ -15,10 +15,12 @@ from artifactnet.inference import maps
 from artifactnet.inference.forward import forward
 from artifactnet.inference.inputs import Failure, ImageLike, Source, to_pixels
 from artifactnet.inference.instances import find_instances
+from artifactnet.inference.runtime import AnyModel
 from artifactnet.inference.stream import ahead
 from artifactnet.inference.tiles import MAX_OVERLAP, tiled_probabilities
-from artifactnet.models import checkpoint
+from artifactnet.models import boxed, checkpoint
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.tiling import choose_grid
 from artifactnet.types import (
     ArtifactNetError,
     Float32Array,
@@ -56,15 +58,15 @@ class Predictor:
     """Answers about images, with the preprocessing and thresholds saved in the model.
 
     Args:
-        model: a trained model, on the device where it shall run. Its train/eval state is
-            left as it was.
+        model: a trained model, on the device where it shall run (its train/eval state is left
+            as it was), or an exported file (`artifactnet.inference.runtime.load_exported`).
 
     Attributes:
         model: as given.
         warnings: what must be known before trusting an answer; repeated in each of them.
     """
 
-    def __init__(self, model: ArtifactNet) -> None:
+    def __init__(self, model: AnyModel) -> None:
         self.model = model
         self.warnings: tuple[str, ...] = tuple(model.notices)
         self._preprocess = preprocess_of(model)
@@ -199,10 +201,17 @@ class Predictor:
     ) -> Iterator[Prediction | Failure]:
         attention = options.heatmaps and self.model.has_attention
         segmentation = options.heatmaps and self.model.has_segmentation and not options.tiles
+        heatmap = options.heatmaps and self.model.has_heatmap
         while batch := list(islice(prepared, together)):
             ready = [item.image for item in batch if isinstance(item, _Ready)]
             outputs = iter(
-                forward(self.model, ready, attention=attention, segmentation=segmentation)
+                forward(
+                    self.model,
+                    ready,
+                    attention=attention,
+                    segmentation=segmentation,
+                    heatmap=heatmap,
+                )
             )
             for item in batch:
                 if isinstance(item, Failure):
@@ -222,10 +231,19 @@ class Predictor:
         name = f"image {number}" if path is None else path
         try:
             pixels = to_pixels(source, name)
-            image, geometry = self._preprocess.image(pixels)
+            image, geometry = self._frame(pixels).image(pixels)
         except ArtifactNetError as error:
             return Failure(name, str(error).removeprefix(f"{name}: "))
         return _Ready(name, path, image, geometry, pixels if keep else None)
+
+    def _frame(self, pixels: UInt8Array) -> Preprocess:
+        """The model's preprocessing, for a grid of tiles that suits the image where it has one."""
+        options = self.model.config.heatmap
+        if options.head != "mapper" or not options.adaptive:
+            return self._preprocess
+        grid = choose_grid(pixels.shape[0], pixels.shape[1], options.tile, options.max_tiles)
+        size = (grid[0] * options.tile, grid[1] * options.tile)
+        return Preprocess(size, "stretch", self.model.mean, self.model.std)
 
     def _answer(self, item: _Ready, output: ModelOutput, options: _Options) -> Prediction | Failure:
         probability = float(torch.sigmoid(output.logit))
@@ -237,10 +255,14 @@ class Predictor:
             path=item.path,
             warnings=self.warnings,
         )
-        if output.attention is not None and output.heatmap is not None:
+        if output.attention is not None:
             answer.attention = output.attention.numpy().copy()  # no view that keeps the batch
-            if not self.model.has_segmentation:
-                answer.heatmap = self._preprocess.restore(output.heatmap.numpy(), item.geometry)
+        if output.heatmap is not None and not self.model.has_segmentation:
+            answer.heatmap = self._preprocess.restore(output.heatmap.numpy(), item.geometry)
+        if output.sigma is not None:
+            answer.sigma = self._preprocess.restore(output.sigma.numpy(), item.geometry)
+        if output.score is not None:
+            answer.score = float(output.score)
         if options.heatmaps and self.model.has_segmentation:
             try:
                 self._add_segmentation(answer, item, output, options)
@@ -266,6 +288,7 @@ class Predictor:
     def _probabilities(self, item: _Ready, output: ModelOutput, options: _Options) -> Float32Array:
         """(7, H0, W0) from the whole image or from tiles."""
         if item.pixels is not None:
+            assert isinstance(self.model, ArtifactNet)  # `_check`: no other has the head for it
             return tiled_probabilities(
                 self.model, self._preprocess, item.pixels, options.overlap, options.batch_size
             )
@@ -274,13 +297,13 @@ class Predictor:
         return maps.restore_planes(planes, item.geometry)
 
 
-def preprocess_of(model: ArtifactNet) -> Preprocess:
+def preprocess_of(model: AnyModel) -> Preprocess:
     """The preprocessing that belongs to a model."""
     patch = model.backbone.patch_size or 1
     return Preprocess(model.image_size, model.config.resize, model.mean, model.std, patch)
 
 
-def need_segmentation(model: ArtifactNet, what: str) -> None:
+def need_segmentation(model: AnyModel, what: str) -> None:
     """Refuse ``what`` of a model that cannot say where artifacts are.
 
     Raises:
@@ -297,14 +320,27 @@ def load_model(path: str | Path, device: str | torch.device = "auto") -> Predict
     """Load a saved model for use.
 
     Args:
-        path: a ``.safetensors`` file, or a run's folder (its ``model.safetensors``).
+        path: a ``.safetensors`` file, a run's folder (its ``model.safetensors``), or the name
+            of a model that travels with the package; a path that exists wins.
         device: ``auto`` takes a CUDA device where there is one, else the CPU; otherwise
             ``cpu``, ``gpu``, ``cuda:1``, ...
 
     Raises:
-        ArtifactNetError: no such file, not one of our models, or no such device.
+        ArtifactNetError: no such file or name, not one of our models, or no such device.
     """
-    file = Path(path)
+    return Predictor(checkpoint.load_model(model_file(path), _device(device)))
+
+
+def model_file(path: str | Path) -> Path:
+    """The ``.safetensors`` file that `load_model` reads.
+
+    Args:
+        path: a file, a run's folder, or the name of a packaged model.
+
+    Raises:
+        ArtifactNetError: none of these, or a folder without a finished run.
+    """
+    file = boxed.resolve(path)
     if file.is_dir():
         if not (file / MODEL_FILE).is_file():
             others = ", ".join(sorted(p.name for p in file.glob("*.safetensors"))) or "none"
@@ -313,7 +349,7 @@ def load_model(path: str | Path, device: str | torch.device = "auto") -> Predict
                 f"(other .safetensors files there: {others})"
             )
         file = file / MODEL_FILE
-    return Predictor(checkpoint.load_model(file, _device(device)))
+    return file
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -1,0 +1,189 @@
+"""``export`` and ``predict --backend`` from the command line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_exports import pictures, student
+from tiny_models import tiny
+
+from artifactnet.cli import export as command
+from artifactnet.cli import main
+from artifactnet.inference import export
+from artifactnet.inference.export import Exported
+from artifactnet.inference.export_check import Agreement
+from artifactnet.inference.export_facts import facts_of
+from artifactnet.models.checkpoint import save_model
+
+MEASURED = Agreement(2, {"probability": 1e-7, "heatmap": 2e-6}, 0.9991, 0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    model = student()
+    model.notices = ("these weights are random",)
+    path = tmp_path_factory.mktemp("run") / "model.safetensors"
+    save_model(model, path)
+    return str(path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for k, pixels in enumerate(pictures(6)):
+        Image.fromarray(pixels).save(folder / f"{k}.png")
+    return folder
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the library is asked to export, which it then does not."""
+    made = []
+
+    def note(model, path, images, **options):
+        made.append((path, images, options))
+        return Exported(path, facts_of(model, options["heatmap"]), MEASURED)
+
+    monkeypatch.setattr(export, "export_model", note)
+    return made
+
+
+def test_images_of_the_user(weights, photos, asked, capsys):
+    (photos / "3x.png").write_bytes(b"nothing")
+    out = str(photos.parent / "m.onnx")
+    options = ["--images", str(photos), "--check", "2", "--int8", "--calibrate", "4"]
+    keep = ["--keep-float", "backbone.net.patch_embed, head", "--overwrite"]
+    assert main(["export", "--model", weights, "--out", out, *options, *keep]) == 0
+    ((path, images, given),) = asked
+    assert (path, given["overwrite"], given["heatmap"]) == (out, True, True)
+    assert given["int8"].keep == ["backbone.net.patch_embed", "head"]
+    calibration = given["int8"].images
+    originals = {Image.open(p).tobytes() for p in photos.glob("[0-9].png")}
+    seen = [image.tobytes() for image in (*images, *calibration)]
+    assert len(seen) == len(set(seen))  # none is both
+    assert set(seen) <= originals
+    assert (len(images), len(calibration)) == (2, 3)  # five of six usable ones were drawn
+    printed, told = capsys.readouterr()
+    assert "1 could not be used" in told
+    assert "3x.png" in told
+    assert "these weights are random" in told
+    assert "probability 1e-07" in printed
+    assert "mean CC of heatmaps 0.9991" in printed
+
+
+def test_images_are_spread_over_all_that_there_are(weights, photos, asked):
+    args = ["--out", "m.onnx", "--images", str(photos), "--check", "3", "--no-heatmap"]
+    assert main(["export", "--model", weights, *args]) == 0
+    ((_, images, given),) = asked
+    assert given == {"heatmap": False, "int8": None, "overwrite": False}
+    expected = [np.asarray(Image.open(photos / f"{k}.png")) for k in (0, 2, 4)]
+    for image, wanted in zip(images, expected, strict=True):
+        np.testing.assert_array_equal(image, wanted)
+
+
+def test_an_image_below_one_patch_is_listed(tmp_path, photos, asked, capsys):
+    save_model(tiny(), tmp_path / "vit.safetensors")
+    Image.new("RGB", (60, 9)).save(photos / "0.png")
+    vit = str(tmp_path / "vit.safetensors")
+    args = ["--out", "m.onnx", "--images", str(photos), "--no-heatmap"]
+    assert main(["export", "--model", vit, *args]) == 0
+    assert "a side is below 16 pixels" in capsys.readouterr().err
+    assert len(asked[0][1]) == 5
+
+
+def test_embedded_photographs_by_default(weights, asked):
+    options = ["--check", "3", "--int8", "--calibrate", "5"]
+    assert main(["export", "--model", weights, "--out", "m.xml", *options]) == 0
+    ((_, images, given),) = asked
+    assert len(images) == 3
+    assert len(given["int8"].images) == 5
+    assert {image.shape for image in images} == {(96, 96, 3)}
+    checked = {image.tobytes() for image in images}
+    assert not checked & {image.tobytes() for image in given["int8"].images}
+
+
+def test_embedded_photographs_are_not_enlarged():
+    images, none = command._embedded(1, 0, 4096)
+    assert images[0].shape == (512, 512, 3)
+    assert none == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--keep-float", "head"], "--keep-float is a matter of int8"),
+        (["--images", "nowhere"], "at least 2 images"),
+    ],
+)
+def test_mistakes(weights, tmp_path, capsys, options, message):
+    args = ["export", "--model", weights, "--out", str(tmp_path / "m.onnx"), *options]
+    assert main(args) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- predict ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_export_then_predict(weights, photos, tmp_path, capsys):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    onnx = str(tmp_path / "m.onnx")
+    assert main(["export", "--model", weights, "--out", onnx, "--check", "4"]) == 0
+    answers = {}
+    for name, model, options in (
+        ("torch", weights, ["--backend", "torch"]),
+        ("onnx", onnx, ["--backend", "onnx", "--threads", "1"]),
+        ("openvino", onnx, ["--backend", "openvino"]),
+    ):
+        out = tmp_path / name
+        assert main(["predict", str(photos), "--model", model, "--out", str(out), *options]) == 0
+        lines = (out / "predictions.jsonl").read_text().splitlines()
+        answers[name] = [json.loads(line) for line in lines]
+        assert "these weights are random" in capsys.readouterr().err
+    for name in ("onnx", "openvino"):
+        for ours, theirs in zip(answers["torch"], answers[name], strict=True):
+            assert theirs["probability"] == pytest.approx(ours["probability"], abs=1e-4)
+            assert theirs["path"] == ours["path"]
+            pair = [Image.open(tmp_path / side / ours["heatmap"]) for side in ("torch", name)]
+            first, second = (np.asarray(picture).astype(int) for picture in pair)
+            assert abs(first - second).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("m.onnx", ["--save-masks"], "tells no categories apart"),
+        ("m.xml", ["--tiles"], "tells no categories apart"),
+        ("m.onnx", ["--device", "cuda"], "exported files run on the processor"),
+        ("m.onnx", ["--backend", "torch"], "the torch backend runs exported .pt2 files"),
+        ("m.onnx", [], "m.onnx: no such file"),
+        ("runs/x", ["--backend", "onnx"], "artifactnet export --model runs/x --out FILE"),
+    ],
+)
+def test_what_an_export_cannot(photos, tmp_path, monkeypatch, capsys, model, options, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(photos), "--model", model, "--out", "out", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_threads_of_torch(weights, photos, tmp_path, monkeypatch):
+    set_to = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    args = ["predict", str(photos), "--model", weights, "--out", str(tmp_path / "out")]
+    assert main([*args, "--threads", "3"]) == 0
+    assert set_to == [3]
+
+
+def test_an_unknown_backend_does_not_parse(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "x", "--model", "m", "--out", "o", "--backend", "tpu"])
+    assert "tpu" in capsys.readouterr().err
