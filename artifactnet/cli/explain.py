@@ -18,7 +18,9 @@ def add_explain(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "explain", parents=[common], help="draw where a model looks, by one or more methods"
     )
-    parser.add_argument("model", metavar="RUN", help="a run folder or a .safetensors file")
+    parser.add_argument(
+        "model", metavar="RUN", help="a run folder, a .safetensors file, or a packaged model"
+    )
     add_images(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the maps")
     add_method_options(parser)

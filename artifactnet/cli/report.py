@@ -95,12 +95,14 @@ def _files(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
             "leave one of them out"
         )
     predictor = load_model(args.model, device=args.device or "auto")
-    run = Path(args.model).resolve()
-    folder = run if run.is_dir() else run.parent
-    out = Path(args.out) if args.out else folder / "report"
+    run = Path(args.model)
+    named = not run.exists()  # a model of the package, in no folder of the user's
+    folder = run.resolve() if run.is_dir() else run.resolve().parent
+    out = Path(args.out) if args.out else Path("report") if named else folder / "report"
     data = ", ".join(Path(path).name or str(path) for path in args.images[:3])
     data += f" and {len(args.images) - 3} more" if len(args.images) > 3 else ""
-    about = About(args.title, folder.name, data, None, predictor.warnings)
+    name = args.model if named else folder.name
+    about = About(args.title, name, data, None, predictor.warnings)
     return predictor, file_items(args.images, skip=out), out, about
 
 

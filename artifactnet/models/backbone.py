@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import logging
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from artifactnet.config import ModelConfig
+from artifactnet.models import boxed
 from artifactnet.models.hub import in_hub_cache, why_unreachable
 from artifactnet.models.pyramid import is_hierarchy, level_indices
 from artifactnet.models.stem import ConvStem
@@ -20,6 +22,8 @@ from artifactnet.types import ArtifactNetError
 # timm files whose models are plain ViTs: global attention, class token, blocks in a row
 _PLAIN_VIT_FILES = ("vision_transformer", "eva", "deit", "beit")
 _SWIN_FILES = ("swin_transformer", "swin_transformer_v2")
+_FEW = 0.1  # share of a net's tensors: fewer random ones are nothing to warn of for ever
+_OURS = "backbone.net."  # where a model saved by ArtifactNet keeps its backbone
 _log = logging.getLogger(__name__)
 
 
@@ -57,8 +61,6 @@ class Backbone(nn.Module):
         self.prefix_tokens: int = self.net.num_prefix_tokens if plain else 0
         self.depth: int = len(self.net.blocks) if plain else 0
         self._find_levels(config.backbone)
-        if config.stem == "conv":
-            self._use_conv_stem(config)
         if self.patch_size and (height % self.patch_size or width % self.patch_size):
             raise ArtifactNetError(
                 f"model.image_size {height}x{width} is not a multiple of the patch size "
@@ -82,15 +84,6 @@ class Backbone(nn.Module):
             self.no_pyramid = f"{name} has no feature pyramid: {error}"
         else:
             self.level_channels = tuple(info[k]["num_chs"] for k in self._levels)
-
-    def _use_conv_stem(self, config: ModelConfig) -> None:
-        projection = getattr(getattr(self.net, "patch_embed", None), "proj", None)
-        if not isinstance(projection, nn.Conv2d) or projection.kernel_size != projection.stride:
-            raise ArtifactNetError(
-                f"model.stem=conv needs patches; {config.backbone} has no patch embedding"
-            )
-        patch, width = projection.stride[0], projection.out_channels
-        self.net.patch_embed.proj = ConvStem(patch, width, config.stem_width)
 
     def features(self, images: torch.Tensor, pyramid: bool) -> tuple[Any, list[torch.Tensor]]:
         """Last features in the net's own layout, and the pyramid's levels where asked for.
@@ -143,21 +136,33 @@ def _create(config: ModelConfig, load_pretrained: bool) -> tuple[Any, str]:
     if file in _SWIN_FILES:
         arguments["dynamic_img_size"] = True
     arguments |= config.backbone_kwargs
-    source, notice = "random", ""
-    if load_pretrained:
-        source, notice = _weights_source(config)
+    source = _weights_source(config) if load_pretrained else _Source("random")
+    notice = source.notice
     try:
-        net = timm.create_model(config.backbone, pretrained=source == "hub", **arguments)
+        net = timm.create_model(config.backbone, pretrained=source.kind == "hub", **arguments)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise ArtifactNetError(
             f"model.backbone {config.backbone} cannot be built with {arguments}: {error}"
         ) from error
     if file in _SWIN_FILES:
         any_size(net)
-    if source == "file":
-        assert config.weights is not None
-        load_backbone_weights(net, config.weights)
+    if source.kind == "file":
+        notice = load_backbone_weights(net, source.path, config.weights_strict)
+    if config.stem == "conv":
+        _use_conv_stem(net, config)
+    if source.kind == "boxed":  # the one source whose weights include the stem's
+        load_backbone_weights(net, source.path)
     return net, notice
+
+
+def _use_conv_stem(net: Any, config: ModelConfig) -> None:
+    projection = getattr(getattr(net, "patch_embed", None), "proj", None)
+    if not isinstance(projection, nn.Conv2d) or projection.kernel_size != projection.stride:
+        raise ArtifactNetError(
+            f"model.stem=conv needs patches; {config.backbone} has no patch embedding"
+        )
+    patch, width = projection.stride[0], projection.out_channels
+    net.patch_embed.proj = ConvStem(patch, width, config.stem_width)
 
 
 def _family(name: str) -> str:
@@ -172,24 +177,41 @@ def _family(name: str) -> str:
     return timm.model_entrypoint(base).__module__.rsplit(".", 1)[-1]
 
 
-def _weights_source(config: ModelConfig) -> tuple[str, str]:
-    """Where weights come from (``file``, ``hub`` or ``random``) and the notice to repeat."""
+class _Source(NamedTuple):
+    """Where weights come from, and the notice to repeat."""
+
+    kind: str  # file | hub | boxed | random
+    path: str = ""  # of a file, the package's included
+    notice: str = ""
+
+
+def _weights_source(config: ModelConfig) -> _Source:
+    """What ``model.weights`` and ``model.pretrained`` ask for, as far as it can be had."""
     if config.weights is not None:
-        return "file", ""
+        return _Source("file", config.weights)
     if config.pretrained == "false":
-        return "random", ""
+        return _Source("random")
     reason = _why_no_hub(config)
     if reason is None:
-        return "hub", ""
+        return _Source("hub")
     if config.pretrained == "true":
         raise ArtifactNetError(
             f"model.pretrained=true, but {reason}. Put the weights in the hub cache, give a "
             "local file with model.weights=PATH, or allow random weights with "
             "model.pretrained=auto"
         )
-    notice = f"{config.backbone} started from RANDOM weights, not pretrained ones: {reason}"
+    packaged = boxed.with_backbone_of(config)
+    if packaged is None:
+        notice = f"{config.backbone} started from RANDOM weights, not pretrained ones: {reason}"
+        _log.warning(notice)
+        return _Source("random", notice=notice)
+    data = f", trained on {packaged.trained_on}" if packaged.trained_on else ""
+    notice = (
+        f"{config.backbone} started from the packaged weights {packaged.name}{data} (see its "
+        f"model card): {reason}"
+    )
     _log.warning(notice)
-    return "random", notice
+    return _Source("boxed", str(packaged.path), notice)
 
 
 def _why_no_hub(config: ModelConfig) -> str | None:
@@ -206,15 +228,21 @@ def _why_no_hub(config: ModelConfig) -> str | None:
     return why_unreachable()
 
 
-def load_backbone_weights(net: Any, path: str) -> None:
-    """Load local weights into a timm model without classifier; every key must fit.
+def load_backbone_weights(net: Any, path: str, strict: bool = True) -> str:
+    """Load local weights into a timm model without classifier.
 
-    Original layouts (for instance Meta's DINOv2 files) go through timm's own key conversion;
-    position embeddings are resized by it. A classifier in the file is left out.
+    A model saved by ArtifactNet gives its backbone. Original layouts (for instance Meta's
+    DINOv2 files) go through timm's own key conversion; position embeddings are resized by it.
+    A classifier in the file is left out.
 
     Args:
         net: the timm model.
         path: ``.safetensors``, or a ``.pth`` with tensors only (``weights_only=True``).
+        strict: every key must fit. Else what fits by timm's name and by shape is taken: a net
+            that was made shallower starts from the part that it shares with a deeper one.
+
+    Returns:
+        What must be known about the weights: how many tensors stayed random; or "".
 
     Raises:
         ArtifactNetError: the file is missing, unreadable or of another architecture.
@@ -226,23 +254,38 @@ def load_backbone_weights(net: Any, path: str) -> None:
     except Exception as error:  # whatever the reader raises, the answer is about this file
         why = str(error) or type(error).__name__
         raise ArtifactNetError(f"model.weights {path}: cannot be read: {why}") from error
+    ours = {k.removeprefix(_OURS): v for k, v in state.items() if k.startswith(_OURS)}
+    state = ours or state
     classifier = (net.pretrained_cfg or {}).get("classifier") or ()
     classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    own = net.state_dict()
+    if not strict:  # conversions look up every key in the net
+        state = {k: v for k, v in state.items() if k in own}
     try:
         state = convert(state, net) if convert else state
         dropped = tuple(f"{name}." for name in classifiers)
         state = {k: v for k, v in state.items() if not (dropped and k.startswith(dropped))}
+        if not strict:
+            state = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
         missing, unexpected = net.load_state_dict(state, strict=False)
     except (RuntimeError, KeyError, AttributeError) as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise ArtifactNetError(f"model.weights {path}: other architecture: {first}") from error
+    if not strict and state:
+        notice = (
+            f"the backbone took {len(state)} tensors from {Path(path).name}; "
+            f"{len(missing)} started from RANDOM weights, e.g. {next(iter(missing), '-')}"
+        )
+        _log.warning(notice)
+        return notice if len(missing) > _FEW * len(own) else ""
     if missing or unexpected:
         raise ArtifactNetError(
             f"model.weights {path}: other architecture: {len(missing)} keys missing "
             f"(e.g. {next(iter(missing), '-')}), {len(unexpected)} unexpected "
             f"(e.g. {next(iter(unexpected), '-')})"
         )
+    return ""
 
 
 def why_no_rollout(net: Any, name: str) -> str | None:

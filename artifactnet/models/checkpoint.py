@@ -22,7 +22,13 @@ FORMAT = "artifactnet-1"
 T = TypeVar("T")
 
 
-def save_model(model: ArtifactNet, path: str | Path, extra: dict[str, Any] | None = None) -> None:
+def save_model(
+    model: ArtifactNet,
+    path: str | Path,
+    extra: dict[str, Any] | None = None,
+    *,
+    half: bool = False,
+) -> None:
     """Write weights, config, preprocessing and notices to one file, atomically.
 
     LoRA adapters are merged, so that the file loads without peft.
@@ -31,9 +37,11 @@ def save_model(model: ArtifactNet, path: str | Path, extra: dict[str, Any] | Non
         model: the model.
         path: the ``.safetensors`` file to write.
         extra: JSON-ready facts to keep with it (epoch, validation figures, ...).
+        half: store weights in float16, which `load_model` turns into float32 again.
 
     Raises:
-        ArtifactNetError: the disk refused; an older file of that name is untouched.
+        ArtifactNetError: the disk refused, or float16 cannot hold a weight; an older file of
+            that name is untouched.
     """
     config = copy.deepcopy(model.config)
     if config.lora.rank:
@@ -51,11 +59,26 @@ def save_model(model: ArtifactNet, path: str | Path, extra: dict[str, Any] | Non
         "extra": json.dumps(extra or {}),
     }
     state = {k: v.detach().to("cpu").contiguous() for k, v in model.state_dict().items()}
+    if half:
+        state = {name: _halved(name, tensor) for name, tensor in state.items()}
     try:
         with atomic_path(path) as temporary:
             save_file(state, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise ArtifactNetError(f"{path}: the model could not be saved: {error}") from error
+
+
+def _halved(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Weights as float16; whole numbers (indices, counters) as they are."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return tensor
+    largest, limit = float(tensor.abs().max()), torch.finfo(torch.float16).max
+    if not largest <= limit:  # also for NaN
+        raise ArtifactNetError(
+            f"{name}: a weight of magnitude {largest:g} cannot be stored in half precision, "
+            f"whose limit is {limit:g}"
+        )
+    return tensor.half()
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
