@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from artifactnet.cli.arguments import Commands, natural, positive
+from artifactnet.cli.arguments import Commands, names, natural, positive
 from artifactnet.cli.benchmark_alignment import add_alignment_plot, add_alignment_step
 from artifactnet.cli.benchmark_report import add_report_options, check_out, print_forms, write
 
@@ -25,6 +25,7 @@ def add_benchmark(commands: Commands, common: argparse.ArgumentParser) -> None:
     _add_maps(benchmarks, common)
     _add_loader(benchmarks, common)
     _add_metrics(benchmarks, common)
+    _add_student(benchmarks, common)
 
 
 def _add_metrics(benchmarks: Commands, common: argparse.ArgumentParser) -> None:
@@ -73,6 +74,32 @@ def _add_loader(benchmarks: Commands, common: argparse.ArgumentParser) -> None:
     )
     add_report_options(loader, repeats=3)
     loader.set_defaults(run=_loader)
+
+
+def _add_student(benchmarks: Commands, common: argparse.ArgumentParser) -> None:
+    student = benchmarks.add_parser(
+        "student", parents=[common], help="students beside a large teacher: cost and time"
+    )
+    student.add_argument(
+        "--students",
+        type=names,
+        default=["student_nano", "student_small"],
+        metavar="RECIPES",
+        help="with commas (student_nano,student_small)",
+    )
+    student.add_argument("--teacher", default="vit_large_patch14_dinov2", metavar="BACKBONE")
+    student.add_argument("--teacher-size", type=positive, default=518, metavar="PIXELS")
+    student.add_argument("--size", type=positive, default=512, metavar="PIXELS")
+    student.add_argument(
+        "--formats",
+        type=names,
+        default=["onnx", "openvino"],
+        metavar="NAMES",
+        help="of onnx,onnx-int8,openvino,openvino-int8; each student also runs in PyTorch",
+    )
+    student.add_argument("--threads", type=positive, metavar="N", help="of every runtime")
+    add_report_options(student)
+    student.set_defaults(run=_student)
 
 
 def _metrics(args: argparse.Namespace) -> int:
@@ -128,4 +155,29 @@ def _loader(args: argparse.Namespace) -> int:
             f"  {ratio['median']:6.2f} x ({ratio['min']:.2f} to {ratio['max']:.2f})"
         )
     print(f"compared with the {report['baseline']}; all give the same images")
+    return 0
+
+
+def _student(args: argparse.Namespace) -> int:
+    from artifactnet.experiments.benchmark_student import benchmark_student
+
+    check_out(args.out)
+    report = benchmark_student(
+        students=args.students,
+        teacher=args.teacher,
+        teacher_size=args.teacher_size,
+        size=args.size,
+        formats=args.formats,
+        repeats=args.repeats,
+        threads=args.threads,
+    )
+    write(args.out, report)
+    for name, found in report["models"].items():
+        print(
+            f"{name}: {found['parameters'] / 1e6:.2f} M parameters, "
+            f"{found['multiply_adds'] / 1e9:.2f} G multiply-adds an image, "
+            f"{found['times_fewer']:.1f} times fewer than the teacher"
+        )
+    print_forms(report["forms"])
+    print(f"one image at a time; compared with the {report['baseline']}")
     return 0

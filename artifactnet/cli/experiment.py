@@ -22,7 +22,8 @@ def add_experiment(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
         metavar="NAME",
-        help="detection: the five experiments of Table 2; interpretation: Table 13",
+        help="detection: the five experiments of Table 2; interpretation: Table 13; "
+        "fusion-ablation: HEIE Table 5",
     )
     parser.add_argument(
         "overrides",

@@ -17,6 +17,7 @@ class Training:
         judges: it learns to tell real from fake; otherwise its verdicts mean nothing.
         segments: it has a segmentation head that was taught, now or before.
         method: how its verdict is explained, for tables of interpretation; None leaves it out.
+        overrides: ``dotted.key=value`` strings that make it what its title says.
     """
 
     key: str
@@ -26,6 +27,7 @@ class Training:
     judges: bool = True
     segments: bool = False
     method: str | None = None
+    overrides: tuple[str, ...] = ()
 
 
 _AJ = Training("aj", "AJ-only", "swin_aj", method="grad_cam_smooth")
@@ -40,12 +42,27 @@ _MULTI = Training(
 _BASELINE = Training("base", "ViT baseline", "dinov2_baseline", method="relevance")
 _ALIGNED = Training("align", "ViT aligned", "dinov2_align", method="relevance")
 
+# HEIE Table 5, from the top
+_FUSIONS = {
+    "global": "global only",
+    "local": "local only",
+    "fixed": "both, fixed weights",
+    "learnable": "both, learnable weights",
+    "uncertainty": "both, weighted by uncertainty",
+}
+_FUSED = tuple(
+    Training(f"fusion_{mode}", title, "heie_vision", overrides=(f"model.heatmap.fusion={mode}",))
+    for mode, title in _FUSIONS.items()
+)
+
 # X-AIGD Table 2, and Table 13 with the detectors that can be trained here
 PLANS: dict[str, tuple[Training, ...]] = {
     "detection": (_AJ, _PAD, _PROBED, _TUNED, _MULTI),
     "interpretation": (_AJ, _PAD, _TUNED, _MULTI, _BASELINE, _ALIGNED),
+    "fusion-ablation": _FUSED,
 }
 TITLES = {
     "detection": "Authenticity judgment and perceptual artifact detection (X-AIGD Table 2)",
     "interpretation": "Where detectors look, against annotated artifacts (X-AIGD Table 13)",
+    "fusion-ablation": "How global and local heatmaps become one (HEIE Table 5)",
 }

@@ -14,12 +14,17 @@ from artifactnet.engine.results import JSON
 from artifactnet.engine.samples import open_samples
 from artifactnet.engine.trainer import train
 from artifactnet.experiments.plans import PLANS, TITLES, Training
-from artifactnet.experiments.table import AUTHENTICITY, PIXELS, markdown, spread
+from artifactnet.experiments.table import AUTHENTICITY, HEATMAPS, PIXELS, markdown, spread
 from artifactnet.explanation.judge import judge
 from artifactnet.taxonomy import AGNOSTIC
 from artifactnet.types import ArtifactNetError
 
 _EXPLAINED = "explanation.json"
+_COLUMNS: dict[str, tuple[str, ...]] = {
+    "detection": (*AUTHENTICITY, *PIXELS),
+    "interpretation": PIXELS,
+    "fusion-ablation": HEATMAPS,
+}
 
 
 def run_experiment(
@@ -54,9 +59,11 @@ def run_experiment(
             run = _trained(training, seed, folder, overrides)
             if name == "detection":
                 rows.append((training, seed, _detection(training, run)))
+            elif name == "fusion-ablation":
+                rows.append((training, seed, _heatmaps(run)))
             elif training.method is not None:
                 rows.append((training, seed, _interpretation(training.method, run)))
-    columns = PIXELS if name == "interpretation" else (*AUTHENTICITY, *PIXELS)
+    columns = _COLUMNS[name]
     found = {
         "experiment": name,
         "title": TITLES[name],
@@ -85,7 +92,7 @@ def _trained(training: Training, seed: int, folder: Path, overrides: Sequence[st
     own = [f"name={training.key}_s{seed}", f"out={folder}", f"seed={seed}"]
     if training.start is not None:
         own.append(f"init_from={folder / f'{training.start}_s{seed}'}")
-    config = load(training.recipe, [*overrides, *own])
+    config = load(training.recipe, [*overrides, *training.overrides, *own])
     run = folder / config.name
     if (run / rundir.CONFIG).is_file():
         _same(run, config)
@@ -97,7 +104,12 @@ def _trained(training: Training, seed: int, folder: Path, overrides: Sequence[st
 
 
 def _same(run: Path, config: Config) -> None:
-    changed = rundir.differences(load(run / rundir.CONFIG), config)
+    saved = load(run / rundir.CONFIG)
+    changed = rundir.differences(saved, config)
+    for key in ("epochs", "max_steps"):  # a run may be prolonged, but a table compares budgets
+        before, now = getattr(saved.train, key), getattr(config.train, key)
+        if before != now:
+            changed.append(f"train.{key} was {before!r}, is {now!r}")
     if changed:
         raise ArtifactNetError(
             f"{run} was made with another config: {'; '.join(changed)}; choose another --out or "
@@ -115,6 +127,18 @@ def _detection(training: Training, run: Path) -> dict[str, float]:
     if training.segments and results["masks"]:
         values |= {key: results["masks"]["all"][AGNOSTIC][key] for key in PIXELS}
     return values
+
+
+def _heatmaps(run: Path) -> dict[str, float]:
+    """How the heatmaps of a run's own results agree with the annotated ones."""
+    path = run / JSON
+    figures = json.loads(path.read_text(encoding="utf-8")).get("saliency")
+    if figures is None or any(figures[key] is None for key in HEATMAPS):
+        raise ArtifactNetError(
+            f"{path}: no heatmap was compared with an annotated one; the test split needs images "
+            "with artifact masks or heatmaps, the model a heatmap head"
+        )
+    return {key: figures[key] for key in HEATMAPS}
 
 
 def _interpretation(method: str, run: Path) -> dict[str, float]:

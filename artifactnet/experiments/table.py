@@ -9,6 +9,8 @@ from typing import Any
 # column -> field of `artifactnet.metrics.verdicts.verdict_scores`
 AUTHENTICITY = {"BA": "balanced_accuracy", "F1": "f1", "AUC": "auc"}
 PIXELS = ("IoU", "PixP", "PixR", "PixF1")
+HEATMAPS = ("MSE", "KLD", "CC")  # fields of `artifactnet.metrics.saliency_metric.SaliencyMetric`
+_DIGITS = {"MSE": 5}  # as in the papers; three otherwise
 
 
 def spread(
@@ -46,12 +48,12 @@ def markdown(experiment: Mapping[str, Any]) -> str:
         *_head(["training", *columns]),
     ]
     for row in experiment["rows"]:
-        cells = [_summary(row["spread"][column]) for column in columns]
+        cells = [_summary(column, row["spread"][column]) for column in columns]
         lines.append(_line([_title(row), *cells]))
     lines += ["", *_head(["training", "seed", *columns])]
     for row in experiment["rows"]:
         for seed, values in row["seeds"].items():
-            cells = [_number(values.get(column)) for column in columns]
+            cells = [_number(column, values.get(column)) for column in columns]
             lines.append(_line([_title(row), seed, *cells]))
     return "\n".join(lines) + "\n"
 
@@ -60,15 +62,15 @@ def _title(row: Mapping[str, Any]) -> str:
     return f"{row['title']} ({row['method']})" if row["method"] else str(row["title"])
 
 
-def _summary(value: Mapping[str, float | None] | None) -> str:
+def _summary(column: str, value: Mapping[str, float | None] | None) -> str:
     if value is None:
         return ""
-    tail = "" if value["std"] is None else f" ± {value['std']:.3f}"
-    return f"{value['mean']:.3f}{tail}"
+    tail = "" if value["std"] is None else f" ± {_number(column, value['std'])}"
+    return f"{_number(column, value['mean'])}{tail}"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def _number(column: str, value: float | None) -> str:
+    return "" if value is None else f"{value:.{_DIGITS.get(column, 3)}f}"
 
 
 def _head(names: Sequence[str]) -> list[str]:
