@@ -60,6 +60,7 @@ __all__ = [
     "load",
     "problems",
     "schema",
+    "teacher_terms",
     "to_dict",
 ]
 
@@ -177,7 +178,7 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
     weights = config.loss
     yield from _heatmap_problems(config)
     learnt = (weights.bce, weights.alignment.weight, weights.segmentation.weight)
-    if not any((*learnt, *heatmap_terms(config), config.distill.teacher)):
+    if not any((*learnt, *heatmap_terms(config), *teacher_terms(config))):
         yield "loss.bce", "and the weights of all other losses are 0: nothing to learn"
     if weights.segmentation.weight > 0 and config.data.batch_size == 1:
         yield "data.batch_size", "must be at least 2: UPerNet's batch norm needs several images"
@@ -200,6 +201,14 @@ def heatmap_terms(config: Config) -> tuple[float, ...]:
     return terms.focal, terms.laplace, terms.correlation, terms.score
 
 
+def teacher_terms(config: Config) -> tuple[float, ...]:
+    """Weights of the losses that compare a student with its teacher; none without a teacher."""
+    terms = config.distill
+    if terms.teacher is None:
+        return ()
+    return terms.laplace, terms.divergence, terms.correlation, terms.score, terms.logit
+
+
 def _heatmap_problems(config: Config) -> Iterator[tuple[str, str]]:
     heatmap = config.model.heatmap
     if heatmap.head == "none":
@@ -211,6 +220,11 @@ def _heatmap_problems(config: Config) -> Iterator[tuple[str, str]]:
         yield (
             "loss.alignment.weight",
             "above 0 needs model.heatmap.head=none: a model has one heatmap, predicted or attended",
+        )
+    elif config.model.segmentation.head != "none":
+        yield (
+            "model.heatmap.head",
+            "needs model.segmentation.head=none: a model has one source of heatmaps",
         )
     if heatmap.head == "mapper":
         if any(side % heatmap.tile for side in config.model.image_size):

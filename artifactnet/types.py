@@ -16,6 +16,9 @@ UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
 
+UNSEEN_SIGMA = 100.0  # of a teacher's heatmap where the teacher never looked
+
+
 class ArtifactNetError(Exception):
     """A mistake the user can mend: the command line prints its message without a traceback."""
 

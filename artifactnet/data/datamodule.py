@@ -128,6 +128,15 @@ class DataModule:
         Raises:
             ArtifactNetError: there is no train split, or it holds one class only.
         """
+        self.check_train()
+        return self._loader("train", self.config.batch_size, rank, world)
+
+    def check_train(self) -> None:
+        """Refuse a training split that cannot be trained on.
+
+        Raises:
+            ArtifactNetError: there is none, or it holds one class only.
+        """
         labels = self._labels("train")
         if self.needs_both_classes and len(set(labels)) < 2:
             only = "fake" if labels[0] else "real"
@@ -135,7 +144,6 @@ class DataModule:
                 f"the train split holds only {only} images ({len(labels)}); a detector needs "
                 "real and fake ones: check data.root and data.generators"
             )
-        return self._loader("train", self.config.batch_size, rank, world)
 
     def val_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
         """Validation batches in fixed order, every image once, see `EpochSampler`.

@@ -31,6 +31,7 @@ from artifactnet.data.geometry import (
     restore,
 )
 from artifactnet.types import (
+    UNSEEN_SIGMA,
     Annotation,
     ArtifactNetError,
     Float32Array,
@@ -43,7 +44,6 @@ from artifactnet.types import (
 CROP_TRIES = 10  # of the category-ratio rule, as in mmsegmentation's RandomCrop
 JPEG_SIDE = 65500  # longest side the format's encoders accept, pixels
 _TEACHER_MAPS = ("teacher_heatmap", "teacher_sigma")
-_UNSEEN_SIGMA = 100.0  # where a teacher never looked: e^-sigma is nothing
 _BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (256, 8): which bits a value holds
 
 
@@ -191,7 +191,7 @@ class Preprocess:
         return replace(
             answer,
             heatmap=self.heatmap(answer.heatmap, geometry),
-            sigma=np.where(sigma > 0, sigma, np.float32(_UNSEEN_SIGMA)),
+            sigma=np.where(sigma > 0, sigma, np.float32(UNSEEN_SIGMA)),
         )
 
 

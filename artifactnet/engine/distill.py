@@ -11,7 +11,7 @@ from artifactnet.data.source import Splits
 from artifactnet.data.taught import TaughtSource
 from artifactnet.engine.device import choose_device, is_main_process
 from artifactnet.engine.labelling import label
-from artifactnet.engine.teachers import open_teacher
+from artifactnet.engine.teachers import Teacher, open_teacher
 
 CACHE = ".cache/teachers"  # below config.out: answers that several runs share
 
@@ -51,7 +51,9 @@ def teach(data: DataModule, config: Config, device: str) -> None:
         ArtifactNetError: no teacher, or one that cannot teach these images, see `label`.
     """
     report = print if is_main_process() else _silent
-    data.splits = dict(_label(data.splits, config, device, report))
+    teacher = open_teacher(need_teacher(config), device)
+    data.splits = dict(_label(data.splits, teacher, config, report))
+    data.summary["teacher"] = {**teacher.about, "identity": teacher.identity}
 
 
 def label_only(config: Config) -> Path:
@@ -64,16 +66,17 @@ def label_only(config: Config) -> Path:
         ArtifactNetError: see `teach`.
     """
     device = choose_device(config.train.device)
-    _label(build_splits(config.data, config.seed), config, device, print)
+    teacher = open_teacher(need_teacher(config), device)
+    _label(build_splits(config.data, config.seed), teacher, config, print)
     return cache_folder(config)
 
 
 def _label(
-    splits: Splits, config: Config, device: str, report: Callable[[str], None]
+    splits: Splits, teacher: Teacher, config: Config, report: Callable[[str], None]
 ) -> dict[str, TaughtSource]:
     return label(
         splits,
-        open_teacher(need_teacher(config), device),
+        teacher,
         cache_folder(config),
         config.distill.side,
         config.data.eval_batch_size or config.data.batch_size,

@@ -14,11 +14,13 @@ from artifactnet.config import Config, to_dict
 from artifactnet.data.datamodule import DataModule
 from artifactnet.engine import results as tables
 from artifactnet.engine import rundir
+from artifactnet.engine.device import choose_device
+from artifactnet.engine.distill import teach
 from artifactnet.engine.figures import Figures
 from artifactnet.engine.samples import VALIDATION_ONLY, judged_split, open_run
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.state import evaluating
-from artifactnet.types import Batch
+from artifactnet.types import ArtifactNetError, Batch
 
 # data keys that do not change which images are judged
 _IMMATERIAL = ("data.batch_size", "data.eval_batch_size", "data.workers", "data.check")
@@ -44,8 +46,10 @@ def evaluate(run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     """
     run = open_run(run_dir, overrides)
     folder, own, config = run.folder, run.own, run.config
-    found = evaluate_model(run.model, run.data, config, run.epoch)
     target = folder / _subfolder(own, config)
+    if target == folder and own.distill.teacher is not None:
+        _ask_teacher(run.data, config)
+    found = evaluate_model(run.model, run.data, config, run.epoch)
     if target == folder:
         found["training"] = _training(folder)
     tables.write(target, found)
@@ -121,6 +125,14 @@ def compute_figures(
             )
             figures.update(batch, output)
     return figures.compute()
+
+
+def _ask_teacher(data: DataModule, config: Config) -> None:
+    """A student is judged against its teacher too, whose answers are kept since the training."""
+    try:
+        teach(data, config, choose_device(config.train.device))
+    except ArtifactNetError as error:
+        data.summary["warnings"].append(f"not compared with the teacher: {error}")
 
 
 def _subfolder(own: Config, config: Config) -> Path:

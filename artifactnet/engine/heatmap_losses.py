@@ -8,7 +8,7 @@ from torch import Tensor
 
 from artifactnet.config import DistillConfig, HeatmapLossConfig
 from artifactnet.losses import heatmap as losses
-from artifactnet.types import Annotation, Batch, ModelOutput, TeacherBatch
+from artifactnet.types import UNSEEN_SIGMA, Annotation, Batch, ModelOutput, TeacherBatch
 
 
 def annotated_target(batch: Batch) -> Tensor:
@@ -51,19 +51,16 @@ def teacher_losses(
 ) -> dict[str, tuple[Tensor, float]]:
     """Each term of distillation and its weight; those of weight 0 are left out.
 
-    With ``confidence`` a pixel's weight is e^-sigma, scaled to a mean of 1 over each image, as
-    the mapper itself weighs its two levels (HEIE Sec. 3). Answers that the teacher did not
-    give (NaN) are passed over.
+    With ``confidence`` a pixel's weight is e^-sigma, scaled to a mean of 1 over what the teacher
+    saw of each image, as the mapper itself weighs its two levels (HEIE Sec. 3). Where it never
+    looked the weight is 0; answers that it did not give (NaN) are passed over.
     """
     assert output.heatmap is not None
     assert output.score is not None
     heatmap = output.heatmap.float()
     size = (heatmap.shape[1], heatmap.shape[2])
     target = losses.resize_target(teacher.heatmap, size)
-    weight = torch.ones_like(target)
-    if config.confidence:
-        weight = torch.exp(-losses.resize_target(teacher.sigma, size))
-        weight = weight / weight.mean((1, 2), keepdim=True)
+    weight = _weights(losses.resize_target(teacher.sigma, size), config.confidence)
     found: dict[str, tuple[Tensor, float]] = {}
     if config.laplace:
         terms = [losses.laplace_loss(x.logit, x.log_sigma, target, weight) for x in output.levels]
@@ -79,6 +76,16 @@ def teacher_losses(
     if config.logit:
         found["teacher_logit"] = _verdict_loss(output.logit, teacher.logit), config.logit
     return found
+
+
+def _weights(sigma: Tensor, confidence: bool) -> Tensor:
+    """(B, h, w) weights of mean 1 over the pixels that the teacher saw, 0 at the others."""
+    seen = (sigma < UNSEEN_SIGMA / 2).to(sigma.dtype)
+    if not confidence:
+        return seen
+    weight = seen * torch.exp(-sigma)
+    mean = weight.sum((1, 2), keepdim=True) / seen.sum((1, 2), keepdim=True).clamp_min(1)
+    return weight / mean.clamp_min(torch.finfo(sigma.dtype).tiny)
 
 
 def _verdict_loss(logit: Tensor, target: Tensor) -> Tensor:

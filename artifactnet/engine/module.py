@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 from artifactnet.config import Config, heatmap_terms
 from artifactnet.engine.figures import Figures
 from artifactnet.engine.heatmap_losses import annotation_losses, teacher_losses
+from artifactnet.engine.parts import scored
 from artifactnet.engine.schedule import lr_factor
 from artifactnet.losses.alignment import alignment_loss, artifact_share
 from artifactnet.losses.dense import segmentation_loss
@@ -123,25 +124,34 @@ class DetectorModule(pl.LightningModule):
             ArtifactNetError: the loss is not finite (on any process: all of them stop), or the
                 attention cannot be aligned (before the first step).
         """
+        if self.model.has_heatmap and self._meets_score(batch):
+            scored(self.model)
         aligned = self.aligned and self.global_step % self.config.loss.alignment.every == 0
         if aligned and not self._attention_checked:
             self.model.check_attention(batch.image)
             self._attention_checked = True
-        parts, _ = self.losses(
+        terms, _ = self.losses(
             batch, attention=aligned, segmentation=self.segmented, create_graph=aligned
         )
-        finite = bool(torch.isfinite(parts["loss"]))
+        finite = bool(torch.isfinite(terms["loss"]))
         if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
-            raise ArtifactNetError(self._diverged(parts, batch))
+            raise ArtifactNetError(self._diverged(terms, batch))
         self.log_dict(
-            {f"train/{name}": value.detach() for name, value in parts.items()},
+            {f"train/{name}": value.detach() for name, value in terms.items()},
             prog_bar=True,
             on_step=True,
             on_epoch=True,
             batch_size=len(batch.record),
             sync_dist=self.trainer.world_size > 1,
         )
-        return parts["loss"]
+        return terms["loss"]
+
+    def _meets_score(self, batch: Batch) -> bool:
+        """Whether a loss of this batch teaches the score."""
+        given = self.config.loss.heatmap.score > 0 and not bool(batch.score.isnan().all())
+        if batch.teacher is None or not self.config.distill.score:
+            return given
+        return given or not bool(batch.teacher.score.isnan().all())
 
     def _diverged(self, parts: dict[str, Tensor], batch: Batch) -> str:
         values = ", ".join(f"{name} {float(value.detach()):g}" for name, value in parts.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from artifactnet.config import Config, heatmap_terms
+from artifactnet.config import Config, heatmap_terms, teacher_terms
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError
 
@@ -13,6 +13,7 @@ UNTRAINED = {
     "segmentation": "the segmentation is UNTRAINED (no loss taught it): do not use its masks",
     "heatmap": "the heatmap head is UNTRAINED (no loss taught it): do not use its heatmaps",
 }
+UNSCORED = "the score is UNTRAINED (no training image had one): do not use it"
 OUTDATED = {
     "head": "the real-or-fake verdict was trained with an EARLIER backbone: do not rely on it",
     "segmentation": "the segmentation was trained with an EARLIER backbone: do not rely on it",
@@ -40,12 +41,12 @@ def choose(model: ArtifactNet, config: Config, fresh: Sequence[str]) -> None:
         raise ArtifactNetError(
             f"freeze: the model has no {missing[0]} (it has {', '.join(available)})"
         )
-    loss = config.loss
+    loss, taught = config.loss, config.distill.teacher is not None
     reached = {
         "backbone": True,
-        "head": loss.bce > 0 or loss.alignment.weight > 0 or config.distill.teacher is not None,
+        "head": loss.bce > 0 or loss.alignment.weight > 0 or (taught and config.distill.logit > 0),
         "segmentation": loss.segmentation.weight > 0,
-        "heatmap": any(heatmap_terms(config)) or config.distill.teacher is not None,
+        "heatmap": any(heatmap_terms(config)) or any(teacher_terms(config)),
     }
     learning = {part for part in available if reached[part] and part not in config.freeze}
     if not learning:
@@ -54,6 +55,8 @@ def choose(model: ArtifactNet, config: Config, fresh: Sequence[str]) -> None:
         )
     model.freeze([part for part in available if part not in learning])
     notices = [n for n in model.notices if n not in (*UNTRAINED.values(), *OUTDATED.values())]
+    if "heatmap" in fresh and UNSCORED not in notices:
+        notices.append(UNSCORED)  # until the first score is met, see `scored`
     for part in UNTRAINED:
         if part not in available or part in learning:
             continue
@@ -62,3 +65,8 @@ def choose(model: ArtifactNet, config: Config, fresh: Sequence[str]) -> None:
         elif "backbone" in learning or OUTDATED[part] in model.notices:
             notices.append(OUTDATED[part])
     model.notices = tuple(notices)
+
+
+def scored(model: ArtifactNet) -> None:
+    """Take back that the score is untrained: an image with one was met in training."""
+    model.notices = tuple(notice for notice in model.notices if notice != UNSCORED)

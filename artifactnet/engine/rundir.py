@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,27 @@ def differences(saved: Config, now: Config) -> list[str]:
         for key in sorted(before.keys() | after.keys())
         if key not in MAY_CHANGE and before.get(key) != after.get(key)
     ]
+
+
+def same_teacher(config: Config, teacher: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run whose teacher is not the one it began with.
+
+    Args:
+        config: the run.
+        teacher: what `artifactnet.engine.distill.teach` noted in the data's summary.
+
+    Raises:
+        ArtifactNetError: its weights or heatmaps have changed since.
+    """
+    path = Path(config.out) / config.name / DATA
+    if not config.resume or not path.is_file():
+        return
+    earlier = json.loads(path.read_text(encoding="utf-8")).get("teacher")
+    if earlier is not None and earlier["identity"] != teacher["identity"]:
+        raise ArtifactNetError(
+            f"{path.parent}: began with another teacher than {config.distill.teacher} is now (it "
+            "was trained or changed since); restore that one, or start another run with name=..."
+        )
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -26,6 +26,7 @@ from artifactnet.models.checkpoint import load_model
 from artifactnet.models.segmentation import probabilities
 from artifactnet.models.state import evaluating
 from artifactnet.types import (
+    UNSEEN_SIGMA,
     ArtifactNetError,
     Float32Array,
     ModelOutput,
@@ -36,7 +37,6 @@ from artifactnet.types import (
 
 SILENT_SIGMA = 1.0  # of a teacher that gives none
 # where the teacher did not look (cut off by its resize policy): a weight e^-sigma of nothing
-UNSEEN_SIGMA = 100.0
 _CHUNK = 1 << 20  # bytes read at once
 
 

@@ -90,10 +90,12 @@ def _run(config: Config, folder: Path, main: bool) -> RunResult:
         fresh = init_weights(model, _model_file(config.init_from))
     data = DataModule(config.data, preprocess_of(model), config.seed)
     data.needs_both_classes = config.loss.bce > 0
+    data.check_train()  # say now what is missing: before a teacher is asked, and a folder made
+    _check_map(model, config, data)
     if config.distill.teacher is not None:
         teach(data, config, device)
-    data.train_loader(), data.val_loader()  # say now what is missing, before a folder is made
-    _check_map(model, config, data)
+        rundir.same_teacher(config, data.summary["teacher"])
+    data.train_loader(), data.val_loader()
     effective = _without_empty_alignment(config, data)
     parts.choose(model, effective, fresh)
     frequencies = _class_frequencies(effective, data)

@@ -146,13 +146,28 @@ def _create(config: ModelConfig, load_pretrained: bool) -> tuple[Any, str]:
         ) from error
     if file in _SWIN_FILES:
         any_size(net)
-    if source.kind == "file":
-        notice = load_backbone_weights(net, source.path, config.weights_strict)
-    if config.stem == "conv":
+    # only weights that we saved include a convolutional stem's
+    ours = source.kind == "boxed" or (source.kind == "file" and _saved_by_us(source.path))
+    if config.stem == "conv" and ours:
         _use_conv_stem(net, config)
-    if source.kind == "boxed":  # the one source whose weights include the stem's
-        load_backbone_weights(net, source.path)
+    if source.kind in ("file", "boxed"):
+        strict = config.weights_strict or source.kind == "boxed"
+        told = load_backbone_weights(net, source.path, strict)
+        notice = notice or told
+    if config.stem == "conv" and not ours:
+        _use_conv_stem(net, config)
     return net, notice
+
+
+def _saved_by_us(path: str) -> bool:
+    """Whether a file holds a model saved by ArtifactNet; whatever else it is, is told later."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return any(key.startswith(_OURS) for key in handle.keys())  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return False
 
 
 def _use_conv_stem(net: Any, config: ModelConfig) -> None:

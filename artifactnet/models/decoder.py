@@ -100,7 +100,8 @@ class Decoder(nn.Module):
         """
         cell = (-(-size[0] // self.stride), -(-size[1] // self.stride))
         features = self.mix(F.gelu(self.neck(levels, cell)))
-        logit, log_sigma = self.maps(features).unbind(1)
+        # under autocast too: in bfloat16 a sure pixel would be exactly 1, and never learn better
+        logit, log_sigma = _precise(self.maps(features)).unbind(1)
         low, high = LOG_SIGMA
         level = HeatmapLevel(logit, low + (high - low) * log_sigma.sigmoid())
         heatmap = logit.sigmoid()
@@ -113,13 +114,17 @@ class Decoder(nn.Module):
             ],
             1,
         )
-        score = self.score(pooled)[:, 0].sigmoid()
+        score = _precise(self.score(pooled)[:, 0]).sigmoid()
         return HeatmapOutput(heatmap, level.log_sigma.exp(), score, (level,))
 
 
 def group_norm(width: int) -> nn.GroupNorm:
     """Group norm with groups of eight channels where they divide the width."""
     return nn.GroupNorm(width // _GROUP if width % _GROUP == 0 else 1, width)
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _separable(width: int) -> nn.Module:

@@ -17,11 +17,12 @@ from artifactnet.data.teacher_cache import shrunk
 from artifactnet.data.transforms import Preprocess
 from artifactnet.engine import distill
 from artifactnet.engine.distill import cache_folder, label_only, teach
-from artifactnet.engine.teacher_model import SILENT_SIGMA, UNSEEN_SIGMA, ModelTeacher
+from artifactnet.engine.evaluate import evaluate
+from artifactnet.engine.teacher_model import SILENT_SIGMA, ModelTeacher
 from artifactnet.engine.teachers import open_teacher
 from artifactnet.inference.predictor import load_model
 from artifactnet.models.checkpoint import save_model
-from artifactnet.types import Annotation, ArtifactNetError, Record
+from artifactnet.types import UNSEEN_SIGMA, Annotation, ArtifactNetError, Record
 
 RECORD = Record("7", 0, "real", Annotation.NONE, "photos/7.png")
 KINDS = ("heatmap", "softmax", "sigmoid", "attention")
@@ -236,3 +237,18 @@ def test_a_student_trains_on_what_the_teacher_said(tiny, tmp_path):
     )
     assert (found.run_dir / "model.safetensors").is_file()
     assert -1 <= found.results["training"]["best_validation"]["teacher_cc"] <= 1
+    teacher = found.results["teacher"]
+    assert teacher["images"] > 0
+    again = evaluate(found.run_dir)
+    assert again["teacher"] == teacher
+    # the same run does not go on with another teacher at the same place
+    resumed = [*STUDENT, f"distill.teacher={file}", "loss.bce=0", "train.monitor=teacher_cc"]
+    resumed += ["resume=true", "train.epochs=2"]
+    model = load_model(file, "cpu").model
+    with torch.no_grad():
+        model.head.bias.add_(1)
+    save_model(model, file)
+    with pytest.raises(ArtifactNetError, match=r"began with another teacher"):
+        train(tiny(*resumed))
+    file.unlink()
+    assert "not compared with the teacher" in " ".join(evaluate(found.run_dir)["data_warnings"])

@@ -10,7 +10,15 @@ import torch
 
 from artifactnet.config import DistillConfig, HeatmapLossConfig
 from artifactnet.engine.heatmap_losses import annotated_target, annotation_losses, teacher_losses
-from artifactnet.types import Annotation, Batch, HeatmapLevel, ModelOutput, Record, TeacherBatch
+from artifactnet.types import (
+    UNSEEN_SIGMA,
+    Annotation,
+    Batch,
+    HeatmapLevel,
+    ModelOutput,
+    Record,
+    TeacherBatch,
+)
 
 STATES = (Annotation.MASK, Annotation.CLEAN, Annotation.NONE)
 
@@ -137,3 +145,20 @@ def test_pixels_weigh_by_the_teachers_confidence():
 def test_coarser_student_than_teacher():
     found = teacher_losses(output(size=4), teacher(), DistillConfig())
     assert all(torch.isfinite(value) for value, _ in found.values())
+
+
+def test_what_the_teacher_never_saw_teaches_nothing():
+    sigma = torch.full((3, 8, 8), 0.5)
+    sigma[0], sigma[1, :, 4:] = UNSEEN_SIGMA, UNSEEN_SIGMA
+    for confidence in (True, False):
+        student = output()
+        config = only(laplace=1.0, divergence=1.0, correlation=1.0)
+        config.confidence = confidence
+        terms = teacher_losses(student, teacher(sigma=sigma), config)
+        sum(value for value, _ in terms.values()).backward()
+        gradient = student.levels[0].logit.grad
+        assert torch.isfinite(gradient).all()
+        assert not gradient[0].any()
+        assert not gradient[1, :, 4:].any()
+        assert gradient[1, :, :4].all()
+        assert gradient[2].all()

@@ -73,6 +73,15 @@ def test_heatmaps_of_fakes_alone_can_be_learned(tmp_path: Path) -> None:
     assert run.results["saliency"]["images"] == 2
 
 
+def test_scores_that_nobody_gave_are_not_to_be_used(tmp_path: Path) -> None:
+    said = "the score is UNTRAINED"
+    run = train(config(tmp_path, "loss.heatmap.score=0"))
+    model = checkpoint.load_model(run.run_dir / rundir.BEST)
+    assert [n for n in model.notices if said in n]
+    again = train(config(tmp_path, "name=taught", f"init_from={run.run_dir}"))
+    assert checkpoint.load_model(again.run_dir / rundir.BEST).notices == ()
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -82,6 +91,10 @@ def test_heatmaps_of_fakes_alone_can_be_learned(tmp_path: Path) -> None:
             "loss.alignment.weight above 0 needs model.heatmap.head=none",
         ),
         ("train.monitor=teacher_cc", "train.monitor teacher_cc needs distill.teacher"),
+        (
+            "model.segmentation.head=upernet",
+            "model.heatmap.head needs model.segmentation.head=none",
+        ),
         ("model.heatmap.stride=3", "model.heatmap.stride must be one of 2, 4, 8, 16, 32"),
     ],
 )

@@ -133,3 +133,12 @@ def test_tiles_and_thumbnail_judge_together():
     assert seen[0].shape == (2 * (1 + 2 * 3), 3, 32, 32)
     assert torch.equal(seen[0][2], images[0, :, :32, :32])
     assert torch.equal(seen[0][2 + 6 + 4], images[1, :, 32:, 32:64])
+
+
+def test_autocast_gives_float32_maps_and_scores():
+    net = model()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = net(torch.randn(1, 3, 64, 96), heatmap=True)
+    (level,) = found.levels
+    every = (found.heatmap, found.sigma, found.score, level.logit, level.log_sigma)
+    assert {x.dtype for x in every} == {torch.float32}

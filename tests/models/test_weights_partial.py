@@ -74,3 +74,24 @@ def test_nothing_that_fits_is_an_error(tmp_path):
     save_file({"elsewhere": torch.zeros(2)}, tmp_path / "x.safetensors")
     with pytest.raises(ArtifactNetError, match="other architecture"):
         net((1, 1, 2, 1), weights=str(tmp_path / "x.safetensors"), strict=False)
+
+
+def test_a_saved_convolutional_stem_comes_along(tmp_path):
+    def vit(weights=None, seed=0):
+        torch.manual_seed(seed)
+        return ArtifactNet(
+            ModelConfig(
+                backbone="vit_tiny_patch16_224",
+                backbone_kwargs={"embed_dim": 24, "depth": 2, "num_heads": 2},
+                stem="conv",
+                stem_width=8,
+                image_size=[32, 32],
+                pretrained="auto" if weights else "false",
+                weights=weights,
+            )
+        )
+
+    large = vit(seed=3)
+    checkpoint.save_model(large, tmp_path / "vit.safetensors")
+    ours = vit(str(tmp_path / "vit.safetensors")).backbone.state_dict()
+    assert all(torch.equal(ours[k], v) for k, v in large.backbone.state_dict().items())
