@@ -37,11 +37,12 @@ def convert(
     """Make a manifest of images with defect masks or boxes (layouts: see the module's text).
 
     An image with an empty mask, or listed without a box, is annotated and clean. An image of the
-    folder that has no mask, or that the JSON file does not list, is not annotated.
+    folder that has no mask, or that the JSON file does not list, is not annotated. The uid of an
+    image is ``NAME/PATH``, its path below the folder without suffix.
 
     Args:
         source: the folder of masks, or the JSON file of boxes.
-        images: folder of the images, searched deeply. Its files share no stem.
+        images: folder of the images, searched deeply; each is found by path, else by file stem.
         out: see `artifactnet.data.conversion.Output`, as for ``name`` and ``overwrite``.
         name: of the manifest.
         generator: written into every line.
@@ -49,9 +50,10 @@ def convert(
 
     Raises:
         ArtifactNetError: the source is neither, or malformed; a mask or stated size differs from
-            its image; nothing can be used; or the manifest exists.
+            its image; nothing can be used; ``out`` lies inside a folder that is read; the
+            generator is ``real``; or the manifest exists.
     """
-    output = Output(out, name, overwrite)
+    output = Output(out, name, overwrite, inputs=[images, source], generator=generator)
     folder = ImageFolder(images)
     if source.is_dir():
         _from_masks(source, folder, generator, output)
@@ -107,13 +109,14 @@ def _from_boxes(source: Path, folder: ImageFolder, generator: str, output: Outpu
 
 def _add(path: str, mask: UInt8Array, folder: ImageFolder, generator: str, output: Output) -> None:
     """Line of an annotated image; its maps are stored."""
-    key = folder.key(path)
+    key, uid = folder.key(path), f"{output.name}/{folder.stem(path)}"
     if not mask.any():
-        output.lines.append(Line(path, key, 1, Annotation.CLEAN, None, generator))
+        output.lines.append(Line(path, uid, 1, Annotation.CLEAN, None, generator))
         return
     soft = np.rint(soften(mask) * 255).astype(np.uint8)
-    heatmap, stored = output.store("heatmaps", key, soft), output.store("masks", key, mask)
-    output.lines.append(Line(path, key, 1, Annotation.MASK, None, generator, heatmap, stored))
+    heatmap = output.store("heatmaps", key, soft, path)
+    stored = output.store("masks", key, mask, path)
+    output.lines.append(Line(path, uid, 1, Annotation.MASK, None, generator, heatmap, stored))
 
 
 def _add_others(
@@ -123,5 +126,5 @@ def _add_others(
     for path in folder.paths:
         if path not in used:
             output.leave_out(reason, path)
-            key = folder.key(path)
-            output.lines.append(Line(path, key, 1, Annotation.NONE, None, generator))
+            uid = f"{output.name}/{folder.stem(path)}"
+            output.lines.append(Line(path, uid, 1, Annotation.NONE, None, generator))

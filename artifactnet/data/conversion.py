@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from artifactnet.data import manifest_lines
+from artifactnet.data.content import digest
 from artifactnet.data.gray import same_aspect, store
 from artifactnet.data.images import probe
 from artifactnet.data.manifest import SUFFIX
 from artifactnet.data.manifest_lines import Line
+from artifactnet.data.manifest_splits import named_splits
 from artifactnet.files import write_json
 from artifactnet.types import Annotation, ArtifactNetError, UInt8Array
 
@@ -38,7 +41,15 @@ class Conversion:
 class Output:
     """The folder that a conversion writes into, and what it has collected so far."""
 
-    def __init__(self, folder: Path, name: str, overwrite: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        overwrite: bool,
+        *,
+        inputs: Iterable[Path] = (),
+        generator: str = "fake",
+    ) -> None:
         """Check that nothing is in the way.
 
         Args:
@@ -47,17 +58,31 @@ class Output:
                 ``folder/masks/NAME``.
             overwrite: replace a manifest of this name; it goes when the first map is written,
                 since it could name maps that are not its own any more.
+            inputs: folders that are searched for images or masks; the output lies in none.
+            generator: of the fakes.
 
         Raises:
-            ArtifactNetError: the name is no plain file name, or there is a manifest of this name.
+            ArtifactNetError: the name is no plain file name, there is a manifest of this name, the
+                folder lies inside an input, or the generator is ``real``.
         """
         if not name or name.startswith(".") or set(name) & set("/\\\0"):
             raise ArtifactNetError(f"name {name!r}: must be a plain file name, without folders")
+        if not generator or generator == "real":
+            raise ArtifactNetError(
+                f"generator {generator!r}: these images are fakes; name what made them"
+            )
+        for place in inputs:  # or the next run would take the maps of this one for images
+            if folder.resolve().is_relative_to(place.resolve()):
+                raise ArtifactNetError(
+                    f"--out {folder}: lies inside {place}, where its maps would be taken for "
+                    "images; give a folder outside of it"
+                )
         self.folder = folder
         self.name = name
         self.manifest = folder / f"{name}{SUFFIX}"
         self.lines: list[Line] = []
         self._left_out: dict[str, list[str]] = defaultdict(list)
+        self._stored: dict[Path, tuple[str, bytes]] = {}  # whose map it is, digest
         if self.manifest.exists() and not overwrite:
             raise ArtifactNetError(
                 f"{self.manifest}: already there; replace it with --overwrite, or give another "
@@ -91,19 +116,29 @@ class Output:
         )
         return False
 
-    def store(self, kind: str, key: str, values: UInt8Array) -> str:
+    def store(self, kind: str, key: str, values: UInt8Array, image: str) -> str:
         """Write a map of an image.
 
         Args:
             kind: ``heatmaps``, ``masks``, ...: the folder it goes to.
             key: relative path without suffix.
             values: (H, W) uint8.
+            image: path of the image.
 
         Returns:
             its path.
+
+        Raises:
+            ArtifactNetError: another image, or another map of this one, has this key.
         """
-        self.manifest.unlink(missing_ok=True)
         path = self.folder / kind / self.name / f"{key}.png"
+        content = digest(f"{values.shape}".encode() + values.tobytes())
+        first, before = self._stored.setdefault(path, (image, content))
+        if first != image:
+            raise ArtifactNetError(f"{image}: its map {path} is that of {first}; rename one image")
+        if before != content:
+            raise ArtifactNetError(f"{image}: two different maps for {path}; keep one of them")
+        self.manifest.unlink(missing_ok=True)
         store(path, values)
         return str(path)
 
@@ -111,7 +146,7 @@ class Output:
         """Write the list of what was left out, then the manifest.
 
         Raises:
-            ArtifactNetError: no image is left.
+            ArtifactNetError: no image is left, or a line is one that no manifest may hold.
             OSError: the disk is full, or the folder cannot be written.
         """
         report = self.folder / f"{self.name}.left_out.json"
@@ -120,6 +155,7 @@ class Output:
         if not self.lines:
             why = warnings[-1].split("; all are listed")[0] if self._left_out else "it lists none"
             raise ArtifactNetError(f"{source}: no image can be used: {why}")
+        named_splits(self.lines)  # the check of the reader that looks at all lines together
         write_json(report, dict(self._left_out))
         manifest_lines.write(self.manifest, self.lines)
         return Conversion(self.manifest, self._counts(), tuple(warnings))

@@ -39,9 +39,9 @@ def convert(
             sample = source.load(index)
             heatmap = mask = None
             if sample.mask is not None and sample.heatmap is not None:
-                mask = output.store("masks", key, sample.mask)
+                mask = output.store("masks", key, sample.mask, str(path))
                 levels = np.round(sample.heatmap * 255).astype(np.uint8)
-                heatmap = output.store("heatmaps", key, levels)
+                heatmap = output.store("heatmaps", key, levels, str(path))
             output.lines.append(
                 Line(
                     image=str(path),
@@ -53,6 +53,7 @@ def convert(
                     heatmap=heatmap,
                     mask=mask,
                     score=sample.score,
+                    categories=record.categories,
                 )
             )
     return output.finish(out, [])

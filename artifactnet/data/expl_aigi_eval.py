@@ -5,7 +5,7 @@ One line is ``{"id", "image", "heatmap", "score", "conversations": [{"from", "va
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +117,14 @@ def convert(
         overwrite: replace the manifest.
 
     Raises:
-        ArtifactNetError: see `read`; nothing can be used; or the manifest exists.
+        ArtifactNetError: see `read`; nothing can be used; two records give an image different
+            heatmaps or splits; ``out`` lies inside ``images``; the generator is ``real``; or the
+            manifest exists.
     """
     files = sorted(source.glob(f"*{SUFFIX}")) if source.is_dir() else [source]
     if not files or not files[0].is_file():
         raise ArtifactNetError(f"{source}: no such file, nor a folder with a {SUFFIX} file")
-    output = Output(out, name, overwrite)
+    output = Output(out, name, overwrite, inputs=[images], generator=generator)
     read_files = [(path, *read(path)) for path in files]
     # Public archives hold the heatmaps below the images, with the same stems.
     maps = {record.heatmap for _, records, _ in read_files for record in records}
@@ -153,17 +155,20 @@ def _line(
     size = output.size(image, record.where)
     if size is None:
         return None
+    line = Line(image, record.id, 1, Annotation.CLEAN, split, generator)
+    line = replace(line, score=record.score, where=record.where)
     places = [base / record.heatmap for base in (folder.folder, file.parent)]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         output.leave_out("heatmaps are missing: not annotated", record.heatmap)
-        return Line(image, record.id, 1, Annotation.NONE, split, generator, score=record.score)
+        return replace(line, annotation=Annotation.NONE)
     heatmap = read_gray(found, f"{record.where}: heatmap {found}")
     if not output.fits(heatmap, image, size):
         return None
-    stored = output.store("heatmaps", folder.key(image), heatmap) if heatmap.any() else None
-    state = Annotation.CLEAN if stored is None else Annotation.MASK
-    return Line(image, record.id, 1, state, split, generator, heatmap=stored, score=record.score)
+    if not heatmap.any():
+        return line
+    stored = output.store("heatmaps", folder.key(image), heatmap, image)
+    return replace(line, annotation=Annotation.MASK, heatmap=stored)
 
 
 def _row(row: Any, where: str) -> dict[str, Any]:

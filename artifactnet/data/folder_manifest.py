@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from pathlib import Path
 
 from artifactnet.data.conversion import Conversion, Output
+from artifactnet.data.image_folder import map_keys
 from artifactnet.data.layout import Item, find
 from artifactnet.data.manifest_lines import Line
 from artifactnet.data.masks import read_mask
@@ -17,9 +17,9 @@ def convert(
 ) -> Conversion:
     """Make a manifest of a folder of any layout that ``data.name=folder`` reads.
 
-    Masks are copied as bit fields. The uid of an image is its file stem; where a stem occurs in
-    several split folders, these are believed to show different pictures, with a warning, and the
-    split becomes part of the uid.
+    Masks are copied as bit fields. The uid of an image is ``NAME/STEM``, of the manifest and of its
+    file: stems of unrelated data sets may be equal. Where a stem occurs in several split folders,
+    these are believed to show different pictures, with a warning, and it is ``NAME/SPLIT/STEM``.
 
     Args:
         source: see `artifactnet.data.layout.LAYOUTS`.
@@ -29,9 +29,9 @@ def convert(
 
     Raises:
         ArtifactNetError: the folder cannot be used, a mask is damaged or of another size than its
-            image, or the manifest exists.
+            image, ``out`` lies inside ``source``, or the manifest exists.
     """
-    output = Output(out, name, overwrite)
+    output = Output(out, name, overwrite, inputs=[source])
     items, warnings = find(source)
     shared = _shared_uids(items)
     if shared:
@@ -39,6 +39,7 @@ def convert(
             f"{len(shared)} file stems occur in more than one split folder, e.g. {min(shared)!r}; "
             "they are taken for different pictures: if they are not, the splits leak"
         )
+    keys = map_keys([item.record.location for item in items], source)
     for item in items:
         record = item.record
         mask = None
@@ -46,14 +47,13 @@ def convert(
             size = output.size(record.location, record.location)
             if size is None:
                 continue
-            key = os.path.splitext(os.path.relpath(record.location, source))[0]
             values = read_mask(item.mask, size, record.location)
-            mask = output.store("masks", key, values)
-        uid = f"{item.split}/{record.uid}" if record.uid in shared else record.uid
+            mask = output.store("masks", keys[record.location], values, record.location)
+        place = f"{name}/{item.split}" if record.uid in shared else name
         output.lines.append(
             Line(
                 image=record.location,
-                uid=uid,
+                uid=f"{place}/{record.uid}",
                 label=record.label,
                 annotation=record.annotation,
                 split=item.split,

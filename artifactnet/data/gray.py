@@ -14,7 +14,7 @@ from artifactnet.data.images import decode
 from artifactnet.files import atomic_path
 from artifactnet.types import ArtifactNetError, Float32Array, UInt8Array
 
-ASPECT_TOLERANCE = 0.01  # relative; rounding of the sides, not another shape
+ASPECT_TOLERANCE = 0.01  # relative; less is not another shape
 _SIGMA = 0.02  # of the image's short side
 _REGION_SIGMA = 0.25  # at most this share of a region's short side, or small regions would vanish
 
@@ -71,10 +71,23 @@ def store(path: Path, values: UInt8Array) -> None:
         temporary.write_bytes(content)
 
 
-def same_aspect(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes (height, width) have one aspect ratio, to within `ASPECT_TOLERANCE`."""
-    ratio = size[1] * other[0] / (size[0] * other[1])
-    return abs(ratio - 1) <= ASPECT_TOLERANCE
+def same_aspect(heatmap: tuple[int, int], image: tuple[int, int]) -> bool:
+    """Whether a heatmap has its image's aspect ratio.
+
+    Args:
+        heatmap: height and width, pixels.
+        image: likewise.
+
+    Returns:
+        True where the ratios differ by at most `ASPECT_TOLERANCE`, or one side of the heatmap by
+        at most half a pixel from what the other asks for: a small map cannot have the ratio of
+        its image.
+    """
+    (height, width), (image_height, image_width) = heatmap, image
+    off = abs(height * image_width - width * image_height)
+    if off <= ASPECT_TOLERANCE * width * image_height:
+        return True
+    return 2 * off <= max(image_height, image_width)
 
 
 def heatmap_at(gray: UInt8Array, size: tuple[int, int], name: str) -> Float32Array:
@@ -89,7 +102,7 @@ def heatmap_at(gray: UInt8Array, size: tuple[int, int], name: str) -> Float32Arr
         (H, W) float32 in [0, 1]: resized linearly where it grows, averaged where it shrinks.
 
     Raises:
-        ArtifactNetError: its aspect ratio differs from the image's by more than 1 %.
+        ArtifactNetError: its aspect ratio is not the image's, see `same_aspect`.
     """
     height, width = gray.shape
     if not same_aspect((height, width), size):

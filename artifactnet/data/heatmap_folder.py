@@ -10,10 +10,10 @@ from pathlib import Path, PurePath
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from artifactnet.data.gray import same_aspect
 from artifactnet.types import ArtifactNetError, Float32Array, Record
 
 EXTENSIONS = (".png", ".npy")
-_ASPECT = 0.01  # how far the aspect ratio of a heatmap may be off
 _NAMED = 3  # examples in an error
 
 
@@ -94,17 +94,18 @@ class HeatmapFolder:
             size: its height and width, pixels.
 
         Raises:
-            ArtifactNetError: there is none, it cannot be read, or its aspect ratio differs from
-                the image's by more than 1 % (and more than rounding a side to a pixel explains).
+            ArtifactNetError: there is none, it cannot be read, or its aspect ratio is not the
+                image's (`artifactnet.data.gray.same_aspect`).
         """
         relative = self._find(record)
         if relative is None:
             raise ArtifactNetError(f"{record.location}: no heatmap of this name in {self.root}")
         path = self.root / relative
         heatmap = read_heatmap(path)
-        if not _same_aspect(heatmap.shape, size):
+        height, width = heatmap.shape
+        if not same_aspect((height, width), size):
             raise ArtifactNetError(
-                f"{path}: a heatmap of {heatmap.shape[1]}x{heatmap.shape[0]} pixels has another "
+                f"{path}: a heatmap of {width}x{height} pixels has another "
                 f"aspect ratio than its image {record.location}, {size[1]}x{size[0]}; make it of "
                 "the whole image, without padding or crop"
             )
@@ -172,12 +173,3 @@ def _common_tail(one: PurePath, other: PurePath) -> int:
     pairs = zip(reversed(one.parts), reversed(other.parts), strict=False)
     equal = [a == b for a, b in pairs]
     return len(equal) if all(equal) else equal.index(False)
-
-
-def _same_aspect(heatmap: tuple[int, ...], image: tuple[int, int]) -> bool:
-    height, width = heatmap
-    ratio = image[0] / image[1]
-    if abs(height / width / ratio - 1) <= _ASPECT:
-        return True
-    # a small map cannot have the ratio of its image: one side was rounded
-    return abs(height - width * ratio) <= 0.5 or abs(width - height / ratio) <= 0.5

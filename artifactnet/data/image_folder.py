@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Collection
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from artifactnet.data.layout import list_images
@@ -34,6 +34,7 @@ class ImageFolder:
         self._stems: dict[str, list[str]] = defaultdict(list)
         for name, path in self._exact.items():
             self._stems[Path(name).stem].append(path)
+        self._keys = map_keys(self._exact.values(), folder)
 
     @property
     def paths(self) -> list[str]:
@@ -64,5 +65,25 @@ class ImageFolder:
         return paths[0] if paths else None
 
     def key(self, path: str) -> str:
-        """Name for the maps of an image: its path below the folder, without suffix."""
+        """Name for the maps of an image, see `map_keys`."""
+        return self._keys[path]
+
+    def stem(self, path: str) -> str:
+        """Path of an image below the folder, without suffix: two formats of it share that."""
         return os.path.splitext(os.path.relpath(path, self.folder))[0]
+
+
+def map_keys(paths: Iterable[str], folder: Path) -> dict[str, str]:
+    """Names for the maps of images.
+
+    Args:
+        paths: of all images.
+        folder: what the names are relative to.
+
+    Returns:
+        path -> path below the folder; without suffix, unless another image differs in that alone.
+    """
+    names = {path: os.path.relpath(path, folder) for path in paths}
+    stems = {path: os.path.splitext(name)[0] for path, name in names.items()}
+    count = Counter(stems.values())
+    return {path: stem if count[stem] == 1 else names[path] for path, stem in stems.items()}

@@ -67,15 +67,16 @@ def build(config: DataConfig, seed: int) -> Splits:
     A uid that any line puts into a split is there with all its images. Other uids are drawn: a
     share ``config.val_fraction`` becomes the validation split, another such share the test split.
     Where that leaves no validation split, such a share of the training uids becomes one.
-    Byte-identical files count as one uid where splits are drawn.
+    Uids that share a file, or have byte-identical ones, are kept together like one uid.
 
     Args:
         config: ``root``, ``generators``, ``val_fraction``, ``limit`` and ``on_error`` are used.
         seed: of the draws.
 
     Raises:
-        ArtifactNetError: no manifest, a malformed line, a uid in two splits, an image with two
-            labels; with ``on_error=raise`` also a file that is not there.
+        ArtifactNetError: no manifest, a malformed line, a uid or an image in two splits, an image
+            with two labels; with ``on_error=raise`` also a file that is not there, or copies of
+            one image in two splits.
     """
     if config.root is None:
         raise ArtifactNetError("data.root is not set; name a manifest, or a folder of them")
@@ -87,7 +88,7 @@ def build(config: DataConfig, seed: int) -> Splits:
     if config.on_error == "raise":  # otherwise the image is met, and skipped, when it is loaded
         _check_files(lines)
     lines = _filter(lines, config.generators, root)
-    home = assign(lines, config.val_fraction, seed)
+    home = assign(lines, config.val_fraction, seed, skip=config.on_error == "skip")
     result: dict[str, Source] = {}
     for split in SPLITS:
         chosen = [line for line in lines if home[line.uid] == split]

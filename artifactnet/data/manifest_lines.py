@@ -11,10 +11,11 @@ from typing import Any
 
 from artifactnet.data.layout import SPLITS
 from artifactnet.files import write_text
+from artifactnet.taxonomy import BY_LABEL, CATEGORIES
 from artifactnet.types import Annotation, ArtifactNetError
 
 REQUIRED = ("image", "uid", "label", "annotation")
-OPTIONAL = ("split", "generator", "heatmap", "mask", "score")
+OPTIONAL = ("split", "generator", "heatmap", "mask", "score", "categories")
 _STATES = {state.name.lower(): state for state in Annotation}
 
 
@@ -33,6 +34,8 @@ class Line:
         heatmap: path of a single-channel PNG, 255 = artifact, or None.
         mask: path of a bit-field PNG (see `artifactnet.taxonomy`), or None.
         score: plausibility in [0, 1], 1 = nothing looks wrong, or None.
+        categories: bit field of the categories that were marked (see `artifactnet.taxonomy`); 0
+            where nobody said.
         where: ``FILE:LINE`` for error messages; does not count in comparisons.
     """
 
@@ -45,6 +48,7 @@ class Line:
     heatmap: str | None = None
     mask: str | None = None
     score: float | None = None
+    categories: int = 0
     where: str = field(default="", compare=False)
 
 
@@ -66,7 +70,11 @@ def read(path: Path) -> list[Line]:
 
 
 def write(path: Path, lines: Iterable[Line]) -> None:
-    """Atomically write a manifest; paths are stored relative to its folder."""
+    """Atomically write a manifest; paths are stored relative to its folder.
+
+    Raises:
+        ArtifactNetError: a line is one that `parse` refuses; the message names its image.
+    """
     folder = os.path.realpath(path.parent)
 
     def relative(target: str | None) -> str | None:
@@ -76,8 +84,8 @@ def write(path: Path, lines: Iterable[Line]) -> None:
         place = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
         return Path(os.path.relpath(place, folder)).as_posix()
 
-    rows = [
-        {
+    def text(line: Line) -> str:
+        row = {
             "image": relative(line.image),
             "split": line.split,
             "uid": line.uid,
@@ -87,10 +95,15 @@ def write(path: Path, lines: Iterable[Line]) -> None:
             "heatmap": relative(line.heatmap),
             "mask": relative(line.mask),
             "score": line.score,
+            "categories": [c.label for c in CATEGORIES if line.categories & c.bit] or None,
         }
-        for line in lines
-    ]
-    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+        return json.dumps(row)
+
+    texts = []
+    for line in lines:
+        texts.append(text(line))
+        parse(texts[-1], path.parent, line.image)  # NaN is refused there too
+    write_text(path, "".join(row + "\n" for row in texts))
 
 
 def parse(text: str, folder: Path, where: str) -> Line:
@@ -132,6 +145,7 @@ def parse(text: str, folder: Path, where: str) -> Line:
         heatmap=str(folder / row["heatmap"]) if "heatmap" in row else None,
         mask=str(folder / row["mask"]) if "mask" in row else None,
         score=_score(row["score"], where) if "score" in row else None,
+        categories=_categories(row.get("categories", []), where),
         where=where,
     )
     _agree(line)
@@ -167,6 +181,17 @@ def _score(value: Any, where: str) -> float:
     return float(value)
 
 
+def _categories(value: Any, where: str) -> int:
+    """Bit field of a list of labels."""
+    if not isinstance(value, list):
+        raise ArtifactNetError(f"{where}: 'categories' must be a list of labels, not {value!r}")
+    unknown = [label for label in value if not isinstance(label, str) or label not in BY_LABEL]
+    if unknown:
+        known = ", ".join(BY_LABEL)
+        raise ArtifactNetError(f"{where}: 'categories' has unknown {unknown[0]!r}; known: {known}")
+    return sum({BY_LABEL[label].bit for label in value})
+
+
 def _agree(line: Line) -> None:
     """Refuse values that contradict each other."""
     mapped = line.heatmap is not None or line.mask is not None
@@ -174,6 +199,10 @@ def _agree(line: Line) -> None:
         state = line.annotation.name.lower()
         problem = "a heatmap or mask is given" if mapped else "neither heatmap nor mask is given"
         raise ArtifactNetError(f"{line.where}: 'annotation' is {state!r}, but {problem}")
+    if line.categories and line.annotation is not Annotation.MASK:
+        raise ArtifactNetError(
+            f"{line.where}: 'categories' are given, but 'annotation' is not 'mask'"
+        )
     if line.label == 0 and line.annotation is not Annotation.CLEAN:
         raise ArtifactNetError(f"{line.where}: a real image (label 0) must have annotation 'clean'")
     if (line.generator == "real") != (line.label == 0):

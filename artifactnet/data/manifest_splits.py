@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 
 from artifactnet.data import splits as splitting
 from artifactnet.data.content import identical
+from artifactnet.data.layout import SPLITS
 from artifactnet.data.manifest_lines import Line
 from artifactnet.types import ArtifactNetError, Record
 
@@ -13,45 +17,81 @@ from artifactnet.types import ArtifactNetError, Record
 def record_of(line: Line) -> Record:
     """What is known of an image without decoding it."""
     return Record(
-        line.uid, line.label, line.generator, line.annotation, line.image, path=line.image
+        line.uid,
+        line.label,
+        line.generator,
+        line.annotation,
+        line.image,
+        line.categories,
+        path=line.image,
     )
 
 
-def assign(lines: list[Line], fraction: float, seed: int) -> dict[str, str]:
+def named_splits(lines: Iterable[Line]) -> dict[str, tuple[str, Line]]:
+    """Splits that lines name.
+
+    Returns:
+        uid -> its split, and the first line that says so; uids without a named split are absent.
+
+    Raises:
+        ArtifactNetError: a uid, or an image, is put into two splits.
+    """
+    named: dict[tuple[str, str], tuple[str, Line]] = {}
+    for line in lines:
+        if line.split is None:
+            continue
+        for key in (("uid", line.uid), ("image", os.path.normpath(line.image))):
+            split, first = named.setdefault(key, (line.split, line))
+            if split != line.split:
+                raise ArtifactNetError(
+                    f"{line.where or line.image}: {key[0]} {key[1]!r} is in {line.split} here and "
+                    f"in {split} in {first.where or first.image}; a photograph and all fakes made "
+                    "from it belong in one split"
+                )
+    return {what: found for (kind, what), found in named.items() if kind == "uid"}
+
+
+def assign(lines: list[Line], fraction: float, seed: int, *, skip: bool = False) -> dict[str, str]:
     """Split of every uid, as `artifactnet.data.manifest.build` says.
 
     Args:
         lines: of all manifests.
         fraction: share of the uids that a drawn split gets.
         seed: of the draws.
+        skip: copies of one image that lines put into two splits stay where they are named, for
+            `artifactnet.data.duplicates` to leave the earlier split's out; otherwise an error.
 
     Returns:
         uid -> ``train``, ``val`` or ``test``.
 
     Raises:
-        ArtifactNetError: lines put a uid into two splits.
+        ArtifactNetError: lines put a uid, or an image, into two splits.
     """
-    home: dict[str, str] = {}
-    named: dict[str, Line] = {}
-    for line in lines:
-        if line.split is not None:
-            first = named.setdefault(line.uid, line)
-            if first.split != line.split:
-                raise ArtifactNetError(
-                    f"{line.where}: uid {line.uid!r} is in {line.split} here and in {first.split} "
-                    f"in {first.where}; a photograph and all fakes made from it belong in one split"
-                )
-            home[line.uid] = line.split
+    named = named_splits(lines)
+    leaders = _leaders(lines)
+    chosen: dict[str, tuple[str, Line]] = {}  # leader -> split of its group, and who says so
+    for uid, (split, line) in named.items():
+        other, first = chosen.setdefault(leaders[uid], (split, line))
+        if other != split and not skip:
+            raise ArtifactNetError(
+                f"{line.where}: uid {uid!r} ({line.image}) is in {split} here, and {first.uid!r} "
+                f"({first.image}), linked to it by a common image, in {other} in {first.where}; "
+                "put both into one split, or leave copies out with data.on_error=skip"
+            )
+        if SPLITS.index(split) > SPLITS.index(other):
+            chosen[leaders[uid]] = split, line
+    home = {uid: chosen[leader][0] for uid, leader in leaders.items() if leader in chosen}
+    home |= {uid: split for uid, (split, _) in named.items()}
     shares = {"train": 1 - 2 * fraction, "val": fraction, "test": fraction}
-    home |= _draw([line for line in lines if line.uid not in home], shares, seed)
+    home |= _draw([line for line in lines if line.uid not in home], leaders, shares, seed)
     if "train" in home.values() and "val" not in home.values():
         train = [line for line in lines if home[line.uid] == "train"]
-        home |= _draw(train, {"train": 1 - fraction, "val": fraction}, seed)
+        home |= _draw(train, leaders, {"train": 1 - fraction, "val": fraction}, seed)
     return home
 
 
-def _draw(lines: list[Line], shares: dict[str, float], seed: int) -> dict[str, str]:
-    """uid -> split, drawn; uids that share a byte-identical file stay together."""
+def _leaders(lines: list[Line]) -> dict[str, str]:
+    """uid -> smallest uid of its group; uids that share a file, or identical ones, are a group."""
     leaders = {line.uid: line.uid for line in lines}
 
     def leader(uid: str) -> str:
@@ -59,14 +99,26 @@ def _draw(lines: list[Line], shares: dict[str, float], seed: int) -> dict[str, s
             uid = leaders[uid]
         return uid
 
-    for same in identical([line.image for line in lines]):
-        group = {leader(lines[index].uid) for index in same}
+    owners: dict[str, set[str]] = defaultdict(set)  # path -> uids
+    for line in lines:
+        owners[os.path.normpath(line.image)].add(line.uid)
+    paths = list(owners)
+    copies = [set.union(*(owners[paths[k]] for k in same)) for same in identical(paths)]
+    for uids in (*owners.values(), *copies):
+        group = {leader(uid) for uid in uids}
         leaders.update(dict.fromkeys(group, min(group)))
-    records = [replace(record_of(line), uid=leader(line.uid)) for line in lines]
+    return {uid: leader(uid) for uid in leaders}
+
+
+def _draw(
+    lines: list[Line], leaders: dict[str, str], shares: dict[str, float], seed: int
+) -> dict[str, str]:
+    """uid -> split, drawn; uids of one leader stay together."""
+    records = [replace(record_of(line), uid=leaders[line.uid]) for line in lines]
     drawn = {
         uid: split
         for stratum in splitting.strata(records)
         for split, uids in splitting.split_uids(stratum, shares, seed).items()
         for uid in uids
     }
-    return {line.uid: drawn[leader(line.uid)] for line in lines}
+    return {line.uid: drawn[leaders[line.uid]] for line in lines}

@@ -80,7 +80,7 @@ def convert(
     scores, goes to ``NAME.prompt.json`` by uid, and misalignment maps that are not empty to
     ``misalignment/NAME``. Left out, counted and listed are: records without image, unreadable
     images, file names that occurred before, and images whose aspect ratio differs from their
-    map's by more than 1 %, since the data do not say how the map was fitted.
+    map's (`artifactnet.data.gray.same_aspect`), since the data do not say how it was fitted.
 
     Args:
         source: a TFRecord file, or the folder of ``train``, ``dev`` and ``test.tfrecord``.
@@ -91,10 +91,11 @@ def convert(
         overwrite: replace the manifest.
 
     Raises:
-        ArtifactNetError: see `read`; nothing can be used; or the manifest exists.
+        ArtifactNetError: see `read`; nothing can be used; ``out`` lies inside ``images``; the
+            generator is ``real``; or the manifest exists.
     """
     files = _files(source)
-    output = Output(out, name, overwrite)
+    output = Output(out, name, overwrite, inputs=[images], generator=generator)
     folder = ImageFolder(images)
     prompts: dict[str, dict[str, Any]] = {}
     for path in files:
@@ -107,7 +108,7 @@ def convert(
             line = _line(record, uid, split, generator, folder, output)
             if line is not None:
                 output.lines.append(line)
-                prompts[uid] = _prompt(record, folder.key(line.image), output)
+                prompts[uid] = _prompt(record, line.image, folder.key(line.image), output)
     if prompts:
         write_json(out / f"{name}.prompt.json", prompts)
     return output.finish(source, [])
@@ -132,16 +133,17 @@ def _line(
     heatmap = read_gray(record.artifact_map, f"{record.where}: artifact_map")
     if not output.fits(heatmap, path, size):
         return None
-    stored = output.store("heatmaps", folder.key(path), heatmap) if heatmap.any() else None
+    key = folder.key(path)
+    stored = output.store("heatmaps", key, heatmap, path) if heatmap.any() else None
     state = Annotation.CLEAN if stored is None else Annotation.MASK
     score = record.scores["artifact_score"]
     return Line(path, uid, 1, state, split, generator, heatmap=stored, score=score)
 
 
-def _prompt(record: RichHFRecord, key: str, output: Output) -> dict[str, Any]:
+def _prompt(record: RichHFRecord, image: str, key: str, output: Output) -> dict[str, Any]:
     """What is kept of a record beside the manifest."""
     values = read_gray(record.misalignment_map, f"{record.where}: misalignment_map")
-    path = Path(output.store("misalignment", key, values)) if values.any() else None
+    path = Path(output.store("misalignment", key, values, image)) if values.any() else None
     return {
         **{score: value for score, value in record.scores.items() if score != "artifact_score"},
         "prompt_misalignment_label": record.token_labels,

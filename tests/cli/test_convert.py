@@ -86,8 +86,8 @@ def test_split_folders_and_stems_that_repeat(tmp_path, capsys):
     assert main(["convert", "folder", str(folder), "--out", str(tmp_path / "out")]) == 0
     assert "warning: 4 file stems occur in more than one split folder" in capsys.readouterr().err
     splits = splits_of(tmp_path / "out")
-    assert {r.uid for r in splits["train"].records} == {f"train/{k}" for k in range(4)}
-    assert "only" in {r.uid for r in splits["val"].records}
+    assert {r.uid for r in splits["train"].records} == {f"folder/train/{k}" for k in range(4)}
+    assert "folder/only" in {r.uid for r in splits["val"].records}
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,8 @@ def test_split_folders_and_stems_that_repeat(tmp_path, capsys):
         (["folder", "x", "--out", "o"], "x: no such folder"),
         (["folder", "x", "--out", "o", "--name", "a/b"], "must be a plain file name"),
         (["abhuman", "x", "--out", "o", "--images", "i"], "i: no such folder of images"),
+        (["abhuman", "x", "--out", "i/o", "--images", "i"], "--out i/o: lies inside i"),
+        (["folder", "x", "--out", "x/o"], "--out x/o: lies inside x"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
@@ -107,6 +109,20 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, message
     assert message in said
     assert said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [("richhf", "dev.tfrecord"), ("expl_aigi_eval", "x.jsonl"), ("abhuman", "x.json")],
+)
+def test_fakes_are_not_made_by_real(tmp_path, capsys, kind, source):
+    (tmp_path / source).write_text("never read")
+    picture(tmp_path / "images" / "a.png")
+    arguments = [str(tmp_path / source), "--images", str(tmp_path / "images")]
+    out = ["--out", str(tmp_path / "out"), "--generator", "real"]
+    assert main(["convert", kind, *arguments, *out]) == 2
+    assert "generator 'real': these images are fakes; name what" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_boxes_and_texts(tmp_path):
@@ -125,10 +141,31 @@ def test_boxes_and_texts(tmp_path):
         "abhuman.jsonl",
         "expl_aigi_eval.jsonl",
     ]
-    # one picture in two manifests, under one uid: its named split wins
+    # one picture in two manifests, under two uids: its named split wins
     splits = splits_of(tmp_path / "out")
     assert list(splits) == ["test"]
     assert "listed more than once" in splits["test"].warnings[0]
+
+
+def test_unrelated_folders_with_equal_names_do_not_collide(tmp_path):
+    out = tmp_path / "out"
+    for name in ("one", "two"):
+        folder = own_folder(tmp_path / name)
+        assert main(["convert", "folder", str(folder), "--out", str(out), "--name", name]) == 0
+    records = [record for source in splits_of(out).values() for record in source.records]
+    assert len(records) == 16
+    assert {r.uid for r in records} == {f"{name}/{k}" for name in ("one", "two") for k in range(4)}
+
+
+def test_a_fake_in_two_formats_has_its_mask_twice(tmp_path):
+    folder = own_folder(tmp_path / "own")
+    picture(folder / "fake" / "sdxl" / "1.jpg")
+    assert main(["convert", "folder", str(folder), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "folder.jsonl").read_text()
+    rows = [row for row in map(json.loads, text.splitlines()) if row["mask"]]
+    base = "masks/folder/fake/sdxl"
+    assert {row["mask"] for row in rows} == {f"{base}/1.png.png", f"{base}/1.jpg.png"}
+    assert {row["uid"] for row in rows} == {"folder/1"}
 
 
 @pytest.mark.slow

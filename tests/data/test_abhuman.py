@@ -75,6 +75,8 @@ def test_masks(tmp_path):
     assert found["b"].record.annotation is Annotation.CLEAN
     assert found["c"].record.annotation is Annotation.NONE
     assert {sample.score for sample in found.values()} == {None}
+    # other data sets have images of these names too
+    assert {sample.record.uid for sample in found.values()} == {f"abhuman/{k}" for k in "abcd"}
 
 
 def test_boxes(tmp_path):
@@ -151,6 +153,49 @@ def test_bad_boxes_are_named(tmp_path, message):
         abhuman.convert(path, images(tmp_path), tmp_path / "out")
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
+
+
+def test_images_that_differ_in_suffix_have_maps_of_their_own(tmp_path):
+    folder = images(tmp_path)
+    picture(folder / "a.png", (30, 20))
+    listed = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "a.png"}]
+    drawn = [{"image_id": 1, "bbox": [4, 6, 10, 5]}, {"image_id": 2, "bbox": [1, 2, 3, 4]}]
+    path = boxes(tmp_path, images=listed, annotations=drawn)
+    made = abhuman.convert(path, folder, tmp_path / "out")
+    rows = [json.loads(line) for line in made.manifest.read_text().splitlines()][:2]
+    assert [row["mask"] for row in rows] == [f"masks/abhuman/a.{s}.png" for s in ("jpg", "png")]
+    assert {row["uid"] for row in rows} == {"abhuman/a"}  # likely one picture: one split
+    splits = manifest.build(DataConfig(name="manifest", root=str(made.manifest)), 0)
+    areas = {
+        Path(record.location).name: int((source.load(index).mask > 0).sum())
+        for source in splits.values()
+        for index, record in enumerate(source.records)
+        if record.annotation is Annotation.MASK
+    }
+    assert areas == {"a.jpg": 50, "a.png": 12}
+
+
+def test_names_that_still_clash_are_refused(tmp_path):
+    folder = images(tmp_path)
+    names = ["a.jpg", "a.png", "a.png.jpg"]
+    for name in names[1:]:
+        picture(folder / name, SIZE)
+    listed = [{"id": k, "file_name": name} for k, name in enumerate(names)]
+    drawn = [{"image_id": k, "bbox": [4, 6, 10 - k, 5]} for k in range(3)]
+    path = boxes(tmp_path, images=listed, annotations=drawn)
+    with pytest.raises(ArtifactNetError, match=r"a.png.jpg: its map .* that of .*/a.png; rename"):
+        abhuman.convert(path, folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("place", ["images", "images/out", "masks/out"])
+def test_the_output_lies_outside_of_what_is_read(tmp_path, place):
+    folder = images(tmp_path)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "a.png").write_bytes(png(np.where(spot(SIZE), 255, 0)))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ArtifactNetError, match=rf"{place}: lies inside .*, where its maps would"):
+        abhuman.convert(tmp_path / "masks", folder, tmp_path / place)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_bad_masks_are_named(tmp_path):

@@ -22,6 +22,8 @@ def test_files_hold_what_the_source_gives(tmp_path):
             one, other = source.load(index), theirs[split].load(index)
             assert (other.record.uid, other.record.label) == (record.uid, record.label)
             assert other.record.annotation is record.annotation
+            assert other.record.categories == record.categories
+            assert (record.categories > 1) == (record.label == 1)
             np.testing.assert_array_equal(one.image, other.image)
             assert one.score == other.score
             if record.label:

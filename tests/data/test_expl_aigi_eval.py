@@ -145,6 +145,25 @@ def test_a_folder_of_files_and_the_constant_column_reach_the_manifest(tmp_path):
     assert "x_test.jsonl: all 2 scores are 0.6" in made.warnings[0]
 
 
+def test_an_image_has_one_heatmap_and_one_split(tmp_path):
+    source, images, out = data_set(tmp_path)
+    other = write(source.with_name("y_dev.jsonl"), [row("a", id="again")])
+    made = expl_aigi_eval.convert(source.parent, images, out)  # the same said twice
+    assert made.counts["images"] == 4
+    write(other, [row("a", id="again", heatmap="./artifact_map/other.png")])
+    (images / "artifact_map" / "other.png").write_bytes(png(spot(value=9)))
+    with pytest.raises(ArtifactNetError, match=r"a.jpg: two different maps for .*/a.png; keep one"):
+        expl_aigi_eval.convert(source.parent, images, tmp_path / "b")
+    other.rename(source.with_name("y_test.jsonl"))
+    write(source.with_name("y_test.jsonl"), [row("c", id="again"), row("b")])
+    with pytest.raises(ArtifactNetError) as caught:
+        expl_aigi_eval.convert(source.parent, images, tmp_path / "c")
+    places = [f"{source.parent}/{name}" for name in ("y_test.jsonl:1", "x_dev.jsonl:3")]
+    assert str(caught.value).startswith(f"{places[0]}: image '{images}/c.jpg' is in test here and")
+    assert places[1] in str(caught.value)
+    assert not list((tmp_path / "c").glob("*.jsonl"))
+
+
 def test_a_heatmap_that_does_not_fit(tmp_path):
     source, images, out = data_set(tmp_path)
     (images / "artifact_map" / "a.png").write_bytes(png(np.ones((16, 20))))

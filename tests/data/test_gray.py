@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -56,12 +58,23 @@ def test_a_map_from_elsewhere_may_be_gray_in_three_channels(tmp_path):
         read_gray(path.read_bytes(), "map")
 
 
-@given(st.tuples(*[st.integers(1, 40)] * 4))
+@given(st.tuples(*[st.integers(1, 200)] * 4))
 def test_aspect_ratio(sides):
-    a, b = sides[:2], sides[2:]
-    ratio = (a[1] / a[0]) / (b[1] / b[0])
-    if abs(abs(ratio - 1) - 0.01) > 1e-9:
-        assert same_aspect(a, b) == (abs(ratio - 1) < 0.01)
+    (height, width), image = sides[:2], sides[2:]
+    ratio = Fraction(image[0], image[1])
+    near = abs(Fraction(height, width) / ratio - 1) <= Fraction(1, 100)
+    rounded = abs(height - width * ratio) <= 0.5 or abs(width - height / ratio) <= 0.5
+    assert same_aspect((height, width), image) == (near or rounded)
+
+
+@pytest.mark.parametrize(
+    ("heatmap", "same"),
+    [((9, 16), True), ((10, 16), False), ((9, 17), False), ((5, 8), True), ((1, 2), True)],
+)
+def test_a_small_map_is_rounded_to_whole_pixels(heatmap, same):
+    assert same_aspect(heatmap, (1066, 1880)) == same
+    if same:
+        assert heatmap_at(np.zeros(heatmap, np.uint8), (106, 188), "map").shape == (106, 188)
 
 
 def test_a_heatmap_grows_linearly_and_shrinks_by_averaging():

@@ -17,6 +17,7 @@ from artifactnet.config import DataConfig
 from artifactnet.data import manifest, manifest_lines
 from artifactnet.data.checks import summarize
 from artifactnet.data.datamodule import build_splits
+from artifactnet.data.duplicates import drop_duplicates
 from artifactnet.data.manifest_lines import Line
 from artifactnet.types import Annotation, ArtifactNetError
 
@@ -80,7 +81,9 @@ def test_a_heatmap_alone_gives_the_mask(tmp_path):
     values = spot(value=127)
     values[5, 7] = 128
     row = {**FAKE, "annotation": "mask", "heatmap": save(tmp_path / "h.png", values)}
-    write(tmp_path / "data.jsonl", [{**row, "split": "train"}, {**row, "uid": "b", "split": "val"}])
+    picture(tmp_path / "b.png", (32, 32))
+    other = {**row, "image": "b.png", "uid": "b", "split": "val"}
+    write(tmp_path / "data.jsonl", [{**row, "split": "train"}, other])
     sample = build(tmp_path)["train"].load(0)
     assert sample.heatmap.shape == sample.mask.shape == (32, 32)
     assert ((sample.heatmap >= 0.5) == (sample.mask == 1)).all()
@@ -111,6 +114,7 @@ def test_without_annotation_there_are_no_maps(tmp_path):
             heatmap=st.just("/data/maps/h.png"),
             mask=st.sampled_from([None, "/elsewhere/m.png"]),
             score=st.one_of(st.none(), st.floats(0, 1)),
+            categories=st.integers(0, 127).map(lambda bits: bits << 1),
         ),
         max_size=4,
     )
@@ -123,7 +127,7 @@ def test_lines_come_back(tmp_path_factory, lines):
         os.path.normpath(line.image) for line in lines
     ]
     for line, original in zip(back, lines, strict=True):
-        for name in ("uid", "label", "annotation", "split", "generator", "score"):
+        for name in ("uid", "label", "annotation", "split", "generator", "score", "categories"):
             assert getattr(line, name) == getattr(original, name)
         assert os.path.normpath(line.heatmap) == original.heatmap
         assert (line.mask and os.path.normpath(line.mask)) == original.mask
@@ -158,6 +162,10 @@ BAD = {
     "'annotation' is 'mask', but neither": {"annotation": "mask"},
     "must have annotation 'clean'": {"label": 0, "generator": "real"},
     "'generator' is 'real' and 'label' is 1": {"generator": "real"},
+    "'categories' must be a list of labels, not 'x'": {"categories": "x"},
+    "'categories' has unknown 'texture'; known: low-level-texture, ": {"categories": ["texture"]},
+    "'categories' has unknown 3;": {"categories": [3]},
+    "'categories' are given, but": {"categories": ["low-level-texture"]},
 }
 
 
@@ -301,6 +309,108 @@ def test_a_uid_in_two_splits_is_refused(tmp_path):
         ArtifactNetError, match=r"data.jsonl:2: uid '0' is in val here and in train"
     ):
         build(write(path, rows))
+
+
+def mixture(root: Path, how: str, first: str | None, second: str | None) -> dict[str, str]:
+    """Two manifests name one picture under two uids, among others; split of each line."""
+    mixed(root, 6)
+    source = root / "fake" / "0.png"
+    if how == "copy":
+        picture(root / "twin.png").write_bytes(source.read_bytes())
+    twin = {"copy": "twin.png", "path": "real/../fake/0.png"}[how]
+    rows = [json.loads(line) for line in (root / "data.jsonl").read_text().splitlines()]
+    write(
+        root / "data.jsonl",
+        [{**row, "split": first if row["uid"] == "0" else None} for row in rows],
+    )
+    write(root / "other.jsonl", [{**FAKE, "image": twin, "uid": "other", "split": second}])
+    return {record.uid: name for name, source in build(root).items() for record in source.records}
+
+
+@pytest.mark.parametrize("how", ["path", "copy"])
+@pytest.mark.parametrize("splits", [("test", None), (None, "test"), (None, "val"), (None, None)])
+def test_one_picture_under_two_uids_is_in_one_split(tmp_path, how, splits):
+    home = mixture(tmp_path, how, *splits)
+    assert home["0"] == home["other"] == (splits[0] or splits[1] or home["0"])
+    assert set(home) == {*"012345", "other"}
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (
+            "path",
+            r"other.jsonl:1: image '.*fake/0.png' is in test here and in train in .*data.json",
+        ),
+        (
+            "copy",
+            r"other.jsonl:1: uid 'other' \(.*twin.png\) is in test here, and '0' \(.*0.png\).*",
+        ),
+    ],
+)
+def test_one_picture_in_two_named_splits_is_refused(tmp_path, how, message):
+    with pytest.raises(ArtifactNetError, match=message) as caught:
+        mixture(tmp_path, how, "train", "test")
+    assert "data.jsonl:" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_copy_in_an_earlier_split_is_left_out_where_that_is_asked_for(tmp_path):
+    with pytest.raises(ArtifactNetError, match="data.on_error=skip"):
+        mixture(tmp_path, "copy", "train", "test")
+    config = DataConfig(name="manifest", root=str(tmp_path), on_error="skip")
+    splits, _ = drop_duplicates(build_splits(config, 0))
+    home = {r.location: name for name, source in splits.items() for r in source.records}
+    assert home[str(tmp_path / "twin.png")] == "test"
+    assert str(tmp_path / "fake/0.png") not in home
+
+
+def test_groups_are_joined_over_several_uids(tmp_path):
+    mixed(tmp_path, 8)
+    rows = [{**FAKE, "image": f"fake/{k + 1}.png", "uid": f"{k}"} for k in range(6)]
+    write(tmp_path / "chain.jsonl", [*rows, {**rows[0], "uid": "6", "split": "test"}])
+    home = {r.uid: name for name, source in build(tmp_path).items() for r in source.records}
+    assert {home[f"{k}"] for k in range(7)} == {"test"}
+    assert home["7"] == "train"
+
+
+def test_categories_are_read(tmp_path):
+    picture(tmp_path / "a.png")
+    row = {**FAKE, "annotation": "mask", "split": "test", "mask": save(tmp_path / "m.png", spot())}
+    labels = ["cognitive-level-physics", "low-level-texture"]
+    source = build(write(tmp_path / "data.jsonl", [{**row, "categories": labels}]))["test"]
+    assert source.records[0].categories == 0b10000010
+    assert source.load(0).record.categories == 0b10000010
+    counts = summarize({"test": source}, "counts")["splits"]["test"]["category"]
+    assert {key for key, count in counts.items() if count} == set(labels)
+
+
+REFUSED = {
+    "neither heatmap nor mask is given": Line("i/x.png", "a", 1, Annotation.MASK),
+    "'generator' is 'real' and 'label' is 1": Line(
+        "i/x.png", "a", 1, Annotation.NONE, None, "real"
+    ),
+    "must have annotation 'clean'": Line("i/x.png", "a", 0, Annotation.NONE, None, "real"),
+    "'score' must be a number from 0 to 1, not nan": Line(
+        "i/x.png", "a", 1, Annotation.NONE, score=float("nan")
+    ),
+    "'uid' must be text, not ''": Line("i/x.png", "", 1, Annotation.NONE),
+    "'split' must be one of": Line("i/x.png", "a", 1, Annotation.NONE, "dev"),
+    "'categories' are given, but 'annotation' is not 'mask'": Line(
+        "i/x.png", "a", 1, Annotation.NONE, categories=2
+    ),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_read_is_not_written(tmp_path, message):
+    good = Line("i/good.png", "b", 1, Annotation.NONE)
+    path = tmp_path / "data.jsonl"
+    with pytest.raises(ArtifactNetError) as caught:
+        manifest_lines.write(path, [good, REFUSED[message]])
+    assert str(caught.value).startswith("i/x.png: ")
+    assert message in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_image_with_two_labels_is_refused_and_one_listed_twice_is_told(tmp_path):

@@ -109,6 +109,18 @@ def test_a_killed_conversion_goes_on(tmp_path, monkeypatch):
             split.load(index)
 
 
+def test_an_output_among_the_images_is_refused(tmp_path):
+    source, images, _ = data_set(tmp_path)
+    for out in (images, images / "part0" / ".." / "out"):
+        with pytest.raises(ArtifactNetError, match="lies inside .*images, where its maps would be"):
+            richhf.convert(source, images, out)
+    assert not list(images.rglob("*.png"))
+    assert not list(images.rglob("*.jsonl"))
+    assert richhf.convert(source, images, tmp_path).counts["images"] == 6  # above them is fine
+    made = richhf.convert(source, images, tmp_path, overwrite=True)
+    assert (made.counts["images"], made.warnings) == (6, ())
+
+
 def test_missing_images_are_counted_and_listed(tmp_path):
     source, images, out = data_set(tmp_path)
     (images / "part0" / "train-0.jpg").unlink()

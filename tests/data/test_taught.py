@@ -207,12 +207,12 @@ def test_another_aspect_ratio_is_refused(tmp_path, size):
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 256))
 def test_any_image_shrunk_to_a_side_keeps_its_aspect_ratio(height, width, side):
-    from artifactnet.data.heatmap_folder import _same_aspect
+    from artifactnet.data.gray import same_aspect
 
     scale = min(1.0, side / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
     # a side below half a pixel cannot be kept in proportion by anybody
-    assert _same_aspect(size, (height, width)) or min(height, width) * scale < 0.5
+    assert same_aspect(size, (height, width)) or min(height, width) * scale < 0.5
 
 
 def save_colour(path):
