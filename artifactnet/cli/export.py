@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from artifactnet.cli.arguments import Commands, names, positive, print_failures
 
 if TYPE_CHECKING:
+    from artifactnet import ArtifactNet
     from artifactnet.types import UInt8Array
 
+_FEW = 16  # images; ranges that are met on fewer say little about others
 _LARGEST_DEMO = 512  # pixels; the packaged photographs are little larger
 
 
@@ -77,16 +79,20 @@ def _export(args: argparse.Namespace) -> int:
     if args.keep_float and not args.int8:
         raise ArtifactNetError("--keep-float is a matter of int8; add --int8")
     model = load_model(args.model, device="cpu").model
-    if not isinstance(model, ArtifactNet):
-        raise ArtifactNetError(f"{args.model}: an export already; name the model it was made of")
+    assert isinstance(model, ArtifactNet)  # it was loaded from weights
     for notice in model.notices:
         print(f"artifactnet: warning: {notice}", file=sys.stderr)
     calibrate = args.calibrate if args.int8 else 0
     if args.images:
-        least = model.backbone.patch_size or 1
-        check, calibration = _named(args.images, args.check, calibrate, least)
+        check, calibration = _named(model, args.images, args.check, calibrate)
     else:
         check, calibration = _embedded(args.check, calibrate, max(model.image_size))
+    if 0 < len(calibration) < _FEW:
+        print(
+            f"artifactnet: warning: int8 will be calibrated on {len(calibration)} images, fewer "
+            f"than {_FEW}: others may not fit its ranges; give more --images",
+            file=sys.stderr,
+        )
     done = export_model(
         model,
         args.out,
@@ -96,38 +102,36 @@ def _export(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
     )
     print(f"{done.path}: {', '.join(done.facts.outputs)}; {done.agreement}")
+    if args.int8:
+        print(f"calibrated on {len(calibration)} of {calibrate} images asked for")
     if done.facts.kept_float is not None:
         print(f"left in floating point: {', '.join(done.facts.kept_float) or 'nothing'}")
     return 0
 
 
 def _named(
-    inputs: list[str], check: int, calibrate: int, least: int
+    model: ArtifactNet, inputs: list[str], check: int, calibrate: int
 ) -> tuple[list[UInt8Array], list[UInt8Array]]:
-    """Images of the user, spread evenly over all that there are, first to check with."""
-    from artifactnet.inference.collect import resolve, walk
+    """Images of the user at model size, spread evenly over all, first to check with."""
+    from artifactnet.inference.collect import resolve
+    from artifactnet.inference.export import frame_of
     from artifactnet.inference.inputs import Failure, to_pixels
+    from artifactnet.inference.spread import spread
     from artifactnet.types import ArtifactNetError
 
     found = resolve(inputs, skip="")
     failures = list(found.failures)
-    sources = list(walk(found))
-    wanted = min(check + calibrate, len(sources))
     images: list[UInt8Array] = []
-    for source in (sources[k * len(sources) // wanted] for k in range(wanted)):
+    for source in spread(found, check + calibrate):
         if isinstance(source, Failure):
             failures.append(source)
             continue
         try:
-            pixels = to_pixels(source.image, source.name)
+            # one original at a time: a photograph may be a hundred times its frame
+            images.append(frame_of(model, to_pixels(source.image, source.name)))
         except ArtifactNetError as error:
             reason = str(error).removeprefix(f"{source.name}: ")
             failures.append(Failure(source.name, reason))
-            continue
-        if min(pixels.shape[:2]) < least:
-            failures.append(Failure(source.name, f"a side is below {least} pixels, one patch"))
-        else:
-            images.append(pixels)
     print_failures(failures)
     # of too few, each purpose gets its share
     share = round(len(images) * check / (check + calibrate))

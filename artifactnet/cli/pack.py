@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from artifactnet.cli.arguments import Commands, positive
@@ -66,12 +67,11 @@ def _pack(args: argparse.Namespace) -> int:
         trained_on=args.trained_on,
         overwrite=args.overwrite,
     )
-    heatmap = "none" if done.heatmap is None else f"{done.heatmap:.2g}"
+    differences = ", ".join(f"{name} {value:.2g}" for name, value in done.differences.items())
     kind = "images" if args.images else "images of noise"
     print(
         f"{done.path}: {done.size / 1e6:.2f} MB of {done.original_size / 1e6:.2f}; largest "
-        f"difference on {done.images} {kind}: probability {done.probability:.2g}, "
-        f"heatmap {heatmap}"
+        f"difference on {done.images} {kind}: {differences}"
     )
     if not args.card:
         print("no model card; add one with --card if others shall use it", file=sys.stderr)
@@ -84,17 +84,17 @@ def _chosen(inputs: list[str], count: int) -> list[Source]:
     Raises:
         ArtifactNetError: an input stands for nothing, or there is no image at all.
     """
-    from artifactnet.inference.collect import resolve, walk
+    from artifactnet.inference.collect import resolve
     from artifactnet.inference.inputs import Failure
+    from artifactnet.inference.spread import spread
     from artifactnet.types import ArtifactNetError
 
     found = resolve(inputs, skip="")
     sources = []
-    for item in (*found.failures, *walk(found)):
+    for item in chain(found.failures, spread(found, count)):
         if isinstance(item, Failure):
             raise ArtifactNetError(f"{item.path}: {item.reason}")
         sources.append(item)
     if not sources:
         raise ArtifactNetError(f"{', '.join(inputs)}: no images to compare on")
-    wanted = min(count, len(sources))
-    return [sources[k * len(sources) // wanted] for k in range(wanted)]
+    return sources

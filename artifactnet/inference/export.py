@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from artifactnet.data.transforms import Preprocess
 from artifactnet.files import atomic_path
 from artifactnet.inference.export_check import (
     FLOAT_LIMITS,
@@ -27,6 +26,7 @@ from artifactnet.inference.export_graph import export_program
 from artifactnet.inference.onnx_file import layers_of, onnx_bytes, save_bytes, with_metadata
 from artifactnet.inference.onnx_runtime import quantize_onnx
 from artifactnet.inference.openvino_file import openvino_of, quantize_openvino, save_openvino
+from artifactnet.inference.predictor import preprocess_of
 from artifactnet.inference.program_file import save_program
 from artifactnet.inference.quantize import kept_layers, need_matches
 from artifactnet.inference.runtime import SUFFIXES, open_session, to_frames
@@ -98,8 +98,7 @@ def export_model(
     path = Path(path)
     _check(path, images, int8, overwrite)
     facts = facts_of(model, heatmap)
-    preprocess = Preprocess(facts.image_size, facts.resize, facts.mean, facts.std, facts.patch_size)
-    frames = _frames(images, preprocess, facts)
+    frames = _frames(model, images)
     expected = answers_of_model(model, facts, frames)
     program = export_program(model, facts)
     try:
@@ -111,7 +110,7 @@ def export_model(
                 agreement = _judge(staged, frames, expected)
                 problem = agreement.problem(FLOAT_LIMITS)
             else:
-                calibration = _frames(int8.images, preprocess, facts)
+                calibration = _frames(model, int8.images)
                 facts, agreement = _quantize(
                     model, program, facts, staged, int8.keep, calibration, frames, expected
                 )
@@ -149,17 +148,33 @@ def _files(path: Path) -> list[Path]:
     return [path.with_suffix(".bin"), path] if path.suffix == ".xml" else [path]
 
 
-def _frames(
-    images: Sequence[UInt8Array], preprocess: Preprocess, facts: ExportFacts
-) -> list[UInt8Array]:
-    """Images as the file will get them, (H, W, 3) uint8 at model size."""
+def frame_of(model: ArtifactNet, image: UInt8Array) -> UInt8Array:
+    """An image as an export of the model gets it.
+
+    A frame is its own frame, so whoever has many large images for `export_model` need keep no
+    more of them.
+
+    Args:
+        model: says the size and the way to it.
+        image: (H0, W0, 3) uint8.
+
+    Returns:
+        (H, W, 3) uint8 at model size.
+
+    Raises:
+        ArtifactNetError: the image is below one patch of the model.
+    """
+    tensor = preprocess_of(model).image(image)[0]
+    return to_frames(tensor[None], model.mean, model.std)[0]
+
+
+def _frames(model: ArtifactNet, images: Sequence[UInt8Array]) -> list[UInt8Array]:
     frames = []
     for number, image in enumerate(images):
         try:
-            tensor = preprocess.image(image)[0]
+            frames.append(frame_of(model, image))
         except ArtifactNetError as error:
             raise ArtifactNetError(f"image {number} of {len(images)}: {error}") from error
-        frames.append(to_frames(tensor[None], facts.mean, facts.std)[0])
     return frames
 
 
@@ -194,7 +209,7 @@ def _quantize(
         np.stack(calibration[start : start + size]) for start in range(0, len(calibration), size)
     ]
     for kept in kept_layers(model, facts, layers, keep, calibration[:_RANKING]):
-        facts = replace(facts, kept_float=kept)
+        facts = replace(facts, kept_float=kept, calibrated=len(calibration))
         if path.suffix == ".onnx":
             quantized = quantize_onnx(content, path.parent, batches, kept)
             save_bytes(with_metadata(quantized, facts.to_strings()), path)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from artifactnet import __version__
 from artifactnet.config import LoraConfig, to_dict
+from artifactnet.data.geometry import POLICIES
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError
 
@@ -43,6 +45,8 @@ class ExportFacts:
             ``segmentation and head`` (likewise, and the head gives sigma and score) or ``none``.
         notices: what every answer must repeat.
         kept_float: layers that were left in floating point; None unless the file is int8.
+        calibrated: number of images that the ranges of an int8 file come from; None for a file in
+            floating point, or an int8 file that does not say.
     """
 
     version: str
@@ -59,6 +63,7 @@ class ExportFacts:
     heatmap: str
     notices: tuple[str, ...]
     kept_float: tuple[str, ...] | None = None
+    calibrated: int | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -96,11 +101,15 @@ def facts_from_strings(strings: Mapping[str, str], where: str) -> ExportFacts:
             f"this is {__version__}, which reads {FORMAT}: export the model again"
         )
     try:
-        values: Any = {field.name: json.loads(strings[field.name]) for field in fields(ExportFacts)}
+        values: Any = {
+            field.name: json.loads(strings[field.name])
+            for field in fields(ExportFacts)
+            if field.name in strings or field.default is MISSING
+        }
         listed: Any = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
         facts = ExportFacts(**values | listed)
         _check(facts)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError, OverflowError) as error:
         raise ArtifactNetError(
             f"{where}: its metadata is damaged ({type(error).__name__}: {error}); export the "
             "model again"
@@ -110,12 +119,49 @@ def facts_from_strings(strings: Mapping[str, str], where: str) -> ExportFacts:
 
 def _check(facts: ExportFacts) -> None:
     """Raise ValueError where the metadata cannot be true."""
-    if facts.heatmap not in _OUTPUTS:
-        raise ValueError(f"heatmap is {facts.heatmap!r}")
-    if len(facts.image_size) != 2 or min(facts.image_size) < 1:
-        raise ValueError(f"image_size is {facts.image_size}")
-    if len(facts.mean) != 3 or len(facts.std) != 3 or min(facts.std) <= 0:
-        raise ValueError(f"mean is {facts.mean}, std is {facts.std}")
+    sound = {
+        "version": isinstance(facts.version, str),
+        "model": isinstance(facts.model, dict),
+        "classes": _all(_is_text, facts.classes, 2),
+        "categories": _all(_is_whole, facts.categories),
+        "threshold": _is_share(facts.threshold),
+        "map_threshold": _is_share(facts.map_threshold),
+        "mean": _all(_is_number, facts.mean, 3),
+        "std": _all(_is_number, facts.std, 3) and min(facts.std) > 0,
+        "image_size": _all(_is_whole, facts.image_size, 2),
+        "resize": facts.resize in POLICIES,
+        "patch_size": _is_whole(facts.patch_size),
+        "heatmap": facts.heatmap in _OUTPUTS,
+        "notices": _all(_is_text, facts.notices),
+        "kept_float": facts.kept_float is None or _all(_is_text, facts.kept_float),
+        "calibrated": facts.calibrated is None or _is_whole(facts.calibrated),
+    }
+    for name, good in sound.items():
+        if not good:
+            raise ValueError(f"{name} is {repr(getattr(facts, name))[:80]}")
+
+
+def _all(rule: Callable[[Any], bool], values: Any, length: int | None = None) -> bool:
+    """Whether it was a list, of some length, of such values."""
+    fits = isinstance(values, tuple) and (length is None or len(values) == length)
+    return fits and all(map(rule, values))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it counts something: 1, 2, ..."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
 
 
 def facts_of(model: ArtifactNet, heatmap: bool = True) -> ExportFacts:

@@ -20,8 +20,8 @@ from artifactnet.models.checkpoint import read_metadata, save_model
 from artifactnet.types import ArtifactNetError, Prediction
 
 SUFFIX = ".safetensors"
-PROBABILITY_LIMIT = 0.01  # a packed model may differ by this much from its original
-HEATMAP_LIMIT = 0.02
+# a packed model may differ by this much from its original; by a share in sigma, which spans decades
+LIMITS = {"probability": 0.01, "heatmap": 0.02, "sigma": 0.1, "score": 0.01}
 _NOISE_IMAGES = 8
 _CHUNK = 1 << 20  # bytes read at once
 
@@ -35,16 +35,15 @@ class Packed:
         size: its bytes.
         original_size: the original's bytes.
         images: number of images that both were asked about.
-        probability: largest difference of the probability of being fake.
-        heatmap: largest difference of a heatmap's pixel; None for a model without heatmap.
+        differences: the largest of each of `LIMITS` that the model answers; of maps that of any
+            pixel, of sigma as a share of the original's.
     """
 
     path: Path
     size: int
     original_size: int
     images: int
-    probability: float
-    heatmap: float | None
+    differences: dict[str, float]
 
 
 def pack_model(
@@ -74,7 +73,7 @@ def pack_model(
     Raises:
         ArtifactNetError: a file cannot be read or written or exists, an image cannot be used, a
             weight does not fit into half precision, or the answers differ by more than
-            `PROBABILITY_LIMIT` or `HEATMAP_LIMIT`. Nothing is written then.
+            `LIMITS`. Nothing is written then.
     """
     out = Path(out)
     file = model_file(source)
@@ -95,16 +94,14 @@ def pack_model(
     try:
         with atomic_path(out) as temporary:
             save_model(original.model, temporary, extra, half=True)
-            probability, heatmap = _differences(
-                original, load_model(temporary, device="cpu"), asked
-            )
-            _refuse(out, probability, heatmap)
+            differences = _differences(original, load_model(temporary, device="cpu"), asked)
+            _refuse(out, differences)
         if words is not None:
             write_text(beside, words)
     except OSError as error:
         raise ArtifactNetError(f"{out}: cannot be written: {error}") from error
     sizes = out.stat().st_size, file.stat().st_size
-    return Packed(out, *sizes, len(asked), probability, heatmap)
+    return Packed(out, *sizes, len(asked), differences)
 
 
 def _check(file: Path, out: Path, overwrite: bool) -> None:
@@ -141,18 +138,27 @@ def _noise(height: int, width: int) -> list[str | Path | Source]:
 
 def _differences(
     original: Predictor, packed: Predictor, images: Sequence[str | Path | Source]
-) -> tuple[float, float | None]:
-    """Largest difference of probabilities, and of heatmaps where there are any."""
-    probabilities: list[float] = []
-    heatmaps: list[float] = []
+) -> dict[str, float]:
+    """Largest distance of each part of the answers."""
+    found: dict[str, list[float]] = {}
     pairs = zip(original.predict_stream(images), packed.predict_stream(images), strict=True)
     for before, after in pairs:
-        one, other = _usable(before), _usable(after)
-        probabilities.append(abs(one.probability - other.probability))
-        if one.heatmap is not None and other.heatmap is not None:
-            heatmaps.append(float(np.abs(one.heatmap - other.heatmap).max()))
+        for name, distance in _distances(_usable(before), _usable(after)).items():
+            found.setdefault(name, []).append(distance)
     # numpy's maximum, since Python's loses a NaN
-    return float(np.max(probabilities)), float(np.max(heatmaps)) if heatmaps else None
+    return {name: float(np.max(distances)) for name, distances in found.items()}
+
+
+def _distances(one: Prediction, other: Prediction) -> dict[str, float]:
+    """How far two answers about one image are apart; not finite where either is not."""
+    found = {"probability": abs(one.probability - other.probability)}
+    if one.heatmap is not None and other.heatmap is not None:
+        found["heatmap"] = float(np.abs(one.heatmap - other.heatmap).max())
+    if one.sigma is not None and other.sigma is not None:
+        found["sigma"] = float((np.abs(one.sigma - other.sigma) / one.sigma).max())
+    if one.score is not None and other.score is not None:
+        found["score"] = abs(one.score - other.score)
+    return found
 
 
 def _usable(answer: Prediction | Failure) -> Prediction:
@@ -161,14 +167,11 @@ def _usable(answer: Prediction | Failure) -> Prediction:
     return answer
 
 
-def _refuse(out: Path, probability: float, heatmap: float | None) -> None:
-    found = {"probability": (probability, PROBABILITY_LIMIT)}
-    if heatmap is not None:
-        found["heatmap"] = (heatmap, HEATMAP_LIMIT)
+def _refuse(out: Path, differences: dict[str, float]) -> None:
     wrong = [
-        f"{name} by {value:.2g} (limit {limit:g})"
-        for name, (value, limit) in found.items()
-        if not value <= limit  # also for NaN
+        f"{name} by {value:.2g} (limit {LIMITS[name]:g})"
+        for name, value in differences.items()
+        if not value <= LIMITS[name]  # also for NaN
     ]
     if wrong:
         raise ArtifactNetError(

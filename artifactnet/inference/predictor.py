@@ -15,11 +15,10 @@ from artifactnet.inference import maps
 from artifactnet.inference.forward import forward
 from artifactnet.inference.inputs import Failure, ImageLike, Source, to_pixels
 from artifactnet.inference.instances import find_instances
-from artifactnet.inference.runtime import AnyModel
+from artifactnet.inference.runtime import SUFFIXES, AnyModel, ExportedModel
 from artifactnet.inference.stream import ahead
 from artifactnet.inference.tiles import MAX_OVERLAP, tiled_probabilities
 from artifactnet.models import boxed, checkpoint
-from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.tiling import choose_grid
 from artifactnet.types import (
     ArtifactNetError,
@@ -147,8 +146,8 @@ class Predictor:
                 A failure is passed on.
             batch_size: images, or tiles, that pass through the model together.
             workers: threads that decode ahead of the model; 0 decodes in between.
-            heatmaps: False skips all maps (heatmap, attention, probabilities, mask, instances),
-                which spares time and memory.
+            heatmaps: False skips all maps (heatmap, sigma, attention, probabilities, mask,
+                instances), which spares time and memory; probability and score stay.
             tiles: look for artifacts at the image's own resolution, in overlapping tiles as
                 large as the model's frame. Whether the image is fake is still judged from the
                 whole of it. Needs a segmentation head.
@@ -201,7 +200,7 @@ class Predictor:
     ) -> Iterator[Prediction | Failure]:
         attention = options.heatmaps and self.model.has_attention
         segmentation = options.heatmaps and self.model.has_segmentation and not options.tiles
-        heatmap = options.heatmaps and self.model.has_heatmap
+        heatmap = self.model.has_heatmap  # the score comes from there; the maps may be dropped
         while batch := list(islice(prepared, together)):
             ready = [item.image for item in batch if isinstance(item, _Ready)]
             outputs = iter(
@@ -255,20 +254,26 @@ class Predictor:
             path=item.path,
             warnings=self.warnings,
         )
+        if output.score is not None:
+            answer.score = float(output.score)
+        if options.heatmaps:
+            try:
+                self._add_maps(answer, item, output, options)
+            except ArtifactNetError as error:
+                return Failure(item.name, str(error))
+        return answer
+
+    def _add_maps(
+        self, answer: Prediction, item: _Ready, output: ModelOutput, options: _Options
+    ) -> None:
         if output.attention is not None:
             answer.attention = output.attention.numpy().copy()  # no view that keeps the batch
         if output.heatmap is not None and not self.model.has_segmentation:
             answer.heatmap = self._preprocess.restore(output.heatmap.numpy(), item.geometry)
         if output.sigma is not None:
             answer.sigma = self._preprocess.restore(output.sigma.numpy(), item.geometry)
-        if output.score is not None:
-            answer.score = float(output.score)
-        if options.heatmaps and self.model.has_segmentation:
-            try:
-                self._add_segmentation(answer, item, output, options)
-            except ArtifactNetError as error:
-                return Failure(item.name, str(error))
-        return answer
+        if self.model.has_segmentation:
+            self._add_segmentation(answer, item, output, options)
 
     def _add_segmentation(
         self, answer: Prediction, item: _Ready, output: ModelOutput, options: _Options
@@ -288,7 +293,7 @@ class Predictor:
     def _probabilities(self, item: _Ready, output: ModelOutput, options: _Options) -> Float32Array:
         """(7, H0, W0) from the whole image or from tiles."""
         if item.pixels is not None:
-            assert isinstance(self.model, ArtifactNet)  # `_check`: no other has the head for it
+            assert not isinstance(self.model, ExportedModel)  # `_check`: an export lacks the head
             return tiled_probabilities(
                 self.model, self._preprocess, item.pixels, options.overlap, options.batch_size
             )
@@ -338,7 +343,7 @@ def model_file(path: str | Path) -> Path:
         path: a file, a run's folder, or the name of a packaged model.
 
     Raises:
-        ArtifactNetError: none of these, or a folder without a finished run.
+        ArtifactNetError: none of these, a folder without a finished run, or an exported file.
     """
     file = boxed.resolve(path)
     if file.is_dir():
@@ -348,7 +353,13 @@ def model_file(path: str | Path) -> Path:
                 f"{file}: no {MODEL_FILE} in this folder, so no finished run "
                 f"(other .safetensors files there: {others})"
             )
-        file = file / MODEL_FILE
+        return file / MODEL_FILE
+    if file.suffix in SUFFIXES:
+        raise ArtifactNetError(
+            f"{file}: an exported file, not a model; `artifactnet predict --backend "
+            f"{SUFFIXES[file.suffix]}` and artifactnet.inference.runtime.load_exported run it, "
+            "everything else takes the model that it was made of"
+        )
     return file
 
 

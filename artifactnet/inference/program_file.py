@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,10 @@ def _inspect(path: Path) -> dict[str, str]:
             entries = [name for name in names if name.endswith(f"/extra/{_FACTS}")]
             strings = json.loads(archive.read(entries[0])) if entries else {}
             pickled = _pickled(archive)
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
+    except (
+        *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
+        *(ValueError, RuntimeError),  # no JSON, or too deep; an encrypted archive
+    ) as error:
         raise ArtifactNetError(f"{path}: not a readable .pt2 file: {first_line(error)}") from error
     if not isinstance(strings, dict) or not all(isinstance(x, str) for x in strings.values()):
         raise ArtifactNetError(f"{path}: its metadata is damaged; export the model again")
@@ -96,13 +100,24 @@ def _pickled(archive: zipfile.ZipFile) -> str | None:
         folder = name.rpartition("/")[0].rpartition("/")[2]
         if folder in ("weights", "constants") and leaf.endswith((".pt", ".pth")):
             return name  # the layout of older versions, pickled as a whole
-        if leaf.endswith("_config.json"):
-            entries = json.loads(archive.read(name)).get("config", {}).values()
-            if any(entry.get("use_pickle") for entry in entries):
-                return name
+        if leaf.endswith("_config.json") and _names_pickles(archive.read(name)):
+            return name
         if folder == "sample_inputs" and archive.getinfo(name).file_size:
             try:
                 torch.load(io.BytesIO(archive.read(name)), weights_only=True)
             except Exception:  # more than tensors: the reader would then take pickles as they are
                 return name
     return None
+
+
+def _names_pickles(content: bytes) -> bool:
+    """Whether a table of weights says that some are pickled.
+
+    Raises:
+        ValueError: it is no such table, so nobody knows what the reader makes of it.
+    """
+    table = json.loads(content)
+    entries = table.get("config", {}) if isinstance(table, dict) else None
+    if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
+        raise ValueError("its table of weights is damaged; export the model again")
+    return any(entry.get("use_pickle") for entry in entries.values())

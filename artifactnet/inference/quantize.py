@@ -38,11 +38,16 @@ def matching(layers: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def need_matches(layers: Sequence[str], patterns: Sequence[str]) -> None:
-    """Refuse a pattern that names nothing: it was meant to.
+    """Refuse a model without layers for int8, and a pattern that names none: it was meant to.
 
     Raises:
-        ArtifactNetError: names the pattern and some of the layers.
+        ArtifactNetError: there are no layers, or it names the pattern and some of them.
     """
+    if not layers:
+        raise ArtifactNetError(
+            "no layer of this model can become int8: it has neither convolutions nor linear "
+            "layers of its own; export it without int8"
+        )
     for pattern in patterns:
         if not matching(layers, [pattern]):
             raise ArtifactNetError(

@@ -178,7 +178,10 @@ class ExportedModel(nn.Module):
                 ``image_size``.
             attention: refused if True.
             segmentation: refused if True.
-            heatmap: also return heatmap, sigma and score, as far as the file has them.
+            heatmap: also return heatmap and sigma, as far as the file has them.
+
+        Returns:
+            The logit, the score if the file has one, and what was asked for.
 
         Raises:
             ArtifactNetError: something that the file lacks is asked for, images are of another
@@ -197,14 +200,10 @@ class ExportedModel(nn.Module):
         except RuntimeError as error:
             raise ArtifactNetError(f"{self._name}: failed to run: {first_line(error)}") from error
         found = dict(zip(self.facts.outputs, map(torch.from_numpy, arrays), strict=True))
-        if not heatmap:
-            return ModelOutput(found["logit"])
-        return ModelOutput(
-            found["logit"],
-            heatmap=found.get("heatmap"),
-            sigma=found.get("sigma"),
-            score=found.get("score"),
-        )
+        output = ModelOutput(found["logit"], score=found.get("score"))
+        if heatmap:
+            output.heatmap, output.sigma = found.get("heatmap"), found.get("sigma")
+        return output
 
 
 AnyModel: TypeAlias = ArtifactNet | ExportedModel  # what `Predictor` takes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from tiny_models import tiny
 
 from artifactnet.cli import export as command
 from artifactnet.cli import main
-from artifactnet.inference import export
+from artifactnet.data.transforms import Preprocess
+from artifactnet.inference import export, inputs
 from artifactnet.inference.export import Exported
 from artifactnet.inference.export_check import Agreement
 from artifactnet.inference.export_facts import facts_of
@@ -40,6 +42,13 @@ def photos(tmp_path):
     return folder
 
 
+def frame(path):
+    """A picture as a student that stretches gets it."""
+    picture = np.asarray(Image.open(path))
+    tensor, _ = Preprocess((64, 96), "stretch", (0, 0, 0), (1, 1, 1)).image(picture)
+    return (255 * tensor.numpy().transpose(1, 2, 0)).round().clip(0, 255).astype(np.uint8)
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """What the library is asked to export, which it then does not."""
@@ -63,7 +72,7 @@ def test_images_of_the_user(weights, photos, asked, capsys):
     assert (path, given["overwrite"], given["heatmap"]) == (out, True, True)
     assert given["int8"].keep == ["backbone.net.patch_embed", "head"]
     calibration = given["int8"].images
-    originals = {Image.open(p).tobytes() for p in photos.glob("[0-9].png")}
+    originals = {frame(p).tobytes() for p in photos.glob("[0-9].png")}
     seen = [image.tobytes() for image in (*images, *calibration)]
     assert len(seen) == len(set(seen))  # none is both
     assert set(seen) <= originals
@@ -74,6 +83,8 @@ def test_images_of_the_user(weights, photos, asked, capsys):
     assert "these weights are random" in told
     assert "probability 1e-07" in printed
     assert "mean CC of heatmaps 0.9991" in printed
+    assert "calibrated on 3 of 4 images asked for" in printed
+    assert "warning: int8 will be calibrated on 3 images, fewer than 16" in told
 
 
 def test_images_are_spread_over_all_that_there_are(weights, photos, asked):
@@ -81,7 +92,7 @@ def test_images_are_spread_over_all_that_there_are(weights, photos, asked):
     assert main(["export", "--model", weights, *args]) == 0
     ((_, images, given),) = asked
     assert given == {"heatmap": False, "int8": None, "overwrite": False}
-    expected = [np.asarray(Image.open(photos / f"{k}.png")) for k in (0, 2, 4)]
+    expected = [frame(photos / f"{k}.png") for k in (0, 2, 4)]
     for image, wanted in zip(images, expected, strict=True):
         np.testing.assert_array_equal(image, wanted)
 
@@ -92,16 +103,19 @@ def test_an_image_below_one_patch_is_listed(tmp_path, photos, asked, capsys):
     vit = str(tmp_path / "vit.safetensors")
     args = ["--out", "m.onnx", "--images", str(photos), "--no-heatmap"]
     assert main(["export", "--model", vit, *args]) == 0
-    assert "a side is below 16 pixels" in capsys.readouterr().err
+    assert "60x9 pixels is too small for one patch" in capsys.readouterr().err
     assert len(asked[0][1]) == 5
 
 
-def test_embedded_photographs_by_default(weights, asked):
-    options = ["--check", "3", "--int8", "--calibrate", "5"]
+def test_embedded_photographs_by_default(weights, asked, capsys):
+    options = ["--check", "3", "--int8", "--calibrate", "16"]
     assert main(["export", "--model", weights, "--out", "m.xml", *options]) == 0
+    printed, told = capsys.readouterr()
+    assert "calibrated on 16 of 16 images asked for" in printed
+    assert "calibrated on" not in told
     ((_, images, given),) = asked
     assert len(images) == 3
-    assert len(given["int8"].images) == 5
+    assert len(given["int8"].images) == 16
     assert {image.shape for image in images} == {(96, 96, 3)}
     checked = {image.tobytes() for image in images}
     assert not checked & {image.tobytes() for image in given["int8"].images}
@@ -111,6 +125,38 @@ def test_embedded_photographs_are_not_enlarged():
     images, none = command._embedded(1, 0, 4096)
     assert images[0].shape == (512, 512, 3)
     assert none == []
+
+
+def test_no_picture_is_kept_at_its_own_size(weights, photos, asked, monkeypatch):
+    """Whatever their number, one decoded original is in memory at a time."""
+    alive = []
+
+    class Original(np.ndarray):
+        pass
+
+    honest = inputs.to_pixels
+
+    def watched(image, name):
+        assert [reference() for reference in alive] == [None] * len(alive)
+        pixels = honest(image, name).view(Original)
+        alive.append(weakref.ref(pixels))
+        return pixels
+
+    monkeypatch.setattr(inputs, "to_pixels", watched)
+    args = ["--out", "m.onnx", "--images", str(photos), "--check", "4", "--int8"]
+    assert main(["export", "--model", weights, *args, "--calibrate", "2"]) == 0
+    ((_, images, given),) = asked
+    assert len(alive) == 6
+    assert {image.shape for image in (*images, *given["int8"].images)} == {(64, 96, 3)}
+
+
+def test_an_export_is_no_model_to_export(tmp_path, capsys):
+    (tmp_path / "old.onnx").write_bytes(b"x")
+    args = ["export", "--model", str(tmp_path / "old.onnx"), "--out", str(tmp_path / "m.onnx")]
+    assert main(args) == 2
+    told = capsys.readouterr().err
+    assert "old.onnx: an exported file" in told
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from artifactnet.config import HeatmapConfig
 from artifactnet.inference import pack
 from artifactnet.models import boxed
 from artifactnet.models.checkpoint import load_model, read_metadata, save_model
-from artifactnet.types import ArtifactNetError
+from artifactnet.types import ArtifactNetError, Prediction
 
 
 def decoding(seed=0, **config):
@@ -97,7 +97,10 @@ def test_printed_differences_are_the_real_ones(run, capsys):
     assert probability > 0
     assert heatmap > 0
     out, err = capsys.readouterr()
-    assert f"on 3 images: probability {probability:.2g}, heatmap {heatmap:.2g}\n" in out
+    score = max(abs(a.score - b.score) for a, b in pairs)
+    sigma = max(float((np.abs(a.sigma - b.sigma) / a.sigma).max()) for a, b in pairs)
+    assert f"on 3 images: probability {probability:.2g}, heatmap {heatmap:.2g}, sigma" in out
+    assert f", sigma {sigma:.2g}, score {score:.2g}\n" in out
     assert "no model card" in err
 
 
@@ -106,7 +109,7 @@ def test_of_many_images_a_few_evenly_spread(run, monkeypatch):
 
     def note(source, out, images, **options):
         seen.extend(image.name for image in images)
-        return pack.Packed(Path(out), 1, 2, len(images), 0.0, None)
+        return pack.Packed(Path(out), 1, 2, len(images), {"probability": 0.0})
 
     monkeypatch.setattr(pack, "pack_model", note)
     photos(9)
@@ -119,10 +122,12 @@ def test_a_model_without_heatmap_and_one_that_attends(here, capsys):
     kwargs = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1), "stem_width": 8}
     save_model(tiny("resnet18", kwargs=kwargs), "plain.safetensors")
     assert main(["pack", "plain.safetensors", "--out", "p.safetensors"]) == 0
-    assert "heatmap none" in capsys.readouterr().out
+    assert "heatmap" not in capsys.readouterr().out
     save_model(tiny(), "vit.safetensors")
     assert main(["pack", "vit.safetensors", "--out", "v.safetensors"]) == 0
-    assert "heatmap none" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "heatmap" in told
+    assert "score" not in told
 
 
 # --- refusals -----------------------------------------------------------------------------
@@ -153,9 +158,22 @@ def shift_heatmap(model):
     model.evidence.weight.data.zero_()
 
 
+def shift_score(model):
+    model.heatmap.score[-1].bias.data += 0.3
+
+
+def shift_sigma(model):
+    model.heatmap.maps.bias.data[1] += 0.3
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(shift_verdict, r"probability by 0\.0\d+ \(limit 0\.01"), (shift_heatmap, "heatmap by 0")],
+    [
+        (shift_verdict, r"probability by 0\.0\d+ \(limit 0\.01"),
+        (shift_heatmap, r"heatmap by 0\.\d+ \(limit 0\.02"),
+        (shift_score, r"differ: score by 0\.\d+ \(limit 0\.01\); keep"),
+        (shift_sigma, r"differ: sigma by 0\.\d+ \(limit 0\.1\); keep"),
+    ],
 )
 def test_a_copy_that_answers_otherwise_is_not_written(run, monkeypatch, capsys, change, message):
     packed_otherwise(monkeypatch, change)
@@ -168,7 +186,27 @@ def test_a_copy_that_answers_otherwise_is_not_written(run, monkeypatch, capsys, 
 
 def test_a_small_difference_is_within_the_limits(run, monkeypatch):
     packed_otherwise(monkeypatch, lambda model: model.head.bias.data.add_(0.02))
-    assert 0.002 < pack.pack_model(run, "nano.safetensors").probability < 0.004
+    found = pack.pack_model(run, "nano.safetensors").differences["probability"]
+    assert 0.002 < found < 0.004
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("field", ["heatmap", "sigma", "score"])
+def test_an_answer_that_is_no_number_is_refused(field, value):
+    values = {"heatmap": np.full((2, 2), 0.5), "sigma": np.full((2, 2), 0.1), "score": 0.5}
+    good = Prediction(0.5, True, **values)
+    bad = Prediction(0.5, True, **(values | {field: values[field] * value}))
+    assert set(pack._distances(good, good).values()) == {0.0}
+    for pair in ((good, bad), (bad, good), (bad, bad)):
+        with np.errstate(invalid="ignore"), pytest.raises(ArtifactNetError, match=field):
+            pack._refuse(Path("n.safetensors"), pack._distances(*pair))
+
+
+def test_sigma_is_compared_with_its_own_size():
+    one, other = (Prediction(0.5, True, sigma=np.float32([[0.01, s]])) for s in (2.0, 2.1))
+    assert pack._distances(one, other)["sigma"] == pytest.approx(0.05, rel=1e-5)
+    other.sigma = np.float32([[0.012, 2.0]])
+    assert pack._distances(one, other)["sigma"] == pytest.approx(0.2, rel=1e-5)
 
 
 def test_a_weight_that_does_not_fit_is_named(here, capsys):
@@ -201,13 +239,19 @@ def test_an_image_that_cannot_be_used_is_named(run, capsys):
         (["run", "--out", "n.safetensors", "--card", "empty.md"], "empty.md: the model card is em"),
         (["run", "--out", "n.safetensors", "--card", "card.md"], "n.md: exists already"),
         (["nobody", "--out", "n.safetensors"], "nobody: no such model file"),
+        (["m.onnx", "--out", "n.safetensors"], "m.onnx: an exported file"),
         (["empty", "--out", "n.safetensors"], "empty: no model.safetensors in this folder"),
         (["run", "--out", "old.safetensors/n.safetensors"], "cannot be written"),
     ],
 )
 def test_mistakes_are_one_line_and_touch_nothing(run, capsys, words, message):
     Path("empty").mkdir()
-    for name, content in (("old.safetensors", "old"), ("n.md", "old"), ("card.md", "# Card")):
+    for name, content in (
+        ("old.safetensors", "old"),
+        ("n.md", "old"),
+        ("card.md", "# Card"),
+        ("m.onnx", "x"),
+    ):
         Path(name).write_text(content)
     Path("empty.md").write_text(" \n")
     before = {name: Path(name).read_bytes() for name in files(Path())}
@@ -228,7 +272,7 @@ def test_overwrite_replaces_and_a_card_in_its_place_is_kept(run):
 def test_a_packed_model_packed_again_is_the_same(run):
     pack.pack_model(run, "one.safetensors")
     again = pack.pack_model("one.safetensors", "two.safetensors")
-    assert (again.probability, again.heatmap) == (0.0, 0.0)
+    assert again.differences == dict.fromkeys(pack.LIMITS, 0.0)
 
 
 # --- models of the package, by name -------------------------------------------------------

@@ -31,7 +31,7 @@ class PixelModel(nn.Module):
         self.mean, self.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         self.notices = ()
         self.backbone = SimpleNamespace(patch_size=None)
-        self.has_segmentation, self.has_attention = True, False
+        self.has_segmentation, self.has_attention, self.has_heatmap = True, False, False
         self.known_categories = (1, 2, 3, 4, 5, 6, 7)
         background = 1 if labels == "softmax" else 0
         self.conv = nn.Conv2d(3, 7 + background, 1)
@@ -43,7 +43,8 @@ class PixelModel(nn.Module):
             self.conv.weight.data[index - 1 + background, channel] = slope
         self.calls: list[tuple[int, bool, bool]] = []  # batch, attention, segmentation
 
-    def forward(self, images, *, attention=False, segmentation=False, create_graph=False):
+    def forward(self, images, *, attention=False, segmentation=False, heatmap=False):
+        assert not heatmap  # it has none, and says so
         self.calls.append((len(images), attention, segmentation))
         output = ModelOutput(images.mean((1, 2, 3)))
         if segmentation:

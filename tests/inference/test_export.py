@@ -226,6 +226,15 @@ def test_a_missing_package_is_named_with_its_line(model, tmp_path, monkeypatch):
         export_model(model, tmp_path / "m.onnx", pictures(3))
 
 
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad", "reflect"])
+def test_a_frame_is_its_own_frame(resize):
+    made = student(resize=resize, mean=[0.2, 0.5, 0.9], std=[0.3, 0.1, 0.4])
+    for image in pictures(3):
+        frame = export.frame_of(made, image)
+        assert (frame.shape, frame.dtype) == ((64, 96, 3), np.uint8)
+        np.testing.assert_array_equal(export.frame_of(made, frame), frame)
+
+
 # --- other models --------------------------------------------------------------------------
 
 

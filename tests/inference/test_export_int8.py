@@ -65,6 +65,12 @@ def test_a_pattern_for_nothing_is_refused():
         need_matches(LAYERS, ["head", "steam"])
 
 
+@pytest.mark.parametrize("patterns", [[], ["head"]])
+def test_a_model_without_layers_for_int8_is_refused(patterns):
+    with pytest.raises(ArtifactNetError, match=r"no layer of this model can become int8"):
+        need_matches([], patterns)
+
+
 def test_the_harm_of_one_layer_by_hand(small, frames):
     """`head` changes nothing but the probability, which can be computed from its input."""
     seen = []
@@ -176,6 +182,7 @@ def test_more_layers_are_kept_until_it_agrees(model, tmp_path, hollow, monkeypat
     assert len(hollow) == 3
     assert set(hollow[0]) < set(hollow[1]) < set(hollow[2])
     assert done.facts.kept_float == hollow[2]
+    assert done.facts.calibrated == 5
     assert done.path.exists()
 
 

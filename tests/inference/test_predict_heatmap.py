@@ -68,7 +68,8 @@ def test_without_maps_the_verdict_is_the_same():
     ours, pixels = predictor(), image(40, 40)
     (bare,) = ours.predict_stream([_saved(pixels)], heatmaps=False)
     full = ours.predict(pixels)
-    assert bare.heatmap is bare.sigma is bare.score is None
+    assert bare.heatmap is bare.sigma is None
+    assert bare.score == pytest.approx(full.score, abs=1e-6)
     assert bare.probability == pytest.approx(full.probability, abs=1e-6)
 
 
@@ -101,6 +102,15 @@ def test_fixed_tiles():
     ours.model.register_forward_pre_hook(lambda _, args: sizes.append(tuple(args[0].shape)))
     ours.predict([image(30, 120), image(120, 30)])
     assert sizes == [(2, 3, 64, 64)]
+
+
+def test_a_folder_without_pictures_keeps_the_scores(tmp_path):
+    Image.fromarray(image(40, 60)).save(tmp_path / "0.png")
+    summary = predict_to_folder(predictor(), [tmp_path], tmp_path / "out", heatmaps=False)
+    (line,) = map(json.loads, summary.answers.read_text().splitlines())
+    assert line["heatmap"] is None
+    assert line["score"] == pytest.approx(predictor().predict(image(40, 60)).score, abs=1e-6)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [summary.answers.name]
 
 
 def test_a_folder_of_answers(tmp_path):

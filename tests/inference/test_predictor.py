@@ -385,6 +385,25 @@ def test_missing_model(tmp_path):
         load_model(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize(
+    ("suffix", "backend"), [(".onnx", "onnx"), (".xml", "openvino"), (".pt2", "torch")]
+)
+def test_an_exported_file_says_how_to_run_it(tmp_path, suffix, backend):
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(b"x")
+    words = rf"m{suffix}: an exported file.*predict --backend {backend}.*runtime\.load_exported"
+    with pytest.raises(ArtifactNetError, match=words):
+        load_model(path)
+
+
+def test_a_run_may_be_called_as_exports_are(predictor, tmp_path):
+    save_model(predictor.model, tmp_path / "run.onnx/model.safetensors")
+    same(
+        load_model(tmp_path / "run.onnx", device="cpu").predict(picture()),
+        predictor.predict(picture()),
+    )
+
+
 def test_unknown_device(tmp_path):
     save_model(tiny(), tmp_path / "m.safetensors")
     with pytest.raises(ArtifactNetError, match="device warp"):

@@ -181,6 +181,21 @@ def test_openvino_computes_in_full_precision(tmp_path, facts):
     assert precision == openvino.Type.f32
 
 
+@pytest.mark.parametrize("heatmap", [False, True])
+def test_the_score_comes_with_every_verdict(heatmap):
+    class Fixed:
+        shape = (4, 6)
+        facts = facts_of(student(size=(4, 6)))
+
+        def run(self, frames):
+            maps = np.full((len(frames), 1, 2), 0.5, np.float32)
+            return [maps[:, 0, 0], maps, maps, np.float32([0.25] * len(frames))]
+
+    output = ExportedModel(Fixed(), "x.onnx")(torch.zeros(2, 3, 4, 6), heatmap=heatmap)
+    assert output.score.tolist() == [0.25, 0.25]
+    assert (output.heatmap is not None) == (output.sigma is not None) == heatmap
+
+
 def test_a_runtime_that_fails_is_named(facts):
     class Broken:
         shape = (4, 6)
@@ -333,6 +348,34 @@ def test_pickles_are_never_run(tmp_path, facts, change):
     path = program_file(tmp_path / "m.pt2", facts)
     rewritten(path, change)
     with pytest.raises(ArtifactNetError, match=r"m.pt2: holds pickled objects"):
+        load_exported(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[]", b"7", b'{"config": []}', b'{"config": {"w": 1}}', b"[" * 100_000, b"\xff"],
+)
+def test_a_table_of_weights_of_another_form_is_refused(tmp_path, facts, content):
+    path = program_file(tmp_path / "m.pt2", facts)
+
+    def spoil(parts, top):
+        parts[next(name for name in parts if name.endswith("weights_config.json"))] = content
+
+    rewritten(path, spoil)
+    with pytest.raises(ArtifactNetError, match=r"m.pt2: not a readable .pt2 file: ") as caught:
+        load_exported(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"[1]", b'{"format": 1}'])
+def test_metadata_of_another_form_is_refused(tmp_path, facts, content):
+    path = program_file(tmp_path / "m.pt2", facts)
+
+    def spoil(parts, top):
+        parts[next(name for name in parts if name.endswith("artifactnet.json"))] = content
+
+    rewritten(path, spoil)
+    with pytest.raises(ArtifactNetError, match=r"m.pt2: its metadata is damaged"):
         load_exported(path)
 
 

@@ -1,0 +1,64 @@
+"""Some of the images that a command line names, without holding the others."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artifactnet.inference import spread as module
+from artifactnet.inference.collect import Found, resolve
+from artifactnet.inference.inputs import Failure, Source
+from artifactnet.inference.spread import spread
+
+FOUND = Found((), "", "", ())
+
+
+@given(st.lists(st.booleans(), max_size=40), st.integers(1, 50))
+def test_sources_are_spread_evenly_and_no_failure_is_lost(kinds, count):
+    items = [
+        Source(f"{k}", f"{k}") if usable else Failure(f"{k}", "broken")
+        for k, usable in enumerate(kinds)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "walk", lambda _: iter(items))
+        found = list(spread(FOUND, count))
+    assert [x for x in found if isinstance(x, Failure)] == [
+        x for x in items if isinstance(x, Failure)
+    ]
+    assert found == [x for x in items if x in found]  # in their order, none twice
+    usable = [x for x in items if isinstance(x, Source)]
+    places = [usable.index(x) for x in found if isinstance(x, Source)]
+    assert len(places) == min(count, len(usable))
+    gaps = [after - before for before, after in pairwise([*places, len(usable)])]
+    assert not gaps or (places[0] == 0 and max(gaps) - min(gaps) <= 1)
+
+
+def test_content_that_is_passed_over_is_let_go(monkeypatch):
+    alive, most = 0, 0
+
+    class Content(bytes):
+        def __init__(self, *_):
+            nonlocal alive, most
+            alive += 1
+            most = max(most, alive)
+
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    monkeypatch.setattr(
+        module, "walk", lambda _: (Source(str(k), Content(b"x")) for k in range(100))
+    )
+    assert [source.name for source in spread(FOUND, 4)] == ["0", "25", "50", "75"]
+    # each of the four while the next is made, and one that is passed over
+    assert most <= 6
+
+
+def test_files_of_a_folder(tmp_path):
+    for k in range(9):
+        (tmp_path / f"{k}.png").write_bytes(b"")
+    names = [item.name for item in spread(resolve([tmp_path], skip=""), 3)]
+    assert names == [str(tmp_path / f"{k}.png") for k in (0, 3, 6)]
