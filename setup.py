@@ -50,6 +50,7 @@ TEST = [
     *ONNX,
     *OPENVINO[2:],
     "pytest>=8.0",
+    "pytest-xdist>=3.5",
     "hypothesis>=6.100",
     "scipy>=1.10",  # independent references of the saliency metrics
     "ruff>=0.6",

@@ -39,8 +39,11 @@ _TUNED = Training(
 _MULTI = Training(
     "multitask", "multi-task", "swin_multitask", segments=True, method="grad_cam_smooth"
 )
-_BASELINE = Training("base", "ViT baseline", "dinov2_baseline", method="relevance")
-_ALIGNED = Training("align", "ViT aligned", "dinov2_align", method="relevance")
+_RANDOM = ("model.pretrained=false",)  # the packaged weights have seen the embedded masks
+_BASELINE = Training(
+    "base", "ViT baseline", "dinov2_baseline", method="relevance", overrides=_RANDOM
+)
+_ALIGNED = Training("align", "ViT aligned", "dinov2_align", method="relevance", overrides=_RANDOM)
 
 # HEIE Table 5, from the top
 _FUSIONS = {

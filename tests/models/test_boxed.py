@@ -61,6 +61,7 @@ def test_the_box_holds_models_with_cards_and_nothing_else():
     weights = {p.stem for p in files if p.suffix == ".safetensors"}
     cards = {p.stem for p in files if p.suffix == ".md" and p.read_text(encoding="utf-8").strip()}
     assert weights == cards
+    assert {"student-nano", "vit-aligned"} == weights
     assert {p.suffix for p in files} <= {".safetensors", ".md", ".py"}
     assert [p.name for p in files if p.suffix == ".py"] == ["__init__.py"]
 

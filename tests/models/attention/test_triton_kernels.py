@@ -35,7 +35,7 @@ def run_checks(**environment: str) -> None:
         for name, value in os.environ.items()
         if name != "TRITON_INTERPRET" and not name.startswith("PYTEST_")
     }
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0"]
     done = subprocess.run(
         [*command, str(CHECKS)],
         cwd=ROOT,
