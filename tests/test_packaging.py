@@ -82,6 +82,8 @@ def test_wheel_holds_every_source_file_and_recipe(wheel):
     assert "artifactnet/py.typed" in names
     for name in ("template.html", "report.css", "report.js"):
         assert f"artifactnet/explanation/report/{name}" in names
+    for path in (ROOT / "artifactnet" / "weights").glob("*.*"):
+        assert f"artifactnet/weights/{path.name}" in names
 
 
 def test_wheel_holds_nothing_else(wheel):
