@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from artifactnet.config import DataConfig
 from artifactnet.data import splits as splitting
 from artifactnet.data.content import identical
 from artifactnet.data.images import decode
-from artifactnet.data.layout import SPLITS, Item, find
+from artifactnet.data.layout import SPLITS, Item, find, stems_in_several_splits
 from artifactnet.data.masks import read_mask
 from artifactnet.data.source import Source, Splits
 from artifactnet.types import ArtifactNetError, Record, Sample
@@ -60,7 +59,8 @@ def build(config: DataConfig, seed: int) -> Splits:
     if not 0 <= config.val_fraction < 0.5:
         raise ArtifactNetError(f"data.val_fraction={config.val_fraction}: must be in [0, 0.5)")
     items, warnings = find(root)
-    items = _filter(items, config.generators, root)
+    keep = splitting.wanted_generators([item.record for item in items], config.generators, root)
+    items = [item for item in items if item.record.generator in keep]
     if any(item.split is None for item in items):
         parts = _divide(items, SPLITS, config.val_fraction, seed)
     else:
@@ -77,31 +77,15 @@ def build(config: DataConfig, seed: int) -> Splits:
     return result
 
 
-def _filter(items: list[Item], generators: list[str], root: Path) -> list[Item]:
-    """Items of the wanted generators, and all real ones."""
-    known = sorted({item.record.generator for item in items if item.record.label == 1})
-    unknown = [name for name in generators if name not in known]
-    if unknown:
-        raise ArtifactNetError(
-            f"data.generators: {unknown[0]!r} is not in {root}; it has {', '.join(known)}"
-        )
-    keep = {"real", *(generators or known)}
-    return [item for item in items if item.record.generator in keep]
-
-
 def _separate(items: list[Item]) -> tuple[list[Item], list[str]]:
     """Make uids disjoint between split folders that somebody else has drawn.
 
     Many public sets number their files anew in every folder, so a stem that occurs in two of
     them may or may not be the same picture: the folders are believed, and the user is told.
     """
-    places: dict[str, set[str | None]] = defaultdict(set)
-    for item in items:
-        places[item.record.uid].add(item.split)
-    shared = sorted(uid for uid, where in places.items() if len(where) > 1)
-    if not shared:
+    repeated = stems_in_several_splits(items)
+    if not repeated:
         return items, []
-    repeated = set(shared)
     renamed = [
         replace(item, record=replace(item.record, uid=f"{item.split}/{item.record.uid}"))
         if item.record.uid in repeated
@@ -109,8 +93,8 @@ def _separate(items: list[Item]) -> tuple[list[Item], list[str]]:
         for item in items
     ]
     return renamed, [
-        f"{len(shared)} file stems occur in more than one split folder, e.g. {shared[0]!r}; they "
-        "are taken for different pictures: if they are not, the splits leak into each other"
+        f"{len(repeated)} file stems occur in more than one split folder, e.g. {min(repeated)!r}; "
+        "they are taken for different pictures: if they are not, the splits leak into each other"
     ]
 
 
@@ -118,26 +102,14 @@ def _divide(
     items: list[Item], names: tuple[str, ...], fraction: float, seed: int
 ) -> dict[str, list[Item]]:
     """Draw splits by uid; uids that share a byte-identical file stay together."""
-    root = {item.record.uid: item.record.uid for item in items}
-
-    def leader(uid: str) -> str:
-        while root[uid] != uid:
-            uid = root[uid]
-        return uid
-
-    for same in identical([item.record.location for item in items]):
-        leaders = {leader(items[index].record.uid) for index in same}
-        root.update(dict.fromkeys(leaders, min(leaders)))
-    groups = [replace(item.record, uid=leader(item.record.uid)) for item in items]
+    same = identical([item.record.location for item in items])
+    groups = [{items[index].record.uid for index in indices} for indices in same]
+    leaders = splitting.joined((item.record.uid for item in items), groups)
+    led = [replace(item.record, uid=leaders[item.record.uid]) for item in items]
     others = len(names) - 1
     shares = {names[0]: 1 - others * fraction} | dict.fromkeys(names[1:], fraction)
-    home = {
-        uid: split
-        for stratum in splitting.strata(groups)
-        for split, uids in splitting.split_uids(stratum, shares, seed).items()
-        for uid in uids
-    }
+    home = splitting.draw(led, shares, seed)
     result: dict[str, list[Item]] = {name: [] for name in names}
-    for item, group in zip(items, groups, strict=True):
-        result[home[group.uid]].append(item)
+    for item, record in zip(items, led, strict=True):
+        result[home[record.uid]].append(item)
     return result

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 
 from artifactnet.data.conversion import Conversion, Output
 from artifactnet.data.image_folder import map_keys
-from artifactnet.data.layout import Item, find
+from artifactnet.data.layout import find, stems_in_several_splits
 from artifactnet.data.manifest_lines import Line
 from artifactnet.data.masks import read_mask
 
@@ -33,7 +32,7 @@ def convert(
     """
     output = Output(out, name, overwrite, inputs=[source])
     items, warnings = find(source)
-    shared = _shared_uids(items)
+    shared = stems_in_several_splits(items)
     if shared:
         warnings.append(
             f"{len(shared)} file stems occur in more than one split folder, e.g. {min(shared)!r}; "
@@ -62,11 +61,3 @@ def convert(
             )
         )
     return output.finish(source, warnings)
-
-
-def _shared_uids(items: list[Item]) -> set[str]:
-    """Uids that occur in more than one split."""
-    places: dict[str, set[str | None]] = defaultdict(set)
-    for item in items:
-        places[item.record.uid].add(item.split)
-    return {uid for uid, splits in places.items() if len(splits) > 1}

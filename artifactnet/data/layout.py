@@ -123,6 +123,14 @@ def _list_set(
     return items, [path for stem, path in by_stem.items() if stem not in used]
 
 
+def stems_in_several_splits(items: list[Item]) -> set[str]:
+    """Uids, which are file stems, that occur below more than one split folder."""
+    places: dict[str, set[str | None]] = defaultdict(set)
+    for item in items:
+        places[item.record.uid].add(item.split)
+    return {uid for uid, splits in places.items() if len(splits) > 1}
+
+
 def list_images(folder: Path) -> Iterator[tuple[str, str]]:
     """(path relative to ``folder``, full path) of every image file below it, sorted.
 

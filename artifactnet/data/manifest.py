@@ -87,7 +87,8 @@ def build(config: DataConfig, seed: int) -> Splits:
     warnings = _repeated(lines)
     if config.on_error == "raise":  # otherwise the image is met, and skipped, when it is loaded
         _check_files(lines)
-    lines = _filter(lines, config.generators, root)
+    keep = splitting.wanted_generators(map(record_of, lines), config.generators, root)
+    lines = [line for line in lines if line.generator in keep]
     home = assign(lines, config.val_fraction, seed, skip=config.on_error == "skip")
     result: dict[str, Source] = {}
     for split in SPLITS:
@@ -139,15 +140,3 @@ def _check_files(lines: list[Line]) -> None:
                     f"{line.where}: {kind} {path}: no such file; correct the path, or leave such "
                     "images out with data.on_error=skip"
                 )
-
-
-def _filter(lines: list[Line], generators: list[str], root: Path) -> list[Line]:
-    """Lines of the wanted generators, and all real images."""
-    known = {line.generator for line in lines if line.label == 1}
-    unknown = [name for name in generators if name not in known]
-    if unknown:
-        raise ArtifactNetError(
-            f"data.generators: {unknown[0]!r} is not in {root}; it has {', '.join(sorted(known))}"
-        )
-    keep = {"real", *(generators or known)}
-    return [line for line in lines if line.generator in keep]

@@ -92,22 +92,12 @@ def assign(lines: list[Line], fraction: float, seed: int, *, skip: bool = False)
 
 def _leaders(lines: list[Line]) -> dict[str, str]:
     """uid -> smallest uid of its group; uids that share a file, or identical ones, are a group."""
-    leaders = {line.uid: line.uid for line in lines}
-
-    def leader(uid: str) -> str:
-        while leaders[uid] != uid:
-            uid = leaders[uid]
-        return uid
-
     owners: dict[str, set[str]] = defaultdict(set)  # path -> uids
     for line in lines:
         owners[os.path.normpath(line.image)].add(line.uid)
     paths = list(owners)
     copies = [set.union(*(owners[paths[k]] for k in same)) for same in identical(paths)]
-    for uids in (*owners.values(), *copies):
-        group = {leader(uid) for uid in uids}
-        leaders.update(dict.fromkeys(group, min(group)))
-    return {uid: leader(uid) for uid in leaders}
+    return splitting.joined((line.uid for line in lines), (*owners.values(), *copies))
 
 
 def _draw(
@@ -115,10 +105,5 @@ def _draw(
 ) -> dict[str, str]:
     """uid -> split, drawn; uids of one leader stay together."""
     records = [replace(record_of(line), uid=leaders[line.uid]) for line in lines]
-    drawn = {
-        uid: split
-        for stratum in splitting.strata(records)
-        for split, uids in splitting.split_uids(stratum, shares, seed).items()
-        for uid in uids
-    }
+    drawn = splitting.draw(records, shares, seed)
     return {line.uid: drawn[leaders[line.uid]] for line in lines}

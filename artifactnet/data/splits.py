@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
+from pathlib import Path
 
 from artifactnet.data.source import Source
-from artifactnet.types import Record, Sample
+from artifactnet.types import ArtifactNetError, Record, Sample
 
 
 def rank(uid: str, seed: int, purpose: str = "split") -> bytes:
@@ -47,6 +48,51 @@ def split_uids(
         result[name] = sorted(order[taken : taken + count])
         taken += count
     return {first: sorted(order[taken:]), **result}
+
+
+def joined(uids: Iterable[str], groups: Iterable[Iterable[str]]) -> dict[str, str]:
+    """Smallest uid of everything that a uid is linked to, directly or through others.
+
+    Args:
+        uids: all there are.
+        groups: uids that belong together; one may be in several.
+    """
+    leaders = {uid: uid for uid in uids}
+
+    def leader(uid: str) -> str:
+        while leaders[uid] != uid:
+            uid = leaders[uid]
+        return uid
+
+    for group in groups:
+        found = {leader(uid) for uid in group}
+        leaders.update(dict.fromkeys(found, min(found)))
+    return {uid: leader(uid) for uid in leaders}
+
+
+def draw(records: Iterable[Record], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    """uid -> split, drawn within each stratum of `strata`; shares as of `split_uids`."""
+    return {
+        uid: split
+        for stratum in strata(records)
+        for split, uids in split_uids(stratum, shares, seed).items()
+        for uid in uids
+    }
+
+
+def wanted_generators(records: Iterable[Record], generators: Sequence[str], root: Path) -> set[str]:
+    """Generators to keep: those that are asked for, or all, and ``real``.
+
+    Raises:
+        ArtifactNetError: one is asked for that no fake has.
+    """
+    known = sorted({record.generator for record in records if record.label == 1})
+    unknown = [name for name in generators if name not in known]
+    if unknown:
+        raise ArtifactNetError(
+            f"data.generators: {unknown[0]!r} is not in {root}; it has {', '.join(known)}"
+        )
+    return {"real", *(generators or known)}
 
 
 def strata(records: Iterable[Record]) -> list[list[str]]:

@@ -100,11 +100,8 @@ class Decoder(nn.Module):
         """
         cell = (-(-size[0] // self.stride), -(-size[1] // self.stride))
         features = self.mix(F.gelu(self.neck(levels, cell)))
-        # under autocast too: in bfloat16 a sure pixel would be exactly 1, and never learn better
-        logit, log_sigma = _precise(self.maps(features)).unbind(1)
-        low, high = LOG_SIGMA
-        level = HeatmapLevel(logit, low + (high - low) * log_sigma.sigmoid())
-        heatmap = logit.sigmoid()
+        level = to_level(self.maps(features))
+        heatmap = level.logit.sigmoid()
         pooled = torch.cat(
             [
                 features.mean((2, 3)),
@@ -114,13 +111,33 @@ class Decoder(nn.Module):
             ],
             1,
         )
-        score = _precise(self.score(pooled)[:, 0]).sigmoid()
+        score = to_probability(self.score(pooled))
         return HeatmapOutput(heatmap, level.log_sigma.exp(), score, (level,))
 
 
 def group_norm(width: int) -> nn.GroupNorm:
     """Group norm with groups of eight channels where they divide the width."""
     return nn.GroupNorm(width // _GROUP if width % _GROUP == 0 else 1, width)
+
+
+def to_level(maps: Tensor) -> HeatmapLevel:
+    """Logit and bounded log sigma of what a head's last layer gives.
+
+    Float32 or better, under autocast too: in bfloat16 a sure pixel would be exactly 1, and never
+    learn better. Log sigma lies in the open range `LOG_SIGMA`, smoothly, so that a gradient always
+    leads back.
+
+    Args:
+        maps: (B, 2, h, w).
+    """
+    logit, log_sigma = _precise(maps).unbind(1)
+    low, high = LOG_SIGMA
+    return HeatmapLevel(logit, low + (high - low) * log_sigma.sigmoid())
+
+
+def to_probability(logit: Tensor) -> Tensor:
+    """(B, 1) logits to (B,) probabilities, precise under autocast as well."""
+    return _precise(logit[:, 0]).sigmoid()
 
 
 def _precise(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from artifactnet.models.decoder import LOG_SIGMA, group_norm
+from artifactnet.models.decoder import group_norm, to_level
 from artifactnet.types import HeatmapLevel
 
 _CLEAN = -3.0  # first bias of the heatmap's logit: most of an image is clean
@@ -135,18 +135,14 @@ class ImplausibilityMapper(nn.Module):
             features: (M, feature_width, h, w), any h and w.
 
         Returns:
-            ``logit`` and ``log_sigma``, both (M, 4h, 4w), float32 or better. ``log_sigma`` is
-            bounded smoothly to the open range `LOG_SIGMA`, so that a gradient always leads back.
+            ``logit`` and ``log_sigma``, both (M, 4h, 4w), see `decoder.to_level`.
         """
         height, width = features.shape[-2:]
         inner, told = self.features(features).flatten(2).transpose(1, 2), self.tokens(tokens)
         place = positions(height, width, inner.shape[2]).to(inner)
         for block in self.blocks:
             told, inner = block(told, inner, place)
-        found = self.maps(self.finer(inner.transpose(1, 2).unflatten(2, (height, width))))
-        found = found.to(torch.promote_types(found.dtype, torch.float32))
-        low, high = LOG_SIGMA
-        return HeatmapLevel(found[:, 0], low + (high - low) * found[:, 1].sigmoid())
+        return to_level(self.maps(self.finer(inner.transpose(1, 2).unflatten(2, (height, width)))))
 
 
 def positions(rows: int, columns: int, width: int) -> Tensor:

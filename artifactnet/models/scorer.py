@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from artifactnet.models.decoder import to_probability
+
 CALIBRATIONS = ("sum", "dynamic")
 _CHANNELS = (8, 16, 32)  # of the heatmap branch's convolutions
 
@@ -62,19 +64,14 @@ class VerisimilitudeScorer(nn.Module):
         """
         seen = self.look(heatmap[:, None])
         pooled = torch.cat([seen.mean((2, 3)), seen.amax((2, 3))], 1)
-        scores = [_probability(self.of_token(token)), _probability(self.of_map(pooled))]
+        scores = [to_probability(self.of_token(token)), to_probability(self.of_map(pooled))]
         if self.gate is not None:
-            weight = _probability(self.gate(torch.cat([token.to(pooled), pooled], 1)))
+            weight = to_probability(self.gate(torch.cat([token.to(pooled), pooled], 1)))
         else:
             assert self.balance is not None
-            weight = _probability(self.balance[None, None])
+            weight = to_probability(self.balance[None, None])
         return (scores[1] + weight * (scores[0] - scores[1])).clamp(0, 1)
 
 
 def _feed_forward(inner: int, width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inner, width), nn.GELU(), nn.Linear(width, 1))
-
-
-def _probability(logit: Tensor) -> Tensor:
-    """(B, 1) logits to (B,) probabilities, precise under autocast as well."""
-    return logit[:, 0].to(torch.promote_types(logit.dtype, torch.float32)).sigmoid()
