@@ -44,8 +44,12 @@ LORA = ["peft>=0.13"]
 TRITON = ['triton>=3.0; sys_platform == "linux"']
 ONNX = ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"]
 OPENVINO = [*ONNX[:2], "openvino>=2024.4", "nncf>=2.13"]  # the graph comes to OpenVINO as ONNX
+MLLM = ["transformers>=5.20.2,<6", "peft>=0.21,<0.22", "accelerate>=1.15,<2"]
+# answers of models behind an OpenAI-compatible endpoint: `artifactnet annotate`, the judge
+ENDPOINT = ["openai>=1.56"]
 TEST = [
-    *LORA,
+    *MLLM,
+    *ENDPOINT,
     *TRITON,
     *ONNX,
     *OPENVINO[2:],
@@ -83,8 +87,10 @@ setup(
         "triton": TRITON,
         "onnx": ONNX,
         "openvino": OPENVINO,
+        "mllm": MLLM,
+        "endpoint": ENDPOINT,
         "test": TEST,
-        "all": [*LORA, *TRITON, *ONNX, *OPENVINO[2:]],
+        "all": [*MLLM, *ENDPOINT, *TRITON, *ONNX, *OPENVINO[2:]],
     },
     entry_points={"console_scripts": ["artifactnet = artifactnet.cli:main"]},
     classifiers=[

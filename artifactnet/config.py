@@ -29,6 +29,7 @@ from artifactnet.schema import (
     HeatmapLossConfig,
     LoraConfig,
     LossConfig,
+    MllmConfig,
     ModelConfig,
     OptimConfig,
     SegmentationConfig,
@@ -50,6 +51,7 @@ __all__ = [
     "HeatmapLossConfig",
     "LoraConfig",
     "LossConfig",
+    "MllmConfig",
     "ModelConfig",
     "OptimConfig",
     "SegmentationConfig",
@@ -177,7 +179,8 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "overwrite", "and resume exclude each other: go on with the run, or replace it"
     weights = config.loss
     yield from _heatmap_problems(config)
-    learnt = (weights.bce, weights.alignment.weight, weights.segmentation.weight)
+    yield from _mllm_problems(config)
+    learnt = (weights.bce, weights.text, weights.alignment.weight, weights.segmentation.weight)
     if not any((*learnt, *heatmap_terms(config), *teacher_terms(config))):
         yield "loss.bce", "and the weights of all other losses are 0: nothing to learn"
     if weights.segmentation.weight > 0 and config.data.batch_size == 1:
@@ -236,6 +239,27 @@ def _heatmap_problems(config: Config) -> Iterator[tuple[str, str]]:
             yield "model.heatmap.heads", "must divide model.heatmap.width"
     if config.train.monitor == "teacher_cc" and config.distill.teacher is None:
         yield "train.monitor", "teacher_cc needs distill.teacher"
+
+
+def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:
+    if config.mllm.base is None:
+        if config.loss.text:
+            yield "loss.text", "above 0 needs mllm.base"
+        if config.train.strategy not in ("auto", "ddp"):
+            yield "train.strategy", "must be auto or ddp: the others are for mllm.base"
+        return
+    if config.model.heatmap.head != "mapper":
+        yield "mllm.base", "needs model.heatmap.head=mapper"
+    if config.loss.bce:
+        yield "loss.bce", "must be 0 with mllm.base: HEIE judges plausibility, not who made it"
+    if config.mllm.text == "none" and config.loss.text:
+        yield "loss.text", "must be 0 where mllm.text=none: there is no text to learn"
+    if config.mllm.quantize != "none" and not config.mllm.lora_rank:
+        yield "mllm.lora_rank", "must be above 0: quantised weights cannot be tuned"
+    if config.train.monitor != "loss":
+        yield "train.monitor", "must be loss with mllm.base"
+    if config.distill.teacher is not None:
+        yield "distill.teacher", "must be null with mllm.base: HEIE is a teacher"
 
 
 class _Loader(yaml.SafeLoader):

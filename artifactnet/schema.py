@@ -63,6 +63,24 @@ class HeatmapConfig:
 
 
 @dataclass
+class MllmConfig:
+    """The full HEIE, on a multimodal language model; of other models all of it is unused."""
+
+    # InternVL checkpoint for transformers (OpenGVLab/InternVL3-8B-hf), by name or folder
+    base: str | None = None
+    revision: str | None = None  # branch, tag or commit of a checkpoint given by name
+    quantize: str = "none"  # none | 8bit | 4bit; needs bitsandbytes
+    lora_rank: int = 16  # 0: full fine-tuning
+    lora_alpha: float = 32.0
+    lora_dropout: float = 0.05
+    gradient_checkpointing: bool = True
+    text: str = "written"  # learn the chain of thought as: written | template | none (Table 7)
+    # asked of images that come without a question of their own
+    question: str = "Identify and describe every problematic region in this AIGC image."
+    max_new_tokens: int = 512
+
+
+@dataclass
 class ModelConfig:
     """The network and its preprocessing; saved inside every checkpoint."""
 
@@ -136,6 +154,7 @@ class LossConfig:
     """Weights of the loss terms."""
 
     bce: float = 1.0
+    text: float = 0.0  # mllm: cross-entropy of the chain of thought
     segmentation: SegmentationLossConfig = field(default_factory=SegmentationLossConfig)
     heatmap: HeatmapLossConfig = field(default_factory=HeatmapLossConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
@@ -214,7 +233,8 @@ class TrainConfig:
     precision: str = "auto"  # auto: bf16-mixed where the device has it | 32 | bf16 | 16
     device: str = "auto"  # auto | cpu | gpu
     devices: int = 1
-    strategy: str = "auto"  # auto | ddp
+    # auto | ddp; with mllm.base also fsdp, or deepspeed_stage_1, _2 (GPUs)
+    strategy: str = "auto"
     eval_every: int = 1  # epochs
     picture_every: int = 5  # epochs; 0 switches the picture grids off
     pictures: int = 6
@@ -238,6 +258,7 @@ class Config:
     freeze: list[str] = field(default_factory=list)  # backbone, head, segmentation: do not learn
     overwrite: bool = False  # replace a finished run
     model: ModelConfig = field(default_factory=ModelConfig)
+    mllm: MllmConfig = field(default_factory=MllmConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from enum import IntEnum
 from typing import Any
 
@@ -78,6 +78,7 @@ class Sample:
     heatmap: Float32Array | None = None  # (H, W) in [0, 1], soft annotation where one exists
     score: float | None = None  # plausibility in [0, 1]: 1 where nothing looks wrong
     teacher: TeacherAnswer | None = None  # at the image's size; set while a student is trained
+    text: str | None = None  # explanation in Expl-AIGI-Eval's form, where somebody wrote one
 
 
 @dataclass(slots=True)
@@ -166,6 +167,23 @@ class Instance:
     contours: tuple[npt.NDArray[np.int32], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Rationale:
+    """What a language model wrote about an image: HEIE's chain of thought (Sec. 3.3.2).
+
+    Attributes:
+        description: what the image shows.
+        regions: where it looks wrong.
+        issues: what is wrong there, and why.
+        text: all of it as it was written, with the marks ``[MAP]`` and ``[SCORE]``.
+    """
+
+    description: str
+    regions: str
+    issues: str
+    text: str
+
+
 @dataclass(slots=True)
 class Prediction:
     """One answer about one image.
@@ -188,6 +206,7 @@ class Prediction:
             the largest first; those below a least area may be left out.
         path: the file the image came from, if it came from one.
         warnings: what a reader must know before trusting the answer (untrained weights, ...).
+        explanation: in words, by models with a language model; None from all others.
     """
 
     probability: float
@@ -201,6 +220,7 @@ class Prediction:
     instances: tuple[Instance, ...] = ()
     path: str | None = None
     warnings: tuple[str, ...] = ()
+    explanation: Rationale | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The prediction without its arrays, ready for ``json.dumps``."""
@@ -219,6 +239,7 @@ class Prediction:
                 for instance in self.instances
             ],
             "warnings": list(self.warnings),
+            "explanation": None if self.explanation is None else asdict(self.explanation),
         }
 
 
