@@ -169,6 +169,7 @@ class Output:
             counts["with a heatmap"] += line.heatmap is not None
             counts["with a mask"] += line.mask is not None
             counts["with a score"] += line.score is not None
+            counts["with a text"] += line.text is not None
             counts[line.split or "without a split"] += 1
         return {key: count for key, count in counts.items() if count}
 

@@ -37,9 +37,13 @@ class ExplRecord:
         id: of the image, unique within the file.
         image: path as the file gives it.
         heatmap: path as the file gives it.
-        score: plausibility in [0, 1]; None where the file's score column is no label.
+        score: plausibility in [0, 1]; None where nobody gave one (null), or where the file's
+            score column is no label.
         conversations: question and explanation, with the marks ``[MAP]`` and ``[SCORE]``.
         where: ``FILE:LINE``.
+        text: all that ``gpt`` says, in its order, one line end between two turns: a chain of
+            thought that was told in several turns is whole again, and nothing is lost of one that
+            was not. None where it says nothing.
     """
 
     id: str
@@ -48,6 +52,12 @@ class ExplRecord:
     score: float | None
     conversations: tuple[Turn, ...]
     where: str
+
+    @property
+    def text(self) -> str | None:
+        """See the class."""
+        said = [turn.text for turn in self.conversations if turn.speaker == SPEAKERS[1]]
+        return "\n".join(text for text in said if text.strip()) or None
 
 
 def read(path: Path) -> tuple[list[ExplRecord], list[str]]:
@@ -80,12 +90,12 @@ def read(path: Path) -> tuple[list[ExplRecord], list[str]]:
             raise ArtifactNetError(
                 f"{where}: id {row['id']!r} occurs already in {first[row['id']]}"
             )
-    scores = {float(row["score"]) for row, _ in rows}
-    constant = len(scores) == 1 and len(rows) > 1
+    given = [row["score"] for row, _ in rows if row["score"] is not None]
+    constant = len(set(given)) == 1 and len(given) > 1
     warnings = []
     if constant:
         warnings.append(
-            f"{path}: all {len(rows)} scores are {rows[0][0]['score']}: a defect of the file, no "
+            f"{path}: all {len(given)} scores are {given[0]}: a defect of the file, no "
             "label; they are left out"
         )
     return [_record(row, constant, where) for row, where in rows], warnings
@@ -106,7 +116,7 @@ def convert(
     that its record gives; an all-zero one means annotated and clean, a missing one not annotated.
     The split is the last word of a file's name (``..._train``, ``_dev``, ``_test``). Records
     without image, and those whose heatmap has another aspect ratio, are left out, counted and
-    listed. The texts stay where they are; `read` gives them.
+    listed. What ``gpt`` says becomes the text of its image.
 
     Args:
         source: a ``.jsonl`` file, or a folder of them.
@@ -156,7 +166,7 @@ def _line(
     if size is None:
         return None
     line = Line(image, record.id, 1, Annotation.CLEAN, split, generator)
-    line = replace(line, score=record.score, where=record.where)
+    line = replace(line, score=record.score, text=record.text, where=record.where)
     places = [base / record.heatmap for base in (folder.folder, file.parent)]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
@@ -182,8 +192,11 @@ def _row(row: Any, where: str) -> dict[str, Any]:
         if not isinstance(row[key], str) or not row[key] or "\0" in row[key]:
             raise ArtifactNetError(f"{where}: {key!r} must be text, not {row[key]!r}")
     score = row["score"]
-    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-        raise ArtifactNetError(f"{where}: 'score' must be a number from 0 to 1, not {score!r}")
+    numeric = isinstance(score, int | float) and not isinstance(score, bool)
+    if score is not None and not (numeric and 0 <= score <= 1):
+        raise ArtifactNetError(
+            f"{where}: 'score' must be a number from 0 to 1, or null, not {score!r}"
+        )
     turns = row["conversations"]
     good = isinstance(turns, list) and all(
         isinstance(turn, dict)
@@ -203,7 +216,7 @@ def _record(row: dict[str, Any], constant: bool, where: str) -> ExplRecord:
         id=row["id"],
         image=row["image"],
         heatmap=row["heatmap"],
-        score=None if constant else float(row["score"]),
+        score=None if constant or row["score"] is None else float(row["score"]),
         conversations=tuple(Turn(turn["from"], turn["value"]) for turn in row["conversations"]),
         where=where,
     )

@@ -24,11 +24,16 @@ _MARKED = 0.5  # where a heatmap is at least this, its mask says artifact
 
 
 class ManifestSource:
-    """Images of one split."""
+    """Images of one split.
+
+    Attributes:
+        texts: what somebody wrote about each image; None where nobody did.
+    """
 
     def __init__(self, lines: list[Line], warnings: tuple[str, ...] = ()) -> None:
         self.records: list[Record] = [record_of(line) for line in lines]
         self.warnings = warnings
+        self.texts: list[str | None] = [line.text for line in lines]
         self._lines = lines
 
     def load(self, index: int) -> Sample:
@@ -58,7 +63,7 @@ class ManifestSource:
                     f"{name}: it is {mask.shape[1]}x{mask.shape[0]}, its image "
                     f"{size[1]}x{size[0]}; they must agree"
                 )
-        return Sample(self.records[index], image, mask, heatmap, line.score)
+        return Sample(self.records[index], image, mask, heatmap, line.score, text=line.text)
 
 
 def build(config: DataConfig, seed: int) -> Splits:
@@ -88,8 +93,8 @@ def build(config: DataConfig, seed: int) -> Splits:
     if config.on_error == "raise":  # otherwise the image is met, and skipped, when it is loaded
         _check_files(lines)
     keep = splitting.wanted_generators(map(record_of, lines), config.generators, root)
-    lines = [line for line in lines if line.generator in keep]
-    home = assign(lines, config.val_fraction, seed, skip=config.on_error == "skip")
+    every, lines = lines, [line for line in lines if line.generator in keep]
+    home = assign(lines, every, config.val_fraction, seed, skip=config.on_error == "skip")
     result: dict[str, Source] = {}
     for split in SPLITS:
         chosen = [line for line in lines if home[line.uid] == split]

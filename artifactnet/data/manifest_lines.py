@@ -15,7 +15,7 @@ from artifactnet.taxonomy import BY_LABEL, CATEGORIES
 from artifactnet.types import Annotation, ArtifactNetError
 
 REQUIRED = ("image", "uid", "label", "annotation")
-OPTIONAL = ("split", "generator", "heatmap", "mask", "score", "categories")
+OPTIONAL = ("split", "generator", "heatmap", "mask", "score", "categories", "text")
 _STATES = {state.name.lower(): state for state in Annotation}
 
 
@@ -36,6 +36,8 @@ class Line:
         score: plausibility in [0, 1], 1 = nothing looks wrong, or None.
         categories: bit field of the categories that were marked (see `artifactnet.taxonomy`); 0
             where nobody said.
+        text: explanation in words, with the marks ``[MAP]`` and ``[SCORE]`` where it is one in
+            Expl-AIGI-Eval's form; None where nobody wrote one.
         where: ``FILE:LINE`` for error messages; does not count in comparisons.
     """
 
@@ -49,6 +51,7 @@ class Line:
     mask: str | None = None
     score: float | None = None
     categories: int = 0
+    text: str | None = None
     where: str = field(default="", compare=False)
 
 
@@ -96,6 +99,7 @@ def write(path: Path, lines: Iterable[Line]) -> None:
             "mask": relative(line.mask),
             "score": line.score,
             "categories": [c.label for c in CATEGORIES if line.categories & c.bit] or None,
+            "text": line.text,
         }
         return json.dumps(row)
 
@@ -146,6 +150,7 @@ def parse(text: str, folder: Path, where: str) -> Line:
         mask=str(folder / row["mask"]) if "mask" in row else None,
         score=_score(row["score"], where) if "score" in row else None,
         categories=_categories(row.get("categories", []), where),
+        text=_text(row["text"], where) if "text" in row else None,
         where=where,
     )
     _agree(line)
@@ -179,6 +184,16 @@ def _score(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ArtifactNetError(f"{where}: 'score' must be a number from 0 to 1, not {value!r}")
     return float(value)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ArtifactNetError(f"{where}: 'text' must be text, not {value!r:.80}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # half a character, which no tokenizer takes
+        raise ArtifactNetError(f"{where}: 'text' is no Unicode text ({error.reason})") from None
+    return value
 
 
 def _categories(value: Any, where: str) -> int:

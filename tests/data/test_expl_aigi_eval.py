@@ -60,6 +60,7 @@ def test_the_real_file_is_read():
         assert Path(record.image).stem == Path(record.heatmap).stem == record.id
     answers = [record.conversations[1].text for record in records]
     assert sum("[SCORE]" in text for text in answers) > 900
+    assert [record.text for record in records] == answers
 
 
 def test_the_real_file_converts(tmp_path):
@@ -69,8 +70,12 @@ def test_the_real_file_converts(tmp_path):
     for record in records[:2]:
         picture(tmp_path / "images" / f"{record.id}.jpg")
     made = expl_aigi_eval.convert(REAL, tmp_path / "images", tmp_path / "out")
-    assert made.counts == {"images": 2, "fake": 2, "not annotated": 2, "val": 2}
+    told = {"images": 2, "fake": 2, "not annotated": 2, "with a text": 2, "val": 2}
+    assert made.counts == told
     assert len(made.warnings) == 3  # constant score, images, heatmaps
+    lines = [json.loads(text) for text in made.manifest.read_text().splitlines()]
+    texts = {record.id: record.conversations[1].text for record in records[:2]}
+    assert {line["uid"]: line["text"] for line in lines} == texts
     assert made.warnings[1].startswith("2 heatmaps are missing") or made.warnings[2].startswith(
         "2 heatmaps are missing"
     )
@@ -93,6 +98,32 @@ def test_one_value_throughout_is_no_label(tmp_path, count):
     assert f"{path}: all {count} scores are 0.6: a defect" in warnings[0]
 
 
+def test_a_score_may_be_unknown(tmp_path):
+    def scores(*values):
+        rows = [row(str(k), value) for k, value in enumerate(values)]
+        records, warnings = expl_aigi_eval.read(write(tmp_path / "a.jsonl", rows))
+        return [record.score for record in records], warnings
+
+    assert scores(None, None) == ([None, None], [])
+    assert scores(None, 0.5) == ([None, 0.5], [])
+    assert scores(0.25, None, 1) == ([0.25, None, 1.0], [])
+    found, warnings = scores(0.5, None, 0.5)
+    assert found == [None] * 3
+    assert "all 2 scores are 0.5: a defect" in warnings[0]
+
+
+def test_all_that_the_model_says_is_the_text(tmp_path):
+    def said(*turns):
+        conversation = [{"from": speaker, "value": value} for speaker, value in turns]
+        path = write(tmp_path / "a.jsonl", [row("a", conversations=conversation)])
+        return expl_aigi_eval.read(path)[0][0].text
+
+    assert said(("human", "Where?"), ("gpt", "Sure. \n[MAP]\n")) == "Sure. \n[MAP]\n"
+    turns = [("human", "Where?"), ("gpt", "Here"), ("human", "Why?"), ("gpt", "So"), ("gpt", " ")]
+    assert said(*turns) == "Here\nSo"
+    assert said(("human", "Where?")) is said(("human", "Where?"), ("gpt", "\n")) is said() is None
+
+
 def test_one_line_alone_keeps_its_score(tmp_path):
     records, warnings = expl_aigi_eval.read(write(tmp_path / "a.jsonl", [row("a")]))
     assert (records[0].score, warnings) == (0.5, [])
@@ -102,7 +133,7 @@ def test_the_manifest_reads_back(tmp_path):
     made = expl_aigi_eval.convert(*data_set(tmp_path))
     assert made.counts == {
         **{"images": 3, "fake": 3, "not annotated": 1, "clean": 1},
-        **{"with a heatmap": 1, "with a score": 3, "val": 3},
+        **{"with a heatmap": 1, "with a score": 3, "with a text": 3, "val": 3},
     }
     assert len(made.warnings) == 1
     assert "1 heatmaps are missing: not annotated, e.g. ./artifact_map/c.png" in made.warnings[0]
@@ -111,6 +142,7 @@ def test_the_manifest_reads_back(tmp_path):
     assert [record.annotation for record in source.records] == states
     samples = [source.load(index) for index in range(3)]
     assert [sample.score for sample in samples] == [0.25, 1.0, 0.75]
+    assert [sample.text for sample in samples] == ["Here: [MAP]"] * 3
     np.testing.assert_allclose(samples[0].heatmap, spot() / 255, atol=1e-7)
 
 
@@ -180,9 +212,9 @@ BAD = {
     "must be a JSON object, not list": [],
     "'id' must be text": row("a", id=3),
     "'image' must be text": row("a", image=""),
-    "'score' must be a number from 0 to 1, not 2": row("a", score=2),
-    "'score' must be a number from 0 to 1, not None": row("a", score=None),
-    "'score' must be a number from 0 to 1, not True": row("a", score=True),
+    "'score' must be a number from 0 to 1, or null, not 2": row("a", score=2),
+    "'score' must be a number from 0 to 1, or null, not '1'": row("a", score="1"),
+    "'score' must be a number from 0 to 1, or null, not True": row("a", score=True),
     "'conversations' must be": row("a", conversations=[{"from": "system", "value": ""}]),
     "'conversations' must be a list": row("a", conversations={"from": "gpt"}),
     "id 'first' occurs already in": row("first"),

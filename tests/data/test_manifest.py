@@ -64,6 +64,7 @@ def test_everything_known_of_an_image_is_loaded(tmp_path):
         "heatmap": save(tmp_path / "h.png", spot(value=200)),
         "mask": save(tmp_path / "m.png", bits),
         "score": 0.25,
+        "text": "### Image Description\n\u732b ... [SCORE].",
     }
     source = build(write(tmp_path / "data.jsonl", [row]))["test"]
     record, sample = source.records[0], source.load(0)
@@ -74,6 +75,7 @@ def test_everything_known_of_an_image_is_loaded(tmp_path):
     assert (sample.mask == bits).all()
     np.testing.assert_allclose(sample.heatmap, spot(value=200) / 255, atol=1e-7)
     assert sample.score == 0.25
+    assert sample.text == "### Image Description\n猫 ... [SCORE]."
 
 
 def test_a_heatmap_alone_gives_the_mask(tmp_path):
@@ -96,7 +98,7 @@ def test_without_annotation_there_are_no_maps(tmp_path):
     for source in build(tmp_path).values():
         for index, record in enumerate(source.records):
             sample = source.load(index)
-            assert (sample.mask, sample.heatmap, sample.score) == (None, None, None)
+            assert (sample.mask, sample.heatmap, sample.score, sample.text) == (None,) * 4
             assert record.annotation is (Annotation.NONE if record.label else Annotation.CLEAN)
             assert record.generator == ("fake" if record.label else "real")
 
@@ -115,6 +117,10 @@ def test_without_annotation_there_are_no_maps(tmp_path):
             mask=st.sampled_from([None, "/elsewhere/m.png"]),
             score=st.one_of(st.none(), st.floats(0, 1)),
             categories=st.integers(0, 127).map(lambda bits: bits << 1),
+            text=st.one_of(
+                st.none(),
+                st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip),
+            ),
         ),
         max_size=4,
     )
@@ -129,6 +135,7 @@ def test_lines_come_back(tmp_path_factory, lines):
     for line, original in zip(back, lines, strict=True):
         for name in ("uid", "label", "annotation", "split", "generator", "score", "categories"):
             assert getattr(line, name) == getattr(original, name)
+        assert line.text == original.text
         assert os.path.normpath(line.heatmap) == original.heatmap
         assert (line.mask and os.path.normpath(line.mask)) == original.mask
     stored = [json.loads(row) for row in path.read_text().splitlines()]
@@ -166,6 +173,10 @@ BAD = {
     "'categories' has unknown 'texture'; known: low-level-texture, ": {"categories": ["texture"]},
     "'categories' has unknown 3;": {"categories": [3]},
     "'categories' are given, but": {"categories": ["low-level-texture"]},
+    "'text' must be text, not 3": {"text": 3},
+    "'text' must be text, not ' '": {"text": " "},
+    "'text' must be text, not ['a']": {"text": ["a"]},
+    "'text' is no Unicode text (surrogates not allowed)": {"text": "a\ud800"},
 }
 
 
@@ -249,6 +260,38 @@ def test_half_written_files_are_named(tmp_path, kind):
     source = build(write(tmp_path / "data.jsonl", [row]))["test"]
     with pytest.raises(ArtifactNetError, match=rf"data.jsonl:1: .*{victim.name}: "):
         source.load(0)
+
+
+@pytest.mark.parametrize("named", ["test", "val"])
+def test_a_split_named_on_a_generator_that_is_left_out_still_holds(tmp_path, named):
+    """Else a photograph of the test split could be trained on, beside another fake of it."""
+    rows = [json.loads(line) for line in mixed(tmp_path, 12).read_text().splitlines()]
+    for row in rows:
+        row |= {"split": None, "generator": "flux" if row["label"] else "real"}
+    twins = [{**row, "generator": "sdxl"} for row in rows if row["label"]]
+    for row in twins:
+        row["image"] = f"sdxl/{row['uid']}.png"
+        picture(tmp_path / row["image"])
+        row["split"] = named if int(row["uid"]) < 9 else None
+    write(tmp_path / "data.jsonl", [*rows, *twins])
+    for seed in range(3):
+        splits = build(tmp_path / "data.jsonl", seed, generators=["flux"], val_fraction=0.3)
+        home = {r.uid: name for name, source in splits.items() for r in source.records}
+        assert len(home) == 12
+        assert {home[f"{k}"] for k in range(9)} == {named}
+        assert not any(r.generator == "sdxl" for s in splits.values() for r in s.records)
+
+
+def test_links_through_a_generator_that_is_left_out_still_hold(tmp_path):
+    rows = [json.loads(line) for line in mixed(tmp_path, 8).read_text().splitlines()]
+    for row in rows:
+        row["generator"] = "flux" if row["label"] else "real"
+    link = {**FAKE, "image": str(picture(tmp_path / "sdxl.png")), "generator": "sdxl"}
+    write(tmp_path / "data.jsonl", rows + [{**link, "uid": f"{k}"} for k in range(6)])
+    for seed in range(3):
+        splits = build(tmp_path / "data.jsonl", seed, generators=["flux"], val_fraction=0.25)
+        home = {r.uid: name for name, source in splits.items() for r in source.records}
+        assert len({home[f"{k}"] for k in range(6)}) == 1
 
 
 def test_given_splits_are_kept(tmp_path):
@@ -396,6 +439,7 @@ REFUSED = {
     ),
     "'uid' must be text, not ''": Line("i/x.png", "", 1, Annotation.NONE),
     "'split' must be one of": Line("i/x.png", "a", 1, Annotation.NONE, "dev"),
+    "'text' must be text, not ''": Line("i/x.png", "a", 1, Annotation.NONE, text=""),
     "'categories' are given, but 'annotation' is not 'mask'": Line(
         "i/x.png", "a", 1, Annotation.NONE, categories=2
     ),

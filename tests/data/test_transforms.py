@@ -66,6 +66,20 @@ def test_normalisation_to_the_number():
     assert geometry.original == (64, 64)
 
 
+def test_every_level_is_normalised_as_by_arithmetic():
+    """To the last bit: a table that rounds otherwise would change what models were trained on."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    image = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    image[..., 1] = image[::-1, :, 1]
+    scale = (1 / (255 * np.array(std))).astype(np.float32)
+    shift = (np.array(mean) / np.array(std)).astype(np.float32)
+    for policy in POLICIES:
+        tensor, _ = Preprocess((16, 16), policy, mean, std).image(image)
+        assert tensor.is_contiguous()
+        wanted = (image * scale - shift).transpose(2, 0, 1)
+        np.testing.assert_array_equal(tensor.numpy(), wanted)
+
+
 def test_padding_is_the_mean_colour():
     tensor, geometry = preprocess(resize="pad").image(np.full((20, 40, 3), 255, np.uint8))
     assert geometry.target.size == (32, 64)

@@ -1,0 +1,1 @@
+"""The full HEIE: a multimodal language model that explains, marks and scores (extra ``mllm``)."""

@@ -1,0 +1,227 @@
+"""Perplexity, BLEU and ROUGE-L against loops, and against other people's code."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+from functools import cache
+
+import pytest
+import torch
+import torch.distributed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artifactnet.metrics.text import MARKS, TextMetric, bleu, perplexity, rouge_l, without_marks
+from artifactnet.mllm import chain_form
+from artifactnet.types import ArtifactNetError
+
+# few words, so that n-grams repeat and are shared
+WORDS = st.lists(st.sampled_from(["the", "paw", "has", "toes", "a"]), max_size=14).map(" ".join)
+PAIRS = st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=5)
+
+
+def reference_bleu(pairs) -> float:
+    """Papineni et al. 2002, Sec. 2, n-gram by n-gram."""
+    logs = []
+    for n in range(1, 5):
+        right = total = 0
+        for written, reference in pairs:
+            words, left = written.split(), reference.split()
+            grams = [left[k : k + n] for k in range(len(left) - n + 1)]
+            for k in range(len(words) - n + 1):
+                total += 1
+                if words[k : k + n] in grams:
+                    grams.remove(words[k : k + n])
+                    right += 1
+        if right == 0:
+            return 0.0
+        logs.append(math.log(right / total))
+    c, r = (sum(len(pair[k].split()) for pair in pairs) for k in (0, 1))
+    return (1 if c > r else math.exp(1 - r / c)) * math.exp(sum(logs) / 4)
+
+
+def reference_rouge(written: str, reference: str) -> float:
+    """Lin 2004, Sec. 3.1, with beta = 1; the subsequence by its recursion."""
+    x, y = written.split(), reference.split()
+
+    @cache
+    def lcs(i: int, j: int) -> int:
+        if i == 0 or j == 0:
+            return 0
+        if x[i - 1] == y[j - 1]:
+            return lcs(i - 1, j - 1) + 1
+        return max(lcs(i - 1, j), lcs(i, j - 1))
+
+    common = lcs(len(x), len(y))
+    if common == 0:
+        return 0.0
+    recall, precision = common / len(y), common / len(x)
+    return 2 * recall * precision / (recall + precision)
+
+
+@settings(max_examples=80, deadline=None)
+@given(PAIRS)
+def test_bleu_is_that_of_the_paper_and_of_torchmetrics(pairs):
+    from torchmetrics.functional.text import bleu_score
+
+    written, references = zip(*pairs, strict=True)
+    found = bleu(written, references)
+    assert found == pytest.approx(reference_bleu(pairs), abs=1e-12)
+    theirs = bleu_score(written, [[reference] for reference in references])
+    assert found == pytest.approx(float(theirs), abs=1e-5)
+    assert 0 <= found <= 1
+
+
+@settings(max_examples=80, deadline=None)
+@given(WORDS, WORDS)
+def test_rouge_is_that_of_the_paper(written, reference):
+    found = rouge_l(written, reference)
+    assert found == pytest.approx(reference_rouge(written, reference), abs=1e-12)
+    assert found == rouge_l(reference, written)
+
+
+def test_rouge_is_that_of_torchmetrics():
+    from torchmetrics.functional.text.rouge import rouge_score
+
+    written = "The paw's seven toes, (and claws)... melt! It is 3 cm too LONG."
+    reference = "Seven toes on the paw; the claws melt. It's too long - by 3cm or 3 cm."
+    theirs = rouge_score([written], [[reference]], rouge_keys="rougeL")["rougeL_fmeasure"]
+    assert 0.3 < rouge_l(written, reference) < 0.9
+    assert rouge_l(written, reference) == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_bleu_of_one_example_by_hand():
+    # 5 of 6 words, 3 of 5 pairs, 1 of 4 triples, then none; with the last word gone 0.
+    assert bleu(["the cat is on the mat"], ["there is a cat on the mat"]) == 0
+    written, reference = "a cat is on the mat", "there is a cat is on the mat now"
+    assert bleu([written], [reference]) == pytest.approx(math.exp(1 - 9 / 6))
+    assert bleu([reference], [reference]) == 1
+    # two texts are one corpus, not the mean of two figures
+    mixed = bleu([written, "x y z w"], [reference, "x y z v"])
+    shares = [(6 + 3) / 10, (5 + 2) / 8, (4 + 1) / 6, 3 / 4]
+    assert mixed == pytest.approx(math.exp(1 - 13 / 10) * math.prod(shares) ** 0.25)
+
+
+def test_marks_are_no_words():
+    assert MARKS == chain_form.MARKS
+    assert without_marks("are [MAP][MAP]. is [SCORE]") == "are . is "
+    text = "the regions are here and the score is low"
+    marked = "the regions [MAP] are here and the score [SCORE] is low"
+    assert rouge_l(marked, text) == bleu([marked], [text]) == 1
+    assert rouge_l("[MAP]", "[MAP]") == bleu(["[MAP]"], ["[MAP]"]) == 0
+
+
+def test_letters_of_any_script_are_words():
+    assert rouge_l("Die Füße schweben", "die FÜSSE schweben") == pytest.approx(2 / 3)
+    assert rouge_l("猫 坐", "猫 在 坐") == pytest.approx(0.8)
+
+
+def test_perplexity_weighs_tokens_alike():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 7, 11, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 11, (3, 7), generator=generator)
+    labels[0, 2:] = -100
+    logs = logits.log_softmax(-1)
+    nll = torch.zeros(3, dtype=torch.float64)
+    for b in range(3):
+        for k in range(7):
+            if labels[b, k] >= 0:
+                nll[b] -= logs[b, k, labels[b, k]]
+    found = perplexity(nll, torch.tensor([2, 7, 7]))
+    mean = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    assert found == pytest.approx(math.exp(mean), rel=1e-12)
+    assert perplexity(torch.zeros(2), torch.tensor([3, 4])) == 1
+    assert perplexity(torch.full((1,), 5 * math.log(9)), torch.tensor([5])) == pytest.approx(9)
+    # the mean of the texts' own figures would be another
+    assert perplexity(torch.tensor([0.0, 30.0]), torch.tensor([20, 10])) == pytest.approx(math.e)
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_without_anything_there_is_no_figure():
+    nothing = torch.zeros(0)
+    assert perplexity(nothing, nothing.long()) is None
+    assert perplexity(torch.zeros(2), torch.zeros(2).long()) is None
+    assert bleu([], []) is None
+    assert bleu([""], [""]) == rouge_l("", "x") == rouge_l("x", "") == rouge_l("", "") == 0
+    found = TextMetric().compute()
+    figures = dict.fromkeys(("perplexity", "BLEU", "ROUGE-L"))
+    assert found == {**figures, "tokens": 0, "texts": 0}
+
+
+def test_bad_input_is_refused():
+    one = torch.ones(1)
+    for value in (math.nan, math.inf, 1e30):
+        with pytest.raises(ArtifactNetError, match="likelihood is not finite"):
+            perplexity(one * value, one.long())
+        with pytest.raises(ArtifactNetError, match="likelihood is not finite"):
+            TextMetric().update(one * value, one.long())
+    with pytest.raises(ArtifactNetError, match="likelihood is not finite"):
+        perplexity(one * math.nan, one.long() * 0)
+    for counts in (torch.ones(2).long(), torch.ones(1, 1).long()):
+        with pytest.raises(ValueError, match="sums and counts"):
+            perplexity(one, counts)
+    with pytest.raises(ValueError, match="negative"):
+        perplexity(one, -one.long())
+    with pytest.raises(ValueError, match="1 texts for 2 references"):
+        bleu(["a"], ["a", "b"])
+    with pytest.raises(ValueError, match="1 texts for 0 references"):
+        TextMetric().update(written=["a"])
+    with pytest.raises(ValueError, match="come together"):
+        TextMetric().update(one)
+
+
+LIKELIHOODS, TOKENS = torch.tensor([3.5, 8.25, 1.0, 4.0]), torch.tensor([4, 9, 1, 6])
+WRITTEN = ["the paw has five toes now", "a cat", "the tail is bent and very long", ""]
+REFERENCES = ["the paw has seven toes now", "a dog", "the tail is bent and long", "nothing"]
+
+
+def result(indices) -> dict:
+    metric = TextMetric()
+    for k in indices:
+        one = slice(k, k + 1)
+        metric.update(LIKELIHOODS[one], TOKENS[one], WRITTEN[one], REFERENCES[one])
+    return metric.compute()
+
+
+def test_the_metric_is_the_functions_over_all_batches():
+    found = result(range(4))
+    assert found["perplexity"] == pytest.approx(perplexity(LIKELIHOODS, TOKENS), rel=1e-12)
+    assert found["BLEU"] == bleu(WRITTEN, REFERENCES) > 0
+    each = [rouge_l(*pair) for pair in zip(WRITTEN, REFERENCES, strict=True)]
+    assert found["ROUGE-L"] == pytest.approx(sum(each) / 4, rel=1e-12)
+    assert (found["tokens"], found["texts"]) == (20, 4)
+    metric = TextMetric()
+    metric.update(LIKELIHOODS, TOKENS)
+    found = metric.compute()
+    assert (found["BLEU"], found["ROUGE-L"], found["texts"]) == (None, None, 0)
+    metric.reset()
+    metric.update(written=WRITTEN, references=REFERENCES)
+    assert metric.compute()["perplexity"] is None
+    assert metric.compute()["BLEU"] == bleu(WRITTEN, REFERENCES)
+
+
+def process(rank, indices, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    (folder / f"{rank}.json").write_text(json.dumps(result(indices[rank])))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+@pytest.mark.parametrize("first", [3, 4])  # uneven; and nothing at all for the second
+def test_two_processes_agree_with_one(tmp_path, first):
+    indices = (range(first), range(first, 4))
+    context = multiprocessing.get_context("fork")  # a spawned process would import torch again
+    children = [context.Process(target=process, args=(r, indices, tmp_path)) for r in (0, 1)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    expected = result(range(4))
+    for rank in (0, 1):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == pytest.approx(expected)
