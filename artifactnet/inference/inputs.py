@@ -25,13 +25,13 @@ class Source:
 
     Attributes:
         name: what answers and errors call it: its path, or ``shard.parquet#row``.
-        image: a path, or the content of an image file.
+        image: a path, the content of an image file, or its pixels.
         generator: what made it, as the benchmark's folders call it; None if unknown.
         uid: its name among the images of that generator; None if unknown.
     """
 
     name: str
-    image: str | Path | bytes
+    image: ImageLike
     generator: str | None = None
     uid: str | None = None
 

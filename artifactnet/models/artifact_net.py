@@ -48,6 +48,7 @@ class ArtifactNet(nn.Module):
             why not.
         has_segmentation: whether there is a segmentation head.
         has_heatmap: whether there is a heatmap head, whose map then takes the attention's place.
+        has_score: whether that head also gives a score.
         notices: what every output must repeat, e.g. that pretrained weights were not found.
     """
 
@@ -64,7 +65,7 @@ class ArtifactNet(nn.Module):
         self.evidence: nn.Linear | None = None
         if self.has_segmentation:
             self.segmentation = SegmentationHead(config.segmentation, self.backbone)
-        self.has_heatmap = config.heatmap.head != "none"
+        self.has_heatmap = self.has_score = config.heatmap.head != "none"
         self.heatmap: nn.Module | None = None
         if self.has_heatmap:
             need_pyramid(self.backbone.no_pyramid)

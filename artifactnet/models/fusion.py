@@ -37,7 +37,7 @@ class Fuser(nn.Module):
         self.mode = mode
         self.preference: nn.Parameter | None = None
         if mode == "learnable":
-            self.preference = nn.Parameter(torch.zeros(()))
+            self.preference = nn.Parameter(torch.zeros(1))  # FSDP divides no scalars
 
     def forward(self, whole: HeatmapLevel, local: HeatmapLevel) -> tuple[Tensor, Tensor]:
         """Fuse.

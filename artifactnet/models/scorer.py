@@ -46,7 +46,7 @@ class VerisimilitudeScorer(nn.Module):
         self.balance: nn.Parameter | None = None
         self.gate: nn.Linear | None = None
         if calibration == "sum":
-            self.balance = nn.Parameter(torch.zeros(()))
+            self.balance = nn.Parameter(torch.zeros(1))  # FSDP divides no scalars
         else:
             self.gate = nn.Linear(token_width + pooled, 1)
             nn.init.zeros_(self.gate.weight)
@@ -69,7 +69,7 @@ class VerisimilitudeScorer(nn.Module):
             weight = to_probability(self.gate(torch.cat([token.to(pooled), pooled], 1)))
         else:
             assert self.balance is not None
-            weight = to_probability(self.balance[None, None])
+            weight = to_probability(self.balance[None])
         return (scores[1] + weight * (scores[0] - scores[1])).clamp(0, 1)
 
 

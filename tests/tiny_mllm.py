@@ -1,0 +1,115 @@
+"""A tiny InternVL: random weights, a tokenizer trained on the spot, saved as a checkpoint."""
+
+from pathlib import Path
+
+import torch
+
+TILE = 56  # pixels; patches of 14, so 4 x 4 features and 2 x 2 image tokens a tile
+MAX_TILES = 6
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<IMG_CONTEXT>\n"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# every word of the texts that are made of annotations becomes one token, so that they are short
+CORPUS = (
+    "### Image Description\nA square photograph. A wide generated image. An image, tall.",
+    "### Problematic Regions Identification\n- upper left, upper right; 9% of the image",
+    "- lower left, lower right, top, bottom, center, spread over the image; less than 1%",
+    "So, the potential problematic regions in the image are No region looks implausible.",
+    "### Analysis of Issues\n- Textures: Surfaces lack the texture of their material.",
+    "- Edges and shapes: Outlines are broken, blurred or deformed. most of the image",
+    "- Symbols: Letters or signs are garbled. - Common sense: The scene contradicts common",
+    "- Colors: Colors are unnatural or bleed into their surroundings. - Artifacts: Something",
+    "- Semantics: Parts of an object are missing, misplaced or too many. Nothing is wrong with",
+    "- Physics: Light, shadows or supports contradict physics.",
+    "Based on the overall analysis, the plausibility score for this image is. Sure. user assistant",
+    "Identify and describe every problematic region in this AIGC image.",
+)
+
+
+def save_base(folder: Path, seed: int = 0, hidden: int = 32, tied: bool = False) -> Path:
+    """Write model and processor into ``folder``; nothing in it knows of [MAP] and [SCORE]."""
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
+
+    processor = _processor()
+    tokenizer = processor.tokenizer
+    config = InternVLConfig(
+        vision_config={
+            "hidden_size": hidden,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "image_size": [TILE, TILE],
+            "patch_size": [14, 14],
+        },
+        text_config={
+            "model_type": "qwen2",
+            "hidden_size": hidden,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "intermediate_size": 64,
+            "vocab_size": len(tokenizer),
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        image_token_id=processor.image_token_id,
+        image_seq_length=4,
+        tie_word_embeddings=tied,
+    )
+    torch.manual_seed(seed)
+    model = InternVLForConditionalGeneration(config)
+    positions = model.model.vision_tower.embeddings.position_embeddings
+    torch.nn.init.normal_(positions, std=0.5)  # zero as initialised: places would look alike
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _processor():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import (
+        GotOcr2ImageProcessor,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.train_from_iterator(
+        CORPUS,
+        trainers.BpeTrainer(
+            vocab_size=900,
+            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens={
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>",
+            "video_token": "<video>",
+        },
+    )
+    size = {"height": TILE, "width": TILE}
+    images = GotOcr2ImageProcessor(
+        size=size, crop_to_patches=True, min_patches=1, max_patches=MAX_TILES
+    )
+    return InternVLProcessor(
+        images,
+        tokenizer,
+        InternVLVideoProcessor(size=size),
+        image_seq_length=4,
+        chat_template=CHAT,
+    )
