@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from artifactnet.cli.annotate import add_annotate
 from artifactnet.cli.benchmark import add_benchmark
 from artifactnet.cli.convert import add_convert
 from artifactnet.cli.data import add_synthesize
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         add_score_instances,
         add_synthesize,
         add_convert,
+        add_annotate,
         add_benchmark,
         add_experiment,
         add_config,
