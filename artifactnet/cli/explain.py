@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from artifactnet.cli.arguments import Commands, add_images, names, natural, positive, print_failures
+from artifactnet.cli.models import add_batch_size, batch_size_of
 
 
 def add_explain(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -74,9 +75,10 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         "--methods",
         type=names,
         metavar="A,B",
-        help="names of methods, or all (default: relevance for ViTs, grad_cam_smooth for others)",
+        help="names of methods, or all (default: relevance for ViTs, "
+        "grad_cam_smooth for others, predicted_heatmap for models that see tiles)",
     )
-    parser.add_argument("--batch-size", type=positive, default=8, metavar="N")
+    add_batch_size(parser)
     parser.add_argument(
         "--window", type=positive, default=224, metavar="PIXELS", help="of sliding_patch"
     )
@@ -93,13 +95,13 @@ def _explain(args: argparse.Namespace) -> int:
     predictor = load_model(args.model, device=args.device)
     for notice in predictor.warnings:
         print(f"artifactnet: warning: {notice}", file=sys.stderr)
-    options = Options(args.batch_size, args.window, args.stride)
+    options = Options(batch_size_of(args.model, args.batch_size), args.window, args.stride)
     explainer = Explainer(predictor, args.methods, options)
     summary = explain_to_folder(
         explainer,
         args.images,
         args.out,
-        args.batch_size,
+        options.batch_size,
         report=lambda e: print(f"{e.probability:.4f} {'fake' if e.is_fake else 'real'} {e.name}"),
     )
     total = summary.images + len(summary.failures)
@@ -134,7 +136,7 @@ def _judge(args: argparse.Namespace) -> int:
         faithfulness_images=args.faithfulness,
         sanity_images=args.sanity,
         seed=data.config.seed,
-        options=Options(args.batch_size, args.window, args.stride),
+        options=Options(batch_size_of(args.run_dir, args.batch_size), args.window, args.stride),
     )
     folder = Path(args.out) if args.out else data.folder / "explanations"
     write(folder, found)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artifactnet.cli.arguments import Commands, add_images, natural, positive, print_failures
+from artifactnet.cli.models import add_batch_size, add_text, batch_size_of, open_predictor
 
 if TYPE_CHECKING:
-    from artifactnet.inference.predictor import Predictor
+    from artifactnet.inference.answers import Answers
 
 _OVERLAP = 0.25
 
@@ -35,9 +36,10 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="PATH",
-        help="a run folder, a .safetensors file, a packaged model by name (student-nano), or an "
-        "exported .onnx, .xml or .pt2 file",
+        help="a run folder, a .safetensors file, a packaged model by name (student-nano), an "
+        "exported .onnx, .xml or .pt2 file, or the folder of a HEIE on a language model",
     )
+    add_text(parser)
     parser.add_argument(
         "--backend",
         choices=("torch", "onnx", "openvino"),
@@ -51,7 +53,7 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
         help="processor threads of the model; 0 leaves it to the backend",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the answers")
-    parser.add_argument("--batch-size", type=positive, default=8, metavar="N")
+    add_batch_size(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--no-heatmaps", action="store_true", help="write no pictures")
     parser.add_argument(
@@ -100,7 +102,7 @@ def _predict(args: argparse.Namespace) -> int:
         tiles=args.tiles,
         overlap=_OVERLAP if args.overlap is None else args.overlap,
         min_area=args.min_area,
-        batch_size=args.batch_size,
+        batch_size=batch_size_of(args.model, args.batch_size),
         workers=args.workers,
         report=lambda p: print(f"{p.probability:.4f} {'fake' if p.is_fake else 'real'} {p.path}"),
     )
@@ -119,10 +121,11 @@ def _predict(args: argparse.Namespace) -> int:
     return 0 if summary.images else 1
 
 
-def _predictor(args: argparse.Namespace) -> Predictor:
+def _predictor(args: argparse.Namespace) -> Answers:
     """The model that is asked for, in the backend that is asked for."""
-    from artifactnet import Predictor, load_model
+    from artifactnet import Predictor
     from artifactnet.inference.runtime import SUFFIXES, load_exported
+    from artifactnet.mllm.saving import is_heie
     from artifactnet.types import ArtifactNetError
 
     if Path(args.model).suffix in SUFFIXES:
@@ -135,8 +138,14 @@ def _predictor(args: argparse.Namespace) -> Predictor:
             raise ArtifactNetError(
                 f"{args.model}: exported files run on the processor; leave out --device"
             )
+        if args.text is not None:
+            raise ArtifactNetError(f"{args.model}: an export writes no text; leave out --text")
         return Predictor(load_exported(args.model, args.backend, args.threads))
     if args.backend not in (None, "torch"):
+        if is_heie(args.model):
+            raise ArtifactNetError(
+                f"{args.model}: a HEIE on a language model cannot be exported; leave out --backend"
+            )
         raise ArtifactNetError(
             f"{args.model}: the {args.backend} backend runs exported files; make one with "
             f"`artifactnet export --model {args.model} --out FILE`"
@@ -145,4 +154,4 @@ def _predictor(args: argparse.Namespace) -> Predictor:
         import torch
 
         torch.set_num_threads(args.threads)
-    return load_model(args.model, device=args.device)
+    return open_predictor(args.model, args.device, args.text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifactnet.cli.arguments import Commands, positive, print_failures
 from artifactnet.cli.explain import add_method_options
+from artifactnet.cli.models import add_text, batch_size_of, open_predictor
 
 if TYPE_CHECKING:
     from artifactnet.explanation.report.build import ReportResult
@@ -35,7 +36,7 @@ def add_report(commands: Commands, common: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PATH",
         help="show these instead, without labels: files, folders (searched deeply), X-AIGD parquet "
-        "shards, patterns; RUN may then be a .safetensors file",
+        "shards, patterns; RUN may then be a .safetensors file or a packaged model",
     )
     parser.add_argument("--out", metavar="DIR", help="folder for the report (RUN/report)")
     parser.add_argument(
@@ -43,6 +44,7 @@ def add_report(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--title", metavar="TEXT", help="of the page")
     add_method_options(parser)
+    add_text(parser)
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, ...")
     parser.set_defaults(run=_report)
 
@@ -61,7 +63,7 @@ def _report(args: argparse.Namespace) -> int:
         methods=args.methods,
         limit=args.limit,
         about=about,
-        options=Options(args.batch_size, args.window, args.stride),
+        options=Options(batch_size_of(args.model, args.batch_size), args.window, args.stride),
     )
     _print(result)
     return 0 if result.images else 1
@@ -72,7 +74,16 @@ def _run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     from artifactnet.engine.samples import open_samples
     from artifactnet.explanation.report.build import About
     from artifactnet.explanation.report.items import record_items
+    from artifactnet.mllm.saving import is_heie
+    from artifactnet.types import ArtifactNetError
 
+    if is_heie(args.model):
+        return _heie_run(args)
+    if args.text is not None:
+        raise ArtifactNetError(
+            f"--text={args.text} is for a HEIE on a language model, which {args.model} is not; "
+            "leave it out"
+        )
     device = [f"train.device={args.device}"] if args.device else []
     data = open_samples(args.model, [*args.overrides, *device])
     about = About(args.title, data.name, data.config.data.name, data.split, data.warnings)
@@ -80,11 +91,46 @@ def _run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     return data.model, items, args.out or data.folder / "report", about
 
 
+def _heie_run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
+    """The same of a run that trained a HEIE on a language model."""
+    from pathlib import Path
+
+    from artifactnet.config import load
+    from artifactnet.engine.rundir import CONFIG
+    from artifactnet.engine.samples import VALIDATION_ONLY
+    from artifactnet.explanation.report.build import About
+    from artifactnet.explanation.report.items import record_items
+    from artifactnet.mllm.data import TextData
+    from artifactnet.mllm.predictor import HeiePredictor
+    from artifactnet.types import ArtifactNetError
+
+    folder = Path(args.model)
+    if not (folder / CONFIG).is_file():
+        raise ArtifactNetError(
+            f"{folder}: a HEIE without the {CONFIG} of its run has no images of its own; name "
+            "some with --images"
+        )
+    for override in args.overrides:
+        if not override.startswith(("data.", "train.device=")):
+            raise ArtifactNetError(
+                f"{override.partition('=')[0]} cannot be changed for a report of a HEIE; what "
+                "can: data.*, train.device"
+            )
+    config = load(folder / CONFIG, ["data.check=counts", *args.overrides])
+    predictor = open_predictor(args.model, args.device or config.train.device, args.text)
+    assert isinstance(predictor, HeiePredictor)
+    data = TextData(config, predictor.model.processing)
+    told = [*data.summary["warnings"], *([VALIDATION_ONLY] if data.judged == "val" else [])]
+    about = About(args.title, config.name, config.data.name, data.judged, tuple(told))
+    source = data.splits[data.judged]
+    items = record_items(source.records, source.load)
+    return predictor, items, args.out or folder / "report", about
+
+
 def _files(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     """Model, images, folder and head of a report on files."""
     from pathlib import Path
 
-    from artifactnet import load_model
     from artifactnet.explanation.report.build import About
     from artifactnet.explanation.report.items import file_items
     from artifactnet.types import ArtifactNetError
@@ -94,7 +140,7 @@ def _files(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
             f"{args.overrides[0]} changes the data of the run, but --images names other images; "
             "leave one of them out"
         )
-    predictor = load_model(args.model, device=args.device or "auto")
+    predictor = open_predictor(args.model, args.device or "auto", args.text)
     run = Path(args.model)
     named = not run.exists()  # a model of the package, in no folder of the user's
     folder = run.resolve() if run.is_dir() else run.resolve().parent

@@ -14,7 +14,7 @@ from artifactnet.data.transforms import Preprocess
 from artifactnet.inference.predictor import Predictor, preprocess_of
 from artifactnet.inference.runtime import ExportedModel
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.types import ArtifactNetError
+from artifactnet.types import ArtifactNetError, UInt8Array
 
 Reshape = Callable[[Tensor], Tensor]  # a layer's output -> (B, C, h, w)
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -210,6 +210,18 @@ def as_detector(model: Detector | ArtifactNet | Predictor) -> Detector:
         f"explain: {type(model).__name__} is no detector; give a model, what load_model "
         "returned, or a Classifier"
     )
+
+
+def preprocess_for(detector: Detector, pixels: UInt8Array) -> Preprocess:
+    """What brings an image to a detector: with the grid of tiles that suits it, where it has one.
+
+    Args:
+        detector: any.
+        pixels: (H, W, 3) of the image; all images of one size are brought to one size.
+    """
+    if isinstance(detector, OwnDetector):
+        return preprocess_of(detector.model, pixels.shape[:2])
+    return detector.preprocess
 
 
 def reference_weight(detector: Detector) -> Tensor:

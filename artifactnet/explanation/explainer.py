@@ -15,7 +15,13 @@ from artifactnet.data.transforms import Geometry
 from artifactnet.explanation import methods as known
 from artifactnet.explanation.attention import ATTENTION_METHODS, attention_maps
 from artifactnet.explanation.cam import CAM_METHODS, activation_maps
-from artifactnet.explanation.detector import Detector, OwnDetector, as_detector, reference_weight
+from artifactnet.explanation.detector import (
+    Detector,
+    OwnDetector,
+    as_detector,
+    preprocess_for,
+    reference_weight,
+)
 from artifactnet.explanation.layers import target_layer
 from artifactnet.explanation.sliding import check_windows, sliding_map
 from artifactnet.inference.inputs import Failure, ImageLike, to_pixels
@@ -24,7 +30,7 @@ from artifactnet.inference.predictor import Predictor
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.rollout import normalize
 from artifactnet.models.state import undisturbed
-from artifactnet.types import ArtifactNetError, Explanation, Float32Array, UInt8Array
+from artifactnet.types import ArtifactNetError, Explanation, Float32Array, Rationale, UInt8Array
 
 CONSTANT = "the map is constant: this method does not say where the model looked"
 
@@ -54,6 +60,9 @@ class Explained:
         probability: of being fake, in [0, 1].
         is_fake: ``probability >= threshold`` of the detector.
         explanations: by method.
+        score: plausibility in [0, 1] (1: nothing looks wrong); None of models without one.
+        rationale: what a language model wrote; None of all other models.
+        warnings: of this image alone, beside those of its maps.
     """
 
     name: str
@@ -61,6 +70,32 @@ class Explained:
     probability: float
     is_fake: bool
     explanations: dict[str, Explanation]
+    score: float | None = None
+    rationale: Rationale | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Judged:
+    """What one pass through the model says of B images."""
+
+    logits: Tensor  # (B,) float64
+    scores: Tensor | None = None  # (B,) of a heatmap head
+    heatmaps: Tensor | None = None  # (B, h, w) in [0, 1], likewise
+    planes: Tensor | None = None  # (B, K, h, w) logits of a segmentation head, where shown
+
+    def sound(self) -> Tensor:
+        """(B,) which verdicts are numbers."""
+        scores = torch.zeros(()) if self.scores is None else self.scores
+        return self.logits.isfinite() & scores.isfinite()
+
+    def some(self, chosen: Tensor | slice) -> _Judged:
+        """The same of some of the images."""
+        scores, heatmaps, planes = (
+            None if part is None else part[chosen]
+            for part in (self.scores, self.heatmaps, self.planes)
+        )
+        return _Judged(self.logits[chosen], scores, heatmaps, planes)
 
 
 @dataclass(slots=True)
@@ -136,51 +171,60 @@ class Explainer:
         items: dict[int, _Item] = {}
         for number, (name, pixels) in enumerate(images):
             try:
-                frame, geometry = self.detector.preprocess.image(pixels)
+                frame, geometry = preprocess_for(self.detector, pixels).image(pixels)
             except ArtifactNetError as error:
                 answers[number] = Failure(name, str(error).removeprefix(f"{name}: "))
             else:
                 items[number] = _Item(name, pixels, frame, geometry, {})
-        if items:
-            for number, answer in zip(items, self._explain(list(items.values())), strict=True):
-                answers[number] = answer
+        sizes: dict[torch.Size, list[int]] = {}  # those of one size pass through together
+        for number, item in items.items():
+            sizes.setdefault(item.frame.shape, []).append(number)
+        for numbers in sizes.values():
+            found = self._explain([items[number] for number in numbers])
+            answers.update(zip(numbers, found, strict=True))
         return [answers[number] for number in range(len(images))]
 
     def _explain(self, items: list[_Item]) -> list[Explained | Failure]:
         weight = reference_weight(self.detector)
         frames = torch.stack([item.frame for item in items]).to(weight)
-        logits, planes = self._judge(frames)
-        sound = logits.isfinite().tolist()
-        broken = "the model's answer is not a number (NaN)"
+        judged = self._judge(frames)
+        chosen = judged.sound()
+        sound = chosen.tolist()
         kept = [item for item, fine in zip(items, sound, strict=True) if fine]
         if kept:
-            chosen = torch.tensor(sound)
             inputs = frames if all(sound) else frames[chosen.to(weight.device)]
             for method in self.methods:
-                self._add(method, kept, inputs, planes if planes is None else planes[chosen])
+                self._add(method, kept, inputs, judged.some(chosen))
         return [
-            self._answer(item, float(logit.sigmoid())) if fine else Failure(item.name, broken)
-            for item, logit, fine in zip(items, logits, sound, strict=True)
+            self._answer(item, judged.some(slice(number, number + 1)))
+            if fine
+            else Failure(item.name, "the model's answer is not a number (NaN)")
+            for number, (item, fine) in enumerate(zip(items, sound, strict=True))
         ]
 
-    def _judge(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (B,), and those of the segmentation head where a method shows them."""
+    def _judge(self, frames: Tensor) -> _Judged:
+        """Verdicts, and what heads say that the methods, or a reader, want to know."""
+        segments = known.SEGMENTATION in self.methods
+        own = self.detector.model if isinstance(self.detector, OwnDetector) else None
         with undisturbed(self.detector.module), torch.no_grad():
-            if known.SEGMENTATION not in self.methods:
-                return self.detector.logits(frames).double().cpu(), None
-            assert isinstance(self.detector, OwnDetector)
-            output = self.detector.model(frames, segmentation=True)
-            return output.logit.double().cpu(), output.segmentation.float().cpu()
+            if own is None or not (segments or own.has_heatmap):
+                return _Judged(self.detector.logits(frames).double().cpu())
+            output = own(frames, segmentation=segments, heatmap=own.has_heatmap)
+        scores, heatmaps, planes = (
+            None if part is None else part.float().cpu()
+            for part in (output.score, output.heatmap, output.segmentation)
+        )
+        return _Judged(output.logit.double().cpu(), scores, heatmaps, planes)
 
-    def _add(self, method: str, items: list[_Item], frames: Tensor, planes: Tensor | None) -> None:
+    def _add(self, method: str, items: list[_Item], frames: Tensor, judged: _Judged) -> None:
         """One method's maps of all items; an image that has none spoils no other's."""
         try:
             if method == known.SLIDING:
                 self._add_sliding(items)
             elif method == known.SEGMENTATION:
-                self._add_segmentation(items, planes)
+                self._add_segmentation(items, judged.planes)
             else:
-                raw, scaled = self._grids(method, frames)
+                raw, scaled = self._grids(method, frames, judged)
                 for item, own, shown in zip(items, raw, scaled, strict=True):
                     heatmap = self.detector.preprocess.restore(shown, item.geometry)
                     item.maps[method] = own, heatmap
@@ -192,7 +236,7 @@ class Explainer:
                 return
             for number, item in enumerate(items):
                 few = slice(number, number + 1)
-                self._add(method, [item], frames[few], planes if planes is None else planes[few])
+                self._add(method, [item], frames[few], judged.some(few))
 
     def _add_sliding(self, items: list[_Item]) -> None:
         options = self._options
@@ -202,8 +246,13 @@ class Explainer:
             )
             item.maps[known.SLIDING] = found, found
 
-    def _grids(self, method: str, frames: Tensor) -> tuple[Float32Array, Float32Array]:
+    def _grids(
+        self, method: str, frames: Tensor, judged: _Judged
+    ) -> tuple[Float32Array, Float32Array]:
         """Raw maps and maps in [0, 1], both (B, h, w) of the frame."""
+        if method == known.PREDICTED:
+            assert judged.heatmaps is not None
+            return judged.heatmaps.numpy(), judged.heatmaps.numpy()
         if method in CAM_METHODS:
             found = activation_maps(self.detector, frames, method, self._layer)
             return found, found
@@ -228,7 +277,8 @@ class Explainer:
             )
             item.maps[known.SEGMENTATION] = some, some
 
-    def _answer(self, item: _Item, probability: float) -> Explained | Failure:
+    def _answer(self, item: _Item, judged: _Judged) -> Explained | Failure:
+        """The answer about one image, with the verdict of a batch of one."""
         if item.problem:
             return Failure(item.name, item.problem)
         explanations = {}
@@ -239,8 +289,10 @@ class Explainer:
             explanations[method] = Explanation(
                 method, raw, heatmap, known.scale_of(method), warnings
             )
+        probability = float(judged.logits.sigmoid())
         is_fake = probability >= self.detector.threshold
-        return Explained(item.name, item.pixels, probability, is_fake, explanations)
+        score = None if judged.scores is None else float(judged.scores)
+        return Explained(item.name, item.pixels, probability, is_fake, explanations, score)
 
 
 def explain(
@@ -256,7 +308,8 @@ def explain(
             `artifactnet.Classifier` around any torch or timm classifier.
         images: a path, file content, PIL image, array or tensor, or a list or tuple of such.
         method: one of `artifactnet.explanation.methods.METHODS`; None takes the paper's choice,
-            ``relevance`` for ViTs and ``grad_cam_smooth`` for others (X-AIGD Sec. 4).
+            ``relevance`` for ViTs and ``grad_cam_smooth`` for others (X-AIGD Sec. 4); of models
+            that see tiles, their own heatmap.
         options: how maps are made.
 
     Returns:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from artifactnet.explanation.detector import Detector
+from artifactnet.explanation.detector import Detector, preprocess_for
 from artifactnet.models.state import undisturbed
 from artifactnet.types import ArtifactNetError, UInt8Array
 
@@ -138,7 +138,7 @@ def _probabilities(
     detector: Detector, pictures: Iterator[UInt8Array], batch_size: int
 ) -> list[float]:
     device = next((weight.device for weight in detector.module.parameters()), None)
-    frames = (detector.preprocess.image(picture)[0] for picture in pictures)
+    frames = (preprocess_for(detector, picture).image(picture)[0] for picture in pictures)
     found: list[float] = []
     with undisturbed(detector.module), torch.no_grad():
         while few := list(islice(frames, batch_size)):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from artifactnet.data.geometry import Box
-from artifactnet.explanation.detector import Detector, reference_weight
+from artifactnet.explanation.detector import Detector, preprocess_for, reference_weight
 from artifactnet.models.state import undisturbed
 from artifactnet.types import ArtifactNetError, Float32Array, UInt8Array
 
@@ -106,7 +106,8 @@ def _probabilities(
     remaining = iter(boxes)
     while few := list(islice(remaining, batch_size)):
         with torch.inference_mode(False), torch.no_grad(), undisturbed(detector.module):
-            frames = [detector.preprocess.image(pixels[box.slices])[0] for box in few]
+            windows = [pixels[box.slices] for box in few]
+            frames = [preprocess_for(detector, window).image(window)[0] for window in windows]
             logits = detector.logits(torch.stack(frames).to(weight)).double().cpu()
         for box, logit in zip(few, logits, strict=True):
             if not bool(logit.isfinite()):

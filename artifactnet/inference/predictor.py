@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -29,6 +30,7 @@ from artifactnet.types import (
 )
 
 MODEL_FILE = "model.safetensors"
+HEIE_FILE = "heie.json"  # beside the weights of a HEIE on a language model, which mllm opens
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,11 @@ class Predictor:
         self.model = model
         self.warnings: tuple[str, ...] = tuple(model.notices)
         self._preprocess = preprocess_of(model)
+
+    @property
+    def threshold(self) -> float:
+        """An image is called fake if its probability is not below."""
+        return self.model.config.threshold
 
     @overload
     def predict(
@@ -230,32 +237,23 @@ class Predictor:
         name = f"image {number}" if path is None else path
         try:
             pixels = to_pixels(source, name)
-            image, geometry = self._frame(pixels).image(pixels)
+            image, geometry = preprocess_of(self.model, pixels.shape[:2]).image(pixels)
         except ArtifactNetError as error:
             return Failure(name, str(error).removeprefix(f"{name}: "))
         return _Ready(name, path, image, geometry, pixels if keep else None)
 
-    def _frame(self, pixels: UInt8Array) -> Preprocess:
-        """The model's preprocessing, for a grid of tiles that suits the image where it has one."""
-        options = self.model.config.heatmap
-        if options.head != "mapper" or not options.adaptive:
-            return self._preprocess
-        grid = choose_grid(pixels.shape[0], pixels.shape[1], options.tile, options.max_tiles)
-        size = (grid[0] * options.tile, grid[1] * options.tile)
-        return Preprocess(size, "stretch", self.model.mean, self.model.std)
-
     def _answer(self, item: _Ready, output: ModelOutput, options: _Options) -> Prediction | Failure:
         probability = float(torch.sigmoid(output.logit))
-        if probability != probability:
+        score = None if output.score is None else float(output.score)
+        if not all(map(math.isfinite, (probability, 0.0 if score is None else score))):
             return Failure(item.name, "the model's answer is not a number (NaN)")
         answer = Prediction(
             probability=probability,
             is_fake=probability >= self.model.config.threshold,
+            score=score,
             path=item.path,
             warnings=self.warnings,
         )
-        if output.score is not None:
-            answer.score = float(output.score)
         if options.heatmaps:
             try:
                 self._add_maps(answer, item, output, options)
@@ -302,19 +300,34 @@ class Predictor:
         return maps.restore_planes(planes, item.geometry)
 
 
-def preprocess_of(model: AnyModel) -> Preprocess:
-    """The preprocessing that belongs to a model."""
+def preprocess_of(model: AnyModel, shape: tuple[int, ...] | None = None) -> Preprocess:
+    """The preprocessing that belongs to a model.
+
+    Args:
+        model: any of ours.
+        shape: (height, width) of an image, pixels: an adaptive mapper cuts it by a grid of tiles
+            that suits it. None: as in training.
+    """
+    options = model.config.heatmap
+    if shape is not None and options.head == "mapper" and options.adaptive:
+        rows, columns = choose_grid(shape[0], shape[1], options.tile, options.max_tiles)
+        size = (rows * options.tile, columns * options.tile)
+        return Preprocess(size, "stretch", model.mean, model.std)
     patch = model.backbone.patch_size or 1
     return Preprocess(model.image_size, model.config.resize, model.mean, model.std, patch)
 
 
-def need_segmentation(model: AnyModel, what: str) -> None:
-    """Refuse ``what`` of a model that cannot say where artifacts are.
+def need_segmentation(model: AnyModel | None, what: str) -> None:
+    """Refuse ``what`` of a model that cannot say where artifacts of each category are.
+
+    Args:
+        model: None stands for one that is no `AnyModel`, and so has no segmentation head.
+        what: that needs such a head, in the plural.
 
     Raises:
         ArtifactNetError: the model has no segmentation head.
     """
-    if not model.has_segmentation:
+    if model is None or not model.has_segmentation:
         raise ArtifactNetError(
             f"{what} need a model with a segmentation head (trained with "
             "model.segmentation.head=upernet); this one has none"
@@ -333,7 +346,7 @@ def load_model(path: str | Path, device: str | torch.device = "auto") -> Predict
     Raises:
         ArtifactNetError: no such file or name, not one of our models, or no such device.
     """
-    return Predictor(checkpoint.load_model(model_file(path), _device(device)))
+    return Predictor(checkpoint.load_model(model_file(path), pick_device(device)))
 
 
 def model_file(path: str | Path) -> Path:
@@ -343,10 +356,17 @@ def model_file(path: str | Path) -> Path:
         path: a file, a run's folder, or the name of a packaged model.
 
     Raises:
-        ArtifactNetError: none of these, a folder without a finished run, or an exported file.
+        ArtifactNetError: none of these, a folder without a finished run, a HEIE on a language
+            model, or an exported file.
     """
     file = boxed.resolve(path)
     if file.is_dir():
+        if (file / HEIE_FILE).is_file():
+            raise ArtifactNetError(
+                f"{file}: a HEIE on a language model: artifactnet.mllm.predictor.load_predictor "
+                f"opens it, and so do `artifactnet predict IMAGES --model {file}` and "
+                f"`artifactnet report {file} --images IMAGES`"
+            )
         if not (file / MODEL_FILE).is_file():
             others = ", ".join(sorted(p.name for p in file.glob("*.safetensors"))) or "none"
             raise ArtifactNetError(
@@ -363,7 +383,12 @@ def model_file(path: str | Path) -> Path:
     return file
 
 
-def _device(name: str | torch.device) -> torch.device:
+def pick_device(name: str | torch.device) -> torch.device:
+    """The device of a name: ``auto`` takes a CUDA device where there is one, ``gpu`` asks for it.
+
+    Raises:
+        ArtifactNetError: no such device here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -8,7 +8,8 @@ from PIL import Image
 from tiny_models import TINY, tiny
 
 import artifactnet
-from artifactnet.config import AttentionConfig, SegmentationConfig
+from artifactnet.config import AttentionConfig, HeatmapConfig, SegmentationConfig
+from artifactnet.data.transforms import Preprocess
 from artifactnet.explanation.detector import Classifier
 from artifactnet.explanation.explainer import CONSTANT, Explained, Explainer, Options, explain
 from artifactnet.explanation.methods import METHODS, available, default_method, scale_of
@@ -17,6 +18,7 @@ from artifactnet.inference.predictor import Predictor
 from artifactnet.types import ArtifactNetError
 
 SIZE = (32, 48)
+DEEP = {**TINY, "depth": 4}  # enough for a pyramid
 SWIN = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 2}
 
 
@@ -28,7 +30,7 @@ def picture(height, width, seed=0):
 @pytest.fixture(scope="module")
 def vit():
     segmentation = SegmentationConfig(head="upernet", channels=8, auxiliary_channels=8)
-    return tiny(size=SIZE, kwargs={**TINY, "depth": 4}, segmentation=segmentation)
+    return tiny(size=SIZE, kwargs=DEEP, segmentation=segmentation)
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +40,13 @@ def swin():
 
 
 def test_every_method_of_a_vit_gives_a_map_at_the_image_size(vit):
-    explainer = Explainer(vit, list(METHODS), Options(window=20, stride=10))
-    assert explainer.methods == tuple(METHODS)
+    every = [method for method in METHODS if method != "predicted_heatmap"]  # has another head
+    explainer = Explainer(vit, every, Options(window=20, stride=10))
+    assert explainer.methods == tuple(every)
     (answer,) = explainer.batch([("a", picture(37, 61))])
     assert isinstance(answer, Explained)
-    for method in METHODS:
+    assert (answer.score, answer.rationale, answer.warnings) == (None, None, ())
+    for method in every:
         found = answer.explanations[method]
         assert found.heatmap.shape == (37, 61), method
         assert found.heatmap.dtype == np.float32
@@ -77,6 +81,72 @@ def test_verdict_and_own_maps_are_those_of_the_predictor(vit, swin):
         assert answer.is_fake == prediction.is_fake
         heatmap = answer.explanations[method].heatmap
         np.testing.assert_allclose(heatmap, prediction.heatmap, atol=1e-6)
+
+
+def test_a_heatmap_head_says_what_it_says_to_the_predictor():
+    model = tiny(size=SIZE, kwargs=DEEP, heatmap=HeatmapConfig(head="decoder", width=16))
+    methods = available(Explainer(model).detector)
+    assert "predicted_heatmap" in methods
+    assert "heatmap" not in methods  # there is no attention map beside it
+    images = [(str(k), picture(40, 50, k)) for k in range(3)]
+    answers = Explainer(model, ["predicted_heatmap", "rollout"]).batch(images)
+    for (_, pixels), answer in zip(images, answers, strict=True):
+        expected = Predictor(model).predict(pixels)
+        assert answer.probability == pytest.approx(expected.probability, abs=1e-6)
+        assert answer.score == pytest.approx(expected.score, abs=1e-6)
+        found = answer.explanations["predicted_heatmap"]
+        assert found.scale == "probability"
+        np.testing.assert_allclose(found.heatmap, expected.heatmap, atol=1e-6)
+        assert answer.rationale is None
+    (alone,) = Explainer(model, ["rollout"]).batch(images[:1])
+    assert alone.score == pytest.approx(answers[0].score, abs=1e-6)  # whatever is drawn
+
+
+def test_an_adaptive_mapper_says_what_it_says_to_the_predictor():
+    heatmap = HeatmapConfig(head="mapper", width=16, heads=2, tile=32, max_tiles=4, adaptive=True)
+    model = tiny(size=(64, 64), kwargs=DEEP, heatmap=heatmap)
+    shapes = ((30, 120), (120, 30), (64, 64), (31, 120))  # three grids in one batch
+    images = [(str(k), picture(*shape, k)) for k, shape in enumerate(shapes)]
+    explainer = Explainer(model, ["predicted_heatmap", "sliding_patch"], Options(4, 200, 200))
+    answers = explainer.batch(images)
+    for (name, pixels), answer in zip(images, answers, strict=True):
+        expected = Predictor(model).predict(pixels)
+        assert answer.name == name
+        assert answer.probability == pytest.approx(expected.probability, abs=1e-6)
+        assert answer.score == pytest.approx(expected.score, abs=1e-6)
+        found = answer.explanations["predicted_heatmap"].heatmap
+        np.testing.assert_allclose(found, expected.heatmap, atol=1e-5)
+        window = answer.explanations["sliding_patch"].heatmap  # the whole image is its window
+        np.testing.assert_allclose(window, expected.probability, atol=1e-6)
+
+
+def test_a_network_that_sees_tiles_has_no_layer_to_map():
+    heatmap = HeatmapConfig(head="mapper", width=16, heads=2, tile=32, max_tiles=4, adaptive=False)
+    model = tiny(size=(64, 64), kwargs=DEEP, heatmap=heatmap)
+    explainer = Explainer(model)
+    assert explainer.methods == ("predicted_heatmap",)
+    assert available(explainer.detector) == ["sliding_patch", "predicted_heatmap"]
+    for method in ("relevance", "grad_cam"):
+        with pytest.raises(ArtifactNetError, match=f"method {method} .* thumbnail and tiles"):
+            Explainer(model, [method])
+    assert explain(model, picture(40, 50)).method == "predicted_heatmap"
+
+
+def test_a_score_that_is_no_number_is_a_failure(monkeypatch):
+    model = tiny(size=SIZE, kwargs=DEEP, heatmap=HeatmapConfig(head="decoder", width=16))
+    forward = type(model).forward
+
+    def broken(self, images, **options):
+        output = forward(self, images, **options)
+        if output.score is not None:
+            output.score[1] = float("nan")
+        return output
+
+    monkeypatch.setattr(type(model), "forward", broken)
+    images = [(str(k), picture(40, 50, k)) for k in range(3)]
+    first, second, third = Explainer(model, ["predicted_heatmap"]).batch(images)
+    assert (first.name, third.name) == ("0", "2")
+    assert (second.path, second.reason) == ("1", "the model's answer is not a number (NaN)")
 
 
 def test_defaults_are_the_papers(vit, swin):
@@ -180,7 +250,8 @@ def test_one_image_without_a_map_spoils_no_other(vit, monkeypatch):
     monkeypatch.setattr(module, "activation_maps", broken)
     images = [("a", picture(32, 48)), ("flat", np.zeros((32, 48, 3), np.uint8))]
     normal = Explainer(vit, ["rollout", "grad_cam"])
-    normal.detector.preprocess._shift *= 0  # so that a black image is flat to the model as well
+    # so that a black image is flat to the model as well
+    normal.detector.preprocess = Preprocess(SIZE, "stretch", (0, 0, 0), (1, 1, 1), 16)
     first, second = normal.batch(images)
     assert set(first.explanations) == {"rollout", "grad_cam"}
     assert second == Failure("flat", "grad_cam: out of paper")

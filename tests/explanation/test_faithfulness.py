@@ -12,8 +12,10 @@ from sklearn.metrics import auc
 from tiny_models import tiny
 from torch import nn
 
+from artifactnet.config import HeatmapConfig
 from artifactnet.explanation.detector import Classifier, OwnDetector
 from artifactnet.explanation.faithfulness import blurred, faithfulness, pixel_order
+from artifactnet.inference.predictor import Predictor
 from artifactnet.types import ArtifactNetError
 
 SIZE = (9, 12)
@@ -214,3 +216,12 @@ def test_what_cannot_be_judged_is_refused():
         faithfulness(detector, pixels, heatmap)
     with pytest.raises(ArtifactNetError, match="not a number"):
         faithfulness(detector_of(Linear(weight * np.nan)), pixels, np.zeros(SIZE))
+
+
+def test_an_adaptive_mapper_is_followed_on_the_grid_that_predict_uses():
+    heatmap = HeatmapConfig(head="mapper", width=16, heads=2, tile=32, max_tiles=4, adaptive=True)
+    kwargs = {"embed_dim": 24, "depth": 4, "num_heads": 2}
+    model = tiny(size=(64, 64), kwargs=kwargs, heatmap=heatmap)
+    pixels = random_case(0, (30, 120))[0]
+    curves = faithfulness(OwnDetector(model), pixels, np.zeros((30, 120), np.float32), steps=1)
+    assert curves.deletion[0] == pytest.approx(Predictor(model).predict(pixels).probability)

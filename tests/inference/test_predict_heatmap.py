@@ -83,6 +83,26 @@ def _saved(pixels):
     return Source("x.png", buffer.getvalue())
 
 
+def test_a_score_that_is_no_number_stops_no_folder(tmp_path, monkeypatch):
+    ours = predictor()
+    forward = type(ours.model).forward
+
+    def broken(self, images, **options):
+        output = forward(self, images, **options)
+        output.score[1] = float("nan")  # while the logit is a number
+        return output
+
+    monkeypatch.setattr(type(ours.model), "forward", broken)
+    for k in range(3):
+        Image.fromarray(image(40, 60, k)).save(tmp_path / f"{k}.png")
+    summary = predict_to_folder(ours, [tmp_path], tmp_path / "out")
+    (failure,) = summary.failures
+    assert failure.path == str(tmp_path / "1.png")
+    assert failure.reason == "the model's answer is not a number (NaN)"
+    lines = [json.loads(line) for line in summary.answers.read_text().splitlines()]
+    assert [line["path"] for line in lines] == [str(tmp_path / f"{k}.png") for k in (0, 2)]
+
+
 def test_tiles_follow_the_shape_of_each_image():
     ours = predictor("mapper")
     sizes = []

@@ -10,14 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from artifactnet import files
-from artifactnet.explanation.detector import Detector, OwnDetector
+from artifactnet.explanation.detector import Detector, OwnDetector, as_detector
 from artifactnet.explanation.explainer import Explainer, Options
-from artifactnet.explanation.methods import METHODS, scale_of
+from artifactnet.explanation.methods import METHODS, PREDICTED, default_method, scale_of, why_not
+from artifactnet.explanation.predicted import Predicted
 from artifactnet.explanation.report.charts import CHART_NAMES, Chart, draw_charts
-from artifactnet.explanation.report.content import LABELS, MAP_THRESHOLD, Content, gather
+from artifactnet.explanation.report.content import (
+    LABELS,
+    MAP_THRESHOLD,
+    Content,
+    Explains,
+    gather,
+)
 from artifactnet.explanation.report.items import Item, spread
 from artifactnet.explanation.report.page import write_page
 from artifactnet.explanation.report.summary import CATEGORY_NAMES, summarize
+from artifactnet.inference.answers import Answers
 from artifactnet.inference.inputs import Failure
 from artifactnet.inference.predictor import Predictor
 from artifactnet.models.artifact_net import ArtifactNet
@@ -70,7 +78,7 @@ class ReportResult:
 
 
 def report(
-    model: Detector | ArtifactNet | Predictor,
+    model: Detector | ArtifactNet | Predictor | Answers,
     images: Iterable[Item | Failure],
     out: str | Path,
     *,
@@ -82,11 +90,12 @@ def report(
     """Write ``report.html``, ``report.json`` and ``figures/*.png``, each of them atomically.
 
     Args:
-        model: one of ours, or a `Classifier` around any torch or timm classifier.
+        model: one of ours, a `Classifier` around any torch or timm classifier, or anything else
+            that answers as a `Predictor` does: its own heatmap, score and explanation are shown.
         images: what is to be looked at (see `artifactnet.explanation.report.items`), and inputs
             that could not be found, which the report lists.
         out: folder to write to; an older report in it is replaced.
-        methods: of explanation; None takes the paper's choice for this kind of network.
+        methods: of explanation; None: a predicted heatmap and the paper's choice, where possible.
         limit: of more images than this, so many are taken, evenly spread.
         about: names and warnings for the head.
         options: how maps are made, None as by default; ``batch_size`` images are in memory
@@ -99,7 +108,7 @@ def report(
     if limit < 1:
         raise ArtifactNetError(f"limit must be 1 or more, not {limit}")
     options = options or Options()
-    explainer = Explainer(model, methods, options)
+    explainer = _explainer(model, methods, options)
     folder = _folder(out)  # fails now rather than after the work
     everything = list(images)
     items = [item for item in everything if isinstance(item, Item)]
@@ -130,6 +139,25 @@ def report(
     )
 
 
+def _explainer(
+    model: Detector | ArtifactNet | Predictor | Answers,
+    methods: Sequence[str] | None,
+    options: Options,
+) -> Explains:
+    if isinstance(model, Answers) and not isinstance(model, Predictor):
+        return Predicted(model, methods, options.batch_size)
+    detector = as_detector(model)
+    return Explainer(detector, methods or _methods(detector), options)
+
+
+def _methods(detector: Detector) -> list[str] | None:
+    """What a report shows unless somebody chooses; None leaves the choice to the explainer."""
+    if why_not(detector, [PREDICTED])[PREDICTED] is not None:
+        return None
+    usual = default_method(detector)
+    return [PREDICTED, *(name for name, no in why_not(detector, [usual]).items() if no is None)]
+
+
 def _folder(out: str | Path) -> Path:
     folder = Path(out)
     try:
@@ -139,7 +167,7 @@ def _folder(out: str | Path) -> Path:
     return folder
 
 
-def _head(explainer: Explainer, content: Content, total: int, about: About) -> dict[str, Any]:
+def _head(explainer: Explains, content: Content, total: int, about: About) -> dict[str, Any]:
     """What concerns the whole report, but for its figures, notices and failures."""
     model = _model(explainer.detector, about)
     return {
@@ -181,11 +209,15 @@ def _notices(content: Content, chosen: int, total: int) -> list[str]:
     return notices
 
 
-def _model(detector: Detector, about: About) -> dict[str, Any]:
-    backbone, map_threshold = type(detector.net).__name__, MAP_THRESHOLD
+def _model(detector: Detector | Answers, about: About) -> dict[str, Any]:
+    map_threshold = MAP_THRESHOLD
     if isinstance(detector, OwnDetector):
         config = detector.model.config
         backbone, map_threshold = config.backbone, config.map_threshold
+    elif isinstance(detector, Answers):
+        backbone = about.model or type(detector).__name__  # what it is made of is its own affair
+    else:
+        backbone = type(detector.net).__name__
     return {
         "name": about.model or backbone,
         "backbone": backbone,

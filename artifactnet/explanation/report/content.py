@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from artifactnet.explanation.explainer import Explained
 from artifactnet.explanation.report.encode import encode
 from artifactnet.explanation.report.items import Item
 from artifactnet.explanation.report.summary import MASK, Counts, Fact
+from artifactnet.inference.answers import Answers
 from artifactnet.inference.inputs import Failure
 from artifactnet.inference.predictor import Predictor
 from artifactnet.metrics.localization import mass_inside, pointing_game
@@ -49,15 +50,26 @@ LABELS = {
     "sliding_patch": "Sliding patches",
     "segmentation": "Artifact probability",
     "heatmap": "Model's own map",
+    "predicted_heatmap": "Predicted heatmap",
 }
 BoolArray = npt.NDArray[np.bool_]
 
 
 class Explains(Protocol):
-    """What is needed of an `artifactnet.explanation.explainer.Explainer`."""
+    """What is needed of an `artifactnet.explanation.explainer.Explainer`.
 
-    methods: tuple[str, ...]
-    detector: Detector
+    `artifactnet.explanation.predicted.Predicted` has it as well.
+    """
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of `artifactnet.explanation.methods.METHODS`."""
+        ...
+
+    @property
+    def detector(self) -> Detector | Answers:
+        """Whose verdicts these are."""
+        ...
 
     def batch(self, images: list[tuple[str, UInt8Array]]) -> list[Explained | Failure]:
         """One answer per (name, pixels), in order."""
@@ -121,7 +133,7 @@ def gather(explainer: Explains, items: Iterable[Item], batch_size: int) -> Conte
     return content
 
 
-def segmenter_of(detector: Detector) -> Predictor | None:
+def segmenter_of(detector: Detector | Answers) -> Predictor | None:
     """What predicts masks, or None where the model has no segmentation head."""
     if isinstance(detector, OwnDetector) and detector.model.has_segmentation:
         return Predictor(detector.model)
@@ -251,13 +263,27 @@ def _entry(
             for name, scores in fact.scores.items()
         },
         "warnings": [
-            f"{LABELS.get(name, name)}: {warning}"
-            for name, found in answer.explanations.items()
-            for warning in found.warnings
+            *answer.warnings,
+            *(
+                f"{LABELS.get(name, name)}: {warning}"
+                for name, found in answer.explanations.items()
+                for warning in found.warnings
+            ),
         ],
+        **_said(answer),
         "thumb": pictures.thumb,
         "layers": pictures.layers,
     }
+
+
+def _said(answer: Explained) -> dict[str, Any]:
+    """Score and explanation in words, of models that give such."""
+    said: dict[str, Any] = {}
+    if answer.score is not None:
+        said["score"] = answer.score
+    if answer.rationale is not None:
+        said["explanation"] = asdict(answer.rationale)
+    return said
 
 
 def _largest(instances: Iterable[Instance]) -> list[dict[str, Any]]:

@@ -39,7 +39,8 @@ def write_page(path: Path, head: dict[str, Any], entries: Sequence[dict[str, Any
         head: what concerns the whole report; ``head["charts"]`` holds SVG elements that are
             inserted as they are, so their texts must be escaped already; inline styles in
             them have no effect.
-        entries: one per image, with an ``id`` of its own, a ``thumb`` and ``layers`` as data URIs.
+        entries: one per image, with an ``id`` of its own, a ``thumb`` and ``layers`` as data URIs;
+            ``score`` and ``explanation`` only where a model gives them.
 
     Raises:
         ValueError: a number is NaN or infinite, or two entries have one id.
@@ -68,6 +69,7 @@ def write_page(path: Path, head: dict[str, Any], entries: Sequence[dict[str, Any
                 policy=_policy(css, script),
                 embed=embed,
                 visible=visible,
+                words=words,
                 figures=figures(head["summary"]),
                 **_contents(head, entries),
             )
@@ -81,6 +83,21 @@ def _resource(name: str) -> str:
 def visible(text: str) -> str:
     """Text from data as a reader shall see it: each invisible character spelt out, as \\u202e."""
     return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def words(explanation: dict[str, str]) -> dict[str, str]:
+    """The parts of an explanation as a reader shall see them, see `prose`.
+
+    Args:
+        explanation: ``description``, ``regions`` and ``issues``; ``text``, which is all of them
+            once more, is left out.
+    """
+    return {part: prose(explanation[part]) for part in ("description", "regions", "issues")}
+
+
+def prose(text: str) -> str:
+    """As `visible`, but line breaks of every kind become newlines, and tabs blanks."""
+    return "\n".join(visible(line.expandtabs(4)) for line in text.splitlines()).strip("\n")
 
 
 def embed(data: Any) -> str:
@@ -138,8 +155,8 @@ def _layers(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> list[dic
 
 
 def _index_entry(entry: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """An entry without its large pictures, but with the names of those it lacks."""
-    kept = {key: value for key, value in entry.items() if key != "layers"}
+    """An entry without large pictures and texts, but with the names of pictures that it lacks."""
+    kept = {key: value for key, value in entry.items() if key not in ("layers", "explanation")}
     generator = entry["generator"]
     return {
         **kept,

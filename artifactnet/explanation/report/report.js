@@ -276,6 +276,21 @@
     fill("instances", instances);
     fill("image-warnings", entry.warnings.map((warning) => make("li", {}, warning)));
   };
+  // score and explanation, of models that give them
+  const showWords = (entry) => {
+    const { score } = entry;
+    byId("score-part").hidden = score === undefined;
+    if (score !== undefined) {
+      byId("score").textContent = score.toFixed(3);
+      byId("score-fill").style.width = `${100 * score}%`;
+    }
+    const told = byId(`words-${entry.id}`);
+    byId("explanation-part").hidden = !told;
+    detail.classList.toggle("told", Boolean(told));
+    for (const [part, text] of Object.entries(told ? read(told.id) : {})) {
+      byId(`explanation-${part}`).textContent = text || "(nothing was written)";
+    }
+  };
   const link = (id, card) => {
     const node = byId(id);
     if (card) node.setAttribute("href", `#image=${card.entry.id}`);
@@ -297,6 +312,7 @@
     stack.style.aspectRatio = `${entry.width} / ${entry.height}`;
     stack.style.width = `min(100%, ${(75 * entry.width) / entry.height}vh)`;
     showTables(entry);
+    showWords(entry);
     byId("detail-controls").append(controls);
     byId("overview").hidden = byId("gallery").hidden = true;
     detail.hidden = false;

@@ -484,6 +484,119 @@ def test_hostile_texts_show_as_text(visit, tmp_path, keep):
         assert page.locator("#image-warnings li").inner_text() == samples.HOSTILE[1]
 
 
+RIGHT_TO_LEFT = "يد بستة أصابع\nفي الصورة"
+SAID = [
+    "Two people on a bench.\nTrees behind them.",
+    '<script>alert(1)</script> & "quotes" </script>',
+    "one\u2028two \u202egnp",
+    "w" * 5000,
+    RIGHT_TO_LEFT,
+    "",
+]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A report with scores and explanations; the last image has neither."""
+    entries = samples.entries(len(SAID) + 1)
+    for entry, text in zip(entries, SAID, strict=False):
+        entry["explanation"] = {"description": text, "regions": f"R {text}", "issues": text[::-1]}
+        entry["score"] = 0.125 * (1 + entry["id"])
+    return make(tmp_path_factory.mktemp("told"), entries)
+
+
+def part(page, name):
+    return page.locator(f"#explanation-{name}").evaluate("node => node.textContent")
+
+
+def test_explanations_show_as_text_beside_the_heatmap(visit, told, keep):
+    page = visit(told, "#image=0")
+    opened(page, 0, samples.entry(0)["name"])
+    assert part(page, "description") == SAID[0]
+    assert part(page, "regions") == f"R {SAID[0]}"
+    for title in ("Image description", "Problematic regions", "Analysis of issues"):
+        assert page.get_by_role("heading", name=title).is_visible()
+    assert page.locator("#explanation-description").inner_text().splitlines() == [
+        "Two people on a bench.",
+        "Trees behind them.",
+    ]
+    boxes = [page.locator(i).bounding_box() for i in ("#detail-stack", "#explanation-part")]
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]  # side by side
+    assert page.locator("#detail-overlay").is_visible()
+    keep(page, "told")
+    for number, text in ((1, SAID[1]), (2, "one\ntwo \\u202egnp"), (3, SAID[3])):
+        page.locator("#next").click()
+        opened(page, number, samples.entry(number)["name"])
+        assert part(page, "description") == text
+    assert page.locator("#explanation-part script").count() == 0
+
+
+def test_scores_are_shown_with_a_bar_of_their_length(visit, told):
+    page = visit(told, "#image=2")
+    opened(page, 2, samples.entry(2)["name"])
+    assert page.locator("#score").inner_text() == "0.375"
+    bar, fill = (page.locator(i).bounding_box()["width"] for i in ("#score-bar", "#score-fill"))
+    assert fill / (bar - 2) == pytest.approx(0.375, abs=0.01)  # within the border
+
+
+def test_right_to_left_text_starts_at_the_right(visit, told, keep):
+    page = visit(told, "#image=4")
+    opened(page, 4, samples.entry(4)["name"])
+    assert part(page, "description") == RIGHT_TO_LEFT
+    left, right = page.locator("#explanation-description").evaluate("""node => {
+      const range = document.createRange();
+      range.selectNodeContents(node);
+      const [text, box] = [range.getBoundingClientRect(), node.getBoundingClientRect()];
+      return [text.left - box.left, box.right - text.right];
+    }""")
+    assert right < 2 < left
+    keep(page, "told-right-to-left")
+
+
+def test_what_is_not_there_takes_no_place(visit, told, report):
+    page = visit(told, "#image=5")
+    opened(page, 5, samples.entry(5)["name"])
+    assert part(page, "description") == "(nothing was written)"
+    page.locator("#next").click()  # one without score and explanation
+    opened(page, 6, samples.entry(6)["name"])
+    assert not page.locator("#score-part").is_visible()
+    assert not page.locator("#explanation-part").is_visible()
+    assert not page.get_by_text("Analysis of issues").is_visible()
+    other = visit(report, "#image=0")
+    assert not other.locator("#score-part").is_visible()
+    assert not other.locator("#explanation-part").is_visible()
+
+
+@pytest.mark.parametrize("number", range(len(SAID)))
+def test_explanations_fit_a_narrow_screen(visit, told, keep, number):
+    page = visit(told, f"#image={number}", width=400, height=800)
+    opened(page, number, samples.entry(number)["name"])
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    boxes = [page.locator(i).bounding_box() for i in ("#detail-stack", "#explanation-part")]
+    assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"]  # one below the other
+    page.locator("#score-part").scroll_into_view_if_needed()
+    keep(page, f"told-narrow-{number}")
+
+
+def test_the_picture_stays_in_sight_beside_a_long_text(visit, told):
+    page = visit(told, "#image=3", width=1100, height=600)
+    opened(page, 3, samples.entry(3)["name"])
+    page.locator("#explanation-regions").evaluate("node => node.scrollIntoView()")
+    assert page.evaluate("window.scrollY") > 300
+    top = page.locator("#detail-stack").bounding_box()["y"]
+    assert 0 <= top < 600
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_of_explanations(visit, told, scheme):
+    page = visit(told, "#image=0", color_scheme=scheme)
+    opened(page, 0, samples.entry(0)["name"])
+    found = page.evaluate(CONTRAST)
+    assert any(text == "Analysis of issues" for _, text in found)
+    assert [pair for pair in found if pair[0] < 4.5] == []
+
+
 @pytest.mark.parametrize("fragment", ["", "#image=1"])
 def test_narrow_screens_do_not_scroll_sideways(visit, tmp_path, keep, fragment):
     entries = samples.entries(8)
