@@ -6,6 +6,7 @@ import argparse
 
 from artifactnet.cli.arguments import Commands, names, natural, positive
 from artifactnet.cli.benchmark_alignment import add_alignment_plot, add_alignment_step
+from artifactnet.cli.benchmark_predict import add_predict_speed
 from artifactnet.cli.benchmark_report import add_report_options, check_out, print_forms, write
 
 
@@ -26,6 +27,7 @@ def add_benchmark(commands: Commands, common: argparse.ArgumentParser) -> None:
     _add_loader(benchmarks, common)
     _add_metrics(benchmarks, common)
     _add_student(benchmarks, common)
+    add_predict_speed(benchmarks, common)
 
 
 def _add_metrics(benchmarks: Commands, common: argparse.ArgumentParser) -> None:

@@ -37,12 +37,13 @@ def _distill(args: argparse.Namespace) -> int:
 
     config = load_config(args.config, args.overrides)  # a mistake shows before the slow import
     from artifactnet.engine import distill
+    from artifactnet.mllm.teacher import open_any_teacher
 
     distill.need_teacher(config)
     if args.label_only:
-        print(f"answers    {distill.label_only(config)}")
+        print(f"answers    {distill.label_only(config, open_any_teacher)}")
         return 0
     from artifactnet import train
 
-    train(config)
+    train(config, open_any_teacher)
     return 0

@@ -27,8 +27,31 @@ def add_evaluate(commands: Commands, common: argparse.ArgumentParser) -> None:
         common: parent parser with the options that every subcommand takes.
     """
     evaluate = commands.add_parser("evaluate", parents=[common], help="evaluate a trained run")
-    evaluate.add_argument("folder", metavar="RUN", help="folder of the run")
+    evaluate.add_argument(
+        "folder",
+        metavar="RUN",
+        help="folder of the run; or a file of weights, a packaged model by name (student-nano), or "
+        "an exported .onnx, .xml or .pt2 file",
+    )
     _add_overrides(evaluate)
+    evaluate.add_argument(
+        "--text",
+        choices=("generate", "template", "given"),
+        help="of a HEIE on a language model: read heatmap and score from what it writes "
+        "(generate), from a fixed text (template), or from the annotated one (given)",
+    )
+    evaluate.add_argument(
+        "--judge-url",
+        metavar="URL",
+        help="OpenAI-compatible endpoint that judges how similar generated texts are to annotated "
+        "ones",
+    )
+    evaluate.add_argument("--judge-model", metavar="NAME", help="as that server calls it")
+    evaluate.add_argument(
+        "--judge-key-env",
+        metavar="VARIABLE",
+        help="environment variable that holds that server's key (OPENAI_API_KEY)",
+    )
     evaluate.set_defaults(run=_evaluate)
 
 
@@ -75,6 +98,11 @@ def _train(args: argparse.Namespace) -> int:
     from artifactnet import load_config
 
     config = load_config(args.config, args.overrides)  # a mistake shows before the slow import
+    if config.mllm.base is not None:
+        from artifactnet.mllm.trainer import train as train_heie
+
+        train_heie(config)
+        return 0
     from artifactnet import train
 
     train(config)
@@ -82,9 +110,43 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from artifactnet import evaluate
+    from artifactnet.mllm.saving import is_heie
 
-    evaluate(args.folder, args.overrides)
+    if is_heie(args.folder):
+        return _evaluate_heie(args)
+    from artifactnet import evaluate
+    from artifactnet.experiments.evaluate_file import evaluate_file, is_model_file
+    from artifactnet.mllm.teacher import open_any_teacher
+    from artifactnet.types import ArtifactNetError
+
+    for option in ("text", "judge_url", "judge_model", "judge_key_env"):
+        if getattr(args, option) is not None:
+            raise ArtifactNetError(
+                f"--{option.replace('_', '-')} is for a HEIE on a language model, which "
+                f"{args.folder} is not; leave it out"
+            )
+    if is_model_file(args.folder):
+        evaluate_file(args.folder, args.overrides, open_any_teacher)
+    else:
+        evaluate(args.folder, args.overrides, open_any_teacher)
+    return 0
+
+
+def _evaluate_heie(args: argparse.Namespace) -> int:
+    from artifactnet.mllm.chat import Chat
+    from artifactnet.mllm.endpoint import KEY_VARIABLE, Endpoint
+    from artifactnet.mllm.evaluate import evaluate
+    from artifactnet.types import ArtifactNetError
+
+    if (args.judge_url is None) != (args.judge_model is None):
+        raise ArtifactNetError("--judge-url and --judge-model come together")
+    chat = None
+    if args.judge_url is not None:
+        key_variable = args.judge_key_env or KEY_VARIABLE
+        chat = Chat(Endpoint(args.judge_url, key_variable), args.judge_model)
+    elif args.judge_key_env is not None:
+        raise ArtifactNetError("--judge-key-env needs --judge-url and --judge-model")
+    evaluate(args.folder, args.overrides, args.text, chat)
     return 0
 
 

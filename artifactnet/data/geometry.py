@@ -132,9 +132,11 @@ def put(content: Pixels, geometry: Geometry, mirror: bool) -> Pixels:
         mirror: fill the rest by mirroring the content at its borders, else with 0.
 
     Returns:
-        (H, W) or (H, W, C) of the frame's size.
+        (H, W) or (H, W, C) of the frame's size; ``content`` itself where it fills the frame.
     """
     box, (height, width) = geometry.target, geometry.size
+    if box.size == geometry.size:
+        return content
     below, right = height - box.top - box.height, width - box.left - box.width
     if not mirror:
         return np.pad(content, [(box.top, below), (box.left, right), (0, 0)][: content.ndim])

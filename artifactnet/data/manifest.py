@@ -28,13 +28,14 @@ class ManifestSource:
 
     Attributes:
         texts: what somebody wrote about each image; None where nobody did.
+        lines: one per image.
     """
 
     def __init__(self, lines: list[Line], warnings: tuple[str, ...] = ()) -> None:
         self.records: list[Record] = [record_of(line) for line in lines]
         self.warnings = warnings
         self.texts: list[str | None] = [line.text for line in lines]
-        self._lines = lines
+        self.lines = lines
 
     def load(self, index: int) -> Sample:
         """Decode image ``index``, its heatmap and its mask.
@@ -46,7 +47,7 @@ class ManifestSource:
             ArtifactNetError: a file cannot be used, the heatmap has another aspect ratio than the
                 image, or the mask another size; the message names the line and the file.
         """
-        line = self._lines[index]
+        line = self.lines[index]
         image = decode(line.image, f"{line.where}: {line.image}")
         size = image.shape[0], image.shape[1]
         heatmap: Float32Array | None = None

@@ -51,24 +51,28 @@ def named_splits(lines: Iterable[Line]) -> dict[str, tuple[str, Line]]:
     return {what: found for (kind, what), found in named.items() if kind == "uid"}
 
 
-def assign(lines: list[Line], fraction: float, seed: int, *, skip: bool = False) -> dict[str, str]:
+def assign(
+    lines: list[Line], every: list[Line], fraction: float, seed: int, *, skip: bool = False
+) -> dict[str, str]:
     """Split of every uid, as `artifactnet.data.manifest.build` says.
 
     Args:
-        lines: of all manifests.
+        lines: of the images that are used.
+        every: of all manifests: a photograph stays where a fake of it is named, and beside what it
+            is linked to, whatever generators are left out.
         fraction: share of the uids that a drawn split gets.
         seed: of the draws.
         skip: copies of one image that lines put into two splits stay where they are named, for
             `artifactnet.data.duplicates` to leave the earlier split's out; otherwise an error.
 
     Returns:
-        uid -> ``train``, ``val`` or ``test``.
+        uid of ``lines`` -> ``train``, ``val`` or ``test``.
 
     Raises:
         ArtifactNetError: lines put a uid, or an image, into two splits.
     """
-    named = named_splits(lines)
-    leaders = _leaders(lines)
+    named = named_splits(every)
+    leaders = _leaders(every)
     chosen: dict[str, tuple[str, Line]] = {}  # leader -> split of its group, and who says so
     for uid, (split, line) in named.items():
         other, first = chosen.setdefault(leaders[uid], (split, line))
@@ -82,6 +86,8 @@ def assign(lines: list[Line], fraction: float, seed: int, *, skip: bool = False)
             chosen[leaders[uid]] = split, line
     home = {uid: chosen[leader][0] for uid, leader in leaders.items() if leader in chosen}
     home |= {uid: split for uid, (split, _) in named.items()}
+    used = {line.uid for line in lines}
+    home = {uid: split for uid, split in home.items() if uid in used}
     shares = {"train": 1 - 2 * fraction, "val": fraction, "test": fraction}
     home |= _draw([line for line in lines if line.uid not in home], leaders, shares, seed)
     if "train" in home.values() and "val" not in home.values():

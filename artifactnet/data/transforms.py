@@ -92,8 +92,10 @@ class Preprocess:
         self.resize = resize
         self._mirror = resize == "reflect"  # image, mask and heatmap alike
         self.min_side = min_side
-        self._scale = (1 / (255 * np.asarray(std, dtype=np.float64))).astype(np.float32)
-        self._shift = (np.asarray(mean, np.float64) / np.asarray(std)).astype(np.float32)
+        scale = (1 / (255 * np.asarray(std, dtype=np.float64))).astype(np.float32)
+        shift = (np.asarray(mean, np.float64) / np.asarray(std)).astype(np.float32)
+        # (256, 1, 3): what each level becomes; looking up is faster than computing
+        self._levels: Any = np.arange(256, dtype=np.float32)[:, None, None] * scale - shift
 
     def image(self, image: UInt8Array) -> tuple[Tensor, Geometry]:
         """Bring an image to model size.
@@ -130,8 +132,9 @@ class Preprocess:
     def place(self, image: UInt8Array, geometry: Geometry) -> Tensor:
         """Normalised (3, H, W) tensor of an image under any geometry, at its frame's size."""
         pixels = resample(image[geometry.source.slices], geometry.target.size, grow=cv2.INTER_CUBIC)
-        frame = put(pixels * self._scale - self._shift, geometry, self._mirror)
-        return torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1)))
+        content: Any = cv2.LUT(pixels, self._levels)
+        frame = put(content, geometry, self._mirror).transpose(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(frame))
 
     def mask(self, mask: UInt8Array, geometry: Geometry) -> UInt8Array:
         """(H0, W0) bit field to (H, W) by nearest neighbour; padded as the image is."""
@@ -183,11 +186,8 @@ class Preprocess:
 
     def _teacher(self, answer: TeacherAnswer, geometry: Geometry) -> TeacherAnswer:
         """A teacher's maps at model size; what it never saw (padding) is clean and unsure."""
-        sigma = put(
-            resample(answer.sigma[geometry.source.slices], geometry.target.size),
-            geometry,
-            self._mirror,
-        )
+        sigma = resample(answer.sigma[geometry.source.slices], geometry.target.size)
+        sigma = put(sigma, geometry, self._mirror)
         return replace(
             answer,
             heatmap=self.heatmap(answer.heatmap, geometry),

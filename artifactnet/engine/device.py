@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from artifactnet.types import ArtifactNetError
@@ -26,6 +28,16 @@ def choose_device(device: str, count: int = 1) -> str:
             "set train.device=cpu or fewer devices"
         )
     return "cuda"
+
+
+def own_device(device: str) -> str:
+    """The GPU that belongs to this process of a distributed run; any other device as it is.
+
+    Args:
+        device: ``cuda`` or ``cpu``.
+    """
+    rank = os.environ.get("LOCAL_RANK")  # set by whatever starts the helper processes
+    return f"cuda:{rank}" if device == "cuda" and rank is not None else device
 
 
 def is_main_process() -> bool:

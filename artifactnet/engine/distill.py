@@ -9,9 +9,9 @@ from artifactnet.config import Config, ConfigError
 from artifactnet.data.datamodule import DataModule, build_splits
 from artifactnet.data.source import Splits
 from artifactnet.data.taught import TaughtSource
-from artifactnet.engine.device import choose_device, is_main_process
+from artifactnet.engine.device import choose_device, is_main_process, own_device
 from artifactnet.engine.labelling import label
-from artifactnet.engine.teachers import Teacher, open_teacher
+from artifactnet.engine.teachers import OpenTeacher, Teacher, open_teacher
 
 CACHE = ".cache/teachers"  # below config.out: answers that several runs share
 
@@ -37,7 +37,14 @@ def cache_folder(config: Config) -> Path:
     return Path(config.out) / CACHE
 
 
-def teach(data: DataModule, config: Config, device: str) -> None:
+def teach(
+    data: DataModule,
+    config: Config,
+    device: str,
+    opener: OpenTeacher = open_teacher,
+    *,
+    only: str | None = None,
+) -> None:
     """Replace the splits of ``data`` by taught ones, asking the teacher where it must.
 
     Call it before any loader is made: a loader keeps the source that it was made with.
@@ -45,19 +52,27 @@ def teach(data: DataModule, config: Config, device: str) -> None:
     Args:
         data: the student's.
         config: the run; ``distill`` says who teaches.
-        device: where a teacher that is a model runs; it is let go afterwards.
+        device: where a teacher that is a model runs, on this process's own GPU if there are
+            several; it is let go afterwards.
+        opener: opens the teacher; another one than the default knows more kinds of them.
+        only: the one split to replace; None: all of them.
 
     Raises:
         ArtifactNetError: no teacher, or one that cannot teach these images, see `label`.
     """
     report = print if is_main_process() else _silent
-    teacher = open_teacher(need_teacher(config), device)
-    data.splits = dict(_label(data.splits, teacher, config, report))
+    teacher = opener(need_teacher(config), own_device(device))
+    wanted = {name: data.splits[name] for name in data.splits if only in (None, name)}
+    data.splits = {**data.splits, **_label(wanted, teacher, config, report)}
     data.summary["teacher"] = {**teacher.about, "identity": teacher.identity}
 
 
-def label_only(config: Config) -> Path:
+def label_only(config: Config, opener: OpenTeacher = open_teacher) -> Path:
     """Label the data of a run without training, say, on another machine, or several at once.
+
+    Args:
+        config: the run.
+        opener: see `teach`.
 
     Returns:
         The folder of all teachers' answers.
@@ -66,7 +81,7 @@ def label_only(config: Config) -> Path:
         ArtifactNetError: see `teach`.
     """
     device = choose_device(config.train.device)
-    teacher = open_teacher(need_teacher(config), device)
+    teacher = opener(need_teacher(config), device)
     _label(build_splits(config.data, config.seed), teacher, config, print)
     return cache_folder(config)
 

@@ -17,51 +17,73 @@ from artifactnet.engine import rundir
 from artifactnet.engine.device import choose_device
 from artifactnet.engine.distill import teach
 from artifactnet.engine.figures import Figures
-from artifactnet.engine.samples import VALIDATION_ONLY, judged_split, open_run
+from artifactnet.engine.samples import ALLOWED, VALIDATION_ONLY, judged_split, open_run
+from artifactnet.engine.teachers import OpenTeacher, open_teacher
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.state import evaluating
 from artifactnet.types import ArtifactNetError, Batch
 
 # data keys that do not change which images are judged
 _IMMATERIAL = ("data.batch_size", "data.eval_batch_size", "data.workers", "data.check")
+TEACHER_KEYS = ("distill.teacher", "distill.cache", "distill.side")  # that an evaluation may set
 
 
-def evaluate(run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(
+    run_dir: str | Path, overrides: Sequence[str] = (), opener: OpenTeacher = open_teacher
+) -> dict[str, Any]:
     """Evaluate a run's best model and write ``results.json`` and ``results.md``.
 
     Without overrides of the data they replace those of the run; for other data (or another
-    threshold) they go to ``evaluations/<data>-<fingerprint>`` inside the run's folder.
+    threshold or teacher) they go to ``evaluations/<data>-<fingerprint>`` inside the run's folder.
+
+    Heatmaps are compared with those of the run's own teacher on the run's own data, as far as it
+    can be asked; and on any data with those of a teacher named in ``overrides``.
 
     Args:
         run_dir: folder of the run.
         overrides: ``dotted.key=value`` strings of ``data.*``, ``train.device``,
-            ``model.threshold`` and ``model.map_threshold``.
+            ``model.threshold``, ``model.map_threshold``, ``distill.teacher``, ``distill.cache``
+            and ``distill.side``.
+        opener: see `artifactnet.engine.trainer.train`.
 
     Returns:
         The content of ``results.json``.
 
     Raises:
-        ArtifactNetError: no such run, an override that an evaluation cannot have, or data
-            that cannot be used.
+        ArtifactNetError: no such run, an override that an evaluation cannot have, data that
+            cannot be used, or a teacher in ``overrides`` that cannot be asked about them.
     """
-    run = open_run(run_dir, overrides)
+    run = open_run(run_dir, overrides, (*ALLOWED, *TEACHER_KEYS))
     folder, own, config = run.folder, run.own, run.config
-    target = folder / _subfolder(own, config)
-    if target == folder and own.distill.teacher is not None:
-        _ask_teacher(run.data, config)
+    named = names_teacher(overrides)
+    target = folder / _subfolder(own, config, named)
+    if named:
+        ask_teacher(run.data, config, opener)
+    elif target == folder and own.distill.teacher is not None:
+        _ask_own_teacher(run.data, config, opener)
     found = evaluate_model(run.model, run.data, config, run.epoch)
     if target == folder:
         found["training"] = _training(folder)
+    tell(found, target)
+    return found
+
+
+def tell(found: dict[str, Any], target: Path) -> None:
+    """Write results to a folder, and print them.
+
+    Args:
+        found: what `evaluate_model` gave.
+        target: the folder; made if missing.
+    """
     tables.write(target, found)
     for text in (*found["notices"], *found["data_warnings"]):
         print(f"WARNING: {text}")
     print(tables.terminal(found))
     print(f"\nresults    {target / tables.MARKDOWN}, {target / tables.JSON}", flush=True)
-    return found
 
 
 def evaluate_model(
-    model: ArtifactNet, data: DataModule, config: Config, epoch: int
+    model: ArtifactNet, data: DataModule, config: Config, epoch: int | None
 ) -> dict[str, Any]:
     """Figures of a model on the test split (on val, and saying so, where there is no test).
 
@@ -69,7 +91,7 @@ def evaluate_model(
         model: on the device where it shall run; its train/eval state is left as it was.
         data: the data, with the model's preprocessing.
         config: the run or evaluation.
-        epoch: epochs of training that the model has seen, for the record.
+        epoch: epochs of training that the model has seen, for the record; None: unknown.
 
     Returns:
         JSON-ready results, see `artifactnet.engine.results`.
@@ -78,6 +100,8 @@ def evaluate_model(
     loader = data.test_loader() if split == "test" else data.val_loader()
     generators = sorted({record.generator for record in data.splits[split].records})
     figures = compute_figures(model, loader, generators)
+    if figures["teacher"] is not None:
+        figures["teacher"]["name"] = data.summary["teacher"]["name"]
     warnings = list(data.summary["warnings"])
     if split == "val":
         warnings.append(VALIDATION_ONLY)
@@ -127,29 +151,70 @@ def compute_figures(
     return figures.compute()
 
 
-def _ask_teacher(data: DataModule, config: Config) -> None:
+def names_teacher(overrides: Sequence[str]) -> bool:
+    """Whether overrides ask for the comparison with a teacher."""
+    return any(text.startswith(TEACHER_KEYS) for text in overrides)
+
+
+def ask_teacher(data: DataModule, config: Config, opener: OpenTeacher) -> None:
+    """Let the config's teacher answer about the images that are judged.
+
+    Args:
+        data: the images; those that are judged then carry its answers.
+        config: of the evaluation.
+        opener: see `artifactnet.engine.trainer.train`.
+
+    Raises:
+        ArtifactNetError: there is none, or it cannot.
+    """
+    teach(data, config, choose_device(config.train.device), opener, only=judged_split(data))
+
+
+def _ask_own_teacher(data: DataModule, config: Config, opener: OpenTeacher) -> None:
     """A student is judged against its teacher too, whose answers are kept since the training."""
     try:
-        teach(data, config, choose_device(config.train.device))
+        ask_teacher(data, config, opener)
     except ArtifactNetError as error:
         data.summary["warnings"].append(f"not compared with the teacher: {error}")
 
 
-def _subfolder(own: Config, config: Config) -> Path:
+def _subfolder(own: Config, config: Config, teacher: bool) -> Path:
     """Where results go, relative to the run: its own place only for its own data."""
-    before, after = (rundir.flat(_material(to_dict(c))) for c in (own, config))
-    for key in _IMMATERIAL:
-        before.pop(key), after.pop(key)
-    if before == after:
+    if material(own, teacher) == material(config, teacher):
         return Path()
-    text = json.dumps(after, sort_keys=True)
+    return Path("evaluations") / subfolder_name(config, teacher)
+
+
+def subfolder_name(config: Config, teacher: bool, of: str = "") -> str:
+    """Name of the folder for results of one evaluation.
+
+    Args:
+        config: of the evaluation.
+        teacher: whether a teacher was named for it.
+        of: what is evaluated, where that is not a run with a folder of its own.
+    """
+    text = json.dumps(material(config, teacher), sort_keys=True) + of
     fingerprint = hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
     root = f"-{Path(config.data.root).resolve().name}" if config.data.root else ""
-    return Path("evaluations") / f"{config.data.name}{root}-{fingerprint}"
+    return f"{config.data.name}{root}-{fingerprint}"
+
+
+def material(config: Config, teacher: bool) -> dict[str, Any]:
+    """The keys of a config that decide the figures of a given model, flat.
+
+    Args:
+        config: of a run or evaluation.
+        teacher: whether the one named in it is among them.
+    """
+    found = rundir.flat(_material(to_dict(config)))
+    for key in _IMMATERIAL:
+        del found[key]
+    if teacher:
+        found |= {"teacher": config.distill.teacher, "side": config.distill.side}
+    return found
 
 
 def _material(values: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config that decides the figures of a given model."""
     data = dict(values["data"])
     data["augment"] = {"align_compression": data["augment"]["align_compression"]}  # tests have it
     thresholds = {key: values["model"][key] for key in ("threshold", "map_threshold")}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchmetrics import Metric
 
-from artifactnet.engine.heatmap_losses import annotated_target
+from artifactnet.engine.heatmap_losses import annotated_target, seen_by_teacher
 from artifactnet.metrics.artifact_ratio import ArtifactRatioMetric
 from artifactnet.metrics.authenticity import AuthenticityMetric
 from artifactnet.metrics.images import PresenceMetric, categories_present
@@ -41,7 +41,7 @@ class Figures(nn.Module):
         mapped = model.has_attention or model.has_heatmap
         self.pixels = PixelMetric(config.map_threshold) if mapped else None
         self.saliency = SaliencyMetric() if model.has_heatmap else None
-        self.scores = ScoreAgreementMetric() if model.has_heatmap else None
+        self.scores = ScoreAgreementMetric() if model.has_score else None
         self.teacher = TeacherAgreementMetric() if model.has_heatmap else None
         self.masks = SegmentationMetric(generators) if model.has_segmentation else None
         self.presence = PresenceMetric() if model.has_segmentation else None
@@ -74,15 +74,18 @@ class Figures(nn.Module):
 
     def _update_heatmap_head(self, batch: Batch, output: ModelOutput) -> None:
         """What the heatmap head predicts, against annotation and teacher."""
-        if self.saliency is None or self.scores is None or self.teacher is None:
+        if self.saliency is None or self.teacher is None:
             return
         assert output.heatmap is not None
-        assert output.score is not None
         self.saliency.update(output.heatmap, annotated_target(batch), batch.annotation)
-        self.scores.update(output.score, batch.score)
-        self.teacher.update(
-            output.heatmap, None if batch.teacher is None else batch.teacher.heatmap
-        )
+        if self.scores is not None:
+            assert output.score is not None
+            self.scores.update(output.score, batch.score)
+        if batch.teacher is None:
+            self.teacher.update(output.heatmap, None)
+        else:
+            seen = seen_by_teacher(batch.teacher.sigma)
+            self.teacher.update(output.heatmap, batch.teacher.heatmap, seen, batch.label)
 
     def _predicted(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """(B, H, W) bit field of the categories found, at the masks' size."""

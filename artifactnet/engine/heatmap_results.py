@@ -15,6 +15,7 @@ SALIENCY = {
     "NSS": "NSS",
 }
 SCORES = ("PLCC", "SRCC")
+_GROUPS = ("marked", "real", "fake")  # of images, that agreement with the teacher is told of
 
 
 class Section(NamedTuple):
@@ -67,12 +68,22 @@ def _annotation(saliency: dict[str, Any] | None, scores: dict[str, Any] | None) 
 
 
 def _teacher(teacher: dict[str, Any]) -> Section:
-    header = ("CC", "MSE")
-    cells = tuple(_number(name, teacher[name]) for name in header)
+    groups = {"": teacher} | {f" ({key})": teacher[key] for key in _GROUPS if key in teacher}
+    names = [(name, group) for group in groups for name in ("CC", "MSE")]
+    header = tuple(f"{name}{group}" for name, group in names)
+    cells = tuple(_number(name, groups[group][name]) for name, group in names)
     note = (
         f"Means over {teacher['images']} images; the CC leaves out {teacher['constant_images']} on "
-        "which the teacher's heatmap is constant."
+        "which the teacher's heatmap is constant. Pixels that the teacher never saw do not count."
     )
+    if "marked" in teacher:
+        marked, real, fake = (teacher[key]["images"] for key in _GROUPS)
+        note += (
+            f" Marked are the {marked} images on which the teacher's heatmap exceeds 0.5 somewhere "
+            f"(the papers' GT > 0); {real} are real, {fake} fake."
+        )
+    if "name" in teacher:
+        note += f" The teacher is {teacher['name']}."
     return Section("Heatmap against the teacher's", "with the teacher", header, cells, note)
 
 

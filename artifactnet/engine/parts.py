@@ -13,6 +13,7 @@ UNTRAINED = {
     "segmentation": "the segmentation is UNTRAINED (no loss taught it): do not use its masks",
     "heatmap": "the heatmap head is UNTRAINED (no loss taught it): do not use its heatmaps",
 }
+LOOKING = "ddp_find_unused_parameters_true"  # of Lightning, the costly form
 UNSCORED = "the score is UNTRAINED (no training image had one): do not use it"
 OUTDATED = {
     "head": "the real-or-fake verdict was trained with an EARLIER backbone: do not rely on it",
@@ -65,6 +66,23 @@ def choose(model: ArtifactNet, config: Config, fresh: Sequence[str]) -> None:
         elif "backbone" in learning or OUTDATED[part] in model.notices:
             notices.append(OUTDATED[part])
     model.notices = tuple(notices)
+
+
+def ddp_strategy(config: Config) -> str:
+    """Lightning's name for training in several processes.
+
+    The costly form, which looks for weights without a gradient in every step, only where losses
+    leave some: a heatmap head's score that nothing teaches, or a mapper's deviation.
+    """
+    heatmap, taught = config.model.heatmap.head, config.distill.teacher is not None
+    if heatmap == "none" or "heatmap" in config.freeze:
+        return "ddp"
+    annotated, distilled = config.loss.heatmap, config.distill
+    score = annotated.score > 0 or (taught and distilled.score > 0)
+    laplace = annotated.laplace > 0 or (taught and distilled.laplace > 0)
+    if score and (laplace or heatmap != "mapper"):
+        return "ddp"
+    return LOOKING
 
 
 def scored(model: ArtifactNet) -> None:

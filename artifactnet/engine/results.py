@@ -27,9 +27,8 @@ def markdown(results: dict[str, Any]) -> str:
     for notice in (*results["notices"], *results["data_warnings"]):
         lines += [f"> **Warning:** {notice}", ""]
     lines += [
-        f"{results['images']} images of the {data['split']} split of {where}; model of epoch "
-        f"{results['model']['epoch']}. An image is called fake if its probability is at least "
-        f"{results['threshold']}.",
+        f"{results['images']} images of the {data['split']} split of {where}{_epoch(results)}. An "
+        f"image is called fake if its probability is at least {results['threshold']}.",
         "",
         "## Authenticity judgment",
         "",
@@ -48,6 +47,11 @@ def markdown(results: dict[str, Any]) -> str:
         *_masks(results),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _epoch(results: dict[str, Any]) -> str:
+    epoch = results["model"]["epoch"]
+    return "" if epoch is None else f"; model of epoch {epoch}"
 
 
 _PIXELS = ("IoU", "PixP", "PixR", "PixF1")

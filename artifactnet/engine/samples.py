@@ -78,24 +78,39 @@ class RunSamples:
                 yield record.location, error
 
 
-def open_run(run_dir: str | Path, overrides: Sequence[str] = ()) -> OpenedRun:
+def check_overrides(overrides: Sequence[str], allowed: tuple[str, ...]) -> None:
+    """Refuse overrides of what belongs to a trained model.
+
+    Args:
+        overrides: ``dotted.key=value`` strings.
+        allowed: what they may begin with.
+
+    Raises:
+        ConfigError: names the first other one.
+    """
+    for override in overrides:
+        if not override.startswith(allowed):
+            raise ConfigError(
+                f"command line: {override.partition('=')[0]} cannot be changed for an "
+                f"evaluation; what can: {', '.join(allowed)}"
+            )
+
+
+def open_run(
+    run_dir: str | Path, overrides: Sequence[str] = (), allowed: tuple[str, ...] = ALLOWED
+) -> OpenedRun:
     """Load a run's best model and its data, or other data.
 
     Args:
         run_dir: folder of the run.
-        overrides: ``dotted.key=value`` strings of ``data.*``, ``train.device``,
-            ``model.threshold`` and ``model.map_threshold``.
+        overrides: ``dotted.key=value`` strings.
+        allowed: what they may begin with.
 
     Raises:
         ArtifactNetError: no such run, an override that an evaluation cannot have, or data
             that cannot be used.
     """
-    for override in overrides:
-        if not override.startswith(ALLOWED):
-            raise ConfigError(
-                f"command line: {override.partition('=')[0]} cannot be changed for an "
-                f"evaluation; what can: {', '.join(ALLOWED)}"
-            )
+    check_overrides(overrides, allowed)
     folder, own = rundir.open_run(run_dir)
     config = load(folder / rundir.CONFIG, overrides)
     model = load_model(folder / rundir.BEST, choose_device(config.train.device))

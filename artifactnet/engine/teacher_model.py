@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from artifactnet.config import ModelConfig
 from artifactnet.data.geometry import Geometry
 from artifactnet.data.source import Splits
 from artifactnet.data.teacher_cache import Identity
 from artifactnet.data.transforms import Preprocess
 from artifactnet.engine import rundir
-from artifactnet.engine.samples import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import load_model
+from artifactnet.models.checkpoint import load_model, read_metadata
 from artifactnet.models.segmentation import probabilities
 from artifactnet.models.state import evaluating
 from artifactnet.types import (
@@ -55,42 +55,60 @@ class ModelTeacher:
     artifact of its segmentation head, else its attention. The model's own preprocessing is
     undone, so that a student with another size, resize policy or normalisation can learn from it.
 
+    Weights are loaded when the first question comes: where all images have their answers, never.
+
     Args:
         file: the ``.safetensors`` file.
         device: where it runs.
-
-    Attributes:
-        model: the teacher.
 
     Raises:
         ArtifactNetError: not a model of ours, or one without any heatmap.
     """
 
     def __init__(self, file: Path, device: str | torch.device = "cpu") -> None:
-        self.model: ArtifactNet = load_model(file, device)
-        self._map = _map_of(self.model, file)
-        self._preprocess = preprocess_of(self.model)
+        metadata = read_metadata(file)
+        config: ModelConfig = metadata["model"]
+        self._file, self._device = file, device
+        self._map = _map_of(config, file)
+        # as saved, which is complete; images below one patch are refused when they come
+        self._preprocess = Preprocess(
+            (config.image_size[0], config.image_size[1]),
+            config.resize,
+            config.mean or (),
+            config.std or (),
+        )
         self.prepare: Callable[[Record, UInt8Array], Ready] = partial(_fit, self._preprocess)
         self.identity: Identity = {"kind": "model", "hash": _file_hash(file), "map": self._map}
         self.about: dict[str, Any] = {
             "name": file.parent.name if file.name == rundir.BEST else file.stem,
             "path": str(file),
-            "backbone": self.model.config.backbone,
-            "image_size": list(self.model.image_size),
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "notices": list(self.model.notices),
+            "backbone": config.backbone,
+            "image_size": list(config.image_size),
+            "notices": list(metadata["notices"]),
             "artifactnet": version("artifactnet"),
         }
 
+    @cached_property
+    def model(self) -> ArtifactNet:
+        """The teacher.
+
+        Raises:
+            ArtifactNetError: its weights do not fit its config.
+        """
+        return load_model(self._file, self._device)
+
     def check(self, splits: Splits) -> None:
-        """A model takes any image; one that is too small for it says so when it comes."""
+        """A model takes any image; `answer` refuses one that is too small for it."""
 
     def answer(self, prepared: Sequence[Ready]) -> list[TeacherAnswer]:
         """Answers about a batch; maps are (H, W) of the original images.
 
         Raises:
-            ArtifactNetError: an answer is not a number; the message names the image.
+            ArtifactNetError: an answer is not a number, or an image is smaller than a patch of the
+                model; the message names the image.
         """
+        for item in prepared:
+            _check_size(item, self.model.backbone.patch_size or 1)
         device = next(self.model.parameters()).device
         frames = torch.stack([item.frame for item in prepared]).to(device)
         # no_grad rather than inference_mode: gradient rollout needs autograd inside
@@ -135,15 +153,26 @@ class ModelTeacher:
         return np.maximum.reduce(planes)
 
 
-def _map_of(model: ArtifactNet, file: Path) -> str:
+def _map_of(config: ModelConfig, file: Path) -> str:
     """Which of a model's maps teaches, as its keyword of ``ArtifactNet.forward``."""
-    if model.has_heatmap:
+    if config.heatmap.head != "none":
         return "heatmap"
-    if model.has_segmentation:
+    if config.segmentation.head != "none":
         return "segmentation"
-    if model.has_attention:
-        return "attention"
-    raise ArtifactNetError(f"distill.teacher={file}: it has no heatmap: {model.no_attention}")
+    with torch.device("meta"):  # the architecture without weights
+        no_attention = ArtifactNet(config, load_pretrained=False).no_attention
+    if no_attention is not None:
+        raise ArtifactNetError(f"distill.teacher={file}: it has no heatmap: {no_attention}")
+    return "attention"
+
+
+def _check_size(item: Ready, patch: int) -> None:
+    height, width = item.geometry.original
+    if min(height, width) < patch:
+        raise ArtifactNetError(
+            f"{item.where}: an image of {width}x{height} pixels is too small for one patch of the "
+            f"teacher ({patch}x{patch}); leave it out or use a larger original"
+        )
 
 
 def _row(output: ModelOutput, k: int) -> ModelOutput:
@@ -162,10 +191,7 @@ def _row(output: ModelOutput, k: int) -> ModelOutput:
 
 
 def _fit(preprocess: Preprocess, record: Record, image: UInt8Array) -> Ready:
-    try:
-        frame, geometry = preprocess.image(image)
-    except ArtifactNetError as error:
-        raise ArtifactNetError(f"{record.location}: {error}") from error
+    frame, geometry = preprocess.image(image)
     return Ready(record.location, frame, geometry)
 
 

@@ -56,6 +56,9 @@ class Teacher(Protocol):
         ...
 
 
+OpenTeacher = Callable[[str, str], Teacher]  # of a path and a device, see `open_teacher`
+
+
 def open_teacher(path: str | Path, device: str | torch.device = "cpu") -> Teacher:
     """The teacher at a path.
 

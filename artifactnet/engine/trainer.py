@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import errno
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from artifactnet.engine.fitting import fit, global_state
 from artifactnet.engine.module import DetectorModule
 from artifactnet.engine.samples import preprocess_of
 from artifactnet.engine.saving import BestModel
+from artifactnet.engine.teachers import OpenTeacher, open_teacher
 from artifactnet.models import boxed
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import init_weights, load_model, save_model
@@ -47,11 +47,13 @@ class RunResult:
     results: dict[str, Any]
 
 
-def train(config: Config) -> RunResult:
+def train(config: Config, opener: OpenTeacher = open_teacher) -> RunResult:
     """Train, evaluate and save a detector.
 
     Args:
         config: the run; see `artifactnet.config.load`.
+        opener: opens the teacher where one is named (`artifactnet.mllm.teacher.open_any_teacher`
+            knows HEIE too).
 
     Returns:
         Folder and results of the run.
@@ -66,19 +68,11 @@ def train(config: Config) -> RunResult:
     folder = Path(config.out) / config.name
     if main:
         rundir.check(config)
-    try:
-        with global_state():
-            return _run(config, folder, main)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise ArtifactNetError(
-            f"{folder}: the disk is full. What was saved before is intact: make room, then go on "
-            "with resume=true"
-        ) from error
+    with rundir.full_disk_told(folder), global_state():
+        return _run(config, folder, main, opener)
 
 
-def _run(config: Config, folder: Path, main: bool) -> RunResult:
+def _run(config: Config, folder: Path, main: bool, opener: OpenTeacher) -> RunResult:
     """`train` after its checks; helper processes of a distributed run write nothing."""
     pl.seed_everything(config.seed, workers=True, verbose=False)
     device = choose_device(config.train.device, config.train.devices)
@@ -93,7 +87,7 @@ def _run(config: Config, folder: Path, main: bool) -> RunResult:
     data.check_train()  # say now what is missing: before a teacher is asked, and a folder made
     _check_map(model, config, data)
     if config.distill.teacher is not None:
-        teach(data, config, device)
+        teach(data, config, device, opener)
         rundir.same_teacher(config, data.summary["teacher"])
     data.train_loader(), data.val_loader()
     effective = _without_empty_alignment(config, data)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -15,10 +17,12 @@ from PIL import Image
 
 from artifactnet.files import atomic_path
 from artifactnet.inference import collect
+from artifactnet.inference.answers import Answers
 from artifactnet.inference.benchmark import BenchmarkFiles, benchmark_files
 from artifactnet.inference.inputs import Failure, Source
 from artifactnet.inference.predictor import Predictor, need_segmentation
-from artifactnet.types import ArtifactNetError, Float32Array, Prediction
+from artifactnet.inference.stream import Behind
+from artifactnet.types import ArtifactNetError, Float32Array, Prediction, UInt8Array
 
 
 @dataclass(slots=True)
@@ -41,7 +45,7 @@ class Summary:
 
 
 def predict_to_folder(
-    predictor: Predictor,
+    predictor: Answers,
     inputs: Sequence[str | Path],
     out: str | Path,
     *,
@@ -58,10 +62,11 @@ def predict_to_folder(
 
     The pictures are 8-bit gray at the image's own size, 255 times the heatmap, without any
     stretching per image. Names keep folder and suffix, so that ``a.jpg``, ``a.png`` and
-    ``b/a.png`` stay apart. An image that cannot be judged is listed and stops nothing.
+    ``b/a.png`` stay apart. An image that cannot be judged is listed and stops nothing. What a
+    language model wrote is in the answers as ``explanation``, null for all other models.
 
     Args:
-        predictor: the model.
+        predictor: a `Predictor`, or what answers as it does.
         inputs: files, folders (searched deeply), parquet shards of X-AIGD and glob patterns.
         out: folder to write to; files of the same names are replaced.
         heatmaps: False writes no pictures.
@@ -69,17 +74,16 @@ def predict_to_folder(
             `artifactnet.inference.benchmark`; ``out`` must not hold masks yet.
         tiles, overlap, min_area: see `Predictor.predict_stream`.
         batch_size: images, or tiles, that pass through the model together.
-        workers: threads that decode images.
+        workers: threads that decode images ahead of the model, and as many that write pictures
+            behind it; 0 does both in between.
         report: called with every answer as it comes.
 
     Raises:
         ArtifactNetError: ``out`` cannot be written, earlier answers are untouched; masks or tiles
             are asked of a model without a segmentation head; or an option is out of range.
     """
-    if save_masks:
-        need_segmentation(predictor.model, "masks")
+    _check(predictor, {"masks": save_masks, "tiles": tiles})
     found = collect.resolve(inputs, skip=out)
-    writer = _Writer(Path(out), found, heatmaps, report)
     pending: deque[Source | Failure] = deque()
     answers = predictor.predict_stream(
         _noted(collect.walk(found), pending),
@@ -90,6 +94,7 @@ def predict_to_folder(
         overlap=overlap,
         min_area=min_area,
     )
+    writer = _Writer(Path(out), found, heatmaps, report, Behind(workers, 2 * workers))
     try:
         writer.run(answers, pending, save_masks)
     except BrokenPipeError:
@@ -97,6 +102,14 @@ def predict_to_folder(
     except OSError as error:
         raise ArtifactNetError(f"{out}: the answers cannot be written: {error}") from error
     return writer.summary
+
+
+def _check(predictor: Answers, asked: dict[str, bool]) -> None:
+    """Refuse what takes a segmentation head, before any image is read."""
+    model = predictor.model if isinstance(predictor, Predictor) else None
+    for what, wanted in asked.items():
+        if wanted:
+            need_segmentation(model, what)
 
 
 def _noted(
@@ -120,12 +133,14 @@ class _Writer:
         found: collect.Found,
         heatmaps: bool,
         report: Callable[[Prediction], None] | None,
+        behind: Behind,
     ) -> None:
         self.summary = Summary(out / "predictions.jsonl", failures=list(found.failures))
         self._out = out
         self._found = found
         self._heatmaps = heatmaps
         self._report = report
+        self._behind = behind
 
     def run(
         self,
@@ -137,6 +152,7 @@ class _Writer:
             atomic_path(self.summary.answers) as temporary,
             open(temporary, "w", encoding="utf-8") as lines,
             benchmark_files(self._out) if save_masks else nullcontext() as benchmark,
+            self._behind,  # the last picture is on disk before the answers are
         ):
             for answer in answers:
                 self._take(pending.popleft(), answer, lines, benchmark)
@@ -167,14 +183,15 @@ class _Writer:
             self._report(answer)
 
     def _entry(self, source: Source, answer: Prediction) -> dict[str, object]:
-        """One line of the answers; the heatmap is written on the way."""
+        """One line of the answers; the heatmap is handed on to be written."""
         entry = answer.to_json() | {"generator": source.generator, "uid": source.uid}
         if answer.mask is None:
             entry["instances"] = None  # nobody looked, which differs from nothing found
         entry["heatmap"] = None
         if self._heatmaps and answer.heatmap is not None:
             entry["heatmap"] = f"heatmaps/{collect.answer_name(source.name, self._found)}.png"
-            save_heatmap(answer.heatmap, self._out / str(entry["heatmap"]))
+            levels = _levels(answer.heatmap)  # what waits takes a quarter of the map's memory
+            self._behind.do(partial(_save_levels, levels, self._out / str(entry["heatmap"])))
         return entry
 
 
@@ -188,6 +205,14 @@ def save_heatmap(heatmap: Float32Array, path: str | Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    levels = np.round(np.clip(heatmap, 0.0, 1.0) * 255).astype(np.uint8)
+    _save_levels(_levels(heatmap), path)
+
+
+def _levels(heatmap: Float32Array) -> UInt8Array:
+    return np.round(np.clip(heatmap, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def _save_levels(levels: UInt8Array, path: str | Path) -> None:
     with atomic_path(path) as temporary:
-        Image.fromarray(levels).save(temporary, format="PNG")
+        # of smooth maps as small as with zlib's default strategy, in a third of the time
+        Image.fromarray(levels).save(temporary, format="PNG", compress_type=zlib.Z_RLE)

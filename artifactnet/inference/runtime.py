@@ -132,12 +132,15 @@ class ExportedModel(nn.Module):
             the graph is what it is (`ExportFacts.model` has them all).
         image_size, mean, std, notices, known_categories: as of `ArtifactNet`.
         has_heatmap: whether the file has a heatmap.
+        has_score: whether it has a score.
         has_attention, has_segmentation: False: of a segmentation head only the probability of
             any artifact was exported, as the heatmap.
+        no_attention: why not.
     """
 
     has_attention = False
     has_segmentation = False
+    no_attention = "an exported file has none"
 
     def __init__(self, session: Session, name: str) -> None:
         super().__init__()
@@ -157,6 +160,7 @@ class ExportedModel(nn.Module):
         self.notices = facts.notices
         self.known_categories = facts.categories
         self.has_heatmap = facts.heatmap != NONE
+        self.has_score = "score" in facts.outputs
         self.backbone = _Patches(facts.patch_size)
         # tells callers, as the weights of a model do, that images are wanted on the CPU
         self._place = nn.Parameter(torch.empty(0), requires_grad=False)

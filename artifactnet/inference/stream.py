@@ -1,10 +1,11 @@
-"""Working ahead of a consumer with bounded memory."""
+"""Working ahead of a consumer, and behind a producer, with bounded memory."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 from typing import TypeVar
 
 S = TypeVar("S")
@@ -35,3 +36,45 @@ def ahead(function: Callable[[S], T], items: Iterable[S], workers: int, depth: i
         finally:
             for future in pending:
                 future.cancel()
+
+
+class Behind:
+    """Work that follows a producer, done by threads that it rarely waits for.
+
+    Leaving the ``with`` block waits for what is left; after an error only for what has begun.
+
+    Args:
+        workers: threads; 0 works in the producer's own thread, at once.
+        depth: pieces of work that may wait, 1 or more; then the producer waits for the first.
+    """
+
+    def __init__(self, workers: int, depth: int) -> None:
+        self._pool = ThreadPoolExecutor(workers) if workers else None
+        self._depth = depth
+        self._pending: deque[Future[None]] = deque()
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Do it, now or later; raises what this or an earlier piece of work raised."""
+        if self._pool is None:
+            work()
+            return
+        self._pending.append(self._pool.submit(work))
+        while self._pending and (self._pending[0].done() or len(self._pending) > self._depth):
+            self._pending.popleft().result()
+
+    def __enter__(self) -> Behind:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool is None:
+            return
+        try:
+            while error is None and self._pending:
+                self._pending.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)

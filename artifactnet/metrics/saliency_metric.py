@@ -19,6 +19,7 @@ from artifactnet.types import Annotation
 
 EMPTY = "MSE GT=0"  # squared error over images with an empty annotation
 FIGURES = ("MSE", EMPTY, "KLD", "CC", "SIM", "AUC-Judd", "NSS")
+GROUPS = ("all", "marked", "real", "fake")  # that agreement with a teacher is told of
 
 
 def saliency_values(heatmap: Tensor, target: Tensor, share: float = 0.5) -> Tensor:
@@ -112,6 +113,34 @@ class SaliencyMetric(Metric):
         }
 
 
+def agreement_values(heatmap: Tensor, teacher: Tensor, seen: Tensor | None = None) -> Tensor:
+    """CC and squared error of every image, over the pixels that the teacher saw.
+
+    Args:
+        heatmap: (B, H, W) of the student in [0, 1].
+        teacher: (B, H, W) in [0, 1].
+        seen: (B, H, W) bool; None: all of it.
+
+    Returns:
+        (B, 2) float64. Where the student's map is constant the CC is 0; where the teacher's is it
+        is NaN, since there is nothing to correlate with. Both are NaN where no pixel was seen.
+
+    Raises:
+        ValueError: shapes differ, or a teacher's map is not finite.
+        ArtifactNetError: a student's map is not finite.
+    """
+    if seen is None or bool(seen.all()):
+        return torch.stack([cc(heatmap, teacher), mse(heatmap, teacher)], dim=1)
+    found = []
+    for own, other, looked in zip(heatmap, teacher, seen, strict=True):
+        if looked.any():
+            pixels = own[looked][None], other[looked][None]  # a map of one row
+            found.append(torch.stack([cc(*pixels), mse(*pixels)]))
+        else:
+            found.append(heatmap.new_full((2,), torch.nan, dtype=torch.float64))
+    return torch.stack(found)
+
+
 class TeacherAgreementMetric(Metric):
     """How a student's heatmaps agree with its teacher's: mean CC and squared error over images."""
 
@@ -119,22 +148,34 @@ class TeacherAgreementMetric(Metric):
     sums: Tensor
     counts: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, threshold: float = 0.5) -> None:
+        """Fix when a teacher marks something.
+
+        Args:
+            threshold: above which its heatmap says artifact.
+        """
         super().__init__()
-        zeros = torch.zeros(2, dtype=torch.float64)
+        self.threshold = threshold
+        zeros = torch.zeros(len(GROUPS), 2, dtype=torch.float64)
         self.add_state("sums", default=zeros, dist_reduce_fx="sum")
         self.add_state("counts", default=zeros.long(), dist_reduce_fx="sum")
 
-    def update(self, heatmap: Tensor, teacher: Tensor | None) -> None:
-        """Add a batch.
-
-        A student's constant map has a CC of 0; where the teacher's map is constant there is
-        nothing to correlate with, so the image counts for the squared error alone.
+    def update(
+        self,
+        heatmap: Tensor,
+        teacher: Tensor | None,
+        seen: Tensor | None = None,
+        label: Tensor | None = None,
+    ) -> None:
+        """Add a batch, see `agreement_values`.
 
         Args:
             heatmap: (B, h, w) of the student in [0, 1]; brought to the teacher's size by bilinear
                 interpolation.
             teacher: (B, H, W) in [0, 1]; None where no teacher answered: nothing is counted.
+            seen: (B, H, W) bool, pixels that the teacher saw; None: all. An image of which it saw
+                nothing is not counted.
+            label: (B,) 1 for fakes, 0 for real images; None: these groups stay empty.
 
         Raises:
             ValueError: shapes do not match, or a teacher's map is not finite.
@@ -145,17 +186,37 @@ class TeacherAgreementMetric(Metric):
         _check_batch(heatmap, teacher)
         if not len(teacher):
             return
-        heatmap = _resized(heatmap, teacher)
-        values = torch.stack([cc(heatmap, teacher), mse(heatmap, teacher)], dim=1)
-        _add(self.sums, self.counts, values)
+        values = agreement_values(_resized(heatmap, teacher), teacher, seen)
+        visible = teacher if seen is None else teacher * seen
+        none = torch.zeros(len(teacher), dtype=torch.bool, device=teacher.device)
+        members = (
+            ~none,
+            visible.flatten(1).amax(1) > self.threshold,
+            none if label is None else label == 0,
+            none if label is None else label == 1,
+        )
+        for group, chosen in enumerate(members):
+            _add(self.sums[group], self.counts[group], values[chosen])
 
     def compute(self) -> dict[str, Any]:
-        """``CC`` and ``MSE``, None without an image that has it; ``images`` and, among them, those
-        where the teacher's map is constant, ``constant_images``.
+        """Means over all images, and over groups of them.
+
+        Returns:
+            ``CC`` and ``MSE``, None without an image that has it; ``images`` and, among them,
+            those where the teacher's map is constant, ``constant_images``; the same under
+            ``marked`` (the teacher marks something, as the papers' "GT > 0"), ``real`` and
+            ``fake``.
         """
-        correlated, images = self.counts.tolist()
-        found: dict[str, Any] = _means(self.sums, self.counts, ("CC", "MSE"))
-        return found | {"images": images, "constant_images": images - correlated}
+        found = [
+            _means(sums, counts, ("CC", "MSE")) | _counted(counts)
+            for sums, counts in zip(self.sums, self.counts, strict=True)
+        ]
+        return {**found[0], **dict(zip(GROUPS[1:], found[1:], strict=True))}
+
+
+def _counted(counts: Tensor) -> dict[str, Any]:
+    correlated, images = counts.tolist()
+    return {"images": images, "constant_images": images - correlated}
 
 
 def _check_batch(heatmap: Tensor, target: Tensor) -> None:

@@ -102,8 +102,10 @@ def test_a_teacher_that_answers_nonsense_is_named(tmp_path):
 
 def test_an_image_too_small_for_the_teacher_is_named(tmp_path):
     teacher = ModelTeacher(teacher_file(tmp_path, "attention"))
-    with pytest.raises(ArtifactNetError, match=r"photos/7\.png: .*too small"):
-        teacher.prepare(RECORD, photo((8, 48)))
+    ready = [teacher.prepare(RECORD, photo(size)) for size in ((16, 48), (8, 48))]
+    with pytest.raises(ArtifactNetError, match=r"photos/7\.png: an image of 48x8 .*too small"):
+        teacher.answer(ready)
+    assert len(teacher.answer(ready[:1])) == 1
 
 
 def test_a_model_without_any_map_cannot_teach(tmp_path):
@@ -192,6 +194,51 @@ def test_label_only_fills_the_cache_that_the_run_then_uses(tiny, tmp_path, monke
     monkeypatch.setattr(ModelTeacher, "answer", None)  # asking again would fail
     teach(data_of(config), config, "cpu")
     assert "0 images labelled, answers to 14" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["heatmap", "attention"])
+def test_weights_are_not_loaded_where_every_answer_is_known(tiny, tmp_path, monkeypatch, kind):
+    """By content too: what the demo source makes has no file whose stamp could be known."""
+    file = teacher_file(tmp_path, kind)
+    config = tiny(*STUDENT, f"distill.teacher={file}")
+    first, again = data_of(config), data_of(config)
+    teach(first, config, "cpu")
+
+    def refuse(*_):
+        raise AssertionError("the weights were asked for")
+
+    monkeypatch.setattr("artifactnet.engine.teacher_model.load_model", refuse)
+    teach(again, config, "cpu")
+    assert again.summary["teacher"] == first.summary["teacher"]
+    for split, source in again.splits.items():
+        answers = [other.load(1).teacher for other in (source, first.splits[split])]
+        np.testing.assert_array_equal(answers[0].heatmap, answers[1].heatmap)
+    with pytest.raises(AssertionError, match="asked for"):
+        label_only(tiny(*STUDENT, f"distill.teacher={file}", "data.demo_seed=1"))
+
+
+@pytest.mark.parametrize(
+    ("device", "rank", "wanted"),
+    [("cuda", "1", "cuda:1"), ("cuda", None, "cuda"), ("cpu", "1", "cpu")],
+)
+def test_every_process_asks_the_teacher_on_its_own_gpu(
+    tiny, tmp_path, monkeypatch, device, rank, wanted
+):
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    asked = []
+
+    def opener(path, device):
+        asked.append((path, device))
+        return open_teacher(path, "cpu")
+
+    file = teacher_file(tmp_path)
+    config = tiny(*STUDENT, f"distill.teacher={file}")
+    data = data_of(config)
+    teach(data, config, device, opener, only="val")
+    assert asked == [(str(file), wanted)]
+    assert data.splits["val"].load(0).teacher is not None
+    assert data.splits["train"].load(0).teacher is None
 
 
 def test_only_the_main_process_speaks(tiny, tmp_path, monkeypatch, capsys):

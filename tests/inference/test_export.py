@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import tiny_models
 import torch
 from PIL import Image
-from tiny_exports import pictures, student
+from tiny_exports import pictures, student, traced_once
 
 from artifactnet.config import HeatmapConfig, ModelConfig, SegmentationConfig
 from artifactnet.inference import export, export_graph
@@ -36,12 +37,24 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
+def traced():
+    with traced_once():
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(model, traced, tmp_path_factory):
     """One export per format."""
     where = tmp_path_factory.mktemp("exports")
     for name in NAMES:
         export_model(model, where / name, pictures(13))
     return where
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    """Each file opened once, by its name."""
+    return {name: load_exported(folder / name, threads=1) for name in NAMES}
 
 
 def normalised(model, count, seed=5):
@@ -55,11 +68,11 @@ def normalised(model, count, seed=5):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("name", NAMES)
-def test_any_batch_gets_the_models_answers(model, folder, name, count):
+def test_any_batch_gets_the_models_answers(model, loaded, name, count):
     images = normalised(model, count)
     with torch.no_grad():
         expected = model(images, heatmap=True)
-    found = load_exported(folder / name, threads=1)(images, heatmap=True)
+    found = loaded[name](images, heatmap=True)
     for output in ("logit", "heatmap", "sigma", "score"):
         ours, theirs = getattr(expected, output), getattr(found, output)
         assert theirs.shape == ours.shape
@@ -69,8 +82,8 @@ def test_any_batch_gets_the_models_answers(model, folder, name, count):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_metadata_is_inside(model, folder, name):
-    exported = load_exported(folder / name)
+def test_metadata_is_inside(model, loaded, name):
+    exported = loaded[name]
     assert exported.facts == facts_of(model)
     assert exported.notices == ("these weights are random",)
     assert (exported.config.threshold, exported.config.resize) == (0.4, "pad")
@@ -100,10 +113,10 @@ def test_only_the_files_themselves_are_left(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_predictor_takes_it_for_the_model(model, folder, name):
+def test_predictor_takes_it_for_the_model(model, loaded, name):
     images = pictures(3, seed=9)
     expected = Predictor(model).predict(images)
-    found = Predictor(load_exported(folder / name)).predict(images)
+    found = Predictor(loaded[name]).predict(images)
     for ours, theirs in zip(expected, found, strict=True):
         # padding is the mean colour, which the file gets as whole levels
         assert theirs.probability == pytest.approx(ours.probability, abs=0.02)
@@ -143,25 +156,24 @@ def test_the_model_is_left_as_it_was():
 # --- an export that disagrees ------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def lossy(model, traced):
+    """The model's program as if the converter had lost something: it has another weight."""
+    program = copy.deepcopy(export.export_program(model, facts_of(model)))
+    program.state_dict["model.heatmap.maps.bias"].data += 0.5
+    return program
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_that_disagrees_is_not_written(model, tmp_path, monkeypatch, name):
-    """As if the converter had lost something: the program that is written has other weights."""
-    honest = export.export_program
-
-    def wrong(made, facts):
-        program = honest(made, facts)
-        program.state_dict["model.heatmap.maps.bias"].data += 0.5
-        return program
-
+def test_a_file_that_disagrees_is_not_written(model, lossy, tmp_path, monkeypatch, name):
     (tmp_path / name).write_bytes(b"the old one")
     if name.endswith(".xml"):
         (tmp_path / "student.bin").write_bytes(b"the old one")
     before = sorted(p.name for p in tmp_path.iterdir())
-    monkeypatch.setattr(export, "export_program", wrong)
-    fresh = student(resize="pad")
+    monkeypatch.setattr(export, "export_program", lambda *_: lossy)
     with pytest.raises(ArtifactNetError, match=r"not written, since it would disagree.*heatmap"):
-        export_model(fresh, tmp_path / name, pictures(4), overwrite=True)
+        export_model(model, tmp_path / name, pictures(4), overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     assert all(p.read_bytes() == b"the old one" for p in tmp_path.iterdir())
 
@@ -254,12 +266,16 @@ def test_the_verdict_of_a_vit(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("labels", "head"), [("softmax", "none"), ("sigmoid", "decoder")])
-def test_a_segmentation_head_gives_the_probability_of_any_artifact(tmp_path, labels, head):
+@pytest.mark.parametrize(
+    ("labels", "head", "name"),
+    [("softmax", "none", "seg.pt2"), ("sigmoid", "decoder", "seg.onnx")],  # .onnx takes longer
+)
+def test_a_segmentation_head_gives_the_probability_of_any_artifact(tmp_path, labels, head, name):
     torch.manual_seed(0)
     model = ArtifactNet(
         ModelConfig(
-            backbone="test_convnext",
+            backbone="convnext_atto",
+            backbone_kwargs={"dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1)},
             image_size=[64, 64],
             pretrained="false",
             segmentation=SegmentationConfig(
@@ -273,7 +289,7 @@ def test_a_segmentation_head_gives_the_probability_of_any_artifact(tmp_path, lab
         logits = model(torch.randn(1, 3, 64, 64), segmentation=True).segmentation
         last.weight.mul_(2 / logits.std())
         last.bias.sub_(3 if labels == "sigmoid" else 0)
-    done = export_model(model, tmp_path / "seg.onnx", pictures(4, least=70))
+    done = export_model(model, tmp_path / name, pictures(4, least=70))
     assert done.facts.outputs[:2] == ("logit", "heatmap")
     assert ("score" in done.facts.outputs) == (head == "decoder")
     assert done.agreement.correlation is not None

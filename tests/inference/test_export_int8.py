@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from tiny_exports import pictures, student
+from tiny_exports import pictures, student, traced_once
 from torch import nn
 
 from artifactnet.inference import export
@@ -122,7 +122,14 @@ def test_nothing_is_ranked_while_the_first_choice_will_do(small, frames, monkeyp
     assert next(kept_layers(small, facts_of(small), ["head"], [], frames)) == ("head",)
 
 
+@pytest.fixture(scope="module")
+def traced():
+    with traced_once():
+        yield
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("name", ["m.onnx", "m.xml"])
 def test_int8(model, tmp_path, name):
     pytest.importorskip("onnxruntime" if name.endswith("onnx") else "nncf")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from artifactnet.config import ModelConfig
 from artifactnet.inference import collect, folder
 from artifactnet.inference.folder import predict_to_folder, save_heatmap
 from artifactnet.inference.predictor import Predictor
-from artifactnet.inference.stream import ahead
+from artifactnet.inference.stream import Behind, ahead
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError
 
@@ -138,6 +141,53 @@ def test_ahead_keeps_order_and_raises_where_it_happens(workers):
         next(results)
 
 
+# --- working behind -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_behind_has_done_everything_when_it_is_left(workers):
+    done = []
+    with Behind(workers, 3) as behind:
+        for number in range(50):
+            behind.do(lambda number=number: (time.sleep(0.001), done.append(number))[1])
+            assert number + 1 - len(done) <= 3 + workers
+    assert sorted(done) == list(range(50))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+@pytest.mark.parametrize("following", [0, 20])
+def test_behind_raises_what_its_work_raised(workers, following):
+    def produce():
+        with Behind(workers, 3) as behind:
+            behind.do(lambda: 1 // 0)
+            for _ in range(following):
+                behind.do(lambda: None)
+
+    with pytest.raises(ZeroDivisionError):
+        produce()
+
+
+def test_behind_drops_what_waits_after_an_error():
+    started, go, done = threading.Event(), threading.Event(), []
+
+    def first():
+        started.set()
+        assert go.wait(10)
+        done.append("first")
+
+    def produce():
+        with Behind(1, 5) as behind:
+            behind.do(first)
+            assert started.wait(10)
+            behind.do(lambda: done.append("second"))
+            threading.Timer(0.2, go.set).start()
+            raise KeyError("the producer's own")
+
+    with pytest.raises(KeyError):
+        produce()
+    assert done == ["first"]
+
+
 # --- writing ------------------------------------------------------------------------------
 
 
@@ -207,7 +257,21 @@ def test_nothing_to_judge(here, predictor):
     assert lines(here / "out") == []
 
 
-def test_full_disk_leaves_earlier_answers(here, predictor, monkeypatch):
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_no_byte(here, predictor, workers):
+    for number in range(7):
+        put(here / "p" / f"{number}.png", seed=number)
+    for out, count in (("out", 0), ("more", workers)):
+        predict_to_folder(predictor, ["p"], out, batch_size=2, workers=count)
+    names = [path.relative_to("out") for path in Path("out").rglob("*.*")]
+    assert len(names) == 8
+    for name in names:
+        assert ("out" / name).read_bytes() == ("more" / name).read_bytes(), name
+    assert len(list(Path("more").rglob("*.*"))) == 8
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_full_disk_leaves_earlier_answers(here, predictor, monkeypatch, workers):
     put(here / "a.png")
     predict_to_folder(predictor, ["a.png"], "out")
     before = (here / "out" / "predictions.jsonl").read_bytes()
@@ -216,9 +280,9 @@ def test_full_disk_leaves_earlier_answers(here, predictor, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder, "save_heatmap", full)
+    monkeypatch.setattr(folder, "_save_levels", full)
     with pytest.raises(ArtifactNetError, match=r"out: .*No space left"):
-        predict_to_folder(predictor, ["a.png", "b.png"], "out")
+        predict_to_folder(predictor, ["a.png", "b.png"], "out", workers=workers)
     assert (here / "out" / "predictions.jsonl").read_bytes() == before
     assert sorted(p.name for p in (here / "out").iterdir()) == ["heatmaps", "predictions.jsonl"]
 

@@ -16,6 +16,7 @@ from artifactnet.metrics.saliency import auc_judd, cc, fixations, kld, nss, sim
 from artifactnet.metrics.saliency_metric import (
     EMPTY,
     FIGURES,
+    GROUPS,
     SaliencyMetric,
     TeacherAgreementMetric,
     saliency_values,
@@ -158,9 +159,35 @@ def test_teacher_agreement():
     assert sum(constant) > 1
     metric.reset()
     metric.update(heatmap, None)
-    assert metric.compute() == {"CC": None, "MSE": None, "images": 0, "constant_images": 0}
+    nothing = {"CC": None, "MSE": None, "images": 0, "constant_images": 0}
+    assert metric.compute() == nothing | dict.fromkeys(("marked", "real", "fake"), nothing)
     metric.update(heatmap[:1], torch.zeros(1, 8, 10))
     assert metric.compute()["CC"] is None
+
+
+def test_teacher_agreement_of_groups_over_the_pixels_that_it_saw():
+    """Each image's figures again in numpy, from the seen pixels alone."""
+    rng = np.random.default_rng(5)
+    heatmap, teacher = rng.random((2, 7, 6, 8)).astype(np.float32)
+    teacher[:3] *= 0.5  # never above the threshold
+    seen = rng.random((7, 6, 8)) < 0.6
+    seen[2], seen[5] = True, False
+    teacher[1][~seen[1]] = 1.0  # what was not seen marks nothing
+    label = np.array([0, 1, 0, 1, 1, 0, 1], np.float32)
+    metric = TeacherAgreementMetric()
+    for part in (slice(0, 4), slice(4, 7)):
+        metric.update(*(torch.from_numpy(x[part]) for x in (heatmap, teacher, seen, label)))
+    found = metric.compute()
+    values = {}
+    for k in (0, 1, 2, 3, 4, 6):
+        a, b = heatmap[k][seen[k]].astype(np.float64), teacher[k][seen[k]].astype(np.float64)
+        values[k] = stats.pearsonr(a, b).statistic, ((a - b) ** 2).mean()
+    groups = {"all": list(values), "marked": [3, 4, 6], "real": [0, 2], "fake": [1, 3, 4, 6]}
+    for name, members in groups.items():
+        own = found if name == "all" else found[name]
+        assert own["CC"] == pytest.approx(np.mean([values[k][0] for k in members]), abs=1e-9)
+        assert own["MSE"] == pytest.approx(np.mean([values[k][1] for k in members]), abs=1e-9)
+        assert (own["images"], own["constant_images"]) == (len(members), 0)
 
 
 def results(indices):
@@ -175,10 +202,13 @@ def results(indices):
     for i in indices:
         one = slice(i, i + 1)
         saliency.update(heatmap[one], target[one], annotation[one])
-        teacher.update(heatmap[one], target[one])
+        teacher.update(3 * heatmap[one], 3 * target[one], label=annotation[one] == MASK)
         agreement.update(scores[0, one], scores[1, one])
     found = {"saliency": saliency, "teacher": teacher, "scores": agreement}
-    return {name: metric.compute() for name, metric in found.items()}
+    figures = {name: metric.compute() for name, metric in found.items()}
+    for group in GROUPS[1:]:
+        figures[group] = figures["teacher"].pop(group)
+    return figures
 
 
 def process(rank, indices, folder):
@@ -203,6 +233,8 @@ def test_two_processes_agree_with_one(tmp_path, first):
         assert child.exitcode == 0
     expected = results(range(9))
     assert expected["saliency"]["counts"]["CC"] == 3
+    assert expected["marked"]["images"] == 6
+    assert (expected["real"]["images"], expected["fake"]["images"]) == (6, 3)
     for rank in (0, 1):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found["saliency"].pop("counts") == expected["saliency"]["counts"]
