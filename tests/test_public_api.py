@@ -26,9 +26,20 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-def loaded_after(code: str) -> set[str]:
-    line = f"import sys\n{code}\nprint(*[m for m in {HEAVY!r} if m in sys.modules])"
-    return set(python(line).split())
+STEPS = {
+    "nothing": "import artifactnet",
+    "small": "from artifactnet import Annotation, ArtifactNetError, CATEGORIES, Config, Prediction",
+    "model": "from artifactnet import load_model, ArtifactNet",
+}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """Heavy packages in a fresh interpreter after each of the steps, taken one after another."""
+    tell = f"print('loaded', *[m for m in {HEAVY!r} if m in sys.modules])"
+    steps = [f"{step}\n{tell}" for step in STEPS.values()]
+    lines = python("\n".join(["import sys", *steps])).splitlines()
+    return {step: set(line.split()[1:]) for step, line in zip(STEPS, lines, strict=True)}
 
 
 @pytest.mark.slow
@@ -77,32 +88,32 @@ def test_unknown_name():
 
 
 def test_import_costs_no_more_than_torch_and_half_a_second():
-    clock = (
-        "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
-    )
-    torch = min(float(python(clock.format("torch"))) for _ in range(2))
-    ours = min(float(python(clock.format("artifactnet"))) for _ in range(2))
-    assert ours <= torch + 0.5
+    clock = "start = time.perf_counter(); import artifactnet; print(time.perf_counter() - start)"
+    # a second try for a machine that was busy with something else
+    assert any(float(python(f"import time, torch; {clock}")) <= 0.5 for _ in range(2))
 
 
-def test_import_loads_nothing_heavy():
-    assert loaded_after("import artifactnet") == set()
+def test_import_loads_nothing_heavy(loaded):
+    assert loaded["nothing"] == set()
 
 
-def test_small_names_load_nothing_heavy():
-    code = "from artifactnet import Annotation, ArtifactNetError, CATEGORIES, Config, Prediction"
-    assert loaded_after(code) == set()
+def test_small_names_load_nothing_heavy(loaded):
+    assert loaded["small"] == set()
 
 
-def test_a_model_needs_no_training_stack():
+def test_a_model_needs_no_training_stack(loaded):
     stack = {"lightning", "torchmetrics", "transformers", "albumentations", "mmseg", "pyarrow"}
-    assert loaded_after("from artifactnet import load_model, ArtifactNet") & stack == set()
+    assert loaded["model"] & stack == set()
 
 
 @pytest.mark.slow
-def test_star_import():
-    out = python("from artifactnet import *; print(Predictor.__name__, train.__name__)")
-    assert out == "Predictor train"
+def test_star_import(monkeypatch):
+    for name in artifactnet._HOME:  # as if nobody had asked for one yet
+        monkeypatch.delitem(vars(artifactnet), name, raising=False)
+    names = {}
+    exec("from artifactnet import *", names)
+    assert set(artifactnet.__all__) <= set(names)
+    assert (names["Predictor"].__name__, names["train"].__name__) == ("Predictor", "train")
 
 
 def test_loaded_names_are_kept():

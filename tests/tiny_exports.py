@@ -1,21 +1,25 @@
 """A tiny student and pictures, for the tests of exported files."""
 
+from contextlib import contextmanager
+
 import numpy as np
+import pytest
 import torch
 
 from artifactnet.config import HeatmapConfig, ModelConfig
+from artifactnet.inference import export
 from artifactnet.models.artifact_net import ArtifactNet
 
-TINY_VIT = {
-    "embed_dims": [16, 32, 32],
-    "depths": [1, 1, 1],
-    "num_heads": [1, 2, 2],
-    "window_sizes": [7, 7, 4],
+TINY_VIT = {  # a stage of convolutions and one of attention: exporting takes seconds per stage
+    "embed_dims": [16, 32],
+    "depths": [1, 1],
+    "num_heads": [1, 2],
+    "window_sizes": [7, 7],
 }
 
 
 def student(size=(64, 96), contrast=40.0, seed=0, **config):
-    """A TinyViT of fifty thousand weights with a heatmap head.
+    """A TinyViT of twenty thousand weights with a heatmap head.
 
     ``contrast`` multiplies the last layer: untrained, the map would be flat.
     """
@@ -47,3 +51,26 @@ def pictures(count, seed=0, least=40):
         noise = rng.integers(0, 55, (height, width, 3))
         found.append((image + noise).astype(np.uint8))
     return found
+
+
+@contextmanager
+def traced_once():
+    """Within, `export_model` traces and converts the same model once, whatever it then writes.
+
+    Both take seconds, and every format begins with the first, most with the second.
+    """
+    kept = {}
+
+    def remembered(function):
+        def call(made, *rest):
+            key = (function.__name__, id(made), repr(rest))
+            if key not in kept:
+                kept[key] = (function(made, *rest), made)  # its id stays its own while it is kept
+            return kept[key][0]
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("export_program", "onnx_bytes"):
+            patch.setattr(export, name, remembered(getattr(export, name)))
+        yield

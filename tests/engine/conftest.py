@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from artifactnet.config import Config, load
+from artifactnet.engine import score_tables
 
 TINY = """
 model:
@@ -36,3 +38,19 @@ def tiny_config() -> Callable[..., Config]:
 def tiny(tmp_path: Path, tiny_config: Callable[..., Config]) -> Callable[..., Config]:
     """`tiny_config` in the test's own folder."""
     return lambda *overrides: tiny_config(tmp_path, *overrides)
+
+
+@pytest.fixture
+def preloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh processes descend from one that has nothing but imports, which take seconds each.
+
+    It is started once and has nothing of the tests' own process.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return  # each one imports what it needs
+    engine = "artifactnet.engine"
+    names = ["timm", *(f"{engine}.{name}" for name in ("benchmark_memory", "score_pixels"))]
+    multiprocessing.set_forkserver_preload(names)
+    context = multiprocessing.get_context("forkserver")
+    for owner in (multiprocessing, score_tables):  # one calls it by its module, one by its name
+        monkeypatch.setattr(owner, "get_context", lambda method: context)

@@ -35,6 +35,7 @@ def test_report():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_processes_are_timed_too():
     report = benchmark_metrics(**SMALL, workers=2)
     assert list(report["forms"])[2:] == ["vectorised, 2 processes"]

@@ -339,6 +339,7 @@ def test_memory_rules_out_a_form_for_the_clock(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_memory_of_fresh_processes():
     setting = dataclasses.replace(SMALL, size=224, batch_size=4)
     found = peak_memory(setting, ["sdpa", "fused", "naive"])

@@ -10,6 +10,7 @@ from artifactnet.types import ArtifactNetError
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_report(monkeypatch):
     monkeypatch.setattr(module, "METHODS", ("relevance",))  # each form starts a process
     report = benchmark_maps("vit_tiny_patch16_224", size=64, batch_size=2, repeats=1)

@@ -36,18 +36,18 @@ def test_a_fresh_process_holds_what_it_makes_and_nothing_of_ours():
     assert 120 << 20 < large - small < 200 << 20
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_a_process_that_runs_out_of_memory():
     assert fresh_peak(torch.ones, HUGE) is None
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_a_process_that_the_system_kills():
     assert fresh_peak(signal.raise_signal, signal.SIGKILL) is None
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_a_mistake_in_the_process_is_told():
     with pytest.raises(ArtifactNetError, match="^size must be at least 1, not 0$"):
         fresh_peak(check_setting, {"size": 0})

@@ -281,6 +281,7 @@ def test_sixteen_bits(place):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_several_processes_equal_one(place, monkeypatch):
     monkeypatch.setattr(module, "FEWEST", 1)
     rng = np.random.default_rng(3)
@@ -291,6 +292,7 @@ def test_several_processes_equal_one(place, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_an_error_in_a_process_arrives(place, monkeypatch):
     monkeypatch.setattr(module, "FEWEST", 1)
     write_labels("labels.parquet", [row("g", name, 5, 5) for name in "abcd"])

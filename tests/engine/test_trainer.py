@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from artifactnet.config import Config, ConfigError, load
 from artifactnet.engine import saving
 from artifactnet.engine.module import DetectorModule
-from artifactnet.engine.trainer import train
+from artifactnet.engine.trainer import RunResult, train
 from artifactnet.models import checkpoint
 from artifactnet.models.checkpoint import load_model, read_metadata
 from artifactnet.types import ArtifactNetError
@@ -157,24 +157,31 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException) ->
     monkeypatch.setattr(DetectorModule, "training_step", training_step)
 
 
+RANDOM = (
+    "train.epochs=3",
+    "model.drop_rate=0.2",
+    "model.drop_path_rate=0.2",
+    "optim.ema=0.5",
+    "data.augment.vflip=0.5",
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_config: Tiny) -> RunResult:
+    """A run that nothing interrupts."""
+    return train(tiny_config(tmp_path_factory.mktemp("whole"), *RANDOM, "name=whole"))
+
+
 @pytest.mark.parametrize("step", [2, 5, 8])
 def test_resume_equals_an_uninterrupted_run(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, step: int
+    tiny: Tiny, whole: RunResult, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    options = (
-        "train.epochs=3",
-        "model.drop_rate=0.2",
-        "model.drop_path_rate=0.2",
-        "optim.ema=0.5",
-        "data.augment.vflip=0.5",
-    )
-    whole = train(tiny(*options, "name=whole"))
     with monkeypatch.context() as patch:
         stop_at(patch, step, Stop())
         with pytest.raises(Stop):
-            train(tiny(*options, "name=parts"))
+            train(tiny(*RANDOM, "name=parts"))
     torch.manual_seed(12345)
-    parts = train(tiny(*options, "name=parts", "resume=true"))
+    parts = train(tiny(*RANDOM, "name=parts", "resume=true"))
     for name in ("model.safetensors", "last.safetensors"):
         assert same(states(whole.run_dir / name), states(parts.run_dir / name))
     a, b = read_checkpoint(whole.run_dir), read_checkpoint(parts.run_dir)

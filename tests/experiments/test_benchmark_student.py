@@ -13,7 +13,8 @@ from artifactnet.types import ArtifactNetError
 
 STUDENT = """
 model:
-  backbone: test_convnext
+  backbone: convnext_atto
+  backbone_kwargs: {dims: [8, 8, 16, 16], depths: [1, 1, 1, 1]}
   heatmap: {head: decoder, width: 16}
 loss: {alignment: {weight: 0}, heatmap: {focal: 1}}
 """

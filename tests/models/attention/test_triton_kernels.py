@@ -122,7 +122,7 @@ def test_kernels_compile_for_gpus_that_are_not_here(name, capability, tmp_path, 
 @compiles
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "dim"), [("bf16", 64), ("fp32", 128)])
-@pytest.mark.parametrize("capability", [80, 90, 120])
+@pytest.mark.parametrize("capability", [90, 120])  # 12.0 has the blocks of 8.0, see below
 @pytest.mark.parametrize("name", KERNELS)
 def test_more_kernels_compile(name, capability, dtype, dim, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -140,6 +140,8 @@ def test_every_plan_can_be_launched():
             assert block & (block - 1) == 0
         assert plan.warps in (4, 8)
         assert plan.outer * plan.inner <= 32 * plan.warps * 64  # of 255 registers
+        if capability != (9, 0):
+            assert plan == plan_for(kernel, size, dim, (8, 0))
     assert plan_for("sum", 2, 128, (9, 0)) != plan_for("sum", 2, 128, (8, 0))
     assert plan_for("sum", 2, 128, (12, 0)) == plan_for("sum", 2, 128, (8, 0))
 
