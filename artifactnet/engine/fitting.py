@@ -8,10 +8,10 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import torch
@@ -21,11 +21,12 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.strategies import Strategy
 from torch.utils.data import DataLoader
 
 from artifactnet.config import Config
 from artifactnet.data.datamodule import DataModule
-from artifactnet.engine import rundir
+from artifactnet.engine import parts, rundir
 from artifactnet.engine.callbacks import Bar, Pictures, PlainLines
 from artifactnet.engine.device import is_main_process
 from artifactnet.engine.module import DetectorModule
@@ -35,10 +36,22 @@ from artifactnet.engine.saving import AtomicCheckpointIO, BestModel, LastCheckpo
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
+class Deals(Protocol):
+    """Data whose images are dealt out among processes."""
+
+    def train_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Any]:
+        """Training batches of one process."""
+        ...
+
+    def val_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Any]:
+        """Validation batches of one process."""
+        ...
+
+
 class Loaders(pl.LightningDataModule):
     """The run's loaders, split by process once Lightning knows how many there are."""
 
-    def __init__(self, data: DataModule) -> None:
+    def __init__(self, data: Deals) -> None:
         super().__init__()
         self.data = data
 
@@ -56,14 +69,35 @@ class Loaders(pl.LightningDataModule):
 def fit(
     module: DetectorModule, data: DataModule, best: BestModel, folder: Path, device: str
 ) -> tuple[pl.Trainer, float]:
+    """Train a detector, see `fit_module`; pictures of its maps are drawn on the way."""
+    config = module.config
+    distributed = config.train.strategy == "ddp" or config.train.devices > 1
+    strategy = parts.ddp_strategy(config) if distributed else "auto"
+    pictures = _pictures(module, data, folder)
+    return fit_module(module, config, data, best, folder, device, strategy, pictures)
+
+
+def fit_module(
+    module: pl.LightningModule,
+    config: Config,
+    data: Deals,
+    best: BestModel,
+    folder: Path,
+    device: str,
+    strategy: str | Strategy,
+    pictures: Sequence[Callback] = (),
+) -> tuple[pl.Trainer, float]:
     """Train until the run's last step, from the last checkpoint where the run resumes.
 
     Args:
         module: the model under training.
+        config: the run.
         data: its data.
         best: keeps the best model; the final weights are always validated for it.
         folder: folder of the run.
         device: ``cuda`` or ``cpu``.
+        strategy: of Lightning.
+        pictures: callbacks that look at validated weights.
 
     Returns:
         The trainer, and the seconds that training took.
@@ -71,12 +105,12 @@ def fit(
     Raises:
         KeyboardInterrupt: Ctrl-C; how to go on has been printed.
     """
-    config = module.config
-    trainer = _trainer(config, folder, device, _callbacks(module, data, best, folder))
+    callbacks = _callbacks(config, best, folder, pictures)
+    trainer = _trainer(config, folder, device, strategy, callbacks)
     checkpoint: Path | None = folder / rundir.CHECKPOINT
     if not config.resume:
         checkpoint = None
-    elif not (folder / rundir.CHECKPOINT).is_file():
+    elif not (folder / rundir.CHECKPOINT).exists():
         if is_main_process():
             print("resume: stopped before the end of its first epoch; starting again")
         checkpoint = None
@@ -89,7 +123,9 @@ def fit(
     return trainer, time.perf_counter() - started
 
 
-def _trainer(config: Config, folder: Path, device: str, callbacks: list[Callback]) -> pl.Trainer:
+def _trainer(
+    config: Config, folder: Path, device: str, strategy: str | Strategy, callbacks: list[Callback]
+) -> pl.Trainer:
     train = config.train
     precision = _PRECISION.get(train.precision)
     if precision is None:  # auto
@@ -98,7 +134,7 @@ def _trainer(config: Config, folder: Path, device: str, callbacks: list[Callback
     return pl.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=train.devices,
-        strategy="ddp" if train.strategy == "ddp" or train.devices > 1 else "auto",
+        strategy=strategy,
         precision=precision,  # type: ignore[arg-type]
         plugins=[AtomicCheckpointIO()],
         logger=_loggers(config, folder),
@@ -122,20 +158,24 @@ def _trainer(config: Config, folder: Path, device: str, callbacks: list[Callback
     )
 
 
+def _pictures(module: DetectorModule, data: DataModule, folder: Path) -> list[Callback]:
+    """What draws a detector's maps, where the run wants it and there are any."""
+    config, model = module.config, module.model
+    drawn = model.has_attention or model.has_segmentation or model.has_heatmap
+    if not config.train.picture_every or not drawn:
+        return []
+    preprocess = preprocess_of(model)
+    count, every = config.train.pictures, config.train.picture_every
+    target, validation = folder / rundir.PICTURES, data.splits["val"]
+    skip = config.data.on_error == "skip"
+    return [Pictures(target, validation, preprocess, count, every, skip)]
+
+
 def _callbacks(
-    module: DetectorModule, data: DataModule, best: BestModel, folder: Path
+    config: Config, best: BestModel, folder: Path, pictures: Sequence[Callback]
 ) -> list[Callback]:
     """The order matters: what judges or draws validated weights precedes weight averaging."""
-    config = module.config
-    callbacks: list[Callback] = [best]
-    model = module.model
-    drawn = model.has_attention or model.has_segmentation or model.has_heatmap
-    if config.train.picture_every and drawn:
-        preprocess = preprocess_of(module.model)
-        count, every = config.train.pictures, config.train.picture_every
-        target, validation = folder / rundir.PICTURES, data.splits["val"]
-        skip = config.data.on_error == "skip"
-        callbacks.append(Pictures(target, validation, preprocess, count, every, skip))
+    callbacks: list[Callback] = [best, *pictures]
     if config.optim.ema > 0:
         callbacks.append(EMAWeightAveraging(decay=config.optim.ema))
     callbacks.append(LearningRateMonitor("step"))
@@ -170,7 +210,7 @@ def _interruptible(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
             raise
         signal.signal(signal.SIGINT, handler)
         state = (
-            "the end of the last epoch" if (folder / rundir.CHECKPOINT).is_file() else "its start"
+            "the end of the last epoch" if (folder / rundir.CHECKPOINT).exists() else "its start"
         )
         if is_main_process():
             print(

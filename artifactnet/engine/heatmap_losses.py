@@ -8,6 +8,7 @@ from torch import Tensor
 
 from artifactnet.config import DistillConfig, HeatmapLossConfig
 from artifactnet.losses import heatmap as losses
+from artifactnet.models.decoder import HeatmapOutput
 from artifactnet.types import UNSEEN_SIGMA, Annotation, Batch, ModelOutput, TeacherBatch
 
 
@@ -20,16 +21,34 @@ def annotated_target(batch: Batch) -> Tensor:
 def annotation_losses(
     output: ModelOutput, batch: Batch, config: HeatmapLossConfig
 ) -> dict[str, tuple[Tensor, float]]:
+    """`annotation_terms` of a collated batch."""
+    return annotation_terms(output, annotated_target(batch), batch.annotation, batch.score, config)
+
+
+def annotation_terms(
+    output: ModelOutput | HeatmapOutput,
+    target: Tensor,
+    annotation: Tensor,
+    score: Tensor,
+    config: HeatmapLossConfig,
+) -> dict[str, tuple[Tensor, float]]:
     """Each term and its weight; those of weight 0 are left out.
 
     Images that nobody annotated take part in none of them; the score's term takes every image
     with a score. An image without artifacts asks for no correlation.
+
+    Args:
+        output: with heatmap and score.
+        target: (B, H, W) annotated heatmap in [0, 1], of any size.
+        annotation: (B,) values of `Annotation`.
+        score: (B,) annotated plausibility in [0, 1]; NaN where nobody gave one.
+        config: the weights.
     """
     assert output.heatmap is not None
     assert output.score is not None
     heatmap = output.heatmap.float()
-    target = losses.resize_target(annotated_target(batch), (heatmap.shape[1], heatmap.shape[2]))
-    annotated = batch.annotation != int(Annotation.NONE)
+    target = losses.resize_target(target, (heatmap.shape[1], heatmap.shape[2]))
+    annotated = annotation != int(Annotation.NONE)
     known = annotated.float()
     found: dict[str, tuple[Tensor, float]] = {}
     if config.focal:
@@ -42,7 +61,7 @@ def annotation_losses(
         term = losses.correlation_loss(heatmap, target, known)
         found["heatmap_correlation"] = term, config.correlation
     if config.score:
-        found["heatmap_score"] = losses.score_loss(output.score, batch.score), config.score
+        found["heatmap_score"] = losses.score_loss(output.score, score), config.score
     return found
 
 
@@ -78,9 +97,17 @@ def teacher_losses(
     return found
 
 
+def seen_by_teacher(sigma: Tensor) -> Tensor:
+    """Which pixels of a teacher's (B, H, W) sigma it looked at, blended ones by their larger part.
+
+    The others (cut off by its resize policy, or padding of ours) say nothing.
+    """
+    return sigma < UNSEEN_SIGMA / 2
+
+
 def _weights(sigma: Tensor, confidence: bool) -> Tensor:
     """(B, h, w) weights of mean 1 over the pixels that the teacher saw, 0 at the others."""
-    seen = (sigma < UNSEEN_SIGMA / 2).to(sigma.dtype)
+    seen = seen_by_teacher(sigma).to(sigma.dtype)
     if not confidence:
         return seen
     weight = seen * torch.exp(-sigma)

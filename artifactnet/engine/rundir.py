@@ -10,13 +10,15 @@ logs/ tensorboard/ pictures/ evaluations/
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,8 @@ _PACKAGES = (
     "pillow",
     "safetensors",
     "peft",
+    "transformers",
+    "accelerate",
 )
 
 
@@ -136,6 +140,27 @@ def prepare(config: Config) -> Path:
     except (OSError, json.JSONDecodeError) as error:
         raise ArtifactNetError(f"{folder}: the run folder cannot be prepared: {error}") from error
     return folder
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """Turn the system's error about a full disk into one that says how to go on.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        ArtifactNetError: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise ArtifactNetError(
+            f"{folder}: the disk is full. What was saved before is intact: make room, then go on "
+            "with resume=true"
+        ) from error
 
 
 def differences(saved: Config, now: Config) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import lightning.pytorch as pl
 import torch
@@ -78,6 +79,25 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.path)
 
 
+class Judged(Protocol):
+    """What `BestModel` asks of the module under training."""
+
+    def validation_figures(self) -> dict[str, float]:
+        """Figures of the validation that has just run, over all processes; starts them anew."""
+        ...
+
+
+# writes the model of a module to a path, with facts of its training
+Save = Callable[[pl.LightningModule, Path, dict[str, Any]], None]
+
+
+def save_detector(module: pl.LightningModule, path: Path, facts: dict[str, Any]) -> None:
+    """Write the detector of a module into one file, in the main process alone."""
+    assert isinstance(module, DetectorModule)
+    if module.trainer.is_global_zero:
+        save_model(module.model, path, facts)
+
+
 class BestModel(Callback):
     """Computes the validation figures and saves the model whenever they are the best so far.
 
@@ -91,12 +111,17 @@ class BestModel(Callback):
         path: model file to replace each time.
         monitor: ``balanced_accuracy`` or ``map_iou`` (higher is better), or ``loss``.
         extra: facts to keep in the model file.
+        save: writes the model; called in every process, since sharded weights are gathered by
+            all, so that it must see to it that one alone writes.
     """
 
-    def __init__(self, path: Path, monitor: str, extra: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, monitor: str, extra: dict[str, Any], save: Save = save_detector
+    ) -> None:
         self.path = path
         self.monitor = monitor
         self.extra = extra
+        self.save = save
         self.latest: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.epoch = 0  # epochs completed when the best was found
@@ -104,8 +129,7 @@ class BestModel(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the weights that have just been validated."""
-        assert isinstance(pl_module, DetectorModule)
-        self.latest = pl_module.validation_figures()
+        self.latest = cast(Judged, pl_module).validation_figures()
         self.step = trainer.global_step
         pl_module.log_dict({f"val/{name}": value for name, value in self.latest.items()})
         loss = self.latest["loss"]
@@ -118,9 +142,8 @@ class BestModel(Callback):
             return
         self.best = self.latest
         self.epoch = epochs_completed(trainer)
-        if trainer.is_global_zero:
-            facts = {"epoch": self.epoch, "step": self.step, "validation": self.best}
-            save_model(pl_module.model, self.path, {**self.extra, **facts})
+        facts = {"epoch": self.epoch, "step": self.step, "validation": self.best}
+        self.save(pl_module, self.path, {**self.extra, **facts})
 
     def _rank(self, figures: dict[str, float]) -> tuple[float, float]:
         loss = figures["loss"]

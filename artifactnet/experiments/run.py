@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,7 @@ def run_experiment(
     """
     if name not in PLANS:
         raise ArtifactNetError(f"unknown experiment {name!r}; known: {', '.join(PLANS)}")
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ArtifactNetError(f"seeds must be given, each once, not {list(seeds)}")
+    check_seeds(seeds)
     folder = Path(out)
     rows = []
     for seed in seeds:
@@ -92,13 +92,47 @@ def _trained(training: Training, seed: int, folder: Path, overrides: Sequence[st
     own = [f"name={training.key}_s{seed}", f"out={folder}", f"seed={seed}"]
     if training.start is not None:
         own.append(f"init_from={folder / f'{training.start}_s{seed}'}")
-    config = load(training.recipe, [*overrides, *training.overrides, *own])
-    run = folder / config.name
+    return finished(training.recipe, [*overrides, *training.overrides, *own], train)
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse seeds that make no experiment.
+
+    Raises:
+        ArtifactNetError: none, or one twice.
+    """
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ArtifactNetError(f"seeds must be given, each once, not {list(seeds)}")
+
+
+def finished(recipe: str, overrides: Sequence[str], train: Callable[[Config], object]) -> Path:
+    """Folder of the finished run of a config: taken as it is, gone on with, or made.
+
+    Args:
+        recipe: name of the config, or its file.
+        overrides: ``dotted.key=value`` strings, the run's name among them.
+        train: trains it.
+
+    Raises:
+        ArtifactNetError: the run that is there was made with another config, or there is work
+            for several processes: those that Lightning starts would each repeat the whole
+            experiment.
+    """
+    config = load(recipe, overrides)
+    run = Path(config.out) / config.name
     if (run / rundir.CONFIG).is_file():
         _same(run, config)
         if (run / rundir.FINISHED).is_file():
             return run
         config.resume = True
+    if config.train.devices > 1:
+        again = ["resume=true"] if config.resume else []
+        words = ["artifactnet", "train", recipe, *overrides, *again]
+        raise ArtifactNetError(
+            f"{run} is not finished, and an experiment cannot train with train.devices="
+            f"{config.train.devices}: make it with `{shlex.join(words)}`, then the same command "
+            "goes on"
+        )
     train(config)
     return run
 

@@ -10,7 +10,7 @@ from typing import Any
 AUTHENTICITY = {"BA": "balanced_accuracy", "F1": "f1", "AUC": "auc"}
 PIXELS = ("IoU", "PixP", "PixR", "PixF1")
 HEATMAPS = ("MSE", "KLD", "CC")  # fields of `artifactnet.metrics.saliency_metric.SaliencyMetric`
-_DIGITS = {"MSE": 5}  # as in the papers; three otherwise
+_DIGITS = {"MSE": 5, "MSE GT=0": 5}  # as in the papers; three otherwise
 
 
 def spread(
@@ -32,6 +32,28 @@ def spread(
         if values:
             std = statistics.stdev(values) if len(values) > 1 else None
             found[column] = {"mean": statistics.fmean(values), "std": std}
+    return found
+
+
+def rows(
+    titles: Mapping[str, str],
+    values: Mapping[tuple[str, int], Mapping[str, float]],
+    columns: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Rows of an experiment for `markdown`.
+
+    Args:
+        titles: key -> title, in the order of the table.
+        values: (key, seed) -> figures.
+        columns: names of the figures.
+    """
+    found = []
+    for key, title in titles.items():
+        seeds = {str(seed): dict(each) for (its, seed), each in values.items() if its == key}
+        figures = spread(list(seeds.values()), columns)
+        found.append(
+            {"key": key, "title": title, "method": None, "seeds": seeds, "spread": figures}
+        )
     return found
 
 

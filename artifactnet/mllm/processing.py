@@ -99,7 +99,7 @@ class Processing:
             ArtifactNetError: a text has not just one of each mark, or holds a control word.
         """
         for number, text in enumerate(texts):
-            self._check(text, f"text {number}")
+            self.check(text, f"text {number}")
             for mark in (MAP, SCORE):
                 if text.count(mark) != 1:
                     raise ArtifactNetError(
@@ -167,7 +167,16 @@ class Processing:
             f"distorted by a factor of {factor:.1f} to fit {rows} x {columns} of them"
         ]
 
-    def _check(self, text: str, what: str) -> None:
+    def check(self, text: str, what: str) -> None:
+        """Refuse a text that would break out of the chat format.
+
+        Args:
+            text: of a question or an answer.
+            what: to call it in the error.
+
+        Raises:
+            ArtifactNetError: it holds a control word.
+        """
         for word in self._reserved:
             if word in text:
                 raise ArtifactNetError(
@@ -189,7 +198,7 @@ class Processing:
             pixels.append(tiles)
             grids.append(grid)
             if question is not None:
-                self._check(question, f"question {number}")
+                self.check(question, f"question {number}")
             prompts.append(self._ids(self._prompt(question or self.question, len(tiles))))
             if texts is not None:
                 marks = MAP * (1 + grid[0] * grid[1])

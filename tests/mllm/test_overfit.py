@@ -15,7 +15,7 @@ from artifactnet.mllm.examples import collate
 from artifactnet.mllm.generation import generate
 from artifactnet.mllm.module import HeieModule
 
-STEPS, RATE = 180, 5e-3
+STEPS, RATE = 150, 5e-3
 
 
 @pytest.mark.slow
@@ -58,10 +58,10 @@ def test_sixteen_images_are_learnt(tiny_config, tmp_path):
     for target, found in zip(batch.target, output.heatmaps, strict=True):
         small = torch.nn.functional.adaptive_avg_pool2d(target[None], found.heatmap.shape[1:])
         assert float((found.heatmap - small).abs().mean()) < 0.1
-    written = generate(model, [example.image for example in examples])
+    written = generate(
+        model, [example.image for example in examples], [example.question for example in examples]
+    )
     for text in written:
         assert parse(text).style == Style()  # the exact form, with nothing mended
-    # and what it says comes from the image
-    clean = ["No region looks implausible" in text for text in written]
-    assert sum(c == (float(t.max()) == 0) for c, t in zip(clean, batch.target, strict=True)) >= 14
-    assert len(set(written)) >= 4
+    right = sum(text == example.text for text, example in zip(written, examples, strict=True))
+    assert right >= 15, f"{right} of 16 texts are those that were learnt"
