@@ -84,9 +84,11 @@ def test_train_gets_the_config_with_overrides(monkeypatch):
 
 
 def test_evaluate_gets_folder_and_overrides(monkeypatch):
+    from artifactnet.mllm.teacher import open_any_teacher
+
     made = calls(monkeypatch, "evaluate")
     assert main(["evaluate", "runs/x", "data.name=folder", "data.root=y"]) == 0
-    assert made == [(("runs/x", ["data.name=folder", "data.root=y"]), {})]
+    assert made == [(("runs/x", ["data.name=folder", "data.root=y"], open_any_teacher), {})]
 
 
 def test_synthesize_writes_what_the_library_writes(tmp_path, capsys):
