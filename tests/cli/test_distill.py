@@ -7,6 +7,7 @@ import pytest
 import artifactnet
 from artifactnet.cli import main
 from artifactnet.engine import distill
+from artifactnet.mllm.teacher import open_any_teacher
 
 CONFIG = """
 model: {backbone: vit_tiny_patch16_224, heatmap: {head: decoder}}
@@ -25,7 +26,12 @@ def config(tmp_path):
 def trained(monkeypatch):
     """Configs that reached training, which is replaced by a list."""
     made: list = []
-    monkeypatch.setitem(vars(artifactnet), "train", made.append)
+
+    def train(config, opener):
+        assert opener is open_any_teacher  # which knows HEIE too
+        made.append(config)
+
+    monkeypatch.setitem(vars(artifactnet), "train", train)
     return made
 
 
@@ -43,7 +49,13 @@ def test_the_student_is_trained_with_its_overrides(config, trained):
 
 def test_label_only_labels_and_trains_nothing(config, trained, monkeypatch, capsys, tmp_path):
     labelled = []
-    monkeypatch.setattr(distill, "label_only", lambda c: labelled.append(c) or tmp_path / "c")
+
+    def label_only(config, opener):
+        assert opener is open_any_teacher
+        labelled.append(config)
+        return tmp_path / "c"
+
+    monkeypatch.setattr(distill, "label_only", label_only)
     assert main(["distill", "--label-only", config, "distill.teacher=runs/t"]) == 0
     assert [c.distill.teacher for c in labelled] == ["runs/t"]
     assert trained == []
