@@ -63,7 +63,7 @@ def evaluate(
         _ask_own_teacher(run.data, config, opener)
     found = evaluate_model(run.model, run.data, config, run.epoch)
     if target == folder:
-        found["training"] = _training(folder)
+        found["training"] = training_of(folder)
     tell(found, target)
     return found
 
@@ -76,9 +76,20 @@ def tell(found: dict[str, Any], target: Path) -> None:
         target: the folder; made if missing.
     """
     tables.write(target, found)
+    print_figures(found, tables.terminal(found), target)
+
+
+def print_figures(found: dict[str, Any], lines: str, target: Path) -> None:
+    """Print what an evaluation found, after what must be known before trusting it.
+
+    Args:
+        found: content of ``results.json``.
+        lines: its figures for a terminal.
+        target: folder that it was written to.
+    """
     for text in (*found["notices"], *found["data_warnings"]):
         print(f"WARNING: {text}")
-    print(tables.terminal(found))
+    print(lines)
     print(f"\nresults    {target / tables.MARKDOWN}, {target / tables.JSON}", flush=True)
 
 
@@ -193,10 +204,20 @@ def subfolder_name(config: Config, teacher: bool, of: str = "") -> str:
         teacher: whether a teacher was named for it.
         of: what is evaluated, where that is not a run with a folder of its own.
     """
-    text = json.dumps(material(config, teacher), sort_keys=True) + of
-    fingerprint = hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
+    return fingerprinted(config, json.dumps(material(config, teacher), sort_keys=True) + of)
+
+
+def fingerprinted(config: Config, decides: str, kind: str = "") -> str:
+    """Folder name for results on a config's data, unique to what decides them.
+
+    Args:
+        config: of the evaluation.
+        decides: all that decides its figures, as text.
+        kind: put between data and fingerprint, for people.
+    """
+    fingerprint = hashlib.blake2b(decides.encode(), digest_size=3).hexdigest()
     root = f"-{Path(config.data.root).resolve().name}" if config.data.root else ""
-    return f"{config.data.name}{root}-{fingerprint}"
+    return f"{config.data.name}{root}{kind}-{fingerprint}"
 
 
 def material(config: Config, teacher: bool) -> dict[str, Any]:
@@ -221,7 +242,7 @@ def _material(values: dict[str, Any]) -> dict[str, Any]:
     return {"data": data, "model": thresholds, "seed": values["seed"]}
 
 
-def _training(folder: Path) -> dict[str, Any] | None:
+def training_of(folder: Path) -> dict[str, Any] | None:
     """What the run's earlier results say about its training."""
     path = folder / tables.JSON
     if not path.is_file():

@@ -28,32 +28,35 @@ class Section(NamedTuple):
     note: str  # how many images, and what the figures are
 
 
-def sections(results: dict[str, Any]) -> list[Section]:
+def sections(results: dict[str, Any], size: str = "at the model's size") -> list[Section]:
     """Tables of what a heatmap head was judged by.
 
     Args:
         results: content of a ``results.json``; files written before there were heatmap heads
             have none of the keys and give no section, like models without such a head.
+        size: at which the heatmaps were compared, in words.
 
     Returns:
         Up to two sections: against annotation, and against the teacher.
     """
     found = []
     if results.get("saliency") or results.get("scores"):
-        found.append(_annotation(results.get("saliency"), results.get("scores")))
+        found.append(_annotation(results.get("saliency"), results.get("scores"), size))
     if results.get("teacher"):
         found.append(_teacher(results["teacher"]))
     return found
 
 
-def _annotation(saliency: dict[str, Any] | None, scores: dict[str, Any] | None) -> Section:
+def _annotation(
+    saliency: dict[str, Any] | None, scores: dict[str, Any] | None, size: str
+) -> Section:
     cells = [_number(name, (saliency or {}).get(name)) for name in SALIENCY.values()]
     cells += [_number(name, (scores or {}).get(name)) for name in SCORES]
     notes = ["No annotated image."]
     if saliency:
         marked = saliency["images"] - saliency["empty_images"]
         notes = [
-            f"Means over {saliency['images']} annotated images at the model's size; MSE (GT=0) "
+            f"Means over {saliency['images']} annotated images {size}; MSE (GT=0) "
             f"over the {saliency['empty_images']} without any artifact, real ones among them; KLD, "
             f"CC, SIM, AUC-Judd and NSS over the {marked} with one. "
             f"{saliency['unannotated_images']} images without annotation took no part."

@@ -15,24 +15,46 @@ MARKDOWN = "results.md"
 
 def write(folder: Path, results: dict[str, Any]) -> None:
     """Write ``results.json`` and ``results.md``, both atomically."""
+    write_page(folder, results, markdown(results))
+
+
+def write_page(folder: Path, results: dict[str, Any], page: str) -> None:
+    """Write ``results.json``, and the Markdown page made of it as ``results.md``."""
     files.write_json(folder / JSON, results)
-    files.write_text(folder / MARKDOWN, markdown(results))
+    files.write_text(folder / MARKDOWN, page)
+
+
+def heading(results: dict[str, Any]) -> list[str]:
+    """Title of a page, and what must be known before trusting it."""
+    lines = [f"# {results['run']}", ""]
+    for notice in (*results["notices"], *results["data_warnings"]):
+        lines += [f"> **Warning:** {notice}", ""]
+    return lines
+
+
+def judged(results: dict[str, Any]) -> str:
+    """Which images were judged, in words."""
+    data = results["data"]
+    where = f"`{data['name']}`" + (f" (`{data['root']}`)" if data["root"] else "")
+    return f"{results['images']} images of the {data['split']} split of {where}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def markdown(results: dict[str, Any]) -> str:
     """The results as a Markdown page; every figure has its counts beside it."""
-    data = results["data"]
-    where = f"`{data['name']}`" + (f" (`{data['root']}`)" if data["root"] else "")
-    lines = [f"# {results['run']}", ""]
-    for notice in (*results["notices"], *results["data_warnings"]):
-        lines += [f"> **Warning:** {notice}", ""]
-    lines += [
-        f"{results['images']} images of the {data['split']} split of {where}{_epoch(results)}. An "
-        f"image is called fake if its probability is at least {results['threshold']}.",
+    lines = [
+        *heading(results),
+        f"{judged(results)}{_epoch(results)}. An image is called fake if its probability is at "
+        f"least {results['threshold']}.",
         "",
         "## Authenticity judgment",
         "",
-        *_table(_AUTHENTICITY, authenticity_rows(results)),
+        *table(_AUTHENTICITY, authenticity_rows(results)),
         "",
         "A generator's row sets its fakes against all real images.",
         "",
@@ -80,7 +102,7 @@ def _heatmap(results: dict[str, Any]) -> list[str]:
     counts = ("tp", "fp", "fn", "evaluated_images", "zero_prediction_images")
     values = (*(f"{row[key]:.4f}" for key in _PIXELS), *(str(row[key]) for key in counts))
     return [
-        *_table(header, [values]),
+        *table(header, [values]),
         "",
         "Category-agnostic, counted over all pixels of the annotated fakes at the model's size; a "
         f"pixel is called artifact if the heatmap is above {results['map_threshold']}. "
@@ -92,8 +114,8 @@ def _sections(results: dict[str, Any]) -> list[str]:
     """What the heatmap head is judged by; nothing for a model without one."""
     lines: list[str] = []
     for section in heatmap_results.sections(results):
-        table = _table(section.header, [section.row])
-        lines += [f"## {section.title}", "", *table, "", section.note, ""]
+        rows = table(section.header, [section.row])
+        lines += [f"## {section.title}", "", *rows, "", section.note, ""]
     return lines
 
 
@@ -124,7 +146,7 @@ def _by_ratio(bins: list[dict[str, float]]) -> list[str]:
         (f"up to {row['up_to']:.0%}", str(row["images"]), f"{row['accuracy']:.4f}")
         for row in filled
     ]
-    return [*_table(("artifact pixels", "annotated fakes", "called fake"), rows), ""]
+    return [*table(("artifact pixels", "annotated fakes", "called fake"), rows), ""]
 
 
 def _masks(results: dict[str, Any]) -> list[str]:
@@ -133,7 +155,7 @@ def _masks(results: dict[str, Any]) -> list[str]:
         return [f"None: {results['no_masks']}."]
     everything = tables["all"]
     lines = [
-        *_table(("category", *_PIXELS, "TP", "FP", "FN"), mask_rows(everything)),
+        *table(("category", *_PIXELS, "TP", "FP", "FN"), mask_rows(everything)),
         "",
         "Counted over all pixels of the annotated fakes at the model's size "
         f"({everything['evaluated_images']} images, {everything['zero_prediction_images']} of them "
@@ -141,17 +163,12 @@ def _masks(results: dict[str, Any]) -> list[str]:
         f"{results['map_threshold']}. {everything['unannotated_images']} fakes without annotation "
         "took no part.",
     ]
-    lines += ["", *_table(*_presence(results["presence"]))]
+    lines += ["", *table(*_presence(results["presence"]))]
     generators = [(name, table) for name, table in tables.items() if name != "all"]
     if len(generators) > 1:
         rows = [(name, *mask_rows(table)[0][1:]) for name, table in generators]
-        lines += ["", *_table(("generator", *_PIXELS, "TP", "FP", "FN"), rows)]
+        lines += ["", *table(("generator", *_PIXELS, "TP", "FP", "FN"), rows)]
     return lines
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def terminal(results: dict[str, Any]) -> str:

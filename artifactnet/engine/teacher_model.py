@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from hashlib import blake2b
 from importlib.metadata import version
@@ -78,7 +78,7 @@ class ModelTeacher:
             config.std or (),
         )
         self.prepare: Callable[[Record, UInt8Array], Ready] = partial(_fit, self._preprocess)
-        self.identity: Identity = {"kind": "model", "hash": _file_hash(file), "map": self._map}
+        self.identity: Identity = {"kind": "model", "hash": content_hash([file]), "map": self._map}
         self.about: dict[str, Any] = {
             "name": file.parent.name if file.name == rundir.BEST else file.stem,
             "path": str(file),
@@ -195,9 +195,16 @@ def _fit(preprocess: Preprocess, record: Record, image: UInt8Array) -> Ready:
     return Ready(record.location, frame, geometry)
 
 
-def _file_hash(file: Path) -> str:
-    hasher = blake2b(digest_size=16)
-    with open(file, "rb") as handle:
-        while chunk := handle.read(_CHUNK):
-            hasher.update(chunk)
+def content_hash(paths: Iterable[Path], start: bytes = b"") -> str:
+    """Fingerprint of what decides a teacher's answers.
+
+    Args:
+        paths: files, in a fixed order.
+        start: comes before them.
+    """
+    hasher = blake2b(start, digest_size=16)
+    for path in paths:
+        with open(path, "rb") as handle:
+            while chunk := handle.read(_CHUNK):
+                hasher.update(chunk)
     return hasher.hexdigest()

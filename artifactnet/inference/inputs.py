@@ -49,6 +49,49 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A decoded image: what answers call it, its path if it has one, (H, W, 3) pixels."""
+
+    name: str
+    path: str | None
+    pixels: UInt8Array
+
+
+def open_image(number: int, source: ImageLike | Source | Failure) -> Opened | Failure:
+    """Decode what a caller gave; a failure is passed on, and an unusable image becomes one.
+
+    Args:
+        number: of the image among those of the call, its name where it has no other.
+        source: as given.
+    """
+    if isinstance(source, Failure):
+        return source
+    path = str(source) if isinstance(source, str | Path) else None
+    if isinstance(source, Source):
+        path, source = source.name, source.image
+    name = f"image {number}" if path is None else path
+    try:
+        return Opened(name, path, to_pixels(source, name))
+    except ArtifactNetError as error:
+        return Failure(name, str(error).removeprefix(f"{name}: "))
+
+
+def need_counts(batch_size: int, workers: int = 0, min_area: int = 1) -> None:
+    """Refuse numbers with which no images can be judged.
+
+    Raises:
+        ArtifactNetError: ``batch_size`` or ``min_area`` below 1, or ``workers`` below 0.
+    """
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("workers", workers, 0),
+        ("min_area", min_area, 1),
+    ):
+        if value < least:
+            raise ArtifactNetError(f"{name} must be {least} or more, not {value}")
+
+
 def to_pixels(image: ImageLike, name: str) -> UInt8Array:
     """Pixels of one image.
 

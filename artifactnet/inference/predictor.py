@@ -14,7 +14,7 @@ import torch
 from artifactnet.data.transforms import Geometry, Preprocess
 from artifactnet.inference import maps
 from artifactnet.inference.forward import forward
-from artifactnet.inference.inputs import Failure, ImageLike, Source, to_pixels
+from artifactnet.inference.inputs import Failure, ImageLike, Source, need_counts, open_image
 from artifactnet.inference.instances import find_instances
 from artifactnet.inference.runtime import SUFFIXES, AnyModel, ExportedModel
 from artifactnet.inference.stream import ahead
@@ -187,13 +187,7 @@ class Predictor:
         return self._batches(prepared, together, options)
 
     def _check(self, options: _Options, workers: int) -> None:
-        for name, value, least in (
-            ("batch_size", options.batch_size, 1),
-            ("workers", workers, 0),
-            ("min_area", options.min_area, 1),
-        ):
-            if value < least:
-                raise ArtifactNetError(f"{name} must be {least} or more, not {value}")
+        need_counts(options.batch_size, workers, options.min_area)
         if not 0 <= options.overlap <= MAX_OVERLAP:
             raise ArtifactNetError(f"overlap must be in 0..{MAX_OVERLAP}, not {options.overlap}")
         if not options.tiles:
@@ -229,18 +223,15 @@ class Predictor:
     def _prepare(
         self, number: int, source: ImageLike | Source | Failure, keep: bool
     ) -> _Ready | Failure:
-        if isinstance(source, Failure):
-            return source
-        path = str(source) if isinstance(source, str | Path) else None
-        if isinstance(source, Source):
-            path, source = source.name, source.image
-        name = f"image {number}" if path is None else path
+        opened = open_image(number, source)
+        if isinstance(opened, Failure):
+            return opened
+        name, pixels = opened.name, opened.pixels
         try:
-            pixels = to_pixels(source, name)
             image, geometry = preprocess_of(self.model, pixels.shape[:2]).image(pixels)
         except ArtifactNetError as error:
             return Failure(name, str(error).removeprefix(f"{name}: "))
-        return _Ready(name, path, image, geometry, pixels if keep else None)
+        return _Ready(name, opened.path, image, geometry, pixels if keep else None)
 
     def _answer(self, item: _Ready, output: ModelOutput, options: _Options) -> Prediction | Failure:
         probability = float(torch.sigmoid(output.logit))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from artifactnet.config import Config, ConfigError, load, to_dict
 from artifactnet.engine import rundir
 from artifactnet.engine.device import choose_device
+from artifactnet.engine.evaluate import fingerprinted, print_figures, training_of
 from artifactnet.mllm import results as tables
 from artifactnet.mllm import saving
 from artifactnet.mllm.chat import Chat
@@ -59,12 +59,9 @@ def evaluate(
     target = folder / subfolder(own, config, text)
     found = evaluate_model(model, data, config, text, folder, target, chat)
     if target == folder:
-        found["training"] = _training(folder)
+        found["training"] = training_of(folder)
     tables.write(target, found)
-    for line in (*found["notices"], *found["data_warnings"]):
-        print(f"WARNING: {line}")
-    print(tables.terminal(found))
-    print(f"\nresults    {target / tables.MARKDOWN}, {target / tables.JSON}", flush=True)
+    print_figures(found, tables.terminal(found), target)
     return found
 
 
@@ -111,10 +108,8 @@ def subfolder(own: Config, config: Config, text: str) -> Path:
     after = _material(config, text)
     if before == after:
         return Path()
-    written = json.dumps(after, sort_keys=True)
-    fingerprint = hashlib.blake2b(written.encode(), digest_size=3).hexdigest()
-    root = f"-{Path(config.data.root).resolve().name}" if config.data.root else ""
-    return Path("evaluations") / f"{config.data.name}{root}-{text}-{fingerprint}"
+    decides = json.dumps(after, sort_keys=True)
+    return Path("evaluations") / fingerprinted(config, decides, f"-{text}")
 
 
 def _material(config: Config, text: str) -> dict[str, Any]:
@@ -123,12 +118,3 @@ def _material(config: Config, text: str) -> dict[str, Any]:
     mllm = config.mllm
     asked = [mllm.text, mllm.question, mllm.max_new_tokens]
     return {"data": data, "asked": asked, "text": text, "seed": config.seed}
-
-
-def _training(folder: Path) -> dict[str, Any] | None:
-    """What the run's earlier results say about its training."""
-    path = folder / tables.JSON
-    if not path.is_file():
-        return None
-    earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return earlier.get("training")

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from artifactnet.config import MllmConfig
-from artifactnet.inference.inputs import Failure, ImageLike, Source, to_pixels
+from artifactnet.inference.inputs import Failure, ImageLike, Source, need_counts, open_image
 from artifactnet.inference.predictor import pick_device
 from artifactnet.inference.stream import ahead
 from artifactnet.mllm.chain_of_thought import complete, parse, rationale
@@ -111,7 +111,7 @@ class HeiePredictor:
             ArtifactNetError: an image or text cannot be used, the message names it; or
                 ``batch_size`` below 1.
         """
-        _check(batch_size, 0)
+        need_counts(batch_size)
         each = list(images) if isinstance(images, list | tuple) else [images]
         if texts is not None and len(texts) != len(each):
             raise ArtifactNetError(f"{len(texts)} texts for {len(each)} images: one each")
@@ -153,7 +153,7 @@ class HeiePredictor:
         """
         if tiles:
             raise ArtifactNetError("tiles: HEIE cuts its images into tiles itself; leave it out")
-        _check(batch_size, workers)
+        need_counts(batch_size, workers)
 
         def prepare(numbered: tuple[int, ImageLike | Source | Failure]) -> _Ready | Failure:
             return self._prepare(*numbered)
@@ -166,17 +166,12 @@ class HeiePredictor:
                 yield item if isinstance(item, Failure) else next(answers)
 
     def _prepare(self, number: int, source: ImageLike | Source | Failure) -> _Ready | Failure:
-        if isinstance(source, Failure):
-            return source
-        path = str(source) if isinstance(source, str | Path) else None
-        if isinstance(source, Source):
-            path, source = source.name, source.image
-        name = f"image {number}" if path is None else path
-        try:
-            pixels = to_pixels(source, name)
-        except ArtifactNetError as error:
-            return Failure(name, str(error).removeprefix(f"{name}: "))
-        return _Ready(name, path, pixels, self.model.processing.notes(*pixels.shape[:2]))
+        opened = open_image(number, source)
+        if isinstance(opened, Failure):
+            return opened
+        pixels = opened.pixels
+        notes = self.model.processing.notes(*pixels.shape[:2])
+        return _Ready(opened.name, opened.path, pixels, notes)
 
     def _answers(
         self, batch: list[_Ready], given: Sequence[str] | None, heatmaps: bool
@@ -239,12 +234,6 @@ def _need(item: _Usable | Failure) -> _Usable:
     if isinstance(item, Failure):
         raise ArtifactNetError(f"{item.path}: {item.reason}")
     return item
-
-
-def _check(batch_size: int, workers: int) -> None:
-    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
-        if value < least:
-            raise ArtifactNetError(f"{name} must be {least} or more, not {value}")
 
 
 def at_size(maps: Tensor, size: tuple[int, int]) -> Float32Array:

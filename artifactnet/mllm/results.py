@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from artifactnet import files
 from artifactnet.engine import heatmap_results
-from artifactnet.engine.results import JSON, MARKDOWN
+from artifactnet.engine.results import JSON, MARKDOWN, heading, judged, table, write_page
 
 __all__ = ["JSON", "MARKDOWN", "markdown", "terminal", "write"]
 
@@ -21,27 +20,20 @@ _SOURCES = {
 
 def write(folder: Path, results: dict[str, Any]) -> None:
     """Write ``results.json`` and ``results.md``, both atomically."""
-    files.write_json(folder / JSON, results)
-    files.write_text(folder / MARKDOWN, markdown(results))
+    write_page(folder, results, markdown(results))
 
 
 def markdown(results: dict[str, Any]) -> str:
     """The results as a Markdown page; every figure has its counts beside it."""
-    data = results["data"]
-    where = f"`{data['name']}`" + (f" (`{data['root']}`)" if data["root"] else "")
-    lines = [f"# {results['run']}", ""]
-    for notice in (*results["notices"], *results["data_warnings"]):
-        lines += [f"> **Warning:** {notice}", ""]
-    lines += [
-        f"{results['images']} images of the {data['split']} split of {where}; HEIE on "
-        f"`{results['model']['base']}` of epoch {results['model']['epoch']}. Heatmap and score "
-        f"were read from {_SOURCES[results['text']]}.",
+    lines = [
+        *heading(results),
+        f"{judged(results)}; HEIE on `{results['model']['base']}` of epoch "
+        f"{results['model']['epoch']}. Heatmap and score were read from "
+        f"{_SOURCES[results['text']]}.",
         "",
     ]
     for title, header, row, note in _tables(results):
-        rule = ["---"] * len(header)
-        table = ["| " + " | ".join(cells) + " |" for cells in (header, rule, row)]
-        lines += [f"## {title}", "", *table, "", note, ""]
+        lines += [f"## {title}", "", *table(header, [row]), "", note, ""]
     return "\n".join(lines)
 
 
@@ -57,31 +49,14 @@ def _tables(
     results: dict[str, Any],
 ) -> list[tuple[str, Sequence[str], Sequence[str], str]]:
     """Title, header, row and note of each table."""
-    found: list[tuple[str, Sequence[str], Sequence[str], str]] = []
-    saliency, scores = results["saliency"], results["scores"]
-    for section in heatmap_results.sections(results):
-        note = _heatmap_note(saliency, scores)
-        found.append((section.title, section.header, section.row, note))
+    found: list[tuple[str, Sequence[str], Sequence[str], str]] = [
+        (section.title, section.header, section.row, section.note)
+        for section in heatmap_results.sections(results, "each at its own size")
+    ]
     texts = results["explanations"]
     if texts:
         found.append(_explanations(texts))
     return found
-
-
-def _heatmap_note(saliency: dict[str, Any] | None, scores: dict[str, Any] | None) -> str:
-    parts = ["No annotated image."]
-    if saliency:
-        marked = saliency["images"] - saliency["empty_images"]
-        parts = [
-            f"Means over {saliency['images']} annotated images, each at its own size; MSE (GT=0) "
-            f"over the {saliency['empty_images']} without any artifact, real ones among them; "
-            f"KLD, CC, SIM, AUC-Judd and NSS over the {marked} with one. "
-            f"{saliency['unannotated_images']} images without annotation took no part."
-        ]
-    judged = "No image has a score."
-    if scores:
-        judged = f"PLCC and SRCC over {scores['images']} images with a score."
-    return " ".join([*parts, judged])
 
 
 def _explanations(texts: dict[str, Any]) -> tuple[str, Sequence[str], Sequence[str], str]:

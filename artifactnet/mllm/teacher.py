@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +13,13 @@ import torch
 from artifactnet.data.source import Splits
 from artifactnet.data.teacher_cache import Identity
 from artifactnet.engine.parts import UNSCORED
+from artifactnet.engine.teacher_model import content_hash
 from artifactnet.engine.teachers import Teacher, open_teacher
 from artifactnet.inference.inputs import Failure, Source
 from artifactnet.mllm.predictor import HeiePredictor
 from artifactnet.mllm.saving import BASE, FACTS, WEIGHTS, is_heie, load, read_facts
 from artifactnet.mllm.template import TEMPLATE
 from artifactnet.types import ArtifactNetError, Record, TeacherAnswer, UInt8Array
-
-_CHUNK = 1 << 20  # bytes read at once
 
 
 class Ready(NamedTuple):
@@ -91,13 +89,8 @@ def open_any_teacher(path: str | Path, device: str | torch.device = "cpu") -> Te
 
 def _hash(folder: Path) -> str:
     """Of everything that decides the answers: learnt weights, configuration and fixed text."""
-    hasher = blake2b(TEMPLATE.encode(), digest_size=16)
     tuned = sorted((folder / BASE).glob("*.safetensors"))  # where the whole base was tuned
-    for path in (folder / FACTS, folder / WEIGHTS, *tuned):
-        with open(path, "rb") as handle:
-            while chunk := handle.read(_CHUNK):
-                hasher.update(chunk)
-    return hasher.hexdigest()
+    return content_hash((folder / FACTS, folder / WEIGHTS, *tuned), TEMPLATE.encode())
 
 
 def _ready(record: Record, image: UInt8Array) -> Ready:
