@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,15 +16,13 @@ from artifactnet.config import Config, heatmap_terms
 from artifactnet.engine.figures import Figures
 from artifactnet.engine.heatmap_losses import annotation_losses, teacher_losses
 from artifactnet.engine.parts import scored
-from artifactnet.engine.schedule import lr_factor
+from artifactnet.engine.steps import adamw, not_finite, reseed
 from artifactnet.losses.alignment import alignment_loss, artifact_share
 from artifactnet.losses.dense import segmentation_loss
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.param_groups import parameter_groups
 from artifactnet.taxonomy import AGNOSTIC
 from artifactnet.types import Annotation, ArtifactNetError, Batch, ModelOutput
-
-_FILES_SHOWN = 4
 
 
 class DetectorModule(pl.LightningModule):
@@ -113,9 +110,7 @@ class DetectorModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Reseed from (seed, epoch, rank), so that a resumed run draws what it would have."""
-        text = f"{self.config.seed}/{self.current_epoch}/{self.global_rank}"
-        digest = hashlib.blake2b(text.encode(), digest_size=7).digest()
-        torch.manual_seed(int.from_bytes(digest, "big"))
+        reseed(self.config.seed, self.current_epoch, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch.
@@ -154,11 +149,8 @@ class DetectorModule(pl.LightningModule):
         return given or not bool(batch.teacher.score.isnan().all())
 
     def _diverged(self, parts: dict[str, Tensor], batch: Batch) -> str:
-        values = ", ".join(f"{name} {float(value.detach()):g}" for name, value in parts.items())
-        names = [record.location for record in batch.record]
-        files = ", ".join(names[:_FILES_SHOWN]) + (", ..." if len(names) > _FILES_SHOWN else "")
         return (
-            f"the loss is not finite at step {self.global_step} ({values}; images {files}). "
+            f"{not_finite(self.global_step, parts, batch.record)} "
             "Lower optim.lr, lengthen optim.warmup, set optim.clip_norm=1 or train.precision=32; "
             "what was saved before is intact"
         )
@@ -226,20 +218,7 @@ class DetectorModule(pl.LightningModule):
         """AdamW over the model's parameter groups, warm-up + cosine per step."""
         optim = self.config.optim
         groups = parameter_groups(self.model, optim)
-        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.betas[0], optim.betas[1]))
-        total = int(self.trainer.estimated_stepping_batches)
-
-        def factor(step: int) -> float:
-            return lr_factor(
-                step,
-                total,
-                warmup=optim.warmup,
-                schedule=optim.schedule,
-                min_ratio=optim.min_lr_ratio,
-            )
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return adamw(groups, optim, int(self.trainer.estimated_stepping_batches))
 
 
 def _heatmap_names(config: Config) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any
 
@@ -13,7 +12,7 @@ from torchmetrics import MeanMetric, SumMetric
 
 from artifactnet.config import Config, OptimConfig, heatmap_terms
 from artifactnet.engine.heatmap_losses import annotation_terms
-from artifactnet.engine.schedule import lr_factor
+from artifactnet.engine.steps import adamw, not_finite, reseed
 from artifactnet.mllm.examples import TextBatch
 from artifactnet.mllm.heie import HEIE, Output
 from artifactnet.mllm.sharding import shard
@@ -23,7 +22,6 @@ _TERMS = ("focal", "laplace", "correlation", "score")  # in the order of `heatma
 _NEW_ROWS = "trainable_tokens"  # in the names of new tokens' rows of the embedding (peft)
 _HEAD = "head."
 _LARGEST = 50.0  # mean likelihood whose perplexity is still a number to print
-_FILES_SHOWN = 4
 _STOPPED = "what was saved before is intact"
 
 
@@ -85,9 +83,7 @@ class HeieModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Reseed from (seed, epoch, rank), so that a resumed run draws what it would have."""
-        text = f"{self.config.seed}/{self.current_epoch}/{self.global_rank}"
-        digest = hashlib.blake2b(text.encode(), digest_size=7).digest()
-        torch.manual_seed(int.from_bytes(digest, "big"))
+        reseed(self.config.seed, self.current_epoch, self.global_rank)
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         """Loss of one batch.
@@ -114,11 +110,8 @@ class HeieModule(pl.LightningModule):
         return terms["loss"]
 
     def _diverged(self, parts: dict[str, Tensor], batch: TextBatch) -> str:
-        values = ", ".join(f"{name} {float(value.detach()):g}" for name, value in parts.items())
-        names = [record.location for record in batch.record]
-        files = ", ".join(names[:_FILES_SHOWN]) + (", ..." if len(names) > _FILES_SHOWN else "")
         return (
-            f"the loss is not finite at step {self.global_step} ({values}; images {files}). "
+            f"{not_finite(self.global_step, parts, batch.record)} "
             f"Lower optim.lr, lengthen optim.warmup or set optim.clip_norm=1; {_STOPPED}"
         )
 
@@ -204,20 +197,7 @@ class HeieModule(pl.LightningModule):
         """AdamW over the model's parameter groups, warm-up and decay per step."""
         optim = self.config.optim
         groups = parameter_groups(self.model, optim)
-        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.betas[0], optim.betas[1]))
-        total = int(self.trainer.estimated_stepping_batches)
-
-        def factor(step: int) -> float:
-            return lr_factor(
-                step,
-                total,
-                warmup=optim.warmup,
-                schedule=optim.schedule,
-                min_ratio=optim.min_lr_ratio,
-            )
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return adamw(groups, optim, int(self.trainer.estimated_stepping_batches))
 
 
 def parameter_groups(model: HEIE, optim: OptimConfig) -> list[dict[str, Any]]:

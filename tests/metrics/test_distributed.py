@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-
 import pytest
 import torch
-import torch.distributed
+from two_processes import run_both
 
 from artifactnet.metrics.artifact_ratio import ArtifactRatioMetric
 from artifactnet.metrics.authenticity import AuthenticityMetric
@@ -60,30 +57,14 @@ def results(indices):
     }
 
 
-def process(rank, indices, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
-    (folder / f"{rank}.json").write_text(json.dumps(results(indices[rank])))
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 @pytest.mark.parametrize("first", [5, COUNT])  # uneven; and nothing at all for the second
 def test_two_processes_agree_with_one(tmp_path, first):
-    indices = (range(first), range(first, COUNT))
-    context = multiprocessing.get_context("fork")  # a spawned process would import torch again
-    children = [context.Process(target=process, args=(r, indices, tmp_path)) for r in (0, 1)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-        assert child.exitcode == 0
+    both = run_both(results, (range(first), range(first, COUNT)), tmp_path)
     expected = results(range(COUNT))
     for name in ("segmentation", "instances"):
         for generator in ("a", "b"):
             rows = [row for row in expected[name][generator].values() if isinstance(row, dict)]
             assert sum(row["tp"] for row in rows) > 0
-    for rank in (0, 1):
-        assert json.loads((tmp_path / f"{rank}.json").read_text()) == expected
+    for found in both:
+        assert found == expected

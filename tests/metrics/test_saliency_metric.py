@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed
 from scipy import stats
+from two_processes import run_both
 
 from artifactnet.metrics.saliency import auc_judd, cc, fixations, kld, nss, sim
 from artifactnet.metrics.saliency_metric import (
@@ -211,32 +210,15 @@ def results(indices):
     return figures
 
 
-def process(rank, indices, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
-    (folder / f"{rank}.json").write_text(json.dumps(results(indices[rank])))
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 @pytest.mark.parametrize("first", [4, 9])  # uneven; and nothing at all for the second
 def test_two_processes_agree_with_one(tmp_path, first):
-    indices = (range(first), range(first, 9))
-    context = multiprocessing.get_context("fork")  # a spawned process would import torch again
-    children = [context.Process(target=process, args=(r, indices, tmp_path)) for r in (0, 1)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-        assert child.exitcode == 0
+    both = run_both(results, (range(first), range(first, 9)), tmp_path)
     expected = results(range(9))
     assert expected["saliency"]["counts"]["CC"] == 3
     assert expected["marked"]["images"] == 6
     assert (expected["real"]["images"], expected["fake"]["images"]) == (6, 3)
-    for rank in (0, 1):
-        found = json.loads((tmp_path / f"{rank}.json").read_text())
+    for found in both:
         assert found["saliency"].pop("counts") == expected["saliency"]["counts"]
         for name, values in found.items():
             known = {key: expected[name][key] for key in values}

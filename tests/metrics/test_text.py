@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import multiprocessing
 from functools import cache
 
 import pytest
 import torch
-import torch.distributed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from two_processes import run_both
 
 from artifactnet.metrics.text import MARKS, TextMetric, bleu, perplexity, rouge_l, without_marks
 from artifactnet.mllm import chain_form
@@ -202,26 +200,10 @@ def test_the_metric_is_the_functions_over_all_batches():
     assert metric.compute()["BLEU"] == bleu(WRITTEN, REFERENCES)
 
 
-def process(rank, indices, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
-    (folder / f"{rank}.json").write_text(json.dumps(result(indices[rank])))
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 @pytest.mark.parametrize("first", [3, 4])  # uneven; and nothing at all for the second
 def test_two_processes_agree_with_one(tmp_path, first):
-    indices = (range(first), range(first, 4))
-    context = multiprocessing.get_context("fork")  # a spawned process would import torch again
-    children = [context.Process(target=process, args=(r, indices, tmp_path)) for r in (0, 1)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-        assert child.exitcode == 0
+    both = run_both(result, (range(first), range(first, 4)), tmp_path)
     expected = result(range(4))
-    for rank in (0, 1):
-        assert json.loads((tmp_path / f"{rank}.json").read_text()) == pytest.approx(expected)
+    for found in both:
+        assert found == pytest.approx(expected)
