@@ -102,18 +102,25 @@ def time_side_by_side(
     return take_turns(cases, repeats)
 
 
-def take_turns(cases: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[Times]]:
+def take_turns(
+    cases: Mapping[str, Callable[[], object]], repeats: int, settle: bool = False
+) -> dict[str, list[Times]]:
     """The timed part of `time_side_by_side`, for cases that have been run and compared.
 
     Args:
         cases: name -> what to run.
         repeats: at least 1.
+        settle: run each case once more before every timed run of it, for the times of a model
+            that is in use: caches and sleeping threads are as it leaves them, not as the case
+            before did.
     """
     names = list(cases)
     times: dict[str, list[Times]] = {name: [] for name in names}
     for repeat in range(repeats):
         first = repeat % len(names)
         for name in names[first:] + names[:first]:
+            if settle:
+                cases[name]()
             wall, cpu = time.perf_counter(), _cpu_seconds()
             cases[name]()
             times[name].append(Times(time.perf_counter() - wall, _cpu_seconds() - cpu))

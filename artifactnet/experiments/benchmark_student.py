@@ -44,7 +44,8 @@ def benchmark_student(
 
     Weights are random, since they do not change the time. The teacher is the backbone with a
     light heatmap head on one image: HEIE runs it on every tile and a thumbnail, and a language
-    model after it, so the ratios are on the safe side.
+    model after it, so the ratios are on the safe side. Every timed run follows one of the same
+    model, as in a service that answers image after image.
 
     Args:
         students: names of recipes, or config files.
@@ -81,7 +82,7 @@ def benchmark_student(
                 cases[f"{name}, {form}"] = partial(session.run, _frames(side, 1)[0][None])
         for case in cases.values():
             case()  # warm
-        times = take_turns(cases, repeats)
+        times = take_turns(cases, repeats, settle=True)
     sizes = {"teacher_size": teacher_size, "size": size}
     return {
         "benchmark": "student",

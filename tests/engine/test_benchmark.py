@@ -13,6 +13,7 @@ from artifactnet.engine.benchmark import (
     benchmark_metrics,
     machine,
     summary,
+    take_turns,
     time_side_by_side,
 )
 from artifactnet.engine.benchmark_metrics import made_up_image, straightforward
@@ -72,6 +73,22 @@ def test_cases_take_turns():
     times = time_side_by_side({"a": case("a"), "b": case("b")}, 3)
     assert "".join(order) == "ab" + "ab" + "ba" + "ab"  # the first round is not timed
     assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
+
+
+def test_settled_cases_run_once_more_before_each_timed_run():
+    calls = {"slow first": 0, "even": 0}
+
+    def slow_first():  # slow whenever another case ran before
+        calls["slow first"] += 1
+        time.sleep(0.2 if calls["slow first"] % 2 else 0)
+
+    def even():
+        calls["even"] += 1
+
+    times = take_turns({"slow first": slow_first, "even": even}, 3, settle=True)
+    assert calls == {"slow first": 6, "even": 6}
+    assert [len(values) for values in times.values()] == [3, 3]
+    assert max(own.wall for own in times["slow first"]) < 0.2
 
 
 def test_both_clocks():
