@@ -205,7 +205,10 @@ def heatmap_terms(config: Config) -> tuple[float, ...]:
 
 
 def teacher_terms(config: Config) -> tuple[float, ...]:
-    """Weights of the losses that compare a student with its teacher; none without a teacher."""
+    """Weights of the losses that teach a head what the teacher says; none without a teacher.
+
+    ``distill.feature`` is not among them: it reaches the backbone alone.
+    """
     terms = config.distill
     if terms.teacher is None:
         return ()

@@ -96,6 +96,7 @@ RULES: dict[str, Rule] = {
     "distill.correlation": _NOT_NEGATIVE,
     "distill.score": _NOT_NEGATIVE,
     "distill.logit": _NOT_NEGATIVE,
+    "distill.feature": _NOT_NEGATIVE,
     "loss.alignment.weight": _NOT_NEGATIVE,
     "loss.alignment.benign_weight": _SHARE,
     "loss.alignment.every": _COUNT,

@@ -147,6 +147,7 @@ class DistillConfig:
     correlation: float = 1.0  # 1 - CC
     score: float = 1.0  # squared error of the score
     logit: float = 0.5  # cross-entropy with the teacher's probability
+    feature: float = 0.0  # how images of a batch relate by features (Tung & Mori: 3000)
 
 
 @dataclass

@@ -66,6 +66,7 @@ class TeacherAnswer:
     sigma: Float32Array  # (H, W) > 0: how far off the heatmap may be; 1 where it does not say
     score: float = math.nan  # plausibility in [0, 1]; NaN where the teacher gives none
     logit: float = math.nan  # of the fake class; NaN likewise
+    feature: Float32Array | None = None  # (C,) what its verdict is read from; None likewise
 
 
 @dataclass(slots=True)
@@ -89,6 +90,7 @@ class TeacherBatch:
     sigma: torch.Tensor  # (B, H, W) float32 > 0
     score: torch.Tensor  # (B,) float32 in [0, 1], or NaN
     logit: torch.Tensor  # (B,) float32, or NaN
+    feature: torch.Tensor | None = None  # (B, C) float32; None of a teacher without
 
 
 @dataclass(slots=True)
@@ -144,6 +146,7 @@ class ModelOutput:
     auxiliary: torch.Tensor | None = None  # the same of the auxiliary head; in training only
     sigma: torch.Tensor | None = None  # (B, h, w) > 0: deviation of a heatmap head's `heatmap`
     score: torch.Tensor | None = None  # (B,) plausibility in [0, 1], 1: nothing looks wrong
+    feature: torch.Tensor | None = None  # (B, C) pooled features, which the verdict is read from
     # what `heatmap` was made of: one level, or (global, local) of the hierarchical mapper
     levels: tuple[HeatmapLevel, ...] = ()
 

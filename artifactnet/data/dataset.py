@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -186,9 +187,11 @@ def _collate_teacher(answers: Sequence[TeacherAnswer | None]) -> TeacherBatch | 
     known = [answer for answer in answers if answer is not None]
     if not known:
         return None
+    features = [answer.feature for answer in known if answer.feature is not None]
     return TeacherBatch(
         heatmap=torch.stack([torch.from_numpy(answer.heatmap) for answer in known]),
         sigma=torch.stack([torch.from_numpy(answer.sigma) for answer in known]),
         score=torch.tensor([answer.score for answer in known], dtype=torch.float32),
         logit=torch.tensor([answer.logit for answer in known], dtype=torch.float32),
+        feature=torch.from_numpy(np.stack(features)) if len(features) == len(known) else None,
     )

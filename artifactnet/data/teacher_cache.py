@@ -12,6 +12,7 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
@@ -62,7 +63,7 @@ def shrunk(answer: TeacherAnswer, side: int) -> TeacherAnswer:
     scale = min(1.0, side / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
     heatmap, sigma = resample(answer.heatmap, size), resample(answer.sigma, size)
-    return TeacherAnswer(np.clip(heatmap, 0.0, 1.0), sigma, answer.score, answer.logit)
+    return replace(answer, heatmap=np.clip(heatmap, 0.0, 1.0), sigma=sigma)
 
 
 class TeacherCache:

@@ -15,11 +15,12 @@ from safetensors.numpy import save
 from artifactnet.files import atomic_path
 from artifactnet.types import ArtifactNetError, Float32Array, TeacherAnswer
 
-FORMAT = "artifactnet-answers-1"
+FORMAT = "artifactnet-answers-2"
 ID_BYTES = 16  # of a key and of a stamp
 NO_STAMP = bytes(ID_BYTES)
 REMEDY = "delete this file and start again: its images will be labelled anew, the others are kept"
 _SCALARS = ("scores", "logits")
+_FEATURES = "features"  # (n, C); C is 0 of a teacher without
 _MAPS = ("heatmaps", "sigmas")
 _HALF = np.finfo(np.float16)
 
@@ -43,7 +44,8 @@ def write_shard(path: Path, teacher: str, rows: Sequence[Row]) -> None:
     """Write answers to one file, atomically.
 
     Maps become float16: an error of at most 0.0005 in the heatmap and of 0.05 % in sigma, which
-    is kept within float16's range. Score and logit are float32.
+    is kept within float16's range. So do features, within its range likewise. Score and logit
+    are float32.
 
     Args:
         path: the ``.safetensors`` file to write.
@@ -63,6 +65,7 @@ def write_shard(path: Path, teacher: str, rows: Sequence[Row]) -> None:
         "sigmas": np.concatenate(sigmas).astype(np.float16),
         "scores": np.array([a.score for a in answers], np.float32),
         "logits": np.array([a.logit for a in answers], np.float32),
+        _FEATURES: _features(answers),
     }
     content = save(tensors, metadata={"format": FORMAT, "teacher": teacher})
     try:
@@ -73,6 +76,14 @@ def write_shard(path: Path, teacher: str, rows: Sequence[Row]) -> None:
             f"{path}: the teacher's answers cannot be written: {error.strerror}; what was written "
             "before is kept: make room or choose another distill.cache, then start again"
         ) from error
+
+
+def _features(answers: Sequence[TeacherAnswer]) -> npt.NDArray[np.float16]:
+    """(n, C), where C is 0 if the teacher has none."""
+    found = [a.feature for a in answers if a.feature is not None]
+    if not found:
+        return np.zeros((len(answers), 0), np.float16)
+    return np.clip(np.stack(found), -_HALF.max, _HALF.max).astype(np.float16)
 
 
 def _ids(values: Any) -> npt.NDArray[np.uint8]:
@@ -114,7 +125,7 @@ class Shard:
                 f"{path}: answers of another teacher ({metadata.get('teacher')}) in the folder of "
                 f"{teacher}; move the file to {metadata.get('teacher')}/, or delete it"
             )
-        missing = {"keys", "stamps", "sizes", *_SCALARS, *_MAPS} - self._tensors
+        missing = {"keys", "stamps", "sizes", _FEATURES, *_SCALARS, *_MAPS} - self._tensors
         if missing:
             raise self._broken(f"no {', '.join(sorted(missing))} in it")
         self._sizes = self._read("sizes")
@@ -138,7 +149,11 @@ class Shard:
             raise self._broken(f"row {row} holds a heatmap outside 0..1 or a sigma not above 0")
         size = tuple(self._sizes[row])
         score, logit = (float(self._read(name, slice(row, row + 1))[0]) for name in _SCALARS)
-        return TeacherAnswer(_map(heatmap, size), _map(sigma, size), score, logit)
+        feature = self._read(_FEATURES, slice(row, row + 1))[0].astype(np.float32)
+        if not np.isfinite(feature).all():
+            raise self._broken(f"row {row} holds a feature that is not a number")
+        maps = _map(heatmap, size), _map(sigma, size)
+        return TeacherAnswer(*maps, score, logit, feature if len(feature) else None)
 
     def _read(self, name: str, place: slice | None = None) -> npt.NDArray[Any]:
         try:
@@ -155,6 +170,8 @@ class Shard:
         count, total = len(self._sizes), int(self._starts[-1])
         wanted = {"keys": [count, ID_BYTES], "stamps": [count, ID_BYTES]}
         wanted |= {name: [count] for name in _SCALARS} | {name: [total] for name in _MAPS}
+        features = list(self._file.get_slice(_FEATURES).get_shape())
+        wanted[_FEATURES] = [count, features[-1] if len(features) == 2 else -1]  # any number
         for name, shape in wanted.items():
             found = list(self._file.get_slice(name).get_shape())
             if found != shape:

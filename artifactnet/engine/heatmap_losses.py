@@ -8,8 +8,16 @@ from torch import Tensor
 
 from artifactnet.config import DistillConfig, HeatmapLossConfig
 from artifactnet.losses import heatmap as losses
+from artifactnet.losses.similarity import similarity_loss
 from artifactnet.models.decoder import HeatmapOutput
-from artifactnet.types import UNSEEN_SIGMA, Annotation, Batch, ModelOutput, TeacherBatch
+from artifactnet.types import (
+    UNSEEN_SIGMA,
+    Annotation,
+    ArtifactNetError,
+    Batch,
+    ModelOutput,
+    TeacherBatch,
+)
 
 
 def annotated_target(batch: Batch) -> Tensor:
@@ -94,6 +102,8 @@ def teacher_losses(
         found["teacher_score"] = losses.score_loss(output.score, teacher.score), config.score
     if config.logit:
         found["teacher_logit"] = _verdict_loss(output.logit, teacher.logit), config.logit
+    if config.feature:
+        found["teacher_feature"] = _feature_loss(output, teacher), config.feature
     return found
 
 
@@ -113,6 +123,16 @@ def _weights(sigma: Tensor, confidence: bool) -> Tensor:
     weight = seen * torch.exp(-sigma)
     mean = weight.sum((1, 2), keepdim=True) / seen.sum((1, 2), keepdim=True).clamp_min(1)
     return weight / mean.clamp_min(torch.finfo(sigma.dtype).tiny)
+
+
+def _feature_loss(output: ModelOutput, teacher: TeacherBatch) -> Tensor:
+    if teacher.feature is None:
+        raise ArtifactNetError(
+            "distill.feature is above 0, but the teacher gives no features: only models without a "
+            "language model do; set distill.feature=0"
+        )
+    assert output.feature is not None
+    return similarity_loss(output.feature, teacher.feature)
 
 
 def _verdict_loss(logit: Tensor, target: Tensor) -> Tensor:

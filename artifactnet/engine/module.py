@@ -230,6 +230,6 @@ def _heatmap_names(config: Config) -> list[str]:
     )
     names = [f"heatmap_{name}" for name, weight in asked.items() if weight]
     if config.distill.teacher is not None:
-        terms = ("laplace", "divergence", "correlation", "score", "logit")
+        terms = ("laplace", "divergence", "correlation", "score", "logit", "feature")
         names += [f"teacher_{name}" for name in terms if getattr(config.distill, name)]
     return names

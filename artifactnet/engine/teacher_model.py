@@ -130,10 +130,13 @@ class ModelTeacher:
             sigma[seen] = restore(output.sigma.numpy())[seen]
         score = math.nan if output.score is None else float(output.score)
         logit = float(output.logit)
+        assert output.feature is not None
+        feature = output.feature.numpy()
         known = heatmap.min() >= 0 and heatmap.max() <= 1 and sigma.min() > 0
-        if not known or math.isnan(logit) or (output.score is not None and math.isnan(score)):
+        known = known and np.isfinite(feature).all() and not math.isnan(logit)
+        if not known or (output.score is not None and math.isnan(score)):
             raise ArtifactNetError(f"{item.where}: the teacher's answer is not a number (NaN)")
-        return TeacherAnswer(heatmap, sigma, score, logit)
+        return TeacherAnswer(heatmap, sigma, score, logit, feature)
 
     def _any_artifact(
         self, output: ModelOutput, restore: Callable[[Float32Array], Float32Array]
@@ -187,6 +190,7 @@ def _row(output: ModelOutput, k: int) -> ModelOutput:
         segmentation=of(output.segmentation),
         sigma=of(output.sigma),
         score=of(output.score),
+        feature=of(output.feature),
     )
 
 

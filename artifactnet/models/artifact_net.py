@@ -235,7 +235,8 @@ class ArtifactNet(nn.Module):
             final = final if final.requires_grad else final.detach().requires_grad_()
         pool = self.backbone.pool_map if watch else self.backbone.pool
         with torch.set_grad_enabled(watch or torch.is_grad_enabled()):
-            output = ModelOutput(self.head(pool(final))[:, 0])
+            pooled = pool(final)
+            output = ModelOutput(self.head(pooled)[:, 0], feature=pooled)
         if self.heatmap is not None:
             self._add_heatmap(output, self.heatmap(levels, images.shape[-2:]), heatmap)
         if dense and self.segmentation is not None:
@@ -255,8 +256,8 @@ class ArtifactNet(nn.Module):
         final, levels = self.backbone.features(torch.cat([thumbnails, tiles]), pyramid=True)
         count = images.shape[0]  # len() would fix the batch in an exported graph
         pooled = self.backbone.pool(final)
-        local = pooled[count:].unflatten(0, (count, -1)).mean(1)
-        output = ModelOutput(self.head((pooled[:count] + local) / 2)[:, 0])
+        both = (pooled[:count] + pooled[count:].unflatten(0, (count, -1)).mean(1)) / 2
+        output = ModelOutput(self.head(both)[:, 0], feature=both)
         assert self.heatmap is not None
         parts = [level[:count] for level in levels], [level[count:] for level in levels]
         self._add_heatmap(output, self.heatmap(*parts, grid), heatmap)

@@ -35,7 +35,9 @@ def answer(seed: int, size=(6, 9)) -> TeacherAnswer:
     rng = np.random.default_rng(seed)
     heatmap = rng.random(size, dtype=np.float32)
     sigma = np.exp(rng.uniform(-5, 1, size)).astype(np.float32)
-    return TeacherAnswer(heatmap, sigma, float(rng.random()), float(rng.normal()))
+    score, logit = float(rng.random()), float(rng.normal())
+    feature = rng.normal(size=5).astype(np.float32)
+    return TeacherAnswer(heatmap, sigma, score, logit, feature)
 
 
 def key(number: int) -> bytes:
@@ -64,6 +66,7 @@ def same(found: TeacherAnswer | None, wanted: TeacherAnswer) -> None:
     np.testing.assert_allclose(found.heatmap, wanted.heatmap, atol=2.0**-12)  # half a step below 1
     np.testing.assert_allclose(found.sigma, wanted.sigma, rtol=2.0**-11)
     np.testing.assert_allclose([found.score, found.logit], [wanted.score, wanted.logit], rtol=1e-6)
+    np.testing.assert_allclose(found.feature, wanted.feature, rtol=2.0**-11, atol=2.0**-24)
 
 
 def test_answers_come_back_from_several_shards(tmp_path):
@@ -101,6 +104,23 @@ def test_unknown_score_and_logit_stay_unknown(tmp_path):
     found = cache.read(key(1))
     assert math.isnan(found.score)
     assert math.isnan(found.logit)
+
+
+def test_a_teacher_without_features_has_none(tmp_path):
+    cache = open_cache(tmp_path)
+    with Writer(cache, 16) as writer:
+        for number in range(2):
+            writer.add(key(number), key(9), replace(answer(number), feature=None))
+    cache.refresh()
+    assert cache.read(key(1)).feature is None
+
+
+def test_features_beyond_half_precision_are_kept_finite(tmp_path):
+    cache = open_cache(tmp_path)
+    with Writer(cache, 16) as writer:
+        writer.add(key(1), key(9), replace(answer(1), feature=np.array([1e9, -1e9], np.float32)))
+    cache.refresh()
+    assert cache.read(key(1)).feature.tolist() == [65504, -65504]
 
 
 def test_sigma_stays_above_zero_and_finite_in_half_precision(tmp_path):
@@ -291,8 +311,10 @@ def rewritten(path, change) -> None:
         lambda t: t.update(keys=t["keys"][:-1].copy()),
         lambda t: t.update(sizes=t["sizes"] * 0),
         lambda t: t.update(sizes=t["sizes"].ravel().copy()),
+        lambda t: t.update(features=t["features"][:-1].copy()),
+        lambda t: t.update(features=t["features"][:, 0].copy()),
     ],
-    ids=["missing", "short map", "short keys", "empty", "flat sizes"],
+    ids=["missing", "short map", "short keys", "empty", "flat sizes", "few features", "flat"],
 )
 def test_tensors_that_do_not_go_together_are_refused(tmp_path, change):
     cache = fill(tmp_path, range(3))
@@ -308,6 +330,7 @@ def test_tensors_that_do_not_go_together_are_refused(tmp_path, change):
         lambda t: t["heatmaps"].fill(1.5),
         lambda t: t["sigmas"].fill(0),
         lambda t: t["sigmas"].fill(np.nan),
+        lambda t: t["features"].fill(np.nan),
     ],
 )
 def test_impossible_values_are_refused(tmp_path, change):

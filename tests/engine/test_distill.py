@@ -69,6 +69,9 @@ def test_a_teacher_says_what_its_predictor_says(tmp_path, kind, resize):
         assert answer.heatmap.shape == image.shape[:2]
         assert np.ptp(answer.heatmap) > 1e-3
         np.testing.assert_allclose(answer.heatmap, wanted.heatmap, atol=1e-5)
+        verdict = predictor.model.head(torch.from_numpy(answer.feature))
+        if kind in ("softmax", "sigmoid", "attention"):  # no other evidence in the verdict
+            assert verdict.item() == pytest.approx(answer.logit, abs=1e-5)
         assert 1 / (1 + math.exp(-answer.logit)) == pytest.approx(wanted.probability, abs=1e-5)
         seen = np.zeros(image.shape[:2], bool)
         seen[fit(image.shape[:2], (32, 48), resize).source.slices] = True
@@ -274,14 +277,28 @@ def test_a_folder_of_heatmaps_teaches(tiny, tmp_path):
         teach(data_of(config), config, "cpu")
 
 
+def test_features_of_a_folder_of_heatmaps_are_missed(tiny, tmp_path):
+    from artifactnet.engine.trainer import train
+
+    config = tiny(*STUDENT, f"distill.teacher={tmp_path / 'maps'}", "distill.feature=10")
+    for source in data_of(config).splits.values():
+        for record in source.records:
+            path = tmp_path / "maps" / record.generator / f"{record.uid}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, np.full((12, 12), 0.5))
+    with pytest.raises(ArtifactNetError, match=r"distill\.feature is above 0"):
+        train(config)
+
+
 @pytest.mark.slow
 def test_a_student_trains_on_what_the_teacher_said(tiny, tmp_path):
     from artifactnet.engine.trainer import train
 
     file = teacher_file(tmp_path)
-    found = train(
-        tiny(*STUDENT, f"distill.teacher={file}", "loss.bce=0", "train.monitor=teacher_cc")
-    )
+    taught = [*STUDENT, f"distill.teacher={file}", "distill.feature=10", "loss.bce=0"]
+    taught.append("train.monitor=teacher_cc")
+    found = train(tiny(*taught))
+    assert found.results["training"]["best_validation"]["teacher_feature"] > 0
     assert (found.run_dir / "model.safetensors").is_file()
     assert -1 <= found.results["training"]["best_validation"]["teacher_cc"] <= 1
     teacher = found.results["teacher"]
@@ -289,8 +306,7 @@ def test_a_student_trains_on_what_the_teacher_said(tiny, tmp_path):
     again = evaluate(found.run_dir)
     assert again["teacher"] == teacher
     # the same run does not go on with another teacher at the same place
-    resumed = [*STUDENT, f"distill.teacher={file}", "loss.bce=0", "train.monitor=teacher_cc"]
-    resumed += ["resume=true", "train.epochs=2"]
+    resumed = [*taught, "resume=true", "train.epochs=2"]
     model = load_model(file, "cpu").model
     with torch.no_grad():
         model.head.bias.add_(1)

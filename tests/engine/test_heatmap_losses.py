@@ -10,9 +10,11 @@ import torch
 
 from artifactnet.config import DistillConfig, HeatmapLossConfig
 from artifactnet.engine.heatmap_losses import annotated_target, annotation_losses, teacher_losses
+from artifactnet.losses.similarity import similarity_loss
 from artifactnet.types import (
     UNSEEN_SIGMA,
     Annotation,
+    ArtifactNetError,
     Batch,
     HeatmapLevel,
     ModelOutput,
@@ -20,6 +22,7 @@ from artifactnet.types import (
     TeacherBatch,
 )
 
+TERMS = ("laplace", "divergence", "correlation", "score", "logit")
 STATES = (Annotation.MASK, Annotation.CLEAN, Annotation.NONE)
 
 
@@ -101,15 +104,13 @@ def teacher(count=3, sigma=None, logit=(2.0, -1.0, math.nan)):
 
 
 def only(**weights):
-    nothing = dict.fromkeys(("laplace", "divergence", "correlation", "score", "logit"), 0.0)
+    nothing = dict.fromkeys(TERMS, 0.0)
     return DistillConfig(**(nothing | weights))
 
 
 def test_all_terms_of_distillation():
     found = teacher_losses(output(), teacher(), DistillConfig())
-    assert set(found) == {
-        f"teacher_{n}" for n in ("laplace", "divergence", "correlation", "score", "logit")
-    }
+    assert set(found) == {f"teacher_{name}" for name in TERMS}  # features only where asked for
     assert all(torch.isfinite(value) for value, _ in found.values())
     assert teacher_losses(output(), teacher(), only()) == {}
 
@@ -124,6 +125,18 @@ def test_the_teachers_verdict_by_hand():
     assert value.item() == pytest.approx(total / 3, rel=1e-5)
     value.backward()
     assert student.logit.grad[2] == 0
+
+
+def test_features_are_compared_where_that_is_asked():
+    student, asked = output(), teacher()
+    student.feature = torch.randn(3, 4, requires_grad=True)
+    with pytest.raises(ArtifactNetError, match=r"distill\.feature is above 0.*distill\.feature=0"):
+        teacher_losses(student, asked, only(feature=2.0))
+    asked.feature = torch.randn(3, 7)
+    ((value, weight),) = teacher_losses(student, asked, only(feature=2.0)).values()
+    assert (value.item(), weight) == (similarity_loss(student.feature, asked.feature).item(), 2.0)
+    value.backward()
+    assert student.feature.grad.abs().sum() > 0
 
 
 def test_pixels_weigh_by_the_teachers_confidence():
