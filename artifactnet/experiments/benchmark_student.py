@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -73,13 +73,8 @@ def benchmark_student(
     facts = {name: _facts(*net) for name, net in nets.items()}
     for found in facts.values():
         found["times_fewer"] = facts["teacher"]["multiply_adds"] / found["multiply_adds"]
-    cases: dict[str, Callable[[], object]] = {}
     with tempfile.TemporaryDirectory() as folder, _using(threads):
-        for name, (net, side) in nets.items():
-            cases[f"{name}, torch"] = partial(_forward, net, side)
-            for form in formats if name != "teacher" else ():
-                session = _session(net, side, form, Path(folder) / str(len(cases)), threads)
-                cases[f"{name}, {form}"] = partial(session.run, _frames(side, 1)[0][None])
+        cases = _cases(nets, formats, Path(folder), threads)
         for case in cases.values():
             case()  # warm
         times = take_turns(cases, repeats, settle=True)
@@ -92,6 +87,19 @@ def benchmark_student(
         "models": facts,
         "forms": {form: summary(times, form, TEACHER) for form in cases},
     }
+
+
+def _cases(
+    nets: Mapping[str, tuple[ArtifactNet, int]], formats: Sequence[str], folder: Path, threads: int
+) -> dict[str, Callable[[], object]]:
+    """What is timed, by name: every model in PyTorch, students in the other formats as well."""
+    cases: dict[str, Callable[[], object]] = {}
+    for name, (net, side) in nets.items():
+        cases[f"{name}, torch"] = partial(_forward, net, side)
+        for form in formats if name != "teacher" else ():
+            session = _session(net, side, form, folder / str(len(cases)), threads)
+            cases[f"{name}, {form}"] = partial(session.run, _frames(side, 1)[0][None])
+    return cases
 
 
 @contextmanager
