@@ -15,6 +15,7 @@ from artifactnet.data.images import decode
 from artifactnet.data.layout import SPLITS
 from artifactnet.data.manifest_lines import Line, read
 from artifactnet.data.manifest_splits import assign, record_of
+from artifactnet.data.merging import merge
 from artifactnet.data.source import Source, Splits
 from artifactnet.taxonomy import UNCATEGORIZED_BIT
 from artifactnet.types import ArtifactNetError, Float32Array, Record, Sample, UInt8Array
@@ -73,7 +74,8 @@ def build(config: DataConfig, seed: int) -> Splits:
     A uid that any line puts into a split is there with all its images. Other uids are drawn: a
     share ``config.val_fraction`` becomes the validation split, another such share the test split.
     Where that leaves no validation split, such a share of the training uids becomes one.
-    Uids that share a file, or have byte-identical ones, are kept together like one uid.
+    Uids that share a file, or have byte-identical ones, are kept together like one uid. An image
+    of several lines is there once, with what all of them say, see `merge`.
 
     Args:
         config: ``root``, ``generators``, ``val_fraction``, ``limit`` and ``on_error`` are used.
@@ -98,10 +100,10 @@ def build(config: DataConfig, seed: int) -> Splits:
     home = assign(lines, every, config.val_fraction, seed, skip=config.on_error == "skip")
     result: dict[str, Source] = {}
     for split in SPLITS:
-        chosen = [line for line in lines if home[line.uid] == split]
+        chosen, torn = merge([line for line in lines if home[line.uid] == split])
         kept = splitting.limit([record_of(line) for line in chosen], config.limit, seed)
         if kept:
-            result[split] = ManifestSource([chosen[k] for k in kept], tuple(warnings))
+            result[split] = ManifestSource([chosen[k] for k in kept], (*warnings, *torn))
     return result
 
 
@@ -134,7 +136,10 @@ def _repeated(lines: list[Line]) -> list[str]:
     several = [place for place, count in again.items() if count > 1]
     if not several:
         return []
-    return [f"{len(several)} images are listed more than once, e.g. {several[0]}"]
+    return [
+        f"{len(several)} images are listed more than once, e.g. {several[0]}; each is used once, "
+        "with what all its lines say"
+    ]
 
 
 def _check_files(lines: list[Line]) -> None:

@@ -26,7 +26,6 @@ from artifactnet.mllm.examples import (
     target_of,
     text_of,
 )
-from artifactnet.mllm.merging import merge
 from artifactnet.mllm.processing import Processing
 from artifactnet.types import Annotation, ArtifactNetError, Record
 
@@ -149,13 +148,12 @@ class TextData:
 
     def __init__(self, config: Config, processing: Processing) -> None:
         self.config, self.processing = config, processing
-        self.splits, merged = merge(build_splits(config.data, config.seed))
+        self.splits = build_splits(config.data, config.seed)
         written = _written(self.splits, config, processing)
         dropped: list[str] = []
         if config.data.on_error == "skip" and config.data.check == "full":
             self.splits, dropped = drop_duplicates(self.splits)
         self.summary: dict[str, Any] = summarize(self.splits, config.data.check)
-        self.summary["warnings"] += merged
         if dropped:
             self.summary["warnings"].append(
                 f"{len(dropped)} images left out because another split has them too, e.g. "

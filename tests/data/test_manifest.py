@@ -366,7 +366,9 @@ def mixture(root: Path, how: str, first: str | None, second: str | None) -> dict
         root / "data.jsonl",
         [{**row, "split": first if row["uid"] == "0" else None} for row in rows],
     )
-    write(root / "other.jsonl", [{**FAKE, "image": twin, "uid": "other", "split": second}])
+    picture(root / "own.png")
+    rows = [{**FAKE, "image": name, "uid": "other", "split": second} for name in (twin, "own.png")]
+    write(root / "other.jsonl", rows)
     return {record.uid: name for name, source in build(root).items() for record in source.records}
 
 

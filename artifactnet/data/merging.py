@@ -7,41 +7,33 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from artifactnet.data.manifest import ManifestSource
 from artifactnet.data.manifest_lines import Line
-from artifactnet.data.source import Splits
 from artifactnet.types import Annotation
 
 _ROUNDING = 1e-4  # of scores that two data sets took from one annotator
 _Value = TypeVar("_Value")
 
 
-def merge(splits: Splits) -> tuple[Splits, list[str]]:
+def merge(lines: Sequence[Line]) -> tuple[list[Line], list[str]]:
     """Put the lines of each image together, so that it is seen once with all that is known of it.
 
     What one line lacks (text, score, heatmap, mask, categories) is taken from the next that has
-    it, in the order of manifests and lines; an image where any line marks artifacts has some.
+    it, in the order given; an image where any line marks artifacts has some.
 
     Args:
-        splits: of any source; only manifests have several lines of an image.
+        lines: of one split; those of one image have the same label.
 
     Returns:
-        The splits, and a warning if lines contradict each other.
+        One line per image, where its first one was, and a warning if lines contradict each other.
     """
-    merged: Splits = {}
-    torn: list[Line] = []
-    for name, source in splits.items():
-        merged[name] = source
-        if isinstance(source, ManifestSource):
-            groups: dict[str, list[Line]] = {}
-            for line in source.lines:
-                groups.setdefault(os.path.normpath(line.image), []).append(line)
-            joined = [_joined(group) for group in groups.values()]
-            merged[name] = ManifestSource(joined, source.warnings)
-            torn += [group[0] for group in groups.values() if _contradict(group)]
+    groups: dict[str, list[Line]] = {}
+    for line in lines:
+        groups.setdefault(os.path.normpath(line.image), []).append(line)
+    joined = [_joined(group) for group in groups.values()]
+    torn = [group[0] for group in groups.values() if _contradict(group)]
     if not torn:
-        return merged, []
-    return merged, [
+        return joined, []
+    return joined, [
         f"{len(torn)} images have lines that differ in score, text or annotation, e.g. "
         f"{torn[0].image}: the first line that has one is believed, artifacts before none"
     ]

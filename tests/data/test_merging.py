@@ -1,0 +1,94 @@
+"""Lines about one image become one, with what all of them say."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import fields, replace
+
+import cv2
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artifactnet.config import DataConfig
+from artifactnet.data import manifest
+from artifactnet.data.manifest_lines import Line
+from artifactnet.data.merging import merge
+from artifactnet.types import Annotation
+
+OPTIONAL = {
+    "heatmap": st.sampled_from([None, "h1.png", "h2.png"]),
+    "mask": st.sampled_from([None, "m1.png", "m2.png"]),
+    "score": st.sampled_from([None, 0.25, 0.5]),
+    "text": st.sampled_from([None, "one", "two"]),
+}
+LINES = st.lists(
+    st.builds(
+        lambda image, state, **known: Line(image, "u", 1, state, where="w", **known),
+        image=st.sampled_from(["a.png", "./a.png", "d/../b.png", "b.png", "c.png"]),
+        state=st.sampled_from(list(Annotation)),
+        **OPTIONAL,
+    ),
+    max_size=8,
+)
+
+
+def base(line):
+    return line.image.rsplit("/", 1)[-1]
+
+
+@settings(max_examples=150, deadline=None)
+@given(LINES)
+def test_each_image_once_with_the_first_of_everything(lines):
+    found, warnings = merge(lines)
+    names = [base(line) for line in lines]
+    assert len(found) == len(set(names))
+    for line in found:
+        group = [one for one, name in zip(lines, names, strict=True) if name == base(line)]
+        assert line.image == group[0].image
+        for key in OPTIONAL:
+            said = [getattr(one, key) for one in group if getattr(one, key) is not None]
+            assert getattr(line, key) == (said[0] if said else None)
+        assert line.annotation == max(one.annotation for one in group)
+        if len(group) == 1:
+            assert line == group[0]
+    torn = 0
+    for name in set(names):
+        group = [one for one, other in zip(lines, names, strict=True) if other == name]
+        for first, second in itertools.combinations(group, 2):
+            pairs = [(first.score, second.score), (first.text, second.text)]
+            states = first.annotation, second.annotation
+            pairs.append(tuple(None if s is Annotation.NONE else s for s in states))
+            if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+                torn += 1
+                break
+    assert bool(warnings) == bool(torn)
+    if torn:
+        assert f"{torn} images have lines that differ" in warnings[0]
+
+
+def test_categories_are_those_of_the_first_line_that_knows_any():
+    first = Line("a.png", "u", 1, Annotation.MASK)
+    known = replace(first, categories=0b110)
+    ((found,), _) = merge([first, known, replace(first, categories=0b1)])
+    assert found.categories == 0b110
+    ((found,), _) = merge([first, first])
+    assert found.categories == 0
+    assert {field.name for field in fields(Line)} >= {"categories", *OPTIONAL}
+
+
+def test_mixed_data_sets_show_an_image_of_both_once(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((16, 24, 3), 90, np.uint8))
+    cv2.imwrite(str(tmp_path / "h.png"), np.full((16, 24), 255, np.uint8))
+    row = {"image": "a.png", "uid": "a", "label": 1, "split": "train", "annotation": "none"}
+    (tmp_path / "scores.jsonl").write_text(json.dumps({**row, "score": 0.5}))
+    marked = {**row, "image": "./a.png", "annotation": "mask", "heatmap": "h.png"}
+    (tmp_path / "maps.jsonl").write_text(json.dumps(marked))
+    (source,) = manifest.build(DataConfig(name="manifest", root=str(tmp_path)), 0).values()
+    assert len(source.records) == 1
+    sample = source.load(0)
+    assert sample.score == 0.5
+    assert sample.heatmap.min() == 1
+    assert sample.record.annotation is Annotation.MASK
+    assert "each is used once" in " ".join(source.warnings)
