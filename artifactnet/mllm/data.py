@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -28,6 +29,8 @@ from artifactnet.mllm.examples import (
 )
 from artifactnet.mllm.processing import Processing
 from artifactnet.types import Annotation, ArtifactNetError, Record
+
+logger = logging.getLogger(__name__)
 
 
 class TextDataset(Dataset["Example | None"]):
@@ -73,10 +76,13 @@ class TextDataset(Dataset["Example | None"]):
                 continue
             try:
                 return self._example(index, key)
-            except ArtifactNetError:
+            except ArtifactNetError as error:
                 if not self._skip:
                     raise
-                self._bad[index] = True
+                if not self._bad[index]:
+                    self._bad[index] = True
+                    where = records[index].location
+                    logger.warning("skipped %s (data.on_error=skip): %s", where, error)
         if not self._train:
             return None
         raise ArtifactNetError(

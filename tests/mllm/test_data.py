@@ -227,7 +227,7 @@ def test_a_surplus_batch_is_marked(tmp_path, tiny_base, processing):
 
 
 def test_a_bad_image_is_replaced_in_training_and_left_out_of_evaluation(
-    tmp_path, tiny_base, processing
+    tmp_path, tiny_base, processing, caplog
 ):
     run = config(tmp_path, tiny_base, "data.on_error=skip")
     for k in (0, 10):
@@ -238,6 +238,8 @@ def test_a_bad_image_is_replaced_in_training_and_left_out_of_evaluation(
     assert len({record.uid for batch in batches for record in batch.record}) == 7
     assert sum(len(batch) for batch in data.example_loader("test")) == 2
     assert [len(data.skipped[split]) for split in ("train", "test")] == [1, 1]
+    assert all(f"0_{k}.png" in text for k, text in zip((0, 10), caplog.messages, strict=True))
+    assert all(text.startswith("skipped ") for text in caplog.messages)
     run.data.on_error = "raise"
     with pytest.raises(ArtifactNetError, match="0_10"):
         list(TextData(run, processing).example_loader("test"))
