@@ -24,7 +24,8 @@ from artifactnet.engine import rundir
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import load_model, read_metadata
 from artifactnet.models.segmentation import probabilities
-from artifactnet.models.state import evaluating
+from artifactnet.models.state import by_size, evaluating
+from artifactnet.models.tiling import adapted_size
 from artifactnet.types import (
     UNSEEN_SIGMA,
     ArtifactNetError,
@@ -36,7 +37,6 @@ from artifactnet.types import (
 )
 
 SILENT_SIGMA = 1.0  # of a teacher that gives none
-# where the teacher did not look (cut off by its resize policy): a weight e^-sigma of nothing
 _CHUNK = 1 << 20  # bytes read at once
 
 
@@ -54,6 +54,7 @@ class ModelTeacher:
     The heatmap is that of its heatmap head (with sigma and score), else the probability of any
     artifact of its segmentation head, else its attention. The model's own preprocessing is
     undone, so that a student with another size, resize policy or normalisation can learn from it.
+    An adaptive mapper cuts each image by its own shape, as it does in `predict`.
 
     Weights are loaded when the first question comes: where all images have their answers, never.
 
@@ -77,7 +78,9 @@ class ModelTeacher:
             config.mean or (),
             config.std or (),
         )
-        self.prepare: Callable[[Record, UInt8Array], Ready] = partial(_fit, self._preprocess)
+        self.prepare: Callable[[Record, UInt8Array], Ready] = partial(
+            _fit, config, self._preprocess
+        )
         self.identity: Identity = {"kind": "model", "hash": content_hash([file]), "map": self._map}
         self.about: dict[str, Any] = {
             "name": file.parent.name if file.name == rundir.BEST else file.stem,
@@ -110,11 +113,14 @@ class ModelTeacher:
         for item in prepared:
             _check_size(item, self.model.backbone.patch_size or 1)
         device = next(self.model.parameters()).device
-        frames = torch.stack([item.frame for item in prepared]).to(device)
+        answers: dict[int, TeacherAnswer] = {}
         # no_grad rather than inference_mode: gradient rollout needs autograd inside
         with evaluating(self.model), torch.no_grad():
-            output = self.model(frames, **{self._map: True})
-        return [self._one(item, _row(output, k)) for k, item in enumerate(prepared)]
+            for indices, frames in by_size([item.frame for item in prepared]):
+                output = self.model(frames.to(device), **{self._map: True})
+                for row, index in enumerate(indices):
+                    answers[index] = self._one(prepared[index], _row(output, row))
+        return [answers[k] for k in range(len(prepared))]
 
     def _one(self, item: Ready, output: ModelOutput) -> TeacherAnswer:
         restore = partial(self._preprocess.restore, geometry=item.geometry)
@@ -194,7 +200,11 @@ def _row(output: ModelOutput, k: int) -> ModelOutput:
     )
 
 
-def _fit(preprocess: Preprocess, record: Record, image: UInt8Array) -> Ready:
+def _fit(config: ModelConfig, usual: Preprocess, record: Record, image: UInt8Array) -> Ready:
+    size = adapted_size(config.heatmap, image.shape[0], image.shape[1])
+    preprocess = usual
+    if size is not None:
+        preprocess = Preprocess(size, "stretch", config.mean or (), config.std or ())
     frame, geometry = preprocess.image(image)
     return Ready(record.location, frame, geometry)
 

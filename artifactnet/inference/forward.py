@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from artifactnet.inference.runtime import AnyModel
-from artifactnet.models.state import evaluating
+from artifactnet.models.state import by_size, evaluating
 from artifactnet.types import ModelOutput
 
 
@@ -33,13 +33,9 @@ def forward(
         One output per image, without batch axis; the logit as float64.
     """
     device = next(model.parameters()).device
-    sizes: dict[torch.Size, list[int]] = {}
-    for index, image in enumerate(images):
-        sizes.setdefault(image.shape, []).append(index)
     answers: dict[int, ModelOutput] = {}
-    for indices in sizes.values():
-        batch = torch.stack([images[k] for k in indices]).to(device)
-        found = _together(model, batch, attention, segmentation, heatmap)
+    for indices, batch in by_size(images):
+        found = _together(model, batch.to(device), attention, segmentation, heatmap)
         answers.update(zip(indices, found, strict=True))
     return [answers[k] for k in range(len(images))]
 

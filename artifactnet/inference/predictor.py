@@ -20,7 +20,7 @@ from artifactnet.inference.runtime import SUFFIXES, AnyModel, ExportedModel
 from artifactnet.inference.stream import ahead
 from artifactnet.inference.tiles import MAX_OVERLAP, tiled_probabilities
 from artifactnet.models import boxed, checkpoint
-from artifactnet.models.tiling import choose_grid
+from artifactnet.models.tiling import adapted_size
 from artifactnet.types import (
     ArtifactNetError,
     Float32Array,
@@ -299,10 +299,8 @@ def preprocess_of(model: AnyModel, shape: tuple[int, ...] | None = None) -> Prep
         shape: (height, width) of an image, pixels: an adaptive mapper cuts it by a grid of tiles
             that suits it. None: as in training.
     """
-    options = model.config.heatmap
-    if shape is not None and options.head == "mapper" and options.adaptive:
-        rows, columns = choose_grid(shape[0], shape[1], options.tile, options.max_tiles)
-        size = (rows * options.tile, columns * options.tile)
+    size = adapted_size(model.config.heatmap, shape[0], shape[1]) if shape is not None else None
+    if size is not None:
         return Preprocess(size, "stretch", model.mean, model.std)
     patch = model.backbone.patch_size or 1
     return Preprocess(model.image_size, model.config.resize, model.mean, model.std, patch)

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+
+def by_size(images: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:
+    """Batches of images that can pass through a model together.
+
+    Args:
+        images: each (3, H, W), of any sizes.
+
+    Yields:
+        The positions of all images of one size, and these images stacked, (n, 3, H, W).
+    """
+    sizes: dict[torch.Size, list[int]] = {}
+    for index, image in enumerate(images):
+        sizes.setdefault(image.shape, []).append(index)
+    for indices in sizes.values():
+        yield indices, torch.stack([images[k] for k in indices])
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from artifactnet.config import HeatmapConfig
+
 
 def choose_grid(height: int, width: int, tile: int, max_tiles: int) -> tuple[int, int]:
     """Rows and columns of tiles that suit an image: the dynamic tiling of InternVL 1.5.
@@ -39,6 +41,25 @@ def choose_grid(height: int, width: int, tile: int, max_tiles: int) -> tuple[int
         if distance < nearest or (distance == nearest and large_enough):
             best, nearest = (rows, columns), distance
     return best
+
+
+def adapted_size(options: HeatmapConfig, height: int, width: int) -> tuple[int, int] | None:
+    """Size at which a heatmap head wants to see an image; None: the model's own size.
+
+    An adaptive mapper wants each image stretched to the grid of tiles that suits it.
+
+    Args:
+        options: of the head.
+        height: of the image, pixels.
+        width: of the image, pixels.
+
+    Returns:
+        (height, width), pixels.
+    """
+    if options.head != "mapper" or not options.adaptive:
+        return None
+    rows, columns = choose_grid(height, width, options.tile, options.max_tiles)
+    return rows * options.tile, columns * options.tile
 
 
 def cut(images: Tensor, tile: int) -> tuple[Tensor, Tensor, tuple[int, int]]:

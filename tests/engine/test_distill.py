@@ -84,6 +84,23 @@ def test_a_teacher_says_what_its_predictor_says(tmp_path, kind, resize):
             assert math.isnan(answer.score)
 
 
+def test_an_adaptive_mapper_teaches_what_it_says_to_the_predictor(tmp_path):
+    """Each image is cut by its own shape, also among others in a batch."""
+    heatmap = HeatmapConfig(head="mapper", width=16, heads=2, tile=32, max_tiles=4)
+    depth = {"embed_dim": 24, "depth": 4, "num_heads": 2}
+    save_model(tiny(size=(64, 64), kwargs=depth, heatmap=heatmap), tmp_path / "teacher.safetensors")
+    teacher = open_teacher(tmp_path / "teacher.safetensors")
+    predictor = load_model(tmp_path / "teacher.safetensors", "cpu")
+    images = [photo(size, seed) for seed, size in enumerate([(40, 160), (90, 90), (30, 130)])]
+    prepared = [teacher.prepare(RECORD, image) for image in images]
+    assert [tuple(one.frame.shape[1:]) for one in prepared] == [(32, 128), (64, 64), (32, 128)]
+    for image, answer in zip(images, teacher.answer(prepared), strict=True):
+        wanted = predictor.predict(image)
+        np.testing.assert_allclose(answer.heatmap, wanted.heatmap, atol=1e-6)
+        np.testing.assert_allclose(answer.sigma, wanted.sigma, rtol=1e-5)
+        assert answer.score == pytest.approx(wanted.score, abs=1e-6)
+
+
 def test_a_cropping_teacher_is_trusted_only_where_it_looked(tmp_path):
     """After shrinking, a cell that it saw in part weighs next to nothing under e^-sigma."""
     teacher = ModelTeacher(teacher_file(tmp_path, "attention", resize="crop"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from artifactnet.models.state import evaluating, undisturbed
+from artifactnet.models.state import by_size, evaluating, undisturbed
 
 
 def net():
@@ -52,3 +52,14 @@ def test_evaluating_leaves_weights_learning():
     model = net()
     with evaluating(model):
         assert model[3].weight.requires_grad
+
+
+def test_images_of_one_size_go_together():
+    sizes = [(2, 3), (4, 4), (2, 3), (3, 2)]
+    images = [torch.full((3, *size), float(k)) for k, size in enumerate(sizes)]
+    found = list(by_size(images))
+    assert [indices for indices, _ in found] == [[0, 2], [1], [3]]
+    assert [tuple(batch.shape) for _, batch in found] == [(2, 3, 2, 3), (1, 3, 4, 4), (1, 3, 3, 2)]
+    for indices, batch in found:
+        assert torch.equal(batch[:, 0, 0, 0], torch.tensor(indices, dtype=torch.float32))
+    assert list(by_size([])) == []

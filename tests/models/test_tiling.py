@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifactnet.models.tiling import choose_grid, cut, stitch
+from artifactnet.config import HeatmapConfig
+from artifactnet.models.tiling import adapted_size, choose_grid, cut, stitch
 
 SIDES = st.tuples(st.integers(1, 2000), st.integers(1, 2000))
 GRIDS = st.tuples(st.integers(1, 4), st.integers(1, 4))
@@ -66,6 +67,13 @@ def test_grids_of_known_sizes(size, max_tiles, grid):
 def test_an_empty_image_has_no_grid(bad):
     with pytest.raises(ValueError, match="at least 1"):
         choose_grid(*bad)
+
+
+def test_only_an_adaptive_mapper_sees_images_at_a_size_of_their_own():
+    mapper = HeatmapConfig(head="mapper", tile=32, max_tiles=6)
+    assert adapted_size(mapper, 100, 310) == (32, 96)
+    assert adapted_size(HeatmapConfig(head="mapper", adaptive=False), 100, 310) is None
+    assert adapted_size(HeatmapConfig(head="decoder"), 100, 310) is None
 
 
 @settings(deadline=None)
