@@ -104,8 +104,9 @@ def _train(args: argparse.Namespace) -> int:
         train_heie(config)
         return 0
     from artifactnet import train
+    from artifactnet.mllm.teacher import open_any_teacher
 
-    train(config)
+    train(config, open_any_teacher)
     return 0
 
 

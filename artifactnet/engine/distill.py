@@ -62,6 +62,8 @@ def teach(
     """
     report = print if is_main_process() else _silent
     teacher = opener(need_teacher(config), own_device(device))
+    if only is None:
+        _need_features(config, teacher)
     wanted = {name: data.splits[name] for name in data.splits if only in (None, name)}
     data.splits = {**data.splits, **_label(wanted, teacher, config, report)}
     data.summary["teacher"] = {**teacher.about, "identity": teacher.identity}
@@ -82,8 +84,17 @@ def label_only(config: Config, opener: OpenTeacher = open_teacher) -> Path:
     """
     device = choose_device(config.train.device)
     teacher = opener(need_teacher(config), device)
+    _need_features(config, teacher)
     _label(build_splits(config.data, config.seed), teacher, config, print)
     return cache_folder(config)
+
+
+def _need_features(config: Config, teacher: Teacher) -> None:
+    if config.distill.feature and not teacher.gives_features:
+        raise ConfigError(
+            f"distill.feature is above 0, but {teacher.about['name']} gives no features: only "
+            "models without a language model do; set distill.feature=0"
+        )
 
 
 def _label(

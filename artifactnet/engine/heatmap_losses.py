@@ -13,7 +13,6 @@ from artifactnet.models.decoder import HeatmapOutput
 from artifactnet.types import (
     UNSEEN_SIGMA,
     Annotation,
-    ArtifactNetError,
     Batch,
     ModelOutput,
     TeacherBatch,
@@ -126,11 +125,7 @@ def _weights(sigma: Tensor, confidence: bool) -> Tensor:
 
 
 def _feature_loss(output: ModelOutput, teacher: TeacherBatch) -> Tensor:
-    if teacher.feature is None:
-        raise ArtifactNetError(
-            "distill.feature is above 0, but the teacher gives no features: only models without a "
-            "language model do; set distill.feature=0"
-        )
+    assert teacher.feature is not None  # `distill.teach` refuses teachers without
     assert output.feature is not None
     return similarity_loss(output.feature, teacher.feature)
 

@@ -66,6 +66,8 @@ class ModelTeacher:
         ArtifactNetError: not a model of ours, or one without any heatmap.
     """
 
+    gives_features = True
+
     def __init__(self, file: Path, device: str | torch.device = "cpu") -> None:
         metadata = read_metadata(file)
         config: ModelConfig = metadata["model"]

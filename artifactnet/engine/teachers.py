@@ -33,8 +33,10 @@ class Teacher(Protocol):
         about: more about it, for people.
         prepare: from a record and its (H, W, 3) pixels to what `answer` takes. It runs in the
             worker processes of a loader, so it holds no model.
+        gives_features: whether its answers hold features.
     """
 
+    gives_features: bool
     identity: Identity
     about: dict[str, Any]
     prepare: Callable[[Record, UInt8Array], Any]
@@ -96,6 +98,8 @@ class HeatmapTeacher:
     Raises:
         ArtifactNetError: no heatmap there.
     """
+
+    gives_features = False
 
     def __init__(self, folder: Path) -> None:
         self._heatmaps = HeatmapFolder(folder)

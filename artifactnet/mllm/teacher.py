@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,11 +38,13 @@ class HeieTeacher:
         device: where it runs.
 
     Raises:
-        ArtifactNetError: see `artifactnet.mllm.saving.load`.
+        ArtifactNetError: no HEIE there, or not of this format.
     """
 
+    gives_features = False
+
     def __init__(self, folder: Path, device: str | torch.device = "cpu") -> None:
-        self._predictor = HeiePredictor(load(folder, device, merge=True), "template")
+        self._folder, self._device = folder, device
         facts = read_facts(folder)
         self.identity: Identity = {"kind": "heie", "hash": _hash(folder)}
         self.about: dict[str, Any] = {
@@ -49,10 +52,19 @@ class HeieTeacher:
             "path": str(folder),
             "base": facts["mllm"]["base"],
             "revision": facts["mllm"]["revision"],
-            "notices": list(self._predictor.model.notices),
+            "notices": list(facts["extra"].get("notices", ())),
             "artifactnet": version("artifactnet"),
         }
         self.prepare: Callable[[Record, UInt8Array], Ready] = _ready
+
+    @cached_property
+    def predictor(self) -> HeiePredictor:
+        """The teacher, loaded with the first question.
+
+        Raises:
+            ArtifactNetError: see `artifactnet.mllm.saving.load`.
+        """
+        return HeiePredictor(load(self._folder, self._device, merge=True), "template")
 
     def check(self, splits: Splits) -> None:
         """HEIE takes any image."""
@@ -65,13 +77,13 @@ class HeieTeacher:
         """
         sources = [Source(item.where, item.pixels) for item in prepared]
         answers = []
-        for one in self._predictor.predict_stream(sources, len(prepared)):
+        for one in self.predictor.predict_stream(sources, len(prepared)):
             if isinstance(one, Failure):
                 raise ArtifactNetError(f"{one.path}: {one.reason}")
             assert one.heatmap is not None
             assert one.sigma is not None
             assert one.score is not None
-            score = math.nan if UNSCORED in self._predictor.model.notices else one.score
+            score = math.nan if UNSCORED in self.predictor.model.notices else one.score
             answers.append(TeacherAnswer(one.heatmap, one.sigma, score))
         return answers
 

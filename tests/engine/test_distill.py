@@ -294,17 +294,15 @@ def test_a_folder_of_heatmaps_teaches(tiny, tmp_path):
         teach(data_of(config), config, "cpu")
 
 
-def test_features_of_a_folder_of_heatmaps_are_missed(tiny, tmp_path):
-    from artifactnet.engine.trainer import train
-
+def test_features_of_a_folder_of_heatmaps_are_missed_before_it_is_read(tiny, tmp_path):
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps" / "a.npy", np.zeros((12, 12)))
     config = tiny(*STUDENT, f"distill.teacher={tmp_path / 'maps'}", "distill.feature=10")
-    for source in data_of(config).splits.values():
-        for record in source.records:
-            path = tmp_path / "maps" / record.generator / f"{record.uid}.npy"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, np.full((12, 12), 0.5))
-    with pytest.raises(ArtifactNetError, match=r"distill\.feature is above 0"):
-        train(config)
+    message = r"distill\.feature is above 0, but maps gives no features.*distill\.feature=0"
+    with pytest.raises(ConfigError, match=message):
+        teach(data_of(config), config, "cpu")
+    with pytest.raises(ConfigError, match=message):
+        label_only(config)
 
 
 @pytest.mark.slow

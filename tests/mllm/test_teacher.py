@@ -52,7 +52,7 @@ def test_answer_that_is_not_a_number(folder):
 
     teacher = HeieTeacher(folder)
     with torch.no_grad():
-        teacher._predictor.model.head.mapper.maps.bias.fill_(torch.nan)
+        teacher.predictor.model.head.mapper.maps.bias.fill_(torch.nan)
     ready = teacher.prepare(RECORD, RNG.integers(0, 256, (60, 60, 3), dtype=np.uint8))
     with pytest.raises(ArtifactNetError, match=r"a\.png: the model's answer is not a number"):
         teacher.answer([ready])
