@@ -182,7 +182,8 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
     yield from _mllm_problems(config)
     learnt = (weights.bce, weights.text, weights.alignment.weight, weights.segmentation.weight)
     if not any((*learnt, *heatmap_terms(config), *teacher_terms(config))):
-        yield "loss.bce", "and the weights of all other losses are 0: nothing to learn"
+        more = " (distill.feature alone teaches no head)" if config.distill.feature else ""
+        yield "loss.bce", f"and the weights of all other losses are 0{more}: nothing to learn"
     if weights.segmentation.weight > 0 and config.data.batch_size == 1:
         yield "data.batch_size", "must be at least 2: UPerNet's batch norm needs several images"
     unknown = [c for c in config.model.segmentation.categories or () if c not in BY_LABEL]
@@ -233,15 +234,34 @@ def _heatmap_problems(config: Config) -> Iterator[tuple[str, str]]:
             "needs model.segmentation.head=none: a model has one source of heatmaps",
         )
     if heatmap.head == "mapper":
-        if any(side % heatmap.tile for side in config.model.image_size):
-            yield "model.heatmap.tile", "must divide both sides of model.image_size"
-        rows, columns = (side // heatmap.tile for side in config.model.image_size)
-        if rows * columns > heatmap.max_tiles:
-            yield "model.heatmap.max_tiles", f"is below the {rows} x {columns} tiles of an image"
-        if heatmap.width % heatmap.heads:
-            yield "model.heatmap.heads", "must divide model.heatmap.width"
+        yield from _mapper_problems(config)
+    yield from _feature_problems(config)
     if config.train.monitor == "teacher_cc" and config.distill.teacher is None:
         yield "train.monitor", "teacher_cc needs distill.teacher"
+
+
+def _mapper_problems(config: Config) -> Iterator[tuple[str, str]]:
+    heatmap, crop = config.model.heatmap, config.data.augment.crop_size
+    sizes = {"model.image_size": config.model.image_size}
+    if crop is not None:
+        sizes["data.augment.crop_size"] = crop
+    for name, size in sizes.items():
+        if any(side % heatmap.tile for side in size):
+            yield "model.heatmap.tile", f"must divide both sides of {name}"
+        rows, columns = (side // heatmap.tile for side in size)
+        if rows * columns > heatmap.max_tiles:
+            yield "model.heatmap.max_tiles", f"is below the {rows} x {columns} tiles of {name}"
+    if heatmap.width % heatmap.heads:
+        yield "model.heatmap.heads", "must divide model.heatmap.width"
+
+
+def _feature_problems(config: Config) -> Iterator[tuple[str, str]]:
+    if config.distill.teacher is None or not config.distill.feature:
+        return
+    if config.data.batch_size == 1:
+        yield "data.batch_size", "must be at least 2: distill.feature relates images of a batch"
+    if "backbone" in config.freeze:
+        yield "distill.feature", "must be 0 with freeze=[backbone]: it teaches the backbone alone"
 
 
 def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:

@@ -19,10 +19,13 @@ from artifactnet.data.coco_boxes import draw_boxes, read_boxes
 from artifactnet.data.conversion import Conversion, Output
 from artifactnet.data.gray import soften
 from artifactnet.data.image_folder import ImageFolder
+from artifactnet.data.images import shown_size
 from artifactnet.data.layout import list_images
 from artifactnet.data.manifest_lines import Line
 from artifactnet.data.masks import read_mask
 from artifactnet.types import Annotation, ArtifactNetError, UInt8Array
+
+_TURNED = "images are turned by EXIF, so where their boxes lie is not known: not annotated"
 
 
 def convert(
@@ -38,7 +41,9 @@ def convert(
 
     An image with an empty mask, or listed without a box, is annotated and clean. An image of the
     folder that has no mask, or that the JSON file does not list, is not annotated. The uid of an
-    image is ``NAME/PATH``, its path below the folder without suffix.
+    image is ``NAME/PATH``, its path below the folder without suffix. Masks are of images as
+    they are shown, EXIF rotation applied; boxes in an image that EXIF turns may be of either, and
+    are not used.
 
     Args:
         source: the folder of masks, or the JSON file of boxes.
@@ -99,6 +104,10 @@ def _from_boxes(source: Path, folder: ImageFolder, generator: str, output: Outpu
         size = output.size(path, name)
         if size is None:
             continue
+        if shown_size(path)[2]:
+            output.leave_out(_TURNED, path)
+            output.lines.append(_unknown(path, folder, generator, output))
+            continue
         if stated is not None and stated != size:
             raise ArtifactNetError(
                 f"{where}: {path} is {size[1]}x{size[0]}, its boxes are for {stated[1]}x{stated[0]}"
@@ -126,5 +135,10 @@ def _add_others(
     for path in folder.paths:
         if path not in used:
             output.leave_out(reason, path)
-            uid = f"{output.name}/{folder.stem(path)}"
-            output.lines.append(Line(path, uid, 1, Annotation.NONE, None, generator))
+            output.lines.append(_unknown(path, folder, generator, output))
+
+
+def _unknown(path: str, folder: ImageFolder, generator: str, output: Output) -> Line:
+    """Line of an image of which nothing is known."""
+    uid = f"{output.name}/{folder.stem(path)}"
+    return Line(path, uid, 1, Annotation.NONE, None, generator)

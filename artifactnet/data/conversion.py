@@ -15,7 +15,7 @@ from pathlib import Path
 from artifactnet.data import manifest_lines
 from artifactnet.data.content import digest
 from artifactnet.data.gray import same_aspect, store
-from artifactnet.data.images import probe
+from artifactnet.data.images import shown_size
 from artifactnet.data.manifest import SUFFIX
 from artifactnet.data.manifest_lines import Line
 from artifactnet.data.manifest_splits import named_splits
@@ -94,9 +94,9 @@ class Output:
         self._left_out[reason].append(what)
 
     def size(self, path: str, what: str) -> tuple[int, int] | None:
-        """Height and width from an image's header; None, noted, where it cannot be read."""
+        """Height and width of an image as it is shown; None, noted, where it cannot be read."""
         try:
-            _, width, height = probe(path)
+            height, width, _ = shown_size(path)
         except ArtifactNetError as error:
             self.leave_out("images cannot be read", f"{what}: {error}")
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,6 +28,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDES_SWAPPED = 5  # orientations from here on exchange width and height
 # ITU-T T.81, table K.1, row by row: the luminance table that libjpeg scales by quality.
 _LUMINANCE = np.array(
     [
@@ -77,6 +79,26 @@ def probe(data: bytes | str | Path, name: str | None = None) -> tuple[str, int, 
     """
     with _open(data, name or _describe(data)) as image:
         return str(image.format), image.width, image.height
+
+
+def shown_size(data: bytes | str | Path, name: str | None = None) -> tuple[int, int, bool]:
+    """Height and width of what `decode` gives, and whether EXIF turns or mirrors it.
+
+    The pixels are not decoded.
+
+    Raises:
+        ArtifactNetError: the header cannot be read, or announces more than `MAX_PIXELS`.
+    """
+    with _open(data, name or _describe(data)) as image:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        width, height = image.size
+        if image.format == "TIFF":  # Pillow has turned its size already, or not, by version
+            tags: Any = image.tag_v2
+            width, height = tags[256], tags[257]
+        turned = orientation in _TRANSPOSE
+        if turned and orientation >= _SIDES_SWAPPED:
+            width, height = height, width
+        return height, width, turned
 
 
 def jpeg_quality(data: bytes | str | Path, name: str | None = None) -> int | None:

@@ -96,11 +96,12 @@ def build(config: DataConfig, seed: int) -> Splits:
     if config.on_error == "raise":  # otherwise the image is met, and skipped, when it is loaded
         _check_files(lines)
     keep = splitting.wanted_generators(map(record_of, lines), config.generators, root)
-    every, lines = lines, [line for line in lines if line.generator in keep]
+    every = lines
+    lines, torn = merge(every, keep, skip=config.on_error == "skip")
     home = assign(lines, every, config.val_fraction, seed, skip=config.on_error == "skip")
     result: dict[str, Source] = {}
     for split in SPLITS:
-        chosen, torn = merge([line for line in lines if home[line.uid] == split])
+        chosen = [line for line in lines if home[line.uid] == split]
         kept = splitting.limit([record_of(line) for line in chosen], config.limit, seed)
         if kept:
             result[split] = ManifestSource([chosen[k] for k in kept], (*warnings, *torn))
@@ -125,7 +126,7 @@ def _repeated(lines: list[Line]) -> list[str]:
     seen: dict[str, Line] = {}
     again: Counter[str] = Counter()
     for line in lines:
-        place = os.path.normpath(line.image)
+        place = line.place
         first = seen.setdefault(place, line)
         again[place] += 1
         if first.label != line.label:

@@ -54,6 +54,11 @@ class Line:
     text: str | None = None
     where: str = field(default="", compare=False)
 
+    @property
+    def place(self) -> str:
+        """Absolute path of the image file: lines with the same one are about the same image."""
+        return os.path.abspath(self.image)
+
 
 def read(path: Path) -> list[Line]:
     """Lines of a manifest, their paths joined to its folder; empty lines are passed over.

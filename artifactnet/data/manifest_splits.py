@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -40,7 +39,7 @@ def named_splits(lines: Iterable[Line]) -> dict[str, tuple[str, Line]]:
     for line in lines:
         if line.split is None:
             continue
-        for key in (("uid", line.uid), ("image", os.path.normpath(line.image))):
+        for key in (("uid", line.uid), ("image", line.place)):
             split, first = named.setdefault(key, (line.split, line))
             if split != line.split:
                 raise ArtifactNetError(
@@ -100,7 +99,7 @@ def _leaders(lines: list[Line]) -> dict[str, str]:
     """uid -> smallest uid of its group; uids that share a file, or identical ones, are a group."""
     owners: dict[str, set[str]] = defaultdict(set)  # path -> uids
     for line in lines:
-        owners[os.path.normpath(line.image)].add(line.uid)
+        owners[line.place].add(line.uid)
     paths = list(owners)
     copies = [set.union(*(owners[paths[k]] for k in same)) for same in identical(paths)]
     return splitting.joined((line.uid for line in lines), (*owners.values(), *copies))

@@ -83,6 +83,11 @@ def _features(answers: Sequence[TeacherAnswer]) -> npt.NDArray[np.float16]:
     found = [a.feature for a in answers if a.feature is not None]
     if not found:
         return np.zeros((len(answers), 0), np.float16)
+    if len(found) < len(answers) or len({len(feature) for feature in found}) > 1:
+        raise ArtifactNetError(
+            "the teacher's features have unequal lengths, or some answers have none: it must give "
+            "equally many numbers for every image"
+        )
     return np.clip(np.stack(found), -_HALF.max, _HALF.max).astype(np.float16)
 
 

@@ -83,7 +83,10 @@ class ModelTeacher:
         self.prepare: Callable[[Record, UInt8Array], Ready] = partial(
             _fit, config, self._preprocess
         )
-        self.identity: Identity = {"kind": "model", "hash": content_hash([file]), "map": self._map}
+        identity = {"kind": "model", "hash": content_hash([file]), "map": self._map}
+        if config.heatmap.head == "mapper" and config.heatmap.adaptive:
+            identity["tiles"] = "adaptive"
+        self.identity: Identity = identity
         self.about: dict[str, Any] = {
             "name": file.parent.name if file.name == rundir.BEST else file.stem,
             "path": str(file),

@@ -10,6 +10,7 @@ import pytest
 from annotated_files import picture, png, spot
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from artifactnet.config import DataConfig
 from artifactnet.data import abhuman, manifest
@@ -153,6 +154,33 @@ def test_bad_boxes_are_named(tmp_path, message):
         abhuman.convert(path, images(tmp_path), tmp_path / "out")
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
+
+
+def turned(path: Path, orientation: int = 6) -> None:
+    with Image.open(path) as image:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image.save(path, exif=exif)
+
+
+def test_images_that_exif_turns(tmp_path):
+    """A mask is of the image as it is shown; of boxes nobody knows."""
+    folder = images(tmp_path)
+    for name in "ab":
+        turned(folder / f"{name}.jpg")
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    (masks / "a.png").write_bytes(png(np.where(spot(SIZE), 255, 0).T))
+    (masks / "b.png").write_bytes(png(np.where(spot(SIZE), 255, 0)))
+    with pytest.raises(ArtifactNetError, match=r"b\.png.*30x20.*20x30"):
+        abhuman.convert(masks, folder, tmp_path / "out")
+    (masks / "b.png").unlink()
+    abhuman.convert(masks, folder, tmp_path / "out")
+    assert np.array_equal(samples(tmp_path / "out")["a"].mask > 0, spot(SIZE).T > 0)
+    found = abhuman.convert(boxes(tmp_path), folder, tmp_path / "boxed")
+    loaded = samples(tmp_path / "boxed")
+    assert loaded["a"].record.annotation is loaded["b"].record.annotation is Annotation.NONE
+    assert any("2 images are turned by EXIF" in text for text in found.warnings)
 
 
 def test_images_that_differ_in_suffix_have_maps_of_their_own(tmp_path):

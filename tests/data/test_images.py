@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from artifactnet.data import images
-from artifactnet.data.images import decode, encode_jpeg, jpeg_quality, probe
+from artifactnet.data.images import decode, encode_jpeg, jpeg_quality, probe, shown_size
 from artifactnet.types import ArtifactNetError
 
 RNG = np.random.default_rng(0)
@@ -49,6 +49,15 @@ def test_exif_orientation(kind, orientation):
     np.testing.assert_array_equal(
         decode(with_orientation(kind, orientation), "x"), UPRIGHT[orientation](RGB)
     )
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "webp", "jpeg"])
+@pytest.mark.parametrize("orientation", range(0, 10))
+def test_the_shown_size_is_that_of_the_decoded_image(kind, orientation):
+    data = with_orientation(kind, orientation)
+    height, width, turned = shown_size(data)
+    assert (height, width) == decode(data, "x").shape[:2]
+    assert turned == (2 <= orientation <= 8)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

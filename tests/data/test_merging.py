@@ -41,7 +41,7 @@ def base(line):
 @settings(max_examples=150, deadline=None)
 @given(LINES)
 def test_each_image_once_with_the_first_of_everything(lines):
-    found, warnings = merge(lines)
+    found, warnings = merge(lines, {"fake"})
     names = [base(line) for line in lines]
     assert len(found) == len(set(names))
     for line in found:
@@ -57,7 +57,7 @@ def test_each_image_once_with_the_first_of_everything(lines):
     for name in set(names):
         group = [one for one, other in zip(lines, names, strict=True) if other == name]
         for first, second in itertools.combinations(group, 2):
-            pairs = [(first.score, second.score), (first.text, second.text)]
+            pairs = [(getattr(first, key), getattr(second, key)) for key in OPTIONAL]
             states = first.annotation, second.annotation
             pairs.append(tuple(None if s is Annotation.NONE else s for s in states))
             if any(None not in pair and pair[0] != pair[1] for pair in pairs):
@@ -65,17 +65,58 @@ def test_each_image_once_with_the_first_of_everything(lines):
                 break
     assert bool(warnings) == bool(torn)
     if torn:
-        assert f"{torn} images have lines that differ" in warnings[0]
+        assert f"{torn} images have lines that contradict each other" in warnings[0]
 
 
 def test_categories_are_those_of_the_first_line_that_knows_any():
     first = Line("a.png", "u", 1, Annotation.MASK)
     known = replace(first, categories=0b110)
-    ((found,), _) = merge([first, known, replace(first, categories=0b1)])
+    ((found,), _) = merge([first, known, replace(first, categories=0)], {"fake"})
     assert found.categories == 0b110
-    ((found,), _) = merge([first, first])
+    ((found,), _) = merge([first, first], {"fake"})
     assert found.categories == 0
     assert {field.name for field in fields(Line)} >= {"categories", *OPTIONAL}
+
+
+def test_what_lines_contradict_each_other_in_is_named():
+    first = Line("a.png", "u", 1, Annotation.MASK, None, "sdxl", "h.png", "m.png", 0.5, 0b10, "t")
+    more = {"heatmap": "g.png", "mask": "n.png", "score": 0.6, "categories": 0b1, "text": "s"}
+    for key, value in {**more, "annotation": Annotation.CLEAN, "generator": "flux"}.items():
+        found, (warning,) = merge([first, replace(first, **{key: value})], {"sdxl", "flux"})
+        assert len(found) == 1
+        assert f"1 images have lines that contradict each other, e.g. a.png ({key}): " in warning
+        assert getattr(found[0], key) == getattr(first, key)
+    near = replace(first, score=0.50005, heatmap="d/../h.png")
+    assert merge([first, near], {"sdxl"})[1] == []
+
+
+def test_any_line_of_a_wanted_generator_keeps_the_image_and_goes_first():
+    lines = [
+        Line("a.png", "x", 1, Annotation.MASK, None, "sdxl", "h.png"),
+        Line("a.png", "y", 1, Annotation.NONE, None, "flux", score=0.5),
+        Line("b.png", "z", 1, Annotation.NONE, None, "sdxl"),
+    ]
+    (found,), warnings = merge(lines, {"real", "flux"})
+    assert (found.uid, found.generator, found.heatmap, found.score) == ("y", "flux", "h.png", 0.5)
+    assert "(generator)" in warnings[0]
+    assert [line.generator for line in merge(lines, {"sdxl", "flux"})[0]] == ["sdxl", "sdxl"]
+
+
+def test_a_map_that_is_not_there_gives_way_where_images_may_be_skipped(tmp_path):
+    (tmp_path / "h.png").write_bytes(b"")
+    gone, there = (
+        Line("a.png", "u", 1, Annotation.MASK, heatmap=str(tmp_path / name))
+        for name in ("gone.png", "h.png")
+    )
+    for skip, wanted in ((True, there), (False, gone)):
+        assert merge([gone, there], {"fake"}, skip=skip)[0][0].heatmap == wanted.heatmap
+    assert merge([gone, gone], {"fake"}, skip=True)[0][0].heatmap == gone.heatmap
+
+
+def test_one_file_has_one_line_however_its_path_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [Line(name, "u", 1, Annotation.NONE) for name in ("m/a.png", str(tmp_path / "m/a.png"))]
+    assert len(merge(lines, {"fake"})[0]) == 1
 
 
 def test_mixed_data_sets_show_an_image_of_both_once(tmp_path):

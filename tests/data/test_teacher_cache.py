@@ -115,6 +115,15 @@ def test_a_teacher_without_features_has_none(tmp_path):
     assert cache.read(key(1)).feature is None
 
 
+@pytest.mark.parametrize("feature", [None, np.zeros(4, np.float32)])
+def test_a_teacher_whose_features_vary_in_length_is_refused(tmp_path, feature):
+    writer = Writer(open_cache(tmp_path), 16)
+    writer.add(key(1), key(8), answer(1))
+    writer.add(key(2), key(9), replace(answer(2), feature=feature))
+    with pytest.raises(ArtifactNetError, match="equally many numbers for every image"):
+        writer.flush()
+
+
 def test_features_beyond_half_precision_are_kept_finite(tmp_path):
     cache = open_cache(tmp_path)
     with Writer(cache, 16) as writer:

@@ -109,11 +109,37 @@ def test_contradictions_are_told(override: str, message: str, tmp_path: Path) ->
         ("model.heatmap.tile=48", "model.heatmap.tile must divide both sides"),
         ("model.heatmap.max_tiles=3", "max_tiles is below the 2 x 2 tiles"),
         ("model.heatmap.heads=3", "model.heatmap.heads must divide model.heatmap.width"),
+        ("data.augment.crop_size=[48,32]", "must divide both sides of data.augment.crop_size"),
+        ("data.augment.crop_size=[96,96]", "below the 3 x 3 tiles of data.augment.crop_size"),
     ],
 )
 def test_contradictions_of_the_mapper(override: str, message: str, tmp_path: Path) -> None:
+    crop = ["data.augment.crop=true"] if "crop" in override else []
     with pytest.raises(ConfigError, match=message):
-        config(tmp_path, "model.heatmap.head=mapper", override)
+        config(tmp_path, "model.heatmap.head=mapper", *crop, override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.batch_size=1"], "data.batch_size must be at least 2: distill.feature"),
+        (["freeze=[backbone]"], r"distill.feature must be 0 with freeze=\[backbone\]"),
+        (
+            [
+                *("loss.bce=0", "loss.heatmap.focal=0", "loss.heatmap.laplace=0"),
+                *("loss.heatmap.correlation=0", "loss.heatmap.score=0", "distill.laplace=0"),
+                *("distill.divergence=0", "distill.correlation=0", "distill.score=0"),
+                "distill.logit=0",
+            ],
+            r"loss.bce and the weights of all other losses are 0 \(distill.feature alone",
+        ),
+    ],
+)
+def test_a_feature_term_that_could_teach_nothing_is_told(
+    overrides: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(tmp_path, "distill.teacher=x", "distill.feature=10", *overrides)
 
 
 @pytest.mark.parametrize("name", ["student_nano", "student_small", "student_base", "heie_vision"])

@@ -167,10 +167,10 @@ def test_an_image_of_two_manifests_is_one_with_the_text_of_the_one(tmp_path, tin
     assert (found.text, found.score) == (TEXT.format(k=0), whole.score)
     assert found.record.annotation is Annotation.MASK
     assert found.target.sum() == 400
-    assert not [text for text in data.summary["warnings"] if "differ in score" in text]
+    assert not [text for text in data.summary["warnings"] if "contradict each other" in text]
     write(folder / "scores.jsonl", [replace(whole, text=None), replace(whole, score=0.0)])
     data = TextData(run, processing)
-    assert "1 images have lines that differ in score" in " ".join(data.summary["warnings"])
+    assert "1 images have lines that contradict each other" in " ".join(data.summary["warnings"])
     assert data.train_loader().dataset[0, 0].score == whole.score
 
 
