@@ -75,12 +75,15 @@ def fails(monkeypatch, name: str, error: BaseException) -> None:
 
 
 def test_train_gets_the_config_with_overrides(monkeypatch):
+    from artifactnet.mllm.teacher import open_any_teacher
+
     made = calls(monkeypatch, "train")
     file = str(ROOT / "configs" / "dinov2_align.yaml")
     assert main(["train", file, "seed=7", "loss.alignment.weight=0.5"]) == 0
-    ((config,), _), = made  # fmt: skip
+    ((config, opener), _), = made  # fmt: skip
     assert isinstance(config, artifactnet.Config)
     assert (config.seed, config.loss.alignment.weight) == (7, 0.5)
+    assert opener is open_any_teacher
 
 
 def test_evaluate_gets_folder_and_overrides(monkeypatch):
