@@ -172,4 +172,8 @@ def _closed(body: str, mark: str, slots: dict[str, str], notes: list[str]) -> st
     line = body[begin:].strip().rstrip(" .")  # the full stop behind a lost mark
     if not line or not SENTENCES[mark].startswith(line):
         return f"{body.rstrip()}\n{SENTENCES[mark]}"
-    return body[:begin] + SENTENCES[mark]
+    if body[:begin].strip():
+        return body[:begin] + SENTENCES[mark]
+    name = "regions" if mark == MAP else "issues"  # the broken sentence was all there was
+    notes.append(f"Nothing was written under {TITLES[_PARTS.index(name)]!r}.")
+    return f"\n{_NOTHING[name]}\n{SENTENCES[mark]}"
