@@ -16,13 +16,18 @@ from artifactnet.config import Config, heatmap_terms
 from artifactnet.engine.figures import Figures
 from artifactnet.engine.heatmap_losses import annotation_losses, teacher_losses
 from artifactnet.engine.parts import scored
-from artifactnet.engine.steps import adamw, not_finite, reseed
+from artifactnet.engine.steps import adamw, checked_loss, reseed
 from artifactnet.losses.alignment import alignment_loss, artifact_share
 from artifactnet.losses.dense import segmentation_loss
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.param_groups import parameter_groups
 from artifactnet.taxonomy import AGNOSTIC
 from artifactnet.types import Annotation, ArtifactNetError, Batch, ModelOutput
+
+_REMEDY = (
+    "Lower optim.lr, lengthen optim.warmup, set optim.clip_norm=1 or train.precision=32; "
+    "what was saved before is intact"
+)
 
 
 class DetectorModule(pl.LightningModule):
@@ -128,18 +133,7 @@ class DetectorModule(pl.LightningModule):
         terms, _ = self.losses(
             batch, attention=aligned, segmentation=self.segmented, create_graph=aligned
         )
-        finite = bool(torch.isfinite(terms["loss"]))
-        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
-            raise ArtifactNetError(self._diverged(terms, batch))
-        self.log_dict(
-            {f"train/{name}": value.detach() for name, value in terms.items()},
-            prog_bar=True,
-            on_step=True,
-            on_epoch=True,
-            batch_size=len(batch.record),
-            sync_dist=self.trainer.world_size > 1,
-        )
-        return terms["loss"]
+        return checked_loss(self, terms, batch.record, _REMEDY)
 
     def _meets_score(self, batch: Batch) -> bool:
         """Whether a loss of this batch teaches the score."""
@@ -147,13 +141,6 @@ class DetectorModule(pl.LightningModule):
         if batch.teacher is None or not self.config.distill.score:
             return given
         return given or not bool(batch.teacher.score.isnan().all())
-
-    def _diverged(self, parts: dict[str, Tensor], batch: Batch) -> str:
-        return (
-            f"{not_finite(self.global_step, parts, batch.record)} "
-            "Lower optim.lr, lengthen optim.warmup, set optim.clip_norm=1 or train.precision=32; "
-            "what was saved before is intact"
-        )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop before a gradient that is not finite reaches the weights.

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
 from artifactnet.config import OptimConfig
 from artifactnet.engine.schedule import lr_factor
-from artifactnet.types import Record
+from artifactnet.types import ArtifactNetError, Record
 
 _FILES_SHOWN = 4
 
@@ -45,7 +46,35 @@ def adamw(groups: list[dict[str, Any]], optim: OptimConfig, total: int) -> dict[
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def not_finite(step: int, parts: Mapping[str, Tensor], records: Sequence[Record]) -> str:
+def checked_loss(
+    module: pl.LightningModule, terms: Mapping[str, Tensor], records: Sequence[Record], remedy: str
+) -> Tensor:
+    """The loss of a training step, its terms logged.
+
+    Args:
+        module: that takes the step.
+        terms: of the loss, their weighted sum under ``loss``.
+        records: of the batch's images.
+        remedy: ends the message of the error.
+
+    Raises:
+        ArtifactNetError: the loss is not finite, on any process: all of them stop.
+    """
+    finite = bool(torch.isfinite(terms["loss"]))
+    if not module.trainer.strategy.reduce_boolean_decision(finite, all=True):
+        raise ArtifactNetError(f"{_not_finite(module.global_step, terms, records)} {remedy}")
+    module.log_dict(
+        {f"train/{name}": value.detach() for name, value in terms.items()},
+        prog_bar=True,
+        on_step=True,
+        on_epoch=True,
+        batch_size=len(records),
+        sync_dist=module.trainer.world_size > 1,
+    )
+    return terms["loss"]
+
+
+def _not_finite(step: int, parts: Mapping[str, Tensor], records: Sequence[Record]) -> str:
     """Sentence about a loss that is not finite: its parts, and the images it came from."""
     values = ", ".join(f"{name} {float(value.detach()):g}" for name, value in parts.items())
     names = [record.location for record in records]

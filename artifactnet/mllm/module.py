@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric, SumMetric
 
 from artifactnet.config import Config, OptimConfig, heatmap_terms
 from artifactnet.engine.heatmap_losses import annotation_terms
-from artifactnet.engine.steps import adamw, not_finite, reseed
+from artifactnet.engine.steps import adamw, checked_loss, reseed
 from artifactnet.mllm.examples import TextBatch
 from artifactnet.mllm.heie import HEIE, Output
 from artifactnet.mllm.sharding import shard
@@ -23,6 +23,7 @@ _NEW_ROWS = "trainable_tokens"  # in the names of new tokens' rows of the embedd
 _HEAD = "head."
 _LARGEST = 50.0  # mean likelihood whose perplexity is still a number to print
 _STOPPED = "what was saved before is intact"
+_REMEDY = f"Lower optim.lr, lengthen optim.warmup or set optim.clip_norm=1; {_STOPPED}"
 
 
 class HeieModule(pl.LightningModule):
@@ -96,24 +97,7 @@ class HeieModule(pl.LightningModule):
         if not self.config.loss.text:
             batch.inputs.labels = None  # spares the output layer
         terms, _ = self.losses(batch)
-        finite = bool(torch.isfinite(terms["loss"]))
-        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
-            raise ArtifactNetError(self._diverged(terms, batch))
-        self.log_dict(
-            {f"train/{name}": value.detach() for name, value in terms.items()},
-            prog_bar=True,
-            on_step=True,
-            on_epoch=True,
-            batch_size=len(batch.record),
-            sync_dist=self.trainer.world_size > 1,
-        )
-        return terms["loss"]
-
-    def _diverged(self, parts: dict[str, Tensor], batch: TextBatch) -> str:
-        return (
-            f"{not_finite(self.global_step, parts, batch.record)} "
-            f"Lower optim.lr, lengthen optim.warmup or set optim.clip_norm=1; {_STOPPED}"
-        )
+        return checked_loss(self, terms, batch.record, _REMEDY)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop before a gradient that is not finite reaches the weights.
