@@ -77,6 +77,26 @@ def build_splits(config: DataConfig, seed: int) -> Splits:
     raise ArtifactNetError(f"data.name={config.name}: unknown; known: {', '.join(SOURCES)}")
 
 
+def labels_of(splits: Splits, split: str, data: str) -> list[int]:
+    """Labels of a split that must exist and hold something.
+
+    Args:
+        splits: of the run.
+        split: its name.
+        data: ``data.name`` of the run, for the message.
+
+    Raises:
+        ArtifactNetError: there is no such split, or no image in it.
+    """
+    labels = [record.label for record in splits[split].records] if split in splits else []
+    if not labels:
+        held = ", ".join(name for name, source in splits.items() if source.records)
+        raise ArtifactNetError(
+            f"data.name={data} has no {split} images (it has: {held or 'nothing'})"
+        )
+    return labels
+
+
 class DataModule:
     """The data of a run.
 
@@ -137,7 +157,7 @@ class DataModule:
         Raises:
             ArtifactNetError: there is none, or it holds one class only.
         """
-        labels = self._labels("train")
+        labels = labels_of(self.splits, "train", self.config.name)
         if self.needs_both_classes and len(set(labels)) < 2:
             only = "fake" if labels[0] else "real"
             raise ArtifactNetError(
@@ -165,16 +185,6 @@ class DataModule:
         size = self.config.eval_batch_size or self.config.batch_size
         return self._loader(split, size, rank, world)
 
-    def _labels(self, split: str) -> list[int]:
-        """Labels of a split that must exist and hold something."""
-        labels = [r.label for r in self.splits[split].records] if split in self.splits else []
-        if not labels:
-            held = ", ".join(name for name, source in self.splits.items() if source.records)
-            raise ArtifactNetError(
-                f"data.name={self.config.name} has no {split} images (it has: {held or 'nothing'})"
-            )
-        return labels
-
     def _dataset(self, split: str) -> DetectionDataset:
         """Dataset of a split: one for all its loaders, so that it counts each bad image once."""
         if split not in self._datasets:
@@ -195,7 +205,7 @@ class DataModule:
         """Loader of a split; that of ``train`` shuffles and augments."""
         config, train = self.config, split == "train"
         sampler = EpochSampler(
-            self._labels(split),
+            labels_of(self.splits, split, config.name),
             batch_size=size,
             seed=self._seed,
             shuffle=train,

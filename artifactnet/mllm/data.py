@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from artifactnet.config import Config
 from artifactnet.data.checks import summarize
-from artifactnet.data.datamodule import BatchLoader, build_splits
+from artifactnet.data.datamodule import BatchLoader, build_splits, labels_of
 from artifactnet.data.dataset import Key, derive_seed
 from artifactnet.data.duplicates import drop_duplicates
 from artifactnet.data.manifest import ManifestSource
@@ -208,20 +208,11 @@ class TextData:
         """
         return self._loader(split, _listed, 0, 1)
 
-    def _labels(self, split: str) -> list[int]:
-        labels = [r.label for r in self.splits[split].records] if split in self.splits else []
-        if not labels:
-            held = ", ".join(name for name, source in self.splits.items() if source.records)
-            raise ArtifactNetError(
-                f"data.name={self.config.data.name} has no {split} images (it has: "
-                f"{held or 'nothing'})"
-            )
-        return labels
-
     def _loader(
         self, split: str, join: Callable[[Any], Any], rank: int, world: int
     ) -> DataLoader[Any]:
-        config, train, labels = self.config.data, split == "train", self._labels(split)
+        config, train = self.config.data, split == "train"
+        labels = labels_of(self.splits, split, config.name)
         if split not in self._datasets:
             source = self.splits[split]
             self._datasets[split] = TextDataset(source, self.config, train, self.processing)
