@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from artifactnet.config import Config
     from artifactnet.config import load as load_config
-    from artifactnet.data.synthesize import synthesize
-    from artifactnet.engine.evaluate import evaluate
-    from artifactnet.engine.trainer import train
+    from artifactnet.data.synthetic.synthesize import synthesize
+    from artifactnet.evaluation.evaluate import evaluate
     from artifactnet.explanation.detector import Classifier
     from artifactnet.explanation.explainer import explain
     from artifactnet.inference.predictor import Predictor, load_model
     from artifactnet.models.artifact_net import ArtifactNet
     from artifactnet.taxonomy import CATEGORIES
+    from artifactnet.training.trainer import train
     from artifactnet.types import Annotation, ArtifactNetError, Explanation, Prediction
 
 __version__ = "0.1.0"
@@ -53,12 +53,12 @@ _HOME = {
     "Explanation": ("artifactnet.types", "Explanation"),
     "Prediction": ("artifactnet.types", "Prediction"),
     "Predictor": ("artifactnet.inference.predictor", "Predictor"),
-    "evaluate": ("artifactnet.engine.evaluate", "evaluate"),
+    "evaluate": ("artifactnet.evaluation.evaluate", "evaluate"),
     "explain": ("artifactnet.explanation.explainer", "explain"),
     "load_config": ("artifactnet.config", "load"),
     "load_model": ("artifactnet.inference.predictor", "load_model"),
-    "synthesize": ("artifactnet.data.synthesize", "synthesize"),
-    "train": ("artifactnet.engine.trainer", "train"),
+    "synthesize": ("artifactnet.data.synthetic.synthesize", "synthesize"),
+    "train": ("artifactnet.training.trainer", "train"),
 }
 
 

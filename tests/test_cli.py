@@ -75,7 +75,7 @@ def fails(monkeypatch, name: str, error: BaseException) -> None:
 
 
 def test_train_gets_the_config_with_overrides(monkeypatch):
-    from artifactnet.mllm.teacher import open_any_teacher
+    from artifactnet.vlm.heie.teacher import open_any_teacher
 
     made = calls(monkeypatch, "train")
     file = str(ROOT / "configs" / "dinov2_align.yaml")
@@ -87,7 +87,7 @@ def test_train_gets_the_config_with_overrides(monkeypatch):
 
 
 def test_evaluate_gets_folder_and_overrides(monkeypatch):
-    from artifactnet.mllm.teacher import open_any_teacher
+    from artifactnet.vlm.heie.teacher import open_any_teacher
 
     made = calls(monkeypatch, "evaluate")
     assert main(["evaluate", "runs/x", "data.name=folder", "data.root=y"]) == 0
@@ -122,7 +122,7 @@ def test_synthesize_writes_what_the_library_writes(tmp_path, capsys):
     ("extra", "size"), [([], 512), (["--size", "64"], 64), (["--full-size"], None)]
 )
 def test_synthesize_sizes(monkeypatch, extra, size):
-    from artifactnet.data.synthesize import Synthesis
+    from artifactnet.data.synthetic.synthesize import Synthesis
 
     sizes = []
 

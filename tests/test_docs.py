@@ -12,7 +12,7 @@ import pytest
 import artifactnet
 from artifactnet.cli import _parser
 from artifactnet.config import Config, load, schema, to_dict
-from artifactnet.data.photos import PHOTOS
+from artifactnet.data.sources.demo import PHOTOS
 from artifactnet.taxonomy import CATEGORIES
 
 ROOT = Path(__file__).parent.parent

@@ -292,10 +292,10 @@ def test_no_import_cycle_between_modules_at_load_time():
     ("part", "line"),
     [
         ("models", "from artifactnet.data import folder"),
-        ("models", "import artifactnet.data.folder"),
-        ("data", "from artifactnet.models.rollout import patch_map"),
+        ("models", "import artifactnet.data.sources.folder"),
+        ("data", "from artifactnet.models.attention.rollout import patch_map"),
         ("losses", "from artifactnet.config import LossConfig"),
-        ("inference", "from artifactnet.data.folder import build"),
+        ("inference", "from artifactnet.data.sources.folder import build"),
         ("engine", "from artifactnet.inference.predictor import Predictor"),
         ("engine", "from artifactnet.explanation import cam"),
         ("explanation", "from artifactnet.engine import samples"),

@@ -57,7 +57,7 @@ def test_all_names_are_there():
         ("load_config", "artifactnet.config", "load"),
         ("ArtifactNet", "artifactnet.models.artifact_net", "ArtifactNet"),
         ("CATEGORIES", "artifactnet.taxonomy", "CATEGORIES"),
-        ("train", "artifactnet.engine.trainer", "train"),
+        ("train", "artifactnet.training.trainer", "train"),
     ],
 )
 def test_a_name_is_the_object_of_its_home(name, home, inner):

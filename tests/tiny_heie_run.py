@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from artifactnet.config import Config, load
-from artifactnet.data.manifest_lines import Line, write
-from artifactnet.mllm.examples import Example
+from artifactnet.data.manifest_format import Line, write
 from artifactnet.types import Annotation, Record
+from artifactnet.vlm.heie.data import Example
 
 CONFIG = """
 model:

@@ -1,8 +1,8 @@
-"""``python tools/benchmark.py ...`` is ``artifactnet benchmark ...``."""
+"""``python tools/benchmark.py NAME``: the timing benchmarks of tools/perf."""
 
 import sys
 
-from artifactnet.cli import main
+from perf.cli import main
 
 if __name__ == "__main__":  # its processes import this file
-    sys.exit(main(["benchmark", *sys.argv[1:]]))
+    sys.exit(main())

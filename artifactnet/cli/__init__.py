@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from artifactnet.cli.annotate import add_annotate
 from artifactnet.cli.benchmark import add_benchmark
 from artifactnet.cli.convert import add_convert
-from artifactnet.cli.data import add_synthesize
 from artifactnet.cli.distill import add_distill
 from artifactnet.cli.experiment import add_experiment
 from artifactnet.cli.explain import add_explain, add_judge
@@ -24,6 +23,7 @@ from artifactnet.cli.pack import add_pack
 from artifactnet.cli.predict import add_predict
 from artifactnet.cli.report import add_report
 from artifactnet.cli.score import add_score_instances, add_score_pixels
+from artifactnet.cli.synthesize import add_synthesize
 from artifactnet.cli.train import add_config, add_evaluate, add_train, add_version
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect
@@ -45,11 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: the arguments do not parse (code 2), or help was asked for (code 0).
     """
-    args = _parser().parse_args(argv)
+    return run(_parser(), argv)
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
+    """Parse, run and turn errors into exit codes; see `main`.
+
+    Args:
+        parser: whose commands set ``run``, a function of the parsed arguments, and ``debug``.
+        argv: arguments after the program's name; None takes them from ``sys.argv``.
+    """
+    args = parser.parse_args(argv)
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
-        print("artifactnet: interrupted", file=sys.stderr)
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # the reader left (`| head`); Python would complain once more while closing stdout
@@ -60,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         if args.debug:
             traceback.print_exc()
-        print(f"artifactnet: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
 
 
@@ -73,9 +83,15 @@ def _can_be_mended(error: Exception) -> bool:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def common_options() -> argparse.ArgumentParser:
+    """Parent parser with the options that every command takes."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return common
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = common_options()
     parser = argparse.ArgumentParser(
         prog="artifactnet",
         description="Detect AI-generated images by looking at perceptual artifacts.",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from artifactnet.cli.arguments import Commands, natural, positive, print_failures
 
 if TYPE_CHECKING:
-    from artifactnet.mllm.annotate import Summary
-    from artifactnet.mllm.chat import Chat
+    from artifactnet.annotation.annotate import Summary
+    from artifactnet.llm.client import Chat
 
 
 def add_annotate(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -97,10 +97,8 @@ def _add_endpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def _annotate(args: argparse.Namespace) -> int:
-    from artifactnet.mllm.annotate import annotate
-    from artifactnet.mllm.chat import Chat
-    from artifactnet.mllm.endpoint import Endpoint
-    from artifactnet.mllm.pace import Pace
+    from artifactnet.annotation.annotate import annotate
+    from artifactnet.llm.client import Chat, Endpoint, Pace
 
     endpoint = Endpoint(args.base_url, args.api_key_env, args.retries, args.timeout)
     pace = Pace(args.rate)  # one for both models: it is the server that limits

@@ -1,4 +1,4 @@
-"""What several subcommands take and say alike."""
+"""Opening whatever model a command line names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from artifactnet.inference.inputs import Failure
+    from artifactnet.inference.predictor import Answers
+
 
 # argparse has no public name for what `add_subparsers` returns
 Commands = argparse._SubParsersAction
@@ -66,3 +68,76 @@ def _at_least(least: int, text: str) -> int:
     if value < least:
         raise argparse.ArgumentTypeError(f"{text} is below {least}")
     return value
+
+
+TEXTS = ("generate", "template")
+_BATCH = 8
+
+
+def add_text(parser: argparse.ArgumentParser) -> None:
+    """The option that a HEIE on a language model takes.
+
+    Args:
+        parser: of a subcommand.
+    """
+    parser.add_argument(
+        "--text",
+        choices=TEXTS,
+        help="of a HEIE on a language model: it writes its explanation (generate, the default of "
+        "one that learnt to write), or a fixed text takes its place, which is far faster and "
+        "explains nothing (template, the default of one trained with mllm.text=none)",
+    )
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """How many images pass through a model together; `batch_size_of` knows the default.
+
+    Args:
+        parser: of a subcommand.
+    """
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help=f"images that pass through the model together (default: {_BATCH}; 1 of a HEIE on a "
+        "language model, which takes far more memory)",
+    )
+
+
+def batch_size_of(path: str, asked: int | None) -> int:
+    """The batch size of a model.
+
+    Args:
+        path: of the model, as for `open_predictor`.
+        asked: on the command line; None: nothing.
+    """
+    from artifactnet.vlm.heie.saving import is_heie
+
+    return asked or (1 if is_heie(path) else _BATCH)
+
+
+def open_predictor(path: str, device: str = "auto", text: str | None = None) -> Answers:
+    """Load a model that answers about images.
+
+    Args:
+        path: the folder of a HEIE on a language model, or what `artifactnet.load_model` takes.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
+        text: one of `TEXTS`; None: ``generate``, unless the model never learnt to write.
+
+    Raises:
+        ArtifactNetError: the model cannot be loaded; ``text`` is asked of a model without a
+            language model; or the packages that a HEIE needs are not installed.
+    """
+    from artifactnet import load_model
+    from artifactnet.types import ArtifactNetError
+    from artifactnet.vlm.heie.saving import is_heie
+
+    if is_heie(path):
+        from artifactnet.vlm.heie.predictor import load_predictor
+
+        return load_predictor(path, device, text)
+    if text is not None:
+        raise ArtifactNetError(
+            f"--text={text} is for a HEIE on a language model, which {path} is not; leave it out"
+        )
+    return load_model(path, device=device)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from artifactnet.cli.arguments import Commands
 
 if TYPE_CHECKING:
-    from artifactnet.data.conversion import Conversion
+    from artifactnet.data.converters.common import Conversion
 
 FORMATS = ("richhf", "expl_aigi_eval", "abhuman", "folder", "demo")
 
@@ -71,18 +71,18 @@ def _make(args: argparse.Namespace) -> Conversion:
             )
         if args.format == "demo":
             from artifactnet.config import load
-            from artifactnet.data import demo_manifest
+            from artifactnet.data.converters import demo
 
             data = load(args.source).data
-            return demo_manifest.convert(data, out, name=name, overwrite=args.overwrite)
-        from artifactnet.data import folder_manifest
+            return demo.convert(data, out, name=name, overwrite=args.overwrite)
+        from artifactnet.data.converters import folder
 
-        return folder_manifest.convert(source, out, name=name, overwrite=args.overwrite)
+        return folder.convert(source, out, name=name, overwrite=args.overwrite)
     if not args.images:
         raise ArtifactNetError(
             f"convert {args.format} needs --images DIR: its annotations hold no pixels"
         )
-    from artifactnet.data import abhuman, expl_aigi_eval, richhf
+    from artifactnet.data.converters import abhuman, expl_aigi_eval, richhf
 
     converters = {
         "richhf": (richhf.convert, "pickapic"),

@@ -36,8 +36,8 @@ def _distill(args: argparse.Namespace) -> int:
     from artifactnet import load_config
 
     config = load_config(args.config, args.overrides)  # a mistake shows before the slow import
-    from artifactnet.engine import distill
-    from artifactnet.mllm.teacher import open_any_teacher
+    from artifactnet.distillation import distill
+    from artifactnet.vlm.heie.teacher import open_any_teacher
 
     distill.need_teacher(config)
     if args.label_only:

@@ -48,7 +48,7 @@ def add_experiment(commands: Commands, common: argparse.ArgumentParser) -> None:
 def _experiment(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from artifactnet.experiments.table import markdown
+    from artifactnet.evaluation.tables import markdown
     from artifactnet.types import ArtifactNetError
 
     if args.on is not None and args.name != "transfer":
@@ -56,7 +56,7 @@ def _experiment(args: argparse.Namespace) -> int:
     if args.name == "transfer":
         found = _transfer(args)
     elif args.name == "cot-ablation":
-        from artifactnet.mllm.experiments import RECIPE, run_cot_ablation
+        from artifactnet.experiments.cot_ablation import RECIPE, run_cot_ablation
 
         recipe, overrides = _recipe(args.overrides)
         found = run_cot_ablation(recipe or RECIPE, args.seeds, args.out, overrides)
@@ -87,8 +87,8 @@ def _transfer(args: argparse.Namespace) -> dict[str, Any]:
     sets = named_sets(args.on)
     first = [*overrides, "data.name=manifest", f"data.root={next(iter(sets.values()))}"]
     if load(recipe, first).mllm.base is not None:
-        from artifactnet.mllm.evaluate import evaluate as evaluate_heie
-        from artifactnet.mllm.trainer import train as train_heie
+        from artifactnet.vlm.heie.evaluate import evaluate as evaluate_heie
+        from artifactnet.vlm.heie.trainer import train as train_heie
 
         callables: Any = train_heie, evaluate_heie
     else:

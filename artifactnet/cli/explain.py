@@ -5,8 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from artifactnet.cli.arguments import Commands, add_images, names, natural, positive, print_failures
-from artifactnet.cli.models import add_batch_size, batch_size_of
+from artifactnet.cli.arguments import (
+    Commands,
+    add_batch_size,
+    add_images,
+    batch_size_of,
+    names,
+    natural,
+    positive,
+    print_failures,
+)
 
 
 def add_explain(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -121,7 +129,7 @@ def _explain(args: argparse.Namespace) -> int:
 def _judge(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from artifactnet.engine.samples import open_samples
+    from artifactnet.evaluation.samples import open_samples
     from artifactnet.explanation.explainer import Options
     from artifactnet.explanation.judge import judge, table, write
 

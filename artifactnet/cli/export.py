@@ -73,7 +73,7 @@ def add_export(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     from artifactnet import ArtifactNet, load_model
-    from artifactnet.inference.export import Int8, export_model
+    from artifactnet.export.export import Int8, export_model
     from artifactnet.types import ArtifactNetError
 
     if args.keep_float and not args.int8:
@@ -113,10 +113,9 @@ def _named(
     model: ArtifactNet, inputs: list[str], check: int, calibrate: int
 ) -> tuple[list[UInt8Array], list[UInt8Array]]:
     """Images of the user at model size, spread evenly over all, first to check with."""
-    from artifactnet.inference.collect import resolve
-    from artifactnet.inference.export import frame_of
+    from artifactnet.export.export import frame_of
+    from artifactnet.inference.collect import resolve, spread
     from artifactnet.inference.inputs import Failure, to_pixels
-    from artifactnet.inference.spread import spread
     from artifactnet.types import ArtifactNetError
 
     found = resolve(inputs, skip="")
@@ -146,8 +145,8 @@ def _named(
 def _embedded(check: int, calibrate: int, side: int) -> tuple[list[UInt8Array], list[UInt8Array]]:
     """Packaged photographs and edits of them: unseen ones to check with, others to calibrate."""
     from artifactnet.config import DataConfig
-    from artifactnet.data.demo import build
-    from artifactnet.data.edits import MIN_SIDE
+    from artifactnet.data.sources.demo import build
+    from artifactnet.data.synthetic.edits import MIN_SIDE
 
     config = DataConfig(
         demo_size=min(max(side, MIN_SIDE), _LARGEST_DEMO),

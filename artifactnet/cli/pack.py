@@ -56,7 +56,7 @@ def add_pack(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def _pack(args: argparse.Namespace) -> int:
-    from artifactnet.inference.pack import pack_model
+    from artifactnet.export.pack import pack_model
 
     images = _chosen(args.images, args.check) if args.images else []
     done = pack_model(
@@ -84,9 +84,8 @@ def _chosen(inputs: list[str], count: int) -> list[Source]:
     Raises:
         ArtifactNetError: an input stands for nothing, or there is no image at all.
     """
-    from artifactnet.inference.collect import resolve
+    from artifactnet.inference.collect import resolve, spread
     from artifactnet.inference.inputs import Failure
-    from artifactnet.inference.spread import spread
     from artifactnet.types import ArtifactNetError
 
     found = resolve(inputs, skip="")

@@ -7,11 +7,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from artifactnet.cli.arguments import Commands, add_images, natural, positive, print_failures
-from artifactnet.cli.models import add_batch_size, add_text, batch_size_of, open_predictor
+from artifactnet.cli.arguments import (
+    Commands,
+    add_batch_size,
+    add_images,
+    add_text,
+    batch_size_of,
+    natural,
+    open_predictor,
+    positive,
+    print_failures,
+)
 
 if TYPE_CHECKING:
-    from artifactnet.inference.answers import Answers
+    from artifactnet.inference.predictor import Answers
 
 _OVERLAP = 0.25
 
@@ -124,9 +133,9 @@ def _predict(args: argparse.Namespace) -> int:
 def _predictor(args: argparse.Namespace) -> Answers:
     """The model that is asked for, in the backend that is asked for."""
     from artifactnet import Predictor
-    from artifactnet.inference.runtime import SUFFIXES, load_exported
-    from artifactnet.mllm.saving import is_heie
+    from artifactnet.inference.backends.base import SUFFIXES, load_exported
     from artifactnet.types import ArtifactNetError
+    from artifactnet.vlm.heie.saving import is_heie
 
     if Path(args.model).suffix in SUFFIXES:
         if args.save_masks or args.tiles:

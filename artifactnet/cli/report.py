@@ -6,9 +6,15 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from artifactnet.cli.arguments import Commands, positive, print_failures
+from artifactnet.cli.arguments import (
+    Commands,
+    add_text,
+    batch_size_of,
+    open_predictor,
+    positive,
+    print_failures,
+)
 from artifactnet.cli.explain import add_method_options
-from artifactnet.cli.models import add_text, batch_size_of, open_predictor
 
 if TYPE_CHECKING:
     from artifactnet.explanation.report.build import ReportResult
@@ -71,11 +77,11 @@ def _report(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     """Model, images, folder and head of a report on a run's own data."""
-    from artifactnet.engine.samples import open_samples
+    from artifactnet.evaluation.samples import open_samples
     from artifactnet.explanation.report.build import About
-    from artifactnet.explanation.report.items import record_items
-    from artifactnet.mllm.saving import is_heie
+    from artifactnet.explanation.report.content import record_items
     from artifactnet.types import ArtifactNetError
+    from artifactnet.vlm.heie.saving import is_heie
 
     if is_heie(args.model):
         return _heie_run(args)
@@ -96,13 +102,13 @@ def _heie_run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     from pathlib import Path
 
     from artifactnet.config import load
-    from artifactnet.engine.rundir import CONFIG
-    from artifactnet.engine.samples import VALIDATION_ONLY
+    from artifactnet.evaluation.samples import VALIDATION_ONLY
     from artifactnet.explanation.report.build import About
-    from artifactnet.explanation.report.items import record_items
-    from artifactnet.mllm.data import TextData
-    from artifactnet.mllm.predictor import HeiePredictor
+    from artifactnet.explanation.report.content import record_items
+    from artifactnet.runs.run_folder import CONFIG
     from artifactnet.types import ArtifactNetError
+    from artifactnet.vlm.heie.data import TextData
+    from artifactnet.vlm.heie.predictor import HeiePredictor
 
     folder = Path(args.model)
     if not (folder / CONFIG).is_file():
@@ -132,7 +138,7 @@ def _files(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     from pathlib import Path
 
     from artifactnet.explanation.report.build import About
-    from artifactnet.explanation.report.items import file_items
+    from artifactnet.explanation.report.content import file_items
     from artifactnet.types import ArtifactNetError
 
     if args.overrides:

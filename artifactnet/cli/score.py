@@ -11,7 +11,7 @@ from artifactnet.cli.arguments import Commands, positive
 from artifactnet.taxonomy import INSTANCE_COLUMNS, TASKS
 
 if TYPE_CHECKING:
-    from artifactnet.engine.score_tables import ScoreTable
+    from artifactnet.benchmarks.xaigd.tables import ScoreTable
 
 
 def add_score_pixels(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -92,9 +92,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 
 
 def _score_pixels(args: argparse.Namespace) -> int:
-    from artifactnet.engine.score_masks import View
-    from artifactnet.engine.score_pixels import PixelTask, score_pixels
-    from artifactnet.engine.score_tables import check_outputs
+    from artifactnet.benchmarks.xaigd.pixels import PixelTask, View, score_pixels
+    from artifactnet.benchmarks.xaigd.tables import check_outputs
 
     check_outputs(args.out, args.out_per_generator)
     resize = tuple(args.resize_size) if args.resize_size else None
@@ -105,8 +104,8 @@ def _score_pixels(args: argparse.Namespace) -> int:
 
 
 def _score_instances(args: argparse.Namespace) -> int:
-    from artifactnet.engine.score_instances import score_instances
-    from artifactnet.engine.score_tables import check_outputs
+    from artifactnet.benchmarks.xaigd.instances import score_instances
+    from artifactnet.benchmarks.xaigd.tables import check_outputs
 
     check_outputs(args.out, args.out_per_generator)
     table = score_instances(args.labels, args.predictions, args.overlap_threshold, args.workers)

@@ -99,26 +99,26 @@ def _train(args: argparse.Namespace) -> int:
 
     config = load_config(args.config, args.overrides)  # a mistake shows before the slow import
     if config.mllm.base is not None:
-        from artifactnet.mllm.trainer import train as train_heie
+        from artifactnet.vlm.heie.trainer import train as train_heie
 
         train_heie(config)
         return 0
     from artifactnet import train
-    from artifactnet.mllm.teacher import open_any_teacher
+    from artifactnet.vlm.heie.teacher import open_any_teacher
 
     train(config, open_any_teacher)
     return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from artifactnet.mllm.saving import is_heie
+    from artifactnet.vlm.heie.saving import is_heie
 
     if is_heie(args.folder):
         return _evaluate_heie(args)
     from artifactnet import evaluate
-    from artifactnet.experiments.evaluate_file import evaluate_file, is_model_file
-    from artifactnet.mllm.teacher import open_any_teacher
+    from artifactnet.evaluation.evaluate import evaluate_file, is_model_file
     from artifactnet.types import ArtifactNetError
+    from artifactnet.vlm.heie.teacher import open_any_teacher
 
     for option in ("text", "judge_url", "judge_model", "judge_key_env"):
         if getattr(args, option) is not None:
@@ -134,10 +134,9 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _evaluate_heie(args: argparse.Namespace) -> int:
-    from artifactnet.mllm.chat import Chat
-    from artifactnet.mllm.endpoint import KEY_VARIABLE, Endpoint
-    from artifactnet.mllm.evaluate import evaluate
+    from artifactnet.llm.client import KEY_VARIABLE, Chat, Endpoint
     from artifactnet.types import ArtifactNetError
+    from artifactnet.vlm.heie.evaluate import evaluate
 
     if (args.judge_url is None) != (args.judge_model is None):
         raise ArtifactNetError("--judge-url and --judge-model come together")

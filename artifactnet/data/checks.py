@@ -14,7 +14,7 @@ from typing import Any
 
 from artifactnet.data.duplicates import content_of, describe_duplicates, find_duplicates
 from artifactnet.data.images import jpeg_quality, probe
-from artifactnet.data.source import Source, Splits
+from artifactnet.data.sources.base import Source, Splits
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation, ArtifactNetError, Record
 

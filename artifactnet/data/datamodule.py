@@ -14,7 +14,7 @@ from artifactnet.data.checks import summarize
 from artifactnet.data.dataset import DetectionDataset, collate
 from artifactnet.data.duplicates import drop_duplicates
 from artifactnet.data.sampler import EpochSampler
-from artifactnet.data.source import Splits
+from artifactnet.data.sources.base import Splits
 from artifactnet.data.transforms import Preprocess, TrainTransform
 from artifactnet.types import ArtifactNetError, Batch
 
@@ -59,19 +59,19 @@ def build_splits(config: DataConfig, seed: int) -> Splits:
     """
     # Imported here: a run pays only for the format it reads.
     if config.name == "demo":
-        from artifactnet.data import demo
+        from artifactnet.data.sources import demo
 
         return demo.build(config, seed)
     if config.name == "folder":
-        from artifactnet.data import folder
+        from artifactnet.data.sources import folder
 
         return folder.build(config, seed)
     if config.name == "xaigd":
-        from artifactnet.data import xaigd
+        from artifactnet.data.sources import xaigd
 
         return xaigd.build(config, seed)
     if config.name == "manifest":
-        from artifactnet.data import manifest
+        from artifactnet.data.sources import manifest
 
         return manifest.build(config, seed)
     raise ArtifactNetError(f"data.name={config.name}: unknown; known: {', '.join(SOURCES)}")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from artifactnet.data.source import Source
+from artifactnet.data.sources.base import Source
 from artifactnet.data.transforms import Example, Preprocess, TrainTransform
 from artifactnet.types import (
     Annotation,

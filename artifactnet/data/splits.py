@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-from artifactnet.data.source import Source
+from artifactnet.data.sources.base import Source
 from artifactnet.types import ArtifactNetError, Record, Sample
 
 

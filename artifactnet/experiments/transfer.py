@@ -9,9 +9,9 @@ from typing import Any
 
 from artifactnet import files
 from artifactnet.config import Config, load
-from artifactnet.engine.results import JSON
+from artifactnet.evaluation.results import JSON
+from artifactnet.evaluation.tables import markdown, rows
 from artifactnet.experiments.run import check_seeds, finished
-from artifactnet.experiments.table import markdown, rows
 from artifactnet.types import ArtifactNetError
 
 NAME = "transfer"
@@ -26,7 +26,8 @@ def named_sets(texts: Sequence[str]) -> dict[str, str]:
     """Data sets as ``NAME=MANIFEST``, or as ``MANIFEST``, whose stem is the name.
 
     Args:
-        texts: at least two; a manifest is a file or a folder, see `artifactnet.data.manifest`.
+        texts: at least two; a manifest is a file or a folder, see
+            `artifactnet.data.sources.manifest`.
 
     Returns:
         name -> path.

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from artifactnet.explanation.detector import Detector
-from artifactnet.models.attention.tap import AttentionTap
-from artifactnet.models.backbone import why_no_rollout
-from artifactnet.models.relevance import relevance_row
-from artifactnet.models.rollout import (
+from artifactnet.models.attention.rollout import (
     attention_rollout,
     gradient_rollout,
     patch_map,
+    relevance_row,
 )
+from artifactnet.models.attention.tap import AttentionTap
+from artifactnet.models.backbone import why_no_rollout
 from artifactnet.models.state import undisturbed
 from artifactnet.types import ArtifactNetError
 

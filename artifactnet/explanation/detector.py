@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from artifactnet.data.transforms import Preprocess
+from artifactnet.inference.backends.base import ExportedModel
 from artifactnet.inference.predictor import Predictor, preprocess_of
-from artifactnet.inference.runtime import ExportedModel
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError, UInt8Array
 

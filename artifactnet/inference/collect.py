@@ -1,4 +1,4 @@
-"""Finding the images that a command line names, and naming the answers about them."""
+"""A few of many images, evenly spread, without holding the others."""
 
 from __future__ import annotations
 
@@ -7,10 +7,67 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from artifactnet.data.images import EXTENSIONS
+from artifactnet.data.shards import Place, ShardReader, read_rows
 from artifactnet.inference.inputs import Failure, Source
-from artifactnet.inference.shard_rows import SUFFIX, shard_rows
+from artifactnet.types import ArtifactNetError
+
+SUFFIX = ".parquet"
+MAX_NAME = 200  # bytes of a generator or uid; file systems end at 255
+_COLUMNS = ("generator", "uid")
+
+
+def shard_rows(shard: str) -> Iterator[Source | Failure]:
+    """Images of a shard in its order; one row group is in memory at a time.
+
+    Args:
+        shard: parquet file in the X-AIGD schema; only ``image``, ``generator`` and ``uid`` are
+            read.
+
+    Yields:
+        A source named ``shard#row`` per row, or why there is none; a failure named after the
+        shard where it cannot be read any further.
+    """
+    reader, place = ShardReader(), None
+    try:
+        for place, row in read_rows(Path(shard), _COLUMNS):
+            yield _source(reader, place, row, f"{shard}#{place.number}")
+    except ArtifactNetError as error:
+        yield Failure(shard, str(error).removeprefix(f"{Path(shard)}: "))
+        return
+    if place is None:
+        yield Failure(shard, "the shard has no rows")
+
+
+def _source(reader: ShardReader, place: Place, row: dict[str, Any], name: str) -> Source | Failure:
+    for column in _COLUMNS:
+        problem = unsafe(row[column])
+        if problem is not None:
+            return Failure(name, f"{column} {row[column]!r:.80} {problem}")
+    try:
+        content, _ = reader.read(place)
+    except ArtifactNetError as error:
+        return Failure(name, str(error).removeprefix(f"{place}: "))
+    return Source(name, content, row["generator"], row["uid"])
+
+
+def unsafe(name: object) -> str | None:
+    """Why a name cannot name a folder of the answers; None if it can.
+
+    Names come from data that others wrote: one that holds a separator, or is ``..``, would let
+    them write anywhere.
+    """
+    if not isinstance(name, str):
+        return "is not text"
+    if not name.strip():
+        return "is empty"
+    if name in (".", "..") or any(c in "/\\" or not c.isprintable() for c in name):
+        return "cannot name a folder"
+    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
+        return f"is longer than {MAX_NAME} bytes"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +147,29 @@ def _files(folder: str, skip: str) -> Iterator[str]:
             if os.path.splitext(name)[1].lower() in EXTENSIONS:
                 yield os.path.join(here, name)
     yield from closed  # folders that may not be read: they fail as images and are listed
+
+
+def spread(found: Found, count: int) -> Iterator[Source | Failure]:
+    """At most ``count`` of the images that inputs stand for, evenly spread over all of them.
+
+    The inputs are walked twice, first to count: the content of a shard's rows that are passed
+    over is let go at once.
+
+    Args:
+        found: what the inputs stand for.
+        count: of images, >= 1.
+
+    Yields:
+        The chosen images in the order of `walk`, and in between every failure that it met.
+    """
+    total = sum(isinstance(item, Source) for item in walk(found))
+    wanted = min(count, total)
+    chosen = {k * total // wanted for k in range(wanted)}
+    number = 0
+    for item in walk(found):
+        if isinstance(item, Failure):
+            yield item
+            continue
+        if number in chosen:
+            yield item
+        number += 1

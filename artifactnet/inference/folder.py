@@ -17,10 +17,9 @@ from PIL import Image
 
 from artifactnet.files import atomic_path
 from artifactnet.inference import collect
-from artifactnet.inference.answers import Answers
-from artifactnet.inference.benchmark import BenchmarkFiles, benchmark_files
+from artifactnet.inference.benchmark_files import BenchmarkFiles, benchmark_files
 from artifactnet.inference.inputs import Failure, Source
-from artifactnet.inference.predictor import Predictor, need_segmentation
+from artifactnet.inference.predictor import Answers, Predictor, need_segmentation
 from artifactnet.inference.stream import Behind
 from artifactnet.types import ArtifactNetError, Float32Array, Prediction, UInt8Array
 
@@ -71,7 +70,7 @@ def predict_to_folder(
         out: folder to write to; files of the same names are replaced.
         heatmaps: False writes no pictures.
         save_masks: also write ``masks/`` and ``instances.csv`` as X-AIGD's scripts read them, see
-            `artifactnet.inference.benchmark`; ``out`` must not hold masks yet.
+            `artifactnet.inference.benchmark_files`; ``out`` must not hold masks yet.
         tiles, overlap, min_area: see `Predictor.predict_stream`.
         batch_size: images, or tiles, that pass through the model together.
         workers: threads that decode images ahead of the model, and as many that write pictures

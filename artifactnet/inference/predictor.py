@@ -7,20 +7,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, overload, runtime_checkable
 
 import torch
 
 from artifactnet.data.transforms import Geometry, Preprocess
-from artifactnet.inference import maps
+from artifactnet.inference import instances
+from artifactnet.inference.backends.base import SUFFIXES, AnyModel, ExportedModel
 from artifactnet.inference.forward import forward
 from artifactnet.inference.inputs import Failure, ImageLike, Source, need_counts, open_image
 from artifactnet.inference.instances import find_instances
-from artifactnet.inference.runtime import SUFFIXES, AnyModel, ExportedModel
 from artifactnet.inference.stream import ahead
 from artifactnet.inference.tiles import MAX_OVERLAP, tiled_probabilities
-from artifactnet.models import boxed, checkpoint
-from artifactnet.models.tiling import adapted_size
+from artifactnet.models import checkpoint, packaged
+from artifactnet.models.heads.tiling import adapted_size
 from artifactnet.types import (
     ArtifactNetError,
     Float32Array,
@@ -28,6 +28,43 @@ from artifactnet.types import (
     Prediction,
     UInt8Array,
 )
+
+
+@runtime_checkable
+class Answers(Protocol):
+    """A `artifactnet.inference.predictor.Predictor`, or what answers as it does.
+
+    Folders and reports need no more than this: neither layers nor gradients.
+    """
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be known before trusting an answer; repeated in each of them."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """In [0, 1]: an image is called fake if its probability is not below."""
+        ...
+
+    def predict_stream(
+        self,
+        paths: Iterable[str | Path | Source | Failure],
+        batch_size: int = 8,
+        workers: int = 0,
+        heatmaps: bool = True,
+        *,
+        tiles: bool = False,
+        overlap: float = 0.25,
+        min_area: int = 1,
+    ) -> Iterator[Prediction | Failure]:
+        """One answer per image, in order; see `Predictor.predict_stream` for every argument.
+
+        Raises:
+            ArtifactNetError: an option is out of range, or asks for what the model cannot give.
+        """
+        ...
+
 
 MODEL_FILE = "model.safetensors"
 HEIE_FILE = "heie.json"  # beside the weights of a HEIE on a language model, which mllm opens
@@ -60,7 +97,7 @@ class Predictor:
 
     Args:
         model: a trained model, on the device where it shall run (its train/eval state is left
-            as it was), or an exported file (`artifactnet.inference.runtime.load_exported`).
+            as it was), or an exported file (`artifactnet.inference.backends.base.load_exported`).
 
     Attributes:
         model: as given.
@@ -269,7 +306,7 @@ class Predictor:
     ) -> None:
         config = self.model.config
         answer.probabilities = self._probabilities(item, output, options)
-        answer.heatmap, answer.mask = maps.find_artifacts(
+        answer.heatmap, answer.mask = instances.find_artifacts(
             answer.probabilities,
             config.map_threshold,
             config.segmentation.labels == "softmax",
@@ -287,8 +324,8 @@ class Predictor:
                 self.model, self._preprocess, item.pixels, options.overlap, options.batch_size
             )
         assert output.segmentation is not None
-        planes = maps.frame_probabilities(output.segmentation, self._preprocess.size)
-        return maps.restore_planes(planes, item.geometry)
+        planes = instances.frame_probabilities(output.segmentation, self._preprocess.size)
+        return instances.restore_planes(planes, item.geometry)
 
 
 def preprocess_of(model: AnyModel, shape: tuple[int, ...] | None = None) -> Preprocess:
@@ -348,12 +385,13 @@ def model_file(path: str | Path) -> Path:
         ArtifactNetError: none of these, a folder without a finished run, a HEIE on a language
             model, or an exported file.
     """
-    file = boxed.resolve(path)
+    file = packaged.resolve(path)
     if file.is_dir():
         if (file / HEIE_FILE).is_file():
             raise ArtifactNetError(
-                f"{file}: a HEIE on a language model: artifactnet.mllm.predictor.load_predictor "
-                f"opens it, and so do `artifactnet predict IMAGES --model {file}` and "
+                f"{file}: a HEIE on a language model: "
+                f"artifactnet.vlm.heie.predictor.load_predictor opens it, "
+                f"and so do `artifactnet predict IMAGES --model {file}` and "
                 f"`artifactnet report {file} --images IMAGES`"
             )
         if not (file / MODEL_FILE).is_file():
@@ -366,7 +404,8 @@ def model_file(path: str | Path) -> Path:
     if file.suffix in SUFFIXES:
         raise ArtifactNetError(
             f"{file}: an exported file, not a model; `artifactnet predict --backend "
-            f"{SUFFIXES[file.suffix]}` and artifactnet.inference.runtime.load_exported run it, "
+            f"{SUFFIXES[file.suffix]}` and "
+            "artifactnet.inference.backends.base.load_exported run it, "
             "everything else takes the model that it was made of"
         )
     return file

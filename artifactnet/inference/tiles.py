@@ -12,7 +12,7 @@ import numpy.typing as npt
 from artifactnet.data.geometry import Box, fit
 from artifactnet.data.transforms import Preprocess
 from artifactnet.inference.forward import forward
-from artifactnet.inference.maps import frame_probabilities, restore_planes
+from artifactnet.inference.instances import frame_probabilities, restore_planes
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Float32Array, UInt8Array

@@ -1,14 +1,4 @@
-"""Losses of predicted heatmaps and scores (HEIE Sec. 3.2, 3.3; distillation).
-
-Common to all: they compute in float32 or better, under autocast as well. A sum over images is
-divided by the size of the whole batch, whether or not an image takes part: then the mean over
-the processes of a distributed run is the loss of the joint batch. Where no image takes part the
-loss is a zero that still belongs to the graph of the prediction.
-
-By annotation state: *artifact mask*, the target says where; *annotated and clean*, the target is
-zero everywhere; *not annotated*, any pixel may be an artifact, so the caller gives such an image
-``annotated=False`` or a weight of 0.
-"""
+"""Similarity-preserving distillation of features (Tung & Mori 2019)."""
 
 from __future__ import annotations
 
@@ -194,3 +184,29 @@ def _precise(x: Tensor) -> Tensor:
 def _safe(total: Tensor) -> Tensor:
     """A sum to divide by; 1 where it is 0 and every summand is 0 too."""
     return torch.where(total > 0, total, 1.0)
+
+
+def similarity_loss(feature: Tensor, target: Tensor) -> Tensor:
+    """How differently student and teacher relate the images of a batch (Tung & Mori 2019, Eq. 4).
+
+    With G the (B, B) products of all pairs of features, each row divided by its L2 norm, the loss
+    is ``|G_teacher - G_student|_F^2 / B^2``. The two may have different numbers of channels. It
+    lies in [0, 4 / B]; a single image relates to nothing: 0. Computed in float32 or better, under
+    autocast as well. In a distributed run each process compares its own images.
+
+    Args:
+        feature: (B, C) of the student.
+        target: (B, D) of the teacher.
+
+    Raises:
+        ValueError: shapes do not match or the batch is empty.
+    """
+    if feature.ndim != 2 or target.ndim != 2 or len(feature) != len(target) or len(feature) == 0:
+        raise ValueError(f"feature {tuple(feature.shape)} and target {tuple(target.shape)}")
+    with torch.autocast(feature.device.type, enabled=False):
+        return (_relations(target) - _relations(feature)).square().mean()
+
+
+def _relations(feature: Tensor) -> Tensor:
+    precise = feature.to(torch.promote_types(feature.dtype, torch.float32))
+    return F.normalize(precise @ precise.T, dim=1)

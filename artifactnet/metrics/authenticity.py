@@ -14,8 +14,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from artifactnet.metrics.scores import verdict_scores
 from artifactnet.metrics.selection import generator_names, generator_rows
-from artifactnet.metrics.verdicts import verdict_scores
 from artifactnet.types import ArtifactNetError
 
 

@@ -11,19 +11,19 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from artifactnet.config import ModelConfig
-from artifactnet.models import rollout
+from artifactnet.models.attention import rollout
 from artifactnet.models.attention.check import refused_block
 from artifactnet.models.attention.memory import cannot_hold
 from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
 from artifactnet.models.backbone import Backbone
-from artifactnet.models.cam import grad_cam
-from artifactnet.models.decoder import Decoder, HeatmapOutput, need_pyramid
-from artifactnet.models.hierarchy import HierarchicalHead
+from artifactnet.models.grad_cam import grad_cam
+from artifactnet.models.heads.decoder import Decoder, HeatmapOutput, need_pyramid
+from artifactnet.models.heads.hierarchy import HierarchicalHead
+from artifactnet.models.heads.segmentation import SegmentationHead, strongest, strongest_evidence
+from artifactnet.models.heads.tiling import cut
 from artifactnet.models.lora import add_adapters
 from artifactnet.models.mmseg_checkpoint import is_mmseg, load_mmseg, read
-from artifactnet.models.segmentation_head import SegmentationHead, strongest, strongest_evidence
 from artifactnet.models.state import evaluating
-from artifactnet.models.tiling import cut
 from artifactnet.taxonomy import BY_LABEL, CATEGORIES
 from artifactnet.types import ArtifactNetError, ModelOutput
 

@@ -6,8 +6,8 @@ import pytest
 
 import artifactnet
 from artifactnet.cli import main
-from artifactnet.engine import distill
-from artifactnet.mllm.teacher import open_any_teacher
+from artifactnet.distillation import distill
+from artifactnet.vlm.heie.teacher import open_any_teacher
 
 CONFIG = """
 model: {backbone: vit_tiny_patch16_224, heatmap: {head: decoder}}

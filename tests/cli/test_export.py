@@ -15,10 +15,11 @@ from tiny_models import tiny
 from artifactnet.cli import export as command
 from artifactnet.cli import main
 from artifactnet.data.transforms import Preprocess
-from artifactnet.inference import export, inputs
-from artifactnet.inference.export import Exported
-from artifactnet.inference.export_check import Agreement
-from artifactnet.inference.export_facts import facts_of
+from artifactnet.export import export
+from artifactnet.export.checks import Agreement
+from artifactnet.export.export import Exported
+from artifactnet.inference import inputs
+from artifactnet.inference.backends.metadata import facts_of
 from artifactnet.models.checkpoint import save_model
 
 MEASURED = Agreement(2, {"probability": 1e-7, "heatmap": 2e-6}, 0.9991, 0, 0.0)

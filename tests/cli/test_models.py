@@ -13,16 +13,16 @@ from tiny_models import tiny
 from told_answers import NOTICE, WORDS, ToldPredictor, told_pixels
 
 from artifactnet.cli import main
-from artifactnet.cli.models import TEXTS
+from artifactnet.cli.arguments import TEXTS
 from artifactnet.config import MllmConfig
-from artifactnet.engine.rundir import CONFIG
 from artifactnet.explanation import folder as explanation_folder
 from artifactnet.inference import folder as inference_folder
-from artifactnet.mllm import data as mllm_data
-from artifactnet.mllm import predictor as mllm_predictor
-from artifactnet.mllm.saving import FACTS
 from artifactnet.models.checkpoint import save_model
+from artifactnet.runs.run_folder import CONFIG
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
+from artifactnet.vlm.heie import data as mllm_data
+from artifactnet.vlm.heie import predictor as mllm_predictor
+from artifactnet.vlm.heie.saving import FACTS
 
 
 @pytest.fixture

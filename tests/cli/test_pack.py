@@ -15,8 +15,8 @@ from tiny_models import TINY, tiny
 import artifactnet
 from artifactnet.cli import main
 from artifactnet.config import HeatmapConfig
-from artifactnet.inference import pack
-from artifactnet.models import boxed
+from artifactnet.export import pack
+from artifactnet.models import packaged
 from artifactnet.models.checkpoint import load_model, read_metadata, save_model
 from artifactnet.types import ArtifactNetError, Prediction
 
@@ -280,7 +280,7 @@ def test_a_packed_model_packed_again_is_the_same(run):
 
 @pytest.fixture
 def nano(run, here, monkeypatch):
-    monkeypatch.setattr(boxed, "FOLDER", here / "box")
+    monkeypatch.setattr(packaged, "FOLDER", here / "box")
     pack.pack_model(run, here / "box/nano.safetensors")
     return artifactnet.load_model(here / "box/nano.safetensors", device="cpu")
 

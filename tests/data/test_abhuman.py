@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from artifactnet.config import DataConfig
-from artifactnet.data import abhuman, manifest
-from artifactnet.data.coco_boxes import draw_boxes
+from artifactnet.data.converters import abhuman
+from artifactnet.data.converters.coco import draw_boxes
+from artifactnet.data.sources import manifest
 from artifactnet.types import Annotation, ArtifactNetError
 
 SIZE = (20, 30)

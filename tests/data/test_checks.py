@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from artifactnet.config import DataConfig
-from artifactnet.data import checks, duplicates, folder
+from artifactnet.data import checks, duplicates
 from artifactnet.data.checks import summarize
 from artifactnet.data.duplicates import drop_duplicates
+from artifactnet.data.sources import folder
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifactnet.data import content
-from artifactnet.data.content import identical
+from artifactnet.data import duplicates
+from artifactnet.data.duplicates import identical
 
 # Contents that agree in size, or in size and middle, more often than chance.
 bodies = st.builds(
@@ -44,7 +44,7 @@ def test_equals_the_comparison_of_every_pair(tmp_path_factory, files):
 
 def test_opens_nothing_that_cannot_matter(tmp_path, monkeypatch):
     paths = write(tmp_path, [b"1", b"22", b"333", b"333"])
-    monkeypatch.setattr(content, "_middle", lambda path: (_ for _ in ()).throw(AssertionError))
+    monkeypatch.setattr(duplicates, "_middle", lambda path: (_ for _ in ()).throw(AssertionError))
     assert identical(paths, ["train", "test", "train", "train"]) == []
 
 

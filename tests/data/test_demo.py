@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from artifactnet.config import DataConfig
-from artifactnet.data import demo, photos
+from artifactnet.data.sources import demo
 from artifactnet.types import Annotation, ArtifactNetError
 
 
@@ -27,7 +27,7 @@ def test_records_need_no_pixels(monkeypatch):
     def refuse(photo):
         raise AssertionError("a photograph was opened")
 
-    monkeypatch.setattr(photos, "read", refuse)
+    monkeypatch.setattr(demo, "read", refuse)
     built = demo.build(small(), 0)
     assert {name: len(source.records) for name, source in built.items()} == {
         "train": 48,
@@ -88,7 +88,7 @@ def test_decoding_the_encoded_bytes_gives_the_image(splits):
 def test_splits_share_no_photograph(splits):
     scenes = {}
     for name, source in splits.items():
-        of_split = {f"{p.package}/{p.file}" for p in photos.of_split(name)}
+        of_split = {f"{p.package}/{p.file}" for p in demo.of_split(name)}
         used = {record.location.split("#")[0] for record in source.records}
         assert used <= of_split
         scenes[name] = used
@@ -100,14 +100,14 @@ def test_splits_share_no_photograph(splits):
 def test_every_photograph_is_used():
     source = demo.build(small(demo_train=200), 0)["train"]
     used = {record.location.split("#")[0] for record in source.records}
-    assert used == {f"{p.package}/{p.file}" for p in photos.of_split("train")}
+    assert used == {f"{p.package}/{p.file}" for p in demo.of_split("train")}
 
 
 def test_location_names_the_photograph_that_was_cropped(monkeypatch):
     source = demo.build(small(), 0)["test"]
     opened = []
-    read = photos.read
-    monkeypatch.setattr(photos, "read", lambda photo: opened.append(photo) or read(photo))
+    read = demo.read
+    monkeypatch.setattr(demo, "read", lambda photo: opened.append(photo) or read(photo))
     for index in range(len(source.records)):
         source.load(index)
         photo = opened.pop()
@@ -218,7 +218,7 @@ def test_impossible_keys(changes, message):
 
 
 def test_a_missing_package_is_told_at_build_time(monkeypatch):
-    monkeypatch.setattr(photos, "find_spec", lambda name: None)
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
     with pytest.raises(ArtifactNetError, match="pip install"):
         demo.build(small(), 0)
 

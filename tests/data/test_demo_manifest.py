@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from artifactnet.config import DataConfig
-from artifactnet.data import demo, demo_manifest, manifest
+from artifactnet.data.converters.demo import convert
+from artifactnet.data.sources import demo, manifest
 
 
 def test_files_hold_what_the_source_gives(tmp_path):
     config = DataConfig(demo_train=2, demo_val=1, demo_test=1, demo_size=64)
-    made = demo_manifest.convert(config, tmp_path)
+    made = convert(config, tmp_path)
     assert made.counts["images"] == 8
     assert made.counts["with a score"] == 8
     ours = demo.build(config, 0)

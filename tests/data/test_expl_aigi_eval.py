@@ -10,7 +10,8 @@ import pytest
 from annotated_files import picture, png, spot
 
 from artifactnet.config import DataConfig
-from artifactnet.data import expl_aigi_eval, manifest
+from artifactnet.data.converters import expl_aigi_eval
+from artifactnet.data.sources import manifest
 from artifactnet.types import Annotation, ArtifactNetError
 
 REAL = Path(__file__).parents[2] / "../shared/data/expl_aigi_eval/RichHF-18K_dev.jsonl"

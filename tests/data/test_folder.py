@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from artifactnet.config import DataConfig
-from artifactnet.data import folder
+from artifactnet.data.sources import folder
 from artifactnet.types import Annotation, ArtifactNetError
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from artifactnet.data.gray import heatmap_at, read_gray, read_stored, same_aspect, soften, store
+from artifactnet.data.heatmaps import heatmap_at, read_gray, read_stored, same_aspect, soften, store
 from artifactnet.types import ArtifactNetError
 
 GRAY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from artifactnet.config import DataConfig
-from artifactnet.data import manifest, manifest_lines
+from artifactnet.data import manifest_format
 from artifactnet.data.checks import summarize
 from artifactnet.data.datamodule import build_splits
 from artifactnet.data.duplicates import drop_duplicates
-from artifactnet.data.manifest_lines import Line
+from artifactnet.data.manifest_format import Line
+from artifactnet.data.sources import manifest
 from artifactnet.types import Annotation, ArtifactNetError
 
 TEXT = st.text(st.characters(exclude_characters="\0/", codec="utf-8"), min_size=1, max_size=12)
@@ -127,8 +128,8 @@ def test_without_annotation_there_are_no_maps(tmp_path):
 )
 def test_lines_come_back(tmp_path_factory, lines):
     path = tmp_path_factory.getbasetemp() / "lines.jsonl"
-    manifest_lines.write(path, lines)
-    back = manifest_lines.read(path)
+    manifest_format.write(path, lines)
+    back = manifest_format.read(path)
     assert [os.path.normpath(line.image) for line in back] == [
         os.path.normpath(line.image) for line in lines
     ]
@@ -148,8 +149,8 @@ def test_paths_survive_a_folder_that_is_a_link(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
     line = Line(str(tmp_path / "images" / "a.png"), "a", 1, Annotation.NONE)
     path = tmp_path / "link" / "data.jsonl"
-    manifest_lines.write(path, [line])
-    assert Path(manifest_lines.read(path)[0].image).read_bytes()
+    manifest_format.write(path, [line])
+    assert Path(manifest_format.read(path)[0].image).read_bytes()
 
 
 BAD = {
@@ -453,7 +454,7 @@ def test_what_cannot_be_read_is_not_written(tmp_path, message):
     good = Line("i/good.png", "b", 1, Annotation.NONE)
     path = tmp_path / "data.jsonl"
     with pytest.raises(ArtifactNetError) as caught:
-        manifest_lines.write(path, [good, REFUSED[message]])
+        manifest_format.write(path, [good, REFUSED[message]])
     assert str(caught.value).startswith("i/x.png: ")
     assert message in str(caught.value)
     assert list(tmp_path.iterdir()) == []

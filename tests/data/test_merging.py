@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifactnet.config import DataConfig
-from artifactnet.data import manifest
-from artifactnet.data.manifest_lines import Line
-from artifactnet.data.merging import merge
+from artifactnet.data.manifest_format import Line
+from artifactnet.data.sources import manifest
+from artifactnet.data.sources.manifest import merge
 from artifactnet.types import Annotation
 
 OPTIONAL = {

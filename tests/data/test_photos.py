@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from artifactnet.data import photos
+from artifactnet.data.sources import demo
 from artifactnet.types import ArtifactNetError
 
 
 def test_every_photograph_is_there_and_decodes():
-    for photo in photos.PHOTOS:
-        image = photos.read(photo)
+    for photo in demo.PHOTOS:
+        image = demo.read(photo)
         assert image.dtype == np.uint8
         assert image.ndim == 3
         assert image.shape[2] == 3
@@ -24,15 +24,15 @@ def test_every_photograph_is_there_and_decodes():
 
 def test_a_scene_is_in_one_split_only():
     splits = defaultdict(set)
-    for photo in photos.PHOTOS:
+    for photo in demo.PHOTOS:
         splits[photo.scene].add(photo.split)
     assert all(len(where) == 1 for where in splits.values()), splits
-    motorcycles = [photo for photo in photos.PHOTOS if photo.scene == "motorcycle"]
+    motorcycles = [photo for photo in demo.PHOTOS if photo.scene == "motorcycle"]
     assert len(motorcycles) == 2
 
 
 def test_no_file_is_listed_twice():
-    files = [(photo.package, photo.file) for photo in photos.PHOTOS]
+    files = [(photo.package, photo.file) for photo in demo.PHOTOS]
     assert len(files) == len(set(files))
 
 
@@ -40,39 +40,39 @@ def test_no_file_is_listed_twice():
     ("split", "least", "most"), [("train", 11, 14), ("val", 3, 3), ("test", 3, 5)]
 )
 def test_split_sizes(split, least, most):
-    assert least <= len(photos.of_split(split)) <= most
+    assert least <= len(demo.of_split(split)) <= most
 
 
 def test_test_photographs_are_coloured():
-    for photo in photos.of_split("test"):
-        channels = photos.read(photo).astype(int)
+    for photo in demo.of_split("test"):
+        channels = demo.read(photo).astype(int)
         assert np.abs(channels[..., 0] - channels[..., 2]).mean() > 5, photo
 
 
 def test_gray_photographs_have_equal_channels():
-    brick = next(photo for photo in photos.PHOTOS if photo.scene == "brick")
-    image = photos.read(brick)
+    brick = next(photo for photo in demo.PHOTOS if photo.scene == "brick")
+    image = demo.read(brick)
     assert (image[..., 0] == image[..., 1]).all()
     assert (image[..., 0] == image[..., 2]).all()
 
 
 def test_cached_pixels_cannot_be_written():
-    image = photos.read(photos.PHOTOS[0])
+    image = demo.read(demo.PHOTOS[0])
     with pytest.raises(ValueError, match="read-only"):
         image[0, 0] = 0
-    assert photos.read(photos.PHOTOS[0]) is image
+    assert demo.read(demo.PHOTOS[0]) is image
 
 
 def test_missing_package_names_the_pip_line(monkeypatch):
-    monkeypatch.setattr(photos, "find_spec", lambda name: None)
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
     with pytest.raises(ArtifactNetError, match="pip install scikit-learn"):
-        photos.locate(next(p for p in photos.PHOTOS if p.package == "sklearn"))
+        demo.locate(next(p for p in demo.PHOTOS if p.package == "sklearn"))
 
 
 def test_missing_file_names_the_package():
-    gone = replace(photos.PHOTOS[0], file="data/no_such_photograph.png")
+    gone = replace(demo.PHOTOS[0], file="data/no_such_photograph.png")
     with pytest.raises(ArtifactNetError, match=r"no_such_photograph\.png.*scikit-image"):
-        photos.locate(gone)
+        demo.locate(gone)
 
 
 def test_the_packages_are_not_imported():

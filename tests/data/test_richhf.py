@@ -12,8 +12,9 @@ from annotated_files import SCORES, png, richhf_example, spot, write_records
 from annotated_files import picture as make_picture
 
 from artifactnet.config import DataConfig
-from artifactnet.data import manifest, richhf
+from artifactnet.data.converters import richhf
 from artifactnet.data.datamodule import DataModule
+from artifactnet.data.sources import manifest
 from artifactnet.data.transforms import Preprocess
 from artifactnet.types import Annotation, ArtifactNetError
 

@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 from artifactnet.config import DataConfig
-from artifactnet.data import photos as packaged
-from artifactnet.data import shard_writer, synthesize, xaigd
-from artifactnet.data.edits.blend import TOLERANCE
+from artifactnet.data import shards
 from artifactnet.data.masks import canonical, rasterize
+from artifactnet.data.sources import demo as packaged
+from artifactnet.data.sources import xaigd
+from artifactnet.data.synthetic import synthesize
+from artifactnet.data.synthetic.edits.blend import TOLERANCE
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation, ArtifactNetError
 
@@ -93,13 +95,13 @@ def test_fakes_are_their_twins_outside_the_polygons(written):
 
 def test_stored_polygons_are_the_masks_of_the_edits(folder, tmp_path, monkeypatch):
     seen = {}
-    original = shard_writer._row
+    original = shards._row
 
     def spy(pair, seed):
         seen[pair.uid] = pair.mask
         return original(pair, seed)
 
-    monkeypatch.setattr(shard_writer, "_row", spy)
+    monkeypatch.setattr(shards, "_row", spy)
     done = synthesize.synthesize(folder, tmp_path / "set", size=96, test_fraction=0.0)
     assert done.counts == {"train": 6, "test": 0}
     for row in rows(done.out, "train"):

@@ -11,8 +11,7 @@ from annotated_files import example, field, frame, varint, write_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifactnet.data.crc32c import crc32c, masked_crc32c
-from artifactnet.data.tfrecord import decode_example, read_records
+from artifactnet.data.converters.tfrecord import crc32c, decode_example, masked_crc32c, read_records
 from artifactnet.types import ArtifactNetError
 
 NAMES = st.text(max_size=8)

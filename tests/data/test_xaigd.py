@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from artifactnet.config import AugmentConfig, DataConfig
-from artifactnet.data import xaigd
 from artifactnet.data.images import decode, encode_jpeg, probe
+from artifactnet.data.sources import xaigd
 from artifactnet.taxonomy import BY_LABEL
 from artifactnet.types import Annotation, ArtifactNetError
 

@@ -9,10 +9,9 @@ import pytest
 
 from artifactnet import files
 from artifactnet.config import Config
-from artifactnet.engine import rundir
 from artifactnet.experiments import run as runner
-from artifactnet.experiments.plans import PLANS, Training
-from artifactnet.experiments.run import run_experiment
+from artifactnet.experiments.run import PLANS, Training, run_experiment
+from artifactnet.runs import run_folder
 from artifactnet.types import ArtifactNetError
 
 MODES = ("global", "local", "fixed", "learnable", "uncertainty")
@@ -49,10 +48,10 @@ def trained(monkeypatch):
         configs.append(config)
         value = 0.01 * (MODES.index(config.model.heatmap.fusion) + 1) + 0.002 * config.seed
         folder = Path(config.out) / config.name
-        rundir.prepare(config)
+        run_folder.prepare(config)
         figures = {"MSE": value / 10, "KLD": 100 * value, "CC": 10 * value, "SIM": 1.0}
         files.write_json(folder / "results.json", {"saliency": figures})
-        rundir.finish(folder, {})
+        run_folder.finish(folder, {})
 
     monkeypatch.setattr(runner, "train", train)
     monkeypatch.setattr(runner, "PLANS", {"fusion-ablation": plan("swin_aj")})
@@ -68,7 +67,7 @@ def test_modes_differ_in_the_fusion_alone(tmp_path, trained):
     assert [c.seed for c in trained] == [0] * 5 + [1] * 5
     first = trained[0]
     for config in trained[1:5]:
-        changed = {line.split()[0] for line in rundir.differences(first, config)}
+        changed = {line.split()[0] for line in run_folder.differences(first, config)}
         assert changed == {"model.heatmap.fusion"}
     assert found["columns"] == ["MSE", "KLD", "CC"]
     lines = (tmp_path / "fusion-ablation.md").read_text().splitlines()

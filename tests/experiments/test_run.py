@@ -5,8 +5,7 @@ import json
 import pytest
 
 from artifactnet.experiments import run as runner
-from artifactnet.experiments.plans import Training
-from artifactnet.experiments.run import run_experiment
+from artifactnet.experiments.run import Training, run_experiment
 from artifactnet.types import ArtifactNetError
 
 SMALL = (

@@ -10,8 +10,8 @@ import pytest
 
 from artifactnet import files
 from artifactnet.config import Config, load
-from artifactnet.engine import rundir
 from artifactnet.experiments.transfer import named_sets, run_transfer
+from artifactnet.runs import run_folder
 from artifactnet.types import ArtifactNetError
 
 SETS = {"rich": "r.jsonl", "ab": "a.jsonl"}
@@ -32,10 +32,10 @@ class Machine:
     def train(self, config: Config) -> None:
         self.trained.append(config)
         size = SIZE[str(config.data.root)]
-        rundir.prepare(config)
+        run_folder.prepare(config)
         folder = Path(config.out) / config.name
         files.write_json(folder / "results.json", self.figures(size, size))
-        rundir.finish(folder, {})
+        run_folder.finish(folder, {})
 
     def evaluate(self, run: Path, overrides: list[str]) -> dict:
         self.judged.append((run.name, list(overrides)))

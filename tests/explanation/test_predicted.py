@@ -12,8 +12,7 @@ from tiny_models import TINY, tiny
 from told_answers import WORDS, ToldPredictor, told_pixels
 
 from artifactnet.config import HeatmapConfig
-from artifactnet.explanation.explainer import CONSTANT, Explained
-from artifactnet.explanation.predicted import Predicted
+from artifactnet.explanation.explainer import CONSTANT, Explained, Predicted
 from artifactnet.inference.inputs import Failure
 from artifactnet.inference.predictor import Predictor
 from artifactnet.types import ArtifactNetError

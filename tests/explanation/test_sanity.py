@@ -14,7 +14,7 @@ from tiny_models import tiny
 from torch import nn
 
 from artifactnet.explanation.detector import Classifier, OwnDetector
-from artifactnet.explanation.sanity import randomized, rank_correlation, shuffle
+from artifactnet.explanation.faithfulness import randomized, rank_correlation, shuffle
 
 
 def classifier():

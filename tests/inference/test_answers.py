@@ -10,11 +10,10 @@ from PIL import Image
 from tiny_models import tiny
 from told_answers import NOTICE, WORDS, ToldPredictor, told_pixels
 
-from artifactnet.inference.answers import Answers
 from artifactnet.inference.folder import predict_to_folder
-from artifactnet.inference.predictor import HEIE_FILE, Predictor, load_model
-from artifactnet.mllm.saving import FACTS
+from artifactnet.inference.predictor import HEIE_FILE, Answers, Predictor, load_model
 from artifactnet.types import ArtifactNetError, Rationale
+from artifactnet.vlm.heie.saving import FACTS
 
 
 @pytest.fixture
@@ -103,6 +102,6 @@ def test_a_heie_is_sent_to_those_who_open_it(tmp_path):
         load_model(folder)
     told = str(caught.value)
     assert told.startswith(f"{folder}: a HEIE on a language model")
-    assert "artifactnet.mllm.predictor.load_predictor" in told
+    assert "artifactnet.vlm.heie.predictor.load_predictor" in told
     assert f"artifactnet predict IMAGES --model {folder}" in told
     assert "\n" not in told

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from artifactnet.cli import main
-from artifactnet.inference import benchmark, folder, maps
+from artifactnet.inference import benchmark_files, folder, instances
 from artifactnet.inference.folder import predict_to_folder
 from artifactnet.inference.predictor import Predictor
 from artifactnet.models.checkpoint import save_model
@@ -378,7 +378,7 @@ def test_a_full_disk_leaves_no_masks(here, predictor, painted, put, monkeypatch)
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(benchmark, "_save", full)
+    monkeypatch.setattr(benchmark_files, "_save", full)
     with pytest.raises(ArtifactNetError, match=r"out: .*No space left"):
         predict_to_folder(predictor, ["g"], "out", save_masks=True)
     assert files("out") == []
@@ -403,14 +403,14 @@ def test_maps_of_one_image_at_a_time(here, predictor, noise, put):
     def watch(answer):
         alive.append(weakref.ref(answer.probabilities))
 
-    find = maps.find_artifacts
+    find = instances.find_artifacts
 
     def watched(*args):
         seen.append(sum(ref() is not None for ref in alive))
         return find(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maps, "find_artifacts", watched)
+        patch.setattr(instances, "find_artifacts", watched)
         predict_to_folder(predictor, ["g"], "out", save_masks=True, report=watch)
     assert seen == [0, 0, 0, 0]
 

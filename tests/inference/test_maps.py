@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifactnet.data.geometry import fit
-from artifactnet.inference import maps
+from artifactnet.inference import instances
 from artifactnet.types import ArtifactNetError
 
 
@@ -35,7 +35,7 @@ def bilinear(plane, height, width):
 @pytest.mark.parametrize("channels", [7, 8])
 def test_logits_are_interpolated_then_squashed(channels):
     logits = torch.randn(channels, 3, 5, generator=torch.Generator().manual_seed(1)) * 4
-    found = maps.frame_probabilities(logits, (9, 12))
+    found = instances.frame_probabilities(logits, (9, 12))
     full = np.stack([bilinear(plane, 9, 12) for plane in logits.double().numpy()])
     if channels == 8:
         odds = np.exp(full - full.max(0))
@@ -52,14 +52,14 @@ def test_a_map_that_is_no_number_is_not_believed(value):
     logits = torch.zeros(8, 4, 4)
     logits[2, 1, 1] = value
     with pytest.raises(ArtifactNetError, match="not a number"):
-        maps.frame_probabilities(logits, (8, 8))
+        instances.frame_probabilities(logits, (8, 8))
 
 
 @pytest.mark.parametrize("policy", ["stretch", "crop", "pad"])
 def test_planes_come_back_in_their_order(policy):
     geometry = fit((30, 50), (16, 16), policy)
     planes = np.stack([np.full((16, 16), (k + 1) / 8, np.float32) for k in range(7)])
-    restored = maps.restore_planes(planes, geometry)
+    restored = instances.restore_planes(planes, geometry)
     assert restored.shape == (7, 30, 50)
     seen = np.zeros((30, 50), bool)
     seen[geometry.source.slices] = True
@@ -94,7 +94,7 @@ def test_masks_pixel_by_pixel(seed, exclusive, threshold, known):
     if exclusive:
         values /= 1.3 * values.sum(0)
         values[:, rng.random((3, 4)) < 0.4] *= 0.3
-    artifact, mask = maps.find_artifacts(values, threshold, exclusive, known)
+    artifact, mask = instances.find_artifacts(values, threshold, exclusive, known)
     for y in range(3):
         for x in range(4):
             some, bits = expected_pixel(values[:, y, x], threshold, exclusive, known)
@@ -107,18 +107,20 @@ def test_masks_pixel_by_pixel(seed, exclusive, threshold, known):
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_strips_do_not_show(monkeypatch, exclusive):
     values = np.random.default_rng(0).random((7, 37, 11)).astype(np.float32) / 3
-    whole = maps.find_artifacts(values, 0.3, exclusive, (1, 2, 5))
-    monkeypatch.setattr(maps, "_STRIP", 30)  # two rows
-    for a, b in zip(whole, maps.find_artifacts(values, 0.3, exclusive, (1, 2, 5)), strict=True):
+    whole = instances.find_artifacts(values, 0.3, exclusive, (1, 2, 5))
+    monkeypatch.setattr(instances, "_STRIP", 30)  # two rows
+    for a, b in zip(
+        whole, instances.find_artifacts(values, 0.3, exclusive, (1, 2, 5)), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
 
 
 def test_sum_of_shares_stays_a_probability():
     values = np.full((7, 2, 2), np.float32(1 / 7) * np.float32(1.000001))
-    artifact, _ = maps.find_artifacts(values, 0.5, True, (1,))
+    artifact, _ = instances.find_artifacts(values, 0.5, True, (1,))
     assert artifact.max() <= 1
 
 
 def test_seven_planes_are_needed():
     with pytest.raises(ValueError, match="7, H, W"):
-        maps.find_artifacts(np.zeros((8, 3, 3), np.float32), 0.5, True, (1,))
+        instances.find_artifacts(np.zeros((8, 3, 3), np.float32), 0.5, True, (1,))

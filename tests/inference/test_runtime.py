@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from tiny_exports import student
 
 from artifactnet.data.transforms import Preprocess
-from artifactnet.inference import runtime
-from artifactnet.inference.export_facts import facts_of
-from artifactnet.inference.onnx_file import with_metadata
-from artifactnet.inference.onnx_runtime import OnnxSession
-from artifactnet.inference.openvino_file import OpenvinoSession, save_openvino
-from artifactnet.inference.program_file import ProgramSession, save_program
-from artifactnet.inference.runtime import ExportedModel, load_exported, to_frames
+from artifactnet.export.onnx import with_metadata
+from artifactnet.inference.backends import base
+from artifactnet.inference.backends.base import ExportedModel, load_exported, to_frames
+from artifactnet.inference.backends.metadata import facts_of
+from artifactnet.inference.backends.onnx import OnnxSession
+from artifactnet.inference.backends.openvino import OpenvinoSession, save_openvino
+from artifactnet.inference.backends.pt2 import ProgramSession, save_program
 from artifactnet.types import ArtifactNetError
 
 onnx = pytest.importorskip("onnx")
@@ -234,7 +234,7 @@ def test_a_program_of_others(tmp_path):
 
 
 def test_another_format_is_refused_by_all(tmp_path, facts, file, monkeypatch):
-    monkeypatch.setattr("artifactnet.inference.export_facts.FORMAT", "artifactnet-export-2")
+    monkeypatch.setattr("artifactnet.inference.backends.metadata.FORMAT", "artifactnet-export-2")
     with pytest.raises(ArtifactNetError, match=r"artifactnet-export-1 .*export the model again"):
         load_exported(file)
 
@@ -380,6 +380,6 @@ def test_metadata_of_another_form_is_refused(tmp_path, facts, content):
 
 
 def test_every_backend_has_its_suffix():
-    assert {b for b in runtime.BACKENDS} == set(runtime.SUFFIXES.values())
-    for suffix, backend in runtime.SUFFIXES.items():
-        assert suffix in runtime.BACKENDS[backend]
+    assert {b for b in base.BACKENDS} == set(base.SUFFIXES.values())
+    for suffix, backend in base.SUFFIXES.items():
+        assert suffix in base.BACKENDS[backend]

@@ -14,7 +14,7 @@ from artifactnet.data.transforms import Preprocess
 from artifactnet.inference.inputs import Source
 from artifactnet.inference.predictor import Failure, Predictor, load_model
 from artifactnet.models.checkpoint import save_model
-from artifactnet.models.segmentation import bit_field, probabilities
+from artifactnet.models.heads.segmentation import bit_field, probabilities
 from artifactnet.types import ArtifactNetError
 
 MAPS = ("heatmap", "attention", "probabilities", "mask")

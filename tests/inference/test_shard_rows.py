@@ -15,8 +15,8 @@ from PIL import Image
 
 from artifactnet.data import shards
 from artifactnet.inference import collect
+from artifactnet.inference.collect import shard_rows, unsafe
 from artifactnet.inference.inputs import Failure, Source
-from artifactnet.inference.shard_rows import shard_rows, unsafe
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artifactnet.inference import spread as module
-from artifactnet.inference.collect import Found, resolve
+from artifactnet.inference import collect as module
+from artifactnet.inference.collect import Found, resolve, spread
 from artifactnet.inference.inputs import Failure, Source
-from artifactnet.inference.spread import spread
 
 FOUND = Found((), "", "", ())
 

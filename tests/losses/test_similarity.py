@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifactnet.losses.similarity import similarity_loss
+from artifactnet.losses.heatmap import similarity_loss
 
 
 def features(count, channels, seed):

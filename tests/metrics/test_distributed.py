@@ -8,9 +8,9 @@ from two_processes import run_both
 
 from artifactnet.metrics.artifact_ratio import ArtifactRatioMetric
 from artifactnet.metrics.authenticity import AuthenticityMetric
-from artifactnet.metrics.images import PresenceMetric, categories_present
 from artifactnet.metrics.instance_metric import InstanceMetric, predicted_regions
 from artifactnet.metrics.pixels import PixelMetric
+from artifactnet.metrics.presence import PresenceMetric, categories_present
 from artifactnet.metrics.segmentation import SegmentationMetric
 from artifactnet.types import Annotation
 

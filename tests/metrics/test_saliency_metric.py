@@ -11,14 +11,19 @@ import torch
 from scipy import stats
 from two_processes import run_both
 
-from artifactnet.metrics.saliency import auc_judd, cc, fixations, kld, nss, sim
-from artifactnet.metrics.saliency_metric import (
+from artifactnet.metrics.saliency import (
     EMPTY,
     FIGURES,
     GROUPS,
     SaliencyMetric,
     TeacherAgreementMetric,
+    auc_judd,
+    cc,
+    fixations,
+    kld,
+    nss,
     saliency_values,
+    sim,
 )
 from artifactnet.metrics.score_agreement import ScoreAgreementMetric
 from artifactnet.types import Annotation, ArtifactNetError

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from two_processes import run_both
 
 from artifactnet.metrics.text import MARKS, TextMetric, bleu, perplexity, rouge_l, without_marks
-from artifactnet.mllm import chain_form
 from artifactnet.types import ArtifactNetError
+from artifactnet.vlm.text import chain_of_thought
 
 # few words, so that n-grams repeat and are shared
 WORDS = st.lists(st.sampled_from(["the", "paw", "has", "toes", "a"]), max_size=14).map(" ".join)
@@ -103,7 +103,7 @@ def test_bleu_of_one_example_by_hand():
 
 
 def test_marks_are_no_words():
-    assert MARKS == chain_form.MARKS
+    assert MARKS == chain_of_thought.MARKS
     assert without_marks("are [MAP][MAP]. is [SCORE]") == "are . is "
     text = "the regions are here and the score is low"
     marked = "the regions [MAP] are here and the score [SCORE] is low"

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from tiny_models import TINY, tiny
 
 from artifactnet.config import AttentionConfig, ModelConfig
-from artifactnet.models import rollout
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.attention import rollout
 from artifactnet.types import ArtifactNetError
 
 GRADIENT = AttentionConfig(method="gradient_rollout")
@@ -219,7 +219,7 @@ def test_every_normalization_reaches_the_model():
 
 
 def test_conv_stem_residual_ignores_flat_light_and_answers_detail():
-    from artifactnet.models.stem import ConvStem
+    from artifactnet.models.backbone import ConvStem
 
     torch.manual_seed(0)
     stem = ConvStem(16, 24, 8).double()

@@ -16,7 +16,7 @@ from tiny_models import TINY, tiny
 
 import artifactnet
 from artifactnet.config import HeatmapConfig, ModelConfig
-from artifactnet.models import boxed
+from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import load_model, read_metadata, save_model
 from artifactnet.types import ArtifactNetError
@@ -35,7 +35,7 @@ def box(tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(boxed, "FOLDER", tmp_path / "box")
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path / "box")
     return tmp_path / "box"
 
 
@@ -57,7 +57,7 @@ def fresh(**config) -> ArtifactNet:
 
 
 def test_the_box_holds_models_with_cards_and_nothing_else():
-    files = [p for p in boxed.FOLDER.iterdir() if p.is_file()]
+    files = [p for p in packaged.FOLDER.iterdir() if p.is_file()]
     weights = {p.stem for p in files if p.suffix == ".safetensors"}
     cards = {p.stem for p in files if p.suffix == ".md" and p.read_text(encoding="utf-8").strip()}
     assert weights == cards
@@ -67,10 +67,10 @@ def test_the_box_holds_models_with_cards_and_nothing_else():
 
 
 def test_the_box_is_small():
-    assert sum(p.stat().st_size for p in boxed.FOLDER.iterdir() if p.is_file()) <= MOST_BYTES
+    assert sum(p.stat().st_size for p in packaged.FOLDER.iterdir() if p.is_file()) <= MOST_BYTES
 
 
-@pytest.mark.parametrize("name", boxed.names())
+@pytest.mark.parametrize("name", packaged.names())
 def test_a_model_of_the_package_loads_by_name_and_answers(name):
     predictor = artifactnet.load_model(name, device="cpu")
     assert all(p.dtype == torch.float32 for p in predictor.model.parameters())
@@ -81,9 +81,9 @@ def test_a_model_of_the_package_loads_by_name_and_answers(name):
     assert answer.heatmap.shape == (300, 200)
 
 
-@pytest.mark.parametrize("name", boxed.names())
+@pytest.mark.parametrize("name", packaged.names())
 def test_a_model_of_the_package_says_where_it_comes_from(name):
-    path = boxed.FOLDER / f"{name}.safetensors"
+    path = packaged.FOLDER / f"{name}.safetensors"
     packed = read_metadata(path)["extra"]["packed"]
     assert packed["trained_on"]
     assert len(packed["original_sha256"]) == 64
@@ -100,20 +100,20 @@ def test_a_model_of_the_package_says_where_it_comes_from(name):
 
 
 def test_names_are_those_of_the_files(box):
-    assert boxed.names() == []
+    assert packaged.names() == []
     for name in ("nano", "aligned"):
         put(box, name)
     (box / "nano.md").write_text("# nano")
-    assert boxed.names() == ["aligned", "nano"]
+    assert packaged.names() == ["aligned", "nano"]
 
 
 def test_a_path_that_exists_wins(box, tmp_path, monkeypatch):
     put(box, "nano")
     monkeypatch.chdir(tmp_path)
-    assert boxed.resolve("nano") == box / "nano.safetensors"
-    assert boxed.resolve(Path("nano")) == box / "nano.safetensors"
+    assert packaged.resolve("nano") == box / "nano.safetensors"
+    assert packaged.resolve(Path("nano")) == box / "nano.safetensors"
     (tmp_path / "nano").mkdir()
-    assert boxed.resolve("nano") == Path("nano")
+    assert packaged.resolve("nano") == Path("nano")
 
 
 @pytest.mark.parametrize("wrong", ["nanu", "nano.safetensors", "./nano", "../box/nano", ""])
@@ -122,16 +122,16 @@ def test_an_unknown_name_is_told_the_known_ones(box, wrong, tmp_path, monkeypatc
     put(box, "aligned")
     monkeypatch.chdir(tmp_path)
     if wrong == "":  # the current folder
-        assert boxed.resolve(wrong) == Path()
+        assert packaged.resolve(wrong) == Path()
         return
     words = rf"^{wrong}: no such model file; models in the package: aligned, nano$"
     with pytest.raises(ArtifactNetError, match=words):
-        boxed.resolve(wrong)
+        packaged.resolve(wrong)
 
 
 def test_an_empty_box_promises_nothing(box):
     with pytest.raises(ArtifactNetError, match="^nano: no such model file$"):
-        boxed.resolve("nano")
+        packaged.resolve("nano")
 
 
 # --- half precision -----------------------------------------------------------------------

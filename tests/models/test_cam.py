@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from artifactnet.models.cam import grad_cam
+from artifactnet.models.grad_cam import grad_cam
 
 SIZE = (128, 128)
 SWIN = {"img_size": 128, "embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 2, 4)}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from artifactnet.config import HeatmapConfig, ModelConfig
 from artifactnet.models import checkpoint
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.decoder import LOG_SIGMA, Decoder, Neck
+from artifactnet.models.heads.decoder import LOG_SIGMA, Decoder, Neck
 from artifactnet.types import ArtifactNetError
 
 BACKBONE = "test_convnext"

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifactnet.models.fusion import MODES, Fuser
+from artifactnet.models.heads.hierarchy import MODES, Fuser
 from artifactnet.types import HeatmapLevel
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from artifactnet.config import HeatmapConfig
-from artifactnet.models.hierarchy import HierarchicalHead
-from artifactnet.models.token_source import Tokens
+from artifactnet.models.heads.hierarchy import HierarchicalHead
+from artifactnet.models.heads.mapper import Tokens
 from artifactnet.types import ArtifactNetError, HeatmapLevel
 
 CONFIG = HeatmapConfig(head="mapper", width=16, tile=32, heads=2, tokens=2)

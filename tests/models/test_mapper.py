@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifactnet.models.decoder import LOG_SIGMA
-from artifactnet.models.mapper import Attention, ImplausibilityMapper, TwoWayBlock, positions
+from artifactnet.models.heads.decoder import LOG_SIGMA
+from artifactnet.models.heads.mapper import Attention, ImplausibilityMapper, TwoWayBlock, positions
 
 
 def mapper(seed=0, **changes):

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from artifactnet.config import ModelConfig, SegmentationConfig
-from artifactnet.models import checkpoint, upernet_head
+from artifactnet.models import checkpoint
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.heads import upernet
 from artifactnet.models.mmseg_checkpoint import convert, is_mmseg, load_mmseg, read
 from artifactnet.types import ArtifactNetError
 
@@ -45,7 +46,7 @@ def randomize(module):
 @pytest.fixture(scope="module")
 def theirs():
     """mmsegmentation's Swin, UPerNet and FCN as its published configs build them."""
-    upernet_head.uper_head(WIDTHS, 8, 8, 0.0)  # imports mmseg, with the placeholder if need be
+    upernet.uper_head(WIDTHS, 8, 8, 0.0)  # imports mmseg, with the placeholder if need be
     from mmseg.models.backbones import SwinTransformer
     from mmseg.models.decode_heads import FCNHead, UPerHead
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from artifactnet.models.scorer import CALIBRATIONS, VerisimilitudeScorer
+from artifactnet.models.heads.scorer import CALIBRATIONS, VerisimilitudeScorer
 
 
 def scorer(calibration="sum", seed=0):

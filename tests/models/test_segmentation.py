@@ -11,9 +11,8 @@ from tiny_models import tiny
 
 from artifactnet.config import AttentionConfig, SegmentationConfig
 from artifactnet.models.checkpoint import init_weights, load_model, save_model
+from artifactnet.models.heads.segmentation import bit_field, probabilities, strongest_evidence
 from artifactnet.models.pyramid import LEVELS, SimplePyramid, level_indices
-from artifactnet.models.segmentation import bit_field, probabilities
-from artifactnet.models.segmentation_head import strongest_evidence
 from artifactnet.types import ArtifactNetError
 
 SWIN = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}

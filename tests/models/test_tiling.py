@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifactnet.config import HeatmapConfig
-from artifactnet.models.tiling import adapted_size, choose_grid, cut, stitch
+from artifactnet.models.heads.tiling import adapted_size, choose_grid, cut, stitch
 
 SIDES = st.tuples(st.integers(1, 2000), st.integers(1, 2000))
 GRIDS = st.tuples(st.integers(1, 4), st.integers(1, 4))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from artifactnet.models.token_source import LearnedTokens
+from artifactnet.models.heads.mapper import LearnedTokens
 
 
 def source(tokens=3):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from artifactnet.models import upernet_head
+from artifactnet.models.heads import upernet
 from artifactnet.types import ArtifactNetError
 
 EXTENSION = "mmcv._ext"
@@ -26,8 +26,8 @@ def heads():
     """Both heads; the first import of mmseg takes seconds."""
     torch.manual_seed(0)
     return (
-        upernet_head.uper_head(WIDTHS, 16, 8, 0.1),
-        upernet_head.fcn_head(WIDTHS, 2, 10, 8, 0.1),
+        upernet.uper_head(WIDTHS, 16, 8, 0.1),
+        upernet.fcn_head(WIDTHS, 2, 10, 8, 0.1),
     )
 
 
@@ -77,11 +77,11 @@ def test_norms_need_no_process_group(heads):
 
 @pytest.mark.parametrize("outputs", [7, 8])
 def test_widths_are_as_asked(outputs):
-    main = upernet_head.uper_head(tuple(WIDTHS[:3]), 6, outputs, 0.0)
+    main = upernet.uper_head(tuple(WIDTHS[:3]), 6, outputs, 0.0)
     assert main.conv_seg.weight.shape == (outputs, 6, 1, 1)
     assert [conv.conv.weight.shape[:2] for conv in main.lateral_convs] == [(6, 8), (6, 12)]
     assert main.dropout is None
-    auxiliary = upernet_head.fcn_head(WIDTHS, 1, 5, outputs, 0.25)
+    auxiliary = upernet.fcn_head(WIDTHS, 1, 5, outputs, 0.25)
     assert auxiliary.convs[0].conv.weight.shape == (5, 12, 3, 3)
     assert auxiliary.dropout.p == 0.25
 
@@ -90,8 +90,8 @@ def test_widths_are_as_asked(outputs):
 def test_building_a_head_is_silent_and_leaves_other_warnings_alone():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        upernet_head.uper_head(WIDTHS, 4, 8, 0.1)
-        upernet_head.fcn_head(WIDTHS, 2, 4, 8, 0.1)
+        upernet.uper_head(WIDTHS, 4, 8, 0.1)
+        upernet.fcn_head(WIDTHS, 2, 4, 8, 0.1)
         warnings.warn("``build_loss`` of somebody else", UserWarning, stacklevel=1)
     assert [str(w.message) for w in caught] == ["``build_loss`` of somebody else"]
 
@@ -109,7 +109,7 @@ def test_the_placeholder_is_planted_where_the_extension_is_missing(monkeypatch):
         importlib.util, "find_spec", lambda name: None if name == EXTENSION else find(name)
     )
     monkeypatch.delitem(sys.modules, EXTENSION, raising=False)
-    upernet_head.plant_placeholder()
+    upernet.plant_placeholder()
     planted = sys.modules.get(EXTENSION)
     monkeypatch.delitem(sys.modules, EXTENSION)
     assert hasattr(planted, "ms_deform_attn_forward")  # mmcv asks at import
@@ -121,14 +121,14 @@ def test_the_placeholder_is_planted_where_the_extension_is_missing(monkeypatch):
 def test_an_extension_on_disk_is_left_to_be_imported(monkeypatch):
     monkeypatch.delitem(sys.modules, EXTENSION, raising=False)
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
-    upernet_head.plant_placeholder()
+    upernet.plant_placeholder()
     assert EXTENSION not in sys.modules
 
 
 def test_an_extension_already_loaded_is_kept(monkeypatch):
     loaded = ModuleType(EXTENSION)
     monkeypatch.setitem(sys.modules, EXTENSION, loaded)
-    upernet_head.plant_placeholder()
+    upernet.plant_placeholder()
     assert sys.modules[EXTENSION] is loaded
 
 
@@ -138,7 +138,7 @@ def test_an_absent_package_is_one_message_with_the_pip_line(monkeypatch, package
     for name in (package, f"{package}.models"):
         monkeypatch.setitem(sys.modules, name, None)  # Python's way to say: not there
     with pytest.raises(ArtifactNetError, match=rf"needs mmsegmentation.*{package}") as caught:
-        upernet_head.fcn_head(WIDTHS, 2, 4, 8, 0.1)
+        upernet.fcn_head(WIDTHS, 2, 4, 8, 0.1)
     message = str(caught.value)
     assert message.endswith(
         "pip install 'mmsegmentation>=1.2.2' 'mmcv-lite>=2.1,<2.2' 'mmengine>=0.10.7' ftfy regex"
@@ -153,7 +153,7 @@ def test_an_mmcv_that_mmseg_refuses_is_named(monkeypatch, version):
 
     monkeypatch.setattr(mmcv, "__version__", version)
     with pytest.raises(ArtifactNetError, match=rf"2\.0 or 2\.1, not {version}: pip uninst") as e:
-        upernet_head.uper_head(WIDTHS, 4, 8, 0.1)
+        upernet.uper_head(WIDTHS, 4, 8, 0.1)
     assert "mmcv-lite>=2.1,<2.2" in str(e.value)
 
 
@@ -163,7 +163,7 @@ def test_an_mmcv_that_mmseg_takes_passes(monkeypatch, version):
     import mmcv
 
     monkeypatch.setattr(mmcv, "__version__", version)
-    assert upernet_head.fcn_head(WIDTHS, 2, 4, 8, 0.1) is not None
+    assert upernet.fcn_head(WIDTHS, 2, 4, 8, 0.1) is not None
 
 
 INSTALLATIONS = """

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import TINY, tiny
 
 from artifactnet.config import ModelConfig
-from artifactnet.models import backbone, hub
+from artifactnet.models import backbone, create
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError
 
@@ -61,9 +61,9 @@ def test_a_hub_that_answers_with_an_error_page_is_there(monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(urllib.request, "urlopen", answer)
-    assert hub.why_unreachable() is None
+    assert create.why_unreachable() is None
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE" in hub.why_unreachable()
+    assert "HF_HUB_OFFLINE" in create.why_unreachable()
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])

@@ -11,23 +11,22 @@ from typing import Any
 
 from artifactnet import files
 from artifactnet.explanation.detector import Detector, OwnDetector, as_detector
-from artifactnet.explanation.explainer import Explainer, Options
+from artifactnet.explanation.explainer import Explainer, Options, Predicted
 from artifactnet.explanation.methods import METHODS, PREDICTED, default_method, scale_of, why_not
-from artifactnet.explanation.predicted import Predicted
 from artifactnet.explanation.report.charts import CHART_NAMES, Chart, draw_charts
 from artifactnet.explanation.report.content import (
     LABELS,
     MAP_THRESHOLD,
     Content,
     Explains,
+    Item,
     gather,
+    spread,
 )
-from artifactnet.explanation.report.items import Item, spread
 from artifactnet.explanation.report.page import write_page
 from artifactnet.explanation.report.summary import CATEGORY_NAMES, summarize
-from artifactnet.inference.answers import Answers
 from artifactnet.inference.inputs import Failure
-from artifactnet.inference.predictor import Predictor
+from artifactnet.inference.predictor import Answers, Predictor
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_COLOR
 from artifactnet.types import ArtifactNetError
@@ -92,7 +91,7 @@ def report(
     Args:
         model: one of ours, a `Classifier` around any torch or timm classifier, or anything else
             that answers as a `Predictor` does: its own heatmap, score and explanation are shown.
-        images: what is to be looked at (see `artifactnet.explanation.report.items`), and inputs
+        images: what is to be looked at (see `artifactnet.explanation.report.content`), and inputs
             that could not be found, which the report lists.
         out: folder to write to; an older report in it is replaced.
         methods: of explanation; None: a predicted heatmap and the paper's choice, where possible.

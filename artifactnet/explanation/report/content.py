@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from artifactnet.data.shards import Place, ShardReader, read_rows
 from artifactnet.explanation.detector import Detector, OwnDetector
 from artifactnet.explanation.explainer import Explained
 from artifactnet.explanation.report.encode import encode
-from artifactnet.explanation.report.items import Item
 from artifactnet.explanation.report.summary import MASK, Counts, Fact
-from artifactnet.inference.answers import Answers
-from artifactnet.inference.inputs import Failure
-from artifactnet.inference.predictor import Predictor
+from artifactnet.inference import collect
+from artifactnet.inference.collect import SUFFIX
+from artifactnet.inference.inputs import Failure, Source, to_pixels
+from artifactnet.inference.predictor import Answers, Predictor
 from artifactnet.metrics.localization import mass_inside, pointing_game
 from artifactnet.metrics.scores import pixel_scores
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
@@ -26,13 +30,147 @@ from artifactnet.types import (
     ArtifactNetError,
     Instance,
     Prediction,
+    Record,
     Sample,
     UInt8Array,
 )
 
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An image that waits to be read.
+
+    Attributes:
+        name: what the report calls it.
+        load: reads it: (H, W, 3) sRGB pixels, or a sample with its annotation; raises
+            `ArtifactNetError` where it cannot be used.
+        generator: what made it; None where nobody knows.
+        label: 0 real, 1 fake, None where nobody knows.
+        location: what errors of ``load`` call it, if not by ``name``.
+    """
+
+    name: str
+    load: Callable[[], Sample | UInt8Array]
+    generator: str | None = None
+    label: int | None = None
+    location: str | None = None
+
+
+def record_items(records: Sequence[Record], load: Callable[[int], Sample]) -> list[Item]:
+    """The images of a data set.
+
+    Args:
+        records: one per image.
+        load: decodes the image of a position in ``records``.
+    """
+    names = short_names([record.location for record in records])
+    return [
+        Item(name, partial(load, index), record.generator, record.label, record.location)
+        for index, (name, record) in enumerate(zip(names, records, strict=True))
+    ]
+
+
+def short_names(locations: Sequence[str]) -> list[str]:
+    """Locations without the folder that all of them share: a report may leave the machine."""
+    folders = {os.path.dirname(location) for location in locations}
+    if not folders or len({os.path.isabs(folder) for folder in folders}) > 1:
+        return list(locations)
+    shared = os.path.commonpath(list(folders))
+    if not shared:
+        return list(locations)
+    return [Path(os.path.relpath(location, shared)).as_posix() for location in locations]
+
+
+def file_items(inputs: Sequence[str | Path], skip: str | Path) -> list[Item | Failure]:
+    """Images of files, folders (searched deeply), X-AIGD parquet shards and patterns.
+
+    Nothing is decoded yet, and of shards only the columns without images are read. An image's
+    generator is the folder it lies in, unless that is the folder of all; its label is unknown.
+
+    Args:
+        inputs: as a command line names them.
+        skip: folder not to look into: the report's own.
+
+    Returns:
+        Every image once, in a fixed order, and inputs that stand for none.
+    """
+    found = collect.resolve(inputs, skip)
+    items: list[Item | Failure] = list(found.failures)
+    seen: set[str] = set()
+    for root in found.roots:
+        if root.lower().endswith(SUFFIX) and not os.path.isdir(root):
+            each = _shard_items(root, found)
+        else:
+            each = _image_items(root, found)
+        for key, item in each:
+            if key not in seen:
+                seen.add(key)
+                items.append(item)
+    return items
+
+
+def _image_items(root: str, found: collect.Found) -> Iterator[tuple[str, Item | Failure]]:
+    for source in collect.walk(replace(found, roots=(root,))):
+        if isinstance(source, Failure):
+            yield source.path, source
+            continue
+        key = os.path.abspath(source.name)
+        generator = None if os.path.dirname(key) == found.base else source.generator
+        name = collect.answer_name(source.name, found)
+        yield key, Item(name, partial(_read_file, source), generator, None, source.name)
+
+
+def _shard_items(shard: str, found: collect.Found) -> Iterator[tuple[str, Item | Failure]]:
+    reader, place = ShardReader(), None
+    try:
+        for place, row in read_rows(Path(shard), ("generator",)):
+            path = f"{shard}#{place.number}"
+            name = collect.answer_name(path, found)
+            load = partial(_read_row, reader, place, path)
+            yield os.path.abspath(path), Item(name, load, row["generator"], None, path)
+    except ArtifactNetError as error:
+        yield shard, Failure(shard, str(error).removeprefix(f"{Path(shard)}: "))
+        return
+    if place is None:
+        yield shard, Failure(shard, "the shard has no rows")
+
+
+def _read_file(source: Source) -> UInt8Array:
+    return to_pixels(source.image, source.name)
+
+
+def _read_row(reader: ShardReader, place: Place, name: str) -> UInt8Array:
+    content, _ = reader.read(place)
+    return to_pixels(content, name)
+
+
+def spread(items: Sequence[Item], limit: int) -> list[Item]:
+    """At most ``limit`` items, in their order, evenly spread over labels, generators and order.
+
+    Every label and generator keeps its share, to within one image. (Every second of images that
+    are real and fake in turn would be of one class.)
+
+    Raises:
+        ValueError: ``limit`` is below 1.
+    """
+    if limit < 1:
+        raise ValueError(f"limit must be 1 or more, not {limit}")
+    count = len(items)
+    if count <= limit:
+        return list(items)
+
+    def group(index: int) -> tuple[str, str, int]:
+        return str(items[index].label), str(items[index].generator), index
+
+    order = sorted(range(count), key=group)
+    kept = sorted(order[(2 * k + 1) * count // (2 * limit)] for k in range(limit))
+    return [items[index] for index in kept]
+
+
 MAP_THRESHOLD = 0.5  # of heatmaps, as in the paper's interpretation protocol (X-AIGD Sec. 4)
 MAX_INSTANCES = 20  # listed per image
 BITS = {c.label: c.bit for c in CATEGORIES} | {UNCATEGORIZED: UNCATEGORIZED_BIT}
+
 # what people call the methods of `artifactnet.explanation.methods`
 LABELS = {
     "grad_cam": "Grad-CAM",
@@ -58,7 +196,7 @@ BoolArray = npt.NDArray[np.bool_]
 class Explains(Protocol):
     """What is needed of an `artifactnet.explanation.explainer.Explainer`.
 
-    `artifactnet.explanation.predicted.Predicted` has it as well.
+    `artifactnet.explanation.explainer.Predicted` has it as well.
     """
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from artifactnet.explanation.overlay import colorize
-from artifactnet.explanation.report.tables import figures, tables
+from artifactnet.explanation.report.summary import figures, tables
 from artifactnet.files import atomic_path
 
 _PACKAGE = __name__.rpartition(".")[0]  # template, style and script lie beside this file

@@ -1,4 +1,4 @@
-"""The figures of a report: from what is known of each image to one JSON-ready dictionary."""
+"""The summary of a report as texts: single figures and the rows of tables."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from artifactnet.metrics import calibration
-from artifactnet.metrics.scores import pixel_scores
-from artifactnet.metrics.verdicts import verdict_scores
+from artifactnet.metrics.scores import pixel_scores, verdict_scores
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED
 
 MASK = "mask"  # name of the predicted mask among the maps that are scored
@@ -21,7 +20,6 @@ HISTOGRAM_BINS = 20
 # label in the files -> name in tables
 CATEGORY_NAMES = {category.label: category.short for category in CATEGORIES}
 CATEGORY_NAMES[UNCATEGORIZED] = UNCATEGORIZED
-
 Counts = tuple[int, int, int]  # pixels: true positive, false positive, false negative
 
 
@@ -68,7 +66,7 @@ def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
 
         - ``images``, ``labelled``, ``called_fake``, ``called_real``: counts of images;
         - ``verdicts``: ``tp``, ``fp``, ``tn``, ``fn`` of the labelled images;
-        - ``authenticity``: see `artifactnet.metrics.verdicts.verdict_scores`, and ``auc``, which is
+        - ``authenticity``: see `artifactnet.metrics.scores.verdict_scores`, and ``auc``, which is
           None unless both classes occur;
         - ``calibration``: ``ece`` and ``bins`` (``low``, ``high``, ``count``, ``confidence``,
           ``fake``), and ``roc``: ``points`` of (false positive rate, true positive rate,
@@ -227,3 +225,131 @@ def _pixels(counts: Sequence[Counts]) -> dict[str, Any]:
 def _mean(values: Iterable[float]) -> float | None:
     each = list(values)
     return sum(each) / len(each) if each else None
+
+
+NOTHING = "\N{EN DASH}"  # a cell without data
+_CLASSES = {None: "not stated", 0: "real", 1: "fake"}
+_PIXELS = ("IoU", "PixP", "PixR", "PixF1")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table for people.
+
+    Attributes:
+        caption: what it shows and how it was counted.
+        header: names of the columns; the first one names the rows.
+        rows: texts, as many per row as the header has.
+    """
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of the figures that stand first in a report.
+
+    Args:
+        summary: as `artifactnet.explanation.report.summary.summarize` makes it.
+    """
+    found = [
+        ("Images", str(summary["images"])),
+        ("Called fake", str(summary["called_fake"])),
+        ("Called real", str(summary["called_real"])),
+    ]
+    scores = summary["authenticity"]
+    if scores is None:
+        return found
+    if summary["labelled"] < summary["images"]:
+        found.append(("With a label", str(summary["labelled"])))
+    names = {"balanced_accuracy": "Balanced accuracy", "f1": "F1", "auc": "Area under ROC"}
+    found += [(name, _number(scores[key])) for key, name in names.items()]
+    if summary["calibration"] is not None:
+        found.append(("Calibration error", _number(summary["calibration"]["ece"])))
+    return found
+
+
+def tables(summary: dict[str, Any], names: dict[str, str]) -> list[Table]:
+    """Tables of a report; only those that have rows.
+
+    Args:
+        summary: as `artifactnet.explanation.report.summary.summarize` makes it.
+        names: what people call each map of the summary.
+    """
+    made = [
+        _verdicts(summary["verdicts"], (summary["authenticity"] or {}).get("note", "")),
+        _tables_generators(summary["generators"]),
+        _tables_categories(summary["categories"]),
+        _tables_maps(summary["maps"], names),
+    ]
+    return [table for table in made if table.rows]
+
+
+def _verdicts(counts: dict[str, int] | None, note: str) -> Table:
+    header = ("Labelled images", "called fake", "called real")
+    caption = "Verdicts" + (f" ({note})" if note else "")
+    if counts is None:
+        return Table(caption, header, ())
+    fake = ("fake", str(counts["tp"]), f"{counts['fn']} (missed)")
+    real = ("real", f"{counts['fp']} (false alarms)", str(counts["tn"]))
+    return Table(caption, header, (fake, real))
+
+
+def _tables_generators(rows: Sequence[dict[str, Any]]) -> Table:
+    header = ("Generator", "label", "images", "called fake", "accuracy", "mean probability")
+    texts = tuple(
+        (
+            row["name"],
+            _CLASSES[row["label"]],
+            str(row["images"]),
+            str(row["called_fake"]),
+            _number(row["accuracy"]),
+            _number(row["mean_probability"]),
+        )
+        for row in rows
+    )
+    return _without_empty(Table("Generators", header, texts))
+
+
+def _tables_categories(rows: Sequence[dict[str, Any]]) -> Table:
+    header = ("Category", "annotated in images", "predicted in images", "regions predicted")
+    texts = tuple(
+        (
+            row["name"],
+            str(row["annotated_images"]),
+            str(row["predicted_images"]),
+            NOTHING if row["regions"] is None else str(row["regions"]),
+            *(_number(row[key]) for key in _PIXELS),
+        )
+        for row in rows
+    )
+    caption = "Artifact categories; scores over all pixels of the annotated fakes together"
+    return _without_empty(Table(caption, (*header, *_PIXELS), texts))
+
+
+def _tables_maps(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> Table:
+    header = ("Map", "annotated fakes", *_PIXELS, "pointing game", "mass inside", "TP", "FP", "FN")
+    texts = tuple(
+        (
+            names.get(row["name"], row["name"]),
+            str(row["evaluated_images"]),
+            *(_number(row[key]) for key in (*_PIXELS, "pointing", "mass")),
+            *(f"{row[key]:,}" for key in ("tp", "fp", "fn")),
+        )
+        for row in rows
+    )
+    caption = "Maps against annotated artifacts, over all pixels of the annotated fakes together"
+    return Table(caption, header, texts)
+
+
+def _without_empty(table: Table) -> Table:
+    """The table without the columns in which no row says anything."""
+    silent = {NOTHING, _CLASSES[None]}
+    kept = [i for i in range(len(table.header)) if {row[i] for row in table.rows} - silent]
+    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
+    return Table(table.caption, tuple(table.header[i] for i in kept), rows)
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.4f}"

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from artifactnet.models.attention.fused import Message
 from artifactnet.models.attention.gradient_tiles import Inputs, fused_row, fused_row_backward
 from artifactnet.models.attention.products import sums_of
-from artifactnet.models.attention.ride import Message
 from artifactnet.models.attention.tap import AttentionLayer
 from artifactnet.models.attention.tiles import pad_queries
 

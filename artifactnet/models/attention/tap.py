@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from artifactnet.models.attention.fused import can_fuse, fused_attention
-from artifactnet.models.attention.ride import Ride, can_ride
+from artifactnet.models.attention.fused import Ride, can_fuse, can_ride, fused_attention
 
 
 @dataclass(slots=True)

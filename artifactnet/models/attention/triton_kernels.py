@@ -11,13 +11,81 @@ Importing this module needs triton, which comes with PyTorch for Linux; `product
 from __future__ import annotations
 
 import math
+from typing import Literal, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
 from artifactnet.models.attention import triton_programs as programs
-from artifactnet.models.attention.triton_plans import Kernel, plan_for
+
+Kernel = Literal["sum", "query gradient", "key gradient"]
+
+
+class Plan(NamedTuple):
+    """How one kernel is launched.
+
+    Attributes:
+        outer: rows of the result that one program makes.
+        inner: rows of the other side that one step of its loop takes.
+        warps: of one program.
+        stages: of the loop's loads in flight.
+    """
+
+    outer: int
+    inner: int
+    warps: int
+    stages: int
+
+
+# (kernel, head size up to): plan
+_HOPPER: dict[tuple[Kernel, int], Plan] = {
+    # 80-88 registers; wgmma wants 64 rows per group of 4 warps
+    ("sum", 64): Plan(128, 64, 8, 3),
+    ("sum", 128): Plan(128, 64, 8, 3),
+    # 126 registers leave room for two programs; a third stage takes 187
+    ("query gradient", 64): Plan(128, 64, 8, 2),
+    ("query gradient", 128): Plan(128, 64, 8, 2),
+    # 116 registers; an inner block of 64 takes 163 and leaves room for one program only
+    ("key gradient", 64): Plan(128, 32, 8, 2),
+    # one program either way (160 or 211 registers): the larger tile
+    ("key gradient", 128): Plan(128, 64, 8, 2),
+}
+_AMPERE: dict[tuple[Kernel, int], Plan] = {
+    ("sum", 64): Plan(128, 64, 8, 3),  # 118 registers
+    ("sum", 128): Plan(64, 64, 4, 2),  # an outer block of 128 takes 66 KiB and 157 registers
+    ("query gradient", 64): Plan(128, 64, 8, 3),  # 128 registers
+    ("query gradient", 128): Plan(64, 32, 4, 3),  # 168; an inner block of 64 takes all 255
+    ("key gradient", 64): Plan(64, 32, 4, 3),  # 128; an outer block of 128 takes 137
+    ("key gradient", 128): Plan(64, 32, 4, 3),  # 168
+}
+
+# no tensor cores at full float32: both operands pass through registers, larger blocks spill
+_FULL_PRECISION: dict[tuple[Kernel, int], Plan] = {
+    ("sum", 64): Plan(64, 32, 8, 2),
+    ("sum", 128): Plan(32, 32, 8, 2),  # 64 rows spill in column_product for 9.0
+    ("query gradient", 64): Plan(64, 32, 8, 2),
+    ("query gradient", 128): Plan(64, 32, 8, 2),
+    ("key gradient", 64): Plan(64, 32, 8, 2),
+    ("key gradient", 128): Plan(64, 32, 8, 2),
+}
+
+
+def plan_for(kernel: Kernel, element_bytes: int, dim: int, capability: tuple[int, int]) -> Plan:
+    """How to launch a kernel.
+
+    Args:
+        kernel: what it computes; "sum" is every product that ends in a vector.
+        element_bytes: of q and k, 2 or 4.
+        dim: head size, at most 128.
+        capability: compute capability of the GPU; those without a table of their own take
+            Ampere's, which needs least.
+    """
+    table = _HOPPER if capability[0] == 9 else _AMPERE
+    if element_bytes == 4:
+        table = _FULL_PRECISION
+    return table[kernel, 64 if dim <= 64 else 128]
+
 
 LARGEST_HEAD = 128
 _MOST_PAIRS = 65535  # programs along a grid's second axis

@@ -15,8 +15,8 @@ from tiny_models import tiny
 from artifactnet.config import SegmentationConfig
 from artifactnet.explanation.report import build
 from artifactnet.explanation.report.build import About, report
+from artifactnet.explanation.report.content import Item, file_items
 from artifactnet.explanation.report.encode import BUDGET
-from artifactnet.explanation.report.items import Item, file_items
 from artifactnet.inference.inputs import Failure
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 

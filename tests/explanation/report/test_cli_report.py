@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_models import tiny
 
 from artifactnet.cli import main
-from artifactnet.engine import samples
+from artifactnet.evaluation import samples
 from artifactnet.models.checkpoint import save_model
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 

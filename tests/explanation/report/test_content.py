@@ -11,8 +11,7 @@ import pytest
 from artifactnet.explanation.explainer import Explained
 from artifactnet.explanation.methods import METHODS
 from artifactnet.explanation.report import content
-from artifactnet.explanation.report.content import LABELS, MAX_INSTANCES, gather
-from artifactnet.explanation.report.items import Item
+from artifactnet.explanation.report.content import LABELS, MAX_INSTANCES, Item, gather
 from artifactnet.inference.inputs import Failure
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import (

@@ -13,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from artifactnet.explanation.report.items import Item, file_items, record_items, short_names, spread
+from artifactnet.explanation.report.content import (
+    Item,
+    file_items,
+    record_items,
+    short_names,
+    spread,
+)
 from artifactnet.inference.inputs import Failure
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 

@@ -14,7 +14,7 @@ from report_pages import write
 
 from artifactnet.explanation.overlay import colorize
 from artifactnet.explanation.report.page import embed, visible, write_page
-from artifactnet.explanation.report.tables import NOTHING, figures, tables
+from artifactnet.explanation.report.summary import NOTHING, figures, tables
 
 URI = re.compile(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]*")
 

@@ -17,7 +17,7 @@ from told_answers import NOTICE, WORDS, ToldPredictor, told_pixels
 
 from artifactnet.config import HeatmapConfig
 from artifactnet.explanation.report.build import About, report
-from artifactnet.explanation.report.items import Item
+from artifactnet.explanation.report.content import Item
 from artifactnet.explanation.report.page import prose, words
 from artifactnet.inference.predictor import Predictor
 from artifactnet.types import ArtifactNetError

@@ -10,8 +10,8 @@ from tiny_models import tiny
 from artifactnet.config import AttentionConfig
 from artifactnet.models.attention import tiles
 from artifactnet.models.attention.gradient_chain import weighted_row
+from artifactnet.models.attention.rollout import gradient_rollout
 from artifactnet.models.attention.tap import AttentionLayer
-from artifactnet.models.rollout import gradient_rollout
 
 
 def draw(depth, batch=2, heads=3, tokens=6, dim=4, seed=0):

@@ -9,11 +9,11 @@ from tiny_models import tiny
 
 from artifactnet.config import AttentionConfig, LoraConfig
 from artifactnet.models.attention import gradient_chain, tap, tiles
+from artifactnet.models.attention.fused import Message, Ride, attention_backward, can_ride
 from artifactnet.models.attention.gradient_chain import collecting
 from artifactnet.models.attention.gradient_tiles import Inputs
-from artifactnet.models.attention.ride import Message, Ride, attention_backward, can_ride
+from artifactnet.models.attention.rollout import attention_rollout, gradient_rollout
 from artifactnet.models.attention.tap import AttentionTap
-from artifactnet.models.rollout import attention_rollout, gradient_rollout
 
 
 def draw(batch, heads, tokens, dim, seed):

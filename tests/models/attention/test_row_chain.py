@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from tiny_models import fuse_by_loops, rollout_by_loops, softmax_by_loops, tiny
 
 from artifactnet.config import AttentionConfig
-from artifactnet.models import rollout
-from artifactnet.models.attention import tiles
+from artifactnet.models.attention import rollout, tiles
+from artifactnet.models.attention.rollout import attention_rollout
 from artifactnet.models.attention.row_chain import mean_row
 from artifactnet.models.attention.tap import AttentionTap
-from artifactnet.models.rollout import attention_rollout
 
 
 def leaves(depth, batch=2, heads=3, tokens=7, dim=8, seed=0, dtype=torch.float64):

@@ -14,7 +14,7 @@ import torch
 triton = pytest.importorskip("triton", reason="triton comes with PyTorch for Linux only")
 
 from artifactnet.models.attention import triton_kernels, triton_programs  # noqa: E402
-from artifactnet.models.attention.triton_plans import plan_for  # noqa: E402
+from artifactnet.models.attention.triton_kernels import plan_for  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 CHECKS = Path(__file__).with_name("triton_checks.py")

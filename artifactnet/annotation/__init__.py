@@ -1,0 +1,1 @@
+"""Building an Expl-AIGI-Eval style data set with language models."""

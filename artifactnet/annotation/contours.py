@@ -1,0 +1,107 @@
+"""Defect regions circled in red: what the annotating model is shown (HEIE Sec. 3.4, stage 1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from artifactnet.data.geometry import resample, resample_nearest
+from artifactnet.data.heatmaps import heatmap_at, read_gray, same_aspect
+from artifactnet.data.images import encode_jpeg
+from artifactnet.types import ArtifactNetError, UInt8Array
+
+THRESHOLD = 0.5  # of a heatmap: from here on it is a defect
+RED = (255, 0, 0)
+DRAWING = "1"  # of `picture`: raised when the same image would be drawn otherwise
+MAX_SIDE = 2048  # pixels; endpoints shrink larger pictures, or refuse them
+_WIDTH = 1 / 200  # of the longer side
+_LEAST_WIDTH = 2  # pixels
+_QUALITY = 95
+Region = npt.NDArray[np.bool_]
+
+
+def read_region(path: str | Path, size: tuple[int, int], bit_field: bool) -> Region:
+    """Defects of an image from its map.
+
+    Args:
+        path: a gray mask or heatmap, where 255 is artifact; or a bit-field mask.
+        size: (H, W) of the image; a map of another size in the same shape is resized.
+        bit_field: whether each bit of a pixel is a category (see `artifactnet.taxonomy`): then
+            any bit is a defect. Else it is one from `THRESHOLD` on.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        ArtifactNetError: the map cannot be read, is not gray, has another aspect ratio than the
+            image, or marks nothing.
+    """
+    name = str(path)
+    gray = read_gray(path, name)
+    if bit_field:
+        if not same_aspect(gray.shape, size):
+            raise ArtifactNetError(
+                f"{name}: it is {gray.shape[1]}x{gray.shape[0]}, its image {size[1]}x{size[0]}: "
+                "another aspect ratio; make the mask in the image's shape"
+            )
+        region = resample_nearest(gray, size) > 0
+    else:
+        region = heatmap_at(gray, size, name) >= THRESHOLD
+    if not region.any():
+        raise ArtifactNetError(f"{name}: {_nothing(int(gray.max()), bit_field)}")
+    return np.asarray(region, np.bool_)
+
+
+def circled(image: UInt8Array, region: Region) -> UInt8Array:
+    """Copy of an image with a red line around every defect.
+
+    The line lies outside of the defect, which stays visible, but for the image's own border,
+    where the line runs inside so that it is closed. Defects that are nearer to one another than
+    the line is wide share it. It is 1/200 of the longer side wide, and 2 pixels at least.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        region: (H, W) bool.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    width = max(_LEAST_WIDTH, round(_WIDTH * max(region.shape)))
+    side = 2 * width + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    line = (cv2.dilate(region.astype(np.uint8), disc) > 0) & ~region
+    inner = np.zeros_like(region)
+    inner[width:-width, width:-width] = True
+    drawn = np.ascontiguousarray(image).copy()
+    drawn[line | (region & ~inner)] = RED
+    return drawn
+
+
+def picture(image: UInt8Array, region: Region) -> bytes:
+    """The JPEG that is sent: of at most `MAX_SIDE` pixels a side, with its defects circled.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        region: (H, W) bool.
+    """
+    height, width = region.shape
+    scale = min(1.0, MAX_SIDE / max(height, width))
+    if scale < 1.0:
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        image = resample(image, size)
+        # averaged, so that a defect thinner than a new pixel does not fall between two
+        region = resample(region.astype(np.float32), size) > 0
+    return encode_jpeg(circled(image, region), _QUALITY, "4:4:4")
+
+
+def _nothing(largest: int, bit_field: bool) -> str:
+    """Why a map marks no defect."""
+    if largest == 0 or bit_field:
+        return "it marks nothing"
+    return (
+        f"it marks nothing: its largest value is {largest} of 255, below {THRESHOLD}; are these "
+        "bit fields of categories (--bit-fields)?"
+    )

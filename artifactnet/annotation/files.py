@@ -1,0 +1,168 @@
+"""Which map belongs to which image of two folders."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from artifactnet.data.image_folders import list_images, map_keys
+from artifactnet.files import write_text
+from artifactnet.inference.inputs import Failure
+from artifactnet.types import ArtifactNetError
+
+SUFFIX = ".jsonl"
+
+
+class OutputFiles:
+    """What lies beside the output.
+
+    Args:
+        out: the output.
+
+    Attributes:
+        out: as given.
+        raw: every answer.
+        rejected: images that were set aside.
+        heatmaps: folder of the heatmaps of bit fields.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.raw = out.with_suffix(f".raw{SUFFIX}")
+        self.rejected = out.with_suffix(f".rejected{SUFFIX}")
+        self.heatmaps = out.with_name(f"{out.stem}_heatmaps")
+
+    def check(self, inputs: tuple[Path, ...], pictures: Path | None, bit_fields: bool) -> None:
+        """Refuse to write over somebody's file, or pictures among those that are read.
+
+        Args:
+            inputs: folders that are searched.
+            pictures: folder of pictures that are kept, or None.
+            bit_fields: whether heatmaps are written.
+
+        Raises:
+            ArtifactNetError: something is in the way.
+        """
+        if self.out.suffix != SUFFIX:
+            raise ArtifactNetError(f"--out {self.out}: must end in {SUFFIX}")
+        if self.out.exists() and not self.raw.exists():
+            raise ArtifactNetError(
+                f"{self.out}: already there, and not made by annotate ({self.raw.name} is not "
+                "beside it); give another --out"
+            )
+        for place in [*([self.heatmaps] if bit_fields else []), *([pictures] if pictures else [])]:
+            for folder in inputs:
+                if place.resolve().is_relative_to(folder.resolve()):
+                    raise ArtifactNetError(
+                        f"{place}: lies inside {folder}, where its pictures would be taken for "
+                        "input; give a folder outside of it"
+                    )
+
+
+def count_rows(path: Path) -> int:
+    """Lines of a file that `write_rows` has made; 0 where there is none."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Atomically write JSON lines.
+
+    Args:
+        path: of the file.
+        rows: its lines.
+    """
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An image and the map of its defects.
+
+    Attributes:
+        name: of the image, unique in its folder: path below it without suffix, where that is
+            unique.
+        image: path of the file.
+        relative: path below the folder of images, with forward slashes.
+        mask: path of the file.
+    """
+
+    name: str
+    image: str
+    relative: str
+    mask: str
+
+
+def find_pairs(images: Path, masks: Path) -> tuple[list[Pair], list[Failure]]:
+    """Join two folders by file stem.
+
+    A map at the same place below its folder counts (``a/7.png`` for ``a/7.jpg``); else the one of
+    the same stem anywhere, if no other map and no other image has this stem.
+
+    Args:
+        images: searched deeply; ``masks`` may lie in it.
+        masks: searched deeply; ``images`` may lie in it.
+
+    Returns:
+        the pairs, ordered by image, and the images without a map, or without one that is certain.
+
+    Raises:
+        ArtifactNetError: a folder is missing, cannot be listed or holds no image, or both are one.
+    """
+    for folder, what in ((images, "images"), (masks, "masks")):
+        if not folder.is_dir():
+            raise ArtifactNetError(f"{folder}: no such folder of {what}")
+    if images.resolve() == masks.resolve():
+        raise ArtifactNetError(f"{images}: images and masks need folders of their own")
+    pictures = _files(images, masks)
+    maps = _files(masks, images)
+    for folder, files in ((images, pictures), (masks, maps)):
+        if not files:
+            raise ArtifactNetError(f"{folder}: holds no images")
+    names = map_keys(pictures.values(), images)
+    by_place, by_stem = _indices(maps)
+    same_place, same_stem = _indices(pictures)
+    pairs: list[Pair] = []
+    failures: list[Failure] = []
+    for relative, image in pictures.items():
+        place, stem = os.path.splitext(relative)[0], PurePath(relative).stem
+        found, rivals = by_place.get(place), same_place[place]
+        if found is None:
+            found, rivals = by_stem.get(stem), same_stem[stem]
+        if found is None:
+            failures.append(Failure(image, f"no mask of this name in {masks}"))
+        elif len(found) > 1:
+            failures.append(Failure(image, f"{found[0]} and {found[1]} could be its mask"))
+        elif len(rivals) > 1:
+            other = next(path for path in rivals if path != image)
+            failures.append(Failure(image, f"its mask {found[0]} could be that of {other} as well"))
+        else:
+            key = PurePath(names[image]).as_posix()
+            pairs.append(Pair(key, image, PurePath(relative).as_posix(), found[0]))
+    return pairs, failures
+
+
+def _files(folder: Path, without: Path) -> dict[str, str]:
+    """Relative path -> path of the image files below ``folder``, but not below ``without``."""
+    hidden = without.resolve()
+    if not hidden.is_relative_to(folder.resolve()):
+        return dict(list_images(folder))
+    return {
+        name: path
+        for name, path in list_images(folder)
+        if not Path(path).resolve().is_relative_to(hidden)
+    }
+
+
+def _indices(files: dict[str, str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Paths by place (relative path without suffix), and by file stem."""
+    by_place: dict[str, list[str]] = defaultdict(list)
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for relative, path in files.items():
+        by_place[os.path.splitext(relative)[0]].append(path)
+        by_stem[PurePath(relative).stem].append(path)
+    return dict(by_place), dict(by_stem)

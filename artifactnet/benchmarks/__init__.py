@@ -1,0 +1,1 @@
+"""Scoring of prediction files by the rules of published benchmarks."""

@@ -1,0 +1,1 @@
+"""X-AIGD: pixel-level and instance-level scores of prediction files."""

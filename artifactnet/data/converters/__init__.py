@@ -1,0 +1,1 @@
+"""Data sets of other formats become manifests: one file per format."""

@@ -1,0 +1,113 @@
+"""Boxes in COCO's form: ``images`` and ``annotations`` of one JSON file."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from artifactnet.data.converters.common import read_json
+from artifactnet.taxonomy import UNCATEGORIZED_BIT
+from artifactnet.types import ArtifactNetError, UInt8Array
+
+Box = tuple[float, float, float, float]  # x, y, width, height, pixels
+
+
+def read_boxes(path: Path) -> list[tuple[str, tuple[int, int] | None, list[Box], str]]:
+    """Images and boxes of a file.
+
+    Returns:
+        (file name, stated height and width, boxes, place for people) of every listed image.
+
+    Raises:
+        ArtifactNetError: the file is unreadable, or an entry is malformed, listed twice, or of an
+            image that is not listed; the message names the entry.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict) or not all(
+        isinstance(data.get(key), list) for key in ("images", "annotations")
+    ):
+        raise ArtifactNetError(f"{path}: must hold the lists 'images' and 'annotations'")
+    boxes: dict[Any, list[Box]] = defaultdict(list)
+    for number, row in enumerate(data["annotations"]):
+        where = f"{path}: annotations[{number}]"
+        boxes[_field(row, "image_id", (int, str), where)].append(_box(row, where))
+    result = []
+    known = set()
+    for number, row in enumerate(data["images"]):
+        where = f"{path}: images[{number}]"
+        key = _field(row, "id", (int, str), where)
+        name = _field(row, "file_name", (str,), where)
+        if key in known:
+            raise ArtifactNetError(f"{where}: id {key!r} occurs twice")
+        known.add(key)
+        stated = None
+        if "width" in row or "height" in row:
+            stated = (_field(row, "height", (int,), where), _field(row, "width", (int,), where))
+        result.append((name, stated, boxes[key], where))
+    strangers = [key for key in boxes if key not in known]
+    if strangers:
+        raise ArtifactNetError(f"{path}: annotations have image_id {strangers[0]!r}, no image has")
+    return result
+
+
+def draw_boxes(boxes: list[Box], size: tuple[int, int], where: str) -> UInt8Array:
+    """Mask of some boxes: every pixel that a box covers by at least half, at least one per box.
+
+    Args:
+        boxes: x, y, width, height in pixels; parts outside the image are cut off.
+        size: (height, width) of the image.
+        where: what to call the image in error messages.
+
+    Returns:
+        (H, W) uint8, 0 or bit 0.
+
+    Raises:
+        ArtifactNetError: a box lies outside the image.
+    """
+    height, width = size
+    mask = np.zeros(size, np.uint8)
+    for x, y, box_width, box_height in boxes:
+        if x >= width or y >= height or x + box_width <= 0 or y + box_height <= 0:
+            raise ArtifactNetError(
+                f"{where}: box {[x, y, box_width, box_height]} lies outside the {width}x{height} "
+                "image; boxes are [x, y, width, height] in pixels"
+            )
+        left, top = _nearest(x, width), _nearest(y, height)
+        right = max(left + 1, math.floor(x + box_width + 0.5))
+        bottom = max(top + 1, math.floor(y + box_height + 0.5))
+        mask[top:bottom, left:right] = UNCATEGORIZED_BIT
+    return mask
+
+
+def _nearest(start: float, side: int) -> int:
+    return min(side - 1, max(0, math.floor(start + 0.5)))
+
+
+def _field(row: Any, key: str, kinds: tuple[type, ...], where: str) -> Any:
+    value = row.get(key) if isinstance(row, dict) else None
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        words = " or ".join(kind.__name__ for kind in kinds)
+        raise ArtifactNetError(f"{where}: {key!r} must be {words}, not {value!r}")
+    return value
+
+
+def _box(row: Any, where: str) -> Box:
+    box = row.get("bbox") if isinstance(row, dict) else None
+    good = (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in box)
+        and all(abs(v) < 1e9 for v in box)  # NaN is not either
+        and min(box[2:]) > 0
+    )
+    if not good or box is None:
+        raise ArtifactNetError(
+            f"{where}: 'bbox' must be [x, y, width, height], finite and with a positive size, not "
+            f"{box!r}"
+        )
+    x, y, width, height = map(float, box)
+    return x, y, width, height

@@ -1,0 +1,222 @@
+"""Expl-AIGI-Eval (HEIE, Yang et al. 2024): text, heatmap and score of AI images, as JSON lines.
+
+One line is ``{"id", "image", "heatmap", "score", "conversations": [{"from", "value"}, ...]}``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from artifactnet.data.converters.common import Conversion, Output, read_json
+from artifactnet.data.heatmaps import read_gray
+from artifactnet.data.image_folders import ImageFolder
+from artifactnet.data.manifest_format import Line
+from artifactnet.types import Annotation, ArtifactNetError
+
+SPEAKERS = ("human", "gpt")
+SUFFIX = ".jsonl"
+_SPLITS = {"train": "train", "dev": "val", "val": "val", "test": "test"}
+_TEXTS = ("id", "image", "heatmap")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One utterance of a conversation; ``speaker`` is one of `SPEAKERS`."""
+
+    speaker: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExplRecord:
+    """One image.
+
+    Attributes:
+        id: of the image, unique within the file.
+        image: path as the file gives it.
+        heatmap: path as the file gives it.
+        score: plausibility in [0, 1]; None where nobody gave one (null), or where the file's
+            score column is no label.
+        conversations: question and explanation, with the marks ``[MAP]`` and ``[SCORE]``.
+        where: ``FILE:LINE``.
+        text: all that ``gpt`` says, in its order, one line end between two turns: a chain of
+            thought that was told in several turns is whole again, and nothing is lost of one that
+            was not. None where it says nothing.
+    """
+
+    id: str
+    image: str
+    heatmap: str
+    score: float | None
+    conversations: tuple[Turn, ...]
+    where: str
+
+    @property
+    def text(self) -> str | None:
+        """See the class."""
+        said = [turn.text for turn in self.conversations if turn.speaker == SPEAKERS[1]]
+        return "\n".join(text for text in said if text.strip()) or None
+
+
+def read(path: Path) -> tuple[list[ExplRecord], list[str]]:
+    """Read one file.
+
+    A score column that holds one and the same value throughout, as in the public file of the
+    RichHF-18K dev split, is a defect and no label: the scores become None, with a warning.
+
+    Returns:
+        the records, and warnings.
+
+    Raises:
+        ArtifactNetError: the file cannot be read, a line lacks a key or has a value of another
+            type, a score is outside [0, 1], or an id occurs twice; the message names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactNetError(f"{path}: cannot be read as a text file ({error})") from None
+    rows: list[tuple[dict[str, Any], str]] = []
+    for number, text in enumerate(lines, 1):
+        if text.strip():
+            where = f"{path}:{number}"
+            rows.append((_row(read_json(path, text, where), where), where))
+    if not rows:
+        raise ArtifactNetError(f"{path}: holds no record")
+    first: dict[str, str] = {}
+    for row, where in rows:
+        if first.setdefault(row["id"], where) != where:
+            raise ArtifactNetError(
+                f"{where}: id {row['id']!r} occurs already in {first[row['id']]}"
+            )
+    given = [row["score"] for row, _ in rows if row["score"] is not None]
+    constant = len(set(given)) == 1 and len(given) > 1
+    warnings = []
+    if constant:
+        warnings.append(
+            f"{path}: all {len(given)} scores are {given[0]}: a defect of the file, no "
+            "label; they are left out"
+        )
+    return [_record(row, constant, where) for row, where in rows], warnings
+
+
+def convert(
+    source: Path,
+    images: Path,
+    out: Path,
+    *,
+    name: str = "expl_aigi_eval",
+    generator: str = "pickapic",
+    overwrite: bool = False,
+) -> Conversion:
+    """Make a manifest of Expl-AIGI-Eval.
+
+    A heatmap is looked for below ``images`` and below the folder of the JSON lines, at the path
+    that its record gives; an all-zero one means annotated and clean, a missing one not annotated.
+    The split is the last word of a file's name (``..._train``, ``_dev``, ``_test``). Records
+    without image, and those whose heatmap has another aspect ratio, are left out, counted and
+    listed. What ``gpt`` says becomes the text of its image.
+
+    Args:
+        source: a ``.jsonl`` file, or a folder of them.
+        images: folder of the images; each is found by path, else by file stem.
+        out: see `artifactnet.data.converters.common.Output`, as for ``name`` and ``overwrite``.
+        name: of the manifest.
+        generator: written into every line; the records do not name it.
+        overwrite: replace the manifest.
+
+    Raises:
+        ArtifactNetError: see `read`; nothing can be used; two records give an image different
+            heatmaps or splits; ``out`` lies inside ``images``; the generator is ``real``; or the
+            manifest exists.
+    """
+    files = sorted(source.glob(f"*{SUFFIX}")) if source.is_dir() else [source]
+    if not files or not files[0].is_file():
+        raise ArtifactNetError(f"{source}: no such file, nor a folder with a {SUFFIX} file")
+    output = Output(out, name, overwrite, inputs=[images], generator=generator)
+    read_files = [(path, *read(path)) for path in files]
+    # Public archives hold the heatmaps below the images, with the same stems.
+    maps = {record.heatmap for _, records, _ in read_files for record in records}
+    folder = ImageFolder(images, maps)
+    for path, records, _ in read_files:
+        split = _SPLITS.get(path.stem.rpartition("_")[2].lower())
+        for record in records:
+            line = _line(record, path, split, generator, folder, output)
+            if line is not None:
+                output.lines.append(line)
+    warnings = [text for _, _, found in read_files for text in found]
+    return output.finish(source, warnings)
+
+
+def _line(
+    record: ExplRecord,
+    file: Path,
+    split: str | None,
+    generator: str,
+    folder: ImageFolder,
+    output: Output,
+) -> Line | None:
+    """Line of a record whose image is there; its heatmap is checked and stored."""
+    image = folder.find(record.image)
+    if image is None:
+        output.leave_out(f"images are not in {folder.folder}", record.image)
+        return None
+    size = output.size(image, record.where)
+    if size is None:
+        return None
+    line = Line(image, record.id, 1, Annotation.CLEAN, split, generator)
+    line = replace(line, score=record.score, text=record.text, where=record.where)
+    places = [base / record.heatmap for base in (folder.folder, file.parent)]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        output.leave_out("heatmaps are missing: not annotated", record.heatmap)
+        return replace(line, annotation=Annotation.NONE)
+    heatmap = read_gray(found, f"{record.where}: heatmap {found}")
+    if not output.fits(heatmap, image, size):
+        return None
+    if not heatmap.any():
+        return line
+    stored = output.store("heatmaps", folder.key(image), heatmap, image)
+    return replace(line, annotation=Annotation.MASK, heatmap=stored)
+
+
+def _row(row: Any, where: str) -> dict[str, Any]:
+    """A line whose keys and types are right."""
+    if not isinstance(row, dict):
+        raise ArtifactNetError(f"{where}: must be a JSON object, not {type(row).__name__}")
+    for key in (*_TEXTS, "score", "conversations"):
+        if key not in row:
+            raise ArtifactNetError(f"{where}: {key!r} is missing; is this Expl-AIGI-Eval?")
+    for key in _TEXTS:
+        if not isinstance(row[key], str) or not row[key] or "\0" in row[key]:
+            raise ArtifactNetError(f"{where}: {key!r} must be text, not {row[key]!r}")
+    score = row["score"]
+    numeric = isinstance(score, int | float) and not isinstance(score, bool)
+    if score is not None and not (numeric and 0 <= score <= 1):
+        raise ArtifactNetError(
+            f"{where}: 'score' must be a number from 0 to 1, or null, not {score!r}"
+        )
+    turns = row["conversations"]
+    good = isinstance(turns, list) and all(
+        isinstance(turn, dict)
+        and turn.get("from") in SPEAKERS
+        and isinstance(turn.get("value"), str)
+        for turn in turns
+    )
+    if not good:
+        raise ArtifactNetError(
+            f"{where}: 'conversations' must be a list of {{'from': human or gpt, 'value': text}}"
+        )
+    return row
+
+
+def _record(row: dict[str, Any], constant: bool, where: str) -> ExplRecord:
+    return ExplRecord(
+        id=row["id"],
+        image=row["image"],
+        heatmap=row["heatmap"],
+        score=None if constant or row["score"] is None else float(row["score"]),
+        conversations=tuple(Turn(turn["from"], turn["value"]) for turn in row["conversations"]),
+        where=where,
+    )

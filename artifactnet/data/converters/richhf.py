@@ -1,0 +1,188 @@
+"""RichHF-18K (Liang et al. 2024): TFRecords of scores and heatmaps of Pick-a-Pic v1 images.
+
+Scores are in [0, 1], higher is better: a high ``artifact_score`` means few artifacts, so it is our
+plausibility. The images are not in the records; they are joined by file stem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from artifactnet.data.converters.common import Conversion, Output
+from artifactnet.data.converters.tfrecord import Feature, decode_example, read_records
+from artifactnet.data.heatmaps import read_gray
+from artifactnet.data.image_folders import ImageFolder
+from artifactnet.data.manifest_format import Line
+from artifactnet.files import write_json
+from artifactnet.types import Annotation, ArtifactNetError
+
+SCORES = ("artifact_score", "misalignment_score", "aesthetics_score", "overall_score")
+SPLITS = {"train": "train", "dev": "val", "test": "test"}  # stem of the file -> our name
+SUFFIX = ".tfrecord"
+
+
+@dataclass(frozen=True, slots=True)
+class RichHFRecord:
+    """One record; its maps are not decoded yet.
+
+    Attributes:
+        filename: of the Pick-a-Pic image, as the record gives it.
+        scores: the four `SCORES`, each in [0, 1], higher is better.
+        artifact_map: an image file: one channel, 255 = implausible.
+        misalignment_map: an image file: one channel, 255 = not what the prompt asked for.
+        token_labels: one ``0`` (misaligned) or ``1`` per token of the prompt.
+        where: ``FILE: record 3 at byte 1024``.
+    """
+
+    filename: str
+    scores: dict[str, float]
+    artifact_map: bytes
+    misalignment_map: bytes
+    token_labels: str
+    where: str
+
+
+def read(path: str | Path) -> Iterator[RichHFRecord]:
+    """Records of one TFRecord file, lazily.
+
+    Raises:
+        ArtifactNetError: the file is damaged, a feature is missing or of another type, or a score
+            is outside [0, 1]; the message names file, record and byte offset.
+    """
+    for where, data in read_records(path):
+        features = decode_example(data, where)
+        yield RichHFRecord(
+            filename=_text(features, "filename", where),
+            scores={name: _score(features, name, where) for name in SCORES},
+            artifact_map=_single(features, "artifact_map", bytes, where),
+            misalignment_map=_single(features, "misalignment_map", bytes, where),
+            token_labels=_text(features, "prompt_misalignment_label", where),
+            where=where,
+        )
+
+
+def convert(
+    source: Path,
+    images: Path,
+    out: Path,
+    *,
+    name: str = "richhf",
+    generator: str = "pickapic",
+    overwrite: bool = False,
+) -> Conversion:
+    """Make a manifest of RichHF-18K.
+
+    ``artifact_map`` becomes the heatmap (an all-zero one: annotated and clean) and
+    ``artifact_score`` the score; ``dev`` is our ``val``. What concerns the prompt, and the other
+    scores, goes to ``NAME.prompt.json`` by uid, and misalignment maps that are not empty to
+    ``misalignment/NAME``. Left out, counted and listed are: records without image, unreadable
+    images, file names that occurred before, and images whose aspect ratio differs from their
+    map's (`artifactnet.data.heatmaps.same_aspect`), since the data do not say how it was fitted.
+
+    Args:
+        source: a TFRecord file, or the folder of ``train``, ``dev`` and ``test.tfrecord``.
+        images: folder of the Pick-a-Pic images, searched deeply.
+        out: see `artifactnet.data.converters.common.Output`, as for ``name`` and ``overwrite``.
+        name: of the manifest.
+        generator: written into every line; the records do not name it.
+        overwrite: replace the manifest.
+
+    Raises:
+        ArtifactNetError: see `read`; nothing can be used; ``out`` lies inside ``images``; the
+            generator is ``real``; or the manifest exists.
+    """
+    files = _files(source)
+    output = Output(out, name, overwrite, inputs=[images], generator=generator)
+    folder = ImageFolder(images)
+    prompts: dict[str, dict[str, Any]] = {}
+    for path in files:
+        split = SPLITS.get(path.stem)
+        for record in read(path):
+            uid = PurePosixPath(record.filename).stem
+            if uid in prompts:
+                output.leave_out("file names occur more than once", record.where)
+                continue
+            line = _line(record, uid, split, generator, folder, output)
+            if line is not None:
+                output.lines.append(line)
+                prompts[uid] = _prompt(record, line.image, folder.key(line.image), output)
+    if prompts:
+        write_json(out / f"{name}.prompt.json", prompts)
+    return output.finish(source, [])
+
+
+def _line(
+    record: RichHFRecord,
+    uid: str,
+    split: str | None,
+    generator: str,
+    folder: ImageFolder,
+    output: Output,
+) -> Line | None:
+    """Line of a record whose image is there and fits; its heatmap is stored."""
+    path = folder.find(record.filename)
+    if path is None:
+        output.leave_out(f"images are not in {folder.folder}", record.filename)
+        return None
+    size = output.size(path, record.filename)
+    if size is None:
+        return None
+    heatmap = read_gray(record.artifact_map, f"{record.where}: artifact_map")
+    if not output.fits(heatmap, path, size):
+        return None
+    key = folder.key(path)
+    stored = output.store("heatmaps", key, heatmap, path) if heatmap.any() else None
+    state = Annotation.CLEAN if stored is None else Annotation.MASK
+    score = record.scores["artifact_score"]
+    return Line(path, uid, 1, state, split, generator, heatmap=stored, score=score)
+
+
+def _prompt(record: RichHFRecord, image: str, key: str, output: Output) -> dict[str, Any]:
+    """What is kept of a record beside the manifest."""
+    values = read_gray(record.misalignment_map, f"{record.where}: misalignment_map")
+    path = Path(output.store("misalignment", key, values, image)) if values.any() else None
+    return {
+        **{score: value for score, value in record.scores.items() if score != "artifact_score"},
+        "prompt_misalignment_label": record.token_labels,
+        "misalignment_map": None if path is None else path.relative_to(output.folder).as_posix(),
+    }
+
+
+def _files(source: Path) -> list[Path]:
+    if source.is_dir():
+        files = [source / f"{split}{SUFFIX}" for split in SPLITS]
+        files = [path for path in files if path.is_file()]
+    else:
+        files = [source] if source.is_file() else []
+    if not files:
+        names = ", ".join(f"{split}{SUFFIX}" for split in SPLITS)
+        raise ArtifactNetError(f"{source}: no such file, nor a folder with any of {names}")
+    return files
+
+
+def _single(features: dict[str, Feature], name: str, kind: type, where: str) -> Any:
+    values = features.get(name)
+    if values is None:
+        raise ArtifactNetError(f"{where}: feature {name!r} is missing; is this RichHF-18K?")
+    if len(values) != 1 or not isinstance(values[0], kind):
+        found = f"{len(values)} of {type(values[0]).__name__}" if values else "none"
+        raise ArtifactNetError(f"{where}: {name!r} must be one value of {kind.__name__}: {found}")
+    return values[0]
+
+
+def _text(features: dict[str, Feature], name: str, where: str) -> str:
+    raw: bytes = _single(features, name, bytes, where)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise ArtifactNetError(f"{where}: {name!r} is not UTF-8 text: {raw[:40]!r}") from None
+
+
+def _score(features: dict[str, Feature], name: str, where: str) -> float:
+    value: float = _single(features, name, float, where)
+    if not 0 <= value <= 1:
+        raise ArtifactNetError(f"{where}: {name!r} must be from 0 to 1, not {value!r}")
+    return value

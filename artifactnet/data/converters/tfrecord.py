@@ -1,0 +1,269 @@
+"""TFRecord files of ``tf.train.Example`` without TensorFlow.
+
+A file is a row of records: length (uint64), masked CRC-32C of these eight bytes, data, masked
+CRC-32C of the data; all little-endian. An Example is a protocol buffer: a map from feature names to
+lists of bytes, float32 or int64.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from artifactnet.types import ArtifactNetError
+
+UInt32Array = npt.NDArray[np.uint32]
+_POLYNOMIAL = 0x82F63B78  # bit-reversed 0x1EDC6F41
+_WORD = 8  # bytes looked up together
+_CHUNK = 1 << 17  # bytes; larger ones leave the processor's cache
+_MASK_DELTA = 0xA282EAD8
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C of some bytes (RFC 3720, B.4), in 0..2^32 - 1."""
+    state = 0xFFFFFFFF
+    for start in range(0, len(data), _CHUNK):
+        chunk = data[start : start + _CHUNK]
+        state = _skip(state, len(chunk)) ^ _plain(chunk)
+    return state ^ 0xFFFFFFFF
+
+
+def masked_crc32c(data: bytes) -> int:
+    """CRC-32C as TFRecord stores it: rotated and shifted, so that it may itself be checksummed."""
+    crc = crc32c(data)
+    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def _plain(chunk: bytes) -> int:
+    """Checksum that starts from 0 instead of all ones: then leading zero bytes change nothing."""
+    padded = np.frombuffer(bytes(-len(chunk) % _WORD) + chunk, np.uint8).reshape(-1, _WORD)
+    values = np.zeros(len(padded), np.uint32)
+    for place, table in enumerate(_word_tables()):
+        values ^= table[padded[:, place]]
+    level = 3  # a word is 2^3 bytes
+    while len(values) > 1:
+        if len(values) % 2:
+            values = np.append(np.uint32(0), values)
+        values = _move(values[::2], level) ^ values[1::2]
+        level += 1
+    return int(values[0]) if len(values) else 0
+
+
+def _skip(state: int, count: int) -> int:
+    """A checksum moved on by ``count`` zero bytes."""
+    moved = np.array([state], np.uint32)
+    for level in range(count.bit_length()):
+        if count >> level & 1:
+            moved = _move(moved, level)
+    return int(moved[0])
+
+
+def _move(values: UInt32Array, level: int) -> UInt32Array:
+    """Checksums moved on by 2^level zero bytes each."""
+    tables = _move_tables(level)
+    octets = np.ascontiguousarray(values).astype("<u4", copy=False).view(np.uint8).reshape(-1, 4)
+    result = tables[0][octets[:, 0]]
+    for place in (1, 2, 3):
+        result ^= tables[place][octets[:, place]]
+    return result
+
+
+@functools.cache
+def _move_tables(level: int) -> UInt32Array:
+    """(4, 256): where each value of each octet of a checksum goes within 2^level zero bytes."""
+    octets = np.arange(256, dtype=np.uint32)
+    values = octets << (8 * np.arange(4, dtype=np.uint32))[:, None]
+    if level == 0:
+        for _ in range(8):  # a bit at a time
+            values = (values >> 1) ^ np.where(values & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
+        return values
+    for _ in range(2):
+        values = _move(values.ravel(), level - 1).reshape(4, 256)
+    return values
+
+
+@functools.cache
+def _word_tables() -> tuple[UInt32Array, ...]:
+    """What a byte adds to the checksum of its word, by its place in the word."""
+    tables = [_move_tables(0)[0]]
+    for _ in range(_WORD - 1):
+        tables.append(_move(tables[-1], 0))
+    return tuple(reversed(tables))
+
+
+Feature = list[bytes] | list[float] | list[int]
+_HEADER = struct.Struct("<QI")
+_FOOTER = struct.Struct("<I")
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
+_FIXED = {_FIXED64: 8, _FIXED32: 4}  # bytes
+_BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3  # fields of tf.train.Feature
+_SIGNATURES = {
+    b"\x1f\x8b": "it is compressed with gzip; unpack it first",
+    b"version https://git-lfs": "it is a Git LFS pointer; get the file with `git lfs pull`",
+}
+
+
+def read_records(path: str | Path) -> Iterator[tuple[str, bytes]]:
+    """Records of a file, one at a time; both checksums of each are checked.
+
+    Yields:
+        the record's place for people (``file: record 3 at byte 1024``, counted from 0), and its
+        data.
+
+    Raises:
+        ArtifactNetError: the file cannot be read, ends inside a record, or a checksum is wrong;
+            the message names file, record and byte offset. Records before it were yielded.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            offset = number = 0
+            while offset < size:
+                place = f"{path}: record {number} at byte {offset}"
+                header = file.read(_HEADER.size)
+                if len(header) < _HEADER.size:
+                    raise ArtifactNetError(f"{place}: {_reason(header, offset, 'truncated')}")
+                length, check = _HEADER.unpack(header)
+                if masked_crc32c(header[:8]) != check:
+                    wrong = "the checksum of its length is wrong"
+                    raise ArtifactNetError(
+                        f"{place}: {_reason(header + file.read(32), offset, wrong)}"
+                    )
+                following = offset + _HEADER.size + length + _FOOTER.size
+                if following > size:
+                    raise ArtifactNetError(
+                        f"{place}: truncated: it needs {following - size} more bytes; copy or "
+                        "download the file again"
+                    )
+                data = file.read(length)
+                if (masked_crc32c(data),) != _FOOTER.unpack(file.read(_FOOTER.size)):
+                    raise ArtifactNetError(
+                        f"{place}: the checksum of its data is wrong: the file is damaged; copy or "
+                        "download it again"
+                    )
+                yield place, data
+                offset, number = following, number + 1
+    except OSError as error:
+        raise ArtifactNetError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _reason(start: bytes, offset: int, otherwise: str) -> str:
+    """Why a file is no TFRecord file, where its first bytes tell."""
+    for signature, text in _SIGNATURES.items():
+        if offset == 0 and start.startswith(signature):
+            return f"this is no TFRecord file: {text}"
+    return f"{otherwise}: the file is damaged or no TFRecord file; copy or download it again"
+
+
+def decode_example(data: bytes, where: str) -> dict[str, Feature]:
+    """Features of a serialized ``tf.train.Example``.
+
+    Args:
+        data: of one record.
+        where: what to call the record in error messages.
+
+    Returns:
+        name -> list of bytes, floats or integers; an empty list where a feature has no value.
+
+    Raises:
+        ArtifactNetError: it is no Example.
+    """
+    features: dict[str, Feature] = {}
+    try:
+        for features_bytes in _messages(data, 1):
+            for entry in _messages(features_bytes, 1):
+                names, values = list(_messages(entry, 1)), list(_messages(entry, 2))
+                name = names[-1].decode() if names else ""
+                features[name] = _feature(values[-1]) if values else []
+    except (ValueError, IndexError) as error:  # UnicodeDecodeError is a ValueError
+        raise ArtifactNetError(f"{where}: not a tf.train.Example ({error})") from None
+    return features
+
+
+def _feature(data: bytes) -> Feature:
+    """Values of a ``tf.train.Feature``; lists of numbers may be packed or not."""
+    result: Feature = []
+    for number, kind, content in _fields(data):
+        if number not in (_BYTES_LIST, _FLOAT_LIST, _INT64_LIST) or kind != _BYTES:
+            continue  # fields of later versions are passed over, as protocol buffers ask
+        if number == _BYTES_LIST:
+            result = list(_messages(_bytes(content), 1))
+        elif number == _FLOAT_LIST:
+            raw = [value for field, _, value in _fields(_bytes(content)) if field == 1]
+            result = np.frombuffer(b"".join(map(_bytes, raw)), "<f4").tolist()
+        else:
+            integers: list[int] = []
+            for field, packing, value in _fields(_bytes(content)):
+                if field == 1:
+                    integers += _varints(_bytes(value)) if packing == _BYTES else [_integer(value)]
+            result = [value - (1 << 64) if value >> 63 else value for value in integers]
+    return result
+
+
+def _messages(data: bytes, wanted: int) -> Iterator[bytes]:
+    """Length-delimited values of one field."""
+    for number, kind, content in _fields(data):
+        if number == wanted:
+            if kind != _BYTES:
+                raise ValueError(f"field {number} has wire type {kind}")
+            yield _bytes(content)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int, bytes | int]]:
+    """(field number, wire type, value) of a message; a varint is an int, all else is bytes."""
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        number, kind = tag >> 3, tag & 7
+        if kind == _VARINT:
+            value, position = _varint(data, position)
+            yield number, kind, value
+            continue
+        if kind == _BYTES:
+            length, position = _varint(data, position)
+        elif kind in _FIXED:
+            length = _FIXED[kind]
+        else:
+            raise ValueError(f"unknown wire type {kind}")
+        if position + length > len(data):
+            raise ValueError("a field is longer than the message")
+        yield number, kind, data[position : position + length]
+        position += length
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Variable-length integer at ``position``, and the position behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        octet = data[position]
+        position += 1
+        value |= (octet & 0x7F) << shift
+        if octet < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, position
+    raise ValueError("an integer is longer than ten bytes")
+
+
+def _varints(data: bytes) -> list[int]:
+    position, values = 0, []
+    while position < len(data):
+        value, position = _varint(data, position)
+        values.append(value)
+    return values
+
+
+def _bytes(value: bytes | int) -> bytes:
+    if isinstance(value, int):
+        raise ValueError("a number where bytes belong")
+    return value
+
+
+def _integer(value: bytes | int) -> int:
+    if not isinstance(value, int):
+        raise ValueError("bytes where a number belongs")
+    return value

@@ -1,0 +1,306 @@
+"""Heatmaps made elsewhere, one file per image: finding, checking and reading them."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path, PurePath
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from artifactnet.data.geometry import resample
+from artifactnet.data.images import decode
+from artifactnet.files import atomic_path
+from artifactnet.types import ArtifactNetError, Float32Array, Record, UInt8Array
+
+ASPECT_TOLERANCE = 0.01  # relative; less is not another shape
+_SIGMA = 0.02  # of the image's short side
+_REGION_SIGMA = 0.25  # at most this share of a region's short side, or small regions would vanish
+
+
+def read_gray(data: bytes | str | Path, name: str) -> UInt8Array:
+    """Decode a map made elsewhere, whatever its file format.
+
+    Args:
+        data: file content, or a path.
+        name: what to call it in error messages.
+
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        ArtifactNetError: it cannot be decoded, is coloured, or is transparent.
+    """
+    pixels = decode(data, name)
+    with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
+        if file.has_transparency_data:  # decoding has composited it on white, which means artifact
+            raise ArtifactNetError(f"{name}: a map must not be transparent; save it as plain gray")
+    gray = pixels[..., 0]
+    if not (pixels == gray[..., None]).all():
+        raise ArtifactNetError(f"{name}: a map must be gray, not coloured; save it as plain gray")
+    return np.ascontiguousarray(gray)
+
+
+def read_stored(path: str | Path, name: str) -> UInt8Array:
+    """Decode a map that a manifest names: a file with one channel of 8 bits, taken as it is.
+
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        ArtifactNetError: it cannot be decoded, or has another pixel type.
+    """
+    gray = read_gray(path, name)
+    with Image.open(path) as file:
+        if file.mode != "L":  # a palette or 16 bits would change the values, and so the bits
+            raise ArtifactNetError(
+                f"{name}: its pixels are of type {file.mode}; save it with one channel of 8 bits"
+            )
+    return gray
+
+
+def store(path: Path, values: UInt8Array) -> None:
+    """Write a map as PNG, atomically; a file that already holds the same is left alone."""
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    content = buffer.getvalue()
+    if path.is_file() and path.read_bytes() == content:
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def same_aspect(heatmap: tuple[int, int], image: tuple[int, int]) -> bool:
+    """Whether a heatmap has its image's aspect ratio.
+
+    Args:
+        heatmap: height and width, pixels.
+        image: likewise.
+
+    Returns:
+        True where the ratios differ by at most `ASPECT_TOLERANCE`, or one side of the heatmap by
+        at most half a pixel from what the other asks for: a small map cannot have the ratio of
+        its image.
+    """
+    (height, width), (image_height, image_width) = heatmap, image
+    off = abs(height * image_width - width * image_height)
+    if off <= ASPECT_TOLERANCE * width * image_height:
+        return True
+    return 2 * off <= max(image_height, image_width)
+
+
+def heatmap_at(gray: UInt8Array, size: tuple[int, int], name: str) -> Float32Array:
+    """A stored heatmap at its image's size.
+
+    Args:
+        gray: (h, w) uint8, 255 = artifact.
+        size: (H, W) of the image.
+        name: what to call the heatmap in error messages.
+
+    Returns:
+        (H, W) float32 in [0, 1]: resized linearly where it grows, averaged where it shrinks.
+
+    Raises:
+        ArtifactNetError: its aspect ratio is not the image's, see `same_aspect`.
+    """
+    height, width = gray.shape
+    if not same_aspect((height, width), size):
+        raise ArtifactNetError(
+            f"{name}: it is {width}x{height}, its image {size[1]}x{size[0]}: another aspect ratio, "
+            "so its places are unknown; make the heatmap in the image's shape"
+        )
+    scaled = resample(gray.astype(np.float32) / np.float32(255), size)
+    return np.asarray(scaled, np.float32).clip(0.0, 1.0)
+
+
+def soften(mask: UInt8Array) -> Float32Array:
+    """Heatmap of a mask: each region blurred, since people do not mark artifacts to the pixel.
+
+    The Gaussian's deviation is 2 % of the image's short side, but at most a quarter of the
+    region's own short side.
+
+    Args:
+        mask: (H, W); regions are the 8-connected sets of pixels that are not 0.
+
+    Returns:
+        (H, W) float32 in [0, 1]; where blurred regions meet, the larger value.
+    """
+    result = np.zeros(mask.shape, np.float32)
+    regions = np.ascontiguousarray(mask > 0).astype(np.uint8)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(regions, connectivity=8)
+    for index in range(1, count):
+        left, top, width, height = (int(value) for value in boxes[index][:4])
+        sigma = min(_SIGMA * min(mask.shape), _REGION_SIGMA * min(width, height))
+        reach = int(np.ceil(4 * sigma)) + 1  # OpenCV's kernel for float images ends there
+        rows = slice(max(0, top - reach), top + height + reach)
+        columns = slice(max(0, left - reach), left + width + reach)
+        region = (labels[rows, columns] == index).astype(np.float32)
+        blurred = cv2.GaussianBlur(region, (0, 0), sigma)
+        result[rows, columns] = np.maximum(result[rows, columns], blurred)
+    return result.clip(0.0, 1.0)
+
+
+EXTENSIONS = (".png", ".npy")
+_NAMED = 3  # examples in an error
+
+
+class HeatmapFolder:
+    """Which heatmap belongs to which image.
+
+    A heatmap has the stem of its image's file. Where several do, the one whose folders agree
+    best with the image's counts: ``fake/sd/7.npy`` for ``data/fake/sd/7.jpg``. An image without
+    a file of its own (in a shard, or made on the fly) is called ``GENERATOR/UID``, and so may
+    any other be.
+
+    Args:
+        root: searched deeply for ``.png`` and ``.npy``.
+
+    Attributes:
+        hash: of names, sizes and times of change of the files: 32 hexadecimal digits.
+
+    Raises:
+        ArtifactNetError: no such folder, or no heatmap in it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise ArtifactNetError(f"distill.teacher={root}: no such folder")
+        self.root = root
+        self._by_stem: dict[str, list[PurePath]] = defaultdict(list)
+        hasher = blake2b(digest_size=16)
+        for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in EXTENSIONS):
+            relative = path.relative_to(root)
+            self._by_stem[path.stem].append(relative)
+            state = path.stat()
+            hasher.update(f"{relative}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        if not self._by_stem:
+            raise ArtifactNetError(
+                f"distill.teacher={root}: no heatmap in it (.png of one channel, or .npy), and it "
+                "is not the folder of a run"
+            )
+        self.hash = hasher.hexdigest()
+
+    def __len__(self) -> int:
+        """Number of heatmaps."""
+        return sum(map(len, self._by_stem.values()))
+
+    def check(self, records: Iterable[Record]) -> None:
+        """Refuse images that have no heatmap, and heatmaps that would serve two images.
+
+        Raises:
+            ArtifactNetError: names the first few, and how many there are.
+        """
+        missing: list[str] = []
+        owner: dict[PurePath, tuple[str, str]] = {}
+        for record in records:
+            heatmap = self._find(record)
+            image = record.location, record.generator  # twins made on the fly share a location
+            if heatmap is None:
+                missing.append(record.location)
+            elif owner.setdefault(heatmap, image) != image:
+                one, other = (
+                    f"{where} ({generator})" for where, generator in (owner[heatmap], image)
+                )
+                raise ArtifactNetError(
+                    f"{self.root / heatmap}: fits {one} as well as {other}; either one of them is "
+                    "missing, or lay them out in folders as the images are: real/NAME.png, "
+                    "fake/NAME.png"
+                )
+        if missing:
+            more = "; ..." if len(missing) > _NAMED else ""
+            raise ArtifactNetError(
+                f"distill.teacher={self.root}: no heatmap for {len(missing)} images: "
+                f"{'; '.join(missing[:_NAMED])}{more}; a heatmap is called like its image"
+            )
+
+    def read(self, record: Record, size: tuple[int, int]) -> Float32Array:
+        """The heatmap of an image, (h, w) in [0, 1], as it was stored.
+
+        Args:
+            record: of the image.
+            size: its height and width, pixels.
+
+        Raises:
+            ArtifactNetError: there is none, it cannot be read, or its aspect ratio is not the
+                image's (`artifactnet.data.heatmaps.same_aspect`).
+        """
+        relative = self._find(record)
+        if relative is None:
+            raise ArtifactNetError(f"{record.location}: no heatmap of this name in {self.root}")
+        path = self.root / relative
+        heatmap = read_heatmap(path)
+        height, width = heatmap.shape
+        if not same_aspect((height, width), size):
+            raise ArtifactNetError(
+                f"{path}: a heatmap of {width}x{height} pixels has another "
+                f"aspect ratio than its image {record.location}, {size[1]}x{size[0]}; make it of "
+                "the whole image, without padding or crop"
+            )
+        return heatmap
+
+    def _find(self, record: Record) -> PurePath | None:
+        """The one heatmap that fits best.
+
+        Raises:
+            ArtifactNetError: two fit equally well.
+        """
+        names = [PurePath(record.generator, record.uid)]
+        if record.path is not None:
+            names.insert(0, PurePath(record.path).with_suffix(""))
+        for name in names:
+            found = self._by_stem.get(name.name)
+            if not found:
+                continue
+            common = [_common_tail(heatmap.with_suffix(""), name) for heatmap in found]
+            best = [h for h, count in zip(found, common, strict=True) if count == max(common)]
+            if len(best) > 1:
+                raise ArtifactNetError(
+                    f"{record.location}: {self.root / best[0]} and {self.root / best[1]} fit it "
+                    "equally well; lay the heatmaps out in folders as the images are"
+                )
+            return best[0]
+        return None
+
+
+def read_heatmap(path: Path) -> Float32Array:
+    """Read one heatmap: a PNG of one 8-bit channel, or a .npy of uint8 or of floats in [0, 1].
+
+    Returns:
+        (h, w) in [0, 1]; 8-bit values are divided by 255.
+
+    Raises:
+        ArtifactNetError: unreadable, of another kind, or with values out of range.
+    """
+    try:
+        if path.suffix.lower() == ".npy":
+            values = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as image:
+                if image.mode != "L":
+                    raise ArtifactNetError(
+                        f"{path}: pixels of mode {image.mode}; a heatmap has one 8-bit channel (L)"
+                    )
+                values = np.asarray(image)
+    except (OSError, ValueError, EOFError, SyntaxError, UnidentifiedImageError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArtifactNetError(f"{path}: cannot be read as a heatmap ({reason})") from error
+    if values.ndim != 2 or values.size == 0:
+        raise ArtifactNetError(f"{path}: shape {values.shape}; a heatmap is (height, width)")
+    if values.dtype == np.uint8:
+        return values.astype(np.float32) / np.float32(255)
+    if values.dtype.kind != "f":
+        raise ArtifactNetError(f"{path}: {values.dtype} values; use uint8, or floats in 0..1")
+    if not (values.min() >= 0 and values.max() <= 1):  # also false where one is NaN
+        raise ArtifactNetError(f"{path}: values outside 0..1, or NaN; 1 is an artifact, 0 is none")
+    return values.astype(np.float32)
+
+
+def _common_tail(one: PurePath, other: PurePath) -> int:
+    """How many names at the end of two paths are equal."""
+    pairs = zip(reversed(one.parts), reversed(other.parts), strict=False)
+    equal = [a == b for a, b in pairs]
+    return len(equal) if all(equal) else equal.index(False)

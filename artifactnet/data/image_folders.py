@@ -1,0 +1,227 @@
+"""Joining annotations with images that lie in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifactnet.data.images import EXTENSIONS
+from artifactnet.types import Annotation, ArtifactNetError, Record
+
+SPLITS = ("train", "val", "test")
+CLASSES = {"real": 0, "0_real": 0, "fake": 1, "1_fake": 1}  # folder name, any case -> label
+MASKS = "masks"
+LAYOUTS = (
+    "known layouts: ROOT/{real,fake}/..., ROOT/{0_real,1_fake}/..., "
+    "ROOT/GENERATOR/{0_real,1_fake}/..., each also below ROOT/{train,val,test}; "
+    "sub-folders of fake/ name generators; masks/ beside fake/ holds PNGs of the same stem"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image file.
+
+    Attributes:
+        record: what is known of it; the uid is the file stem.
+        split: name of the split folder above it, or None where the data has none.
+        mask: path of its mask file, or None.
+    """
+
+    record: Record
+    split: str | None
+    mask: str | None
+
+
+def find(root: Path) -> tuple[list[Item], list[str]]:
+    """List every image below ``root``.
+
+    Returns:
+        the images, ordered by path, and warnings about the layout.
+
+    Raises:
+        ArtifactNetError: the folder is missing, unreadable, empty, of an unknown layout, or a
+            split has images of one class only.
+    """
+    if not root.is_dir():
+        raise ArtifactNetError(f"data.root={root}: no such folder; {LAYOUTS}")
+    items: list[Item] = []
+    orphans: list[str] = []
+    for folder, found in _class_folders(root):
+        parts = folder.relative_to(root).parts
+        names = [part for part in parts if part.lower() in SPLITS]
+        if len(names) > 1:
+            raise ArtifactNetError(f"{folder}: lies in more than one split folder; {LAYOUTS}")
+        split = names[0].lower() if names else None
+        generator = next((part for part in parts if part.lower() not in SPLITS), None)
+        added, unmatched = _list_set(folder, found, split, generator)
+        items += added
+        orphans += unmatched
+    if not items:
+        raise ArtifactNetError(f"data.root={root}: no images found; {LAYOUTS}")
+    by_split: dict[str | None, set[int]] = defaultdict(set)
+    for item in items:
+        by_split[item.split].add(item.record.label)
+    if None in by_split and len(by_split) > 1:
+        raise ArtifactNetError(
+            f"data.root={root}: some images lie below train/val/test and some do not; {LAYOUTS}"
+        )
+    for name, labels in by_split.items():
+        if len(labels) == 1:
+            place = root if name is None else root / name
+            missing = "real" if 1 in labels else "fake"
+            raise ArtifactNetError(f"{place}: holds no {missing} images; {LAYOUTS}")
+    if orphans:
+        text = f"{len(orphans)} masks have no fake image of the same stem, e.g. {orphans[0]}"
+        return items, [text]
+    return items, []
+
+
+def _class_folders(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
+    """Folders that hold class folders, and what they hold (lower-case name -> path)."""
+    for current, names, _ in os.walk(root, onerror=_unreadable, followlinks=True):
+        names.sort()
+        found = {name.lower(): Path(current, name) for name in names}
+        classes = {key: path for key, path in found.items() if key in CLASSES or key == MASKS}
+        if CLASSES.keys() & classes.keys():
+            if found.keys() & set(SPLITS):
+                raise ArtifactNetError(
+                    f"{current}: holds class folders and split folders; {LAYOUTS}"
+                )
+            yield Path(current), classes
+            names.clear()  # a generator never hides beside its own class folders
+
+
+def _list_set(
+    folder: Path, found: dict[str, Path], split: str | None, generator: str | None
+) -> tuple[list[Item], list[str]]:
+    """Images of one pair of class folders, and the masks that belong to none of them."""
+    masks = dict(list_images(found[MASKS])) if MASKS in found else {}
+    by_stem = {os.path.splitext(name)[0]: path for name, path in masks.items()}
+    items = []
+    used = set()
+    for key, label in CLASSES.items():
+        for name, path in list_images(found[key]) if key in found else ():
+            stem, _ = os.path.splitext(name)
+            above = name.split(os.sep)[:-1]
+            if above and above[0].lower() in SPLITS:
+                raise ArtifactNetError(
+                    f"{os.path.dirname(path)}: split folders belong above {key}/; {LAYOUTS}"
+                )
+            mask = by_stem.get(stem) if label == 1 else None
+            used.add(stem)
+            if label == 0:
+                maker, annotation = "real", Annotation.CLEAN
+            else:
+                maker = generator or (above[0] if above else "fake")
+                annotation = Annotation.NONE if mask is None else Annotation.MASK
+            record = Record(os.path.basename(stem), label, maker, annotation, path, path=path)
+            items.append(Item(record, split, mask))
+    return items, [path for stem, path in by_stem.items() if stem not in used]
+
+
+def stems_in_several_splits(items: list[Item]) -> set[str]:
+    """Uids, which are file stems, that occur below more than one split folder."""
+    places: dict[str, set[str | None]] = defaultdict(set)
+    for item in items:
+        places[item.record.uid].add(item.split)
+    return {uid for uid, splits in places.items() if len(splits) > 1}
+
+
+def list_images(folder: Path) -> Iterator[tuple[str, str]]:
+    """(path relative to ``folder``, full path) of every image file below it, sorted.
+
+    Raises:
+        ArtifactNetError: a folder cannot be listed.
+    """
+    for current, names, files in os.walk(folder, onerror=_unreadable, followlinks=True):
+        names.sort()
+        relative = os.path.relpath(current, folder)
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):
+                yield os.path.normpath(os.path.join(relative, name)), os.path.join(current, name)
+
+
+def _unreadable(error: OSError) -> None:
+    raise ArtifactNetError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+
+
+class ImageFolder:
+    """The images below a folder, found by the names that annotations give them."""
+
+    def __init__(self, folder: Path, maps: Collection[str] = ()) -> None:
+        """List the folder.
+
+        Args:
+            folder: searched deeply.
+            maps: relative paths of files in it that are maps of images, not images.
+
+        Raises:
+            ArtifactNetError: there is no such folder, it cannot be listed, or holds no image.
+        """
+        if not folder.is_dir():
+            raise ArtifactNetError(f"{folder}: no such folder of images")
+        self.folder = folder
+        others = {os.path.normpath(name) for name in maps}
+        self._exact = {name: path for name, path in list_images(folder) if name not in others}
+        if not self._exact:
+            raise ArtifactNetError(f"{folder}: holds no images")
+        self._stems: dict[str, list[str]] = defaultdict(list)
+        for name, path in self._exact.items():
+            self._stems[Path(name).stem].append(path)
+        self._keys = map_keys(self._exact.values(), folder)
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of all images, sorted by folder."""
+        return list(self._exact.values())
+
+    def find(self, name: str) -> str | None:
+        """Path of an image: that of this very relative path, else the one of the same file stem.
+
+        Args:
+            name: as an annotation gives it; folders in it and its suffix need not be right.
+
+        Returns:
+            the path, or None if there is none.
+
+        Raises:
+            ArtifactNetError: several images have this stem and none this path.
+        """
+        exact = self._exact.get(os.path.normpath(name))
+        if exact is not None:
+            return exact
+        paths = self._stems.get(Path(name).stem, [])
+        if len(paths) > 1:
+            raise ArtifactNetError(
+                f"{self.folder}: {len(paths)} images could be {name!r}: {paths[0]} and {paths[1]}; "
+                "keep one of them"
+            )
+        return paths[0] if paths else None
+
+    def key(self, path: str) -> str:
+        """Name for the maps of an image, see `map_keys`."""
+        return self._keys[path]
+
+    def stem(self, path: str) -> str:
+        """Path of an image below the folder, without suffix: two formats of it share that."""
+        return os.path.splitext(os.path.relpath(path, self.folder))[0]
+
+
+def map_keys(paths: Iterable[str], folder: Path) -> dict[str, str]:
+    """Names for the maps of images.
+
+    Args:
+        paths: of all images.
+        folder: what the names are relative to.
+
+    Returns:
+        path -> path below the folder; without suffix, unless another image differs in that alone.
+    """
+    names = {path: os.path.relpath(path, folder) for path in paths}
+    stems = {path: os.path.splitext(name)[0] for path, name in names.items()}
+    count = Counter(stems.values())
+    return {path: stem if count[stem] == 1 else names[path] for path, stem in stems.items()}

@@ -1,0 +1,336 @@
+"""Which split an image of a manifest belongs to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from artifactnet.data import splits as splitting
+from artifactnet.data.duplicates import identical
+from artifactnet.data.image_folders import SPLITS
+from artifactnet.files import write_text
+from artifactnet.taxonomy import BY_LABEL, CATEGORIES
+from artifactnet.types import Annotation, ArtifactNetError, Record
+
+REQUIRED = ("image", "uid", "label", "annotation")
+OPTIONAL = ("split", "generator", "heatmap", "mask", "score", "categories", "text")
+_STATES = {state.name.lower(): state for state in Annotation}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One image of a manifest.
+
+    Attributes:
+        image: path of the image file.
+        uid: shared by a photograph and every fake made from it; splits are disjoint in it.
+        label: 0 real, 1 fake.
+        annotation: ``CLEAN`` for every real image; ``MASK`` exactly where there is a heatmap or
+            a mask.
+        split: ``train``, ``val``, ``test``, or None: drawn by uid.
+        generator: ``real`` for real images.
+        heatmap: path of a single-channel PNG, 255 = artifact, or None.
+        mask: path of a bit-field PNG (see `artifactnet.taxonomy`), or None.
+        score: plausibility in [0, 1], 1 = nothing looks wrong, or None.
+        categories: bit field of the categories that were marked (see `artifactnet.taxonomy`); 0
+            where nobody said.
+        text: explanation in words, with the marks ``[MAP]`` and ``[SCORE]`` where it is one in
+            Expl-AIGI-Eval's form; None where nobody wrote one.
+        where: ``FILE:LINE`` for error messages; does not count in comparisons.
+    """
+
+    image: str
+    uid: str
+    label: int
+    annotation: Annotation
+    split: str | None = None
+    generator: str = "fake"
+    heatmap: str | None = None
+    mask: str | None = None
+    score: float | None = None
+    categories: int = 0
+    text: str | None = None
+    where: str = field(default="", compare=False)
+
+    @property
+    def place(self) -> str:
+        """Absolute path of the image file: lines with the same one are about the same image."""
+        return os.path.abspath(self.image)
+
+
+def read(path: Path) -> list[Line]:
+    """Lines of a manifest, their paths joined to its folder; empty lines are passed over.
+
+    Raises:
+        ArtifactNetError: the file cannot be read, or a line is malformed (see `parse`).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactNetError(f"{path}: cannot be read as a text file ({error})") from None
+    return [
+        parse(line, path.parent, f"{path}:{number}")
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip()
+    ]
+
+
+def write(path: Path, lines: Iterable[Line]) -> None:
+    """Atomically write a manifest; paths are stored relative to its folder.
+
+    Raises:
+        ArtifactNetError: a line is one that `parse` refuses; the message names its image.
+    """
+    folder = os.path.realpath(path.parent)
+
+    def relative(target: str | None) -> str | None:
+        if target is None:
+            return None
+        # Of the folder alone: an image may be a link to a file without its name and suffix.
+        place = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
+        return Path(os.path.relpath(place, folder)).as_posix()
+
+    def text(line: Line) -> str:
+        row = {
+            "image": relative(line.image),
+            "split": line.split,
+            "uid": line.uid,
+            "label": line.label,
+            "generator": line.generator,
+            "annotation": line.annotation.name.lower(),
+            "heatmap": relative(line.heatmap),
+            "mask": relative(line.mask),
+            "score": line.score,
+            "categories": [c.label for c in CATEGORIES if line.categories & c.bit] or None,
+            "text": line.text,
+        }
+        return json.dumps(row)
+
+    texts = []
+    for line in lines:
+        texts.append(text(line))
+        parse(texts[-1], path.parent, line.image)  # NaN is refused there too
+    write_text(path, "".join(row + "\n" for row in texts))
+
+
+def parse(text: str, folder: Path, where: str) -> Line:
+    """Check one line.
+
+    Args:
+        text: a JSON object with the keys `REQUIRED` and any of `OPTIONAL`; null is absent.
+        folder: what relative paths are relative to.
+        where: what to call the line in error messages.
+
+    Raises:
+        ArtifactNetError: it is no JSON object; a key is unknown, repeated, missing or of another
+            type; or values contradict each other.
+    """
+    row = _object(text, where)
+    unknown = [key for key in row if key not in (*REQUIRED, *OPTIONAL)]
+    if unknown:
+        known = ", ".join((*REQUIRED, *OPTIONAL))
+        raise ArtifactNetError(f"{where}: unknown key {unknown[0]!r}; known: {known}")
+    row = {key: value for key, value in row.items() if value is not None}
+    missing = [key for key in REQUIRED if key not in row]
+    if missing:
+        raise ArtifactNetError(f"{where}: {missing[0]!r} is missing; every image needs it")
+    for key in ("image", "uid", "generator", "heatmap", "mask"):
+        value = row.get(key, "?")
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise ArtifactNetError(f"{where}: {key!r} must be text, not {value!r}")
+    label = row["label"]
+    if type(label) is not int or label not in (0, 1):
+        raise ArtifactNetError(f"{where}: 'label' must be 0 (real) or 1 (fake), not {label!r}")
+    state = _choice(row, "annotation", tuple(_STATES), where)
+    line = Line(
+        image=str(folder / row["image"]),
+        uid=row["uid"],
+        label=label,
+        annotation=_STATES[state],
+        split=_choice(row, "split", SPLITS, where) if "split" in row else None,
+        generator=row.get("generator", "fake" if label else "real"),
+        heatmap=str(folder / row["heatmap"]) if "heatmap" in row else None,
+        mask=str(folder / row["mask"]) if "mask" in row else None,
+        score=_score(row["score"], where) if "score" in row else None,
+        categories=_categories(row.get("categories", []), where),
+        text=_text(row["text"], where) if "text" in row else None,
+        where=where,
+    )
+    _agree(line)
+    return line
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            raise ValueError("a key occurs twice")
+        return row
+
+    try:
+        row = json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactNetError(f"{where}: not a JSON object ({error})") from None
+    if not isinstance(row, dict):
+        raise ArtifactNetError(f"{where}: must be a JSON object, not {type(row).__name__}")
+    return row
+
+
+def _choice(row: dict[str, Any], key: str, words: tuple[str, ...], where: str) -> str:
+    value = row[key]
+    if not isinstance(value, str) or value not in words:
+        raise ArtifactNetError(f"{where}: {key!r} must be one of {', '.join(words)}, not {value!r}")
+    return value
+
+
+def _score(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ArtifactNetError(f"{where}: 'score' must be a number from 0 to 1, not {value!r}")
+    return float(value)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ArtifactNetError(f"{where}: 'text' must be text, not {value!r:.80}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # half a character, which no tokenizer takes
+        raise ArtifactNetError(f"{where}: 'text' is no Unicode text ({error.reason})") from None
+    return value
+
+
+def _categories(value: Any, where: str) -> int:
+    """Bit field of a list of labels."""
+    if not isinstance(value, list):
+        raise ArtifactNetError(f"{where}: 'categories' must be a list of labels, not {value!r}")
+    unknown = [label for label in value if not isinstance(label, str) or label not in BY_LABEL]
+    if unknown:
+        known = ", ".join(BY_LABEL)
+        raise ArtifactNetError(f"{where}: 'categories' has unknown {unknown[0]!r}; known: {known}")
+    return sum({BY_LABEL[label].bit for label in value})
+
+
+def _agree(line: Line) -> None:
+    """Refuse values that contradict each other."""
+    mapped = line.heatmap is not None or line.mask is not None
+    if (line.annotation is Annotation.MASK) != mapped:
+        state = line.annotation.name.lower()
+        problem = "a heatmap or mask is given" if mapped else "neither heatmap nor mask is given"
+        raise ArtifactNetError(f"{line.where}: 'annotation' is {state!r}, but {problem}")
+    if line.categories and line.annotation is not Annotation.MASK:
+        raise ArtifactNetError(
+            f"{line.where}: 'categories' are given, but 'annotation' is not 'mask'"
+        )
+    if line.label == 0 and line.annotation is not Annotation.CLEAN:
+        raise ArtifactNetError(f"{line.where}: a real image (label 0) must have annotation 'clean'")
+    if (line.generator == "real") != (line.label == 0):
+        raise ArtifactNetError(
+            f"{line.where}: 'generator' is {line.generator!r} and 'label' is {line.label}; "
+            "'real' is the generator of real images (label 0) and of no other"
+        )
+
+
+def record_of(line: Line) -> Record:
+    """What is known of an image without decoding it."""
+    return Record(
+        line.uid,
+        line.label,
+        line.generator,
+        line.annotation,
+        line.image,
+        line.categories,
+        path=line.image,
+    )
+
+
+def named_splits(lines: Iterable[Line]) -> dict[str, tuple[str, Line]]:
+    """Splits that lines name.
+
+    Returns:
+        uid -> its split, and the first line that says so; uids without a named split are absent.
+
+    Raises:
+        ArtifactNetError: a uid, or an image, is put into two splits.
+    """
+    named: dict[tuple[str, str], tuple[str, Line]] = {}
+    for line in lines:
+        if line.split is None:
+            continue
+        for key in (("uid", line.uid), ("image", line.place)):
+            split, first = named.setdefault(key, (line.split, line))
+            if split != line.split:
+                raise ArtifactNetError(
+                    f"{line.where or line.image}: {key[0]} {key[1]!r} is in {line.split} here and "
+                    f"in {split} in {first.where or first.image}; a photograph and all fakes made "
+                    "from it belong in one split"
+                )
+    return {what: found for (kind, what), found in named.items() if kind == "uid"}
+
+
+def assign(
+    lines: list[Line], every: list[Line], fraction: float, seed: int, *, skip: bool = False
+) -> dict[str, str]:
+    """Split of every uid, as `artifactnet.data.sources.manifest.build` says.
+
+    Args:
+        lines: of the images that are used.
+        every: of all manifests: a photograph stays where a fake of it is named, and beside what it
+            is linked to, whatever generators are left out.
+        fraction: share of the uids that a drawn split gets.
+        seed: of the draws.
+        skip: copies of one image that lines put into two splits stay where they are named, for
+            `artifactnet.data.duplicates` to leave the earlier split's out; otherwise an error.
+
+    Returns:
+        uid of ``lines`` -> ``train``, ``val`` or ``test``.
+
+    Raises:
+        ArtifactNetError: lines put a uid, or an image, into two splits.
+    """
+    named = named_splits(every)
+    leaders = _leaders(every)
+    chosen: dict[str, tuple[str, Line]] = {}  # leader -> split of its group, and who says so
+    for uid, (split, line) in named.items():
+        other, first = chosen.setdefault(leaders[uid], (split, line))
+        if other != split and not skip:
+            raise ArtifactNetError(
+                f"{line.where}: uid {uid!r} ({line.image}) is in {split} here, and {first.uid!r} "
+                f"({first.image}), linked to it by a common image, in {other} in {first.where}; "
+                "put both into one split, or leave copies out with data.on_error=skip"
+            )
+        if SPLITS.index(split) > SPLITS.index(other):
+            chosen[leaders[uid]] = split, line
+    home = {uid: chosen[leader][0] for uid, leader in leaders.items() if leader in chosen}
+    home |= {uid: split for uid, (split, _) in named.items()}
+    used = {line.uid for line in lines}
+    home = {uid: split for uid, split in home.items() if uid in used}
+    shares = {"train": 1 - 2 * fraction, "val": fraction, "test": fraction}
+    home |= _draw([line for line in lines if line.uid not in home], leaders, shares, seed)
+    if "train" in home.values() and "val" not in home.values():
+        train = [line for line in lines if home[line.uid] == "train"]
+        home |= _draw(train, leaders, {"train": 1 - fraction, "val": fraction}, seed)
+    return home
+
+
+def _leaders(lines: list[Line]) -> dict[str, str]:
+    """uid -> smallest uid of its group; uids that share a file, or identical ones, are a group."""
+    owners: dict[str, set[str]] = defaultdict(set)  # path -> uids
+    for line in lines:
+        owners[line.place].add(line.uid)
+    paths = list(owners)
+    copies = [set.union(*(owners[paths[k]] for k in same)) for same in identical(paths)]
+    return splitting.joined((line.uid for line in lines), (*owners.values(), *copies))
+
+
+def _draw(
+    lines: list[Line], leaders: dict[str, str], shares: dict[str, float], seed: int
+) -> dict[str, str]:
+    """uid -> split, drawn; uids of one leader stay together."""
+    records = [replace(record_of(line), uid=leaders[line.uid]) for line in lines]
+    drawn = splitting.draw(records, shares, seed)
+    return {line.uid: drawn[leaders[line.uid]] for line in lines}

@@ -1,0 +1,115 @@
+"""Images in folders: ``real/`` and ``fake/``, with optional ``masks/`` beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from artifactnet.config import DataConfig
+from artifactnet.data import splits as splitting
+from artifactnet.data.duplicates import identical
+from artifactnet.data.image_folders import SPLITS, Item, find, stems_in_several_splits
+from artifactnet.data.images import decode
+from artifactnet.data.masks import read_mask
+from artifactnet.data.sources.base import Source, Splits
+from artifactnet.types import ArtifactNetError, Record, Sample
+
+
+class FolderSource:
+    """Images of one split, each a file of its own."""
+
+    def __init__(self, items: list[Item], warnings: tuple[str, ...] = ()) -> None:
+        self.records: list[Record] = [item.record for item in items]
+        self._masks = [item.mask for item in items]
+        self.warnings = warnings
+
+    def load(self, index: int) -> Sample:
+        """Decode image ``index`` and its mask.
+
+        Raises:
+            ArtifactNetError: the image or its mask cannot be used; the message names it.
+        """
+        record = self.records[index]
+        image = decode(record.location, record.location)
+        path = self._masks[index]
+        mask = None if path is None else read_mask(path, image.shape[:2], record.location)
+        return Sample(record, image, mask)
+
+
+def build(config: DataConfig, seed: int) -> Splits:
+    """List the images below ``config.root`` and divide them into splits.
+
+    A fake with a mask is annotated (`Annotation.MASK`), one without is not
+    (`Annotation.NONE`). The uid is the file stem, so a photograph and the fakes made from it
+    stay together. Without ``val/``, a share ``config.val_fraction`` of the training uids
+    becomes the validation split; without any split folder, another such share becomes the
+    test split. Byte-identical files count as one uid where the splits are drawn here.
+
+    Args:
+        config: ``root``, ``generators``, ``val_fraction`` and ``limit`` are used.
+        seed: of the draws.
+
+    Raises:
+        ArtifactNetError: the folder is missing, unreadable, empty, of an unknown layout, or
+            a split lacks a class.
+    """
+    if config.root is None:
+        raise ArtifactNetError("data.root is not set; name the folder that holds real/ and fake/")
+    root = Path(config.root)
+    if not 0 <= config.val_fraction < 0.5:
+        raise ArtifactNetError(f"data.val_fraction={config.val_fraction}: must be in [0, 0.5)")
+    items, warnings = find(root)
+    keep = splitting.wanted_generators([item.record for item in items], config.generators, root)
+    items = [item for item in items if item.record.generator in keep]
+    if any(item.split is None for item in items):
+        parts = _divide(items, SPLITS, config.val_fraction, seed)
+    else:
+        items, shared = _separate(items)
+        warnings += shared
+        parts = {split: [item for item in items if item.split == split] for split in SPLITS}
+        if parts["train"] and not parts["val"]:
+            parts |= _divide(parts["train"], ("train", "val"), config.val_fraction, seed)
+    result: dict[str, Source] = {}
+    for split, chosen in parts.items():
+        if chosen:
+            kept = splitting.limit([item.record for item in chosen], config.limit, seed)
+            result[split] = FolderSource([chosen[k] for k in kept], tuple(warnings))
+    return result
+
+
+def _separate(items: list[Item]) -> tuple[list[Item], list[str]]:
+    """Make uids disjoint between split folders that somebody else has drawn.
+
+    Many public sets number their files anew in every folder, so a stem that occurs in two of
+    them may or may not be the same picture: the folders are believed, and the user is told.
+    """
+    repeated = stems_in_several_splits(items)
+    if not repeated:
+        return items, []
+    renamed = [
+        replace(item, record=replace(item.record, uid=f"{item.split}/{item.record.uid}"))
+        if item.record.uid in repeated
+        else item
+        for item in items
+    ]
+    return renamed, [
+        f"{len(repeated)} file stems occur in more than one split folder, e.g. {min(repeated)!r}; "
+        "they are taken for different pictures: if they are not, the splits leak into each other"
+    ]
+
+
+def _divide(
+    items: list[Item], names: tuple[str, ...], fraction: float, seed: int
+) -> dict[str, list[Item]]:
+    """Draw splits by uid; uids that share a byte-identical file stay together."""
+    same = identical([item.record.location for item in items])
+    groups = [{items[index].record.uid for index in indices} for indices in same]
+    leaders = splitting.joined((item.record.uid for item in items), groups)
+    led = [replace(item.record, uid=leaders[item.record.uid]) for item in items]
+    others = len(names) - 1
+    shares = {names[0]: 1 - others * fraction} | dict.fromkeys(names[1:], fraction)
+    home = splitting.draw(led, shares, seed)
+    result: dict[str, list[Item]] = {name: [] for name in names}
+    for item, record in zip(items, led, strict=True):
+        result[home[record.uid]].append(item)
+    return result

@@ -1,0 +1,294 @@
+"""The X-AIGD data set: fakes in its public parquet shards, photographs in a folder by uid.
+
+``labeled_*`` rows are annotated (clean where they list no polygon), ``unlabeled_*`` rows are
+not. Every photograph appears once, whatever the number of fakes made from it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifactnet.config import DataConfig
+from artifactnet.data import splits as splitting
+from artifactnet.data.image_folders import list_images
+from artifactnet.data.images import SUBSAMPLINGS, decode, encode_jpeg
+from artifactnet.data.masks import parse_label, rasterize
+from artifactnet.data.shards import (
+    CODEC_COLUMNS,
+    COLUMNS,
+    Place,
+    ShardReader,
+    find_shards,
+    read_rows,
+)
+from artifactnet.data.sources.base import Source, Splits
+from artifactnet.taxonomy import BY_LABEL
+from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of X-AIGD, not yet read.
+
+    Attributes:
+        record: what is known of it.
+        place: its row in a shard, or None for a photograph, which is a file of its own.
+        codec: JPEG quality and chroma subsampling to re-encode it with, or None.
+    """
+
+    record: Record
+    place: Place | None = None
+    codec: tuple[int, str] | None = None
+
+
+def read_items(part: str, shards: list[Path], config: DataConfig) -> list[Item]:
+    """List the rows of one part of the data set.
+
+    Args:
+        part: ``labeled_train``, ``labeled_test``, ``unlabeled_train`` or ``unlabeled_test``.
+        shards: its files.
+        config: unlabeled parts are read only for ``unlabeled`` or ``extra_real``;
+            ``augment.align_compression`` fills `Item.codec`.
+
+    Raises:
+        ArtifactNetError: a shard cannot be read or lacks a column, a row has no uid or
+            generator, or, with ``on_error=raise``, a polygon is malformed.
+    """
+    labeled = part.startswith("labeled")
+    columns = [name for name in COLUMNS if labeled or name != "labels"]
+    if config.augment.align_compression:
+        columns += CODEC_COLUMNS
+    if not (labeled or config.unlabeled or config.extra_real):
+        return []
+    items = []
+    for shard in shards:
+        for place, row in read_rows(shard, columns):
+            if not row["uid"] or not row["generator"]:
+                raise ArtifactNetError(f"{place}: uid or generator is empty")
+            codec = _codec(row) if config.augment.align_compression else None
+            record = _record(place, row, labeled, config.on_error == "raise")
+            items.append(Item(record, place, codec))
+    return items
+
+
+def _record(place: Place, row: dict[str, Any], labeled: bool, strict: bool) -> Record:
+    labels = (row["labels"] or []) if labeled else []
+    bits = 0
+    for label in labels:
+        if strict:  # otherwise the bad row is met, and skipped, when it is loaded
+            parse_label(label, f"{place} ({row['generator']}/{row['uid']})")
+        known = BY_LABEL.get(label["label"])
+        bits |= known.bit if known else 0
+    state = Annotation.NONE
+    if labeled:
+        state = Annotation.MASK if labels else Annotation.CLEAN
+    return Record(row["uid"], 1, row["generator"], state, str(place), bits)
+
+
+def _codec(row: dict[str, Any]) -> tuple[int, str] | None:
+    quality = row["jpeg_quality"] or 0
+    if str(row["image_format"]).upper() not in ("JPEG", "JPG") or not 1 <= quality <= 100:
+        return None
+    subsampling = row["chroma_subsampling"]
+    return int(quality), subsampling if subsampling in SUBSAMPLINGS else "4:2:0"
+
+
+def codec_warnings(items: list[Item]) -> list[str]:
+    """Say how many of the fakes compression alignment leaves as they are."""
+    plain = sum(item.codec is None for item in items)
+    if not plain:
+        return []
+    return [
+        f"compression alignment: {plain} of {len(items)} fakes stay as they are, since their "
+        "photograph is not a JPEG or its quality is not recorded"
+    ]
+
+
+class XAigdSource:
+    """Images of one split: rows of parquet shards and photographs."""
+
+    def __init__(self, items: list[Item], warnings: tuple[str, ...] = ()) -> None:
+        self.records: list[Record] = [item.record for item in items]
+        self.warnings = warnings
+        self._items = items
+        self._reader = ShardReader()
+
+    def load(self, index: int) -> Sample:
+        """Decode image ``index``; draw its mask from its polygons.
+
+        Raises:
+            ArtifactNetError: the image cannot be decoded, its size differs from the row's
+                ``width`` and ``height``, or a polygon is malformed; the message names it.
+        """
+        item = self._items[index]
+        record = item.record
+        if item.place is None:
+            return Sample(record, decode(record.location, record.location))
+        data, row = self._reader.read(item.place)
+        image = decode(data, record.location)
+        if item.codec is not None:
+            image = decode(encode_jpeg(image, *item.codec), record.location)
+        if record.annotation is not Annotation.MASK:
+            return Sample(record, image)
+        height, width = image.shape[:2]
+        if (row["height"], row["width"]) != (height, width):
+            raise ArtifactNetError(
+                f"{record.location}: the image is {width}x{height}, its annotation is for "
+                f"{row['width']}x{row['height']}"
+            )
+        where = f"{record.location} ({record.generator}/{record.uid})"
+        return Sample(record, image, rasterize(row["labels"], height, width, where))
+
+    def encoded(self, index: int) -> bytes | None:
+        """Stored file content of a row's image; None for a photograph, which has a path."""
+        place = self._items[index].place
+        return None if place is None else self._reader.read(place)[0]
+
+
+def build(config: DataConfig, seed: int) -> Splits:
+    """List the shards below ``config.root`` and the photographs below ``config.real_root``.
+
+    Test is ``labeled_test``. The validation split is made of the uids of ``labeled_train`` that
+    ``root/uid_splits.csv`` calls ``val``, as `synthesize` writes it (several uids may show one
+    photograph); where it calls none so, as in the public data, of a share
+    ``config.val_fraction`` of them. ``config.unlabeled`` adds the unlabeled rows (each to the
+    split of its uid, so validation does not depend on it), ``config.extra_real`` the
+    photographs of uids that have no labeled row to the training split (X-AIGD B.2).
+    ``config.real_root`` defaults to ``root/real``.
+
+    With ``config.augment.align_compression`` a fake is re-encoded with the JPEG quality and
+    chroma subsampling of its photograph. Where that was no JPEG, or its quality is not
+    recorded (missing or 0), the fake stays as it is; an unknown subsampling counts as 4:2:0,
+    libjpeg's own. How many stay as they are is in the source's ``warnings``.
+
+    Args:
+        config: see above; ``generators`` and ``limit`` are used too.
+        seed: of the draws.
+
+    Raises:
+        ArtifactNetError: no shard, an unreadable one or one without a column; an unknown
+            generator; no photograph at all; with ``on_error=raise`` also a malformed polygon.
+    """
+    if config.root is None:
+        raise ArtifactNetError("data.root is not set; name the folder of the X-AIGD shards")
+    if not 0 <= config.val_fraction < 1:
+        raise ArtifactNetError(f"data.val_fraction={config.val_fraction}: must be in [0, 1)")
+    shards, warnings = find_shards(Path(config.root))
+    rows = {part: read_items(part, paths, config) for part, paths in shards.items()}
+    rows = {part: _filter(items, config.generators, rows) for part, items in rows.items()}
+    splits, extra = _assign(rows, config, seed, _named_val(Path(config.root)))
+    if not splits:
+        raise ArtifactNetError(
+            f"data.root={config.root}: only {', '.join(shards)} shards; data.unlabeled=true "
+            "uses them"
+        )
+    if config.augment.align_compression:
+        warnings += codec_warnings([item for items in splits.values() for item in items])
+    real = _photographs(config)
+    wanted = {
+        name: sorted({item.record.uid for item in items} | extra.get(name, set()))
+        for name, items in splits.items()
+    }
+    warnings += _missing({uid for uids in wanted.values() for uid in uids}, real, config)
+    result: dict[str, Source] = {}
+    for name, items in splits.items():
+        photographs = [_photograph(uid, real[uid]) for uid in wanted[name] if uid in real]
+        together = items + photographs
+        kept = splitting.limit([item.record for item in together], config.limit, seed)
+        if kept:
+            result[name] = XAigdSource([together[k] for k in kept], tuple(warnings))
+    return result
+
+
+def _filter(items: list[Item], generators: list[str], rows: dict[str, list[Item]]) -> list[Item]:
+    known = Counter(item.record.generator for part in rows.values() for item in part)
+    unknown = [name for name in generators if name not in known]
+    if unknown:
+        raise ArtifactNetError(
+            f"data.generators: {unknown[0]!r} is not in the shards; they have "
+            f"{', '.join(sorted(known))}"
+        )
+    return [item for item in items if not generators or item.record.generator in generators]
+
+
+def _named_val(root: Path) -> set[str]:
+    """Uids that ``uid_splits.csv`` calls ``val``; none where there is no such file."""
+    path = root / "uid_splits.csv"
+    if not path.is_file():
+        return set()
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            lines = list(csv.DictReader(handle))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ArtifactNetError(f"{path}: cannot be read as CSV ({error})") from error
+    return {str(line.get("uid")) for line in lines if line.get("split") == "val"}
+
+
+def _assign(
+    rows: dict[str, list[Item]], config: DataConfig, seed: int, named: set[str]
+) -> tuple[dict[str, list[Item]], dict[str, set[str]]]:
+    """Fakes of each split, and the uids whose photographs are wanted beyond theirs."""
+    train = rows.get("labeled_train", [])
+    spare = rows.get("unlabeled_train", [])
+    uids = {item.record.uid for item in train or (spare if config.unlabeled else [])}
+    fraction = config.val_fraction
+    drawn = splitting.split_uids(uids, {"train": 1 - fraction, "val": fraction}, seed)["val"]
+    val = uids & named or set(drawn)
+    test = list(rows.get("labeled_test", []))
+    extra: set[str] = set()
+    if config.unlabeled:
+        train = train + spare
+        test += rows.get("unlabeled_test", [])
+    if config.extra_real:
+        extra = {item.record.uid for item in spare} - val
+    splits = {
+        "train": [item for item in train if item.record.uid not in val],
+        "val": [item for item in train if item.record.uid in val],
+        "test": test,
+    }
+    return {name: items for name, items in splits.items() if items}, {"train": extra}
+
+
+def _photographs(config: DataConfig) -> dict[str, str]:
+    """uid -> path of every photograph."""
+    assert config.root is not None
+    folder = Path(config.real_root) if config.real_root else Path(config.root) / "real"
+    if not folder.is_dir():
+        if config.real_root:
+            raise ArtifactNetError(f"data.real_root={folder}: no such folder")
+        return {}
+    paths: dict[str, str] = {}
+    for _, path in list_images(folder):
+        stem = Path(path).stem
+        if stem in paths:
+            raise ArtifactNetError(
+                f"data.real_root: two images of uid {stem!r}: {paths[stem]} and {path}; remove one"
+            )
+        paths[stem] = path
+    return paths
+
+
+def _photograph(uid: str, path: str) -> Item:
+    return Item(Record(uid, 0, "real", Annotation.CLEAN, path, path=path))
+
+
+def _missing(uids: Iterable[str], real: dict[str, str], config: DataConfig) -> list[str]:
+    """Warning about photographs that are not there; an error if none is."""
+    wanted = sorted(uids)
+    absent = [uid for uid in wanted if uid not in real]
+    if not absent:
+        return []
+    place = config.real_root or f"{config.root}/real (data.real_root is not set)"
+    text = (
+        f"{len(absent)} of {len(wanted)} real images are missing from {place}, e.g. "
+        f"{absent[0]!r}; build them with the data set's download_real_images.py and point "
+        "data.real_root at its --output-dir (file stem = uid)"
+    )
+    if len(absent) == len(wanted):
+        raise ArtifactNetError(text)
+    return [text]

@@ -1,0 +1,1 @@
+"""Controlled edits of photographs, and data sets made of them."""

@@ -1,0 +1,1 @@
+"""Teachers, their cached pseudo-labels, and training students on them."""

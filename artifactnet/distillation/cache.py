@@ -1,0 +1,432 @@
+"""What a teacher said, kept on disk: asked once per image, read by any number of processes.
+
+CACHE/FINGERPRINT/
+  teacher.json                     which teacher this is
+  answers-WRITER-NUMBER.safetensors  a few hundred images each, never changed once written
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from artifactnet.data.geometry import resample
+from artifactnet.files import atomic_path, write_json
+from artifactnet.types import ArtifactNetError, Float32Array, TeacherAnswer, UInt8Array
+
+FORMAT = "artifactnet-answers-2"
+ID_BYTES = 16  # of a key and of a stamp
+NO_STAMP = bytes(ID_BYTES)
+REMEDY = "delete this file and start again: its images will be labelled anew, the others are kept"
+_SCALARS = ("scores", "logits")
+_FEATURES = "features"  # (n, C); C is 0 of a teacher without
+_MAPS = ("heatmaps", "sigmas")
+_HALF = np.finfo(np.float16)
+
+
+@dataclass(slots=True)
+class Row:
+    """The answer about one image.
+
+    Attributes:
+        key: of the image's pixels, 16 bytes.
+        stamp: of the file it came from, 16 bytes; `NO_STAMP` where it came from none.
+        answer: its maps are (h, w), of the size they are stored at.
+    """
+
+    key: bytes
+    stamp: bytes
+    answer: TeacherAnswer
+
+
+def write_shard(path: Path, teacher: str, rows: Sequence[Row]) -> None:
+    """Write answers to one file, atomically.
+
+    Maps become float16: an error of at most 0.0005 in the heatmap and of 0.05 % in sigma, which
+    is kept within float16's range. So do features, within its range likewise. Score and logit
+    are float32.
+
+    Args:
+        path: the ``.safetensors`` file to write.
+        teacher: fingerprint of the teacher whose answers they are.
+        rows: one per image, at least one.
+
+    Raises:
+        ArtifactNetError: the disk refused; nothing is left behind.
+    """
+    answers = [row.answer for row in rows]
+    sigmas = [np.clip(a.sigma, _HALF.tiny, _HALF.max).ravel() for a in answers]
+    tensors: dict[str, npt.NDArray[Any]] = {
+        "keys": _ids(row.key for row in rows),
+        "stamps": _ids(row.stamp for row in rows),
+        "sizes": np.array([a.heatmap.shape for a in answers], np.int32),
+        "heatmaps": np.concatenate([a.heatmap.ravel() for a in answers]).astype(np.float16),
+        "sigmas": np.concatenate(sigmas).astype(np.float16),
+        "scores": np.array([a.score for a in answers], np.float32),
+        "logits": np.array([a.logit for a in answers], np.float32),
+        _FEATURES: _features(answers),
+    }
+    content = save(tensors, metadata={"format": FORMAT, "teacher": teacher})
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise ArtifactNetError(
+            f"{path}: the teacher's answers cannot be written: {error.strerror}; what was written "
+            "before is kept: make room or choose another distill.cache, then start again"
+        ) from error
+
+
+def _features(answers: Sequence[TeacherAnswer]) -> npt.NDArray[np.float16]:
+    """(n, C), where C is 0 if the teacher has none."""
+    found = [a.feature for a in answers if a.feature is not None]
+    if not found:
+        return np.zeros((len(answers), 0), np.float16)
+    if len(found) < len(answers) or len({len(feature) for feature in found}) > 1:
+        raise ArtifactNetError(
+            "the teacher's features have unequal lengths, or some answers have none: it must give "
+            "equally many numbers for every image"
+        )
+    return np.clip(np.stack(found), -_HALF.max, _HALF.max).astype(np.float16)
+
+
+def _ids(values: Any) -> npt.NDArray[np.uint8]:
+    """(n, 16) from n times 16 bytes."""
+    return np.frombuffer(b"".join(values), np.uint8).reshape(-1, ID_BYTES)
+
+
+class Shard:
+    """A finished file of answers, open for reading; maps are read row by row.
+
+    Args:
+        path: of the file.
+        teacher: fingerprint that it must carry.
+
+    Attributes:
+        keys: (n,) of 16 bytes each.
+        stamps: (n,) likewise.
+
+    Raises:
+        ArtifactNetError: the file is missing, broken, from another teacher, or not of this kind.
+    """
+
+    def __init__(self, path: Path, teacher: str) -> None:
+        self._path = path
+        try:
+            self._file: Any = safe_open(path, framework="np")
+            metadata = self._file.metadata() or {}
+            self._tensors = set(self._file.keys())
+        except FileNotFoundError:
+            raise ArtifactNetError(
+                f"{path}: vanished while its answers were in use; start again to label its images"
+            ) from None
+        except (SafetensorError, OSError) as error:
+            raise self._broken(str(error)) from error
+        if metadata.get("format") != FORMAT:
+            raise self._broken(f"format {metadata.get('format')!r} instead of {FORMAT!r}")
+        if metadata.get("teacher") != teacher:
+            raise ArtifactNetError(
+                f"{path}: answers of another teacher ({metadata.get('teacher')}) in the folder of "
+                f"{teacher}; move the file to {metadata.get('teacher')}/, or delete it"
+            )
+        missing = {"keys", "stamps", "sizes", _FEATURES, *_SCALARS, *_MAPS} - self._tensors
+        if missing:
+            raise self._broken(f"no {', '.join(sorted(missing))} in it")
+        self._sizes = self._read("sizes")
+        if self._sizes.ndim != 2 or self._sizes.shape[1] != 2 or (self._sizes < 1).any():
+            raise self._broken("sizes are not rows of two sides, 1 pixel or more")
+        self._starts = np.concatenate([[0], np.cumsum(self._sizes.astype(np.int64).prod(1))])
+        self._check()
+        # S16 compares like the bytes themselves: all are equally long
+        self.keys = self._read("keys").view(f"S{ID_BYTES}")[:, 0]
+        self.stamps = self._read("stamps").view(f"S{ID_BYTES}")[:, 0]
+
+    def read(self, row: int) -> TeacherAnswer:
+        """Answer of a row; its maps are (h, w) float32, of the size they are stored at.
+
+        Raises:
+            ArtifactNetError: a value is out of range, so the file is damaged.
+        """
+        place = slice(int(self._starts[row]), int(self._starts[row + 1]))
+        heatmap, sigma = (self._read(name, place) for name in _MAPS)
+        if not (heatmap.min() >= 0 and heatmap.max() <= 1 and sigma.min() > 0):
+            raise self._broken(f"row {row} holds a heatmap outside 0..1 or a sigma not above 0")
+        size = tuple(self._sizes[row])
+        score, logit = (float(self._read(name, slice(row, row + 1))[0]) for name in _SCALARS)
+        feature = self._read(_FEATURES, slice(row, row + 1))[0].astype(np.float32)
+        if not np.isfinite(feature).all():
+            raise self._broken(f"row {row} holds a feature that is not a number")
+        maps = _map(heatmap, size), _map(sigma, size)
+        return TeacherAnswer(*maps, score, logit, feature if len(feature) else None)
+
+    def _read(self, name: str, place: slice | None = None) -> npt.NDArray[Any]:
+        try:
+            if place is None:
+                whole: npt.NDArray[Any] = self._file.get_tensor(name)
+                return whole
+            part: npt.NDArray[Any] = self._file.get_slice(name)[place]
+            return part
+        except (SafetensorError, OSError) as error:
+            raise self._broken(str(error)) from error
+
+    def _check(self) -> None:
+        """Refuse tensors that do not go together."""
+        count, total = len(self._sizes), int(self._starts[-1])
+        wanted = {"keys": [count, ID_BYTES], "stamps": [count, ID_BYTES]}
+        wanted |= {name: [count] for name in _SCALARS} | {name: [total] for name in _MAPS}
+        features = list(self._file.get_slice(_FEATURES).get_shape())
+        wanted[_FEATURES] = [count, features[-1] if len(features) == 2 else -1]  # any number
+        for name, shape in wanted.items():
+            found = list(self._file.get_slice(name).get_shape())
+            if found != shape:
+                raise self._broken(f"{name} has shape {found} instead of {shape}")
+
+    def _broken(self, why: str) -> ArtifactNetError:
+        return ArtifactNetError(f"{self._path}: broken file of answers ({why}); {REMEDY}")
+
+
+def _map(values: npt.NDArray[Any], size: tuple[Any, ...]) -> Float32Array:
+    return values.astype(np.float32).reshape(size)
+
+
+TEACHER = "teacher.json"
+PER_SHARD = 256  # images
+PATIENCE = 300.0  # seconds after which fewer will do: a slow teacher's work is worth keeping
+_SHARDS = "answers-*.safetensors"
+_OPEN = 16  # shards open at once
+_ABANDONED = 3600.0  # seconds after which nobody is still writing a temporary file
+Identity = Mapping[str, str | int]  # JSON-ready; two teachers are one where these are equal
+
+
+def image_key(image: UInt8Array) -> bytes:
+    """16 bytes that stand for an image's pixels, whatever its file is called.
+
+    Args:
+        image: (H, W, 3) uint8.
+    """
+    hasher = blake2b(repr(image.shape).encode(), digest_size=ID_BYTES)
+    hasher.update(np.ascontiguousarray(image).data)
+    return hasher.digest()
+
+
+def fingerprint(identity: Identity) -> str:
+    """32 hexadecimal digits that stand for a teacher."""
+    text = json.dumps(dict(identity), sort_keys=True)
+    return blake2b(text.encode(), digest_size=ID_BYTES).hexdigest()
+
+
+def shrunk(answer: TeacherAnswer, side: int) -> TeacherAnswer:
+    """The answer with maps whose longer side is at most ``side``: averaged, never enlarged.
+
+    Args:
+        answer: maps of (H, W).
+        side: pixels, 1 or more. The aspect ratio is kept to within the rounding of a side.
+    """
+    height, width = answer.heatmap.shape
+    scale = min(1.0, side / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    heatmap, sigma = resample(answer.heatmap, size), resample(answer.sigma, size)
+    return replace(answer, heatmap=np.clip(heatmap, 0.0, 1.0), sigma=sigma)
+
+
+class TeacherCache:
+    """The answers of one teacher.
+
+    Safe with several processes: each writes files of its own, and none touches another's.
+    It can be pickled or forked into the workers of a loader.
+
+    Args:
+        root: folder of all teachers' answers; made if missing.
+        identity: of the teacher.
+        about: what else is worth writing down about it, for people; JSON-ready.
+
+    Attributes:
+        folder: of this teacher's answers.
+        teacher: its fingerprint, which is the folder's name.
+        keys: sorted keys of the images that have an answer, 16 bytes each.
+
+    Raises:
+        ArtifactNetError: the folder belongs to another teacher, cannot be written, or holds a
+            broken file; the message says what to do.
+    """
+
+    def __init__(self, root: Path, identity: Identity, about: Mapping[str, Any]) -> None:
+        if (root / TEACHER).is_file():
+            raise ArtifactNetError(
+                f"distill.cache={root}: this is the folder of one teacher's answers; name the "
+                f"folder above it, {root.resolve().parent}"
+            )
+        self.teacher = fingerprint(identity)
+        self.folder = root / self.teacher
+        self._introduce(identity, about)
+        self._sweep()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look up what is on disk now.
+
+        Raises:
+            ArtifactNetError: a file of answers is broken or from another teacher.
+        """
+        self._open: dict[int, Shard] = {}
+        self._pid = os.getpid()
+        self._paths = sorted(self.folder.glob(_SHARDS))
+        keys, stamps, places = [], [], []
+        for number, path in enumerate(self._paths):
+            shard = Shard(path, self.teacher)
+            keys.append(shard.keys)
+            stamps.append(shard.stamps)
+            rows = np.arange(len(shard.keys), dtype=np.int32)
+            places.append(np.stack([np.full_like(rows, number), rows], 1))
+        none = np.zeros(0, f"S{ID_BYTES}")
+        # of an image that two processes labelled at once the first answer counts
+        self.keys, first = np.unique(np.concatenate([none, *keys]), return_index=True)
+        self._places = np.concatenate([np.zeros((0, 2), np.int32), *places])[first]
+        self._stamps = np.concatenate([none, *stamps])
+
+    def __len__(self) -> int:
+        """Number of images that have an answer."""
+        return len(self.keys)
+
+    def known(self) -> tuple[set[bytes], set[bytes]]:
+        """Keys of the images, and stamps of the files, that have an answer."""
+        return _padded(self.keys), _padded(self._stamps) - {NO_STAMP}
+
+    def read(self, key: bytes) -> TeacherAnswer | None:
+        """The answer about an image, at the size it is stored at; None where there is none.
+
+        Raises:
+            ArtifactNetError: its file is broken.
+        """
+        at = int(np.searchsorted(self.keys, np.array(key, f"S{ID_BYTES}")))
+        if at == len(self.keys) or bytes(self.keys[at]).ljust(ID_BYTES, b"\0") != key:
+            return None
+        number, row = (int(value) for value in self._places[at])
+        return self._shard(number).read(row)
+
+    def _shard(self, number: int) -> Shard:
+        if self._pid != os.getpid():  # a fork: each process has handles of its own
+            self._open, self._pid = {}, os.getpid()
+        shard = self._open.pop(number, None)
+        if shard is None:
+            shard = Shard(self._paths[number], self.teacher)
+            if len(self._open) >= _OPEN:
+                del self._open[next(iter(self._open))]
+        self._open[number] = shard  # the last one used is the last to go
+        return shard
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def _introduce(self, identity: Identity, about: Mapping[str, Any]) -> None:
+        """Write who the teacher is, or check that it is the one the folder was made for."""
+        path = self.folder / TEACHER
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            who = found["identity"]
+        except FileNotFoundError:
+            try:
+                write_json(path, {"identity": dict(identity), "about": dict(about)})
+            except OSError as error:
+                raise ArtifactNetError(
+                    f"{path}: cannot be written ({error.strerror}); set distill.cache to a folder "
+                    "that can"
+                ) from error
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactNetError(
+                f"{path}: cannot be read ({str(error).splitlines()[0]}); delete it if the answers "
+                "beside it are of this teacher, else the folder"
+            ) from error
+        if who != dict(identity):
+            raise ArtifactNetError(
+                f"{path}: the answers beside it are of another teacher ({who}), not of the one "
+                f"asked for ({dict(identity)}); set distill.cache to another folder"
+            )
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left; a fresh temporary file may be somebody's."""
+        for leftover in self.folder.glob(".*.tmp"):
+            try:
+                if time.time() - leftover.stat().st_mtime > _ABANDONED:
+                    leftover.unlink()
+            except FileNotFoundError:
+                continue  # its writer has just renamed it
+
+
+class Writer:
+    """Adds answers to a cache; what is complete is on disk, the rest follows when it closes.
+
+    Args:
+        cache: of the teacher.
+        side: longer side of a stored map, pixels.
+        per_shard: images per file, fewer where they take longer than `PATIENCE`; so many answers
+            are lost where the process is killed.
+    """
+
+    def __init__(self, cache: TeacherCache, side: int, per_shard: int = PER_SHARD) -> None:
+        self._folder, self._teacher = cache.folder, cache.teacher
+        self._side, self._per_shard = side, per_shard
+        self._name = uuid.uuid4().hex[:12]  # of this writer alone: no two write the same file
+        self._written = 0
+        self._rows: list[Row] = []
+        self._flushed = time.monotonic()
+
+    def add(self, key: bytes, stamp: bytes, answer: TeacherAnswer) -> None:
+        """Keep the answer about an image.
+
+        Args:
+            key: of the image, see `image_key`.
+            stamp: of its file, or `NO_STAMP`.
+            answer: maps of any size.
+
+        Raises:
+            ArtifactNetError: the disk refused.
+        """
+        self._rows.append(Row(key, stamp, shrunk(answer, self._side)))
+        late = time.monotonic() - self._flushed > PATIENCE
+        if late or len(self._rows) >= self._per_shard:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been added.
+
+        Raises:
+            ArtifactNetError: the disk refused.
+        """
+        if self._rows:
+            name = f"answers-{self._name}-{self._written:05d}.safetensors"
+            write_shard(self._folder / name, self._teacher, self._rows)
+            self._written += 1
+            self._rows = []
+        self._flushed = time.monotonic()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # also after Ctrl-C or a bad image: what was answered need not be asked again
+        self.flush()
+
+
+def _padded(ids: Any) -> set[bytes]:
+    """Numpy drops trailing zero bytes of what it hands out."""
+    return {bytes(value).ljust(ID_BYTES, b"\0") for value in ids}

@@ -1,1 +1,0 @@
-"""Runs: training, evaluation and what they leave on disk."""

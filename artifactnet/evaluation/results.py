@@ -1,0 +1,303 @@
+"""The figures of a run as tables for people: Markdown files and terminal lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from artifactnet import files
+
+# column -> field of `artifactnet.metrics.saliency.SaliencyMetric`, in the papers' order
+SALIENCY = {
+    "MSE (all)": "MSE",
+    "MSE (GT=0)": "MSE GT=0",
+    "KLD": "KLD",
+    "CC": "CC",
+    "SIM": "SIM",
+    "AUC-Judd": "AUC-Judd",
+    "NSS": "NSS",
+}
+SCORES = ("PLCC", "SRCC")
+_GROUPS = ("marked", "real", "fake")  # of images, that agreement with the teacher is told of
+
+
+class Section(NamedTuple):
+    """One table of one row."""
+
+    title: str  # of the section of a page
+    label: str  # of the line in a terminal
+    header: tuple[str, ...]
+    row: tuple[str, ...]
+    note: str  # how many images, and what the figures are
+
+
+def sections(results: dict[str, Any], size: str = "at the model's size") -> list[Section]:
+    """Tables of what a heatmap head was judged by.
+
+    Args:
+        results: content of a ``results.json``; files written before there were heatmap heads
+            have none of the keys and give no section, like models without such a head.
+        size: at which the heatmaps were compared, in words.
+
+    Returns:
+        Up to two sections: against annotation, and against the teacher.
+    """
+    found = []
+    if results.get("saliency") or results.get("scores"):
+        found.append(_annotation(results.get("saliency"), results.get("scores"), size))
+    if results.get("teacher"):
+        found.append(_teacher(results["teacher"]))
+    return found
+
+
+def _annotation(
+    saliency: dict[str, Any] | None, scores: dict[str, Any] | None, size: str
+) -> Section:
+    cells = [_number(name, (saliency or {}).get(name)) for name in SALIENCY.values()]
+    cells += [_number(name, (scores or {}).get(name)) for name in SCORES]
+    notes = ["No annotated image."]
+    if saliency:
+        marked = saliency["images"] - saliency["empty_images"]
+        notes = [
+            f"Means over {saliency['images']} annotated images {size}; MSE (GT=0) "
+            f"over the {saliency['empty_images']} without any artifact, real ones among them; KLD, "
+            f"CC, SIM, AUC-Judd and NSS over the {marked} with one. "
+            f"{saliency['unannotated_images']} images without annotation took no part."
+        ]
+    if scores:
+        notes.append(f"PLCC and SRCC over {scores['images']} images with a score.")
+    else:
+        notes.append("No image has a score.")
+    header = (*SALIENCY, *SCORES)
+    title = "Heatmap and score against annotation"
+    return Section(title, "heatmap and score", header, tuple(cells), " ".join(notes))
+
+
+def _teacher(teacher: dict[str, Any]) -> Section:
+    groups = {"": teacher} | {f" ({key})": teacher[key] for key in _GROUPS if key in teacher}
+    names = [(name, group) for group in groups for name in ("CC", "MSE")]
+    header = tuple(f"{name}{group}" for name, group in names)
+    cells = tuple(_number(name, groups[group][name]) for name, group in names)
+    note = (
+        f"Means over {teacher['images']} images; the CC leaves out {teacher['constant_images']} on "
+        "which the teacher's heatmap is constant. Pixels that the teacher never saw do not count."
+    )
+    if "marked" in teacher:
+        marked, real, fake = (teacher[key]["images"] for key in _GROUPS)
+        note += (
+            f" Marked are the {marked} images on which the teacher's heatmap exceeds 0.5 somewhere "
+            f"(the papers' GT > 0); {real} are real, {fake} fake."
+        )
+    if "name" in teacher:
+        note += f" The teacher is {teacher['name']}."
+    return Section("Heatmap against the teacher's", "with the teacher", header, cells, note)
+
+
+def _number(name: str, value: float | None) -> str:
+    """Digits as in the papers; a dash where no image has the figure."""
+    if value is None:
+        return "-"
+    return f"{value:.5f}" if name.startswith("MSE") else f"{value:.3f}"
+
+
+pass
+
+JSON = "results.json"
+MARKDOWN = "results.md"
+
+
+def write(folder: Path, results: dict[str, Any]) -> None:
+    """Write ``results.json`` and ``results.md``, both atomically."""
+    write_page(folder, results, markdown(results))
+
+
+def write_page(folder: Path, results: dict[str, Any], page: str) -> None:
+    """Write ``results.json``, and the Markdown page made of it as ``results.md``."""
+    files.write_json(folder / JSON, results)
+    files.write_text(folder / MARKDOWN, page)
+
+
+def heading(results: dict[str, Any]) -> list[str]:
+    """Title of a page, and what must be known before trusting it."""
+    lines = [f"# {results['run']}", ""]
+    for notice in (*results["notices"], *results["data_warnings"]):
+        lines += [f"> **Warning:** {notice}", ""]
+    return lines
+
+
+def judged(results: dict[str, Any]) -> str:
+    """Which images were judged, in words."""
+    data = results["data"]
+    where = f"`{data['name']}`" + (f" (`{data['root']}`)" if data["root"] else "")
+    return f"{results['images']} images of the {data['split']} split of {where}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The results as a Markdown page; every figure has its counts beside it."""
+    lines = [
+        *heading(results),
+        f"{judged(results)}{_epoch(results)}. An image is called fake if its probability is at "
+        f"least {results['threshold']}.",
+        "",
+        "## Authenticity judgment",
+        "",
+        *table(_AUTHENTICITY, authenticity_rows(results)),
+        "",
+        "A generator's row sets its fakes against all real images.",
+        "",
+        *_by_ratio(results["by_artifact_ratio"]),
+        "## Heatmap against annotated artifacts",
+        "",
+        *_heatmap(results),
+        "",
+        *_sections(results),
+        "## Segmentation against annotated artifacts",
+        "",
+        *_masks(results),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _epoch(results: dict[str, Any]) -> str:
+    epoch = results["model"]["epoch"]
+    return "" if epoch is None else f"; model of epoch {epoch}"
+
+
+_PIXELS = ("IoU", "PixP", "PixR", "PixF1")
+_AUTHENTICITY = ("images of", "fake", "real", "balanced accuracy", "precision", "recall", "F1")
+
+
+def authenticity_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of the authenticity table: all images first, then each generator."""
+    scores = {"all": results["authenticity"]["all"], **results["authenticity"]["generators"]}
+    return [
+        (
+            name,
+            str(row["fake"]),
+            str(row["real"]),
+            *(f"{row[key]:.4f}" for key in ("balanced_accuracy", "precision", "recall", "f1")),
+        )
+        for name, row in scores.items()
+    ]
+
+
+def _heatmap(results: dict[str, Any]) -> list[str]:
+    row = results["heatmap"]
+    if row is None:
+        return [f"None: {results['no_heatmap']}."]
+    header = (*_PIXELS, "TP", "FP", "FN", "images", "of them with an empty map")
+    counts = ("tp", "fp", "fn", "evaluated_images", "zero_prediction_images")
+    values = (*(f"{row[key]:.4f}" for key in _PIXELS), *(str(row[key]) for key in counts))
+    return [
+        *table(header, [values]),
+        "",
+        "Category-agnostic, counted over all pixels of the annotated fakes at the model's size; a "
+        f"pixel is called artifact if the heatmap is above {results['map_threshold']}. "
+        f"{row['unannotated_images']} fakes without annotation took no part.",
+    ]
+
+
+def _sections(results: dict[str, Any]) -> list[str]:
+    """What the heatmap head is judged by; nothing for a model without one."""
+    lines: list[str] = []
+    for section in sections(results):
+        rows = table(section.header, [section.row])
+        lines += [f"## {section.title}", "", *rows, "", section.note, ""]
+    return lines
+
+
+def mask_rows(table: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of the segmentation table of one generator: all categories as one, then each."""
+    return [
+        (name, *(f"{row[key]:.4f}" for key in _PIXELS), *(str(row[k]) for k in ("tp", "fp", "fn")))
+        for name, row in table.items()
+        if isinstance(row, dict)
+    ]
+
+
+def _presence(scores: dict[str, Any]) -> tuple[Sequence[str], list[tuple[str, ...]]]:
+    """Header and rows of "does the image have this category?" (X-AIGD Table 9)."""
+    rows = [
+        (name, *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")))
+        for name, row in scores.items()
+    ]
+    return ("image has", "precision", "recall", "F1"), rows
+
+
+def _by_ratio(bins: list[dict[str, float]]) -> list[str]:
+    """How many annotated fakes were found, by the share of artifact pixels (X-AIGD Fig. 3)."""
+    filled = [row for row in bins if row["images"]]
+    if not filled:
+        return []
+    rows = [
+        (f"up to {row['up_to']:.0%}", str(row["images"]), f"{row['accuracy']:.4f}")
+        for row in filled
+    ]
+    return [*table(("artifact pixels", "annotated fakes", "called fake"), rows), ""]
+
+
+def _masks(results: dict[str, Any]) -> list[str]:
+    tables = results["masks"]
+    if tables is None:
+        return [f"None: {results['no_masks']}."]
+    everything = tables["all"]
+    lines = [
+        *table(("category", *_PIXELS, "TP", "FP", "FN"), mask_rows(everything)),
+        "",
+        "Counted over all pixels of the annotated fakes at the model's size "
+        f"({everything['evaluated_images']} images, {everything['zero_prediction_images']} of them "
+        "with an empty prediction). A pixel is called artifact if the probability of any is above "
+        f"{results['map_threshold']}. {everything['unannotated_images']} fakes without annotation "
+        "took no part.",
+    ]
+    lines += ["", *table(*_presence(results["presence"]))]
+    generators = [(name, table) for name, table in tables.items() if name != "all"]
+    if len(generators) > 1:
+        rows = [(name, *mask_rows(table)[0][1:]) for name, table in generators]
+        lines += ["", *table(("generator", *_PIXELS, "TP", "FP", "FN"), rows)]
+    return lines
+
+
+def terminal(results: dict[str, Any]) -> str:
+    """The same figures as aligned columns for a terminal."""
+    rows = [_AUTHENTICITY, *authenticity_rows(results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    heatmap, masks = results["heatmap"], results["masks"]
+    if masks is not None:
+        everything = masks["all"]
+        row = next(row for row in everything.values() if isinstance(row, dict))
+        lines += [
+            "",
+            f"masks at {results['map_threshold']}:  "
+            + "  ".join(f"{key} {row[key]:.4f}" for key in _PIXELS)
+            + f"  ({everything['evaluated_images']} annotated fakes, "
+            f"{everything['zero_prediction_images']} with an empty mask)",
+        ]
+    elif heatmap is None:
+        lines += ["", f"no heatmap: {results['no_heatmap']}"]
+    if heatmap is not None:
+        lines += [
+            "",
+            f"heatmap at {results['map_threshold']}:  "
+            + "  ".join(f"{key} {heatmap[key]:.4f}" for key in _PIXELS)
+            + f"  ({heatmap['evaluated_images']} annotated fakes, "
+            f"{heatmap['zero_prediction_images']} with an empty map)",
+        ]
+    for section in sections(results):
+        pairs = (f"{key} {cell}" for key, cell in zip(section.header, section.row, strict=True))
+        lines += ["", f"{section.label}:  " + "  ".join(pairs)]
+    return "\n".join(lines)

@@ -1,0 +1,159 @@
+"""A trained run with its data, opened to be looked at again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifactnet.config import Config, ConfigError, load
+from artifactnet.data.datamodule import DataModule
+from artifactnet.data.transforms import Preprocess
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.checkpoint import load_model, read_metadata
+from artifactnet.runs import run_folder
+from artifactnet.runs.device import choose_device
+from artifactnet.types import ArtifactNetError, Record, Sample
+
+# what may differ from the run; everything else belongs to the trained model
+ALLOWED = ("data.", "train.device", "model.threshold", "model.map_threshold")
+VALIDATION_ONLY = (
+    "this data has no test split: the figures are of the validation images, on which the model "
+    "was chosen"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRun:
+    """A run's best model and the data it is to be judged on.
+
+    Attributes:
+        folder: of the run.
+        own: its config.
+        config: its config with the overrides.
+        model: on its device, with the config's thresholds.
+        epoch: epochs of training that the model has seen.
+        data: with the model's preprocessing.
+    """
+
+    folder: Path
+    own: Config
+    config: Config
+    model: ArtifactNet
+    epoch: int
+    data: DataModule
+
+
+@dataclass(frozen=True, slots=True)
+class RunSamples:
+    """The images of a run's test split, decoded one by one.
+
+    Attributes:
+        model: the run's best model.
+        config: its config with the overrides.
+        folder: of the run.
+        name: of the run.
+        split: ``test``, or ``val`` where there is no test split.
+        records: one per image.
+        load: decodes the image of a position in ``records``; raises `ArtifactNetError` where it
+            cannot be used.
+        warnings: what must be known about model and data.
+    """
+
+    model: ArtifactNet
+    config: Config
+    folder: Path
+    name: str
+    split: str
+    records: Sequence[Record]
+    load: Callable[[int], Sample]
+    warnings: tuple[str, ...]
+
+    def each(self) -> Iterator[tuple[str, Sample | ArtifactNetError]]:
+        """Where every image lives, and the image, or why it cannot be used; one at a time."""
+        for index, record in enumerate(self.records):
+            try:
+                yield record.location, self.load(index)
+            except ArtifactNetError as error:
+                yield record.location, error
+
+
+def check_overrides(overrides: Sequence[str], allowed: tuple[str, ...]) -> None:
+    """Refuse overrides of what belongs to a trained model.
+
+    Args:
+        overrides: ``dotted.key=value`` strings.
+        allowed: what they may begin with.
+
+    Raises:
+        ConfigError: names the first other one.
+    """
+    for override in overrides:
+        if not override.startswith(allowed):
+            raise ConfigError(
+                f"command line: {override.partition('=')[0]} cannot be changed for an "
+                f"evaluation; what can: {', '.join(allowed)}"
+            )
+
+
+def open_run(
+    run_dir: str | Path, overrides: Sequence[str] = (), allowed: tuple[str, ...] = ALLOWED
+) -> OpenedRun:
+    """Load a run's best model and its data, or other data.
+
+    Args:
+        run_dir: folder of the run.
+        overrides: ``dotted.key=value`` strings.
+        allowed: what they may begin with.
+
+    Raises:
+        ArtifactNetError: no such run, an override that an evaluation cannot have, or data
+            that cannot be used.
+    """
+    check_overrides(overrides, allowed)
+    folder, own = run_folder.open_run(run_dir)
+    config = load(folder / run_folder.CONFIG, overrides)
+    model = load_model(folder / run_folder.BEST, choose_device(config.train.device))
+    model.config.threshold = config.model.threshold
+    model.config.map_threshold = config.model.map_threshold
+    epoch = read_metadata(folder / run_folder.BEST)["extra"]["epoch"]
+    data = DataModule(config.data, preprocess_of(model), config.seed)
+    return OpenedRun(folder, own, config, model, epoch, data)
+
+
+def open_samples(run_dir: str | Path, overrides: Sequence[str] = ()) -> RunSamples:
+    """The test images of a run, or of other data, with its model; see `open_run`.
+
+    The data is counted but no file is opened to check it (``data.check=counts``), unless an
+    override says otherwise: that was done before training, and costs more than a short report.
+
+    Raises:
+        ArtifactNetError: see `open_run`.
+    """
+    run = open_run(run_dir, ["data.check=counts", *overrides])
+    split = judged_split(run.data)
+    source = run.data.splits[split]
+    warnings = [*run.model.notices, *run.data.summary["warnings"]]
+    if split == "val":
+        warnings.append(VALIDATION_ONLY)
+    return RunSamples(
+        run.model,
+        run.config,
+        run.folder,
+        run.config.name,
+        split,
+        source.records,
+        source.load,
+        tuple(warnings),
+    )
+
+
+def judged_split(data: DataModule) -> str:
+    """``test``, or ``val`` where there is no test image."""
+    return "test" if "test" in data.splits and data.splits["test"].records else "val"
+
+
+def preprocess_of(model: ArtifactNet) -> Preprocess:
+    """The preprocessing that belongs to a model."""
+    patch = model.backbone.patch_size or 1
+    return Preprocess(model.image_size, model.config.resize, model.mean, model.std, patch)

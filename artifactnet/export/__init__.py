@@ -1,0 +1,1 @@
+"""Exporting, quantizing, checking and packing trained models."""

@@ -1,0 +1,190 @@
+"""Whether an exported file says what its model says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from artifactnet.inference.backends.base import Session
+from artifactnet.inference.backends.metadata import BOTH, HEAD, NONE, ExportFacts
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.heads import segmentation
+from artifactnet.models.state import evaluating
+from artifactnet.types import Float32Array, UInt8Array
+
+Answers = dict[str, npt.NDArray[np.float32]]  # by output; (N,) or (N, h, w)
+FLAT = 0.01  # standard deviation of a map below which its correlation is that of noise
+_BATCHES = (1, 3, 8)  # sizes that a file is tried with, in turn; the last for all that remains
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far a file may be from its model; None where it does not matter.
+
+    Attributes:
+        differences: largest absolute one of each figure.
+        correlation: least mean CC of heatmaps.
+        flat: largest absolute difference of maps that are flat, for which there is no CC.
+    """
+
+    differences: dict[str, float]
+    correlation: float | None = None
+    flat: float | None = None
+
+
+FLOAT_LIMITS = Limits({"probability": 1e-3, "heatmap": 1e-3, "sigma": 1e-3, "score": 1e-3})
+
+# without a limit for single pixels, but none may be NaN
+INT8_LIMITS = Limits(
+    {"probability": 0.1, "heatmap": math.inf, "sigma": math.inf, "score": 0.1},
+    correlation=0.98,
+    flat=0.05,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How a file's answers compare with its model's.
+
+    Attributes:
+        images: number of images compared.
+        differences: largest absolute difference of probability, heatmap, sigma and score.
+        correlation: mean Pearson correlation of heatmaps that are not flat; None without any.
+        flat: number of images whose map is flat (standard deviation below `FLAT`).
+        flat_difference: largest absolute difference of their maps.
+    """
+
+    images: int
+    differences: dict[str, float]
+    correlation: float | None
+    flat: int
+    flat_difference: float
+
+    def problem(self, limits: Limits) -> str | None:
+        """What is beyond the limits, in one line; None if nothing is."""
+        found = [
+            f"{name} differs by {self.differences[name]:.2g} (limit {limit:g})"
+            for name, limit in limits.differences.items()
+            # also for NaN
+            if name in self.differences and not self.differences[name] <= limit
+        ]
+        least, most = limits.correlation, limits.flat
+        if least is not None and self.correlation is not None and not self.correlation >= least:
+            found.append(f"heatmaps have a mean CC of {self.correlation:.3f} (limit {least:g})")
+        if most is not None and self.flat and not self.flat_difference <= most:
+            found.append(f"flat heatmaps differ by {self.flat_difference:.2g} (limit {most:g})")
+        return "; ".join(found) or None
+
+    def __str__(self) -> str:
+        parts = [f"{name} {value:.2g}" for name, value in self.differences.items()]
+        text = f"largest difference on {self.images} images: {', '.join(parts)}"
+        if self.correlation is None:
+            return text
+        return f"{text}; mean CC of heatmaps {self.correlation:.4f}"
+
+
+def compare(model: Answers, file: Answers) -> Agreement:
+    """Compare two sets of answers about the same images.
+
+    Args:
+        model: what the model says, by output.
+        file: what the file says.
+
+    Raises:
+        ValueError: they are not about the same outputs and shapes.
+    """
+    shapes = [{name: x.shape for name, x in side.items()} for side in (model, file)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"the model answers {shapes[0]}, the file {shapes[1]}")
+    names = {"logit": "probability"}
+    differences = {
+        names.get(name, name): _largest(shown(name, model), shown(name, file)) for name in model
+    }
+    correlations: list[float] = []
+    flat: list[float] = [0.0]
+    pairs = zip(model["heatmap"], file["heatmap"], strict=True) if "heatmap" in model else ()
+    for ours, theirs in pairs:
+        if ours.std() < FLAT:
+            flat.append(_largest(ours, theirs))
+        else:
+            correlations.append(correlation(ours, theirs))
+    return Agreement(
+        images=len(model["logit"]),
+        differences=differences,
+        correlation=float(np.mean(correlations)) if correlations else None,
+        flat=len(flat) - 1,
+        flat_difference=float(np.max(flat)),
+    )
+
+
+def correlation(first: Float32Array, second: Float32Array) -> float:
+    """Pearson correlation of two maps of one shape; 0 where either is constant."""
+    a, b = (x.astype(np.float64).ravel() - x.mean(dtype=np.float64) for x in (first, second))
+    norm = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / norm if norm != 0 else 0.0
+
+
+def shown(name: str, answers: Answers) -> npt.NDArray[np.float64]:
+    """One output as people see it: the logit as a probability, the others as they are."""
+    values = answers[name].astype(np.float64)
+    return 1 / (1 + np.exp(-values)) if name == "logit" else values
+
+
+def _largest(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> float:
+    return float(np.abs(first - second).max())  # NaN where either has one
+
+
+def answers_of_model(
+    model: ArtifactNet, facts: ExportFacts, frames: Sequence[UInt8Array]
+) -> Answers:
+    """What the model itself says, with normalisation outside of any graph.
+
+    Args:
+        model: on the CPU; its flags are restored.
+        facts: say which outputs there are.
+        frames: each (H, W, 3) uint8, of the model's size.
+    """
+    mean, std = (np.asarray(values, np.float64) for values in (model.mean, model.std))
+    rows: list[Answers] = []
+    for frame in frames:
+        pixels = ((frame / 255.0 - mean) / std).astype(np.float32).transpose(2, 0, 1)
+        with evaluating(model), torch.no_grad():
+            output = model(
+                torch.from_numpy(np.ascontiguousarray(pixels))[None],
+                heatmap=facts.heatmap in (HEAD, BOTH),
+                segmentation=facts.heatmap not in (HEAD, NONE),
+            )
+        if output.segmentation is not None:
+            logits = functional.interpolate(
+                output.segmentation, facts.image_size, mode="bilinear", align_corners=False
+            )
+            output.heatmap = segmentation.probabilities(logits)[1]
+        rows.append({name: getattr(output, name).numpy() for name in facts.outputs})
+    return _stack(rows)
+
+
+def answers_of_file(session: Session, frames: Sequence[UInt8Array]) -> Answers:
+    """What a file says, asked in batches of several sizes.
+
+    Args:
+        session: the open file.
+        frames: each (H, W, 3) uint8, of the model's size.
+    """
+    rows: list[Answers] = []
+    start = 0
+    while start < len(frames):
+        size = _BATCHES[min(len(rows), len(_BATCHES) - 1)]
+        found = session.run(np.stack(frames[start : start + size]))
+        rows.append(dict(zip(session.facts.outputs, found, strict=True)))
+        start += size
+    return _stack(rows)
+
+
+def _stack(rows: Sequence[Answers]) -> Answers:
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}

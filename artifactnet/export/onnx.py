@@ -1,0 +1,179 @@
+"""Writing ONNX files: named layers, metadata, no trace of the machine. The one importer of onnx."""
+
+from __future__ import annotations
+
+import ast
+import logging
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from artifactnet.export.graph import INPUT, MODEL, first_line
+from artifactnet.types import ArtifactNetError
+
+LIMIT = 2**31 - 2**20  # bytes that a protobuf message can hold, less some for the graph
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # operators that int8 makes faster
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_PIP = "pip install 'onnx>=1.16' 'onnxscript>=0.2' (or 'artifactnet[onnx]')"
+
+
+def _onnx() -> ModuleType:
+    try:
+        import onnx
+    except ImportError as error:
+        raise ArtifactNetError(f"writing ONNX needs the onnx package: {_PIP}") from error
+    return onnx
+
+
+def onnx_bytes(
+    program: torch.export.ExportedProgram, outputs: tuple[str, ...], metadata: Mapping[str, str]
+) -> bytes:
+    """An exported program as the content of an ``.onnx`` file.
+
+    Nodes that hold a layer's weights carry that layer's name (``backbone.net.stem.conv``), so
+    that layers can be named in any format.
+
+    Args:
+        program: of `export_graph.export_program`.
+        outputs: names of its outputs, in order.
+        metadata: strings to be held by the file.
+
+    Raises:
+        ArtifactNetError: onnx or onnxscript is missing, the model is too large for the format,
+            or it uses an operator that ONNX lacks.
+    """
+    onnx = _onnx()
+    if find_spec("onnxscript") is None:
+        raise ArtifactNetError(f"writing ONNX needs the onnxscript package: {_PIP}")
+    size = sum(x.numel() * x.element_size() for x in program.state_dict.values())
+    if size > LIMIT:
+        raise ArtifactNetError(
+            f"the weights take {size / 2**30:.1f} GB, and an ONNX file holds less than 2; export "
+            "to .pt2 instead"
+        )
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # its advice is to programmers
+    try:
+        converted = torch.onnx.export(program, (), dynamo=True, verbose=False)
+    except Exception as error:  # whatever the converter raises, the answer is about this model
+        raise ArtifactNetError(f"the model has no ONNX form: {first_line(error)}") from error
+    finally:
+        logger.setLevel(level)
+    assert converted is not None
+    proto = converted.model_proto
+    _name_values(proto.graph, outputs)
+    _name_batch(proto.graph)
+    _name_layers(proto.graph)
+    _forget_origin(proto)
+    onnx.helper.set_model_props(proto, dict(metadata))
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString())
+
+
+def layers_of(content: bytes) -> dict[str, list[str]]:
+    """Node names of every layer with constant weights, by layer.
+
+    Args:
+        content: of a file that `onnx_bytes` made.
+    """
+    graph = _onnx().load_from_string(content).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    found: dict[str, list[str]] = {}
+    for node in graph.node:
+        if node.op_type in WEIGHTED and constants.intersection(node.input[1:2]):
+            found.setdefault(node.name.partition("#")[0], []).append(node.name)
+    return found
+
+
+def with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The same file with this metadata instead of its own."""
+    onnx = _onnx()
+    proto = onnx.load_from_string(content)
+    onnx.helper.set_model_props(proto, dict(metadata))
+    return bytes(proto.SerializeToString())
+
+
+def with_shapes(content: bytes) -> bytes:
+    """The same file with the shape of every tensor inside the graph."""
+    onnx = _onnx()
+    proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(content))
+    return bytes(proto.SerializeToString())
+
+
+def save_bytes(content: bytes, path: Path) -> None:
+    """Write the content of a file.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    path.write_bytes(content)
+
+
+def _name_values(graph: Any, outputs: tuple[str, ...]) -> None:
+    """Give input and outputs their names.
+
+    The converter's own renaming would clash with values inside: it calls what `torch.logit`
+    computes ``logit`` too.
+    """
+    wanted = (INPUT, *outputs)
+    ends = [graph.input[0].name, *(value.name for value in graph.output)]
+    new = {name: f"{name}_inside" for name in wanted} | dict(zip(ends, wanted, strict=True))
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.name = new.get(value.name, value.name)
+
+
+def _name_batch(graph: Any) -> None:
+    """Call the free dimension ``batch`` instead of the tracer's symbol."""
+    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param:
+                dimension.dim_param = dimension.dim_param.replace(symbol, "batch")
+
+
+def _name_layers(graph: Any) -> None:
+    """Name weighted nodes after their layer, ``#2`` where it is used again, others by number."""
+    taken: dict[str, int] = {}
+    constants = {tensor.name for tensor in graph.initializer}
+    for number, node in enumerate(graph.node):
+        layer = ""
+        if node.op_type in WEIGHTED and constants.intersection(node.input[1:2]):
+            layer = _layer(node)
+        if not layer:
+            node.name = f"{node.op_type}_{number}"
+            continue
+        taken[layer] = taken.get(layer, 0) + 1
+        node.name = layer if taken[layer] == 1 else f"{layer}#{taken[layer]}"
+
+
+def _layer(node: Any) -> str:
+    """Name of the model's layer that a node computes, or ""."""
+    prefix = f"{MODEL}."
+    weight = node.input[1]
+    if weight.startswith(prefix) and weight.endswith(".weight"):
+        return str(weight[len(prefix) : -len(".weight")])
+    # a transposed weight lost its name; the innermost module that was running has not
+    scopes = {entry.key: entry.value for entry in node.metadata_props}.get(_SCOPES, "[]")
+    inside = [scope for scope in ast.literal_eval(scopes) if scope.startswith(prefix)]
+    return inside[-1][len(prefix) :] if inside else ""
+
+
+def _forget_origin(proto: Any) -> None:
+    """Drop what tells of source files and paths."""
+    proto.doc_string = ""
+    proto.graph.doc_string = ""
+    for part in (*proto.graph.node, *proto.graph.initializer, *proto.graph.value_info):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.doc_string = ""
+        del value.metadata_props[:]
+    del proto.graph.metadata_props[:]

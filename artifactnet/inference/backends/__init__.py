@@ -1,0 +1,1 @@
+"""Runtimes of exported models: ONNX Runtime, OpenVINO, torch.export."""

@@ -1,0 +1,213 @@
+"""An exported file in the place of a model: ONNX Runtime, OpenVINO or torch.export behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from artifactnet.config import ModelConfig
+from artifactnet.export.graph import first_line
+from artifactnet.inference.backends.metadata import NONE, ExportFacts
+from artifactnet.inference.backends.onnx import OnnxSession
+from artifactnet.inference.backends.openvino import OpenvinoSession
+from artifactnet.inference.backends.pt2 import ProgramSession
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.types import ArtifactNetError, Float32Array, ModelOutput, UInt8Array
+
+# backend -> suffixes of the exported files that it runs
+BACKENDS: dict[str, tuple[str, ...]] = {
+    "torch": (".pt2",),
+    "onnx": (".onnx",),
+    "openvino": (".xml", ".onnx"),
+}
+SUFFIXES = {".pt2": "torch", ".onnx": "onnx", ".xml": "openvino"}  # -> the backend it is made for
+
+
+class Session(Protocol):
+    """An open exported file.
+
+    Attributes:
+        facts: what the file says of itself.
+        shape: height and width of its input, pixels.
+    """
+
+    facts: ExportFacts
+    shape: tuple[int, ...]
+
+    def run(self, frames: UInt8Array) -> list[Float32Array]:
+        """Outputs, in the order of the facts, of (B, H, W, 3) uint8 frames."""
+
+
+def open_session(path: Path, backend: str, threads: int = 0) -> Session:
+    """Open an exported file.
+
+    Args:
+        path: the file.
+        backend: one of `BACKENDS`.
+        threads: that one call uses; 0 leaves it to the runtime.
+
+    Raises:
+        ArtifactNetError: no such file or backend, a file of another kind, one that was not
+            exported by ArtifactNet, or one whose input is not what it says.
+    """
+    if backend not in BACKENDS:
+        raise ArtifactNetError(f"no backend {backend!r}; known: {', '.join(BACKENDS)}")
+    if path.suffix not in BACKENDS[backend]:
+        raise ArtifactNetError(
+            f"{path}: the {backend} backend runs exported {' or '.join(BACKENDS[backend])} files"
+        )
+    if threads < 0:
+        raise ArtifactNetError(f"threads must be 0 or more, not {threads}")
+    if not path.is_file():
+        raise ArtifactNetError(f"{path}: no such file")
+    session: Session
+    if backend == "torch":
+        session = ProgramSession(path, threads)
+    elif backend == "onnx":
+        session = OnnxSession(path, threads)
+    else:
+        session = OpenvinoSession(path, threads)
+    if tuple(session.shape) != session.facts.image_size:
+        raise ArtifactNetError(
+            f"{path}: takes images of {session.shape}, but its metadata says "
+            f"{session.facts.image_size}; the file was changed after its export: export again"
+        )
+    return session
+
+
+def load_exported(path: str | Path, backend: str | None = None, threads: int = 0) -> ExportedModel:
+    """An exported file, ready for `Predictor`.
+
+    Args:
+        path: ``.onnx``, ``.xml`` (its ``.bin`` beside it) or ``.pt2``.
+        backend: ``onnx``, ``openvino`` or ``torch``; None goes by the suffix.
+        threads: that one call uses; 0 leaves it to the runtime. For ``torch`` it holds in the
+            whole process.
+
+    Raises:
+        ArtifactNetError: see `open_session`.
+    """
+    path = Path(path)
+    chosen = backend or SUFFIXES.get(path.suffix)
+    if chosen is None:
+        raise ArtifactNetError(
+            f"{path}: not an exported file; their names end in {', '.join(SUFFIXES)}"
+        )
+    return ExportedModel(open_session(path, chosen, threads), str(path))
+
+
+def to_frames(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> UInt8Array:
+    """Undo normalisation: (B, 3, H, W) float32 to the (B, H, W, 3) uint8 pixels it came from.
+
+    Exact where the pixels were whole levels, as images at model size are; padding, which is the
+    mean colour, goes to the nearest level.
+    """
+    scale, shift = (255 * torch.tensor(x, dtype=torch.float32)[:, None, None] for x in (std, mean))
+    levels = (images.float() * scale + shift).round_().clamp_(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
+
+
+@dataclass(frozen=True, slots=True)
+class _Patches:
+    """What `preprocess_of` asks of a backbone."""
+
+    patch_size: int
+
+
+class ExportedModel(nn.Module):
+    """Looks like an `ArtifactNet` to `Predictor`; takes no gradient.
+
+    Args:
+        session: the open file.
+        name: what errors call it.
+
+    Attributes:
+        config: thresholds and preprocessing; the network's own keys have their defaults, since
+            the graph is what it is (`ExportFacts.model` has them all).
+        image_size, mean, std, notices, known_categories: as of `ArtifactNet`.
+        has_heatmap: whether the file has a heatmap.
+        has_score: whether it has a score.
+        has_attention, has_segmentation: False: of a segmentation head only the probability of
+            any artifact was exported, as the heatmap.
+        no_attention: why not.
+    """
+
+    has_attention = False
+    has_segmentation = False
+    no_attention = "an exported file has none"
+
+    def __init__(self, session: Session, name: str) -> None:
+        super().__init__()
+        facts = session.facts
+        self.facts = facts
+        self.config = ModelConfig(
+            backbone=str(facts.model.get("backbone")),
+            image_size=list(facts.image_size),
+            resize=facts.resize,
+            mean=list(facts.mean),
+            std=list(facts.std),
+            threshold=facts.threshold,
+            map_threshold=facts.map_threshold,
+        )
+        self.image_size = facts.image_size
+        self.mean, self.std = facts.mean, facts.std
+        self.notices = facts.notices
+        self.known_categories = facts.categories
+        self.has_heatmap = facts.heatmap != NONE
+        self.has_score = "score" in facts.outputs
+        self.backbone = _Patches(facts.patch_size)
+        # tells callers, as the weights of a model do, that images are wanted on the CPU
+        self._place = nn.Parameter(torch.empty(0), requires_grad=False)
+        self._session = session
+        self._name = name
+
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        attention: bool = False,
+        segmentation: bool = False,
+        heatmap: bool = False,
+    ) -> ModelOutput:
+        """Judge a batch.
+
+        Args:
+            images: (B, 3, H, W) on the CPU, normalised with ``mean`` and ``std``, of
+                ``image_size``.
+            attention: refused if True.
+            segmentation: refused if True.
+            heatmap: also return heatmap and sigma, as far as the file has them.
+
+        Returns:
+            The logit, the score if the file has one, and what was asked for.
+
+        Raises:
+            ArtifactNetError: something that the file lacks is asked for, images are of another
+                size, or the runtime fails.
+        """
+        if attention or segmentation or (heatmap and not self.has_heatmap):
+            what = "attention" if attention else "segmentation" if segmentation else "heatmap"
+            raise ArtifactNetError(f"{self._name}: an export without {what}")
+        if images.shape[1:] != (3, *self.image_size):
+            raise ArtifactNetError(
+                f"{self._name}: takes images of (3, {self.image_size[0]}, {self.image_size[1]}), "
+                f"not {tuple(images.shape[1:])}"
+            )
+        try:
+            arrays = self._session.run(to_frames(images, self.mean, self.std))
+        except RuntimeError as error:
+            raise ArtifactNetError(f"{self._name}: failed to run: {first_line(error)}") from error
+        found = dict(zip(self.facts.outputs, map(torch.from_numpy, arrays), strict=True))
+        output = ModelOutput(found["logit"], score=found.get("score"))
+        if heatmap:
+            output.heatmap, output.sigma = found.get("heatmap"), found.get("sigma")
+        return output
+
+
+AnyModel: TypeAlias = ArtifactNet | ExportedModel  # what `Predictor` takes

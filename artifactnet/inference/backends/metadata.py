@@ -1,0 +1,220 @@
+"""What an exported file says of itself: how to feed it, how to read it, and what made it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from artifactnet import __version__
+from artifactnet.config import LoraConfig, to_dict
+from artifactnet.data.geometry import POLICIES
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.types import ArtifactNetError
+
+FORMAT = "artifactnet-export-1"
+
+# where the heatmap comes from; of a model with both heads sigma and score are the heatmap head's
+HEAD, SEGMENTATION, BOTH, NONE = "head", "segmentation", "segmentation and head", "none"
+_OUTPUTS = {
+    HEAD: ("logit", "heatmap", "sigma", "score"),
+    SEGMENTATION: ("logit", "heatmap"),
+    BOTH: ("logit", "heatmap", "sigma", "score"),
+    NONE: ("logit",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFacts:
+    """The metadata of an exported file.
+
+    Attributes:
+        version: of the ArtifactNet that wrote it.
+        model: the whole `ModelConfig` as plain values; for people and for training again.
+        classes: names of the two answers; the logit is that of the second.
+        categories: indices 1..7 of the artifact categories that its segmentation head was taught.
+        threshold: fake if probability >= threshold.
+        map_threshold: artifact if heatmap > map_threshold.
+        mean, std: the normalisation inside the graph, for pixel values in [0, 1].
+        image_size: height and width of its input, pixels.
+        resize: policy that brings an image to this size.
+        patch_size: shortest side of an image that it can judge, pixels.
+        heatmap: ``head`` (a heatmap head), ``segmentation`` (probability of any artifact),
+            ``segmentation and head`` (likewise, and the head gives sigma and score) or ``none``.
+        notices: what every answer must repeat.
+        kept_float: layers that were left in floating point; None unless the file is int8.
+        calibrated: number of images that the ranges of an int8 file come from; None for a file in
+            floating point, or an int8 file that does not say.
+    """
+
+    version: str
+    model: dict[str, Any]
+    classes: tuple[str, ...]
+    categories: tuple[int, ...]
+    threshold: float
+    map_threshold: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: tuple[int, int]
+    resize: str
+    patch_size: int
+    heatmap: str
+    notices: tuple[str, ...]
+    kept_float: tuple[str, ...] | None = None
+    calibrated: int | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the graph's outputs, in order."""
+        return _OUTPUTS[self.heatmap]
+
+    def to_strings(self) -> dict[str, str]:
+        """JSON strings by name: the only thing that all formats can hold."""
+        values = {field.name: json.dumps(getattr(self, field.name)) for field in fields(self)}
+        return {"format": FORMAT, "outputs": json.dumps(self.outputs), **values}
+
+
+KEYS = ("format", "outputs", *(field.name for field in fields(ExportFacts)))
+
+
+def facts_from_strings(strings: Mapping[str, str], where: str) -> ExportFacts:
+    """Read what `ExportFacts.to_strings` wrote.
+
+    Args:
+        strings: metadata of a file; keys that are not ours are passed over.
+        where: what errors call the file.
+
+    Raises:
+        ArtifactNetError: not exported by ArtifactNet, or in another format, or damaged.
+    """
+    found = strings.get("format")
+    if found is None:
+        raise ArtifactNetError(
+            f"{where}: not exported by ArtifactNet (its metadata names no format), so it is not "
+            "known how to feed it; export a model with `artifactnet export`"
+        )
+    if found != FORMAT:
+        raise ArtifactNetError(
+            f"{where}: written in format {found} by ArtifactNet {strings.get('version', '?')}; "
+            f"this is {__version__}, which reads {FORMAT}: export the model again"
+        )
+    try:
+        values: Any = {
+            field.name: json.loads(strings[field.name])
+            for field in fields(ExportFacts)
+            if field.name in strings or field.default is MISSING
+        }
+        listed: Any = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+        facts = ExportFacts(**values | listed)
+        _check(facts)
+    except (KeyError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise ArtifactNetError(
+            f"{where}: its metadata is damaged ({type(error).__name__}: {error}); export the "
+            "model again"
+        ) from error
+    return facts
+
+
+def _check(facts: ExportFacts) -> None:
+    """Raise ValueError where the metadata cannot be true."""
+    sound = {
+        "version": isinstance(facts.version, str),
+        "model": isinstance(facts.model, dict),
+        "classes": _all(_is_text, facts.classes, 2),
+        "categories": _all(_is_whole, facts.categories),
+        "threshold": _is_share(facts.threshold),
+        "map_threshold": _is_share(facts.map_threshold),
+        "mean": _all(_is_number, facts.mean, 3),
+        "std": _all(_is_number, facts.std, 3) and min(facts.std) > 0,
+        "image_size": _all(_is_whole, facts.image_size, 2),
+        "resize": facts.resize in POLICIES,
+        "patch_size": _is_whole(facts.patch_size),
+        "heatmap": facts.heatmap in _OUTPUTS,
+        "notices": _all(_is_text, facts.notices),
+        "kept_float": facts.kept_float is None or _all(_is_text, facts.kept_float),
+        "calibrated": facts.calibrated is None or _is_whole(facts.calibrated),
+    }
+    for name, good in sound.items():
+        if not good:
+            raise ValueError(f"{name} is {repr(getattr(facts, name))[:80]}")
+
+
+def _all(rule: Callable[[Any], bool], values: Any, length: int | None = None) -> bool:
+    """Whether it was a list, of some length, of such values."""
+    fits = isinstance(values, tuple) and (length is None or len(values) == length)
+    return fits and all(map(rule, values))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it counts something: 1, 2, ..."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def facts_of(model: ArtifactNet, heatmap: bool = True) -> ExportFacts:
+    """The metadata of a model that shall be exported.
+
+    Args:
+        model: the model.
+        heatmap: False leaves its map out.
+
+    Raises:
+        ArtifactNetError: the only map that the model has is one that cannot be exported.
+    """
+    config = copy.deepcopy(model.config)
+    config.weights, config.lora = None, LoraConfig()  # the file holds all weights, merged
+    config.mean, config.std = list(model.mean), list(model.std)
+    return ExportFacts(
+        version=__version__,
+        model=json.loads(json.dumps(to_dict(config))),
+        classes=("real", "fake"),
+        categories=model.known_categories if model.has_segmentation else (),
+        threshold=config.threshold,
+        map_threshold=config.map_threshold,
+        mean=tuple(model.mean),
+        std=tuple(model.std),
+        image_size=model.image_size,
+        resize=config.resize,
+        patch_size=model.backbone.patch_size or 1,
+        heatmap=_map_of(model) if heatmap else NONE,
+        notices=(*model.notices, *_fixed_size(model)),
+    )
+
+
+def _fixed_size(model: ArtifactNet) -> tuple[str, ...]:
+    """What a graph for one size of images changes, where the model takes several."""
+    if model.config.heatmap.head != "mapper" or not model.config.heatmap.adaptive:
+        return ()
+    height, width = model.image_size
+    return (
+        f"exported for images of {height}x{width}: the original model cuts each image into tiles "
+        "by its own size and shape (model.heatmap.adaptive)",
+    )
+
+
+def _map_of(model: ArtifactNet) -> str:
+    if model.has_segmentation:
+        return BOTH if model.has_heatmap else SEGMENTATION
+    if model.has_heatmap:
+        return HEAD
+    if model.has_attention:
+        raise ArtifactNetError(
+            f"the only map of this model is its {model.config.attention.method}, which is read "
+            "from inside the network and cannot be exported; export the verdict alone "
+            "(--no-heatmap), or distil it into a student with a heatmap head"
+        )
+    return NONE

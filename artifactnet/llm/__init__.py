@@ -1,0 +1,1 @@
+"""OpenAI-compatible endpoints: client, answer log, and the LLM judge."""

@@ -1,1 +1,0 @@
-"""The full HEIE: a multimodal language model that explains, marks and scores (extra ``mllm``)."""

@@ -1,0 +1,169 @@
+"""What a run saves while it trains: the state to go on from, and the best model so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from artifactnet.files import atomic_path
+from artifactnet.models.checkpoint import save_model
+from artifactnet.training.module import DetectorModule
+from artifactnet.types import ArtifactNetError
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Checkpoints of tensors and plain values, replaced only by complete ones."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write to a temporary file, flush it to disk, rename.
+
+        Raises:
+            ArtifactNetError: the disk refused; the previous checkpoint is untouched.
+        """
+        try:
+            with atomic_path(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
+            raise ArtifactNetError(
+                f"{path}: the checkpoint could not be saved (is the disk full?): "
+                f"{_first_line(error)}. What was saved before is intact: make room, then go on "
+                "with resume=true"
+            ) from error
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any | None = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read tensors and plain values; never unpickles anything else, whoever asks.
+
+        Raises:
+            ArtifactNetError: missing, damaged, or not such a checkpoint.
+        """
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # zip, pickle and i/o errors: all mean that it is unusable
+            raise ArtifactNetError(
+                f"{path}: not a usable checkpoint: {_first_line(error)}. Start again with "
+                "overwrite=true"
+            ) from error
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves everything a continuation needs at the end of every epoch.
+
+    Args:
+        path: file to replace each time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save; after validation and after every other callback."""
+        trainer.save_checkpoint(self.path)
+
+
+class Judged(Protocol):
+    """What `BestModel` asks of the module under training."""
+
+    def validation_figures(self) -> dict[str, float]:
+        """Figures of the validation that has just run, over all processes; starts them anew."""
+        ...
+
+
+# writes the model of a module to a path, with facts of its training
+Save = Callable[[pl.LightningModule, Path, dict[str, Any]], None]
+
+
+def save_detector(module: pl.LightningModule, path: Path, facts: dict[str, Any]) -> None:
+    """Write the detector of a module into one file, in the main process alone."""
+    assert isinstance(module, DetectorModule)
+    if module.trainer.is_global_zero:
+        save_model(module.model, path, facts)
+
+
+class BestModel(Callback):
+    """Computes the validation figures and saves the model whenever they are the best so far.
+
+    Equal values of the monitored figure are common on small validation sets; the lower
+    validation loss decides then, and the earlier epoch if that is equal too.
+
+    It must stand before a weight-averaging callback in the list of callbacks: that one puts
+    the averaged weights in place for validation, and they are the ones to save.
+
+    Args:
+        path: model file to replace each time.
+        monitor: ``balanced_accuracy`` or ``map_iou`` (higher is better), or ``loss``.
+        extra: facts to keep in the model file.
+        save: writes the model; called in every process, since sharded weights are gathered by
+            all, so that it must see to it that one alone writes.
+    """
+
+    def __init__(
+        self, path: Path, monitor: str, extra: dict[str, Any], save: Save = save_detector
+    ) -> None:
+        self.path = path
+        self.monitor = monitor
+        self.extra = extra
+        self.save = save
+        self.latest: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+        self.epoch = 0  # epochs completed when the best was found
+        self.step = -1  # optimizer steps taken at the latest validation
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Judge the weights that have just been validated."""
+        self.latest = cast(Judged, pl_module).validation_figures()
+        self.step = trainer.global_step
+        pl_module.log_dict({f"val/{name}": value for name, value in self.latest.items()})
+        loss = self.latest["loss"]
+        if not math.isfinite(loss):
+            raise ArtifactNetError(
+                f"the validation loss is {loss} after step {self.step}: training diverged. Lower "
+                f"optim.lr or set optim.clip_norm; {self.path.parent} keeps the last good state"
+            )
+        if self.best and not self._rank(self.latest) > self._rank(self.best):
+            return
+        self.best = self.latest
+        self.epoch = epochs_completed(trainer)
+        facts = {"epoch": self.epoch, "step": self.step, "validation": self.best}
+        self.save(pl_module, self.path, {**self.extra, **facts})
+
+    def _rank(self, figures: dict[str, float]) -> tuple[float, float]:
+        loss = figures["loss"]
+        # rounded: equal counts must tie although their ratios may differ in the last bit
+        return (-loss if self.monitor == "loss" else round(figures[self.monitor], 6)), -loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values for the checkpoint."""
+        return {"latest": self.latest, "best": self.best, "epoch": self.epoch, "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.latest, self.best = state_dict["latest"], state_dict["best"]
+        self.epoch, self.step = state_dict["epoch"], state_dict["step"]
+
+
+def epochs_completed(trainer: pl.Trainer) -> int:
+    """Epochs whose training steps are done, seen from a validation hook."""
+    return trainer.current_epoch + (1 if trainer.state.fn == "fit" else 0)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

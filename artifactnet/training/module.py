@@ -1,0 +1,221 @@
+"""The training step: losses of a batch, their gradients, and the figures of a validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from artifactnet.config import Config, heatmap_terms
+from artifactnet.evaluation.figures import Figures
+from artifactnet.losses.alignment import alignment_loss, artifact_share
+from artifactnet.losses.dense import segmentation_loss
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.taxonomy import AGNOSTIC
+from artifactnet.training.components import scored
+from artifactnet.training.heatmap_losses import annotation_losses, teacher_losses
+from artifactnet.training.optim import adamw, checked_loss, parameter_groups, reseed
+from artifactnet.types import Annotation, ArtifactNetError, Batch, ModelOutput
+
+_REMEDY = (
+    "Lower optim.lr, lengthen optim.warmup, set optim.clip_norm=1 or train.precision=32; "
+    "what was saved before is intact"
+)
+
+
+class DetectorModule(pl.LightningModule):
+    """ArtifactNet under training: a weighted sum of the losses that the config asks for.
+
+    BCE of the verdict and alignment of its attention (X-AIGD Sec. 6.1), cross-entropy of the
+    segmentation heads (Sec. 5, B.2), and what a heatmap head is told by annotation (HEIE Sec. 3)
+    or a teacher. Images that nobody annotated take part in BCE alone, and learn from a teacher;
+    real images and fakes annotated as clean are aligned to an empty map and are background.
+
+    Args:
+        model: the network.
+        config: the run.
+        generators: names of the generators in the validation images.
+        class_weights: nine weights of the segmentation loss, see `losses.dense`.
+    """
+
+    class_weights: Tensor
+
+    def __init__(
+        self,
+        model: ArtifactNet,
+        config: Config,
+        generators: Sequence[str],
+        class_weights: Sequence[float] = (1.0,) * 9,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.aligned = config.loss.alignment.weight > 0
+        self.segmented = config.loss.segmentation.weight > 0
+        self._attention_checked = False
+        self.register_buffer("class_weights", torch.tensor(class_weights), persistent=False)
+        self.figures = Figures(model, generators)
+        asked = {"bce": True, "segmentation": self.segmented, "alignment": self.aligned}
+        names = ["loss", *(name for name, wanted in asked.items() if wanted)]
+        names += _heatmap_names(config)
+        means = {name: MeanMetric() for name in names}
+        self.means: dict[str, MeanMetric] = nn.ModuleDict(means)  # type: ignore[assignment]
+
+    def losses(
+        self, batch: Batch, *, attention: bool, segmentation: bool, create_graph: bool = False
+    ) -> tuple[dict[str, Tensor], ModelOutput]:
+        """Loss parts of a batch (their weighted sum under ``loss``) and the model's output."""
+        output = self.model(
+            batch.image,
+            attention=attention,
+            segmentation=segmentation,
+            heatmap=self.model.has_heatmap,
+            create_graph=create_graph,
+        )
+        weights = self.config.loss
+        bce = F.binary_cross_entropy_with_logits(output.logit.float(), batch.label)
+        parts = {"loss": weights.bce * bce, "bce": bce}
+        if self.segmented:
+            heads = {"segmentation": (output.segmentation, weights.segmentation.weight)}
+            if output.auxiliary is not None:
+                heads["auxiliary"] = (output.auxiliary, weights.segmentation.auxiliary_weight)
+            for name, (logits, weight) in heads.items():
+                truth = (batch.mask, batch.annotation)
+                parts[name] = segmentation_loss(logits, *truth, self.class_weights)
+                parts["loss"] = parts["loss"] + weight * parts[name]
+        for name, (term, weight) in self._heatmap_losses(batch, output).items():
+            parts[name] = term
+            parts["loss"] = parts["loss"] + weight * term
+        if self.aligned and attention:
+            heatmap = output.heatmap.float()
+            share = artifact_share(batch.mask, (heatmap.shape[1], heatmap.shape[2]))
+            annotated = batch.annotation != int(Annotation.NONE)
+            benign_weight = weights.alignment.benign_weight
+            parts["alignment"] = alignment_loss(heatmap, share, annotated, benign_weight)
+            # lazy regularisation (Karras et al. 2020, Appendix B): k times as strong, as rarely
+            strength = weights.alignment.every if create_graph else 1
+            term = strength * weights.alignment.weight * parts["alignment"]
+            parts["loss"] = parts["loss"] + term
+        return parts, output
+
+    def _heatmap_losses(self, batch: Batch, output: ModelOutput) -> dict[str, tuple[Tensor, float]]:
+        if not self.model.has_heatmap:
+            return {}
+        found = annotation_losses(output, batch, self.config.loss.heatmap)
+        if batch.teacher is not None:
+            found |= teacher_losses(output, batch.teacher, self.config.distill)
+        return found
+
+    def on_train_epoch_start(self) -> None:
+        """Reseed from (seed, epoch, rank), so that a resumed run draws what it would have."""
+        reseed(self.config.seed, self.current_epoch, self.global_rank)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch.
+
+        Raises:
+            ArtifactNetError: the loss is not finite (on any process: all of them stop), or the
+                attention cannot be aligned (before the first step).
+        """
+        if self.model.has_heatmap and self._meets_score(batch):
+            scored(self.model)
+        aligned = self.aligned and self.global_step % self.config.loss.alignment.every == 0
+        if aligned and not self._attention_checked:
+            self.model.check_attention(batch.image)
+            self._attention_checked = True
+        terms, _ = self.losses(
+            batch, attention=aligned, segmentation=self.segmented, create_graph=aligned
+        )
+        return checked_loss(self, terms, batch.record, _REMEDY)
+
+    def _meets_score(self, batch: Batch) -> bool:
+        """Whether a loss of this batch teaches the score."""
+        given = self.config.loss.heatmap.score > 0 and not bool(batch.score.isnan().all())
+        if batch.teacher is None or not self.config.distill.score:
+            return given
+        return given or not bool(batch.teacher.score.isnan().all())
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop before a gradient that is not finite reaches the weights.
+
+        With 16-bit floats overflow is normal: the gradient scaler skips such a step.
+
+        Raises:
+            ArtifactNetError: the gradient is not finite.
+        """
+        if self.trainer.precision == "16-mixed":
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(norm):
+            raise ArtifactNetError(
+                f"the gradient is not finite at step {self.global_step} although the loss is. "
+                "Lower optim.lr, lengthen optim.warmup or set train.precision=32; what was "
+                "saved before is intact"
+            )
+        self.log("train/grad_norm", norm)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch into the validation figures."""
+        model = self.model
+        parts, output = self.losses(
+            batch, attention=model.has_attention, segmentation=model.has_segmentation
+        )
+        for name, value in parts.items():
+            self.means[name].update(value, weight=len(batch.record))
+        self.figures.update(batch, output)
+
+    def validation_figures(self) -> dict[str, float]:
+        """Figures of the validation that has just run, over all processes; starts them anew.
+
+        Returns:
+            ``loss`` and its parts, ``balanced_accuracy``; ``map_iou`` where the model has a map;
+            ``mask_iou`` (of any category) and ``joint``, its mean with the balanced accuracy,
+            where it has a segmentation head; ``teacher_cc`` where a teacher answered.
+        """
+        found = self.figures.compute()
+        values = {name: float(mean.compute()) for name, mean in self.means.items()}
+        values["balanced_accuracy"] = found["authenticity"]["all"]["balanced_accuracy"]
+        if found["heatmap"] is not None:
+            values["map_iou"] = found["heatmap"]["IoU"]
+        if found["masks"] is not None:
+            values["mask_iou"] = found["masks"]["all"][AGNOSTIC]["IoU"]
+            values["joint"] = (values["balanced_accuracy"] + values["mask_iou"]) / 2
+        teacher = found["teacher"]
+        if teacher is not None and teacher["CC"] is not None:
+            values["teacher_cc"] = teacher["CC"]
+        elif self.config.train.monitor == "teacher_cc":
+            raise ArtifactNetError(
+                "train.monitor=teacher_cc cannot be had: all maps of the teacher on the "
+                "validation images are constant"
+            )
+        self.figures.reset()
+        for mean in self.means.values():
+            mean.reset()
+        return values
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over the model's parameter groups, warm-up + cosine per step."""
+        optim = self.config.optim
+        groups = parameter_groups(self.model, optim)
+        return adamw(groups, optim, int(self.trainer.estimated_stepping_batches))
+
+
+def _heatmap_names(config: Config) -> list[str]:
+    """Names of the heatmap head's losses that the config asks for."""
+    if config.model.heatmap.head == "none":
+        return []
+    asked = dict(
+        zip(("focal", "laplace", "correlation", "score"), heatmap_terms(config), strict=True)
+    )
+    names = [f"heatmap_{name}" for name, weight in asked.items() if weight]
+    if config.distill.teacher is not None:
+        terms = ("laplace", "divergence", "correlation", "score", "logit", "feature")
+        names += [f"teacher_{name}" for name in terms if getattr(config.distill, name)]
+    return names

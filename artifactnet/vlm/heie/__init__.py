@@ -1,0 +1,1 @@
+"""HEIE on a multimodal language model."""

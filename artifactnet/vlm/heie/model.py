@@ -1,0 +1,307 @@
+"""A HEIE from a configuration."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from artifactnet.config import Config, HeatmapConfig, MllmConfig
+from artifactnet.models.heads.decoder import HeatmapOutput
+from artifactnet.models.heads.hierarchy import HierarchicalHead
+from artifactnet.models.heads.mapper import Tokens
+from artifactnet.models.state import evaluating
+from artifactnet.types import ArtifactNetError, UInt8Array
+from artifactnet.vlm.base import add_adapters, load_base, load_processor
+from artifactnet.vlm.processing import IGNORED, Inputs, Processing
+
+
+@dataclass(slots=True)
+class Output:
+    """What HEIE says of a batch.
+
+    Attributes:
+        heatmaps: one per image, each a batch of 1 and of the size of the image's own grid.
+        nll: (B,) negative log-likelihood of each answer, in nats, summed over its tokens.
+        tokens: (B,) int64 tokens of each answer.
+        text_loss: mean negative log-likelihood over the tokens of all answers; None without
+            labels.
+    """
+
+    heatmaps: list[HeatmapOutput]
+    nll: Tensor
+    tokens: Tensor
+    text_loss: Tensor | None
+
+
+class HEIE(nn.Module):
+    """Text, heatmap and score in one forward pass (HEIE, Yang et al. 2024, Fig. 2).
+
+    The language model's last hidden states at the map tokens, and its own vision tower's features
+    of tiles and thumbnail, go through the implausibility mapper; the one at ``[SCORE]`` goes to
+    the scorer.
+
+    Args:
+        base: an ``InternVLForConditionalGeneration``, with adapters or without.
+        processing: of the same base model.
+        config: of the mapper, fuser and scorer; its ``tile`` is the base model's.
+        mllm: what the base was loaded with.
+
+    Attributes:
+        base, processing, config, mllm: as given.
+        head: mapper, fuser and scorer, in float32.
+        notices: what must be known before trusting an answer.
+    """
+
+    def __init__(
+        self, base: Any, processing: Processing, config: HeatmapConfig, mllm: MllmConfig
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.processing = processing
+        self.config, self.mllm = config, mllm
+        self.notices: tuple[str, ...] = ()
+        settings = self.inner.config
+        self.head = HierarchicalHead(
+            config, [settings.vision_config.hidden_size], settings.text_config.hidden_size
+        )
+        patch = settings.vision_config.patch_size
+        self._cells = processing.tile // int(patch[0] if isinstance(patch, list | tuple) else patch)
+
+    @property
+    def causal(self) -> Any:
+        """The language model with its output layer, below any adapters."""
+        return self.base.get_base_model() if hasattr(self.base, "get_base_model") else self.base
+
+    @property
+    def inner(self) -> Any:
+        """The language model without its output layer."""
+        return self.causal.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the head is, and with it everything else."""
+        return next(self.head.parameters()).device
+
+    def forward(self, inputs: Inputs) -> Output:
+        """Read answers: their likelihood, and what their map and score tokens say.
+
+        Args:
+            inputs: made by `Processing.encode`.
+
+        Raises:
+            ValueError: a row has not 1 + N map tokens and one score token.
+        """
+        inner = self.inner
+        seen = inner.get_image_features(inputs.pixel_values.to(inner.dtype), return_dict=True)
+        hidden = inner(
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            mm_encoder_outputs={"image": seen},
+            use_cache=False,
+        ).last_hidden_state
+        nll, tokens = self._likelihood(hidden, inputs)
+        total = tokens.sum()
+        return Output(
+            heatmaps=self._maps(seen.last_hidden_state, hidden, inputs),
+            nll=nll,
+            tokens=tokens,
+            text_loss=None if inputs.labels is None else nll.sum() / total.clamp_min(1),
+        )
+
+    def _likelihood(self, hidden: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """(B,) summed negative log-likelihood, and (B,) counts, of the labelled tokens.
+
+        The output layer sees only the states that predict a labelled token: over a large
+        vocabulary, logits of all positions would take more memory than the model's activations.
+        """
+        rows = inputs.input_ids.shape[0]
+        if inputs.labels is None:
+            return hidden.new_zeros(rows, dtype=torch.float32), hidden.new_zeros(rows).long()
+        labels = inputs.labels[:, 1:]
+        known = labels != IGNORED
+        logits = self.causal.lm_head(hidden[:, :-1][known]).float()
+        each = F.cross_entropy(logits, labels[known], reduction="none")
+        row = known.nonzero()[:, 0]
+        return each.new_zeros(rows).index_add(0, row, each), known.sum(1)
+
+    def _maps(self, features: Tensor, hidden: Tensor, inputs: Inputs) -> list[HeatmapOutput]:
+        """Heatmaps, from the vision tower's (T, 1 + P, d) and the language model's (B, L, D)."""
+        precise = next(self.head.parameters()).dtype
+        # the class token is dropped; row by row the others are the cells of the tile
+        pieces = features[:, 1:].to(precise).transpose(1, 2)
+        pieces = pieces.unflatten(2, (self._cells, -1))
+        thumbnails, tiles = piece_indices(inputs.grids)
+        states = hidden.to(precise)
+        score_at = inputs.input_ids == self.processing.score_id
+        map_at = inputs.input_ids == self.processing.map_id
+        counts = [1 + rows * columns for rows, columns in inputs.grids]
+        if map_at.sum(1).tolist() != counts or bool((score_at.sum(1) != 1).any()):
+            raise ValueError(
+                f"rows have {map_at.sum(1).tolist()} map and {score_at.sum(1).tolist()} score "
+                f"tokens, but grids {inputs.grids} need {counts} and one each"
+            )
+        maps = states[map_at].split(counts)
+        tokens = Tokens(
+            global_map=torch.stack([one[:1] for one in maps]),
+            local_map=torch.cat([one[1:] for one in maps])[:, None],
+            score=states[score_at],
+        )
+        whole, local, score = self.head.map_pieces([pieces[thumbnails]], [pieces[tiles]], tokens)
+        return self.head.assemble(whole, local, score, inputs.grids)
+
+
+def piece_indices(grids: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """Which rows of ``Inputs.pixel_values`` are thumbnails (one per image), and which tiles.
+
+    Args:
+        grids: (rows, columns) of each image.
+    """
+    thumbnails: list[int] = []
+    tiles: list[int] = []
+    start = 0
+    for rows, columns in grids:
+        count = rows * columns
+        tiles += range(start, start + count)
+        start += count
+        if count > 1:
+            start += 1
+        thumbnails.append(start - 1)
+    return thumbnails, tiles
+
+
+class MapTokens:
+    """Makes a run of exactly 1 + N map tokens of the first one that a model writes.
+
+    A callable as ``generate`` takes among its logits processors. Tokens that stand for images are
+    never written, since a later forward pass would look for tiles that are not there, nor are
+    control words of the chat format.
+
+    Args:
+        grids: (rows, columns) of each image of the batch.
+        prompt: tokens before the answers, L.
+        map_id: token of ``[MAP]``.
+        forbidden: see `Processing.forbidden_ids`.
+    """
+
+    def __init__(
+        self, grids: Sequence[tuple[int, int]], prompt: int, map_id: int, forbidden: Sequence[int]
+    ) -> None:
+        self._counts = [1 + rows * columns for rows, columns in grids]
+        self._prompt, self._map, self._forbidden = prompt, map_id, list(forbidden)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(B, V) scores of the next token after (B, L + n) ids, with only what may come."""
+        scores = scores.clone()
+        scores[:, self._forbidden] = -torch.inf
+        written = (input_ids[:, self._prompt :] == self._map).sum(1).tolist()
+        for row, (count, wanted) in enumerate(zip(written, self._counts, strict=True)):
+            if 0 < count < wanted:
+                scores[row] = -torch.inf
+                scores[row, self._map] = 0.0
+            elif count >= wanted:
+                scores[row, self._map] = -torch.inf
+        return scores
+
+
+def generate(
+    model: HEIE,
+    images: Sequence[UInt8Array],
+    questions: Sequence[str | None] | None = None,
+) -> list[str]:
+    """Answers of a model, as it wrote them; they may lack marks or end early.
+
+    Args:
+        model: on the device where it shall run.
+        images: (H, W, 3) sRGB.
+        questions: see `Processing.prompt`.
+
+    Returns:
+        One text per image, at most ``mllm.max_new_tokens`` tokens long.
+
+    Raises:
+        ArtifactNetError: see `Processing.prompt`.
+    """
+    processing = model.processing
+    inputs = processing.prompt(images, questions).to(model.device)
+    length = inputs.input_ids.shape[1]
+    rule = MapTokens(inputs.grids, length, processing.map_id, processing.forbidden_ids)
+    with evaluating(model), torch.no_grad():
+        ids = model.causal.generate(
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            pixel_values=inputs.pixel_values,
+            logits_processor=[rule],
+            max_new_tokens=model.mllm.max_new_tokens,
+            do_sample=False,
+            eos_token_id=processing.end_id,
+            pad_token_id=processing.pad_id,
+        )
+    return [processing.decode(row[length:]) for row in ids]
+
+
+def build(config: Config, device: str | torch.device = "cpu") -> HEIE:
+    """Base model, adapters, mapper and scorer of a run, the last two with random weights.
+
+    With ``mllm.lora_rank=0`` every weight of the base learns, else only adapters, new token rows,
+    mapper and scorer.
+
+    Args:
+        config: ``mllm`` and ``model.heatmap`` are used, and ``seed`` by whoever calls.
+        device: where it shall run.
+
+    Raises:
+        ArtifactNetError: the base cannot be used, or ``model.heatmap.tile`` is not its tile.
+    """
+    model = assemble(config.mllm, config.model.heatmap, device, training=True)
+    if config.mllm.gradient_checkpointing:
+        model.causal.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def assemble(
+    mllm: MllmConfig,
+    heatmap: HeatmapConfig,
+    device: str | torch.device = "cpu",
+    training: bool = False,
+) -> HEIE:
+    """`build` without what only training needs.
+
+    Args:
+        mllm: the base and its adapters.
+        heatmap: mapper and scorer.
+        device: where it shall run.
+        training: see ``tuned`` of `artifactnet.vlm.base.load_base`.
+
+    Raises:
+        ArtifactNetError: see `build`.
+    """
+    processor = load_processor(mllm)
+    processing = Processing(processor, heatmap.max_tiles, mllm.question)
+    if heatmap.tile != processing.tile:
+        raise ArtifactNetError(
+            f"model.heatmap.tile={heatmap.tile}, but {mllm.base} takes tiles of "
+            f"{processing.tile} pixels: set model.heatmap.tile={processing.tile} and "
+            f"model.image_size=[{processing.tile}, {processing.tile}]"
+        )
+    tuned = training and not mllm.lora_rank
+    base = load_base(mllm, len(processor.tokenizer), device, tuned)
+    mllm = _pinned(mllm, base)
+    if mllm.lora_rank:
+        base = add_adapters(base, mllm, [processing.map_id, processing.score_id])
+    return HEIE(base, processing, copy.deepcopy(heatmap), mllm).to(device)
+
+
+def _pinned(mllm: MllmConfig, base: Any) -> MllmConfig:
+    """The same with the commit that was loaded, or the folder by its full path."""
+    assert mllm.base is not None
+    if Path(mllm.base).is_dir():
+        return replace(mllm, base=str(Path(mllm.base).resolve()))
+    commit = getattr(base.config, "_commit_hash", None)
+    return replace(mllm, revision=commit or mllm.revision)

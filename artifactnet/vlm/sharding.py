@@ -1,0 +1,62 @@
+"""Weights divided among processes (FSDP2), and put together again to be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from artifactnet.vlm.heie.model import HEIE
+
+
+def shard(model: HEIE, mesh: Any) -> None:
+    """Divide a model's weights: each layer of the base on its own, then what is left.
+
+    Args:
+        model: whole, the same on every process.
+        mesh: one-dimensional ``DeviceMesh`` of the processes.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    for stack in model.base.modules():
+        if isinstance(stack, nn.ModuleList):  # layers of the language model and vision tower
+            for layer in stack:
+                fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+@contextmanager
+def whole(model: HEIE, here: bool) -> Iterator[None]:
+    """What learns as whole tensors on the CPU, in the place of the parts, inside the block.
+
+    All processes must enter it together. Where weights are not divided it does nothing.
+
+    Args:
+        model: divided or not.
+        here: this process wants them; the others only send their parts.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # the outermost one is left whole after a forward pass
+    parts = [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.requires_grad and hasattr(parameter, "full_tensor")
+    ]
+    joined: dict[int, nn.Parameter] = {}  # by parameter: a tied one has two places
+    for _, _, parameter in parts:
+        if id(parameter) not in joined:
+            full: Any = parameter.full_tensor()
+            joined[id(parameter)] = nn.Parameter(full.detach().cpu()) if here else parameter
+    try:
+        for module, name, parameter in parts:
+            setattr(module, name, joined[id(parameter)])
+        yield
+    finally:
+        for module, name, parameter in parts:
+            setattr(module, name, parameter)

@@ -1,0 +1,1 @@
+"""Chain-of-thought texts: parsing, building, repairing."""

@@ -1,0 +1,99 @@
+"""Chains of thought that nobody wrote: made of an annotation, or one fixed text for any image."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
+from artifactnet.types import Annotation, Sample
+from artifactnet.vlm.text.chain_of_thought import ChainOfThought, build
+
+# Read by force where no text is to be generated: it says nothing of the image.
+TEMPLATE = build(
+    ChainOfThought(
+        "An image whose plausibility is to be judged.",
+        "Every region that looks implausible.",
+        "The regions named above are judged by how implausible they look.",
+    )
+)
+
+# what a category is called, and what is wrong where it is marked
+_WORDS = {
+    "low-level-texture": ("Textures", "Surfaces lack the texture of their material."),
+    "low-level-edge_shape": ("Edges and shapes", "Outlines are broken, blurred or deformed."),
+    "low-level-symbol": ("Symbols", "Letters or signs are garbled."),
+    "low-level-color": ("Colors", "Colors are unnatural or bleed into their surroundings."),
+    "high-level-semantics": ("Semantics", "Parts of an object are missing, misplaced or too many."),
+    "cognitive-level-commonsense": ("Common sense", "The scene contradicts common sense."),
+    "cognitive-level-physics": ("Physics", "Light, shadows or supports contradict physics."),
+    UNCATEGORIZED: ("Artifacts", "Something there looks implausible."),
+}
+_PLACES = (
+    *("upper left", "top", "upper right"),
+    *("left", "center", "right"),
+    *("lower left", "bottom", "lower right"),
+)
+_NAMED = 0.25  # least part of what is marked that a place must hold to be named
+_MOST = 0.5  # least part of the image that is most of it
+_MARKED = 0.5  # of a heatmap's own maximum, where it has no mask
+
+
+def describe(sample: Sample) -> str:
+    """A chain of thought made of what is annotated in an image.
+
+    Each category in the mask is named with the places that hold most of it, in a grid of three by
+    three, and its share of the image. Without mask, or with an empty one, it is the heatmap from
+    half of its own maximum on. What was looked at without finding anything is said to look right.
+
+    Args:
+        sample: its text and image content are not used.
+
+    Returns:
+        a text in the standard form; `TEMPLATE` where nobody looked, since nothing can be said.
+    """
+    if sample.record.annotation is Annotation.NONE:
+        return TEMPLATE
+    found = _found(sample)
+    regions = [f"- {_WORDS[label][0]}: {_where(marked)}." for label, marked in found]
+    issues = [f"- {_WORDS[label][0]}: {_WORDS[label][1]}" for label, _ in found]
+    return build(
+        ChainOfThought(
+            _kind(sample),
+            "\n".join(regions) or "No region looks implausible.",
+            "\n".join(issues) or "Nothing is wrong with the image.",
+        )
+    )
+
+
+def _kind(sample: Sample) -> str:
+    height, width = sample.image.shape[:2]
+    form = "wide" if width > 1.2 * height else "tall" if height > 1.2 * width else "square"
+    return f"A {form} {'generated image' if sample.record.label else 'photograph'}."
+
+
+def _found(sample: Sample) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """Label of each category that is marked and (H, W) where, in the order of the taxonomy."""
+    mask, heatmap = sample.mask, sample.heatmap
+    if mask is not None and mask.any():
+        bits = {category.label: category.bit for category in CATEGORIES}
+        bits[UNCATEGORIZED] = UNCATEGORIZED_BIT
+        layers = [(label, (mask & bit) > 0) for label, bit in bits.items()]
+        return [(label, marked) for label, marked in layers if marked.any()]
+    if heatmap is not None and heatmap.any():
+        return [(UNCATEGORIZED, heatmap >= _MARKED * heatmap.max())]
+    return []
+
+
+def _where(marked: npt.NDArray[np.bool_]) -> str:
+    """Places and share of what is marked, e.g. ``upper left, top; 3% of the image``."""
+    share = float(marked.mean())
+    percent = f"{100 * share:.0f}%" if share >= 0.01 else "less than 1%"
+    if share >= _MOST:
+        return f"most of the image; {percent} of it"
+    rows, columns = (np.arange(length) * 3 // length for length in marked.shape)
+    y, x = np.nonzero(marked)
+    parts = np.bincount(rows[y] * 3 + columns[x], minlength=9) / len(y)
+    ordered = sorted(range(9), key=lambda place: -parts[place])
+    names = [_PLACES[place] for place in ordered if parts[place] >= _NAMED]
+    return f"{', '.join(names) or 'spread over the image'}; {percent} of the image"

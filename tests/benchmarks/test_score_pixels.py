@@ -1,0 +1,540 @@
+"""``score-pixels``: the table of the benchmark, from files, against loops over full masks."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from score_files import (
+    CATEGORIES,
+    SCHEMA,
+    polygon,
+    random_rows,
+    read_csv,
+    row,
+    square,
+    write_labels,
+    write_mask,
+)
+
+from artifactnet.benchmarks.xaigd import pixels as module
+from artifactnet.benchmarks.xaigd.pixels import PixelTask, View, score_pixels
+from artifactnet.benchmarks.xaigd.tables import check_outputs
+from artifactnet.types import ArtifactNetError
+
+AGNOSTIC, FINE = "category-agnostic", "fine-grained"
+COLUMNS = "generator task category IoU PixP PixR PixF1 evaluated_images zero_prediction_images"
+EDGE, TEXTURE = "low-level-edge_shape", "low-level-texture"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("masks").mkdir()
+    return tmp_path
+
+
+def score(task=AGNOSTIC, view=None, threshold=127, workers=1):
+    asked = PixelTask("masks", task, view or View(), threshold)
+    return score_pixels(["labels.parquet"], asked, workers)
+
+
+# --- the rules, written again -------------------------------------------------------------
+
+
+def reference_truth(entry, category, resize, short, crop):
+    mask = np.zeros((entry["height"], entry["width"]), np.uint8)
+    for label in entry["labels"]:
+        if category in (None, label["label"]):
+            points = np.array(label["points"], dtype=np.int32)
+            points[:, 0] = np.clip(points[:, 0], 0, entry["width"] - 1)
+            points[:, 1] = np.clip(points[:, 1], 0, entry["height"] - 1)
+            cv2.fillPoly(mask, [points], 255)
+    height, width = mask.shape
+    if short:
+        scale = (
+            (short, int(width * short / height))
+            if height < width
+            else (int(height * short / width), short)
+        )
+        resize = scale
+    if resize:
+        mask = cv2.resize(mask, resize[::-1], interpolation=cv2.INTER_NEAREST)
+    if crop:
+        top, left = (mask.shape[0] - crop[0]) // 2, (mask.shape[1] - crop[1]) // 2
+        mask = mask[top : top + crop[0], left : left + crop[1]]
+    return mask > 0
+
+
+def reference_counts(entry, category, folder, threshold, sizes):
+    truth = reference_truth(entry, category, *sizes)
+    found = np.zeros_like(truth)
+    for path in sorted(Path(folder).glob("*.png")):
+        found |= np.array(Image.open(path)) > threshold
+    counts = [0, 0, 0]
+    for true, guess in zip(truth.ravel().tolist(), found.ravel().tolist(), strict=True):
+        if true and guess:
+            counts[0] += 1
+        elif guess:
+            counts[1] += 1
+        elif true:
+            counts[2] += 1
+    return [*counts, 1, int(not found.any())]
+
+
+def reference_row(generator, task, category, counts):
+    tp, fp, fn, images, empty = (sum(column) for column in zip(*counts, strict=True))
+    ratio = lambda a, b: a / b if b else 0.0  # noqa: E731
+    p, r = ratio(tp, tp + fp), ratio(tp, tp + fn)
+    return {
+        "generator": generator,
+        "task": task,
+        "category": category or "all",
+        "IoU": ratio(tp, tp + fp + fn),
+        "PixP": p,
+        "PixR": r,
+        "PixF1": ratio(2 * p * r, p + r),
+        "evaluated_images": images,
+        "zero_prediction_images": empty,
+    }
+
+
+def reference_tables(rows, task, threshold=127, sizes=(None, None, None)):
+    tables = {}
+    for group in ["all", *sorted({r["generator"] for r in rows})]:
+        table = []
+        for category in CATEGORIES if task == FINE else [None]:
+            counts = [
+                reference_counts(
+                    entry,
+                    category,
+                    Path("masks", entry["generator"], category or "", entry["uid"]),
+                    threshold,
+                    sizes,
+                )
+                for entry in rows
+                if group in ("all", entry["generator"])
+            ]
+            table.append(reference_row(group, task, category, counts))
+        tables[group] = table
+    return tables.pop("all"), [line for table in tables.values() for line in table]
+
+
+def assert_equal(ours, expected):
+    assert len(ours) == len(expected)
+    for line, right in zip(ours, expected, strict=True):
+        assert list(line) == list(right) == COLUMNS.split()
+        for key, value in right.items():
+            near = isinstance(value, float)
+            assert line[key] == (pytest.approx(value, abs=1e-12) if near else value), key
+
+
+def random_predictions(rng, rows, task, sizes=(None, None, None)):
+    """Up to three gray masks for an image (and category); some black, some folders empty."""
+    for entry in rows:
+        for category in CATEGORIES if task == FINE else [""]:
+            folder = Path("masks", entry["generator"], category, entry["uid"])
+            shape = reference_truth(entry, None, *sizes).shape
+            kind = rng.integers(5)
+            if kind == 0:
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            for k in range(kind - 1):
+                coarse = rng.integers(0, 200, (4, 4), dtype=np.uint8)
+                gray = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_LINEAR)
+                write_mask(folder / f"{k}.png", gray * np.uint8(rng.random() < 0.8))
+
+
+# --- equal numbers ------------------------------------------------------------------------
+
+
+def test_worked_by_hand(place):
+    """10x10: truth 4x4 at the corner, prediction 4x4 moved by 2; and an image without either."""
+    write_labels(
+        "labels.parquet", [row("g", "a", 10, 10, square(EDGE, 0, 0, 4)), row("g", "b", 5, 5)]
+    )
+    found = np.zeros((10, 10), bool)
+    found[2:6, 2:6] = True  # 4 of 16 pixels lie on the truth
+    write_mask("masks/g/a/m.png", found)
+    table = score()
+    (line,) = table.overall
+    assert (line["IoU"], line["PixP"], line["PixR"], line["PixF1"]) == (4 / 28, 0.25, 0.25, 0.25)
+    assert (line["generator"], line["task"], line["category"]) == ("all", AGNOSTIC, "all")
+    assert (line["evaluated_images"], line["zero_prediction_images"]) == (2, 1)
+    assert table.per_generator == [{**line, "generator": "g"}]
+    assert (table.images, table.warnings) == (2, ())
+
+
+@pytest.mark.parametrize("task", [AGNOSTIC, FINE])
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_the_reference(place, task, seed):
+    rng = np.random.default_rng(seed)
+    rows = random_rows(rng)
+    write_labels("labels.parquet", rows)
+    random_predictions(rng, rows, task)
+    threshold = int(rng.integers(0, 200))
+    table = score(task, threshold=threshold)
+    overall, per_generator = reference_tables(rows, task, threshold)
+    assert_equal(table.overall, overall)
+    assert_equal(table.per_generator, per_generator)
+    assert any(line["IoU"] > 0 for line in table.overall)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        ((24, 31), None, None),
+        (None, 17, None),
+        (None, 90, (60, 55)),
+        ((64, 64), None, (56, 57)),
+        (None, None, (11, 20)),
+    ],
+)
+def test_sizes_equal_the_reference(place, sizes):
+    rng = np.random.default_rng(5)
+    rows = random_rows(rng, images=4)
+    write_labels("labels.parquet", rows)
+    random_predictions(rng, rows, AGNOSTIC, sizes)
+    table = score(view=View(*sizes))
+    assert_equal(table.overall, reference_tables(rows, AGNOSTIC, sizes=sizes)[0])
+    assert table.overall[0]["IoU"] > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "side", "expected"),
+    [
+        ((30, 40), 20, (20, 26)),
+        ((40, 30), 20, (26, 20)),
+        ((30, 30), 7, (7, 7)),
+        ((3, 7), 5, (5, 11)),
+    ],
+)
+def test_the_long_side_is_cut_to_an_integer(shape, side, expected):
+    assert View(short_side=side).apply(np.zeros(shape, np.uint8), "x").shape == expected
+
+
+def test_the_crop_is_at_the_rounded_down_middle():
+    mask = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    assert View(crop=(2, 2)).apply(mask, "x").tolist() == [[9, 10], [16, 17]]
+
+
+def test_overlapping_categories_stay_apart(place):
+    both = [square(EDGE, 0, 0, 4), square(TEXTURE, 2, 0, 4)]
+    write_labels("labels.parquet", [row("g", "a", 8, 8, *both)])
+    found = np.zeros((8, 8), bool)
+    found[:4, :4] = True
+    write_mask(f"masks/g/{EDGE}/a/0.png", found)
+    write_mask(f"masks/g/{TEXTURE}/a/0.png", found)
+    lines = {line["category"]: line for line in score(FINE).overall}
+    assert list(lines) == CATEGORIES
+    assert (lines[EDGE]["IoU"], lines[TEXTURE]["PixR"]) == (1.0, 0.5)
+    assert lines["low-level-color"]["zero_prediction_images"] == 1
+
+
+def test_masks_of_one_image_are_joined(place):
+    write_labels("labels.parquet", [row("g", "a", 6, 4, square(EDGE, 0, 0, 4))])
+    for k in range(4):
+        found = np.zeros((4, 6), bool)
+        found[:, k] = True
+        write_mask(f"masks/g/a/{k}.png", found)
+    assert score().overall[0]["PixF1"] == 1.0
+
+
+def test_a_black_mask_is_a_zero_prediction(place):
+    write_labels("labels.parquet", [row("g", "a", 6, 4)])
+    write_mask("masks/g/a/0.png", np.zeros((4, 6), bool))
+    line = score().overall[0]
+    assert (line["zero_prediction_images"], line["IoU"]) == (1, 0.0)
+
+
+@pytest.mark.parametrize(("threshold", "found"), [(127, 0), (126, 1), (0, 1), (255, 0)])
+def test_above_the_threshold_means_above(place, threshold, found):
+    write_labels("labels.parquet", [row("g", "a", 6, 4, square(EDGE, 0, 0, 6))])
+    write_mask("masks/g/a/0.png", np.full((4, 6), 127, np.uint8))
+    assert score(threshold=threshold).overall[0]["PixR"] == found
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "1", "LA"])
+def test_other_kinds_of_png_count_alike(place, mode):
+    write_labels("labels.parquet", [row("g", "a", 6, 4, square(EDGE, 0, 0, 4))])
+    found = np.zeros((4, 6), np.uint8)
+    found[:, :4] = 255
+    Path("masks/g/a").mkdir(parents=True)
+    Image.fromarray(found).convert(mode).save("masks/g/a/0.png")
+    assert score().overall[0]["IoU"] == 1.0
+
+
+def test_sixteen_bits(place):
+    write_labels("labels.parquet", [row("g", "a", 2, 1, square(EDGE, 0, 0, 1))])
+    Path("masks/g/a").mkdir(parents=True)
+    Image.fromarray(np.array([[32768, 32767]], dtype=np.uint16)).save("masks/g/a/0.png")
+    assert score().overall[0]["IoU"] == 1.0
+
+
+# --- files --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
+def test_several_processes_equal_one(place, monkeypatch):
+    monkeypatch.setattr(module, "FEWEST", 1)
+    rng = np.random.default_rng(3)
+    rows = random_rows(rng, images=4)
+    write_labels("labels.parquet", rows)
+    random_predictions(rng, rows, FINE)
+    assert score(FINE, workers=2) == score(FINE)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
+def test_an_error_in_a_process_arrives(place, monkeypatch):
+    monkeypatch.setattr(module, "FEWEST", 1)
+    write_labels("labels.parquet", [row("g", name, 5, 5) for name in "abcd"])
+    for name in "bd":
+        write_mask(f"masks/g/{name}/0.png", np.zeros((4, 5), bool))
+    with pytest.raises(ArtifactNetError, match="masks/g/b/0.png"):
+        score(workers=2)
+
+
+def test_generators_sum_up_to_all(place):
+    rng = np.random.default_rng(8)
+    rows = random_rows(rng, generators=("z", "b", "m"))
+    write_labels("labels.parquet", rows)
+    random_predictions(rng, rows, AGNOSTIC)
+    table = score()
+    assert [line["generator"] for line in table.per_generator] == ["b", "m", "z"]
+    for key in ("evaluated_images", "zero_prediction_images"):
+        assert table.overall[0][key] == sum(line[key] for line in table.per_generator)
+
+
+def test_several_files_and_patterns_make_one_table(place):
+    rng = np.random.default_rng(1)
+    rows = random_rows(rng, images=4)
+    random_predictions(rng, rows, AGNOSTIC)
+    write_labels("labels.parquet", rows)
+    write_labels("parts/test-0.parquet", rows[:3])
+    write_labels("parts/test-1.parquet", rows[3:5])
+    write_labels("parts/last.parquet", rows[5:])
+    asked = PixelTask("masks", AGNOSTIC)
+    # a file that a pattern finds again is read once
+    files = ["parts/test-*.parquet", "parts/last.parquet", "parts/test-1.parquet"]
+    assert score_pixels(files, asked) == score()
+
+
+def test_the_image_column_is_not_needed_and_not_read(place):
+    rows = [row("g", "a", 6, 4, square(EDGE, 0, 0, 4))]
+    write_labels("labels.parquet", rows)
+    plain = score()
+    image = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    schema = SCHEMA.insert(0, image)
+    write_labels("labels.parquet", [{**rows[0], "image": {"bytes": b"no image"}}], schema)
+    assert score() == plain
+
+
+def test_written_tables(place):
+    rng = np.random.default_rng(2)
+    rows = random_rows(rng)
+    write_labels("labels.parquet", rows)
+    random_predictions(rng, rows, FINE)
+    table = score(FINE)
+    table.write("out/all.csv", "out/each.csv")
+    assert Path("out/all.csv").read_text().splitlines()[0] == COLUMNS.replace(" ", ",")
+    for path, lines in (("out/all.csv", table.overall), ("out/each.csv", table.per_generator)):
+        assert b"\r" not in Path(path).read_bytes()
+        read = read_csv(path)
+        assert [{k: str(v) for k, v in line.items()} for line in lines] == read
+        assert float(read[0]["IoU"]) == lines[0]["IoU"]  # nothing is rounded
+    assert sorted(p.name for p in Path("out").iterdir()) == ["all.csv", "each.csv"]
+
+
+# --- bad input ----------------------------------------------------------------------------
+
+
+def fails(match, **options):
+    with pytest.raises(ArtifactNetError, match=match) as info:
+        score(**options)
+    assert "\n" not in str(info.value)
+
+
+@pytest.fixture
+def one(place):
+    write_labels("labels.parquet", [row("g", "a", 6, 4, square(EDGE, 0, 0, 4))])
+    Path("masks/g/a").mkdir(parents=True)
+    return place
+
+
+def test_wrong_size(one):
+    write_mask("masks/g/a/0.png", np.zeros((6, 4), bool))
+    fails(r"masks/g/a/0\.png: the mask is 4x6, but 6x4 is expected")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", None])
+def test_no_image(one, content):
+    write_mask("masks/g/a/0.png", np.random.default_rng(0).random((4, 6)) > 0.5)
+    whole = Path("masks/g/a/0.png").read_bytes()
+    Path("masks/g/a/0.png").write_bytes(whole[:50] if content is None else content)
+    fails(r"masks/g/a/0\.png: not a readable image")
+
+
+def test_transparent_mask(one):
+    Image.new("RGBA", (6, 4), (255, 255, 255, 0)).save("masks/g/a/0.png")
+    fails(r"0\.png: a mask must not be transparent")
+
+
+@pytest.mark.parametrize("name", ["0.jpg", "0.PNG"])
+def test_masks_of_another_name(one, name):
+    Image.new("L", (6, 4)).save(f"masks/g/a/{name}")
+    fails(rf"{name}: masks must be called \*\.png")
+
+
+def test_a_file_where_a_folder_belongs(one):
+    Path("masks/g/a").rmdir()
+    Path("masks/g/a").write_text("x")
+    fails("masks/g/a: must be a folder")
+
+
+@pytest.mark.parametrize("path", ["masks/a.png", "masks/g/a.png"])
+def test_masks_outside_their_folder(one, path):
+    write_mask(path, np.zeros((4, 6), bool))
+    fails(rf"{path}: masks must lie in a folder called by the uid")
+
+
+def test_layout_of_the_other_task(one):
+    fails("masks/g/a: a uid where a category belongs; .* --task category-agnostic", task=FINE)
+    Path("masks/g/a").rename("masks/g/old")
+    Path(f"masks/g/{EDGE}/a").mkdir(parents=True)
+    fails(f"masks/g/{EDGE}: a category where a uid belongs; .* --task fine-grained")
+
+
+def test_unknown_category_of_predictions(one):
+    Path("masks/g/a").rename("masks/g/low-level-smell")
+    fails("masks/g/low-level-smell: unknown artifact category", task=FINE)
+
+
+def test_predictions_for_other_images(one):
+    Path("masks/g/other").mkdir()
+    Path("masks/real/x").mkdir(parents=True)
+    (warning,) = score().warnings
+    assert "masks/g/other and 1 more" in warning
+    Path("masks/g/a").rmdir()
+    fails("masks/g/other: belongs to no image of the labels")
+
+
+def test_no_predictions_at_all_score_zero(one):
+    Path("masks/g/a").rmdir()
+    assert score().overall[0]["zero_prediction_images"] == 1
+    Path("masks/g").rmdir()
+    Path("masks").rmdir()
+    fails("masks: no such folder")
+
+
+@pytest.mark.parametrize("threshold", [-1, 256])
+def test_threshold_out_of_range(threshold):
+    with pytest.raises(ArtifactNetError, match=f"from 0 to 255, not {threshold}"):
+        PixelTask("masks", AGNOSTIC, threshold=threshold)
+
+
+def test_unknown_task():
+    with pytest.raises(ArtifactNetError, match="unknown task 'fine'"):
+        PixelTask("masks", "fine")
+
+
+def test_crop_larger_than_the_mask(one):
+    fails(r"labels\.parquet#0 \(g/a\): a crop of 6x5 is larger than the mask of 6x4",
+          view=View(crop=(5, 6)))  # fmt: skip
+
+
+@pytest.mark.parametrize("view", [{"resize": (0, 5)}, {"short_side": -1}, {"crop": (5, 0)}])
+def test_sizes_out_of_range(view):
+    with pytest.raises(ArtifactNetError, match="above 0"):
+        View(**view)
+
+
+def test_two_ways_to_resize():
+    with pytest.raises(ArtifactNetError, match="not both"):
+        View(resize=(5, 5), short_side=5)
+
+
+def test_resizing_to_more_than_memory_holds(one):
+    fails("100000x100000 exceeds 150 megapixels", view=View(resize=(100000, 100000)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": [polygon("low-level-smell", (0, 0), (1, 0), (1, 1))]}, "low-level-smell"),
+        ({"labels": [polygon(EDGE, (0, 0), (1, 1))]}, f"{EDGE}' has 2 points"),
+        ({"uid": ""}, "#1: generator or uid is empty"),
+        ({"generator": None}, "#1: generator or uid is empty"),
+        ({"width": 0}, r"#1 \(g/b\): width and height"),
+        ({"height": None}, r"#1 \(g/b\): width and height"),
+        ({"width": 10**6, "height": 10**6}, r"#1 \(g/b\): 1000000x1000000 pixels"),
+        ({"uid": "a"}, r"two rows of image g/a: labels\.parquet#0 and labels\.parquet#1"),
+    ],
+)
+def test_bad_rows(place, change, message):
+    rows = [row("g", "a", 6, 4), {**row("g", "b", 6, 4), **change}]
+    write_labels("labels.parquet", rows)
+    fails(message)
+    if "labels" in change:
+        fails(r"labels\.parquet#1 \(g/b\)")
+
+
+def test_two_rows_of_an_image_in_two_files(place):
+    write_labels("labels.parquet", [row("g", "a", 6, 4)])
+    write_labels("more.parquet", [row("h", "a", 6, 4), row("g", "a", 6, 4)])
+    with pytest.raises(ArtifactNetError, match=r"labels\.parquet#0 and more\.parquet#1"):
+        score_pixels(["labels.parquet", "more.parquet"], PixelTask("masks", AGNOSTIC))
+
+
+@pytest.mark.parametrize("column", SCHEMA.names)
+def test_missing_column_of_labels(place, column):
+    schema = SCHEMA.remove(SCHEMA.get_field_index(column))
+    entry = {k: v for k, v in row("g", "a", 6, 4).items() if k != column}
+    write_labels("labels.parquet", [entry], schema)
+    fails(f"labels.parquet: column '{column}' is missing")
+
+
+def test_labels_of_another_type(place):
+    schema = SCHEMA.set(2, pa.field("labels", pa.string()))
+    write_labels("labels.parquet", [{**row("g", "a", 6, 4), "labels": "[]"}], schema)
+    fails("column 'labels' must be a list of structs .*, not string")
+
+
+def test_null_labels_are_clean(place):
+    write_labels("labels.parquet", [{**row("g", "a", 6, 4), "labels": None}])
+    assert score().overall[0]["evaluated_images"] == 1
+
+
+def test_label_files_that_are_none(place):
+    fails("labels.parquet: no such label file")
+    Path("labels.parquet").write_text("hello")
+    fails("labels.parquet: cannot be read as parquet")
+    write_labels("labels.parquet", [])
+    fails("labels.parquet: no rows")
+
+
+def test_outputs_that_cannot_be_written(place):
+    Path("file").write_text("x")
+    for out, each, message in (
+        ("masks", None, "masks: is a folder"),
+        ("file/x.csv", None, "file is not a folder"),
+        ("a.csv", "file/sub/x.csv", "file is not a folder"),
+        ("a.csv", "./a.csv", "two files"),
+    ):
+        with pytest.raises(ArtifactNetError, match=message):
+            check_outputs(out, each)
+    check_outputs("new/folder/a.csv", "b.csv")
+
+
+def test_csv_module_reads_it_back(place):
+    """A name with a comma is quoted, not cut."""
+    write_labels("labels.parquet", [row('g, "1"', "a", 6, 4)])
+    score().write("all.csv", "each.csv")
+    with open("each.csv", newline="") as handle:
+        assert [line[0] for line in csv.reader(handle)] == ["generator", 'g, "1"']

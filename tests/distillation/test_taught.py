@@ -1,0 +1,267 @@
+"""Samples with a teacher's answer, and heatmaps made elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from artifactnet.config import DataConfig
+from artifactnet.data.heatmaps import HeatmapFolder, read_heatmap
+from artifactnet.data.sources import demo
+from artifactnet.distillation.cache import NO_STAMP, TeacherCache, Writer, image_key
+from artifactnet.distillation.labelling import TaughtSource
+from artifactnet.types import Annotation, ArtifactNetError, Record, Sample, TeacherAnswer
+
+
+class Photos:
+    """Three images of different sizes; the last has the pixels of the first."""
+
+    warnings = ("grainy",)
+
+    def __init__(self) -> None:
+        sizes = [(20, 30), (9, 7)]
+        rng = np.random.default_rng(0)
+        self.images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+        self.images.append(self.images[0].copy())
+        self.records = [
+            Record(f"u{n}", n % 2, "real", Annotation.NONE, f"photos/{n}.png") for n in range(3)
+        ]
+
+    def load(self, index: int) -> Sample:
+        return Sample(self.records[index], self.images[index].copy(), score=0.5)
+
+    def encoded(self, index: int) -> bytes:
+        return self.images[index].tobytes()
+
+
+def ramp(size) -> TeacherAnswer:
+    """Linear along both axes, so that linear interpolation is known exactly away from borders."""
+    rows, columns = np.meshgrid(*(np.linspace(0, 1, n) for n in size), indexing="ij")
+    heatmap = ((rows + columns) / 2).astype(np.float32)
+    return TeacherAnswer(heatmap, 0.25 + heatmap, 0.75, -2.0)
+
+
+def interpolated(grid, size):
+    """Half-pixel-centred bilinear interpolation in float64, with loops."""
+    out = np.zeros(size)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            y = min(max((i + 0.5) * grid.shape[0] / size[0] - 0.5, 0), grid.shape[0] - 1)
+            x = min(max((j + 0.5) * grid.shape[1] / size[1] - 0.5, 0), grid.shape[1] - 1)
+            top, left = int(y), int(x)
+            below, right = min(top + 1, grid.shape[0] - 1), min(left + 1, grid.shape[1] - 1)
+            a, b = y - top, x - left
+            upper = (1 - b) * grid[top, left] + b * grid[top, right]
+            lower = (1 - b) * grid[below, left] + b * grid[below, right]
+            out[i, j] = (1 - a) * upper + a * lower
+    return out
+
+
+def taught(tmp_path, indices=(0, 1)) -> TaughtSource:
+    photos = Photos()
+    cache = TeacherCache(tmp_path, {"kind": "test"}, {})
+    with Writer(cache, 10) as writer:
+        for index in indices:
+            image = photos.images[index]
+            writer.add(image_key(image), NO_STAMP, ramp(image.shape[:2]))
+    cache.refresh()
+    return TaughtSource(photos, cache)
+
+
+def test_maps_have_the_images_size_and_are_interpolated_linearly(tmp_path):
+    source = taught(tmp_path)
+    sample = source.load(0)
+    stored = source._cache.read(image_key(sample.image))
+    assert stored.heatmap.shape == (7, 10)
+    for found, grid in (
+        (sample.teacher.heatmap, stored.heatmap),
+        (sample.teacher.sigma, stored.sigma),
+    ):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, interpolated(grid, (20, 30)), atol=1e-5)
+    assert (sample.teacher.score, sample.teacher.logit) == (0.75, -2.0)
+
+
+def test_a_map_that_was_not_shrunk_comes_back_as_it_was(tmp_path):
+    sample = taught(tmp_path).load(1)
+    np.testing.assert_allclose(sample.teacher.heatmap, ramp((9, 7)).heatmap, atol=2**-12)
+
+
+def test_the_rest_of_the_sample_and_source_is_untouched(tmp_path):
+    source, photos = taught(tmp_path), Photos()
+    sample = source.load(0)
+    np.testing.assert_array_equal(sample.image, photos.images[0])
+    assert sample.score == 0.5
+    assert source.records == photos.records
+    assert source.warnings == ("grainy",)
+    assert source.encoded(1) == photos.encoded(1)
+
+
+def test_the_same_picture_under_another_name_has_the_same_answer(tmp_path):
+    source = taught(tmp_path)
+    np.testing.assert_array_equal(source.load(2).teacher.heatmap, source.load(0).teacher.heatmap)
+
+
+def test_an_image_without_an_answer_is_named(tmp_path):
+    with pytest.raises(ArtifactNetError, match=r"photos/1\.png: no answer.*start again"):
+        taught(tmp_path, [0]).load(1)
+
+
+# --- heatmaps made elsewhere ----------------------------------------------------------------
+
+
+def record(path: str, generator="sd", uid="7") -> Record:
+    return Record(uid, 1, generator, Annotation.NONE, path, path=path)
+
+
+def put(root: Path, name: str, value=0.5, size=(4, 6)) -> Path:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, np.full(size, value, np.float32))
+    else:
+        Image.fromarray(np.full(size, round(255 * value), np.uint8)).save(path)
+    return path
+
+
+def test_png_and_npy_are_read_in_the_unit_range(tmp_path):
+    put(tmp_path, "a.png", 0.2)
+    np.save(tmp_path / "b.npy", np.array([[0, 51], [255, 0]], np.uint8))
+    np.save(tmp_path / "c.npy", np.array([[0.0, 0.25]], np.float64))
+    folder = HeatmapFolder(tmp_path)
+    assert len(folder) == 3
+    np.testing.assert_allclose(folder.read(record("x/a.jpg"), (40, 60)), np.full((4, 6), 0.2))
+    np.testing.assert_allclose(folder.read(record("x/b.jpg"), (9, 9)), [[0, 0.2], [1, 0]])
+    found = folder.read(record("x/c.jpg"), (10, 20))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[0, 0.25]])
+
+
+def test_the_nearest_folder_wins_and_uids_will_do(tmp_path):
+    for name, value in {"real/7.npy": 0.1, "fake/sd/7.npy": 0.2, "9.npy": 0.3}.items():
+        put(tmp_path, name, value)
+    put(tmp_path, "edit/demo-1.png", 0.4)
+    folder = HeatmapFolder(tmp_path)
+    for path, value in {"d/real/7.jpg": 0.1, "d/fake/sd/7.jpg": 0.2, "d/fake/9.webp": 0.3}.items():
+        assert folder.read(record(path), (4, 6))[0, 0] == np.float32(value)
+    shard = Record("demo-1", 1, "edit", Annotation.NONE, "shard.parquet#3")
+    assert folder.read(shard, (4, 6))[0, 0] == pytest.approx(0.4, abs=0.002)
+    by_uid = record("d/whatever.png", "edit", "demo-1")
+    assert folder.read(by_uid, (4, 6))[0, 0] == pytest.approx(0.4, abs=0.002)
+
+
+def test_two_that_fit_equally_are_refused(tmp_path):
+    put(tmp_path, "a/7.npy"), put(tmp_path, "b/7.npy")
+    with pytest.raises(ArtifactNetError, match=r"a.7\.npy and .*b.7\.npy fit it equally"):
+        HeatmapFolder(tmp_path).read(record("x/7.jpg"), (4, 6))
+
+
+def test_one_heatmap_cannot_serve_two_images(tmp_path):
+    put(tmp_path, "7.png")
+    records = [record("d/real/7.jpg", "real"), record("d/fake/7.jpg")]
+    with pytest.raises(ArtifactNetError, match=r"7\.png: fits d/real/7\.jpg .*d/fake/7\.jpg .*lay"):
+        HeatmapFolder(tmp_path).check(records)
+    HeatmapFolder(tmp_path).check([records[0], records[0]])  # the same image twice is no matter
+
+
+def test_twins_made_on_the_fly_need_one_each(tmp_path):
+    source = demo.build(DataConfig(demo_train=1, demo_val=0, demo_test=0), 0)["train"]
+    uid = source.records[0].uid
+    put(tmp_path, f"{uid}.png")
+    with pytest.raises(ArtifactNetError, match=r"\(real\) as well as .*\(edit\)"):
+        HeatmapFolder(tmp_path).check(source.records)
+    (tmp_path / f"{uid}.png").unlink()
+    put(tmp_path, f"real/{uid}.png"), put(tmp_path, f"edit/{uid}.png")
+    HeatmapFolder(tmp_path).check(source.records)
+
+
+def test_missing_heatmaps_are_counted_and_the_first_named(tmp_path):
+    put(tmp_path, "3.png")
+    records = [record(f"d/{n}.jpg", uid=f"u{n}") for n in range(6)]
+    with pytest.raises(ArtifactNetError, match=r"no heatmap for 5 images: d/0\.jpg; d/1") as told:
+        HeatmapFolder(tmp_path).check(records)
+    assert "d/5.jpg" not in str(told.value)
+    with pytest.raises(ArtifactNetError, match=r"d/0\.jpg: no heatmap of this name"):
+        HeatmapFolder(tmp_path).read(records[0], (4, 6))
+
+
+@pytest.mark.parametrize("size", [(4, 6), (40, 60), (200, 300), (401, 600)])
+def test_the_images_aspect_ratio_is_taken(tmp_path, size):
+    put(tmp_path, "7.npy", size=size)
+    assert HeatmapFolder(tmp_path).read(record("7.jpg"), (1000, 1500)).shape == size
+
+
+@pytest.mark.parametrize("size", [(300, 300), (300, 200), (204, 300)])
+def test_another_aspect_ratio_is_refused(tmp_path, size):
+    put(tmp_path, "7.npy", size=size)
+    with pytest.raises(ArtifactNetError, match=rf"7\.npy: .*{size[1]}x{size[0]}.*d/7\.jpg"):
+        HeatmapFolder(tmp_path).read(record("d/7.jpg"), (1000, 1500))
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 256))
+def test_any_image_shrunk_to_a_side_keeps_its_aspect_ratio(height, width, side):
+    from artifactnet.data.heatmaps import same_aspect
+
+    scale = min(1.0, side / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    # a side below half a pixel cannot be kept in proportion by anybody
+    assert same_aspect(size, (height, width)) or min(height, width) * scale < 0.5
+
+
+def save_colour(path):
+    Image.new("RGB", (6, 4)).save(path.with_suffix(".png"))
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "why"),
+    [
+        ("7.png", save_colour, "mode RGB"),
+        ("7.png", lambda p: p.write_bytes(b"no"), "cannot be read"),
+        ("7.png", lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 9), "cannot be read"),
+        ("7.npy", lambda p: p.write_bytes(b""), "cannot be read"),
+        ("7.npy", lambda p: np.save(p, np.zeros((4, 6, 1))), r"shape \(4, 6, 1\)"),
+        ("7.npy", lambda p: np.save(p, np.zeros((0, 6))), r"shape \(0, 6\)"),
+        ("7.npy", lambda p: np.save(p, np.zeros((4, 6), np.int32)), "int32"),
+        ("7.npy", lambda p: np.save(p, np.full((4, 6), 1.1)), "outside 0..1"),
+        ("7.npy", lambda p: np.save(p, np.full((4, 6), np.nan)), "NaN"),
+        ("7.npy", lambda p: np.save(p, np.array([[{}]]), allow_pickle=True), "cannot be read"),
+    ],
+)
+def test_what_is_no_heatmap_is_refused(tmp_path, name, write, why):
+    write(tmp_path / name)
+    with pytest.raises(ArtifactNetError, match=why) as told:
+        read_heatmap(tmp_path / name)
+    assert name in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_no_folder_and_no_heatmap_are_told(tmp_path):
+    with pytest.raises(ArtifactNetError, match="no such folder"):
+        HeatmapFolder(tmp_path / "nowhere")
+    with pytest.raises(ArtifactNetError, match="no heatmap in it"):
+        HeatmapFolder(tmp_path)
+
+
+def test_a_changed_heatmap_is_another_teacher(tmp_path):
+    put(tmp_path, "a.npy"), put(tmp_path, "b.npy")
+    before = HeatmapFolder(tmp_path).hash
+    assert HeatmapFolder(tmp_path).hash == before
+    put(tmp_path, "b.npy", size=(8, 12))
+    assert HeatmapFolder(tmp_path).hash != before
+
+
+def test_the_answer_passes_through_the_students_preprocessing(tmp_path):
+    """The contract with the transforms: maps of the image's size, above zero where they must."""
+    from artifactnet.data.transforms import Preprocess
+
+    example = Preprocess((16, 16), "pad", [0.5] * 3, [0.5] * 3).sample(
+        replace(taught(tmp_path).load(0), mask=None)
+    )
+    assert example.teacher.heatmap.shape == example.teacher.sigma.shape == (16, 16)
+    assert (example.teacher.sigma > 0).all()

@@ -1,0 +1,177 @@
+"""The log of answers: nothing is lost, nothing half is believed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from artifactnet.llm.answer_log import AnswerLog
+from artifactnet.llm.client import Answer
+from artifactnet.types import ArtifactNetError
+
+KEY = {"stage": "analysis", "image": "ab", "model": "m"}
+OTHER = {**KEY, "image": "cd"}
+
+
+def filled(path):
+    with AnswerLog(path) as log:
+        log.add(KEY, Answer("one\nline \u2028 \ufffd", "stop"), "a.png")
+        log.add(OTHER, Answer("other", ""), "b.png")
+        log.add(KEY, Answer("two", "length"), "a.png")
+        assert log.added == 3
+    return path
+
+
+def test_answers_come_back_in_order(tmp_path):
+    path = filled(tmp_path / "new" / "log.jsonl")
+    with AnswerLog(path) as log:
+        shuffled = dict(reversed(KEY.items()))
+        assert log.answers(shuffled) == [
+            Answer("one\nline \u2028 \ufffd", "stop"),
+            Answer("two", "length"),
+        ]
+        assert log.answers({**KEY, "image": "none"}) == []
+        assert log.has(lambda key: key["image"] == "cd")
+        assert not log.has(lambda key: key["image"] == "none")
+        assert log.warnings == ()
+        assert log.added == 0
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["note"] for row in rows] == ["a.png", "b.png", "a.png"]
+
+
+def test_asking_for_a_key_does_not_make_it_one_that_was_answered(tmp_path):
+    with AnswerLog(tmp_path / "log") as log, log.alone(KEY):
+        log.answers(KEY)
+        assert not log.has(lambda key: True)
+
+
+def test_every_cut_of_the_last_line_is_survived_and_said_at_once(tmp_path, caplog):
+    whole = filled(tmp_path / "whole").read_bytes()
+    start = whole.rstrip(b"\n").rfind(b"\n") + 1
+    for end in range(start, len(whole)):
+        path = tmp_path / "cut"
+        path.write_bytes(whole[:end])
+        with AnswerLog(path) as log:
+            assert len(log.answers(KEY)) == 1
+            assert len(log.answers(OTHER)) == 1
+            assert bool(log.warnings) == (end > start)
+            assert [record.getMessage() for record in caplog.records] == list(log.warnings)
+            caplog.clear()
+            log.add(KEY, Answer("again", ""), "")
+        with AnswerLog(path) as log:
+            assert [answer.text for answer in log.answers(KEY)][1:] == ["again"]
+            assert log.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        "null",
+        '"key text finish"',
+        '{"key": {"a": 1}, "text": "", "finish": ""}',
+        '{"key": {}, "text": null, "finish": ""}',
+        '{"key": {}, "finish": ""}',
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_line_is_named_and_the_file_left_alone(tmp_path, line):
+    path = filled(tmp_path / "log")
+    damaged = line + "\n" + path.read_text()
+    path.write_text(damaged)
+    with pytest.raises(ArtifactNetError, match=f"{path}:1: no line of a log"):
+        AnswerLog(path)
+    assert path.read_text() == damaged
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
+    path = filled(tmp_path / "log")
+    before = path.read_bytes()
+    real = os.write
+
+    def full(number, data):
+        if len(data) > 10:
+            return real(number, data[:10])
+        raise OSError(28, "No space left on device")
+
+    with AnswerLog(path) as log:
+        with monkeypatch.context() as patch:
+            patch.setattr("artifactnet.llm.answer_log.os.write", lambda n, d: _once(full, n, d))
+            with pytest.raises(OSError, match="No space"):
+                log.add(KEY, Answer("x" * 100, ""), "")
+        assert path.read_bytes() == before
+        assert len(log.answers(KEY)) == 2
+        log.add(KEY, Answer("now it fits", ""), "")
+    with AnswerLog(path) as log:
+        assert log.answers(KEY)[-1].text == "now it fits"
+
+
+_calls = []
+
+
+def _once(full, number, data):
+    """The first call writes ten bytes, the second none."""
+    _calls.append(len(data))
+    return full(number, data if len(_calls) == 1 else data[:5])
+
+
+def test_threads_write_whole_lines(tmp_path):
+    with AnswerLog(tmp_path / "log") as log:
+        work = [
+            threading.Thread(
+                target=lambda k=k: [log.add(KEY, Answer(f"{k}" * 5000, ""), "") for _ in range(5)]
+            )
+            for k in range(4)
+        ]
+        for thread in work:
+            thread.start()
+        for thread in work:
+            thread.join()
+    with AnswerLog(tmp_path / "log") as log:
+        assert len(log.answers(KEY)) == 20
+        assert {len(set(answer.text)) for answer in log.answers(KEY)} == {1}
+
+
+def test_two_threads_do_not_ask_the_same_at_once(tmp_path):
+    inside = threading.Event()
+    order = []
+    with AnswerLog(tmp_path / "log") as log:
+
+        def late():
+            inside.wait(5)
+            with log.alone(dict(KEY)):
+                order.append("late")
+
+        thread = threading.Thread(target=late)
+        thread.start()
+        with log.alone(KEY):
+            inside.set()
+            with log.alone(OTHER):  # others go on
+                thread.join(0.1)
+                order.append("early")
+        thread.join(5)
+    assert order == ["early", "late"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files are locked on POSIX systems alone")
+def test_a_second_process_is_refused_while_one_writes(tmp_path):
+    path = tmp_path / "log"
+    code = (
+        "import sys, fcntl\nf = open(sys.argv[1], 'ab')\nfcntl.flock(f, fcntl.LOCK_EX)\n"
+        "print('locked', flush=True)\nsys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"locked\n"
+        with pytest.raises(ArtifactNetError, match="another process is writing"):
+            AnswerLog(path)
+        process.stdin.close()
+        process.wait(10)
+    AnswerLog(path).close()

@@ -1,0 +1,135 @@
+"""The benchmark compares what is equal, takes turns, and says where it was run."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+from perf.harness import (
+    Times,
+    benchmark_metrics,
+    machine,
+    summary,
+    take_turns,
+    time_side_by_side,
+)
+from perf.metrics import made_up_image, straightforward
+
+from artifactnet.benchmarks.xaigd.instances import count_instances
+from artifactnet.types import ArtifactNetError
+
+SMALL = {"images": 4, "size": 128, "polygons": 4, "boxes": 10, "repeats": 2}
+
+
+def test_report():
+    report = benchmark_metrics(**SMALL)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert report["setting"] == SMALL
+    assert list(report["forms"]) == ["straightforward", "vectorised"]
+    assert report["forms"][report["baseline"]]["times_faster"] == {
+        "median": 1, "min": 1, "max": 1,
+    }  # fmt: skip
+    seconds = report["forms"]["vectorised"]["seconds"]
+    assert 0 < seconds["min"] <= seconds["median"] <= seconds["max"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
+def test_processes_are_timed_too():
+    report = benchmark_metrics(**SMALL, workers=2)
+    assert list(report["forms"])[2:] == ["vectorised, 2 processes"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_baseline_gives_the_same_numbers(seed):
+    image = made_up_image(seed, 96, 8, 30)
+    for t in (0.0, 0.5, 0.9):
+        assert np.array_equal(straightforward(t, image), count_instances(t, image))
+
+
+def test_made_up_images_are_worth_scoring():
+    counts = sum(count_instances(0.5, made_up_image(seed, 1024, 6, 20)) for seed in range(20))
+    tp, fp, fn, images, _, invalid = counts.sum(axis=0)
+    assert images == 20 * 7
+    assert min(tp, fp, fn, invalid) > 0
+    row, found = made_up_image(0, 1024, 6, 20)
+    assert len(row.labels) == 6
+    assert sum(map(len, found.boxes.values())) == 20
+    assert made_up_image(0, 1024, 6, 20) == (row, found)
+
+
+def test_cases_take_turns():
+    order = []
+
+    def case(name):
+        def run():
+            order.append(name)
+            return [np.zeros(1)]
+
+        return run
+
+    times = time_side_by_side({"a": case("a"), "b": case("b")}, 3)
+    assert "".join(order) == "ab" + "ab" + "ba" + "ab"  # the first round is not timed
+    assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
+
+
+def test_settled_cases_run_once_more_before_each_timed_run():
+    calls = {"slow first": 0, "even": 0}
+
+    def slow_first():  # slow whenever another case ran before
+        calls["slow first"] += 1
+        time.sleep(0.2 if calls["slow first"] % 2 else 0)
+
+    def even():
+        calls["even"] += 1
+
+    times = take_turns({"slow first": slow_first, "even": even}, 3, settle=True)
+    assert calls == {"slow first": 6, "even": 6}
+    assert [len(values) for values in times.values()] == [3, 3]
+    assert max(own.wall for own in times["slow first"]) < 0.2
+
+
+def test_both_clocks():
+    def sleep():
+        time.sleep(0.2)
+        return []
+
+    (times,) = time_side_by_side({"a": sleep}, 1)["a"]
+    assert times.wall >= 0.2
+    assert times.cpu < 0.1
+
+
+def test_ratios_are_those_of_each_repeat():
+    times = {"base": [Times(8.0, 4.0), Times(9.0, 4.0)], "ours": [Times(2.0, 1.0), Times(1.0, 2.0)]}
+    result = summary(times, "ours", "base")
+    assert result["times_faster"] == {"median": 6.5, "min": 4.0, "max": 9.0}
+    assert result["times_less_cpu"] == {"median": 3.0, "min": 2.0, "max": 4.0}
+    assert result["seconds"] == {"median": 1.5, "min": 1.0, "max": 2.0}
+
+
+@pytest.mark.parametrize("other", [[np.ones(1)], [np.zeros(2)]])
+def test_unequal_numbers_are_not_timed(other):
+    cases = {"a": lambda: [np.zeros(1)], "b": lambda: other}
+    with pytest.raises(ArtifactNetError, match="'b' and 'a' do not give the same numbers"):
+        time_side_by_side(cases, 1)
+
+
+def test_machine():
+    facts = machine()
+    assert facts["cores"] >= 1
+    assert facts["processor"]
+    assert {"numpy", "opencv", "torch"} <= set(facts["packages"])
+
+
+def test_nothing_to_run():
+    with pytest.raises(ArtifactNetError, match="boxes must be at least 1, not 0"):
+        benchmark_metrics(boxes=0)
+
+
+def test_forms_may_differ_by_rounding_where_that_is_asked_for():
+    cases = {"a": lambda: [np.array([1.0, 2.0])], "b": lambda: [np.array([1.0, 2.0001])]}
+    assert set(time_side_by_side(cases, 1, tolerance=1e-4)) == {"a", "b"}
+    with pytest.raises(ArtifactNetError, match="same numbers"):
+        time_side_by_side(cases, 1, tolerance=1e-5)

@@ -1,0 +1,153 @@
+"""Runs with a heatmap head, from annotation alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from artifactnet import load_model
+from artifactnet.config import Config, ConfigError, load
+from artifactnet.data.converters import demo
+from artifactnet.models import checkpoint
+from artifactnet.runs import run_folder
+from artifactnet.training.trainer import train
+
+BASE = """
+model:
+  backbone: test_convnext
+  image_size: [64, 64]
+  pretrained: false
+  heatmap: {head: decoder, width: 16, tile: 32, max_tiles: 4, heads: 2}
+loss:
+  alignment: {weight: 0}
+  heatmap: {focal: 1.0, laplace: 0.1, correlation: 0.5, score: 1.0}
+data: {demo_train: 8, demo_val: 4, demo_test: 4, demo_size: 64, batch_size: 4, check: counts}
+optim: {lr: 1e-3}
+train: {epochs: 1, device: cpu, picture_every: 1, pictures: 2, tensorboard: false, log_every: 1}
+"""
+
+
+def config(folder: Path, *overrides: str) -> Config:
+    path = folder / "base.yaml"
+    path.write_text(BASE)
+    return load(path, [f"out={folder / 'runs'}", *overrides])
+
+
+@pytest.mark.parametrize("head", ["decoder", "mapper"])
+def test_a_run_learns_saves_and_answers(head: str, tmp_path: Path) -> None:
+    run = train(config(tmp_path, f"model.heatmap.head={head}", "train.monitor=map_iou"))
+    results = json.loads((run.run_dir / "results.json").read_text())
+    assert results["no_heatmap"] is None
+    assert 0 <= results["heatmap"]["IoU"] <= 1
+    assert -1 <= results["saliency"]["CC"] <= 1
+    assert results["scores"]["images"] == 8
+    best = results["training"]["best_validation"]
+    assert {"heatmap_focal", "heatmap_laplace", "heatmap_correlation", "heatmap_score"} <= set(best)
+    assert list((run.run_dir / "pictures").iterdir())
+    answer = load_model(run.run_dir).predict(np.zeros((40, 50, 3), np.uint8))
+    assert answer.heatmap is not None
+    assert answer.heatmap.shape == (40, 50)
+    assert answer.warnings == ()
+
+
+def test_a_head_that_nothing_teaches_says_so(tmp_path: Path) -> None:
+    untaught = [f"loss.heatmap.{name}=0" for name in ("focal", "laplace", "correlation", "score")]
+    run = train(config(tmp_path, *untaught))
+    model = checkpoint.load_model(run.run_dir / run_folder.BEST)
+    assert [n for n in model.notices if "heatmap head is UNTRAINED" in n]
+
+
+def test_heatmaps_of_fakes_alone_can_be_learned(tmp_path: Path) -> None:
+    small = load("student_small", ["data.demo_train=4", "data.demo_val=2", "data.demo_test=2"]).data
+    small.demo_size = 64
+    made = demo.convert(small, tmp_path / "data")
+    fakes = [line for line in made.manifest.read_text().splitlines() if '"label": 1' in line]
+    made.manifest.write_text("\n".join(fakes) + "\n")
+    data = ["data.name=manifest", f"data.root={tmp_path / 'data'}", "data.pairs=false"]
+    with pytest.raises(Exception, match="train split holds only fake images"):
+        train(config(tmp_path, "name=refused", *data))
+    run = train(config(tmp_path, "name=fakes", "loss.bce=0", "train.monitor=loss", *data))
+    assert run.results["saliency"]["images"] == 2
+
+
+def test_scores_that_nobody_gave_are_not_to_be_used(tmp_path: Path) -> None:
+    said = "the score is UNTRAINED"
+    run = train(config(tmp_path, "loss.heatmap.score=0"))
+    model = checkpoint.load_model(run.run_dir / run_folder.BEST)
+    assert [n for n in model.notices if said in n]
+    again = train(config(tmp_path, "name=taught", f"init_from={run.run_dir}"))
+    assert checkpoint.load_model(again.run_dir / run_folder.BEST).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.heatmap.head=none", "loss.heatmap above 0 needs model.heatmap.head"),
+        (
+            "loss.alignment.weight=0.1",
+            "loss.alignment.weight above 0 needs model.heatmap.head=none",
+        ),
+        ("train.monitor=teacher_cc", "train.monitor teacher_cc needs distill.teacher"),
+        (
+            "model.segmentation.head=upernet",
+            "model.heatmap.head needs model.segmentation.head=none",
+        ),
+        ("model.heatmap.stride=3", "model.heatmap.stride must be one of 2, 4, 8, 16, 32"),
+    ],
+)
+def test_contradictions_are_told(override: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(tmp_path, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.heatmap.tile=48", "model.heatmap.tile must divide both sides"),
+        ("model.heatmap.max_tiles=3", "max_tiles is below the 2 x 2 tiles"),
+        ("model.heatmap.heads=3", "model.heatmap.heads must divide model.heatmap.width"),
+        ("data.augment.crop_size=[48,32]", "must divide both sides of data.augment.crop_size"),
+        ("data.augment.crop_size=[96,96]", "below the 3 x 3 tiles of data.augment.crop_size"),
+    ],
+)
+def test_contradictions_of_the_mapper(override: str, message: str, tmp_path: Path) -> None:
+    crop = ["data.augment.crop=true"] if "crop" in override else []
+    with pytest.raises(ConfigError, match=message):
+        config(tmp_path, "model.heatmap.head=mapper", *crop, override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.batch_size=1"], "data.batch_size must be at least 2: distill.feature"),
+        (["freeze=[backbone]"], r"distill.feature must be 0 with freeze=\[backbone\]"),
+        (
+            [
+                *("loss.bce=0", "loss.heatmap.focal=0", "loss.heatmap.laplace=0"),
+                *("loss.heatmap.correlation=0", "loss.heatmap.score=0", "distill.laplace=0"),
+                *("distill.divergence=0", "distill.correlation=0", "distill.score=0"),
+                "distill.logit=0",
+            ],
+            r"loss.bce and the weights of all other losses are 0 \(distill.feature alone",
+        ),
+    ],
+)
+def test_a_feature_term_that_could_teach_nothing_is_told(
+    overrides: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(tmp_path, "distill.teacher=x", "distill.feature=10", *overrides)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("student_nano", "student_small", "student_base", "heie_vision"),
+        *("student_nano_faithful", "student_small_faithful"),
+    ],
+)
+def test_recipes_are_sound(name: str) -> None:
+    assert load(name).model.heatmap.head in ("decoder", "mapper")

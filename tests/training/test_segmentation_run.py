@@ -1,0 +1,206 @@
+"""Runs with segmentation heads: the five experiments of X-AIGD Sec. 5 in miniature."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from artifactnet import load_model
+from artifactnet.config import Config, ConfigError, load
+from artifactnet.evaluation.evaluate import evaluate
+from artifactnet.models import checkpoint
+from artifactnet.runs import run_folder
+from artifactnet.training import components
+from artifactnet.training.trainer import train
+from artifactnet.types import ArtifactNetError
+
+SWIN = """
+model:
+  backbone: swin_tiny_patch4_window7_224
+  backbone_kwargs: {embed_dim: 8, depths: [1, 1, 1, 1], num_heads: [1, 1, 2, 2], window_size: 4}
+  image_size: [64, 64]
+  pretrained: false
+  segmentation: {head: upernet, channels: 8, auxiliary_channels: 8}
+loss: {segmentation: {weight: 1.0}, alignment: {weight: 0}}
+data: {demo_train: 8, demo_val: 4, demo_test: 4, demo_size: 64, batch_size: 4, check: counts}
+optim: {lr: 1e-3}
+train: {epochs: 1, device: cpu, picture_every: 1, pictures: 2, tensorboard: false, log_every: 1}
+"""
+
+
+def config(folder: Path, *overrides: str) -> Config:
+    path = folder / "swin.yaml"
+    path.write_text(SWIN)
+    return load(path, [f"out={folder / 'runs'}", *overrides])
+
+
+@pytest.fixture(scope="module")
+def pad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that learns masks alone."""
+    folder = tmp_path_factory.mktemp("pad")
+    train(config(folder, "name=pad", "loss.bce=0", "train.monitor=mask_iou"))
+    return folder / "runs" / "pad"
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load_model(run / run_folder.BEST).state_dict()
+
+
+def notices(run: Path) -> tuple[str, ...]:
+    return checkpoint.load_model(run / run_folder.BEST).notices
+
+
+def test_masks_alone_leave_the_verdict_untrained_and_say_so(pad: Path) -> None:
+    results = json.loads((pad / "results.json").read_text())
+    everything = results["masks"]["all"]
+    assert everything["evaluated_images"] == 4
+    truth = everything["category-agnostic"]
+    assert truth["tp"] + truth["fn"] > 0
+    assert components.UNTRAINED["head"] in notices(pad)
+    assert components.UNTRAINED["head"] in (pad / "results.md").read_text()
+    assert components.UNTRAINED["head"] in load_model(pad, device="cpu").warnings
+    assert results["training"]["best_validation"]["mask_iou"] == pytest.approx(
+        results["training"]["best_validation"]["joint"] * 2
+        - results["training"]["best_validation"]["balanced_accuracy"]
+    )
+    assert list((pad / "pictures").iterdir())
+    assert list((pad.parent / ".cache").glob("class_pixels-*.json"))
+
+
+def test_the_model_knows_which_categories_it_was_taught(tmp_path: Path) -> None:
+    only = "data.demo_categories=[low-level-symbol]"
+    result = train(config(tmp_path, only, "train.picture_every=0"))
+    model = checkpoint.load_model(result.run_dir / run_folder.BEST)
+    assert model.config.segmentation.categories == ["low-level-symbol"]
+    assert model.known_categories == (3,)
+    saved = load(result.run_dir / run_folder.CONFIG)
+    assert saved.model.segmentation.categories is None  # the run's config is what was asked for
+    again = train(config(tmp_path, only, "train.picture_every=0", "resume=true", "train.epochs=2"))
+    assert again.results["training"]["epochs"] == 2
+
+
+def test_linear_probing_moves_the_verdict_alone(pad: Path, tmp_path: Path) -> None:
+    result = train(
+        config(
+            tmp_path,
+            f"init_from={pad}",
+            "freeze=[backbone,segmentation]",
+            "loss.segmentation.weight=0",
+            "optim.lr=0.1",
+            "optim.schedule=constant",
+        )
+    )
+    before, after = weights(pad), weights(result.run_dir)
+    assert before.keys() == after.keys()
+    moved = {
+        name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])
+    }
+    assert moved == {"head"}  # batch statistics stay too
+    assert not set(components.UNTRAINED.values()) & set(notices(result.run_dir))
+    assert result.results["masks"]["all"]["evaluated_images"] == 4
+
+
+def test_fine_tuning_leaves_the_heads_out(pad: Path, tmp_path: Path) -> None:
+    result = train(
+        config(
+            tmp_path,
+            f"init_from={pad}",
+            "model.segmentation.head=none",
+            "loss.segmentation.weight=0",
+            "train.monitor=balanced_accuracy",
+        )
+    )
+    assert result.results["masks"] is None
+    assert "no segmentation head" in (result.run_dir / "results.md").read_text()
+    assert not any(name.startswith("segmentation.") for name in weights(result.run_dir))
+    assert components.UNTRAINED["head"] not in notices(result.run_dir)
+
+
+def test_masks_of_an_earlier_backbone_are_announced(pad: Path, tmp_path: Path) -> None:
+    result = train(config(tmp_path, f"init_from={pad}", "loss.segmentation.weight=0"))
+    assert components.OUTDATED["segmentation"] in notices(result.run_dir)
+
+
+def test_both_tasks_with_sigmoids_evidence_and_an_aligned_map(tmp_path: Path) -> None:
+    result = train(
+        config(
+            tmp_path,
+            "model.segmentation.labels=sigmoid",
+            "model.segmentation.evidence=true",
+            "model.attention.method=grad_cam",
+            "loss.alignment.weight=1",
+            "train.monitor=joint",
+        )
+    )
+    best = result.results["training"]["best_validation"]
+    assert {"bce", "segmentation", "alignment", "mask_iou", "map_iou", "joint"} <= best.keys()
+    assert result.results["heatmap"]["evaluated_images"] == 4
+    assert result.results["masks"] is not None
+
+
+def test_evaluation_counts_masks_as_the_run_did(pad: Path) -> None:
+    before = json.loads((pad / "results.json").read_text())
+    found = evaluate(pad)
+    assert found["masks"] == before["masks"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "words"),
+    [
+        (
+            ["model.segmentation.categories=[hands]"],
+            ConfigError,
+            "model.segmentation.categories has unknown 'hands'; known: low-level-texture",
+        ),
+        (["data.batch_size=1"], ConfigError, "data.batch_size must be at least 2"),
+        (["freeze=[neck]"], ConfigError, "parts of the model: backbone, head, segmentation"),
+        (["freeze=[backbone,head,segmentation]"], ArtifactNetError, "nothing learns"),
+        (
+            ["freeze=[segmentation]", "model.segmentation.head=none", "loss.segmentation.weight=0"],
+            ArtifactNetError,
+            "the model has no segmentation",
+        ),
+        (
+            ["model.segmentation.head=none"],
+            ConfigError,
+            "loss.segmentation.weight above 0 needs model.segmentation.head=upernet",
+        ),
+        (
+            ["loss.alignment.weight=1"],
+            ArtifactNetError,
+            "rollout does not apply; model.attention.method=grad_cam",
+        ),
+        (
+            [
+                "loss.alignment.weight=1",
+                "model.attention.method=grad_cam",
+                "model.image_size=[72,72]",
+            ],
+            ArtifactNetError,
+            "whole cells of 32",
+        ),
+    ],
+)
+def test_what_cannot_be_trained(
+    tmp_path: Path, overrides: list[str], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match="(?s)" + words.replace("(", r"\(")):
+        train(config(tmp_path, *overrides))
+    assert not (tmp_path / "runs" / "swin").exists()
+
+
+def test_masks_cannot_be_learned_from_data_without_any(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for split in ("train", "val", "test"):
+        for label in ("real", "fake"):
+            folder = tmp_path / "data" / split / label
+            folder.mkdir(parents=True)
+            for number in range(4):
+                color = (number * 20, len(split) * 9, 90 if label == "real" else 200)
+                Image.new("RGB", (64, 64), color).save(folder / f"{split}{number}.png")
+    with pytest.raises(ArtifactNetError, match="no training image has an artifact mask"):
+        train(config(tmp_path, "data.name=folder", f"data.root={tmp_path / 'data'}"))

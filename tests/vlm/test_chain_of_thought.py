@@ -1,0 +1,300 @@
+"""Chains of thought: the real file, tolerant reading, strict writing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from artifactnet.types import ArtifactNetError, Rationale
+from artifactnet.vlm.text import chain_of_thought
+from artifactnet.vlm.text.chain_of_thought import (
+    MARKS,
+    TITLES,
+    ChainOfThought,
+    Style,
+    build,
+    parse,
+    rationale,
+)
+
+REAL = Path(__file__).parents[2] / "../shared/data/expl_aigi_eval/RichHF-18K_dev.jsonl"
+POINTING = "So, the potential problematic regions in the image are [MAP]"
+SCORING = "Based on the overall analysis, the plausibility score for this image is [SCORE]."
+STANDARD = f"""Sure. \n### Image Description
+A cat on a mat.
+
+### Problematic Regions Identification
+- Left paw.
+- Tail.
+{POINTING}
+
+### Analysis of Issues
+The paw has seven toes.
+{SCORING}"""
+PARTS = ("A cat on a mat.", "- Left paw.\n- Tail.", "The paw has seven toes.")
+# Fig. 3 of the paper
+PAPER = """###Image Description###
+Two individuals, an adult with curly hair in a blue shirt and a child ...
+###Problematic Regions Identification###
+
+Issues around the adult's eyes and nose, the child's mouth and nose ...
+So, the potential problematic regions in the image are [MAP].
+
+###Analysis of Issues###
+
+Adult's Eyes: Inconsistent texture and shading.
+
+Hands: Poor proportions and details, blurred fingers. \n
+Based on the overall analysis, the plausibility score for this image is [SCORE].
+"""
+
+
+def parts(cot: ChainOfThought) -> tuple[str, str, str]:
+    return cot.description, cot.regions, cot.issues
+
+
+def by_lines(text: str) -> tuple[str, str, str]:
+    """The parts of a real record, found line by line."""
+    found: list[list[str]] = [[]]
+    for line in text.split("\n"):
+        if line.startswith("###"):
+            found.append([])
+        elif not line.startswith(("So, the potential", "Based on the overall")):
+            found[-1].append(line)
+    opening, *three = ("\n".join(lines).strip() for lines in found)
+    assert opening == "Sure."
+    description, regions, issues = three
+    return description, regions, issues
+
+
+def test_every_real_record_is_read_and_rebuilt():
+    if not REAL.is_file():
+        pytest.skip(f"{REAL} is not here")
+    rows = [json.loads(line) for line in REAL.read_text(encoding="utf-8").split("\n") if line]
+    texts = [
+        turn["value"] for row in rows for turn in row["conversations"] if turn["from"] == "gpt"
+    ]
+    assert len(texts) == 995
+    styles = set()
+    for text in texts:
+        cot = parse(text)
+        assert build(cot) == text
+        assert parts(cot) == by_lines(text)
+        for part in parts(cot):
+            assert part
+            assert part == part.strip()
+            assert "#" not in part.split("\n")[0]
+            assert not any(line.startswith("#") for line in part.split("\n"))
+            assert not any(mark in part for mark in MARKS)
+            assert "problematic regions in the image" not in part
+            assert "plausibility score" not in part
+        assert chain_of_thought.complete(text) == (text, [])
+        styles.add(cot.style)
+        standard = replace(cot, style=Style())
+        assert parse(build(standard)) == standard
+    # What the style keeps is the form alone: were content in it, there would be as many as records.
+    assert 1 < len(styles) < 10
+    assert Style() in styles
+
+
+def test_the_standard_form_is_read_and_written():
+    cot = parse(STANDARD)
+    assert cot == ChainOfThought(*PARTS)
+    assert build(ChainOfThought(*PARTS)) == STANDARD
+    assert rationale(STANDARD) == Rationale(*PARTS, STANDARD)
+
+
+def test_the_paper_s_own_form():
+    cot = parse(PAPER)
+    assert cot.description.startswith("Two individuals, ")
+    assert cot.regions == "Issues around the adult's eyes and nose, the child's mouth and nose ..."
+    assert cot.issues.startswith("Adult's Eyes: ")
+    assert cot.issues.endswith("blurred fingers.")
+    assert cot.style.before_issues == ".\n\n###Analysis of Issues###\n\n"
+    assert build(cot) == PAPER
+
+
+def each_heading(form: str) -> str:
+    text = STANDARD
+    for title in TITLES:
+        text = text.replace(f"### {title}", form.format(title))
+    return text
+
+
+VARIANTS = {
+    "colons": each_heading("### {}:"),
+    "colon behind a space": each_heading("### {} :"),
+    "spaces behind": each_heading("### {}   "),
+    "one hash": each_heading("# {}"),
+    "six hashes, no space": each_heading("######{}"),
+    "hashes on both sides": each_heading("###{}###"),
+    "hashes and a colon": each_heading("### {} ###:"),
+    "bold": each_heading("**{}**"),
+    "bold with a colon": each_heading("**{}:**"),
+    "bold heading": each_heading("### **{}**"),
+    "bare with a colon": each_heading("{}:"),
+    "bare": each_heading("{}"),
+    "indented": each_heading("  ### {}"),
+    "upper case": STANDARD.replace(TITLES[0], TITLES[0].upper()).replace(
+        TITLES[2], "ANALYSIS OF ISSUES"
+    ),
+    "lower case": STANDARD.replace(TITLES[1], TITLES[1].lower()),
+    "wide": STANDARD.replace("Analysis of Issues", "Analysis  of\tIssues"),
+    "content on the heading's line": STANDARD.replace("Description\n", "Description: "),
+    "no opening": STANDARD.removeprefix("Sure. \n"),
+    "white space around": f"\n \n{STANDARD}\n\n",
+    "no empty lines": STANDARD.replace("\n\n", "\n"),
+    "full stop behind the map": STANDARD.replace("[MAP]", "[MAP]."),
+    "no full stop": STANDARD.removesuffix("."),
+    "a line for the mark": STANDARD.replace("are [MAP]", "are\n[MAP]"),
+    "sentence behind the part": STANDARD.replace("Tail.\nSo", "Tail. So"),
+    "other sentences": STANDARD.replace(POINTING, "The regions are: [MAP]").replace(
+        SCORING, "Plausibility score: [SCORE]"
+    ),
+    "no sentences": STANDARD.replace(POINTING, "[MAP]").replace(SCORING, "[SCORE]"),
+    "a word behind the score": STANDARD + "\nThank you.",
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_reading_is_tolerant(name):
+    text = VARIANTS[name]
+    assert text != STANDARD
+    assert parts(parse(text)) == PARTS
+    assert build(parse(text)) == text
+
+
+def test_line_ends_of_another_system():
+    text = STANDARD.replace("\n", "\r\n")
+    assert parts(parse(text)) == tuple(part.replace("\n", "\r\n") for part in PARTS)
+    assert build(parse(text)) == text
+
+
+def test_a_list_that_runs_into_its_mark_is_a_part():
+    text = STANDARD.replace(f"Tail.\n{POINTING}", "Tail [MAP]")
+    assert parse(text).regions == "- Left paw.\n- Tail"
+
+
+def test_bold_content_on_the_heading_s_line_is_kept():
+    text = STANDARD.replace("Issues\nThe paw", "Issues: **The** paw")
+    assert parse(text).issues == "**The** paw has seven toes."
+
+
+def test_headings_of_other_titles_are_content():
+    text = STANDARD.replace("- Tail.", "#### Tail\nBent.")
+    assert parse(text).regions == "- Left paw.\n#### Tail\nBent."
+    with pytest.raises(ArtifactNetError, match="the regions must not hold a heading"):
+        build(parse(text))
+
+
+BAD = {
+    "the mark [MAP] is missing; it must be there once": STANDARD.replace("[MAP]", "[map]"),
+    "the mark [MAP] is 2 times": STANDARD.replace("[MAP]", "[MAP] [MAP]"),
+    "the mark [SCORE] is missing": STANDARD.replace("[SCORE]", "0.5"),
+    "the mark [SCORE] is 3 times": STANDARD + "[SCORE][SCORE]",
+    "the heading 'Image Description' is missing": STANDARD.replace("Image D", "A d"),
+    "the heading 'Analysis of Issues' is missing": STANDARD.replace("### Analysis", "By analysis"),
+    "the heading 'Problematic Regions Identification' is 2 times": STANDARD.replace(
+        "Left paw.", "Left paw.\n### Problematic Regions Identification"
+    ),
+    "'Problematic Regions Identification' stands before 'Image Description'": STANDARD.replace(
+        TITLES[0], "?"
+    )
+    .replace(TITLES[1], TITLES[0])
+    .replace("?", TITLES[1]),
+    "[MAP] must stand between": STANDARD.replace("[MAP]", "there").replace("seven", "[MAP]"),
+    "[SCORE] must stand after": STANDARD.replace("[SCORE]", "low").replace("Tail", "[SCORE]"),
+    "nothing is written under 'Image Description'": STANDARD.replace(PARTS[0], " "),
+    "nothing is written under 'Problematic Regions Identification'": STANDARD.replace(PARTS[1], ""),
+    "nothing is written under 'Analysis of Issues'": STANDARD.replace(PARTS[2], "\t"),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_what_is_wrong_is_named(message):
+    with pytest.raises(ArtifactNetError) as caught:
+        parse(BAD[message])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ArtifactNetError):
+        rationale(BAD[message])
+
+
+def test_every_truncation_is_refused():
+    for length in range(len(STANDARD) - 1):  # the full stop may be missing
+        with pytest.raises(ArtifactNetError):
+            parse(STANDARD[:length])
+
+
+GOOD = ChainOfThought(*PARTS)
+UNWRITABLE = {
+    "the description must not be empty": replace(GOOD, description=""),
+    "the regions must not be empty": replace(GOOD, regions=" \n"),
+    "strip the issues of outer white space": replace(GOOD, issues="toes\n"),
+    "the description must not hold [SCORE]": replace(GOOD, description="a [SCORE]"),
+    "the issues must not hold [MAP]": replace(GOOD, issues="[MAP]"),
+    "the regions must not hold a heading": replace(GOOD, regions="x\n ## Tail"),
+    "the issues must not hold a heading": replace(GOOD, issues="Image Description: a cat"),
+    "the heading 'Image Description' is missing": replace(GOOD, style=Style(opening="")),
+    "the mark [MAP] is 2 times": replace(GOOD, style=Style(closing="[MAP]")),
+    "the regions would be read back differently": replace(GOOD, style=Style(before_map=" x ")),
+    "the description would be read back differently": replace(
+        GOOD, style=Style(opening=f"### {TITLES[0]}\nA dog. ")
+    ),
+}
+
+
+@pytest.mark.parametrize("message", UNWRITABLE)
+def test_writing_is_strict(message):
+    with pytest.raises(ArtifactNetError) as caught:
+        build(UNWRITABLE[message])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+PIECES = st.sampled_from(
+    [
+        "\n",
+        "\r\n",
+        " ",
+        ". ",
+        ":",
+        "- ",
+        "*",
+        "MAP",
+        "[",
+        "]",
+        "region",
+        "is",
+        "the score is",
+        "are",
+    ]
+)
+TEXT = st.lists(st.one_of(PIECES, st.text(max_size=6)), min_size=1, max_size=8).map("".join)
+PLAIN = TEXT.map(str.strip).filter(lambda text: text and "#" not in text)
+
+
+@settings(max_examples=80, deadline=None)
+@given(PLAIN, PLAIN, PLAIN)
+def test_what_is_written_is_read_back(description, regions, issues):
+    cot = ChainOfThought(description, regions, issues)
+    assume("[MAP]" not in "".join(parts(cot)))
+    assert parse(build(cot)) == cot
+
+
+@settings(max_examples=80, deadline=None)
+@given(PLAIN, PLAIN, PLAIN, st.sampled_from(sorted(VARIANTS)))
+def test_what_is_read_is_written_back(description, regions, issues, name):
+    text = VARIANTS[name]
+    for old, new in zip(PARTS, (description, regions, issues), strict=True):
+        text = text.replace(old, new)
+    try:
+        cot = parse(text)
+    except ArtifactNetError:
+        assume(False)
+    assert build(cot) == text

@@ -1,0 +1,267 @@
+"""Examples, their texts, and batches of images of unequal sizes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_heie_run import TEXT, config, example, line, manifest
+
+from artifactnet.data.manifest_format import write
+from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
+from artifactnet.vlm.heie import data as examples
+from artifactnet.vlm.heie.data import QUESTIONS, InStep, TextData, collate, target_of, text_of
+from artifactnet.vlm.text.chain_of_thought import parse
+from artifactnet.vlm.text.template import TEMPLATE, describe
+
+
+def sample(annotation: Annotation, text: str | None = None, **more) -> Sample:
+    record = Record("u", 1, "g", annotation, "folder/a.png")
+    image = np.zeros((40, 30, 3), np.uint8)
+    return Sample(record, image, text=text, **more)
+
+
+def masked(text: str | None = None) -> Sample:
+    mask = np.zeros((40, 30), np.uint8)
+    mask[:10, :10] = 2
+    return sample(Annotation.MASK, text, mask=mask)
+
+
+@pytest.fixture
+def processing(heie):
+    return heie.processing
+
+
+def test_a_heatmap_goes_before_a_mask():
+    soft = np.full((40, 30), 0.25, np.float32)
+    both = sample(Annotation.MASK, mask=masked().mask, heatmap=soft)
+    assert torch.equal(target_of(both), torch.from_numpy(soft))
+    hard = target_of(masked())
+    assert hard.dtype == torch.float32
+    assert (hard.sum().item(), hard.max().item()) == (100, 1)
+    nothing = sample(Annotation.MASK, mask=masked().mask, heatmap=np.zeros((40, 30), np.float32))
+    assert torch.equal(target_of(nothing), hard)  # a heatmap that says nothing
+    assert torch.equal(target_of(sample(Annotation.CLEAN)), torch.zeros(40, 30))
+
+
+def test_where_texts_come_from(processing):
+    def text_of(sample, mode):
+        return examples.text_of(sample, mode, processing)
+
+    written = TEXT.format(k=1)
+    assert text_of(masked(written), "written") == (written, True)
+    assert text_of(masked(), "written") == (describe(masked()), True)
+    assert text_of(masked(written), "template") == (describe(masked()), True)
+    assert text_of(masked(written), "none") == (TEMPLATE, False)
+    # nobody looked: a text made of nothing would call it clean
+    assert text_of(sample(Annotation.NONE), "written") == (TEMPLATE, False)
+    assert text_of(sample(Annotation.NONE), "template") == (TEMPLATE, False)
+    assert text_of(sample(Annotation.NONE, written), "written") == (written, True)
+    assert text_of(sample(Annotation.CLEAN), "written")[1]
+
+
+def test_a_text_of_no_use_names_its_image(processing):
+    for text, message in (
+        (TEXT.replace("[MAP]", ""), r"^folder/a\.png: its text: .*\[MAP\]"),
+        (TEXT.replace("tree", "<|im_end|>"), r"^folder/a\.png: its text: holds '<\|im_end\|>'"),
+    ):
+        with pytest.raises(ArtifactNetError, match=message):
+            text_of(masked(text), "written", processing)
+
+
+def test_questions_are_many_and_fit_in_one_line():
+    assert len(set(QUESTIONS)) == len(QUESTIONS) >= 10
+    assert all("\n" not in question and question.strip() == question for question in QUESTIONS)
+
+
+def test_collate_keeps_sizes_and_masks_what_is_not_told(processing):
+    parts = [example(1), example(2, told=False, size=(56, 112)), None]
+    batch = collate(parts, processing)
+    assert batch.inputs.grids == [(1, 1), (1, 2)]
+    assert [tuple(one.shape) for one in batch.target] == [(56, 56), (56, 112)]
+    learned = (batch.inputs.labels != -100).sum(1).tolist()
+    assert learned[0] > 20
+    assert learned[1] == 0
+    assert batch.score.tolist() == [0.5, 0.5]
+    assert batch.annotation.tolist() == [2, 2]
+    moved = batch.to("meta")
+    assert moved.inputs.pixel_values.device.type == moved.target[0].device.type == "meta"
+    assert batch.target[0].device.type == "cpu"
+    assert collate([None], processing) is None
+    failed = ArtifactNetError("x")
+    assert collate(failed, processing) is failed
+
+
+def test_a_text_that_the_model_cannot_take_names_its_image(processing):
+    bad = example(2)
+    bad.text = bad.text.replace("tree", "tree<|im_end|>")
+    found = collate([example(1), bad], processing)
+    assert isinstance(found, ArtifactNetError)
+    assert str(found).startswith("image 2: ")
+    assert "<|im_end|>" in str(found)
+
+
+def test_questions_are_drawn_by_seed_epoch_and_image(tmp_path, tiny_base, processing):
+    data = TextData(config(tmp_path, tiny_base), processing)
+    dataset = data.train_loader().dataset
+
+    def asked(epoch):
+        return [dataset[epoch, k].question for k in range(8)]
+
+    assert asked(0) == asked(0)
+    assert asked(0) != asked(1)
+    assert len(set(asked(0))) > 1
+    assert set(asked(0)) <= set(QUESTIONS)
+    other = TextData(config(tmp_path, tiny_base, "seed=1"), processing).train_loader().dataset
+    assert asked(0) != [other[0, k].question for k in range(8)]
+    judged = [one for batch in data.example_loader("test") for one in batch]
+    assert [one.question for one in judged] == [None] * 3  # the default one
+    assert [one.text for one in judged] == [TEXT.format(k=k) for k in (10, 11, 12)]
+
+
+def test_loaders_give_every_image(tmp_path, tiny_base, processing):
+    data = TextData(config(tmp_path, tiny_base), processing)
+    batches = list(data.train_loader())
+    assert [len(batch.record) for batch in batches] == [4, 4]
+    assert len({record.uid for batch in batches for record in batch.record}) == 8
+    halves = [next(iter(data.val_loader(rank, 2))).record for rank in (0, 1)]
+    assert [len(half) for half in halves] == [1, 1]
+    assert data.judged == "test"
+    assert data.skipped == {"train": [], "val": []}
+    with pytest.raises(ArtifactNetError, match="has no x images"):
+        data.example_loader("x")
+
+
+def test_texts_are_counted(tmp_path, tiny_base, processing):
+    run = config(tmp_path, tiny_base)
+    told = TextData(run, processing).summary
+    assert told["texts"]["train"] == {"written": 8, "made": 0, "none": 0}
+    assert not [text for text in told["warnings"] if "somebody wrote" in text]
+    manifest(tmp_path / "data", told=False)
+    silent = TextData(run, processing).summary
+    assert silent["texts"]["test"] == {"written": 0, "made": 3, "none": 0}
+    (warning,) = (text for text in silent["warnings"] if "somebody wrote" in text)
+    assert warning.startswith("13 of 13 images have no text that somebody wrote")
+    run.mllm.text = "none"
+    assert TextData(run, processing).summary["texts"]["val"]["none"] == 2
+
+
+def test_an_image_of_two_manifests_is_one_with_the_text_of_the_one(tmp_path, tiny_base, processing):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    whole = line(folder, 0, "train", TEXT.format(k=0))
+    others = [line(folder, k, "val", None) for k in (1, 2)]
+    blank = replace(whole, score=None, heatmap=None, annotation=Annotation.NONE)
+    write(folder / "set.jsonl", [blank, *others])
+    write(folder / "scores.jsonl", [replace(whole, text=None)])
+    run = config(tmp_path, tiny_base)
+    run.data.root = str(folder)
+    data = TextData(run, processing)
+    assert data.summary["texts"]["train"] == {"written": 1, "made": 0, "none": 0}
+    assert data.summary["splits"]["train"]["images"] == len(data.train_loader().dataset) == 1
+    found = data.train_loader().dataset[0, 0]
+    assert (found.text, found.score) == (TEXT.format(k=0), whole.score)
+    assert found.record.annotation is Annotation.MASK
+    assert found.target.sum() == 400
+    assert not [text for text in data.summary["warnings"] if "contradict each other" in text]
+    write(folder / "scores.jsonl", [replace(whole, text=None), replace(whole, score=0.0)])
+    data = TextData(run, processing)
+    assert "1 images have lines that contradict each other" in " ".join(data.summary["warnings"])
+    assert data.train_loader().dataset[0, 0].score == whole.score
+
+
+def spoil(root, what) -> None:
+    """Change the first line of a manifest."""
+    first, *rest = root.read_text().splitlines()
+    root.write_text("\n".join([json.dumps(json.loads(first) | what), *rest]) + "\n")
+
+
+def test_a_bad_text_is_said_before_training(tmp_path, tiny_base, processing):
+    run = config(tmp_path, tiny_base)
+    spoil(tmp_path / "data" / "set.jsonl", {"text": "nothing of use"})
+    with pytest.raises(ArtifactNetError, match="its text: "):
+        TextData(run, processing)
+
+
+@pytest.mark.parametrize("k", [0, 8, 10])  # of the training, validation and test split
+def test_a_control_word_is_said_before_training_or_skipped(tmp_path, tiny_base, processing, k):
+    run = config(tmp_path, tiny_base)
+    path = tmp_path / "data" / "set.jsonl"
+    rows = [json.loads(row) for row in path.read_text().splitlines()]
+    rows[k]["text"] = rows[k]["text"].replace("tree", "tree<|im_end|>")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ArtifactNetError, match=rf"0_{k}\.png: its text: holds '<\|im_end\|>'"):
+        TextData(run, processing)
+    run.data.on_error = "skip"
+    data = TextData(run, processing)
+    batches = [*data.train_loader(), *data.val_loader()]
+    assert [len(batch.record) for batch in batches] == [4, 4, 1 if k == 8 else 2]
+    assert sum(len(batch) for batch in data.example_loader("test")) == (2 if k == 10 else 3)
+    assert sum(map(len, data.skipped.values())) == 1
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_processes_of_fsdp_have_equally_many_batches(count, size):
+    shares = [InStep([1] * count, batch_size=size, rank=rank, world=3) for rank in range(3)]
+    keys = [list(share) for share in shares]
+    assert [len(share) for share in shares] == [len(own) for own in keys]
+    assert len({-(-len(own) // size) for own in keys}) == 1
+    assert sorted(key.item for own in keys for key in own if not key.repeat) == list(range(count))
+    for own in keys:
+        surplus = [place for place, key in enumerate(own) if key.repeat]
+        assert surplus in ([], [len(own) - 1])
+        assert not surplus or surplus[0] % size == 0  # alone in its batch
+
+
+def test_a_surplus_batch_is_marked(tmp_path, tiny_base, processing):
+    run = config(tmp_path, tiny_base, "train.strategy=fsdp", "data.eval_batch_size=1")
+    data = TextData(run, processing)
+    halves = [[b.counts for b in data.val_loader(rank, 3)] for rank in range(3)]
+    assert halves == [[True], [True], [False]]
+    assert all(batch.counts for batch in data.train_loader(0, 3))
+
+
+def test_a_bad_image_is_replaced_in_training_and_left_out_of_evaluation(
+    tmp_path, tiny_base, processing, caplog
+):
+    run = config(tmp_path, tiny_base, "data.on_error=skip")
+    for k in (0, 10):
+        (tmp_path / "data" / f"0_{k}.png").write_bytes(b"no image")
+    data = TextData(run, processing)
+    batches = list(data.train_loader())
+    assert [len(batch.record) for batch in batches] == [4, 4]
+    assert len({record.uid for batch in batches for record in batch.record}) == 7
+    assert sum(len(batch) for batch in data.example_loader("test")) == 2
+    assert [len(data.skipped[split]) for split in ("train", "test")] == [1, 1]
+    assert all(f"0_{k}.png" in text for k, text in zip((0, 10), caplog.messages, strict=True))
+    assert all(text.startswith("skipped ") for text in caplog.messages)
+    run.data.on_error = "raise"
+    with pytest.raises(ArtifactNetError, match="0_10"):
+        list(TextData(run, processing).example_loader("test"))
+    for k in range(8):
+        (tmp_path / "data" / f"0_{k}.png").write_bytes(b"no image")
+    run.data.on_error = "skip"
+    with pytest.raises(ArtifactNetError, match="not one usable image is left"):
+        list(TextData(run, processing).train_loader())
+
+
+def test_workers_give_the_same_batches(tmp_path, tiny_base, processing):
+    run = config(tmp_path, tiny_base)
+    here = list(TextData(run, processing).train_loader())
+    run.data.workers = 1
+    there = list(TextData(run, processing).train_loader())
+    assert len(here) == len(there)
+    for a, b in zip(here, there, strict=True):
+        assert torch.equal(a.inputs.input_ids, b.inputs.input_ids)
+        assert torch.equal(a.inputs.pixel_values, b.inputs.pixel_values)
+        assert [r.uid for r in a.record] == [r.uid for r in b.record]
+
+
+def test_made_texts_can_be_read(processing):
+    for mode in ("written", "template", "none"):
+        parse(text_of(masked(), mode, processing)[0])
+    assert examples.checked(TEXT, "x", processing) == TEXT

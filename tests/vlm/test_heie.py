@@ -1,0 +1,220 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from artifactnet.vlm import base
+from artifactnet.vlm.heie.model import piece_indices
+from artifactnet.vlm.processing import Inputs
+from artifactnet.vlm.text.template import TEMPLATE
+
+RNG = np.random.default_rng(1)
+SIZES = {(1, 1): (56, 56), (2, 1): (112, 56), (1, 3): (56, 168), (3, 2): (168, 112)}
+
+
+def picture(height, width):
+    return RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encoded(model, sizes, text=TEMPLATE):
+    return model.processing.encode([picture(*size) for size in sizes], [text] * len(sizes))
+
+
+def test_piece_indices():
+    assert piece_indices([(1, 1), (2, 2), (1, 3)]) == ([0, 5, 9], [0, 1, 2, 3, 4, 6, 7, 8])
+
+
+@pytest.mark.parametrize("grid", list(SIZES))
+def test_maps_have_the_size_of_the_grid(heie, grid):
+    with torch.no_grad():
+        output = heie(encoded(heie, [SIZES[grid]]))
+    (found,) = output.heatmaps
+    assert found.heatmap.shape == (1, grid[0] * 16, grid[1] * 16)
+    assert found.sigma.shape == found.heatmap.shape
+    assert found.score.shape == (1,)
+    assert 0 <= float(found.score) <= 1
+
+
+@pytest.mark.parametrize("grid", list(SIZES))
+def test_each_tile_comes_back_in_its_place(heie, grid, monkeypatch):
+    """A mapper that writes the brightness of its piece: tile index in, tile index out."""
+    from artifactnet.types import HeatmapLevel
+
+    rows, columns = grid
+    inputs = encoded(heie, [SIZES[grid]])
+    count = rows * columns
+    marks = torch.arange(1.0, len(inputs.pixel_values) + 1)
+    inputs.pixel_values = marks[:, None, None, None].expand(-1, 3, 56, 56).clone()
+    inner = heie.inner
+    real = inner.get_image_features
+
+    def features(pixels, **options):
+        found = real(pixels, **options)
+        found.last_hidden_state = pixels[:, 0, 0, 0, None, None].expand(-1, 17, 32)
+        return found
+
+    def mapper(tokens, small):
+        level = small[:, 0].repeat_interleave(4, 1).repeat_interleave(4, 2)
+        return HeatmapLevel(level, torch.zeros_like(level))
+
+    monkeypatch.setattr(inner, "get_image_features", features)
+    monkeypatch.setattr(heie.head.neck, "forward", lambda levels, cell: levels[0])
+    monkeypatch.setattr(heie.head.mapper, "forward", mapper)
+    with torch.no_grad():
+        (found,) = heie(inputs).heatmaps
+    whole, local = found.levels
+    for row in range(rows):
+        for column in range(columns):
+            place = local.logit[0, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
+            assert torch.all(place == row * columns + column + 1)
+    thumbnail = torch.full_like(whole.logit, count + 1 if count > 1 else 1)
+    torch.testing.assert_close(whole.logit, thumbnail)
+
+
+def test_map_tokens_belong_to_their_pieces(heie, monkeypatch):
+    """The first map token goes with the thumbnail, the others with the tiles, in order."""
+    seen = {}
+    inputs = encoded(heie, [(112, 56), (56, 56)])
+    processing = heie.processing
+    width = heie.inner.config.text_config.hidden_size
+    order = torch.arange(inputs.input_ids.numel(), dtype=torch.float32)
+    states = order.view(*inputs.input_ids.shape, 1).expand(-1, -1, width)
+    real = heie.head.map_pieces
+
+    def spy(thumbnails, tiles, tokens):
+        seen["tokens"] = tokens
+        return real(thumbnails, tiles, tokens)
+
+    monkeypatch.setattr(heie.head, "map_pieces", spy)
+    features = heie.inner.get_image_features(inputs.pixel_values).last_hidden_state
+    heie._maps(features, states, inputs)
+    places = (inputs.input_ids == processing.map_id).flatten().nonzero()[:, 0].float()
+    tokens = seen["tokens"]
+    assert tokens.global_map[:, 0, 0].tolist() == [places[0], places[3]]
+    assert tokens.local_map[:, 0, 0].tolist() == [places[1], places[2], places[4]]
+    score = (inputs.input_ids == processing.score_id).flatten().nonzero()[:, 0].float()
+    assert tokens.score[:, 0].tolist() == score.tolist()
+
+
+def test_alone_and_in_a_batch_of_unequal_tile_counts(heie):
+    """Padding is on the left and changes nothing; neither do the neighbours' tiles."""
+    images = [picture(56, 56), picture(168, 112), picture(56, 168)]
+    texts = [TEMPLATE, TEMPLATE.replace("[MAP]", "here and there: [MAP]"), TEMPLATE]
+    with torch.no_grad():
+        together = heie(heie.processing.encode(images, texts))
+        for k in range(3):
+            alone = heie(heie.processing.encode([images[k]], [texts[k]]))
+            torch.testing.assert_close(
+                together.heatmaps[k].heatmap, alone.heatmaps[0].heatmap, atol=1e-5, rtol=1e-4
+            )
+            torch.testing.assert_close(
+                together.heatmaps[k].score, alone.heatmaps[0].score, atol=1e-5, rtol=1e-4
+            )
+            torch.testing.assert_close(together.nll[k], alone.nll[0], atol=1e-3, rtol=1e-4)
+            assert together.tokens[k] == alone.tokens[0]
+
+
+def test_text_loss_is_that_of_the_language_model_itself(heie):
+    inputs = encoded(heie, [(56, 56), (112, 56)])
+    with torch.no_grad():
+        ours = heie(inputs)
+        theirs = heie.causal(
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            pixel_values=inputs.pixel_values,
+            labels=inputs.labels,
+        )
+    torch.testing.assert_close(ours.text_loss, theirs.loss, atol=1e-5, rtol=1e-5)
+    assert int(ours.tokens.sum()) == int((inputs.labels[:, 1:] != -100).sum())
+
+
+def test_without_labels_there_is_no_text_loss(heie):
+    inputs = encoded(heie, [(56, 56)])
+    inputs.labels = None
+    with torch.no_grad():
+        output = heie(inputs)
+    assert output.text_loss is None
+    assert output.tokens.tolist() == [0]
+
+
+def test_wrong_number_of_tokens_is_refused(heie):
+    inputs = encoded(heie, [(56, 56)])
+    prompt = heie.processing.prompt([picture(56, 56)])
+    with pytest.raises(ValueError, match="score tokens"):
+        heie(Inputs(prompt.input_ids, prompt.attention_mask, inputs.pixel_values, inputs.grids))
+
+
+def test_a_step_changes_adapters_new_rows_and_head_alone(heie):
+    heie.train()
+    learnt = {name for name, p in heie.named_parameters() if p.requires_grad}
+    before = {name: p.detach().clone() for name, p in heie.named_parameters()}
+    output = heie(encoded(heie, [(112, 56), (56, 56)]))
+    loss = output.text_loss + sum(
+        (one.heatmap.mean() - 1) ** 2 + (one.score.mean() - 1) ** 2 + one.sigma.mean()
+        for one in output.heatmaps
+    )
+    loss.backward()
+    silent = [n for n, p in heie.named_parameters() if n in learnt and p.grad is None]
+    assert silent == []
+    torch.optim.AdamW([p for p in heie.parameters() if p.requires_grad], lr=1e-2).step()
+    changed = {n for n, p in heie.named_parameters() if not torch.equal(p, before[n])}
+    assert changed <= learnt
+    assert any("lora_" in name for name in changed)
+    assert any("trainable_tokens" in name for name in changed)
+    assert {n for n in learnt if n.startswith("head.")} <= learnt
+    assert any(name.startswith("head.mapper") for name in changed)
+    assert any("vision_tower" in name for name in changed)
+
+
+def test_merged_adapters_say_the_same(heie):
+    inputs = encoded(heie, [(112, 56)])
+    with torch.no_grad():
+        for name, parameter in heie.named_parameters():
+            if "lora_B" in name or "trainable_tokens" in name:
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+        before = heie(inputs)
+        plain = copy.deepcopy(heie)
+        plain.base = base.merged(plain.base)
+        after = plain(inputs)
+    torch.testing.assert_close(
+        after.heatmaps[0].heatmap, before.heatmaps[0].heatmap, atol=1e-5, rtol=1e-4
+    )
+    torch.testing.assert_close(after.text_loss, before.text_loss, atol=1e-4, rtol=1e-4)
+    assert not any("lora" in name for name, _ in plain.named_parameters())
+
+
+def test_full_fine_tuning_leaves_nothing_frozen(tiny_config):
+    from artifactnet.vlm.heie.model import build
+
+    config = copy.deepcopy(tiny_config)
+    config.mllm.lora_rank = 0
+    config.mllm.gradient_checkpointing = True
+    model = build(config).train()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    model(encoded(model, [(56, 56)])).text_loss.backward()
+    assert model.inner.language_model.layers[0].self_attn.q_proj.weight.grad is not None
+
+
+def test_gradient_checkpointing_changes_no_gradient(heie):
+    inputs = encoded(heie, [(56, 56)])
+    gradients, calls, passes = [], [], []
+    stacks = heie.inner.language_model.layers, heie.inner.vision_tower.encoder.layer
+    for stack in stacks:
+        stack[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    for on in (False, True):
+        if on:
+            heie.causal.gradient_checkpointing_enable({"use_reentrant": False})
+        heie.train()
+        heie.zero_grad()
+        calls.clear()
+        output = heie(inputs)
+        (output.text_loss + output.heatmaps[0].heatmap.mean()).backward()
+        gradients.append(
+            {n: p.grad.clone() for n, p in heie.named_parameters() if p.grad is not None}
+        )
+        passes.append(len(calls))
+    assert passes == [2, 4]  # with it, the first layer of either stack runs once more
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4)

@@ -1,0 +1,1 @@
+"""Timing benchmarks; run them with ``python tools/benchmark.py NAME``."""

@@ -1,0 +1,118 @@
+"""The speed of instance scoring: ours beside the rules written down without a second thought."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+
+from artifactnet.benchmarks.xaigd.instances import ImageBoxes, count_instances
+from artifactnet.benchmarks.xaigd.labels import LabelRow
+from artifactnet.benchmarks.xaigd.tables import ROW_ORDER, Counts, for_each
+from artifactnet.data.masks import parse_label
+from artifactnet.taxonomy import CATEGORIES
+from artifactnet.types import UInt8Array
+
+Image = tuple[LabelRow, ImageBoxes]
+THRESHOLD = 0.5
+STRAIGHTFORWARD = "straightforward"
+VECTORISED = "vectorised"
+
+
+def cases(
+    images: int, size: int, polygons: int, boxes: int, workers: int
+) -> dict[str, Callable[[], list[Counts]]]:
+    """What is timed, by name; all count the same images and must return the same counts.
+
+    Args:
+        images: number of images.
+        size: side of each, pixels.
+        polygons: in each image.
+        boxes: in each image.
+        workers: where above 1, ours is also run in that many processes, their start included.
+    """
+    data = [made_up_image(seed, size, polygons, boxes) for seed in range(images)]
+    ours = partial(count_instances, THRESHOLD)
+    result: dict[str, Callable[[], list[Counts]]] = {
+        STRAIGHTFORWARD: lambda: [straightforward(THRESHOLD, image) for image in data],
+        VECTORISED: lambda: for_each(ours, data, workers=1, fewest=1),
+    }
+    if workers > 1:
+        name = f"{VECTORISED}, {workers} processes"
+        result[name] = lambda: for_each(ours, data, workers=workers, fewest=1)
+    return result
+
+
+def made_up_image(seed: int, size: int, polygons: int, boxes: int) -> Image:
+    """A random annotation, and boxes of which about half lie on it.
+
+    Polygons have 8 to 40 corners at fractional places and radii from 2 % to 20 % of the
+    image's side; some reach over its edge. Categories are drawn evenly.
+    """
+    rng = np.random.default_rng(seed)
+    labels: list[dict[str, Any]] = []
+    found = ImageBoxes("made up")
+    centres = []
+    for _ in range(polygons):
+        category = CATEGORIES[rng.integers(len(CATEGORIES))]
+        centre, radius = rng.uniform(0, size, 2), size * 0.02 * 10 ** rng.uniform(0, 1)
+        angles = np.sort(rng.uniform(0, 2 * math.pi, rng.integers(8, 41)))
+        radii = radius * rng.uniform(0.6, 1.0, len(angles))
+        points = centre + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        labels.append({"label": category.label, "points": points.tolist()})
+        centres.append((category, centre, radius))
+    for _ in range(boxes):
+        category, centre, radius = centres[rng.integers(len(centres))]
+        if rng.random() < 0.5:  # anywhere, of any category
+            category = CATEGORIES[rng.integers(len(CATEGORIES))]
+            centre = rng.uniform(0, size, 2)
+        half = radius * rng.uniform(0.3, 1.2, 2)
+        low, high = np.clip([centre - half, centre + half], -2.0, size)  # a few are invalid
+        found.boxes.setdefault(category.index, []).append((*low.tolist(), *high.tolist()))
+    return LabelRow("made up", str(seed), size, size, labels, "made up"), found
+
+
+def straightforward(t: float, image: Image) -> Counts:
+    """The baseline: one mask of the image's size for every instance and every box.
+
+    Rasters once per category and makes each mask once, so that only the size of the masks and
+    the comparison of every pair are what `count_instances` does better.
+
+    Returns:
+        as `count_instances`.
+    """
+    row, found = image
+    lines = np.zeros((len(ROW_ORDER), 6), dtype=np.int64)
+    for line, category in zip(lines, ROW_ORDER, strict=True):
+        union = np.zeros((row.height, row.width), dtype=np.uint8)
+        for label in row.labels:
+            if label["label"] == category.label:
+                _, points = parse_label(label, str(row))
+                np.clip(points, 0, (row.width - 1, row.height - 1), out=points)
+                cv2.fillPoly(union, [points], (1,))
+        instances = _instances(union)
+        boxes = found.boxes.get(category.index, [])
+        matched = np.zeros((len(boxes), len(instances)), dtype=np.bool_)
+        invalid = 0
+        for i, (x_min, y_min, x_max, y_max) in enumerate(boxes):
+            mask = np.zeros_like(union)
+            if 0 <= x_min < x_max <= row.width and 0 <= y_min < y_max <= row.height:
+                mask[int(y_min) : int(y_max), int(x_min) : int(x_max)] = 1
+            area = np.count_nonzero(mask)
+            invalid += area == 0
+            for k, instance in enumerate(instances):
+                matched[i, k] = area > 0 and np.count_nonzero(mask & instance) / area > t
+        tp = int(matched.any(axis=0).sum())
+        fp = int((~matched.any(axis=1)).sum())
+        line[:] = tp, fp, len(instances) - tp, 1, not boxes, invalid
+    return lines
+
+
+def _instances(union: UInt8Array) -> list[UInt8Array]:
+    linked = cv2.dilate(union, np.ones((5, 5), dtype=np.uint8))
+    count, labels = cv2.connectedComponents(linked, connectivity=8)
+    return [(labels == index).astype(np.uint8) & union for index in range(1, count)]

@@ -1,0 +1,256 @@
+"""How much of a model's speed `predict` keeps over a folder, and whether its memory stays flat."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from artifactnet.data.images import encode_jpeg
+from artifactnet.data.sources import demo
+from artifactnet.files import write_json
+from artifactnet.inference.backends.base import SUFFIXES, load_exported
+from artifactnet.inference.folder import predict_to_folder
+from artifactnet.inference.predictor import Predictor, load_model
+from artifactnet.models.state import evaluating
+from artifactnet.types import ArtifactNetError, Prediction
+from perf.harness import check_setting, machine, spread, summary, take_turns
+from perf.peak_memory import MEGABYTE, fresh_peak, resident_peak
+
+BARE = "bare model"
+_MARKS = 10  # how often memory is looked at on the way through the folder
+_PART = 1000  # images in one folder: file systems are slow with more
+_PRELOADED = 4  # different batches
+_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    Attributes:
+        model: what ``predict --model`` takes.
+        images: JPEG files in the folder, crops of the packaged photographs.
+        size: side of each, pixels; smaller where its photograph is.
+        timed: images of each timed round; no more than ``images`` are.
+        workers: threads of each form.
+        batch_size: images that pass through the model together.
+        heatmaps: whether maps are made and written.
+        repeats: rounds.
+        threads: processor threads of the model; 0 leaves it to the backend.
+        device: where a model that was not exported runs.
+    """
+
+    model: str = "student-nano"
+    images: int = 1000
+    size: int = 512
+    timed: int = 64
+    workers: Sequence[int] = (0, 2)
+    batch_size: int = 8
+    heatmaps: bool = True
+    repeats: int = 5
+    threads: int = 0
+    device: str = "auto"
+
+
+def benchmark_predict(setting: Setting) -> dict[str, Any]:
+    """Time `predict_to_folder` beside the model alone, and watch its memory.
+
+    The bare model gets the same number of images in batches of the same size, which are tensors
+    on its device before the clock starts; it is asked for the same maps and nothing is done with
+    them. Memory is that of a process of its own, with the last of ``workers``, that works through
+    the whole folder.
+
+    Returns:
+        a report for ``json.dumps``: machine, setting; of each form seconds,
+        ``images_per_second`` and ``share_of_bare_model`` (of its images per second, round by
+        round); ``memory``, see `_memory`.
+
+    Raises:
+        ArtifactNetError: no such model, a number below its least, or a packaged photograph is
+            missing.
+    """
+    counts = ("images", "size", "timed", "batch_size", "repeats")
+    check_setting({name: getattr(setting, name) for name in counts})
+    if not setting.workers or min(setting.workers) < 0:
+        raise ArtifactNetError(f"workers must be 0 or more, not {list(setting.workers)}")
+    timed = min(setting.timed, setting.images)
+    predictor = open_predictor(setting.model, setting.device, setting.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "images"
+        files = make_crops(folder, setting.images, setting.size)[:timed]
+        cases = _cases(predictor, setting, files, Path(scratch) / "timed")
+        for case in cases.values():
+            case()  # warm
+        times = take_turns(cases, setting.repeats)
+        memory = _memory(setting, folder, Path(scratch))
+    forms = {}
+    for form in cases:
+        pairs = zip(times[BARE], times[form], strict=True)
+        forms[form] = {
+            **summary(times, form, BARE),
+            "images_per_second": spread([timed / own.wall for own in times[form]]),
+            "share_of_bare_model": spread([bare.wall / own.wall for bare, own in pairs]),
+        }
+    return {
+        "benchmark": "predict",
+        "setting": {**asdict(setting), "timed": timed},
+        "machine": {**machine(), "torch_threads": torch.get_num_threads()},
+        "baseline": BARE,
+        "forms": forms,
+        "memory": memory,
+    }
+
+
+def _cases(
+    predictor: Predictor, setting: Setting, files: Sequence[Path], out: Path
+) -> dict[str, Callable[[], object]]:
+    """What is timed, by name."""
+    cases: dict[str, Callable[[], object]] = {BARE: _bare(predictor, setting, len(files))}
+    run = partial(predict_to_folder, predictor, files, out, **_options(setting))
+    for count in dict.fromkeys(setting.workers):
+        form = f"predict, {count} worker{'' if count == 1 else 's'}"
+        cases[form] = partial(run, workers=count)
+    return cases
+
+
+def _options(setting: Setting) -> dict[str, Any]:
+    """For `predict_to_folder`, whatever the number of workers."""
+    return {"heatmaps": setting.heatmaps, "batch_size": setting.batch_size}
+
+
+def open_predictor(model: str, device: str, threads: int) -> Predictor:
+    """A model as ``predict --model`` opens it.
+
+    Args:
+        model: a run's folder, a ``.safetensors`` file, a packaged name, or an exported file.
+        device: of a model that was not exported.
+        threads: processor threads; 0 leaves it to the backend.
+
+    Raises:
+        ArtifactNetError: nothing of the kind.
+    """
+    if Path(model).suffix in SUFFIXES:
+        return Predictor(load_exported(model, threads=threads))
+    if threads:
+        torch.set_num_threads(threads)
+    return load_model(model, device)
+
+
+def make_crops(folder: Path, images: int, size: int, seed: int = 0) -> list[Path]:
+    """Write random crops of the packaged photographs as JPEG files.
+
+    Args:
+        folder: is made; the files lie in subfolders of a thousand.
+        images: how many.
+        size: side, pixels; smaller where the photograph is.
+        seed: of the places.
+
+    Raises:
+        ArtifactNetError: a photograph is not installed.
+        OSError: the disk refused.
+    """
+    rng, files = np.random.default_rng(seed), []
+    for number in range(images):
+        pixels = demo.read(demo.PHOTOS[number % len(demo.PHOTOS)])
+        height, width = (min(size, side) for side in pixels.shape[:2])
+        top, left = (
+            int(rng.integers(side - cut + 1))
+            for side, cut in zip(pixels.shape[:2], (height, width), strict=True)
+        )
+        crop = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+        files.append(folder / f"{number // _PART:03d}" / f"{number % _PART:03d}.jpg")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        files[-1].write_bytes(encode_jpeg(crop, _QUALITY))
+    return files
+
+
+def _bare(predictor: Predictor, setting: Setting, images: int) -> Callable[[], None]:
+    """Forward passes alone, of batches as `predict` forms them, made now."""
+    model = predictor.model
+    if model.config.heatmap.head == "mapper" and model.config.heatmap.adaptive:
+        raise ArtifactNetError(
+            "benchmark predict: a mapper cuts each image by its own shape, so no batch of tensors "
+            "stands for a folder; take a model without one, or model.heatmap.adaptive=false"
+        )
+    place = next(model.parameters()).device
+    together, heatmaps = setting.batch_size, setting.heatmaps
+    sizes = [min(together, images - done) for done in range(0, images, together)]
+    shape = (min(_PRELOADED, len(sizes)), together, 3, *model.image_size)
+    batches = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(place)
+    wanted = {
+        "attention": heatmaps and model.has_attention,
+        "segmentation": heatmaps and model.has_segmentation,
+        "heatmap": model.has_heatmap,
+    }
+
+    def run() -> None:
+        with evaluating(model), torch.no_grad():
+            for number, size in enumerate(sizes):
+                model(batches[number % len(batches)][:size], **wanted)
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def _memory(setting: Setting, folder: Path, scratch: Path) -> dict[str, Any] | None:
+    """Peak memory of a process on its way through a folder; None if it ran out.
+
+    Returns:
+        ``images``: after how many it was looked at; ``peak_megabytes`` (resident, of 2^20 bytes)
+        then; ``megabytes_per_1000_images``: from the first to the last of these;
+        ``images_per_second`` of the whole way.
+    """
+    file = scratch / "memory.json"
+    if fresh_peak(walk, setting, folder, scratch / "answers", file) is None:
+        return None
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    seen, peaks = found["images"], found["peak_megabytes"]
+    more = 1000 * (peaks[-1] - peaks[0]) / (seen[-1] - seen[0]) if len(seen) > 1 else None
+    return {**found, "megabytes_per_1000_images": more}
+
+
+def walk(setting: Setting, folder: Path, out: Path, file: Path) -> None:
+    """Judge a folder and write down the peak memory on the way; for a process of its own.
+
+    Args:
+        setting: the last of its ``workers`` counts.
+        folder: of images.
+        out: for the answers.
+        file: JSON to write.
+
+    Raises:
+        ArtifactNetError: an image could not be judged.
+    """
+    predictor = open_predictor(setting.model, setting.device, setting.threads)
+    every = max(1, setting.images // _MARKS)
+    peaks: list[int] = []
+    seen = 0
+
+    def look(_: Prediction) -> None:
+        nonlocal seen
+        seen += 1
+        if seen % every == 0:
+            peaks.append(resident_peak())
+
+    started = time.perf_counter()
+    options = {**_options(setting), "workers": setting.workers[-1]}
+    done = predict_to_folder(predictor, [folder], out, report=look, **options)
+    seconds = time.perf_counter() - started
+    if done.failures:
+        raise ArtifactNetError(f"{done.failures[0].path}: {done.failures[0].reason}")
+    found = {
+        "images": [every * (number + 1) for number in range(len(peaks))],
+        "peak_megabytes": [peak / MEGABYTE for peak in peaks],
+        "images_per_second": seen / seconds,
+    }
+    write_json(file, found)

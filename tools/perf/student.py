@@ -1,0 +1,160 @@
+"""What a student costs beside a large teacher: multiply-adds, and seconds per image."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from artifactnet.config import HeatmapConfig, ModelConfig, load
+from artifactnet.export.export import Int8, export_model
+from artifactnet.inference.backends.base import Session, open_session
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.types import ArtifactNetError, UInt8Array
+from perf.harness import check_setting, machine, summary, take_turns
+
+TEACHER = "teacher, torch"
+FORMATS = {
+    "onnx": ("model.onnx", "onnx", False),
+    "onnx-int8": ("model.onnx", "onnx", True),
+    "openvino": ("model.xml", "openvino", False),
+    "openvino-int8": ("model.xml", "openvino", True),
+}
+_CHECKED = 2  # images that an export is checked with
+_CALIBRATED = 4
+
+
+def benchmark_student(
+    students: Sequence[str] = ("student_nano", "student_small"),
+    teacher: str = "vit_large_patch14_dinov2",
+    teacher_size: int = 518,
+    size: int = 512,
+    formats: Sequence[str] = ("onnx", "openvino"),
+    repeats: int = 5,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Time students, one image at a time, beside one forward pass of a large ViT.
+
+    Weights are random, since they do not change the time. The teacher is the backbone with a
+    light heatmap head on one image: HEIE runs it on every tile and a thumbnail, and a language
+    model after it, so the ratios are on the safe side. Every timed run follows one of the same
+    model, as in a service that answers image after image.
+
+    Args:
+        students: names of recipes, or config files.
+        teacher: timm backbone of the teacher.
+        teacher_size: side of its image, pixels.
+        size: side of the students' image, pixels.
+        formats: of `FORMATS`; each student is also timed in PyTorch.
+        repeats: at least 1.
+        threads: of every runtime; None: PyTorch's number.
+
+    Returns:
+        a report for ``json.dumps``: machine, setting, ``multiply_adds`` and ``parameters`` of
+        each model, seconds and ratios to the teacher of each form.
+
+    Raises:
+        ArtifactNetError: an unknown format, a number below 1, or a missing package.
+    """
+    check_setting({"repeats": repeats, "size": size, "teacher_size": teacher_size})
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise ArtifactNetError(f"no format {unknown[0]!r}; known: {', '.join(FORMATS)}")
+    threads = threads or torch.get_num_threads()
+    nets = {"teacher": (_teacher(teacher, teacher_size), teacher_size)}
+    nets |= {name: (_student(name, size), size) for name in students}
+    facts = {name: _facts(*net) for name, net in nets.items()}
+    for found in facts.values():
+        found["times_fewer"] = facts["teacher"]["multiply_adds"] / found["multiply_adds"]
+    with tempfile.TemporaryDirectory() as folder, _using(threads):
+        cases = _cases(nets, formats, Path(folder), threads)
+        for case in cases.values():
+            case()  # warm
+        times = take_turns(cases, repeats, settle=True)
+    sizes = {"teacher_size": teacher_size, "size": size}
+    return {
+        "benchmark": "student",
+        "setting": {"teacher": teacher, **sizes, "repeats": repeats, "threads": threads},
+        "machine": machine(),
+        "baseline": TEACHER,
+        "models": facts,
+        "forms": {form: summary(times, form, TEACHER) for form in cases},
+    }
+
+
+def _cases(
+    nets: Mapping[str, tuple[ArtifactNet, int]], formats: Sequence[str], folder: Path, threads: int
+) -> dict[str, Callable[[], object]]:
+    """What is timed, by name: every model in PyTorch, students in the other formats as well."""
+    cases: dict[str, Callable[[], object]] = {}
+    for name, (net, side) in nets.items():
+        cases[f"{name}, torch"] = partial(_forward, net, side)
+        for form in formats if name != "teacher" else ():
+            session = _session(net, side, form, folder / str(len(cases)), threads)
+            cases[f"{name}, {form}"] = partial(session.run, _frames(side, 1)[0][None])
+    return cases
+
+
+@contextmanager
+def _using(threads: int) -> Iterator[None]:
+    """PyTorch's number of threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _teacher(backbone: str, size: int) -> ArtifactNet:
+    return ArtifactNet(
+        ModelConfig(
+            backbone=backbone,
+            image_size=[size, size],
+            pretrained="false",
+            heatmap=HeatmapConfig(head="decoder", width=256, stride=16),
+        )
+    ).eval()
+
+
+def _student(name: str, size: int) -> ArtifactNet:
+    config = load(name, [f"model.image_size=[{size},{size}]", "model.pretrained=false"]).model
+    return ArtifactNet(config).eval()
+
+
+def _forward(model: ArtifactNet, size: int) -> None:
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, size, size), heatmap=True)
+
+
+def _facts(model: ArtifactNet, size: int) -> dict[str, float]:
+    """Multiply-adds of one image, counted by PyTorch, and parameters."""
+    with FlopCounterMode(display=False) as counter:
+        _forward(model, size)
+    return {
+        "multiply_adds": counter.get_total_flops() / 2,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def _frames(size: int, count: int) -> list[UInt8Array]:
+    shape = (size, size, 3)
+    return [
+        np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+        for seed in range(count)
+    ]
+
+
+def _session(model: ArtifactNet, size: int, form: str, folder: Path, threads: int) -> Session:
+    file, backend, int8 = FORMATS[form]
+    images = _frames(size, _CHECKED + _CALIBRATED)
+    calibration = Int8(images[_CHECKED:]) if int8 else None
+    export_model(model, folder / file, images[:_CHECKED], int8=calibration)
+    return open_session(folder / file, backend, threads)
