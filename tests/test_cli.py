@@ -21,7 +21,7 @@ import artifactnet
 from artifactnet.cli import main
 from artifactnet.config import ModelConfig
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import save_model
+from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import ArtifactNetError
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +41,7 @@ def run_folder(tmp_path_factory):
     )
     model.notices = ("these weights are random",)
     folder = tmp_path_factory.mktemp("run")
-    save_model(model, folder / "model.safetensors")
+    save_checkpoint(model, folder / "model.safetensors")
     return folder
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from artifactnet.config import HeatmapConfig, ModelConfig
-from artifactnet.export import export
+from artifactnet.exporters import export
 from artifactnet.models.artifact_net import ArtifactNet
 
 TINY_VIT = {  # a stage of convolutions and one of attention: exporting takes seconds per stage

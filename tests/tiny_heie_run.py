@@ -11,7 +11,7 @@ from PIL import Image
 from artifactnet.config import Config, load
 from artifactnet.data.manifest_format import Line, write
 from artifactnet.types import Annotation, Record
-from artifactnet.vlm.heie.data import Example
+from artifactnet.vlm.heie.data import TextExample
 
 CONFIG = """
 model:
@@ -77,8 +77,8 @@ def config(folder: Path, base: Path, *overrides: str) -> Config:
     return load(path, [f"out={folder / 'runs'}", *overrides])
 
 
-def example(k: int, told: bool = True, size: tuple[int, int] = (56, 56)) -> Example:
+def example(k: int, told: bool = True, size: tuple[int, int] = (56, 56)) -> TextExample:
     """What `TextDataset` gives for an image of one gray."""
     record = Record(f"u{k}", 1, "g", Annotation.MASK, f"image {k}")
     image = np.full((*size, 3), 10 * k, np.uint8)
-    return Example(record, image, None, TEXT.format(k=k), told, torch.zeros(size), 0.5)
+    return TextExample(record, image, None, TEXT.format(k=k), told, torch.zeros(size), 0.5)

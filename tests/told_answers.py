@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artifactnet.inference.inputs import Failure, Source, to_pixels
+from artifactnet.inference.inputs import Failure, ImageInput, to_pixels
 from artifactnet.types import ArtifactNetError, Prediction, Rationale
 
 NOTICE = "probability is 1 - score"
@@ -38,7 +38,7 @@ class ToldPredictor:
 
     def predict_stream(
         self,
-        paths: Iterable[str | Path | Source | Failure],
+        paths: Iterable[str | Path | ImageInput | Failure],
         batch_size: int = 1,
         workers: int = 0,
         heatmaps: bool = True,
@@ -54,8 +54,8 @@ class ToldPredictor:
             for source in few:
                 yield source if isinstance(source, Failure) else self._answer(source, heatmaps)
 
-    def _answer(self, source: str | Path | Source, heatmaps: bool) -> Prediction | Failure:
-        named = source if isinstance(source, Source) else Source(str(source), source)
+    def _answer(self, source: str | Path | ImageInput, heatmaps: bool) -> Prediction | Failure:
+        named = source if isinstance(source, ImageInput) else ImageInput(str(source), source)
         try:
             pixels = to_pixels(named.image, named.name)
         except ArtifactNetError as error:

@@ -23,7 +23,7 @@ from artifactnet.data.images import decode
 from artifactnet.files import atomic_path
 from artifactnet.inference.inputs import Failure
 from artifactnet.llm.answer_log import AnswerLog
-from artifactnet.llm.ask import Question, Settled, settle, work_through
+from artifactnet.llm.ask import Question, ValidAnswer, ask_until_valid, run_concurrently
 from artifactnet.llm.client import Answer, Chat, RefusedError, UnansweredError
 from artifactnet.types import ArtifactNetError
 
@@ -119,10 +119,10 @@ def annotate_one(pair: Pair, work: Work) -> Outcome:
         question = _question(stage, content, text, picture, pair)
         chat = work.analyst if stage == "analysis" else work.formatter
         try:
-            settled = settle(question, chat, work.log, work.attempts)
+            settled = ask_until_valid(question, chat, work.log, work.attempts)
         except RefusedError as error:
             earlier = work.log.answers({**question.key, "model": chat.model})
-            set_aside = _set_aside(record, stage, Settled(None, str(error), earlier))
+            set_aside = _set_aside(record, stage, ValidAnswer(None, str(error), earlier))
             return Outcome(set_aside, str(error), asked, invalid + len(earlier), refused=True)
         asked += settled.asked
         invalid += len(settled.answers) - (settled.result is not None)
@@ -176,7 +176,7 @@ def _keep(path: Path, picture: _Picture) -> None:
         temporary.write_bytes(picture.jpeg)
 
 
-def _set_aside(record: dict[str, Any], stage: str, settled: Settled) -> dict[str, Any]:
+def _set_aside(record: dict[str, Any], stage: str, settled: ValidAnswer) -> dict[str, Any]:
     answers = [_answer_row(answer) for answer in settled.answers]
     return {**record, "stage": stage, "reason": settled.problem, "answers": answers}
 
@@ -330,7 +330,7 @@ def _all(
         watch.answered(outcome)
 
     paces = [work.analyst.pace, work.formatter.pace]
-    work_through(pairs, lambda pair: annotate_one(pair, work), finished, workers, paces)
+    run_concurrently(pairs, lambda pair: annotate_one(pair, work), finished, workers, paces)
 
 
 class _Watch:

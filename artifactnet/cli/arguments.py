@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from artifactnet.inference.inputs import Failure
-    from artifactnet.inference.predictor import Answers
+    from artifactnet.inference.predictor import PredictorLike
 
 
 # argparse has no public name for what `add_subparsers` returns
@@ -116,7 +116,7 @@ def batch_size_of(path: str, asked: int | None) -> int:
     return asked or (1 if is_heie(path) else _BATCH)
 
 
-def open_predictor(path: str, device: str = "auto", text: str | None = None) -> Answers:
+def open_predictor(path: str, device: str = "auto", text: str | None = None) -> PredictorLike:
     """Load a model that answers about images.
 
     Args:

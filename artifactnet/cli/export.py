@@ -73,7 +73,7 @@ def add_export(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     from artifactnet import ArtifactNet, load_model
-    from artifactnet.export.export import Int8, export_model
+    from artifactnet.exporters.export import Int8, export_model
     from artifactnet.types import ArtifactNetError
 
     if args.keep_float and not args.int8:
@@ -113,7 +113,7 @@ def _named(
     model: ArtifactNet, inputs: list[str], check: int, calibrate: int
 ) -> tuple[list[UInt8Array], list[UInt8Array]]:
     """Images of the user at model size, spread evenly over all, first to check with."""
-    from artifactnet.export.export import frame_of
+    from artifactnet.exporters.export import frame_of
     from artifactnet.inference.collect import resolve, spread
     from artifactnet.inference.inputs import Failure, to_pixels
     from artifactnet.types import ArtifactNetError

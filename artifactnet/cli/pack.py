@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from artifactnet.cli.arguments import Commands, positive
 
 if TYPE_CHECKING:
-    from artifactnet.inference.inputs import Source
+    from artifactnet.inference.inputs import ImageInput
 
 
 def add_pack(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def add_pack(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def _pack(args: argparse.Namespace) -> int:
-    from artifactnet.export.pack import pack_model
+    from artifactnet.exporters.pack import pack_model
 
     images = _chosen(args.images, args.check) if args.images else []
     done = pack_model(
@@ -78,7 +78,7 @@ def _pack(args: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(inputs: list[str], count: int) -> list[Source]:
+def _chosen(inputs: list[str], count: int) -> list[ImageInput]:
     """Some of the images that the user names, spread evenly over all of them.
 
     Raises:

@@ -20,7 +20,7 @@ from artifactnet.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from artifactnet.inference.predictor import Answers
+    from artifactnet.inference.predictor import PredictorLike
 
 _OVERLAP = 0.25
 
@@ -130,7 +130,7 @@ def _predict(args: argparse.Namespace) -> int:
     return 0 if summary.images else 1
 
 
-def _predictor(args: argparse.Namespace) -> Answers:
+def _predictor(args: argparse.Namespace) -> PredictorLike:
     """The model that is asked for, in the backend that is asked for."""
     from artifactnet import Predictor
     from artifactnet.inference.backends.base import SUFFIXES, load_exported

@@ -8,7 +8,7 @@ from pathlib import Path
 from artifactnet.config import Config, ConfigError
 from artifactnet.data.datamodule import DataModule, build_splits
 from artifactnet.data.sources.base import Splits
-from artifactnet.distillation.labelling import TaughtSource, label
+from artifactnet.distillation.labelling import TeacherLabeledSource, label
 from artifactnet.distillation.teachers import OpenTeacher, Teacher, open_teacher
 from artifactnet.runs.device import choose_device, is_main_process, own_device
 
@@ -36,7 +36,7 @@ def cache_folder(config: Config) -> Path:
     return Path(config.out) / CACHE
 
 
-def teach(
+def attach_teacher_labels(
     data: DataModule,
     config: Config,
     device: str,
@@ -73,13 +73,13 @@ def label_only(config: Config, opener: OpenTeacher = open_teacher) -> Path:
 
     Args:
         config: the run.
-        opener: see `teach`.
+        opener: see `attach_teacher_labels`.
 
     Returns:
         The folder of all teachers' answers.
 
     Raises:
-        ArtifactNetError: see `teach`.
+        ArtifactNetError: see `attach_teacher_labels`.
     """
     device = choose_device(config.train.device)
     teacher = opener(need_teacher(config), device)
@@ -98,7 +98,7 @@ def _need_features(config: Config, teacher: Teacher) -> None:
 
 def _label(
     splits: Splits, teacher: Teacher, config: Config, report: Callable[[str], None]
-) -> dict[str, TaughtSource]:
+) -> dict[str, TeacherLabeledSource]:
     return label(
         splits,
         teacher,

@@ -32,7 +32,7 @@ from artifactnet.distillation.teachers import Teacher
 from artifactnet.types import ArtifactNetError, Record, Sample, TeacherAnswer, UInt8Array
 
 
-class TaughtSource:
+class TeacherLabeledSource:
     """Another source, with the answers of a cache.
 
     Args:
@@ -149,7 +149,7 @@ def label(
     workers: int = 0,
     on_error: str = "raise",
     report: Callable[[str], None] = print,
-) -> dict[str, TaughtSource]:
+) -> dict[str, TeacherLabeledSource]:
     """Ask a teacher about every image that it was not asked about before.
 
     May be stopped at any time, by Ctrl-C or worse: called again, it goes on where it was. Several
@@ -187,7 +187,7 @@ def label(
         f"teacher {teacher.about['name']}: {len(cache) - before} images labelled, "
         f"answers to {len(cache)} in {cache.folder} ({total} images in this run)"
     )
-    return {name: TaughtSource(source, cache) for name, source in splits.items()}
+    return {name: TeacherLabeledSource(source, cache) for name, source in splits.items()}
 
 
 class _Job:

@@ -23,7 +23,7 @@ from artifactnet.data.transforms import Preprocess
 from artifactnet.distillation.cache import Identity
 from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import load_model, read_metadata
+from artifactnet.models.checkpoint import load_checkpoint, read_metadata
 from artifactnet.models.heads.segmentation import probabilities
 from artifactnet.models.heads.tiling import adapted_size
 from artifactnet.models.state import by_size, evaluating
@@ -105,7 +105,7 @@ class ModelTeacher:
         Raises:
             ArtifactNetError: its weights do not fit its config.
         """
-        return load_model(self._file, self._device)
+        return load_checkpoint(self._file, self._device)
 
     def check(self, splits: Splits) -> None:
         """A model takes any image; `answer` refuses one that is too small for it."""

@@ -12,7 +12,7 @@ import torch
 
 from artifactnet.config import Config, load, to_dict
 from artifactnet.data.datamodule import DataModule
-from artifactnet.distillation.distill import teach
+from artifactnet.distillation.distill import attach_teacher_labels
 from artifactnet.distillation.teachers import OpenTeacher, open_teacher
 from artifactnet.evaluation import results as tables
 from artifactnet.evaluation.figures import Figures
@@ -188,7 +188,9 @@ def ask_teacher(data: DataModule, config: Config, opener: OpenTeacher) -> None:
     Raises:
         ArtifactNetError: there is none, or it cannot.
     """
-    teach(data, config, choose_device(config.train.device), opener, only=judged_split(data))
+    attach_teacher_labels(
+        data, config, choose_device(config.train.device), opener, only=judged_split(data)
+    )
 
 
 def _ask_own_teacher(data: DataModule, config: Config, opener: OpenTeacher) -> None:

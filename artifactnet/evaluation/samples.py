@@ -10,7 +10,7 @@ from artifactnet.config import Config, ConfigError, load
 from artifactnet.data.datamodule import DataModule
 from artifactnet.data.transforms import Preprocess
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import load_model, read_metadata
+from artifactnet.models.checkpoint import load_checkpoint, read_metadata
 from artifactnet.runs import run_folder
 from artifactnet.runs.device import choose_device
 from artifactnet.types import ArtifactNetError, Record, Sample
@@ -113,7 +113,7 @@ def open_run(
     check_overrides(overrides, allowed)
     folder, own = run_folder.open_run(run_dir)
     config = load(folder / run_folder.CONFIG, overrides)
-    model = load_model(folder / run_folder.BEST, choose_device(config.train.device))
+    model = load_checkpoint(folder / run_folder.BEST, choose_device(config.train.device))
     model.config.threshold = config.model.threshold
     model.config.map_threshold = config.model.map_threshold
     epoch = read_metadata(folder / run_folder.BEST)["extra"]["epoch"]

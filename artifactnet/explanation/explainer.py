@@ -28,9 +28,9 @@ from artifactnet.explanation.detector import (
 from artifactnet.explanation.layers import target_layer
 from artifactnet.explanation.methods import METHODS, PREDICTED, scale_of
 from artifactnet.explanation.sliding import check_windows, sliding_map
-from artifactnet.inference.inputs import Failure, ImageLike, Source, to_pixels
+from artifactnet.inference.inputs import Failure, ImageInput, ImageLike, to_pixels
 from artifactnet.inference.instances import find_artifacts, frame_probabilities, restore_planes
-from artifactnet.inference.predictor import Answers, Predictor
+from artifactnet.inference.predictor import Predictor, PredictorLike
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.attention.rollout import normalize
 from artifactnet.models.state import undisturbed
@@ -359,7 +359,7 @@ class Predicted:
     methods = (PREDICTED,)
 
     def __init__(
-        self, predictor: Answers, methods: Sequence[str] | None = None, batch_size: int = 8
+        self, predictor: PredictorLike, methods: Sequence[str] | None = None, batch_size: int = 8
     ) -> None:
         """Check that the methods can be had.
 
@@ -391,7 +391,7 @@ class Predicted:
         Returns:
             One answer per image, in order; a failure for one that cannot be judged.
         """
-        sources = [Source(name, _png(pixels)) for name, pixels in images]
+        sources = [ImageInput(name, _png(pixels)) for name, pixels in images]
         answers = self.detector.predict_stream(sources, self._batch_size)
         return [
             self._explained(name, pixels, answer)

@@ -16,7 +16,7 @@ from artifactnet.explanation.explainer import Explained, Explainer
 from artifactnet.files import atomic_path
 from artifactnet.inference import collect
 from artifactnet.inference.folder import save_heatmap
-from artifactnet.inference.inputs import Failure, Source, to_pixels
+from artifactnet.inference.inputs import Failure, ImageInput, to_pixels
 from artifactnet.types import ArtifactNetError, Explanation, UInt8Array
 
 ANSWERS = "explanations.jsonl"
@@ -86,7 +86,7 @@ def explain_to_folder(
 
 
 def explained(
-    explainer: Explainer, sources: Iterator[Source | Failure], batch_size: int
+    explainer: Explainer, sources: Iterator[ImageInput | Failure], batch_size: int
 ) -> Iterator[Explained | Failure]:
     """Decode and explain images, a batch in memory at a time.
 
@@ -106,7 +106,7 @@ def explained(
             yield item if isinstance(item, Failure) else next(answers)
 
 
-def _decode(source: Source | Failure) -> tuple[str, UInt8Array] | Failure:
+def _decode(source: ImageInput | Failure) -> tuple[str, UInt8Array] | Failure:
     if isinstance(source, Failure):
         return source
     try:

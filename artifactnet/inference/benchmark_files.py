@@ -16,7 +16,7 @@ from PIL import Image
 
 from artifactnet.files import atomic_path
 from artifactnet.inference.collect import unsafe
-from artifactnet.inference.inputs import Source
+from artifactnet.inference.inputs import ImageInput
 from artifactnet.taxonomy import (
     AGNOSTIC,
     CATEGORIES,
@@ -48,7 +48,7 @@ class BenchmarkFiles:
         self._table = table
         self._taken: dict[tuple[str, str], str] = {}
 
-    def check(self, source: Source) -> str | None:
+    def check(self, source: ImageInput) -> str | None:
         """Why an answer about ``source`` could not be written, in one line; None if it can."""
         for what, name in (("generator", source.generator), ("uid", source.uid)):
             problem = unsafe(name)
@@ -62,7 +62,7 @@ class BenchmarkFiles:
             "the masks of both would have one name"
         )
 
-    def write(self, source: Source, answer: Prediction) -> None:
+    def write(self, source: ImageInput, answer: Prediction) -> None:
         """Write masks and rows of one image; an empty mask gets no file.
 
         The benchmark counts an image without a file as one in which nothing was found.
@@ -84,7 +84,7 @@ class BenchmarkFiles:
                 self._table.writerow((generator, uid, instance.category, *instance.box))
 
 
-def _key(source: Source) -> tuple[str, str]:
+def _key(source: ImageInput) -> tuple[str, str]:
     return str(source.generator), str(source.uid)
 
 

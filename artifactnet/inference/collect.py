@@ -11,7 +11,7 @@ from typing import Any
 
 from artifactnet.data.images import EXTENSIONS
 from artifactnet.data.shards import Place, ShardReader, read_rows
-from artifactnet.inference.inputs import Failure, Source
+from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.types import ArtifactNetError
 
 SUFFIX = ".parquet"
@@ -19,7 +19,7 @@ MAX_NAME = 200  # bytes of a generator or uid; file systems end at 255
 _COLUMNS = ("generator", "uid")
 
 
-def shard_rows(shard: str) -> Iterator[Source | Failure]:
+def shard_rows(shard: str) -> Iterator[ImageInput | Failure]:
     """Images of a shard in its order; one row group is in memory at a time.
 
     Args:
@@ -41,7 +41,9 @@ def shard_rows(shard: str) -> Iterator[Source | Failure]:
         yield Failure(shard, "the shard has no rows")
 
 
-def _source(reader: ShardReader, place: Place, row: dict[str, Any], name: str) -> Source | Failure:
+def _source(
+    reader: ShardReader, place: Place, row: dict[str, Any], name: str
+) -> ImageInput | Failure:
     for column in _COLUMNS:
         problem = unsafe(row[column])
         if problem is not None:
@@ -50,7 +52,7 @@ def _source(reader: ShardReader, place: Place, row: dict[str, Any], name: str) -
         content, _ = reader.read(place)
     except ArtifactNetError as error:
         return Failure(name, str(error).removeprefix(f"{place}: "))
-    return Source(name, content, row["generator"], row["uid"])
+    return ImageInput(name, content, row["generator"], row["uid"])
 
 
 def unsafe(name: object) -> str | None:
@@ -110,7 +112,7 @@ def resolve(inputs: Sequence[str | Path], skip: str | Path) -> Found:
     return Found(tuple(roots), base, skip, tuple(failures))
 
 
-def walk(found: Found) -> Iterator[Source | Failure]:
+def walk(found: Found) -> Iterator[ImageInput | Failure]:
     """Every image once, in a fixed order, written as the user wrote its file or folder.
 
     A parquet shard that is named outright, or by a pattern, stands for its rows. A file's
@@ -127,7 +129,7 @@ def walk(found: Found) -> Iterator[Source | Failure]:
                     yield from shard_rows(path)
                 else:
                     folder, name = os.path.split(key)
-                    yield Source(
+                    yield ImageInput(
                         path, path, os.path.basename(folder) or None, os.path.splitext(name)[0]
                     )
 
@@ -149,7 +151,7 @@ def _files(folder: str, skip: str) -> Iterator[str]:
     yield from closed  # folders that may not be read: they fail as images and are listed
 
 
-def spread(found: Found, count: int) -> Iterator[Source | Failure]:
+def spread(found: Found, count: int) -> Iterator[ImageInput | Failure]:
     """At most ``count`` of the images that inputs stand for, evenly spread over all of them.
 
     The inputs are walked twice, first to count: the content of a shard's rows that are passed
@@ -162,7 +164,7 @@ def spread(found: Found, count: int) -> Iterator[Source | Failure]:
     Yields:
         The chosen images in the order of `walk`, and in between every failure that it met.
     """
-    total = sum(isinstance(item, Source) for item in walk(found))
+    total = sum(isinstance(item, ImageInput) for item in walk(found))
     wanted = min(count, total)
     chosen = {k * total // wanted for k in range(wanted)}
     number = 0

@@ -18,9 +18,9 @@ from PIL import Image
 from artifactnet.files import atomic_path
 from artifactnet.inference import collect
 from artifactnet.inference.benchmark_files import BenchmarkFiles, benchmark_files
-from artifactnet.inference.inputs import Failure, Source
-from artifactnet.inference.predictor import Answers, Predictor, need_segmentation
-from artifactnet.inference.stream import Behind
+from artifactnet.inference.inputs import Failure, ImageInput
+from artifactnet.inference.predictor import Predictor, PredictorLike, need_segmentation
+from artifactnet.inference.stream import BackgroundWorker
 from artifactnet.types import ArtifactNetError, Float32Array, Prediction, UInt8Array
 
 
@@ -44,7 +44,7 @@ class Summary:
 
 
 def predict_to_folder(
-    predictor: Answers,
+    predictor: PredictorLike,
     inputs: Sequence[str | Path],
     out: str | Path,
     *,
@@ -83,7 +83,7 @@ def predict_to_folder(
     """
     _check(predictor, {"masks": save_masks, "tiles": tiles})
     found = collect.resolve(inputs, skip=out)
-    pending: deque[Source | Failure] = deque()
+    pending: deque[ImageInput | Failure] = deque()
     answers = predictor.predict_stream(
         _noted(collect.walk(found), pending),
         batch_size,
@@ -93,7 +93,7 @@ def predict_to_folder(
         overlap=overlap,
         min_area=min_area,
     )
-    writer = _Writer(Path(out), found, heatmaps, report, Behind(workers, 2 * workers))
+    writer = _Writer(Path(out), found, heatmaps, report, BackgroundWorker(workers, 2 * workers))
     try:
         writer.run(answers, pending, save_masks)
     except BrokenPipeError:
@@ -103,7 +103,7 @@ def predict_to_folder(
     return writer.summary
 
 
-def _check(predictor: Answers, asked: dict[str, bool]) -> None:
+def _check(predictor: PredictorLike, asked: dict[str, bool]) -> None:
     """Refuse what takes a segmentation head, before any image is read."""
     model = predictor.model if isinstance(predictor, Predictor) else None
     for what, wanted in asked.items():
@@ -112,12 +112,12 @@ def _check(predictor: Answers, asked: dict[str, bool]) -> None:
 
 
 def _noted(
-    sources: Iterator[Source | Failure], pending: deque[Source | Failure]
-) -> Iterator[Source | Failure]:
+    sources: Iterator[ImageInput | Failure], pending: deque[ImageInput | Failure]
+) -> Iterator[ImageInput | Failure]:
     """Hand on sources and note whose answers come next, without their content."""
     for source in sources:
-        if isinstance(source, Source):
-            pending.append(Source(source.name, "", source.generator, source.uid))
+        if isinstance(source, ImageInput):
+            pending.append(ImageInput(source.name, "", source.generator, source.uid))
         else:
             pending.append(source)
         yield source
@@ -132,7 +132,7 @@ class _Writer:
         found: collect.Found,
         heatmaps: bool,
         report: Callable[[Prediction], None] | None,
-        behind: Behind,
+        behind: BackgroundWorker,
     ) -> None:
         self.summary = Summary(out / "predictions.jsonl", failures=list(found.failures))
         self._out = out
@@ -144,7 +144,7 @@ class _Writer:
     def run(
         self,
         answers: Iterator[Prediction | Failure],
-        pending: deque[Source | Failure],
+        pending: deque[ImageInput | Failure],
         save_masks: bool,
     ) -> None:
         with (
@@ -159,7 +159,7 @@ class _Writer:
 
     def _take(
         self,
-        source: Source | Failure,
+        source: ImageInput | Failure,
         answer: Prediction | Failure,
         lines: TextIO,
         benchmark: BenchmarkFiles | None,
@@ -167,7 +167,7 @@ class _Writer:
         if isinstance(answer, Failure):
             self.summary.failures.append(answer)
             return
-        assert isinstance(source, Source)  # a failure is passed on as one
+        assert isinstance(source, ImageInput)  # a failure is passed on as one
         if benchmark is not None:
             problem = benchmark.check(source)
             if problem is not None:
@@ -181,7 +181,7 @@ class _Writer:
         if self._report is not None:
             self._report(answer)
 
-    def _entry(self, source: Source, answer: Prediction) -> dict[str, object]:
+    def _entry(self, source: ImageInput, answer: Prediction) -> dict[str, object]:
         """One line of the answers; the heatmap is handed on to be written."""
         entry = answer.to_json() | {"generator": source.generator, "uid": source.uid}
         if answer.mask is None:

@@ -20,7 +20,7 @@ _LAYOUTS = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImageInput:
     """An image that waits to be judged.
 
     Attributes:
@@ -58,7 +58,7 @@ class Opened:
     pixels: UInt8Array
 
 
-def open_image(number: int, source: ImageLike | Source | Failure) -> Opened | Failure:
+def open_image(number: int, source: ImageLike | ImageInput | Failure) -> Opened | Failure:
     """Decode what a caller gave; a failure is passed on, and an unusable image becomes one.
 
     Args:
@@ -68,7 +68,7 @@ def open_image(number: int, source: ImageLike | Source | Failure) -> Opened | Fa
     if isinstance(source, Failure):
         return source
     path = str(source) if isinstance(source, str | Path) else None
-    if isinstance(source, Source):
+    if isinstance(source, ImageInput):
         path, source = source.name, source.image
     name = f"image {number}" if path is None else path
     try:

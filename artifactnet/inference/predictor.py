@@ -15,9 +15,9 @@ from artifactnet.data.transforms import Geometry, Preprocess
 from artifactnet.inference import instances
 from artifactnet.inference.backends.base import SUFFIXES, AnyModel, ExportedModel
 from artifactnet.inference.forward import forward
-from artifactnet.inference.inputs import Failure, ImageLike, Source, need_counts, open_image
+from artifactnet.inference.inputs import Failure, ImageInput, ImageLike, need_counts, open_image
 from artifactnet.inference.instances import find_instances
-from artifactnet.inference.stream import ahead
+from artifactnet.inference.stream import prefetch
 from artifactnet.inference.tiles import MAX_OVERLAP, tiled_probabilities
 from artifactnet.models import checkpoint, packaged
 from artifactnet.models.heads.tiling import adapted_size
@@ -31,7 +31,7 @@ from artifactnet.types import (
 
 
 @runtime_checkable
-class Answers(Protocol):
+class PredictorLike(Protocol):
     """A `artifactnet.inference.predictor.Predictor`, or what answers as it does.
 
     Folders and reports need no more than this: neither layers nor gradients.
@@ -49,7 +49,7 @@ class Answers(Protocol):
 
     def predict_stream(
         self,
-        paths: Iterable[str | Path | Source | Failure],
+        paths: Iterable[str | Path | ImageInput | Failure],
         batch_size: int = 8,
         workers: int = 0,
         heatmaps: bool = True,
@@ -174,7 +174,7 @@ class Predictor:
 
     def predict_stream(
         self,
-        paths: Iterable[str | Path | Source | Failure],
+        paths: Iterable[str | Path | ImageInput | Failure],
         batch_size: int = 8,
         workers: int = 0,
         heatmaps: bool = True,
@@ -211,16 +211,16 @@ class Predictor:
         return self._run(paths, workers, _Options(batch_size, heatmaps, tiles, overlap, min_area))
 
     def _run(
-        self, images: Iterable[ImageLike | Source | Failure], workers: int, options: _Options
+        self, images: Iterable[ImageLike | ImageInput | Failure], workers: int, options: _Options
     ) -> Iterator[Prediction | Failure]:
         self._check(options, workers)
         # with tiles, each image is many to the model, and its original must be kept
         together = 1 if options.tiles else options.batch_size
 
-        def prepare(numbered: tuple[int, ImageLike | Source | Failure]) -> _Ready | Failure:
+        def prepare(numbered: tuple[int, ImageLike | ImageInput | Failure]) -> _Ready | Failure:
             return self._prepare(*numbered, keep=options.tiles)
 
-        prepared = ahead(prepare, enumerate(images), workers, together + workers)
+        prepared = prefetch(prepare, enumerate(images), workers, together + workers)
         return self._batches(prepared, together, options)
 
     def _check(self, options: _Options, workers: int) -> None:
@@ -258,7 +258,7 @@ class Predictor:
                     yield self._answer(item, next(outputs), options)
 
     def _prepare(
-        self, number: int, source: ImageLike | Source | Failure, keep: bool
+        self, number: int, source: ImageLike | ImageInput | Failure, keep: bool
     ) -> _Ready | Failure:
         opened = open_image(number, source)
         if isinstance(opened, Failure):
@@ -372,11 +372,11 @@ def load_model(path: str | Path, device: str | torch.device = "auto") -> Predict
     Raises:
         ArtifactNetError: no such file or name, not one of our models, or no such device.
     """
-    return Predictor(checkpoint.load_model(model_file(path), pick_device(device)))
+    return Predictor(checkpoint.load_checkpoint(model_file(path), pick_device(device)))
 
 
 def model_file(path: str | Path) -> Path:
-    """The ``.safetensors`` file that `load_model` reads.
+    """The ``.safetensors`` file that `load_checkpoint` reads.
 
     Args:
         path: a file, a run's folder, or the name of a packaged model.

@@ -12,7 +12,9 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-def ahead(function: Callable[[S], T], items: Iterable[S], workers: int, depth: int) -> Iterator[T]:
+def prefetch(
+    function: Callable[[S], T], items: Iterable[S], workers: int, depth: int
+) -> Iterator[T]:
     """``map(function, items)`` in order, computed by threads ahead of the consumer.
 
     Args:
@@ -38,7 +40,7 @@ def ahead(function: Callable[[S], T], items: Iterable[S], workers: int, depth: i
                 future.cancel()
 
 
-class Behind:
+class BackgroundWorker:
     """Work that follows a producer, done by threads that it rarely waits for.
 
     Leaving the ``with`` block waits for what is left; after an error only for what has begun.
@@ -62,7 +64,7 @@ class Behind:
         while self._pending and (self._pending[0].done() or len(self._pending) > self._depth):
             self._pending.popleft().result()
 
-    def __enter__(self) -> Behind:
+    def __enter__(self) -> BackgroundWorker:
         return self
 
     def __exit__(

@@ -41,7 +41,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class ValidAnswer:
     """What came of a question.
 
     Attributes:
@@ -57,7 +57,7 @@ class Settled:
     asked: int = 0
 
 
-def settle(question: Question, chat: Chat, log: AnswerLog, attempts: int) -> Settled:
+def ask_until_valid(question: Question, chat: Chat, log: AnswerLog, attempts: int) -> ValidAnswer:
     """Look into the log, then ask; every answer goes to the log before it is looked at.
 
     After an answer of no use the model is shown it and told what is wrong with it.
@@ -77,7 +77,7 @@ def settle(question: Question, chat: Chat, log: AnswerLog, attempts: int) -> Set
         problem = "no answer was asked for"
         for index, answer in enumerate(answers):
             try:
-                return Settled(question.check(_said(answer)), "", answers[: index + 1])
+                return ValidAnswer(question.check(_said(answer)), "", answers[: index + 1])
             except ArtifactNetError as error:
                 problem = str(error)
         asked = 0
@@ -90,10 +90,10 @@ def settle(question: Question, chat: Chat, log: AnswerLog, attempts: int) -> Set
             answers.append(answer)
             asked += 1
             try:
-                return Settled(question.check(_said(answer)), "", answers, asked)
+                return ValidAnswer(question.check(_said(answer)), "", answers, asked)
             except ArtifactNetError as error:
                 problem = str(error)
-        return Settled(None, problem, answers, asked)
+        return ValidAnswer(None, problem, answers, asked)
 
 
 def without_thoughts(text: str) -> str:
@@ -121,7 +121,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def work_through(
+def run_concurrently(
     items: Sequence[Item],
     work: Callable[[Item], Result],
     finished: Callable[[Item, Result | ArtifactNetError], None],

@@ -17,7 +17,7 @@ from typing import Any
 
 from artifactnet.data.duplicates import digest
 from artifactnet.llm.answer_log import AnswerLog
-from artifactnet.llm.ask import Question, Settled, settle, work_through
+from artifactnet.llm.ask import Question, ValidAnswer, ask_until_valid, run_concurrently
 from artifactnet.llm.client import Answer, Chat, Message, UnansweredError, user
 from artifactnet.metrics.text import without_marks
 from artifactnet.types import ArtifactNetError
@@ -58,7 +58,7 @@ class JudgeResult:
     problems: dict[int, str]
 
 
-def judge(
+def judge_texts(
     pairs: Sequence[tuple[str, str]],
     chat: Chat,
     cache: Path | None = None,
@@ -87,10 +87,10 @@ def judge(
     folder: Any = TemporaryDirectory() if cache is None else nullcontext(None)
     with folder as temporary:
         path = Path(temporary) / "answers.jsonl" if cache is None else cache
-        settled: list[Settled] = []
+        settled: list[ValidAnswer] = []
         with AnswerLog(path) as log:
             asking = _Asking(chat, log, attempts)
-            work_through(
+            run_concurrently(
                 pairs,
                 lambda pair: asking.one(*pair),
                 lambda _, outcome: settled.append(_settled(outcome)),
@@ -119,7 +119,7 @@ class _Asking:
         self._attempts = attempts
         self._unanswered = 0  # in a row; off by a few between threads does no harm
 
-    def one(self, reference: str, candidate: str) -> Settled:
+    def one(self, reference: str, candidate: str) -> ValidAnswer:
         """What the judge says of one pair.
 
         Raises:
@@ -134,20 +134,22 @@ class _Asking:
         gone = self._unanswered >= _UNANSWERED  # each more would wait through all retries
         question = Question(key, lambda: _messages(texts), _similarity, "")
         try:
-            settled = settle(question, self._chat, self._log, 0 if gone else self._attempts)
+            settled = ask_until_valid(
+                question, self._chat, self._log, 0 if gone else self._attempts
+            )
         except UnansweredError:
             self._unanswered += 1
             raise
         if settled.asked:
             self._unanswered = 0
         if gone and settled.result is None:
-            return Settled(None, f"not asked: no answer to {_UNANSWERED} pairs in a row")
+            return ValidAnswer(None, f"not asked: no answer to {_UNANSWERED} pairs in a row")
         return settled
 
 
-def _settled(outcome: Settled | ArtifactNetError) -> Settled:
+def _settled(outcome: ValidAnswer | ArtifactNetError) -> ValidAnswer:
     """A pair without an answer has failed."""
-    return Settled(None, str(outcome)) if isinstance(outcome, ArtifactNetError) else outcome
+    return ValidAnswer(None, str(outcome)) if isinstance(outcome, ArtifactNetError) else outcome
 
 
 def _messages(pair: Sequence[str]) -> list[Message]:

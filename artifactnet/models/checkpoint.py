@@ -22,7 +22,7 @@ FORMAT = "artifactnet-1"
 T = TypeVar("T")
 
 
-def save_model(
+def save_checkpoint(
     model: ArtifactNet,
     path: str | Path,
     extra: dict[str, Any] | None = None,
@@ -37,7 +37,7 @@ def save_model(
         model: the model.
         path: the ``.safetensors`` file to write.
         extra: JSON-ready facts to keep with it (epoch, validation figures, ...).
-        half: store weights in float16, which `load_model` turns into float32 again.
+        half: store weights in float16, which `load_checkpoint` turns into float32 again.
 
     Raises:
         ArtifactNetError: the disk refused, or float16 cannot hold a weight; an older file of
@@ -109,7 +109,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     }
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> ArtifactNet:
+def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> ArtifactNet:
     """Rebuild a saved model on ``device``, in eval mode.
 
     Raises:

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[1] / "weights"
 SUFFIX = ".safetensors"
 
 
-class Boxed(NamedTuple):
+class PackagedModel(NamedTuple):
     """A model of the package.
 
     Attributes:
@@ -49,7 +49,7 @@ def resolve(path: str | Path) -> Path:
     raise ArtifactNetError(f"{path}: no such model file{listed}")
 
 
-def with_backbone_of(config: ModelConfig) -> Boxed | None:
+def with_backbone_of(config: ModelConfig) -> PackagedModel | None:
     """The packaged model whose backbone has the same tensors, the first by name; or None.
 
     The name of the backbone, the arguments it is built with and its stem must be equal. Image
@@ -69,7 +69,7 @@ def with_backbone_of(config: ModelConfig) -> Boxed | None:
         metadata = read_metadata(path)
         if _backbone(metadata["model"]) == _backbone(config):
             trained_on = metadata["extra"].get("packed", {}).get("trained_on")
-            return Boxed(name, path, trained_on or "")
+            return PackagedModel(name, path, trained_on or "")
     return None
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from artifactnet.files import atomic_path
-from artifactnet.models.checkpoint import save_model
+from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.training.module import DetectorModule
 from artifactnet.types import ArtifactNetError
 
@@ -95,7 +95,7 @@ def save_detector(module: pl.LightningModule, path: Path, facts: dict[str, Any])
     """Write the detector of a module into one file, in the main process alone."""
     assert isinstance(module, DetectorModule)
     if module.trainer.is_global_zero:
-        save_model(module.model, path, facts)
+        save_checkpoint(module.model, path, facts)
 
 
 class BestModel(Callback):

@@ -37,7 +37,7 @@ from artifactnet.training.module import DetectorModule
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
-class Deals(Protocol):
+class DataLoaders(Protocol):
     """Data whose images are dealt out among processes."""
 
     def train_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Any]:
@@ -52,7 +52,7 @@ class Deals(Protocol):
 class Loaders(pl.LightningDataModule):
     """The run's loaders, split by process once Lightning knows how many there are."""
 
-    def __init__(self, data: Deals) -> None:
+    def __init__(self, data: DataLoaders) -> None:
         super().__init__()
         self.data = data
 
@@ -81,7 +81,7 @@ def fit(
 def fit_module(
     module: pl.LightningModule,
     config: Config,
-    data: Deals,
+    data: DataLoaders,
     best: BestModel,
     folder: Path,
     device: str,

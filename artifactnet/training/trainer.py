@@ -12,14 +12,14 @@ import lightning.pytorch as pl
 from artifactnet import files
 from artifactnet.config import AlignmentConfig, Config, ConfigError, problems
 from artifactnet.data.datamodule import DataModule
-from artifactnet.distillation.distill import teach
+from artifactnet.distillation.distill import attach_teacher_labels
 from artifactnet.distillation.teachers import OpenTeacher, open_teacher
 from artifactnet.evaluation import results as tables
 from artifactnet.evaluation.evaluate import evaluate_model
 from artifactnet.evaluation.samples import preprocess_of
 from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import init_weights, load_model, save_model
+from artifactnet.models.checkpoint import init_weights, load_checkpoint, save_checkpoint
 from artifactnet.runs import run_folder
 from artifactnet.runs.device import choose_device, is_main_process
 from artifactnet.taxonomy import CATEGORIES
@@ -69,7 +69,7 @@ def train(config: Config, opener: OpenTeacher = open_teacher) -> RunResult:
     folder = Path(config.out) / config.name
     if main:
         run_folder.check(config)
-    with run_folder.full_disk_told(folder), global_state():
+    with run_folder.explain_full_disk(folder), global_state():
         return _run(config, folder, main, opener)
 
 
@@ -88,7 +88,7 @@ def _run(config: Config, folder: Path, main: bool, opener: OpenTeacher) -> RunRe
     data.check_train()  # say now what is missing: before a teacher is asked, and a folder made
     _check_map(model, config, data)
     if config.distill.teacher is not None:
-        teach(data, config, device, opener)
+        attach_teacher_labels(data, config, device, opener)
         run_folder.same_teacher(config, data.summary["teacher"])
     data.train_loader(), data.val_loader()
     effective = _without_empty_alignment(config, data)
@@ -111,8 +111,8 @@ def _run(config: Config, folder: Path, main: bool, opener: OpenTeacher) -> RunRe
     if not main:
         return RunResult(folder, {})
     progress = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
-    save_model(model, folder / run_folder.LAST, {"run": config.name, **progress})
-    chosen = load_model(folder / run_folder.BEST, device)
+    save_checkpoint(model, folder / run_folder.LAST, {"run": config.name, **progress})
+    chosen = load_checkpoint(folder / run_folder.BEST, device)
     found = evaluate_model(chosen, data, config, best.epoch)
     found["training"] = {
         **progress,

@@ -18,7 +18,7 @@ STRETCHED = 1.5  # a grid that changes an image's aspect ratio by more is worth 
 
 
 @dataclass(slots=True)
-class Inputs:
+class ProcessedInputs:
     """A batch for `artifactnet.vlm.heie.model.HEIE`.
 
     Attributes:
@@ -37,7 +37,7 @@ class Inputs:
     grids: list[tuple[int, int]]
     labels: Tensor | None = None
 
-    def to(self, device: torch.device | str) -> Inputs:
+    def to(self, device: torch.device | str) -> ProcessedInputs:
         """Copy with its tensors on ``device``."""
         tensors = ("input_ids", "attention_mask", "pixel_values", "labels")
         moved = {k: getattr(self, k) for k in tensors if getattr(self, k) is not None}
@@ -87,7 +87,7 @@ class Processing:
         images: Sequence[UInt8Array],
         texts: Sequence[str],
         questions: Sequence[str | None] | None = None,
-    ) -> Inputs:
+    ) -> ProcessedInputs:
         """Question and answer of each image, with labels on the answer.
 
         Args:
@@ -109,7 +109,7 @@ class Processing:
 
     def prompt(
         self, images: Sequence[UInt8Array], questions: Sequence[str | None] | None = None
-    ) -> Inputs:
+    ) -> ProcessedInputs:
         """Question about each image, for a model that shall answer.
 
         Args:
@@ -188,7 +188,7 @@ class Processing:
         images: Sequence[UInt8Array],
         questions: Sequence[str | None] | None,
         texts: Sequence[str] | None,
-    ) -> Inputs:
+    ) -> ProcessedInputs:
         asked = [None] * len(images) if questions is None else list(questions)
         if len(asked) != len(images) or (texts is not None and len(texts) != len(images)):
             raise ValueError("as many questions and texts as images are needed")
@@ -204,7 +204,7 @@ class Processing:
                 marks = MAP * (1 + grid[0] * grid[1])
                 answers.append([*self._ids(texts[number].replace(MAP, marks)), self.end_id])
         ids, mask, labels = self._pad(prompts, answers)
-        return Inputs(ids, mask, torch.cat(pixels), grids, labels if answers else None)
+        return ProcessedInputs(ids, mask, torch.cat(pixels), grids, labels if answers else None)
 
     def _tiles(self, image: UInt8Array) -> tuple[Tensor, tuple[int, int]]:
         """(n, 3, t, t) tiles, row by row, and thumbnail of an image; its grid."""

@@ -15,12 +15,12 @@ from tiny_models import tiny
 from artifactnet.cli import export as command
 from artifactnet.cli import main
 from artifactnet.data.transforms import Preprocess
-from artifactnet.export import export
-from artifactnet.export.checks import Agreement
-from artifactnet.export.export import Exported
+from artifactnet.exporters import export
+from artifactnet.exporters.checks import Agreement
+from artifactnet.exporters.export import Exported
 from artifactnet.inference import inputs
 from artifactnet.inference.backends.metadata import facts_of
-from artifactnet.models.checkpoint import save_model
+from artifactnet.models.checkpoint import save_checkpoint
 
 MEASURED = Agreement(2, {"probability": 1e-7, "heatmap": 2e-6}, 0.9991, 0, 0.0)
 
@@ -30,7 +30,7 @@ def weights(tmp_path_factory):
     model = student()
     model.notices = ("these weights are random",)
     path = tmp_path_factory.mktemp("run") / "model.safetensors"
-    save_model(model, path)
+    save_checkpoint(model, path)
     return str(path)
 
 
@@ -99,7 +99,7 @@ def test_images_are_spread_over_all_that_there_are(weights, photos, asked):
 
 
 def test_an_image_below_one_patch_is_listed(tmp_path, photos, asked, capsys):
-    save_model(tiny(), tmp_path / "vit.safetensors")
+    save_checkpoint(tiny(), tmp_path / "vit.safetensors")
     Image.new("RGB", (60, 9)).save(photos / "0.png")
     vit = str(tmp_path / "vit.safetensors")
     args = ["--out", "m.onnx", "--images", str(photos), "--no-heatmap"]

@@ -17,7 +17,7 @@ from artifactnet.cli.arguments import TEXTS
 from artifactnet.config import MllmConfig
 from artifactnet.explanation import folder as explanation_folder
 from artifactnet.inference import folder as inference_folder
-from artifactnet.models.checkpoint import save_model
+from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.runs.run_folder import CONFIG
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 from artifactnet.vlm.heie import data as mllm_data
@@ -72,7 +72,7 @@ def opened(monkeypatch):
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    save_model(tiny(), folder / "model.safetensors")
+    save_checkpoint(tiny(), folder / "model.safetensors")
     return str(folder)
 
 

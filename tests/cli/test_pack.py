@@ -15,9 +15,9 @@ from tiny_models import TINY, tiny
 import artifactnet
 from artifactnet.cli import main
 from artifactnet.config import HeatmapConfig
-from artifactnet.export import pack
+from artifactnet.exporters import pack
 from artifactnet.models import packaged
-from artifactnet.models.checkpoint import load_model, read_metadata, save_model
+from artifactnet.models.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from artifactnet.types import ArtifactNetError, Prediction
 
 
@@ -38,7 +38,7 @@ def run(here):
     """Folder of a run, with a model whose verdict and heatmap depend on the image."""
     model = decoding(threshold=0.4)
     model.notices = ("started somewhere",)
-    save_model(model, here / "run/model.safetensors", {"run": "run", "epoch": 3})
+    save_checkpoint(model, here / "run/model.safetensors", {"run": "run", "epoch": 3})
     return Path("run")
 
 
@@ -83,7 +83,7 @@ def test_a_run_becomes_half_a_file_that_keeps_what_it_knew(run, capsys):
 
 
 def tiny_state(path: Path) -> list[torch.Tensor]:
-    return list(load_model(path).state_dict().values())
+    return list(load_checkpoint(path).state_dict().values())
 
 
 def test_printed_differences_are_the_real_ones(run, capsys):
@@ -120,10 +120,10 @@ def test_of_many_images_a_few_evenly_spread(run, monkeypatch):
 
 def test_a_model_without_heatmap_and_one_that_attends(here, capsys):
     kwargs = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1), "stem_width": 8}
-    save_model(tiny("resnet18", kwargs=kwargs), "plain.safetensors")
+    save_checkpoint(tiny("resnet18", kwargs=kwargs), "plain.safetensors")
     assert main(["pack", "plain.safetensors", "--out", "p.safetensors"]) == 0
     assert "heatmap" not in capsys.readouterr().out
-    save_model(tiny(), "vit.safetensors")
+    save_checkpoint(tiny(), "vit.safetensors")
     assert main(["pack", "vit.safetensors", "--out", "v.safetensors"]) == 0
     told = capsys.readouterr().out
     assert "heatmap" in told
@@ -143,7 +143,7 @@ def packed_otherwise(monkeypatch, change) -> None:
 
     def spoil_copy(model, path, extra, *, half):
         real(model, path, extra, half=half)
-        other = load_model(path)
+        other = load_checkpoint(path)
         spoiled(other, path, extra, half=half)
 
     monkeypatch.setattr(pack, "save_model", spoil_copy)
@@ -212,7 +212,7 @@ def test_sigma_is_compared_with_its_own_size():
 def test_a_weight_that_does_not_fit_is_named(here, capsys):
     model = tiny()
     model.head.bias.data.fill_(1e5)
-    save_model(model, "m.safetensors")
+    save_checkpoint(model, "m.safetensors")
     assert main(["pack", "m.safetensors", "--out", "n.safetensors"]) == 2
     assert "head.bias: a weight of magnitude 100000 cannot be stored" in told(capsys)
     assert files(here) == ["m.safetensors"]
@@ -265,7 +265,7 @@ def test_overwrite_replaces_and_a_card_in_its_place_is_kept(run):
     Path("n.md").write_text("# Card\n")
     words = ["pack", str(run), "--out", "n.safetensors", "--card", "n.md"]
     assert main([*words, "--overwrite"]) == 0
-    assert load_model("n.safetensors").config.threshold == 0.4
+    assert load_checkpoint("n.safetensors").config.threshold == 0.4
     assert Path("n.md").read_text() == "# Card\n"
 
 
@@ -289,7 +289,7 @@ def test_load_model_by_name_and_by_path(nano, here):
     image = photos(1)[0]
     expected = nano.predict(image).probability
     assert artifactnet.load_model("nano", device="cpu").predict(image).probability == expected
-    save_model(
+    save_checkpoint(
         decoding(seed=9), here / "nano/model.safetensors"
     )  # a run's folder of the same name wins
     assert artifactnet.load_model("nano", device="cpu").predict(image).probability != expected

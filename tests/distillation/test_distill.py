@@ -16,11 +16,11 @@ from artifactnet.data.geometry import fit
 from artifactnet.data.transforms import Preprocess
 from artifactnet.distillation import distill
 from artifactnet.distillation.cache import shrunk
-from artifactnet.distillation.distill import cache_folder, label_only, teach
+from artifactnet.distillation.distill import attach_teacher_labels, cache_folder, label_only
 from artifactnet.distillation.teachers import SILENT_SIGMA, ModelTeacher, open_teacher
 from artifactnet.evaluation.evaluate import evaluate
 from artifactnet.inference.predictor import load_model
-from artifactnet.models.checkpoint import save_model
+from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import UNSEEN_SIGMA, Annotation, ArtifactNetError, Record
 
 RECORD = Record("7", 0, "real", Annotation.NONE, "photos/7.png")
@@ -42,7 +42,7 @@ def teacher_file(folder, kind="heatmap", **config):
             weight.mul_(next((by for end, by in strong.items() if name.endswith(end)), 1))
             if name.endswith("conv_seg.bias"):
                 weight.sub_(2 if kind == "sigmoid" else -2 * (torch.arange(8) == 0))
-    save_model(model, folder / "teacher.safetensors")
+    save_checkpoint(model, folder / "teacher.safetensors")
     return folder / "teacher.safetensors"
 
 
@@ -87,7 +87,9 @@ def test_an_adaptive_mapper_teaches_what_it_says_to_the_predictor(tmp_path):
     """Each image is cut by its own shape, also among others in a batch."""
     heatmap = HeatmapConfig(head="mapper", width=16, heads=2, tile=32, max_tiles=4)
     depth = {"embed_dim": 24, "depth": 4, "num_heads": 2}
-    save_model(tiny(size=(64, 64), kwargs=depth, heatmap=heatmap), tmp_path / "teacher.safetensors")
+    save_checkpoint(
+        tiny(size=(64, 64), kwargs=depth, heatmap=heatmap), tmp_path / "teacher.safetensors"
+    )
     teacher = open_teacher(tmp_path / "teacher.safetensors")
     predictor = load_model(tmp_path / "teacher.safetensors", "cpu")
     images = [photo(size, seed) for seed, size in enumerate([(40, 160), (90, 90), (30, 130)])]
@@ -129,7 +131,7 @@ def test_an_image_too_small_for_the_teacher_is_named(tmp_path):
 
 def test_a_model_without_any_map_cannot_teach(tmp_path):
     model = tiny("resnet18", kwargs={})
-    save_model(model, tmp_path / "m.safetensors")
+    save_checkpoint(model, tmp_path / "m.safetensors")
     with pytest.raises(
         ArtifactNetError, match=r"distill\.teacher=.*m\.safetensors: it has no heat"
     ):
@@ -189,7 +191,7 @@ def test_the_splits_of_a_run_are_taught_in_place(tiny, tmp_path, capsys):
     config = tiny(*STUDENT, f"distill.teacher={file}")
     data = data_of(config)
     before = {name: source.records for name, source in data.splits.items()}
-    teach(data, config, "cpu")
+    attach_teacher_labels(data, config, "cpu")
     assert {name: source.records for name, source in data.splits.items()} == before
     assert cache_folder(config) == tmp_path / "runs" / ".cache" / "teachers"
     assert "14 images labelled" in capsys.readouterr().out
@@ -211,7 +213,7 @@ def test_label_only_fills_the_cache_that_the_run_then_uses(tiny, tmp_path, monke
     config = tiny(*STUDENT, f"distill.teacher={file}", f"distill.cache={cache}")
     assert label_only(config) == cache
     monkeypatch.setattr(ModelTeacher, "answer", None)  # asking again would fail
-    teach(data_of(config), config, "cpu")
+    attach_teacher_labels(data_of(config), config, "cpu")
     assert "0 images labelled, answers to 14" in capsys.readouterr().out
 
 
@@ -221,13 +223,13 @@ def test_weights_are_not_loaded_where_every_answer_is_known(tiny, tmp_path, monk
     file = teacher_file(tmp_path, kind)
     config = tiny(*STUDENT, f"distill.teacher={file}")
     first, again = data_of(config), data_of(config)
-    teach(first, config, "cpu")
+    attach_teacher_labels(first, config, "cpu")
 
     def refuse(*_):
         raise AssertionError("the weights were asked for")
 
     monkeypatch.setattr("artifactnet.distillation.teachers.load_model", refuse)
-    teach(again, config, "cpu")
+    attach_teacher_labels(again, config, "cpu")
     assert again.summary["teacher"] == first.summary["teacher"]
     for split, source in again.splits.items():
         answers = [other.load(1).teacher for other in (source, first.splits[split])]
@@ -254,7 +256,7 @@ def test_every_process_asks_the_teacher_on_its_own_gpu(
     file = teacher_file(tmp_path)
     config = tiny(*STUDENT, f"distill.teacher={file}")
     data = data_of(config)
-    teach(data, config, device, opener, only="val")
+    attach_teacher_labels(data, config, device, opener, only="val")
     assert asked == [(str(file), wanted)]
     assert data.splits["val"].load(0).teacher is not None
     assert data.splits["train"].load(0).teacher is None
@@ -263,7 +265,7 @@ def test_every_process_asks_the_teacher_on_its_own_gpu(
 def test_only_the_main_process_speaks(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(distill, "is_main_process", lambda: False)
     config = tiny(*STUDENT, f"distill.teacher={teacher_file(tmp_path)}")
-    teach(data_of(config), config, "cpu")
+    attach_teacher_labels(data_of(config), config, "cpu")
     assert capsys.readouterr().out == ""
 
 
@@ -280,17 +282,17 @@ def test_a_folder_of_heatmaps_teaches(tiny, tmp_path):
             path = tmp_path / "maps" / record.generator / f"{record.uid}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, np.full((12, 12), number / 32))
-    teach(data, config, "cpu")
+    attach_teacher_labels(data, config, "cpu")
     sample = data.splits["train"].load(5)
     np.testing.assert_allclose(sample.teacher.heatmap, np.full((48, 48), 5 / 32), atol=1e-6)
     assert (sample.teacher.sigma == SILENT_SIGMA).all()
     assert math.isnan(sample.teacher.score)
     np.save(path, np.zeros((12, 13)))
     with pytest.raises(ArtifactNetError, match=r"13x12 pixels has another aspect ratio.*48x48"):
-        teach(data_of(config), config, "cpu")
+        attach_teacher_labels(data_of(config), config, "cpu")
     path.unlink()
     with pytest.raises(ArtifactNetError, match="either one of them is missing"):
-        teach(data_of(config), config, "cpu")
+        attach_teacher_labels(data_of(config), config, "cpu")
 
 
 def test_features_of_a_folder_of_heatmaps_are_missed_before_it_is_read(tiny, tmp_path):
@@ -299,7 +301,7 @@ def test_features_of_a_folder_of_heatmaps_are_missed_before_it_is_read(tiny, tmp
     config = tiny(*STUDENT, f"distill.teacher={tmp_path / 'maps'}", "distill.feature=10")
     message = r"distill\.feature is above 0, but maps gives no features.*distill\.feature=0"
     with pytest.raises(ConfigError, match=message):
-        teach(data_of(config), config, "cpu")
+        attach_teacher_labels(data_of(config), config, "cpu")
     with pytest.raises(ConfigError, match=message):
         label_only(config)
 
@@ -324,7 +326,7 @@ def test_a_student_trains_on_what_the_teacher_said(tiny, tmp_path):
     model = load_model(file, "cpu").model
     with torch.no_grad():
         model.head.bias.add_(1)
-    save_model(model, file)
+    save_checkpoint(model, file)
     with pytest.raises(ArtifactNetError, match=r"began with another teacher"):
         train(tiny(*resumed))
     file.unlink()

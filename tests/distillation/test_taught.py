@@ -15,7 +15,7 @@ from artifactnet.config import DataConfig
 from artifactnet.data.heatmaps import HeatmapFolder, read_heatmap
 from artifactnet.data.sources import demo
 from artifactnet.distillation.cache import NO_STAMP, TeacherCache, Writer, image_key
-from artifactnet.distillation.labelling import TaughtSource
+from artifactnet.distillation.labelling import TeacherLabeledSource
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample, TeacherAnswer
 
 
@@ -63,7 +63,7 @@ def interpolated(grid, size):
     return out
 
 
-def taught(tmp_path, indices=(0, 1)) -> TaughtSource:
+def taught(tmp_path, indices=(0, 1)) -> TeacherLabeledSource:
     photos = Photos()
     cache = TeacherCache(tmp_path, {"kind": "test"}, {})
     with Writer(cache, 10) as writer:
@@ -71,7 +71,7 @@ def taught(tmp_path, indices=(0, 1)) -> TaughtSource:
             image = photos.images[index]
             writer.add(image_key(image), NO_STAMP, ramp(image.shape[:2]))
     cache.refresh()
-    return TaughtSource(photos, cache)
+    return TeacherLabeledSource(photos, cache)
 
 
 def test_maps_have_the_images_size_and_are_interpolated_linearly(tmp_path):

@@ -16,7 +16,7 @@ from artifactnet.data.datamodule import DataModule
 from artifactnet.distillation.teachers import ModelTeacher
 from artifactnet.evaluation.evaluate import compute_figures, evaluate
 from artifactnet.evaluation.samples import preprocess_of
-from artifactnet.models.checkpoint import load_model, save_model
+from artifactnet.models.checkpoint import load_checkpoint, save_checkpoint
 from artifactnet.training.trainer import train
 from artifactnet.types import ArtifactNetError
 
@@ -40,7 +40,7 @@ def test_own_data_again_gives_the_same_results(run: Path) -> None:
 
 def test_figures_against_a_loop(run: Path) -> None:
     """Every count again from single images in plain Python."""
-    model = load_model(run / "model.safetensors")
+    model = load_checkpoint(run / "model.safetensors")
     model.config.threshold, model.config.map_threshold = 0.52, 0.44
     config = Config()
     config.data.demo_train, config.data.demo_val, config.data.demo_test = 2, 2, 6
@@ -139,7 +139,7 @@ def student(
     with torch.no_grad():
         teacher.heatmap.maps.weight.mul_(30)
         teacher.heatmap.maps.bias.zero_()
-    save_model(teacher, folder / "tutor.safetensors")
+    save_checkpoint(teacher, folder / "tutor.safetensors")
     return run, folder / "tutor.safetensors"
 
 
@@ -152,7 +152,10 @@ def test_agreement_with_any_teacher_on_any_images_against_a_loop(
     overrides = [f"distill.teacher={file}", f"distill.cache={tmp_path}", "data.demo_seed=3"]
     found = evaluate(run, [*overrides, "data.eval_batch_size=3"])["teacher"]
     assert (run / "results.json").read_bytes() == before
-    model, preprocess = load_model(run / "model.safetensors"), preprocess_of(load_model(file))
+    model, preprocess = (
+        load_checkpoint(run / "model.safetensors"),
+        preprocess_of(load_checkpoint(file)),
+    )
     teacher = ModelTeacher(file)
     config = load(run / "config.yaml", ["data.demo_seed=3"])
     data = DataModule(config.data, preprocess_of(model), config.seed)
@@ -218,7 +221,7 @@ def test_not_a_run(tmp_path: Path) -> None:
 
 
 def test_data_without_a_test_split_is_judged_on_val_and_says_so(run: Path) -> None:
-    model = load_model(run / "model.safetensors")
+    model = load_checkpoint(run / "model.safetensors")
     config = Config()
     config.data.demo_train = config.data.demo_val = config.data.demo_test = 2
     data = DataModule(config.data, preprocess_of(model), seed=0)
@@ -231,7 +234,7 @@ def test_data_without_a_test_split_is_judged_on_val_and_says_so(run: Path) -> No
 
 
 def test_train_or_eval_state_is_left_alone(run: Path) -> None:
-    model = load_model(run / "model.safetensors").train()
+    model = load_checkpoint(run / "model.safetensors").train()
     config = Config()
     config.data.demo_train = config.data.demo_val = config.data.demo_test = 1
     data = DataModule(config.data, preprocess_of(model), seed=0)

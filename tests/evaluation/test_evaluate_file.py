@@ -17,11 +17,11 @@ from artifactnet.cli import main
 from artifactnet.config import ConfigError
 from artifactnet.distillation.teachers import ModelTeacher
 from artifactnet.evaluation import evaluate
-from artifactnet.export.checks import answers_of_model
+from artifactnet.exporters.checks import answers_of_model
 from artifactnet.inference.backends.base import ExportedModel
 from artifactnet.inference.backends.metadata import facts_of
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import save_model
+from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import ArtifactNetError, Float32Array, UInt8Array
 
 DATA = ("data.demo_test=4", "data.demo_size=64", "data.check=counts", "data.eval_batch_size=3")
@@ -57,8 +57,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The student's weights, and a teacher."""
     folder = tmp_path_factory.mktemp("files")
     found = {name: folder / name for name in ("one.safetensors", "tutor.safetensors")}
-    save_model(made(), found["one.safetensors"], {"epoch": 7})
-    save_model(student(seed=1), found["tutor.safetensors"])
+    save_checkpoint(made(), found["one.safetensors"], {"epoch": 7})
+    save_checkpoint(student(seed=1), found["tutor.safetensors"])
     return found
 
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_evaluated(files: dict[str, Path], tmp_path: Path) -> Non
         evaluate.evaluate_file(tmp_path / "gone")
     torch.manual_seed(0)
     flat_model = tmp_path / "flat.safetensors"
-    save_model(tiny(), flat_model)
+    save_checkpoint(tiny(), flat_model)
     teacher = f"distill.teacher={files['tutor.safetensors']}"
     with pytest.raises(ArtifactNetError, match="predicts no heatmap that could be compared"):
         evaluate.evaluate_file(flat_model, [*DATA, teacher])

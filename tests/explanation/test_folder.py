@@ -10,7 +10,7 @@ from tiny_models import tiny
 from artifactnet.cli import main
 from artifactnet.explanation.explainer import Explainer, Options
 from artifactnet.explanation.folder import explain_to_folder
-from artifactnet.models.checkpoint import save_model
+from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import ArtifactNetError
 
 
@@ -55,7 +55,7 @@ def test_a_folder_that_cannot_be_written_is_one_error(photos, tmp_path):
 
 def test_command(photos, tmp_path, capsys):
     model = tmp_path / "model.safetensors"
-    save_model(tiny(), model)
+    save_checkpoint(tiny(), model)
     arguments = ["explain", str(model), str(photos), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--methods", "rollout, sliding_patch", "--window", "16"]) == 2
     assert "stride" in capsys.readouterr().err

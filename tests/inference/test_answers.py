@@ -11,7 +11,7 @@ from tiny_models import tiny
 from told_answers import NOTICE, WORDS, ToldPredictor, told_pixels
 
 from artifactnet.inference.folder import predict_to_folder
-from artifactnet.inference.predictor import HEIE_FILE, Answers, Predictor, load_model
+from artifactnet.inference.predictor import HEIE_FILE, Predictor, PredictorLike, load_model
 from artifactnet.types import ArtifactNetError, Rationale
 from artifactnet.vlm.heie.saving import FACTS
 
@@ -32,10 +32,10 @@ def lines(folder):
 
 def test_who_answers():
     predictor = Predictor(tiny(threshold=0.25))
-    assert isinstance(predictor, Answers)
+    assert isinstance(predictor, PredictorLike)
     assert predictor.threshold == 0.25
-    assert isinstance(ToldPredictor(), Answers)
-    assert not isinstance(tiny(), Answers)
+    assert isinstance(ToldPredictor(), PredictorLike)
+    assert not isinstance(tiny(), PredictorLike)
 
 
 def test_an_explanation_reaches_the_answers(photos, tmp_path):

@@ -18,7 +18,7 @@ from artifactnet.cli import main
 from artifactnet.inference import benchmark_files, folder, instances
 from artifactnet.inference.folder import predict_to_folder
 from artifactnet.inference.predictor import Predictor
-from artifactnet.models.checkpoint import save_model
+from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import ArtifactNetError
 
 TEXTURE, EDGES, PHYSICS = (
@@ -436,8 +436,10 @@ def test_waiting_sources_hold_no_content(here, predictor, painted, monkeypatch):
 
 @pytest.fixture
 def saved(here, segmenter):
-    save_model(segmenter("convnext", (32, 64), categories=[]), here / "uncategorized.safetensors")
-    save_model(segmenter("convnext", (32, 64)), here / "m.safetensors")
+    save_checkpoint(
+        segmenter("convnext", (32, 64), categories=[]), here / "uncategorized.safetensors"
+    )
+    save_checkpoint(segmenter("convnext", (32, 64)), here / "m.safetensors")
     return ["--device", "cpu", "--out", "out"]
 
 
@@ -461,9 +463,9 @@ def test_predict_command(here, saved, noise, put, capsys):
 
 
 def _load(path):
-    from artifactnet.models.checkpoint import load_model
+    from artifactnet.models.checkpoint import load_checkpoint
 
-    return load_model(path)
+    return load_checkpoint(path)
 
 
 def test_predict_command_tells_of_uncategorized_regions(here, saved, noise, put, capsys):

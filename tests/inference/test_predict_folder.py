@@ -19,7 +19,7 @@ from artifactnet.config import ModelConfig
 from artifactnet.inference import collect, folder
 from artifactnet.inference.folder import predict_to_folder, save_heatmap
 from artifactnet.inference.predictor import Predictor
-from artifactnet.inference.stream import Behind, ahead
+from artifactnet.inference.stream import BackgroundWorker, prefetch
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError
 
@@ -134,8 +134,8 @@ def test_names_of_answers_are_unique(names):
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_ahead_keeps_order_and_raises_where_it_happens(workers):
-    assert list(ahead(lambda x: x * x, range(50), workers, 3)) == [x * x for x in range(50)]
-    results = ahead(lambda x: 6 // x, [3, 2, 0, 1], workers, 1)
+    assert list(prefetch(lambda x: x * x, range(50), workers, 3)) == [x * x for x in range(50)]
+    results = prefetch(lambda x: 6 // x, [3, 2, 0, 1], workers, 1)
     assert [next(results), next(results)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -147,7 +147,7 @@ def test_ahead_keeps_order_and_raises_where_it_happens(workers):
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_behind_has_done_everything_when_it_is_left(workers):
     done = []
-    with Behind(workers, 3) as behind:
+    with BackgroundWorker(workers, 3) as behind:
         for number in range(50):
             behind.do(lambda number=number: (time.sleep(0.001), done.append(number))[1])
             assert number + 1 - len(done) <= 3 + workers
@@ -158,7 +158,7 @@ def test_behind_has_done_everything_when_it_is_left(workers):
 @pytest.mark.parametrize("following", [0, 20])
 def test_behind_raises_what_its_work_raised(workers, following):
     def produce():
-        with Behind(workers, 3) as behind:
+        with BackgroundWorker(workers, 3) as behind:
             behind.do(lambda: 1 // 0)
             for _ in range(following):
                 behind.do(lambda: None)
@@ -176,7 +176,7 @@ def test_behind_drops_what_waits_after_an_error():
         done.append("first")
 
     def produce():
-        with Behind(1, 5) as behind:
+        with BackgroundWorker(1, 5) as behind:
             behind.do(first)
             assert started.wait(10)
             behind.do(lambda: done.append("second"))

@@ -76,11 +76,11 @@ def test_without_maps_the_verdict_is_the_same():
 def _saved(pixels):
     from io import BytesIO
 
-    from artifactnet.inference.inputs import Source
+    from artifactnet.inference.inputs import ImageInput
 
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
-    return Source("x.png", buffer.getvalue())
+    return ImageInput("x.png", buffer.getvalue())
 
 
 def test_a_score_that_is_no_number_stops_no_folder(tmp_path, monkeypatch):

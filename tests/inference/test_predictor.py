@@ -16,7 +16,7 @@ from artifactnet.config import AttentionConfig, ModelConfig
 from artifactnet.data.transforms import Preprocess
 from artifactnet.inference.predictor import Failure, Predictor, load_model
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import save_model
+from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import ArtifactNetError
 
 
@@ -352,7 +352,7 @@ def test_impossible_numbers(predictor):
 
 def test_saved_model_answers_alike(predictor, tmp_path):
     run = tmp_path / "run"
-    save_model(predictor.model, run / "model.safetensors")
+    save_checkpoint(predictor.model, run / "model.safetensors")
     expected = predictor.predict(picture())
     same(load_model(run, device="cpu").predict(picture()), expected)
     same(load_model(str(run / "model.safetensors"), device="cpu").predict(picture()), expected)
@@ -360,7 +360,7 @@ def test_saved_model_answers_alike(predictor, tmp_path):
 
 def test_preprocessing_travels_with_the_model(tmp_path):
     model = tiny(resize="pad", mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7], threshold=0.9)
-    save_model(model, tmp_path / "m.safetensors")
+    save_checkpoint(model, tmp_path / "m.safetensors")
     loaded = load_model(tmp_path / "m.safetensors", device="cpu")
     assert loaded.model.mean == pytest.approx((0.1, 0.2, 0.3))
     same(loaded.predict(picture()), Predictor(model).predict(picture()))
@@ -369,7 +369,7 @@ def test_preprocessing_travels_with_the_model(tmp_path):
 def test_notices_survive_saving(tmp_path):
     model = tiny()
     model.notices = ("weights are random",)
-    save_model(model, tmp_path / "m.safetensors")
+    save_checkpoint(model, tmp_path / "m.safetensors")
     answer = load_model(tmp_path / "m.safetensors", device="cpu").predict(picture())
     assert answer.warnings == ("weights are random",)
 
@@ -397,7 +397,7 @@ def test_an_exported_file_says_how_to_run_it(tmp_path, suffix, backend):
 
 
 def test_a_run_may_be_called_as_exports_are(predictor, tmp_path):
-    save_model(predictor.model, tmp_path / "run.onnx/model.safetensors")
+    save_checkpoint(predictor.model, tmp_path / "run.onnx/model.safetensors")
     same(
         load_model(tmp_path / "run.onnx", device="cpu").predict(picture()),
         predictor.predict(picture()),
@@ -405,7 +405,7 @@ def test_a_run_may_be_called_as_exports_are(predictor, tmp_path):
 
 
 def test_unknown_device(tmp_path):
-    save_model(tiny(), tmp_path / "m.safetensors")
+    save_checkpoint(tiny(), tmp_path / "m.safetensors")
     with pytest.raises(ArtifactNetError, match="device warp"):
         load_model(tmp_path / "m.safetensors", device="warp")
     if not torch.cuda.is_available():

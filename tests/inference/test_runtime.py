@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tiny_exports import student
 
 from artifactnet.data.transforms import Preprocess
-from artifactnet.export.onnx import with_metadata
+from artifactnet.exporters.onnx import with_metadata
 from artifactnet.inference.backends import base
 from artifactnet.inference.backends.base import ExportedModel, load_exported, to_frames
 from artifactnet.inference.backends.metadata import facts_of

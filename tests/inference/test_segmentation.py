@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from artifactnet.data.transforms import Preprocess
-from artifactnet.inference.inputs import Source
+from artifactnet.inference.inputs import ImageInput
 from artifactnet.inference.predictor import Failure, Predictor, load_model
-from artifactnet.models.checkpoint import save_model
+from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.models.heads.segmentation import bit_field, probabilities
 from artifactnet.types import ArtifactNetError
 
@@ -179,7 +179,7 @@ def test_content_of_a_file_is_an_image(segmenter, noise, tmp_path, put):
     content = (tmp_path / "a.png").read_bytes()
     answers = [predictor.predict(path), predictor.predict(content)]
     answers += predictor.predict_stream(
-        [Source("shard#1", content), Source("x", path)], batch_size=1
+        [ImageInput("shard#1", content), ImageInput("x", path)], batch_size=1
     )
     assert [a.path for a in answers] == [path, None, "shard#1", "x"]
     for answer in answers[1:]:
@@ -315,7 +315,7 @@ def test_another_process_gives_the_same_bits(segmenter, noise, tmp_path, put):
         for backbone, labels, how in (("vit", "softmax", "whole"), ("convnext", "sigmoid", "tiles"))
     }
     for how, model in models.items():
-        save_model(model, tmp_path / how / "m.safetensors")
+        save_checkpoint(model, tmp_path / how / "m.safetensors")
     arguments = [image, *(str(tmp_path / how) for how in models)]
     subprocess.run([sys.executable, "-c", OTHER_PROCESS, *arguments], check=True, timeout=1200)
     for how, model in models.items():
@@ -330,7 +330,7 @@ def test_another_process_gives_the_same_bits(segmenter, noise, tmp_path, put):
 
 def test_a_saved_segmenter_answers_alike(segmenter, noise, tmp_path):
     model = segmenter(categories=["low-level-texture", "high-level-semantics"])
-    save_model(model, tmp_path / "m.safetensors")
+    save_checkpoint(model, tmp_path / "m.safetensors")
     here = Predictor(model).predict(noise())
     there = load_model(tmp_path / "m.safetensors", device="cpu").predict(noise())
     for name in ("probability", "probabilities", "mask", "heatmap"):

@@ -16,7 +16,7 @@ from PIL import Image
 from artifactnet.data import shards
 from artifactnet.inference import collect
 from artifactnet.inference.collect import shard_rows, unsafe
-from artifactnet.inference.inputs import Failure, Source
+from artifactnet.inference.inputs import Failure, ImageInput
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -46,7 +46,7 @@ def write(path, rows, group=2, image=IMAGE):
 def test_rows_are_sources(tmp_path):
     rows = [(png(i), "sdxl", f"u{i}") for i in range(5)]
     path = write(tmp_path / "labeled_test-00000-of-00001.parquet", rows)
-    expected = [Source(f"{path}#{i}", png(i), "sdxl", f"u{i}") for i in range(5)]
+    expected = [ImageInput(f"{path}#{i}", png(i), "sdxl", f"u{i}") for i in range(5)]
     assert list(shard_rows(path)) == expected
 
 
@@ -61,7 +61,7 @@ def test_bad_rows_stop_nothing(tmp_path):
     ]
     path = write(tmp_path / "s.parquet", rows)
     found = list(shard_rows(path))
-    assert [type(x) for x in found] == [Source, Failure, Failure, Failure, Failure, Source]
+    assert [type(x) for x in found] == [ImageInput, Failure, Failure, Failure, Failure, ImageInput]
     assert [x.path for x in found[1:5]] == [f"{path}#{i}" for i in (1, 2, 3, 4)]
     assert [x.reason for x in found[1:5]] == [
         "the row has no image bytes",

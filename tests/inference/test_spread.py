@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from artifactnet.inference import collect as module
 from artifactnet.inference.collect import Found, resolve, spread
-from artifactnet.inference.inputs import Failure, Source
+from artifactnet.inference.inputs import Failure, ImageInput
 
 FOUND = Found((), "", "", ())
 
@@ -18,7 +18,7 @@ FOUND = Found((), "", "", ())
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 50))
 def test_sources_are_spread_evenly_and_no_failure_is_lost(kinds, count):
     items = [
-        Source(f"{k}", f"{k}") if usable else Failure(f"{k}", "broken")
+        ImageInput(f"{k}", f"{k}") if usable else Failure(f"{k}", "broken")
         for k, usable in enumerate(kinds)
     ]
     with pytest.MonkeyPatch.context() as patch:
@@ -28,8 +28,8 @@ def test_sources_are_spread_evenly_and_no_failure_is_lost(kinds, count):
         x for x in items if isinstance(x, Failure)
     ]
     assert found == [x for x in items if x in found]  # in their order, none twice
-    usable = [x for x in items if isinstance(x, Source)]
-    places = [usable.index(x) for x in found if isinstance(x, Source)]
+    usable = [x for x in items if isinstance(x, ImageInput)]
+    places = [usable.index(x) for x in found if isinstance(x, ImageInput)]
     assert len(places) == min(count, len(usable))
     gaps = [after - before for before, after in pairwise([*places, len(usable)])]
     assert not gaps or (places[0] == 0 and max(gaps) - min(gaps) <= 1)
@@ -49,7 +49,7 @@ def test_content_that_is_passed_over_is_let_go(monkeypatch):
             alive -= 1
 
     monkeypatch.setattr(
-        module, "walk", lambda _: (Source(str(k), Content(b"x")) for k in range(100))
+        module, "walk", lambda _: (ImageInput(str(k), Content(b"x")) for k in range(100))
     )
     assert [source.name for source in spread(FOUND, 4)] == ["0", "25", "50", "75"]
     # each of the four while the next is made, and one that is passed over

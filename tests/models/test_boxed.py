@@ -18,7 +18,7 @@ import artifactnet
 from artifactnet.config import HeatmapConfig, ModelConfig
 from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import load_model, read_metadata, save_model
+from artifactnet.models.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from artifactnet.types import ArtifactNetError
 
 MOST_BYTES = 12_000_000
@@ -43,7 +43,7 @@ def put(box: Path, name: str, trained_on: str | None = "edits", **config) -> Art
     """A model with random weights that no other seed gives."""
     model = tiny(seed=77, **{"kwargs": FOUR, **config})
     extra = {} if trained_on is None else {"packed": {"trained_on": trained_on}}
-    save_model(model, box / f"{name}.safetensors", extra, half=True)
+    save_checkpoint(model, box / f"{name}.safetensors", extra, half=True)
     return model
 
 
@@ -143,7 +143,7 @@ def test_half_precision_is_how_it_is_stored_not_how_it_computes(box):
     with safe_open(box / "nano.safetensors", framework="pt") as handle:
         stored = {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
     assert {v.dtype for v in stored.values()} == {torch.float16}
-    loaded = load_model(box / "nano.safetensors")
+    loaded = load_checkpoint(box / "nano.safetensors")
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     state = loaded.state_dict()
     assert all(torch.equal(state[k], v.float()) for k, v in model.state_dict().items())
@@ -154,8 +154,8 @@ def test_counters_and_indices_keep_their_type(tmp_path):
     kwargs = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1), "stem_width": 8}
     model = tiny("resnet18", kwargs=kwargs)
     model.backbone.net.bn1.num_batches_tracked.fill_(100_003)  # float16 has no such number
-    save_model(model, tmp_path / "m.safetensors", half=True)
-    loaded = load_model(tmp_path / "m.safetensors")
+    save_checkpoint(model, tmp_path / "m.safetensors", half=True)
+    loaded = load_checkpoint(tmp_path / "m.safetensors")
     assert int(loaded.backbone.net.bn1.num_batches_tracked) == 100_003
 
 
@@ -166,12 +166,12 @@ def test_a_weight_beyond_half_precision_is_named(tmp_path, value):
     with torch.no_grad():
         model.head.weight[0, 3] = value
     with pytest.raises(ArtifactNetError, match=r"^head\.weight: .*half precision.*65504"):
-        save_model(model, path, half=True)
+        save_checkpoint(model, path, half=True)
     assert list(tmp_path.iterdir()) == []
-    save_model(model, path)  # full precision takes it
+    save_checkpoint(model, path)  # full precision takes it
     model.head.weight.data[0, 3] = 65504.0
-    save_model(model, path, half=True)
-    assert load_model(path).head.weight[0, 3] == 65504.0
+    save_checkpoint(model, path, half=True)
+    assert load_checkpoint(path).head.weight[0, 3] == 65504.0
 
 
 # --- as a start ---------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_another_stem_width_is_another_backbone_only_where_there_is_a_stem(box):
 def test_the_first_of_two_by_name(box):
     for seed, name in enumerate(("b", "a")):
         model = tiny(seed=seed, kwargs=FOUR)
-        save_model(model, box / f"{name}.safetensors", half=True)
+        save_checkpoint(model, box / f"{name}.safetensors", half=True)
     assert same_backbone(fresh(), model)
 
 
@@ -269,7 +269,7 @@ def test_who_asks_for_true_false_or_a_file_gets_it(box, tmp_path):
     with pytest.raises(ArtifactNetError, match="pretrained=true, but"):
         fresh(pretrained="true")
     other = tiny(seed=5, kwargs=FOUR)
-    save_model(other, tmp_path / "other.safetensors", half=True)
+    save_checkpoint(other, tmp_path / "other.safetensors", half=True)
     named = fresh(weights=str(tmp_path / "other.safetensors"))
     assert same_backbone(named, other)
 
@@ -277,9 +277,9 @@ def test_who_asks_for_true_false_or_a_file_gets_it(box, tmp_path):
 def test_loading_a_model_looks_at_no_box(box):
     box.mkdir()
     model = tiny(seed=3)
-    save_model(model, box.parent / "own.safetensors")
+    save_checkpoint(model, box.parent / "own.safetensors")
     (box / "nano.safetensors").write_bytes(b"damaged")
-    loaded = load_model(box.parent / "own.safetensors")
+    loaded = load_checkpoint(box.parent / "own.safetensors")
     assert torch.equal(loaded.head.weight, model.head.weight)
     with pytest.raises(ArtifactNetError, match=r"nano\.safetensors: not a readable"):
         fresh()

@@ -11,7 +11,12 @@ from tiny_models import tiny
 
 from artifactnet.config import AttentionConfig, LoraConfig
 from artifactnet.models import checkpoint
-from artifactnet.models.checkpoint import init_weights, load_model, read_metadata, save_model
+from artifactnet.models.checkpoint import (
+    init_weights,
+    load_checkpoint,
+    read_metadata,
+    save_checkpoint,
+)
 from artifactnet.types import ArtifactNetError
 
 LORA = LoraConfig(rank=2, target_modules=["qkv", "fc1"])
@@ -36,8 +41,8 @@ def test_a_saved_model_comes_back_to_the_bit(tmp_path):
     )
     model.notices = ("started from RANDOM weights",)
     path = tmp_path / "model.safetensors"
-    save_model(model, path, {"epoch": 3})
-    loaded = load_model(path)
+    save_checkpoint(model, path, {"epoch": 3})
+    loaded = load_checkpoint(path)
     assert same(probe(loaded), probe(model))
     assert loaded.notices == model.notices
     assert loaded.config.threshold == 0.3
@@ -50,7 +55,7 @@ def test_a_saved_model_comes_back_to_the_bit(tmp_path):
 def test_another_process_gives_the_same_answer(tmp_path):
     model = tiny()
     path = tmp_path / "model.safetensors"
-    save_model(model, path)
+    save_checkpoint(model, path)
     code = (
         "import sys, torch; from artifactnet.models.checkpoint import load_model;"
         "m = load_model(sys.argv[1]); g = torch.Generator().manual_seed(9);"
@@ -73,9 +78,9 @@ def test_adapters_are_merged_on_saving(tmp_path):
             torch.nn.init.normal_(parameter, std=0.2)
     before = probe(model)
     path = tmp_path / "model.safetensors"
-    save_model(model, path)
+    save_checkpoint(model, path)
     assert same(probe(model), before)  # saving left the model as it was
-    loaded = load_model(path)
+    loaded = load_checkpoint(path)
     assert loaded.config.lora.rank == 0
     assert not any("lora" in key for key in loaded.state_dict())
     torch.testing.assert_close(probe(loaded).logit, before.logit, atol=1e-5, rtol=1e-4)
@@ -96,7 +101,7 @@ def test_init_from_takes_weights_also_under_adapters(tmp_path):
     pytest.importorskip("peft")
     source = tiny(seed=5)
     path = tmp_path / "model.safetensors"
-    save_model(source, path)
+    save_checkpoint(source, path)
     for target in (tiny(seed=6), tiny(seed=6, lora=LORA)):
         assert not same(probe(target), probe(source))
         init_weights(target, path)
@@ -105,7 +110,7 @@ def test_init_from_takes_weights_also_under_adapters(tmp_path):
 
 def test_another_architecture_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
-    save_model(tiny(), path)
+    save_checkpoint(tiny(), path)
     other = tiny(kwargs={"embed_dim": 24, "depth": 2, "num_heads": 2})
     with pytest.raises(ArtifactNetError, match=r"init_from .*other architecture.*blocks\.2"):
         init_weights(other, path)
@@ -126,28 +131,28 @@ def rewrite(path, change_state=None, **change_metadata):
 def test_files_that_are_not_ours_or_not_whole(tmp_path):
     path = tmp_path / "model.safetensors"
     with pytest.raises(ArtifactNetError, match="no such model file"):
-        load_model(path)
-    save_model(tiny(), path)
+        load_checkpoint(path)
+    save_checkpoint(tiny(), path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ArtifactNetError, match="not a readable safetensors file"):
-        load_model(path)
+        load_checkpoint(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ArtifactNetError, match="not a model saved by ArtifactNet"):
-        load_model(path)
+        load_checkpoint(path)
     path.write_bytes(whole)
     rewrite(path, lambda state: state.pop("head.bias"))
     with pytest.raises(ArtifactNetError, match=r"do not fit.*missing \['head.bias'\]"):
-        load_model(path)
+        load_checkpoint(path)
     path.write_bytes(whole)
     rewrite(path, model=json.dumps({"backbone": "vit_tiny_patch16_224", "from_the_future": 1}))
     with pytest.raises(ArtifactNetError, match="newer ArtifactNet .*from_the_future"):
-        load_model(path)
+        load_checkpoint(path)
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
-    save_model(tiny(seed=1), path)
+    save_checkpoint(tiny(seed=1), path)
     old = path.read_bytes()
 
     def full(*args, **kwargs):
@@ -155,6 +160,6 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(ArtifactNetError, match="could not be saved.*No space left"):
-        save_model(tiny(seed=2), path)
+        save_checkpoint(tiny(seed=2), path)
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]

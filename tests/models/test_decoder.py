@@ -101,8 +101,8 @@ def test_suspicious_places_speak_in_the_verdict():
 @pytest.mark.parametrize("head", ["decoder", "mapper"])
 def test_saved_and_loaded(head, tmp_path):
     net, images = model(head), torch.randn(1, 3, 64, 96)
-    checkpoint.save_model(net, tmp_path / "m.safetensors")
-    again = checkpoint.load_model(tmp_path / "m.safetensors")
+    checkpoint.save_checkpoint(net, tmp_path / "m.safetensors")
+    again = checkpoint.load_checkpoint(tmp_path / "m.safetensors")
     with torch.no_grad():
         assert torch.equal(net(images, heatmap=True).heatmap, again(images, heatmap=True).heatmap)
     assert again.has_heatmap

@@ -151,8 +151,8 @@ def test_the_classifying_feature_passes_the_last_levels_norm(theirs, ours):
 
 
 def test_a_saved_model_computes_the_same_without_the_file(ours, tmp_path):
-    checkpoint.save_model(ours, tmp_path / "model.safetensors")
-    again = checkpoint.load_model(tmp_path / "model.safetensors")
+    checkpoint.save_checkpoint(ours, tmp_path / "model.safetensors")
+    again = checkpoint.load_checkpoint(tmp_path / "model.safetensors")
     images = torch.randn(1, 3, 100, 132)
     with torch.no_grad():
         a, b = (net(images, segmentation=True) for net in (ours, again))

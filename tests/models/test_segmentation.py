@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_models import tiny
 
 from artifactnet.config import AttentionConfig, SegmentationConfig
-from artifactnet.models.checkpoint import init_weights, load_model, save_model
+from artifactnet.models.checkpoint import init_weights, load_checkpoint, save_checkpoint
 from artifactnet.models.heads.segmentation import bit_field, probabilities, strongest_evidence
 from artifactnet.models.pyramid import LEVELS, SimplePyramid, level_indices
 from artifactnet.types import ArtifactNetError
@@ -198,8 +198,8 @@ def test_saved_heads_come_back_to_the_bit(tmp_path):
         "upernet", 8, 8, evidence=True, categories=["low-level-color"]
     )
     model = swin(segmentation=segmentation)
-    save_model(model, tmp_path / "m.safetensors")
-    loaded = load_model(tmp_path / "m.safetensors")
+    save_checkpoint(model, tmp_path / "m.safetensors")
+    loaded = load_checkpoint(tmp_path / "m.safetensors")
     assert loaded.known_categories == (4,)
     with torch.no_grad():
         one, other = (m(images(), segmentation=True) for m in (model, loaded))
@@ -208,8 +208,10 @@ def test_saved_heads_come_back_to_the_bit(tmp_path):
 
 
 def test_init_from_takes_the_parts_that_both_have(tmp_path):
-    save_model(swin(seed=1), tmp_path / "masks.safetensors")
-    save_model(swin(seed=2, segmentation=SegmentationConfig()), tmp_path / "verdict.safetensors")
+    save_checkpoint(swin(seed=1), tmp_path / "masks.safetensors")
+    save_checkpoint(
+        swin(seed=2, segmentation=SegmentationConfig()), tmp_path / "verdict.safetensors"
+    )
     verdict = swin(seed=3, segmentation=SegmentationConfig())
     assert init_weights(verdict, tmp_path / "masks.safetensors") == []
     assert torch.equal(verdict.head.weight, swin(seed=1).head.weight)

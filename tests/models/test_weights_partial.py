@@ -31,7 +31,7 @@ def net(depths, weights=None, strict=True, seed=0):
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("w") / "large.safetensors"
     large = net((1, 1, 3, 1), seed=5)
-    checkpoint.save_model(large, path)
+    checkpoint.save_checkpoint(large, path)
     return path, large
 
 
@@ -92,6 +92,6 @@ def test_a_saved_convolutional_stem_comes_along(tmp_path):
         )
 
     large = vit(seed=3)
-    checkpoint.save_model(large, tmp_path / "vit.safetensors")
+    checkpoint.save_checkpoint(large, tmp_path / "vit.safetensors")
     ours = vit(str(tmp_path / "vit.safetensors")).backbone.state_dict()
     assert all(torch.equal(ours[k], v) for k, v in large.backbone.state_dict().items())

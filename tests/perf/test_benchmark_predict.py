@@ -13,14 +13,14 @@ from tiny_models import tiny
 
 from artifactnet.cli import main
 from artifactnet.config import HeatmapConfig
-from artifactnet.models.checkpoint import save_model
+from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import ArtifactNetError
 
 
 def student(folder, **heatmap):
     options = {"head": "decoder", "width": 8, **heatmap}
     model = tiny("test_efficientnet", kwargs={}, heatmap=HeatmapConfig(**options))
-    save_model(model, folder / "student.safetensors")
+    save_checkpoint(model, folder / "student.safetensors")
     return str(folder / "student.safetensors")
 
 

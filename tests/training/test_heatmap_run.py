@@ -56,7 +56,7 @@ def test_a_run_learns_saves_and_answers(head: str, tmp_path: Path) -> None:
 def test_a_head_that_nothing_teaches_says_so(tmp_path: Path) -> None:
     untaught = [f"loss.heatmap.{name}=0" for name in ("focal", "laplace", "correlation", "score")]
     run = train(config(tmp_path, *untaught))
-    model = checkpoint.load_model(run.run_dir / run_folder.BEST)
+    model = checkpoint.load_checkpoint(run.run_dir / run_folder.BEST)
     assert [n for n in model.notices if "heatmap head is UNTRAINED" in n]
 
 
@@ -76,10 +76,10 @@ def test_heatmaps_of_fakes_alone_can_be_learned(tmp_path: Path) -> None:
 def test_scores_that_nobody_gave_are_not_to_be_used(tmp_path: Path) -> None:
     said = "the score is UNTRAINED"
     run = train(config(tmp_path, "loss.heatmap.score=0"))
-    model = checkpoint.load_model(run.run_dir / run_folder.BEST)
+    model = checkpoint.load_checkpoint(run.run_dir / run_folder.BEST)
     assert [n for n in model.notices if said in n]
     again = train(config(tmp_path, "name=taught", f"init_from={run.run_dir}"))
-    assert checkpoint.load_model(again.run_dir / run_folder.BEST).notices == ()
+    assert checkpoint.load_checkpoint(again.run_dir / run_folder.BEST).notices == ()
 
 
 @pytest.mark.parametrize(

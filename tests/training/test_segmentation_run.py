@@ -46,11 +46,11 @@ def pad(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load_model(run / run_folder.BEST).state_dict()
+    return checkpoint.load_checkpoint(run / run_folder.BEST).state_dict()
 
 
 def notices(run: Path) -> tuple[str, ...]:
-    return checkpoint.load_model(run / run_folder.BEST).notices
+    return checkpoint.load_checkpoint(run / run_folder.BEST).notices
 
 
 def test_masks_alone_leave_the_verdict_untrained_and_say_so(pad: Path) -> None:
@@ -73,7 +73,7 @@ def test_masks_alone_leave_the_verdict_untrained_and_say_so(pad: Path) -> None:
 def test_the_model_knows_which_categories_it_was_taught(tmp_path: Path) -> None:
     only = "data.demo_categories=[low-level-symbol]"
     result = train(config(tmp_path, only, "train.picture_every=0"))
-    model = checkpoint.load_model(result.run_dir / run_folder.BEST)
+    model = checkpoint.load_checkpoint(result.run_dir / run_folder.BEST)
     assert model.config.segmentation.categories == ["low-level-symbol"]
     assert model.known_categories == (3,)
     saved = load(result.run_dir / run_folder.CONFIG)

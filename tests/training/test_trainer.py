@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from artifactnet.config import Config, ConfigError, load
 from artifactnet.models import checkpoint
-from artifactnet.models.checkpoint import load_model, read_metadata
+from artifactnet.models.checkpoint import load_checkpoint, read_metadata
 from artifactnet.training import checkpoints
 from artifactnet.training.module import DetectorModule
 from artifactnet.training.trainer import RunResult, train
@@ -238,7 +238,7 @@ def test_a_loss_that_is_not_finite(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) 
         assert word in text
     folder = tiny().out + "/tiny"
     assert read_checkpoint(Path(folder))["global_step"] == 4
-    load_model(folder + "/model.safetensors")
+    load_checkpoint(folder + "/model.safetensors")
 
 
 def test_a_gradient_that_is_not_finite(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +294,7 @@ def test_disk_full_while_saving_the_model(tiny: Tiny, monkeypatch: pytest.Monkey
     with pytest.raises(ArtifactNetError, match="No space left"):
         train(tiny("train.epochs=3", "resume=true", "optim.lr=1e-3"))
     assert (folder / "model.safetensors").read_bytes() == before
-    load_model(folder / "model.safetensors")
+    load_checkpoint(folder / "model.safetensors")
 
 
 def test_disk_full_anywhere_else(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

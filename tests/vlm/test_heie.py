@@ -6,7 +6,7 @@ import torch
 
 from artifactnet.vlm import base
 from artifactnet.vlm.heie.model import piece_indices
-from artifactnet.vlm.processing import Inputs
+from artifactnet.vlm.processing import ProcessedInputs
 from artifactnet.vlm.text.template import TEMPLATE
 
 RNG = np.random.default_rng(1)
@@ -142,7 +142,11 @@ def test_wrong_number_of_tokens_is_refused(heie):
     inputs = encoded(heie, [(56, 56)])
     prompt = heie.processing.prompt([picture(56, 56)])
     with pytest.raises(ValueError, match="score tokens"):
-        heie(Inputs(prompt.input_ids, prompt.attention_mask, inputs.pixel_values, inputs.grids))
+        heie(
+            ProcessedInputs(
+                prompt.input_ids, prompt.attention_mask, inputs.pixel_values, inputs.grids
+            )
+        )
 
 
 def test_a_step_changes_adapters_new_rows_and_head_alone(heie):

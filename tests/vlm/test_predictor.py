@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from artifactnet.inference.inputs import Failure, Source
+from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.heie import predictor as module
 from artifactnet.vlm.heie import saving
@@ -103,7 +103,7 @@ def test_answer_that_is_no_number_is_a_failure_and_stops_nothing(brief):
     predictor = HeiePredictor(brief, "template")
     with torch.no_grad():
         brief.head.mapper.maps.bias.fill_(torch.nan)
-    (found,) = predictor.predict_stream([Source("a.png", picture(56, 56))])
+    (found,) = predictor.predict_stream([ImageInput("a.png", picture(56, 56))])
     assert found == Failure("a.png", "the model's answer is not a number (NaN)")
     with pytest.raises(ArtifactNetError, match="image 0: the model's answer is not a number"):
         predictor.predict(picture(56, 56))

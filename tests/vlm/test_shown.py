@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from artifactnet.cli import main
-from artifactnet.inference.predictor import Answers
+from artifactnet.inference.predictor import PredictorLike
 from artifactnet.vlm.heie.predictor import HeiePredictor, load_predictor
 from artifactnet.vlm.heie.saving import save
 
@@ -30,7 +30,7 @@ def saved(heie, tmp_path, monkeypatch):
 
 def test_a_heie_answers_as_a_predictor_does(heie):
     predictor = HeiePredictor(heie)
-    assert isinstance(predictor, Answers)
+    assert isinstance(predictor, PredictorLike)
     assert predictor.threshold == 0.5
 
 

@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from artifactnet.config import HeatmapConfig, ModelConfig, load
-from artifactnet.export.export import Int8, export_model
+from artifactnet.exporters.export import Int8, export_model
 from artifactnet.inference.backends.base import Session, open_session
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError, UInt8Array

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from artifactnet.benchmarks.xaigd.labels import LabelRow, read_labels, report_strangers
+from artifactnet.benchmarks.xaigd.labels import LabelRow, read_labels, report_unmatched
 from artifactnet.benchmarks.xaigd.tables import ROW_ORDER, Counts, ScoreTable, add_up, for_each
 from artifactnet.data.masks import parse_label
 from artifactnet.metrics.instances import instance_scores, match_boxes, polygon_instances
@@ -134,7 +134,7 @@ def score_instances(
     nothing = ImageBoxes()
     pairs = [(row, boxes.pop((row.generator, row.uid), nothing)) for row in rows]
     known = sum(found is not nothing for _, found in pairs)
-    warnings = report_strangers([image.place for image in boxes.values()], known)
+    warnings = report_unmatched([image.place for image in boxes.values()], known)
     counts = for_each(partial(count_instances, overlap_threshold), pairs, workers, FEWEST)
     tables = [
         _table(name, overlap_threshold, sums)

@@ -167,10 +167,10 @@ def check_layout(root: str | Path, task: str, rows: Sequence[LabelRow]) -> tuple
                 known += 1
             else:
                 strange.append(path)
-    return report_strangers(strange, known)
+    return report_unmatched(strange, known)
 
 
-def report_strangers(strange: Sequence[str], known: int) -> tuple[str, ...]:
+def report_unmatched(strange: Sequence[str], known: int) -> tuple[str, ...]:
     """Say which predictions are for images that the labels do not have.
 
     Args:

@@ -26,7 +26,7 @@ from artifactnet.explanation.report.content import (
 from artifactnet.explanation.report.page import write_page
 from artifactnet.explanation.report.summary import CATEGORY_NAMES, summarize
 from artifactnet.inference.inputs import Failure
-from artifactnet.inference.predictor import Answers, Predictor
+from artifactnet.inference.predictor import Predictor, PredictorLike
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_COLOR
 from artifactnet.types import ArtifactNetError
@@ -77,7 +77,7 @@ class ReportResult:
 
 
 def report(
-    model: Detector | ArtifactNet | Predictor | Answers,
+    model: Detector | ArtifactNet | Predictor | PredictorLike,
     images: Iterable[Item | Failure],
     out: str | Path,
     *,
@@ -139,11 +139,11 @@ def report(
 
 
 def _explainer(
-    model: Detector | ArtifactNet | Predictor | Answers,
+    model: Detector | ArtifactNet | Predictor | PredictorLike,
     methods: Sequence[str] | None,
     options: Options,
 ) -> Explains:
-    if isinstance(model, Answers) and not isinstance(model, Predictor):
+    if isinstance(model, PredictorLike) and not isinstance(model, Predictor):
         return Predicted(model, methods, options.batch_size)
     detector = as_detector(model)
     return Explainer(detector, methods or _methods(detector), options)
@@ -208,12 +208,12 @@ def _notices(content: Content, chosen: int, total: int) -> list[str]:
     return notices
 
 
-def _model(detector: Detector | Answers, about: About) -> dict[str, Any]:
+def _model(detector: Detector | PredictorLike, about: About) -> dict[str, Any]:
     map_threshold = MAP_THRESHOLD
     if isinstance(detector, OwnDetector):
         config = detector.model.config
         backbone, map_threshold = config.backbone, config.map_threshold
-    elif isinstance(detector, Answers):
+    elif isinstance(detector, PredictorLike):
         backbone = about.model or type(detector).__name__  # what it is made of is its own affair
     else:
         backbone = type(detector.net).__name__

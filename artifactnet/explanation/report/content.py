@@ -20,8 +20,8 @@ from artifactnet.explanation.report.encode import encode
 from artifactnet.explanation.report.summary import MASK, Counts, Fact
 from artifactnet.inference import collect
 from artifactnet.inference.collect import SUFFIX
-from artifactnet.inference.inputs import Failure, Source, to_pixels
-from artifactnet.inference.predictor import Answers, Predictor
+from artifactnet.inference.inputs import Failure, ImageInput, to_pixels
+from artifactnet.inference.predictor import Predictor, PredictorLike
 from artifactnet.metrics.localization import mass_inside, pointing_game
 from artifactnet.metrics.scores import pixel_scores
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
@@ -135,7 +135,7 @@ def _shard_items(shard: str, found: collect.Found) -> Iterator[tuple[str, Item |
         yield shard, Failure(shard, "the shard has no rows")
 
 
-def _read_file(source: Source) -> UInt8Array:
+def _read_file(source: ImageInput) -> UInt8Array:
     return to_pixels(source.image, source.name)
 
 
@@ -205,7 +205,7 @@ class Explains(Protocol):
         ...
 
     @property
-    def detector(self) -> Detector | Answers:
+    def detector(self) -> Detector | PredictorLike:
         """Whose verdicts these are."""
         ...
 
@@ -271,7 +271,7 @@ def gather(explainer: Explains, items: Iterable[Item], batch_size: int) -> Conte
     return content
 
 
-def segmenter_of(detector: Detector | Answers) -> Predictor | None:
+def segmenter_of(detector: Detector | PredictorLike) -> Predictor | None:
     """What predicts masks, or None where the model has no segmentation head."""
     if isinstance(detector, OwnDetector) and detector.model.has_segmentation:
         return Predictor(detector.model)

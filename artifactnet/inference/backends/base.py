@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from artifactnet.config import ModelConfig
-from artifactnet.export.graph import first_line
+from artifactnet.exporters.graph import first_line
 from artifactnet.inference.backends.metadata import NONE, ExportFacts
 from artifactnet.inference.backends.onnx import OnnxSession
 from artifactnet.inference.backends.openvino import OpenvinoSession

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from artifactnet.export.graph import INPUT, first_line
-from artifactnet.export.onnx import layers_of, save_bytes, with_shapes
+from artifactnet.exporters.graph import INPUT, first_line
+from artifactnet.exporters.onnx import layers_of, save_bytes, with_shapes
 from artifactnet.inference.backends.metadata import facts_from_strings
 from artifactnet.types import ArtifactNetError, Float32Array, UInt8Array
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from artifactnet.export.graph import INPUT, first_line
+from artifactnet.exporters.graph import INPUT, first_line
 from artifactnet.inference.backends.metadata import KEYS, ExportFacts, facts_from_strings
 from artifactnet.types import ArtifactNetError, Float32Array, UInt8Array
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from artifactnet.export.graph import first_line
+from artifactnet.exporters.graph import first_line
 from artifactnet.inference.backends.metadata import ExportFacts, facts_from_strings
 from artifactnet.types import ArtifactNetError, Float32Array, UInt8Array
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from artifactnet.models.attention.gradient_tiles import (
     SOFTMAX_BACKWARD,
+    AttentionInputs,
     Block,
-    Inputs,
     matrix_gradient,
 )
 from artifactnet.models.attention.tiles import as_pairs, like
@@ -41,7 +41,7 @@ class Message(NamedTuple):
 
 
 @dataclass(slots=True)
-class Ride:
+class FusedBackwardState:
     """What one attention call is asked to do in its next backward.
 
     Attributes:
@@ -55,7 +55,7 @@ class Ride:
     message: Message | None = None
 
 
-def can_ride(q: Tensor) -> bool:
+def can_use_fused_backward(q: Tensor) -> bool:
     """Whether keeping W (B, N, N) is worth it: on a processor, in float32 or wider, and where it
     takes no more than q, k, v and dO (N <= 4 H d).
 
@@ -66,7 +66,9 @@ def can_ride(q: Tensor) -> bool:
     return q.device.type == "cpu" and q.dtype.itemsize >= 4 and tokens <= 4 * heads * size
 
 
-def attention_backward(inputs: Inputs, ride: Ride) -> tuple[Tensor, Tensor, Tensor]:
+def attention_backward(
+    inputs: AttentionInputs, ride: FusedBackwardState
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of softmax(scale q k^T) v with respect to q, k and v, and what a ride asks for.
 
     Args:
@@ -133,7 +135,7 @@ def can_fuse(
 
 
 def fused_attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, ride: Ride | None = None
+    q: Tensor, k: Tensor, v: Tensor, scale: float, ride: FusedBackwardState | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """softmax(scale q k^T) v by the library's fused kernel.
 
@@ -156,7 +158,12 @@ def fused_attention(
 class _FusedAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, ride: Ride | None = None
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scale: float,
+        ride: FusedBackwardState | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
         state: tuple[Any, ...] = ()
@@ -189,7 +196,7 @@ class _FusedAttention(torch.autograd.Function):
             ride.message = None  # left by a backward that ended above this block
         if ride is not None and (ride.collect or ride.message is not None):
             # the handle's gradient is empty here: it only made sure that the message came first
-            inputs = Inputs(q, k, v, d_out, log_sum_exp, ctx.scale)
+            inputs = AttentionInputs(q, k, v, d_out, log_sum_exp, ctx.scale)
             return *attention_backward(inputs, ride), None, None
         size = q.shape[-1]
         if d_handle is not None:

@@ -15,7 +15,11 @@ import torch
 from torch import Tensor
 
 from artifactnet.models.attention.fused import Message
-from artifactnet.models.attention.gradient_tiles import Inputs, fused_row, fused_row_backward
+from artifactnet.models.attention.gradient_tiles import (
+    AttentionInputs,
+    fused_row,
+    fused_row_backward,
+)
 from artifactnet.models.attention.products import sums_of
 from artifactnet.models.attention.tap import AttentionLayer
 from artifactnet.models.attention.tiles import pad_queries
@@ -93,7 +97,7 @@ class _GradientChain(torch.autograd.Function):
                 share = row / sums
                 below = share + torch.bmm(share[:, None], matrix)[:, 0]
             else:
-                inputs = Inputs(q, k, v, d_out, log_sum_exp, scales[index])
+                inputs = AttentionInputs(q, k, v, d_out, log_sum_exp, scales[index])
                 below, sums, matrix = fused_row(inputs, row, keep)
             kept += [q, k, v, d_out, log_sum_exp, row, sums, matrix]
             row = below
@@ -127,7 +131,7 @@ def _push_up(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
             found += [None, None, None, None, handle]
             gradient = slope
             continue
-        inputs = Inputs(q, k, v, d_out, log_sum_exp, ctx.scales[index])
+        inputs = AttentionInputs(q, k, v, d_out, log_sum_exp, ctx.scales[index])
         new = fused_row_backward(inputs, row, sums, matrix, gradient, through_d_out=needs[3])
         missing = gradient.shape[1] - row.shape[1]  # queries without weight in the last block
         d_d_out = None if new.d_out is None else pad_queries(new.d_out, missing)

@@ -25,7 +25,7 @@ from artifactnet.models.attention.tiles import (
 SOFTMAX_BACKWARD = torch.ops.aten._softmax_backward_data.out
 
 
-class Inputs(NamedTuple):
+class AttentionInputs(NamedTuple):
     """One block's attention and the gradient of the logit at its output."""
 
     q: Tensor  # (B, H, M, d); M may be fewer than N
@@ -64,7 +64,7 @@ class Block:
     total: Tensor  # what of `products` is in use
 
     @classmethod
-    def of(cls, inputs: Inputs) -> Block:
+    def of(cls, inputs: AttentionInputs) -> Block:
         """Copies in the layout of tiles."""
         q, k, v, d_out, log_sum_exp, scale = inputs
         left, right = with_log_sum_exp(q, k, log_sum_exp, scale)
@@ -139,7 +139,9 @@ class Block:
         return self.fuse(images, rows, into)
 
 
-def fused_row(inputs: Inputs, row: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+def fused_row(
+    inputs: AttentionInputs, row: Tensor, keep: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Push a row through one block of gradient rollout: u = r / (1 + W 1), u^T (I + W).
 
     Args:
@@ -180,7 +182,7 @@ def matrix_gradient(matrix: Tensor, share: Tensor, target: Tensor, slope: Tensor
 
 
 def fused_row_backward(
-    inputs: Inputs,
+    inputs: AttentionInputs,
     row: Tensor,
     sums: Tensor,
     kept: Tensor | None,

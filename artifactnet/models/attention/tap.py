@@ -10,7 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from artifactnet.models.attention.fused import Ride, can_fuse, can_ride, fused_attention
+from artifactnet.models.attention.fused import (
+    FusedBackwardState,
+    can_fuse,
+    can_use_fused_backward,
+    fused_attention,
+)
 
 
 @dataclass(slots=True)
@@ -25,7 +30,7 @@ class AttentionLayer:
     bias: torch.Tensor | None = None  # added to the scores, broadcastable to (B, H, N, N)
     log_sum_exp: torch.Tensor | None = None  # (B, H, N) float32 or wider, where the kernel told it
     handle: torch.Tensor | None = None  # takes a row chain's gradient, see `fused`
-    ride: Ride | None = None  # what the call's backwards do for gradient rollout
+    ride: FusedBackwardState | None = None  # what the call's backwards do for gradient rollout
 
     def take(self) -> None:
         """Leave handle and ride to the chain that uses them now: only one may, and it trains.
@@ -93,7 +98,7 @@ class AttentionTap(TorchFunctionMode):
             bias = torch.zeros_like(attn_mask, dtype=query.dtype)
             bias = bias.masked_fill_(~attn_mask, float("-inf"))
         if self._fused and can_fuse(query, key, value, attn_mask, dropout_p):
-            ride = Ride() if can_ride(query) else None
+            ride = FusedBackwardState() if can_use_fused_backward(query) else None
             out, log_sum_exp, handle = fused_attention(query, key, value, scale, ride)
             return AttentionLayer(query, key, value, out, scale, bias, log_sum_exp, handle, ride)
         out = F.scaled_dot_product_attention(

@@ -21,7 +21,7 @@ from artifactnet.data.sampler import EpochSampler
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.data.sources.manifest import ManifestSource
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample, UInt8Array
-from artifactnet.vlm.processing import IGNORED, Inputs, Processing
+from artifactnet.vlm.processing import IGNORED, ProcessedInputs, Processing
 from artifactnet.vlm.text.chain_of_thought import parse
 from artifactnet.vlm.text.template import TEMPLATE, describe
 
@@ -43,7 +43,7 @@ QUESTIONS = (
 
 
 @dataclass(slots=True)
-class Example:
+class TextExample:
     """One image with what HEIE shall say of it.
 
     Attributes:
@@ -71,7 +71,7 @@ class Example:
 class TextBatch:
     """A collated batch; images keep their own sizes."""
 
-    inputs: Inputs
+    inputs: ProcessedInputs
     target: list[Tensor]  # (H_k, W_k) float32 in [0, 1], one per image
     annotation: Tensor  # (B,) int64, values of Annotation
     score: Tensor  # (B,) float32 plausibility in [0, 1]; NaN where nobody gave one
@@ -136,7 +136,7 @@ def text_of(sample: Sample, mode: str, processing: Processing) -> tuple[str, boo
 
 
 def collate(
-    examples: Sequence[Example | None] | ArtifactNetError, processing: Processing
+    examples: Sequence[TextExample | None] | ArtifactNetError, processing: Processing
 ) -> TextBatch | ArtifactNetError | None:
     """Encode examples into a batch, leaving out those that are None.
 
@@ -171,7 +171,7 @@ def collate(
     )
 
 
-def _encode(examples: Sequence[Example], processing: Processing) -> Inputs:
+def _encode(examples: Sequence[TextExample], processing: Processing) -> ProcessedInputs:
     return processing.encode(
         [example.image for example in examples],
         [example.text for example in examples],
@@ -180,7 +180,7 @@ def _encode(examples: Sequence[Example], processing: Processing) -> Inputs:
 
 
 def _blamed(
-    examples: Sequence[Example], processing: Processing, error: ArtifactNetError
+    examples: Sequence[TextExample], processing: Processing, error: ArtifactNetError
 ) -> ArtifactNetError:
     """The error of a batch, with the place of the example that causes it."""
     for example in examples:
@@ -194,7 +194,7 @@ def _blamed(
 logger = logging.getLogger(__name__)
 
 
-class TextDataset(Dataset["Example | None"]):
+class TextDataset(Dataset["TextExample | None"]):
     """Examples of one split.
 
     Args:
@@ -222,7 +222,7 @@ class TextDataset(Dataset["Example | None"]):
         """Locations of the images found unusable so far."""
         return [self.source.records[k].location for k in self._bad.nonzero().flatten().tolist()]
 
-    def __getitem__(self, key: Key | tuple[int, int]) -> Example | None:
+    def __getitem__(self, key: Key | tuple[int, int]) -> TextExample | None:
         """Example of a key; None where an unusable image is left out.
 
         Raises:
@@ -251,14 +251,14 @@ class TextDataset(Dataset["Example | None"]):
             "(data.on_error=skip): run with data.on_error=raise to see what is wrong"
         )
 
-    def __getitems__(self, keys: Sequence[Key]) -> list[Example | None] | ArtifactNetError:
+    def __getitems__(self, keys: Sequence[Key]) -> list[TextExample | None] | ArtifactNetError:
         """Examples of a batch, or the error, which `BatchLoader` raises in the main process."""
         try:
             return [self[key] for key in keys]
         except ArtifactNetError as error:
             return ArtifactNetError(str(error))
 
-    def _example(self, index: int, key: Key) -> Example:
+    def _example(self, index: int, key: Key) -> TextExample:
         sample = self.source.load(index)
         text, told = text_of(sample, self._mode, self._processing)
         question = None
@@ -266,7 +266,7 @@ class TextDataset(Dataset["Example | None"]):
             draw = derive_seed(self._seed, key.epoch, index, key.repeat)
             question = QUESTIONS[draw % len(QUESTIONS)]
         score = float("nan") if sample.score is None else sample.score
-        return Example(
+        return TextExample(
             *(sample.record, sample.image, question, text, told, target_of(sample), score),
             counts=self._train or not key.repeat,
         )
@@ -361,7 +361,7 @@ class TextData:
         """
         return self._loader("val", partial(collate, processing=self.processing), rank, world)
 
-    def example_loader(self, split: str) -> DataLoader[list[Example]]:
+    def example_loader(self, split: str) -> DataLoader[list[TextExample]]:
         """Lists of examples of a split in fixed order, every image once, not yet encoded.
 
         Raises:
@@ -401,8 +401,8 @@ class TextData:
 
 
 def _listed(
-    examples: Sequence[Example | None] | ArtifactNetError,
-) -> list[Example] | ArtifactNetError | None:
+    examples: Sequence[TextExample | None] | ArtifactNetError,
+) -> list[TextExample] | ArtifactNetError | None:
     if isinstance(examples, ArtifactNetError):
         return examples
     return [example for example in examples if example is not None] or None

@@ -19,7 +19,7 @@ from artifactnet.evaluation.results import heading, judged, sections, table, wri
 from artifactnet.evaluation.samples import VALIDATION_ONLY
 from artifactnet.inference.inputs import ImageLike
 from artifactnet.llm.client import Chat
-from artifactnet.llm.judge import judge
+from artifactnet.llm.judge import judge_texts
 from artifactnet.metrics.saliency import SaliencyMetric
 from artifactnet.metrics.score_agreement import ScoreAgreementMetric
 from artifactnet.metrics.text import TextMetric
@@ -28,7 +28,7 @@ from artifactnet.runs import run_folder
 from artifactnet.runs.device import choose_device
 from artifactnet.types import ArtifactNetError, Prediction
 from artifactnet.vlm.heie import saving
-from artifactnet.vlm.heie.data import Example, TextData
+from artifactnet.vlm.heie.data import TextData, TextExample
 from artifactnet.vlm.heie.model import HEIE
 from artifactnet.vlm.heie.predictor import HeiePredictor, usual_text
 from artifactnet.vlm.heie.saving import read_facts
@@ -153,7 +153,9 @@ def _warnings(
     return warnings, skipped
 
 
-def _add(found: _Found, predictor: HeiePredictor, examples: Sequence[Example], text: str) -> None:
+def _add(
+    found: _Found, predictor: HeiePredictor, examples: Sequence[TextExample], text: str
+) -> None:
     """Count a batch."""
     given = [example.text for example in examples] if text == "given" else None
     images: list[ImageLike] = [example.image for example in examples]
@@ -183,7 +185,7 @@ def _parts(text: str) -> str:
     return "\n".join((cot.description, cot.regions, cot.issues))
 
 
-def _line(predictor: HeiePredictor, example: Example, answer: Prediction) -> dict[str, Any]:
+def _line(predictor: HeiePredictor, example: TextExample, answer: Prediction) -> dict[str, Any]:
     """What is kept of an answer, to be looked at."""
     of_size = predictor.model.processing.notes(*example.image.shape[:2])
     notes = answer.warnings[len(predictor.warnings) :]
@@ -197,7 +199,7 @@ def _line(predictor: HeiePredictor, example: Example, answer: Prediction) -> dic
     }
 
 
-def _likelihood(model: HEIE, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+def _likelihood(model: HEIE, examples: Sequence[TextExample]) -> tuple[Tensor, Tensor]:
     """(B,) summed negative log-likelihood of the annotated texts, and (B,) their tokens."""
     inputs = model.processing.encode(
         [example.image for example in examples], [example.text for example in examples]
@@ -221,7 +223,7 @@ def _texts(found: _Found, chat: Chat | None, target: Path) -> dict[str, Any] | N
 def _similarity(pairs: list[tuple[str, str]], chat: Chat, target: Path) -> dict[str, Any]:
     """What the judge says; hours of other figures must not be lost to its troubles."""
     try:
-        said = judge(pairs, chat, target / JUDGED)
+        said = judge_texts(pairs, chat, target / JUDGED)
     except ArtifactNetError as error:
         return {"mean": None, "failed": len(pairs), "problem": str(error)}
     problem = next(iter(said.problems.values()), None)

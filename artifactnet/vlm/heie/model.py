@@ -19,7 +19,7 @@ from artifactnet.models.heads.mapper import Tokens
 from artifactnet.models.state import evaluating
 from artifactnet.types import ArtifactNetError, UInt8Array
 from artifactnet.vlm.base import add_adapters, load_base, load_processor
-from artifactnet.vlm.processing import IGNORED, Inputs, Processing
+from artifactnet.vlm.processing import IGNORED, ProcessedInputs, Processing
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class HEIE(nn.Module):
         """Where the head is, and with it everything else."""
         return next(self.head.parameters()).device
 
-    def forward(self, inputs: Inputs) -> Output:
+    def forward(self, inputs: ProcessedInputs) -> Output:
         """Read answers: their likelihood, and what their map and score tokens say.
 
         Args:
@@ -115,7 +115,7 @@ class HEIE(nn.Module):
             text_loss=None if inputs.labels is None else nll.sum() / total.clamp_min(1),
         )
 
-    def _likelihood(self, hidden: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def _likelihood(self, hidden: Tensor, inputs: ProcessedInputs) -> tuple[Tensor, Tensor]:
         """(B,) summed negative log-likelihood, and (B,) counts, of the labelled tokens.
 
         The output layer sees only the states that predict a labelled token: over a large
@@ -131,7 +131,9 @@ class HEIE(nn.Module):
         row = known.nonzero()[:, 0]
         return each.new_zeros(rows).index_add(0, row, each), known.sum(1)
 
-    def _maps(self, features: Tensor, hidden: Tensor, inputs: Inputs) -> list[HeatmapOutput]:
+    def _maps(
+        self, features: Tensor, hidden: Tensor, inputs: ProcessedInputs
+    ) -> list[HeatmapOutput]:
         """Heatmaps, from the vision tower's (T, 1 + P, d) and the language model's (B, L, D)."""
         precise = next(self.head.parameters()).dtype
         # the class token is dropped; row by row the others are the cells of the tile
@@ -158,7 +160,7 @@ class HEIE(nn.Module):
 
 
 def piece_indices(grids: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
-    """Which rows of ``Inputs.pixel_values`` are thumbnails (one per image), and which tiles.
+    """Rows of ``ProcessedInputs.pixel_values`` that are thumbnails (one per image), and tiles.
 
     Args:
         grids: (rows, columns) of each image.

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from artifactnet.config import MllmConfig
-from artifactnet.inference.inputs import Failure, ImageLike, Source, need_counts, open_image
+from artifactnet.inference.inputs import Failure, ImageInput, ImageLike, need_counts, open_image
 from artifactnet.inference.predictor import pick_device
-from artifactnet.inference.stream import ahead
+from artifactnet.inference.stream import prefetch
 from artifactnet.models.heads.decoder import HeatmapOutput
 from artifactnet.models.state import evaluating
 from artifactnet.types import ArtifactNetError, Float32Array, Prediction, UInt8Array
@@ -122,7 +122,7 @@ class HeiePredictor:
 
     def predict_stream(
         self,
-        paths: Iterable[str | Path | Source | Failure],
+        paths: Iterable[str | Path | ImageInput | Failure],
         batch_size: int = 1,
         workers: int = 0,
         heatmaps: bool = True,
@@ -152,17 +152,17 @@ class HeiePredictor:
             raise ArtifactNetError("tiles: HEIE cuts its images into tiles itself; leave it out")
         need_counts(batch_size, workers)
 
-        def prepare(numbered: tuple[int, ImageLike | Source | Failure]) -> _Ready | Failure:
+        def prepare(numbered: tuple[int, ImageLike | ImageInput | Failure]) -> _Ready | Failure:
             return self._prepare(*numbered)
 
-        prepared = ahead(prepare, enumerate(paths), workers, batch_size + workers)
+        prepared = prefetch(prepare, enumerate(paths), workers, batch_size + workers)
         while batch := list(islice(prepared, batch_size)):
             ready = [item for item in batch if isinstance(item, _Ready)]
             answers = iter(self._answers(ready, None, heatmaps))
             for item in batch:
                 yield item if isinstance(item, Failure) else next(answers)
 
-    def _prepare(self, number: int, source: ImageLike | Source | Failure) -> _Ready | Failure:
+    def _prepare(self, number: int, source: ImageLike | ImageInput | Failure) -> _Ready | Failure:
         opened = open_image(number, source)
         if isinstance(opened, Failure):
             return opened

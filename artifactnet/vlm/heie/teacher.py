@@ -14,7 +14,7 @@ import torch
 from artifactnet.data.sources.base import Splits
 from artifactnet.distillation.cache import Identity
 from artifactnet.distillation.teachers import Teacher, content_hash, open_teacher
-from artifactnet.inference.inputs import Failure, Source
+from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.training.components import UNSCORED
 from artifactnet.types import ArtifactNetError, Record, TeacherAnswer, UInt8Array
 from artifactnet.vlm.heie.predictor import HeiePredictor
@@ -74,7 +74,7 @@ class HeieTeacher:
         Raises:
             ArtifactNetError: an answer is not a number; the message names the image.
         """
-        sources = [Source(item.where, item.pixels) for item in prepared]
+        sources = [ImageInput(item.where, item.pixels) for item in prepared]
         answers = []
         for one in self.predictor.predict_stream(sources, len(prepared)):
             if isinstance(one, Failure):

@@ -55,7 +55,7 @@ def train(config: Config) -> RunResult:
     folder = Path(config.out) / config.name
     if main:
         run_folder.check(config)
-    with run_folder.full_disk_told(folder), global_state():
+    with run_folder.explain_full_disk(folder), global_state():
         return _run(config, folder, main)
 
 

@@ -119,7 +119,7 @@ _ODD_SPACE = re.compile(r"[^\S\n\t]")
 _FULL_STOP = re.compile(r"[.\s]*")
 
 
-def mend(text: str) -> tuple[str, list[str]]:
+def repair(text: str) -> tuple[str, list[str]]:
     """What `complete` does with a text that does not parse."""
     notes: list[str] = []
     # one kind of line end and of space: headings are found by them, and are cut at them below
@@ -162,7 +162,7 @@ def _slots(text: str) -> dict[str, str]:
 
     Returns:
         the headings by title and the marks by themselves, as they are written, where there are
-        any; the text behind each of them by the names used in `mend`.
+        any; the text behind each of them by the names used in `repair`.
     """
     found = list(_in_order(text))
     names = {TITLES[0]: "description", TITLES[1]: "regions", TITLES[2]: "issues"}
@@ -396,7 +396,7 @@ def complete(text: str) -> tuple[str, list[str]]:
     try:
         parse(text)
     except ArtifactNetError:
-        return mend(text)
+        return repair(text)
     return text, []
 
 

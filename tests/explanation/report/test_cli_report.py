@@ -15,7 +15,7 @@ from tiny_models import tiny
 
 from artifactnet.cli import main
 from artifactnet.evaluation import samples
-from artifactnet.models.checkpoint import save_model
+from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 
 ROOT = Path(__file__).parents[3]
@@ -27,7 +27,7 @@ def run_folder(tmp_path_factory):
     model = tiny()
     model.notices = ("these weights are random",)
     folder = tmp_path_factory.mktemp("runs") / "my run"
-    save_model(model, folder / "model.safetensors")
+    save_checkpoint(model, folder / "model.safetensors")
     return folder
 
 

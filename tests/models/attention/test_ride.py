@@ -9,9 +9,14 @@ from tiny_models import tiny
 
 from artifactnet.config import AttentionConfig, LoraConfig
 from artifactnet.models.attention import gradient_chain, tap, tiles
-from artifactnet.models.attention.fused import Message, Ride, attention_backward, can_ride
+from artifactnet.models.attention.fused import (
+    FusedBackwardState,
+    Message,
+    attention_backward,
+    can_use_fused_backward,
+)
 from artifactnet.models.attention.gradient_chain import collecting
-from artifactnet.models.attention.gradient_tiles import Inputs
+from artifactnet.models.attention.gradient_tiles import AttentionInputs
 from artifactnet.models.attention.rollout import attention_rollout, gradient_rollout
 from artifactnet.models.attention.tap import AttentionTap
 
@@ -42,15 +47,15 @@ def test_both_backwards_equal_whole_matrices_in_tiles_of_any_size(seed, batch, h
     sums = (q @ k.mT * 0.5).logsumexp(-1).detach()
     out = F.scaled_dot_product_attention(q, k, v, scale=0.5)
     plain = [x.detach() for x in (q, k, v)]
-    ride = Ride(collect=True)
+    ride = FusedBackwardState(collect=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "tile_bytes", lambda device: rows * tokens * 8)
-        first = attention_backward(Inputs(*plain, logit_d_out, sums, 0.5), ride)
+        first = attention_backward(AttentionInputs(*plain, logit_d_out, sums, 0.5), ride)
         matrix = matrix_of(q, k, v, logit_d_out, 0.5)
         torch.testing.assert_close(ride.matrix, matrix.detach(), atol=1e-12, rtol=0)
         share, target, slope = torch.rand(3, batch, tokens, dtype=torch.float64)
         ride.message = Message(ride.matrix, logit_d_out, share / heads, target, slope)
-        second = attention_backward(Inputs(*plain, d_out, sums, 0.5), ride)
+        second = attention_backward(AttentionInputs(*plain, d_out, sums, 0.5), ride)
     assert ride.message is None
     expected = torch.autograd.grad(out, (q, k, v), logit_d_out, retain_graph=True)
     for one, other in zip(first, expected, strict=True):
@@ -88,12 +93,14 @@ def test_a_step_is_the_same_with_and_without_riding(monkeypatch):
 
 def test_which_calls_can_ride():
     q = torch.zeros(1, 2, 5, 8)
-    assert can_ride(q)
-    assert can_ride(q.double())
-    assert not can_ride(q.bfloat16())
-    assert not can_ride(q.to("meta"))
-    assert can_ride(torch.zeros(1, 2, 64, 8))
-    assert not can_ride(torch.zeros(1, 2, 65, 8))  # W would be larger than q, k, v and dO
+    assert can_use_fused_backward(q)
+    assert can_use_fused_backward(q.double())
+    assert not can_use_fused_backward(q.bfloat16())
+    assert not can_use_fused_backward(q.to("meta"))
+    assert can_use_fused_backward(torch.zeros(1, 2, 64, 8))
+    assert not can_use_fused_backward(
+        torch.zeros(1, 2, 65, 8)
+    )  # W would be larger than q, k, v and dO
 
 
 def test_nobody_collects_after_a_failure():

@@ -11,10 +11,10 @@ import torch
 from tiny_exports import pictures, student, traced_once
 from torch import nn
 
-from artifactnet.export import export
-from artifactnet.export.checks import INT8_LIMITS, Agreement, answers_of_model
-from artifactnet.export.export import Int8, export_model
-from artifactnet.export.quantize import (
+from artifactnet.exporters import export
+from artifactnet.exporters.checks import INT8_LIMITS, Agreement, answers_of_model
+from artifactnet.exporters.export import Int8, export_model
+from artifactnet.exporters.quantize import (
     OUTPUT_LAYERS,
     kept_layers,
     matching,
@@ -118,7 +118,7 @@ def test_choices_grow(small, frames):
 
 
 def test_nothing_is_ranked_while_the_first_choice_will_do(small, frames, monkeypatch):
-    monkeypatch.setattr("artifactnet.export.quantize.rank_layers", None)
+    monkeypatch.setattr("artifactnet.exporters.quantize.rank_layers", None)
     assert next(kept_layers(small, facts_of(small), ["head"], [], frames)) == ("head",)
 
 
@@ -170,7 +170,7 @@ def hollow(monkeypatch):
     }.items():
         monkeypatch.setattr(export, name, value)
     ranked = [(layer, 1.0 / (k + 1)) for k, layer in enumerate(names)]
-    monkeypatch.setattr("artifactnet.export.quantize.rank_layers", lambda *_: ranked)
+    monkeypatch.setattr("artifactnet.exporters.quantize.rank_layers", lambda *_: ranked)
     return asked
 
 

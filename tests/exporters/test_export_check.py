@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from tiny_exports import pictures, student
 
 from artifactnet.data.transforms import Preprocess
-from artifactnet.export.checks import (
+from artifactnet.exporters.checks import (
     FLAT,
     FLOAT_LIMITS,
     INT8_LIMITS,

@@ -18,7 +18,7 @@ from artifactnet.models.heads import segmentation
 from artifactnet.models.state import evaluating
 from artifactnet.types import Float32Array, UInt8Array
 
-Answers = dict[str, npt.NDArray[np.float32]]  # by output; (N,) or (N, h, w)
+OutputArrays = dict[str, npt.NDArray[np.float32]]  # by output; (N,) or (N, h, w)
 FLAT = 0.01  # standard deviation of a map below which its correlation is that of noise
 _BATCHES = (1, 3, 8)  # sizes that a file is tried with, in turn; the last for all that remains
 
@@ -89,7 +89,7 @@ class Agreement:
         return f"{text}; mean CC of heatmaps {self.correlation:.4f}"
 
 
-def compare(model: Answers, file: Answers) -> Agreement:
+def compare(model: OutputArrays, file: OutputArrays) -> Agreement:
     """Compare two sets of answers about the same images.
 
     Args:
@@ -130,7 +130,7 @@ def correlation(first: Float32Array, second: Float32Array) -> float:
     return float(a @ b) / norm if norm != 0 else 0.0
 
 
-def shown(name: str, answers: Answers) -> npt.NDArray[np.float64]:
+def shown(name: str, answers: OutputArrays) -> npt.NDArray[np.float64]:
     """One output as people see it: the logit as a probability, the others as they are."""
     values = answers[name].astype(np.float64)
     return 1 / (1 + np.exp(-values)) if name == "logit" else values
@@ -142,7 +142,7 @@ def _largest(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) 
 
 def answers_of_model(
     model: ArtifactNet, facts: ExportFacts, frames: Sequence[UInt8Array]
-) -> Answers:
+) -> OutputArrays:
     """What the model itself says, with normalisation outside of any graph.
 
     Args:
@@ -151,7 +151,7 @@ def answers_of_model(
         frames: each (H, W, 3) uint8, of the model's size.
     """
     mean, std = (np.asarray(values, np.float64) for values in (model.mean, model.std))
-    rows: list[Answers] = []
+    rows: list[OutputArrays] = []
     for frame in frames:
         pixels = ((frame / 255.0 - mean) / std).astype(np.float32).transpose(2, 0, 1)
         with evaluating(model), torch.no_grad():
@@ -169,14 +169,14 @@ def answers_of_model(
     return _stack(rows)
 
 
-def answers_of_file(session: Session, frames: Sequence[UInt8Array]) -> Answers:
+def answers_of_file(session: Session, frames: Sequence[UInt8Array]) -> OutputArrays:
     """What a file says, asked in batches of several sizes.
 
     Args:
         session: the open file.
         frames: each (H, W, 3) uint8, of the model's size.
     """
-    rows: list[Answers] = []
+    rows: list[OutputArrays] = []
     start = 0
     while start < len(frames):
         size = _BATCHES[min(len(rows), len(_BATCHES) - 1)]
@@ -186,5 +186,5 @@ def answers_of_file(session: Session, frames: Sequence[UInt8Array]) -> Answers:
     return _stack(rows)
 
 
-def _stack(rows: Sequence[Answers]) -> Answers:
+def _stack(rows: Sequence[OutputArrays]) -> OutputArrays:
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}

@@ -13,8 +13,8 @@ from PIL import Image
 from tiny_exports import pictures, student, traced_once
 
 from artifactnet.config import HeatmapConfig, ModelConfig, SegmentationConfig
-from artifactnet.export import export, graph
-from artifactnet.export.export import Int8, export_model
+from artifactnet.exporters import export, graph
+from artifactnet.exporters.export import Int8, export_model
 from artifactnet.inference.backends.base import load_exported
 from artifactnet.inference.backends.metadata import facts_of
 from artifactnet.inference.folder import predict_to_folder

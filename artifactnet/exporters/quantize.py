@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from artifactnet.export.checks import Answers, answers_of_model, shown
+from artifactnet.exporters.checks import OutputArrays, answers_of_model, shown
 from artifactnet.inference.backends.metadata import ExportFacts
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError, UInt8Array
@@ -109,7 +109,7 @@ def rank_layers(
     return sorted(found, key=lambda entry: -entry[1])
 
 
-def _change(exact: Answers, rounded: Answers) -> float:
+def _change(exact: OutputArrays, rounded: OutputArrays) -> float:
     parts = [
         np.mean(np.square(shown(name, rounded) - shown(name, exact)))
         for name in exact

@@ -11,18 +11,18 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from artifactnet.export.checks import (
+from artifactnet.exporters.checks import (
     FLOAT_LIMITS,
     INT8_LIMITS,
     Agreement,
-    Answers,
+    OutputArrays,
     answers_of_file,
     answers_of_model,
     compare,
 )
-from artifactnet.export.graph import export_program
-from artifactnet.export.onnx import layers_of, onnx_bytes, save_bytes, with_metadata
-from artifactnet.export.quantize import kept_layers, need_matches
+from artifactnet.exporters.graph import export_program
+from artifactnet.exporters.onnx import layers_of, onnx_bytes, save_bytes, with_metadata
+from artifactnet.exporters.quantize import kept_layers, need_matches
 from artifactnet.files import atomic_path
 from artifactnet.inference.backends.base import SUFFIXES, open_session, to_frames
 from artifactnet.inference.backends.metadata import ExportFacts, facts_of
@@ -198,7 +198,7 @@ def _quantize(
     keep: Sequence[str],
     calibration: list[UInt8Array],
     frames: list[UInt8Array],
-    expected: Answers,
+    expected: OutputArrays,
 ) -> tuple[ExportFacts, Agreement]:
     """Write an int8 file, with more layers in floating point until it agrees with the model."""
     content = onnx_bytes(program, facts.outputs, {})
@@ -221,7 +221,7 @@ def _quantize(
     return facts, agreement
 
 
-def _judge(path: Path, frames: list[UInt8Array], expected: Answers) -> Agreement:
+def _judge(path: Path, frames: list[UInt8Array], expected: OutputArrays) -> Agreement:
     session = open_session(path, SUFFIXES[path.suffix])
     try:
         return compare(expected, answers_of_file(session, frames))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from artifactnet.export.graph import INPUT, MODEL, first_line
+from artifactnet.exporters.graph import INPUT, MODEL, first_line
 from artifactnet.types import ArtifactNetError
 
 LIMIT = 2**31 - 2**20  # bytes that a protobuf message can hold, less some for the graph

@@ -13,10 +13,10 @@ from PIL import Image
 
 from artifactnet import __version__
 from artifactnet.files import atomic_path, write_text
-from artifactnet.inference.inputs import Failure, Source
+from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.inference.predictor import Predictor, load_model, model_file
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import read_metadata, save_model
+from artifactnet.models.checkpoint import read_metadata, save_checkpoint
 from artifactnet.types import ArtifactNetError, Prediction
 
 SUFFIX = ".safetensors"
@@ -50,7 +50,7 @@ class Packed:
 def pack_model(
     source: str | Path,
     out: str | Path,
-    images: Sequence[str | Path | Source] = (),
+    images: Sequence[str | Path | ImageInput] = (),
     *,
     card: str | Path | None = None,
     trained_on: str | None = None,
@@ -94,7 +94,7 @@ def pack_model(
     asked = list(images) or _noise(*original.model.image_size)
     try:
         with atomic_path(out) as temporary:
-            save_model(original.model, temporary, extra, half=True)
+            save_checkpoint(original.model, temporary, extra, half=True)
             differences = _differences(original, load_model(temporary, device="cpu"), asked)
             _refuse(out, differences)
         if words is not None:
@@ -125,20 +125,20 @@ def _read_card(path: Path) -> str:
     return words
 
 
-def _noise(height: int, width: int) -> list[str | Path | Source]:
+def _noise(height: int, width: int) -> list[str | Path | ImageInput]:
     """Images that never repeat, always the same ones."""
     rng = np.random.default_rng(0)
-    sources: list[str | Path | Source] = []
+    sources: list[str | Path | ImageInput] = []
     for number in range(_NOISE_IMAGES):
         buffer = BytesIO()
         pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(buffer, format="PNG")
-        sources.append(Source(f"noise {number}", buffer.getvalue()))
+        sources.append(ImageInput(f"noise {number}", buffer.getvalue()))
     return sources
 
 
 def _differences(
-    original: Predictor, packed: Predictor, images: Sequence[str | Path | Source]
+    original: Predictor, packed: Predictor, images: Sequence[str | Path | ImageInput]
 ) -> dict[str, float]:
     """Largest distance of each part of the answers."""
     found: dict[str, list[float]] = {}

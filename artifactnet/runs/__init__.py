@@ -1,0 +1,1 @@
+"""The run folder, devices and provenance."""
