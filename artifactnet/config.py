@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from artifactnet.rules import RULES
+from artifactnet.rules import problems
 from artifactnet.schema import (
     AlignmentConfig,
     AttentionConfig,
@@ -36,7 +36,6 @@ from artifactnet.schema import (
     SegmentationLossConfig,
     TrainConfig,
 )
-from artifactnet.taxonomy import BY_LABEL
 from artifactnet.types import ArtifactNetError
 
 __all__ = [
@@ -58,11 +57,8 @@ __all__ = [
     "SegmentationLossConfig",
     "TrainConfig",
     "find",
-    "heatmap_terms",
     "load",
-    "problems",
     "schema",
-    "teacher_terms",
     "to_dict",
 ]
 
@@ -155,134 +151,6 @@ def schema(section: type = Config, prefix: str = "") -> dict[str, Any]:
         if is_dataclass(hint):
             found.update(schema(hint, f"{key}."))  # type: ignore[arg-type]
     return found
-
-
-def problems(config: Config) -> Iterator[tuple[str, str]]:
-    """Impossible values of a configuration, as (dotted key, what it must be)."""
-    for key, (wanted, holds) in RULES.items():
-        value: Any = config
-        for part in key.split("."):
-            value = getattr(value, part)
-        if value is not None and not holds(value):
-            yield key, f"must be {wanted}, not {value!r}"
-    if config.data.name != "demo" and not config.data.root:
-        yield "data.root", f"is required when data.name is {config.data.name!r}"
-    if config.data.pairs and config.data.balance:
-        yield "data.pairs", "and data.balance exclude each other"
-    if not config.data.augment.crop:
-        for key in ("crop_size", "crop_artifact"):
-            if getattr(config.data.augment, key):
-                yield f"data.augment.{key}", "needs data.augment.crop=true"
-    if config.data.pairs_alike and not config.data.pairs:
-        yield "data.pairs_alike", "needs data.pairs=true"
-    if config.resume and config.overwrite:
-        yield "overwrite", "and resume exclude each other: go on with the run, or replace it"
-    weights = config.loss
-    yield from _heatmap_problems(config)
-    yield from _mllm_problems(config)
-    learnt = (weights.bce, weights.text, weights.alignment.weight, weights.segmentation.weight)
-    if not any((*learnt, *heatmap_terms(config), *teacher_terms(config))):
-        more = " (distill.feature alone teaches no head)" if config.distill.feature else ""
-        yield "loss.bce", f"and the weights of all other losses are 0{more}: nothing to learn"
-    if weights.segmentation.weight > 0 and config.data.batch_size == 1:
-        yield "data.batch_size", "must be at least 2: UPerNet's batch norm needs several images"
-    unknown = [c for c in config.model.segmentation.categories or () if c not in BY_LABEL]
-    if unknown:
-        known = ", ".join(BY_LABEL)
-        yield "model.segmentation.categories", f"has unknown {unknown[0]!r}; known: {known}"
-    if config.model.segmentation.head == "none":
-        if weights.segmentation.weight > 0:
-            yield "loss.segmentation.weight", "above 0 needs model.segmentation.head=upernet"
-        if config.model.segmentation.evidence:
-            yield "model.segmentation.evidence", "needs model.segmentation.head=upernet"
-        if config.train.monitor in ("mask_iou", "joint"):
-            yield "train.monitor", "of masks needs model.segmentation.head=upernet"
-
-
-def heatmap_terms(config: Config) -> tuple[float, ...]:
-    """Weights of the losses that compare a heatmap head with annotation."""
-    terms = config.loss.heatmap
-    return terms.focal, terms.laplace, terms.correlation, terms.score
-
-
-def teacher_terms(config: Config) -> tuple[float, ...]:
-    """Weights of the losses that teach a head what the teacher says; none without a teacher.
-
-    ``distill.feature`` is not among them: it reaches the backbone alone.
-    """
-    terms = config.distill
-    if terms.teacher is None:
-        return ()
-    return terms.laplace, terms.divergence, terms.correlation, terms.score, terms.logit
-
-
-def _heatmap_problems(config: Config) -> Iterator[tuple[str, str]]:
-    heatmap = config.model.heatmap
-    if heatmap.head == "none":
-        if any(heatmap_terms(config)):
-            yield "loss.heatmap", "above 0 needs model.heatmap.head=decoder or mapper"
-        if config.distill.teacher is not None:
-            yield "distill.teacher", "needs model.heatmap.head=decoder or mapper"
-    elif config.loss.alignment.weight > 0:
-        yield (
-            "loss.alignment.weight",
-            "above 0 needs model.heatmap.head=none: a model has one heatmap, predicted or attended",
-        )
-    elif config.model.segmentation.head != "none":
-        yield (
-            "model.heatmap.head",
-            "needs model.segmentation.head=none: a model has one source of heatmaps",
-        )
-    if heatmap.head == "mapper":
-        yield from _mapper_problems(config)
-    yield from _feature_problems(config)
-    if config.train.monitor == "teacher_cc" and config.distill.teacher is None:
-        yield "train.monitor", "teacher_cc needs distill.teacher"
-
-
-def _mapper_problems(config: Config) -> Iterator[tuple[str, str]]:
-    heatmap, crop = config.model.heatmap, config.data.augment.crop_size
-    sizes = {"model.image_size": config.model.image_size}
-    if crop is not None:
-        sizes["data.augment.crop_size"] = crop
-    for name, size in sizes.items():
-        if any(side % heatmap.tile for side in size):
-            yield "model.heatmap.tile", f"must divide both sides of {name}"
-        rows, columns = (side // heatmap.tile for side in size)
-        if rows * columns > heatmap.max_tiles:
-            yield "model.heatmap.max_tiles", f"is below the {rows} x {columns} tiles of {name}"
-    if heatmap.width % heatmap.heads:
-        yield "model.heatmap.heads", "must divide model.heatmap.width"
-
-
-def _feature_problems(config: Config) -> Iterator[tuple[str, str]]:
-    if config.distill.teacher is None or not config.distill.feature:
-        return
-    if config.data.batch_size == 1:
-        yield "data.batch_size", "must be at least 2: distill.feature relates images of a batch"
-    if "backbone" in config.freeze:
-        yield "distill.feature", "must be 0 with freeze=[backbone]: it teaches the backbone alone"
-
-
-def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:
-    if config.mllm.base is None:
-        if config.loss.text:
-            yield "loss.text", "above 0 needs mllm.base"
-        if config.train.strategy not in ("auto", "ddp"):
-            yield "train.strategy", "must be auto or ddp: the others are for mllm.base"
-        return
-    if config.model.heatmap.head != "mapper":
-        yield "mllm.base", "needs model.heatmap.head=mapper"
-    if config.loss.bce:
-        yield "loss.bce", "must be 0 with mllm.base: HEIE judges plausibility, not who made it"
-    if config.mllm.text == "none" and config.loss.text:
-        yield "loss.text", "must be 0 where mllm.text=none: there is no text to learn"
-    if config.mllm.quantize != "none" and not config.mllm.lora_rank:
-        yield "mllm.lora_rank", "must be above 0: quantised weights cannot be tuned"
-    if config.train.monitor != "loss":
-        yield "train.monitor", "must be loss with mllm.base"
-    if config.distill.teacher is not None:
-        yield "distill.teacher", "must be null with mllm.base: HEIE is a teacher"
 
 
 class _Loader(yaml.SafeLoader):

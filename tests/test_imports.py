@@ -15,7 +15,7 @@ MODULES = {
     for path in SOURCES
 }
 
-BASE = {"types", "taxonomy", "config", "schema", "files"}
+BASE = {"types", "taxonomy", "config", "schema", "rules", "files"}
 INFERENCE = {*BASE, "inference", "models", "data", "vlm.heie.predictor", "vlm.heie.saving"}
 TRAINING = {*INFERENCE, "runs", "losses", "metrics", "distillation", "evaluation", "training"}
 

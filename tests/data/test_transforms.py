@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from artifactnet.config import AugmentConfig, Config, problems
+from artifactnet.config import AugmentConfig, Config
 from artifactnet.data.geometry import POLICIES, random_window
 from artifactnet.data.transforms import Preprocess, TrainTransform, balanced, window_around
+from artifactnet.rules import problems
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 
 MEAN, STD = (0.45, 0.45, 0.4), (0.229, 0.224, 0.225)
