@@ -1,54 +1,53 @@
-"""Writing files so that a crash never leaves half of one."""
+"""Writing files so that a crash never leaves half of one, and hashing them."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_CHUNK = 1 << 20  # bytes read at once
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Temporary sibling of ``path`` that takes its place when the block ends without error.
+    """Temporary sibling of ``path`` that replaces it when the block ends without error.
 
-    The temporary file is flushed to disk before the rename and removed on any error, so
-    ``path`` holds either its old content or the whole new one. A file that is replaced keeps
-    its mode, and a new one gets that of any new file, whoever writes it.
+    The temporary file (``.NAME.XXXXXXXX.tmp``) exists and is empty; its name is unique among all
+    processes, also of containers that share the folder. It is flushed to disk before the rename
+    and removed on any error, so ``path`` holds either its old content or the whole new one. A
+    file that is replaced keeps its mode, and a new one follows the umask, even if the writer
+    creates private files.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; ``path`` is untouched.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    handle, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    os.close(handle)
+    temporary = Path(name)
     try:
-        mode = _mode_for(path, temporary)
+        if not path.exists():
+            # mkstemp's files are private. The umask can only be read by changing it, which other
+            # threads would notice, so look at what it makes of a new file.
+            temporary.unlink()
+            temporary.touch(exist_ok=False)
+        mode = stat.S_IMODE((path if path.exists() else temporary).stat().st_mode)
         yield temporary
-        with open(temporary, "rb+") as handle:
+        with open(temporary, "rb+") as file:
             if stat.S_IMODE(os.stat(temporary).st_mode) != mode:
                 os.chmod(temporary, mode)
-            os.fsync(handle.fileno())
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _mode_for(path: Path, probe: Path) -> int:
-    """Permission bits that ``path`` shall have: some writers give their files to the owner alone.
-
-    What the umask allows is seen on a file: it can only be read by changing it, which other
-    threads would notice.
-    """
-    if path.exists():
-        return stat.S_IMODE(path.stat().st_mode)
-    probe.touch()
-    mode = stat.S_IMODE(probe.stat().st_mode)
-    probe.unlink()
-    return mode
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -60,3 +59,29 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, data: Any) -> None:
     """Atomically write ``data`` as indented JSON; NaN is refused, since it is not JSON."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def hash_files(paths: Iterable[str | Path], hasher: hashlib._Hash) -> str:
+    """Hexadecimal digest of the content of files, one after another, read in chunks.
+
+    Args:
+        paths: in a fixed order.
+        hasher: of `hashlib`; what it has seen already comes first.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    for path in paths:
+        with open(path, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file's content, read in chunks.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return hash_files([path], hashlib.sha256())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
 
 import pytest
 
-from artifactnet.files import atomic_path, write_json, write_text
+from artifactnet.files import atomic_path, sha256_file, write_json, write_text
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])
@@ -38,7 +39,6 @@ def write_elsewhere(path):
 @pytest.mark.parametrize("write", [write_privately, write_elsewhere])
 def test_a_new_file_follows_the_umask(tmp_path, umask, write):
     with atomic_path(tmp_path / "deep/new") as temporary:
-        assert not temporary.exists()
         write(temporary)
     assert mode(tmp_path / "deep/new") == 0o666 & ~umask
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["new"]
@@ -77,6 +77,25 @@ def test_an_error_leaves_the_old_file(tmp_path):
         fail()
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_writers_of_one_path_do_not_share_a_temporary_file(tmp_path, monkeypatch):
+    """Processes of two containers may have the same process id."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    path = tmp_path / "new"
+    with atomic_path(path) as first:
+        with atomic_path(path) as second:
+            first.write_bytes(b"first")
+            second.write_bytes(b"second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first"
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_sha256_of_a_file(tmp_path):
+    content = os.urandom((1 << 20) + 1)  # more than one chunk
+    (tmp_path / "file").write_bytes(content)
+    assert sha256_file(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 def test_nan_is_no_json(tmp_path):

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.data.splits import Subset
+from artifactnet.files import sha256_file
 from artifactnet.types import ArtifactNetError
 
 _PROBE = 4096  # bytes read from the middle of a file; headers and tails are often alike
@@ -61,14 +62,9 @@ def _middle(path: str) -> bytes:
         return digest(file.read(_PROBE))
 
 
-def _whole(path: str) -> bytes:
-    if os.path.getsize(path) <= _PROBE:
-        return b""  # `_middle` has already seen all of it
-    hasher = blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            hasher.update(chunk)
-    return hasher.digest()
+def _whole(path: str) -> str:
+    # `_middle` has already seen all of a small file
+    return "" if os.path.getsize(path) <= _PROBE else sha256_file(path)
 
 
 MAX_ENCODED = 20_000  # images without a file of their own whose content is compared

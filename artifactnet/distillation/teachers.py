@@ -21,6 +21,7 @@ from artifactnet.data.heatmaps import HeatmapFolder
 from artifactnet.data.sources.base import Splits
 from artifactnet.data.transforms import Preprocess
 from artifactnet.distillation.cache import Identity
+from artifactnet.files import hash_files
 from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import load_checkpoint, read_metadata
@@ -39,7 +40,6 @@ from artifactnet.types import (
 )
 
 SILENT_SIGMA = 1.0  # of a teacher that gives none
-_CHUNK = 1 << 20  # bytes read at once
 
 
 class Ready(NamedTuple):
@@ -223,12 +223,7 @@ def content_hash(paths: Iterable[Path], start: bytes = b"") -> str:
         paths: files, in a fixed order.
         start: comes before them.
     """
-    hasher = blake2b(start, digest_size=16)
-    for path in paths:
-        with open(path, "rb") as handle:
-            while chunk := handle.read(_CHUNK):
-                hasher.update(chunk)
-    return hasher.hexdigest()
+    return hash_files(paths, blake2b(start, digest_size=16))
 
 
 class Teacher(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from artifactnet import __version__
-from artifactnet.files import atomic_path, write_text
+from artifactnet.files import atomic_path, sha256_file, write_text
 from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.inference.predictor import Predictor, load_model, model_file
 from artifactnet.models.artifact_net import ArtifactNet
@@ -24,7 +23,6 @@ SUFFIX = ".safetensors"
 # a packed model may differ by this much from its original; by a share in sigma, which spans decades
 LIMITS = {"probability": 0.01, "heatmap": 0.02, "sigma": 0.1, "score": 0.01}
 _NOISE_IMAGES = 8
-_CHUNK = 1 << 20  # bytes read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ def pack_model(
     extra = read_metadata(file)["extra"]
     extra["packed"] = {
         "artifactnet": __version__,
-        "original_sha256": _sha256(file),
+        "original_sha256": sha256_file(file),
         "trained_on": trained_on,
     }
     assert isinstance(original.model, ArtifactNet)  # it was loaded from weights
@@ -179,11 +177,3 @@ def _refuse(out: Path, differences: dict[str, float]) -> None:
             f"{out}: not written, since in half precision the answers differ: {', '.join(wrong)}; "
             "keep the original"
         )
-
-
-def _sha256(file: Path) -> str:
-    hasher = hashlib.sha256()
-    with open(file, "rb") as handle:
-        while chunk := handle.read(_CHUNK):
-            hasher.update(chunk)
-    return hasher.hexdigest()
