@@ -30,6 +30,7 @@ INSTALL = [
     "pillow>=10.3",
     "opencv-python-headless>=4.9.0.80",
     "pyarrow>=15.0",
+    "google-crc32c>=1.5",  # checksums of TFRecord files
     "safetensors>=0.4.3",
     "huggingface-hub>=0.23",
     "scikit-image>=0.22",

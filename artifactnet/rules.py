@@ -120,7 +120,7 @@ RULES: dict[str, Rule] = {
         "[lowest, highest] with 1 <= lowest <= highest <= 100, or []",
         lambda v: not v or (len(v) == 2 and 1 <= v[0] <= v[1] <= 100),
     ),
-    "data.augment.jpeg_on": _among("fake", "both", "none"),
+    "data.augment.jpeg_on": _among("auto", "both", "fake", "none"),
     "data.augment.hflip": _SHARE,
     "data.augment.vflip": _SHARE,
     "data.augment.rotate": _SHARE,

@@ -166,7 +166,7 @@ class AugmentConfig:
     """Training augmentation; evaluation uses the model's preprocessing alone."""
 
     jpeg_quality: list[int] = field(default_factory=lambda: [60, 100])  # [] switches it off
-    jpeg_on: str = "fake"  # fake | both | none
+    jpeg_on: str = "auto"  # auto | both | fake | none; see data.checks.choose_jpeg_classes
     align_compression: bool = False  # re-encode a fake like its real twin (xaigd columns)
     hflip: float = 0.5
     vflip: float = 0.0

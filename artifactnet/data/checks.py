@@ -8,10 +8,11 @@ size or quality; images that occur in two splits are an error.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from artifactnet.config import AugmentConfig
 from artifactnet.data.duplicates import content_of, describe_duplicates, find_duplicates
 from artifactnet.data.images import jpeg_quality, probe
 from artifactnet.data.sources.base import Source, Splits
@@ -25,6 +26,7 @@ RUN = 25  # of them neighbours: a parquet shard is decoded a row group at a time
 FORMAT_TOLERANCE = 0.1  # total variation distance of the format shares
 SIZE_TOLERANCE = 0.1  # relative difference of the median sizes
 QUALITY_TOLERANCE = 5  # difference of the median JPEG qualities
+LOSSLESS = ("BMP", "PNG", "PPM", "TIFF")  # as Pillow names them; WebP may be lossy
 
 
 def summarize(splits: Splits, check: str) -> dict[str, Any]:
@@ -70,6 +72,48 @@ def summarize(splits: Splits, check: str) -> dict[str, Any]:
             warnings.append(f"{skipped} images inside shards were not compared across splits")
     summary["warnings"] = list(dict.fromkeys(warnings))
     return summary
+
+
+def choose_jpeg_classes(
+    augment: AugmentConfig, files: Mapping[str, Any] | None
+) -> tuple[str, str | None]:
+    """Which classes training compresses as JPEG (`AugmentConfig.jpeg_on`).
+
+    Compressing the fakes alone evens out lossless fakes beside JPEG photographs. With any other
+    file formats it writes the label into the images instead.
+
+    Args:
+        augment: ``jpeg_on=auto`` compresses both classes unless the files call for ``fake``; an
+            explicit ``fake`` that the files contradict becomes ``both``.
+        files: ``summary["splits"]["train"]["files"]`` of `summarize`; None if not checked.
+
+    Returns:
+        ``both``, ``fake`` or ``none``, and a line for the log where the choice needs one.
+    """
+    if not augment.jpeg_quality or augment.jpeg_on in ("both", "none"):
+        return augment.jpeg_on if augment.jpeg_quality else "none", None
+    explicit = augment.jpeg_on == "fake"
+    if not augment.align_compression:
+        if not files or not all(files[label]["probed"] for label in CLASSES):
+            if not explicit:
+                return "both", None
+            return "fake", (
+                "data.augment.jpeg_on=fake was not checked against the file formats "
+                "(data.check=full does): with both classes in the same format it gives the label "
+                "away"
+            )
+        formats = {label: files[label]["format"] for label in CLASSES}
+        jpeg = formats["real"].get("JPEG", 0) / files["real"]["probed"]
+        lossless = sum(formats["fake"].get(k, 0) for k in LOSSLESS) / files["fake"]["probed"]
+        if min(jpeg, lossless) >= 1 - FORMAT_TOLERANCE:
+            return "fake", None if explicit else (
+                "data.augment.jpeg_on=auto compresses the fakes alone: their files are lossless, "
+                "those of real images JPEG"
+            )
+    return "both", None if not explicit else (
+        "data.augment.jpeg_on=fake would give the label away, since the fakes are not lossless "
+        "files beside JPEG photographs: both classes are compressed"
+    )
 
 
 def _counts(records: Sequence[Record]) -> dict[str, Any]:

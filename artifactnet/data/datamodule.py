@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -10,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from artifactnet.config import DataConfig
-from artifactnet.data.checks import summarize
+from artifactnet.data.checks import choose_jpeg_classes, summarize
 from artifactnet.data.dataset import DetectionDataset, collate
 from artifactnet.data.duplicates import drop_duplicates
 from artifactnet.data.sampler import EpochSampler
@@ -152,7 +153,7 @@ class DataModule:
         return self._loader("train", self.config.batch_size, rank, world)
 
     def check_train(self) -> None:
-        """Refuse a training split that cannot be trained on.
+        """Refuse a training split that cannot be trained on; note how its images are compressed.
 
         Raises:
             ArtifactNetError: there is none, or it holds one class only.
@@ -164,6 +165,10 @@ class DataModule:
                 f"the train split holds only {only} images ({len(labels)}); a detector needs "
                 "real and fake ones: check data.root and data.generators"
             )
+        if "jpeg_on" not in self.summary:
+            files = self.summary["splits"].get("train", {}).get("files")
+            self.summary["jpeg_on"], note = choose_jpeg_classes(self.config.augment, files)
+            self.summary["warnings"] += [note] if note else []
 
     def val_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
         """Validation batches in fixed order, every image once, see `EpochSampler`.
@@ -190,7 +195,8 @@ class DataModule:
         if split not in self._datasets:
             transform = None
             if split == "train":
-                transform = TrainTransform(self.config.augment, self._preprocess)
+                augment = replace(self.config.augment, jpeg_on=self.summary["jpeg_on"])
+                transform = TrainTransform(augment, self._preprocess)
             self._datasets[split] = DetectionDataset(
                 self.splits[split],
                 self._preprocess,

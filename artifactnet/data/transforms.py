@@ -227,6 +227,11 @@ class TrainTransform:
     def __init__(self, augment: AugmentConfig, preprocess: Preprocess) -> None:
         """Build the pipeline.
 
+        Args:
+            augment: ``jpeg_on=auto`` compresses both classes; `DataModule` replaces it by what
+                `artifactnet.data.checks.choose_jpeg_classes` finds in the files.
+            preprocess: of the model.
+
         Raises:
             ArtifactNetError: a key that only a crop can obey is set but ``crop`` is off.
         """

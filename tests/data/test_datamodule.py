@@ -225,6 +225,65 @@ def test_training_on_one_class_is_refused(monkeypatch):
         data.train_loader()
 
 
+LOSSLESS, JPEG, MIXED = {"PNG": 9, "BMP": 1}, {"JPEG": 10}, {"PNG": 5, "JPEG": 5}
+
+
+@pytest.mark.parametrize(
+    ("asked", "real", "fake", "chosen", "warned"),
+    [
+        ("auto", JPEG, LOSSLESS, "fake", "auto"),
+        ("auto", {"JPEG": 19, "PNG": 1}, LOSSLESS, "fake", "auto"),
+        ("auto", JPEG, JPEG, "both", None),
+        ("auto", LOSSLESS, LOSSLESS, "both", None),
+        ("auto", LOSSLESS, JPEG, "both", None),
+        ("auto", JPEG, MIXED, "both", None),
+        ("auto", JPEG, {"WEBP": 10}, "both", None),  # may be lossy
+        ("auto", None, None, "both", None),
+        ("fake", JPEG, LOSSLESS, "fake", None),
+        ("fake", JPEG, JPEG, "both", "both"),
+        ("fake", LOSSLESS, LOSSLESS, "both", "both"),
+        ("fake", MIXED, LOSSLESS, "both", "both"),
+        ("fake", None, None, "fake", "not checked"),
+        ("both", JPEG, LOSSLESS, "both", None),
+        ("none", JPEG, LOSSLESS, "none", None),
+    ],
+)
+def test_one_class_alone_is_compressed_only_where_files_call_for_it(
+    monkeypatch, asked, real, fake, chosen, warned
+):
+    files = {
+        label: {"probed": sum(formats.values()), "format": formats}
+        for label, formats in (("real", real), ("fake", fake))
+        if formats is not None
+    }
+    split = {"files": files} if files else {}
+    summary = {"check": "full", "splits": {"train": split}, "warnings": []}
+    monkeypatch.setattr(datamodule, "summarize", lambda splits, check: summary)
+    source = MemorySource([0, 1])
+    augment = AugmentConfig(jpeg_on=asked, jpeg_quality=[5, 6], hflip=0.0)
+    data = module(monkeypatch, {"train": source}, augment=augment, batch_size=2)
+    assert data.summary["warnings"] == []  # an evaluation does not augment
+    (batch,) = data.train_loader()
+    assert data.summary["jpeg_on"] == chosen
+    assert [warned in text for text in data.summary["warnings"]] == [True] * (warned is not None)
+    plain = [PREPROCESS.sample(source.load(k)).image for k in range(2)]
+    changed = {
+        record.label: not image.equal(plain[record.label])
+        for image, record in zip(batch.image, batch.record, strict=True)
+    }
+    assert changed == {0: chosen == "both", 1: chosen in ("fake", "both")}
+
+
+def test_aligned_fakes_have_the_history_of_their_photographs(monkeypatch):
+    formats = {"real": {"probed": 1, "format": JPEG}, "fake": {"probed": 1, "format": LOSSLESS}}
+    summary = {"splits": {"train": {"files": formats}}, "warnings": []}
+    monkeypatch.setattr(datamodule, "summarize", lambda splits, check: summary)
+    augment = AugmentConfig(align_compression=True)
+    data = module(monkeypatch, {"train": MemorySource([0, 1])}, augment=augment)
+    data.check_train()
+    assert (data.summary["jpeg_on"], data.summary["warnings"]) == ("both", [])
+
+
 def test_an_unknown_source_names_the_known_ones():
     with pytest.raises(ArtifactNetError, match=r"data\.name=foldr.*demo, folder, xaigd"):
         DataModule(DataConfig(name="foldr"), PREPROCESS, 0)
