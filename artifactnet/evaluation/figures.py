@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchmetrics import Metric
 
+from artifactnet.data.targets import annotated_target, seen_by_teacher
 from artifactnet.metrics.artifact_ratio import ArtifactRatioMetric
 from artifactnet.metrics.authenticity import AuthenticityMetric
+from artifactnet.metrics.category_presence import PresenceMetric, categories_present
+from artifactnet.metrics.correlation import ScoreCorrelationMetric
 from artifactnet.metrics.pixels import PixelMetric
-from artifactnet.metrics.presence import PresenceMetric, categories_present
 from artifactnet.metrics.saliency import SaliencyMetric, TeacherAgreementMetric
-from artifactnet.metrics.score_agreement import ScoreAgreementMetric
 from artifactnet.metrics.segmentation import SegmentationMetric
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.heads.segmentation import bit_field, probabilities
-from artifactnet.training.heatmap_losses import annotated_target, seen_by_teacher
 from artifactnet.types import Batch, ModelOutput
 
 
@@ -41,7 +41,7 @@ class Figures(nn.Module):
         mapped = model.has_attention or model.has_heatmap
         self.pixels = PixelMetric(config.map_threshold) if mapped else None
         self.saliency = SaliencyMetric() if model.has_heatmap else None
-        self.scores = ScoreAgreementMetric() if model.has_score else None
+        self.scores = ScoreCorrelationMetric() if model.has_score else None
         self.teacher = TeacherAgreementMetric() if model.has_heatmap else None
         self.masks = SegmentationMetric(generators) if model.has_segmentation else None
         self.presence = PresenceMetric() if model.has_segmentation else None

@@ -7,22 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from artifactnet.config import DistillConfig, HeatmapLossConfig
+from artifactnet.data.targets import annotated_target, seen_by_teacher
 from artifactnet.losses import heatmap as losses
 from artifactnet.losses.heatmap import similarity_loss
 from artifactnet.models.heads.decoder import HeatmapOutput
 from artifactnet.types import (
-    UNSEEN_SIGMA,
     Annotation,
     Batch,
     ModelOutput,
     TeacherBatch,
 )
-
-
-def annotated_target(batch: Batch) -> Tensor:
-    """(B, H, W) in [0, 1]: the annotated heatmap; the mask of any artifact where there is none."""
-    soft = batch.heatmap.amax((1, 2)) > 0
-    return torch.where(soft[:, None, None], batch.heatmap, (batch.mask > 0).float())
 
 
 def annotation_losses(
@@ -104,14 +98,6 @@ def teacher_losses(
     if config.feature:
         found["teacher_feature"] = _feature_loss(output, teacher), config.feature
     return found
-
-
-def seen_by_teacher(sigma: Tensor) -> Tensor:
-    """Which pixels of a teacher's (B, H, W) sigma it looked at, blended ones by their larger part.
-
-    The others (cut off by its resize policy, or padding of ours) say nothing.
-    """
-    return sigma < UNSEEN_SIGMA / 2
 
 
 def _weights(sigma: Tensor, confidence: bool) -> Tensor:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from artifactnet.config import DistillConfig, HeatmapLossConfig
+from artifactnet.data.targets import annotated_target
 from artifactnet.losses.heatmap import similarity_loss
-from artifactnet.training.heatmap_losses import annotated_target, annotation_losses, teacher_losses
+from artifactnet.training.heatmap_losses import annotation_losses, teacher_losses
 from artifactnet.types import (
     UNSEEN_SIGMA,
     Annotation,
