@@ -9,16 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from artifactnet.api import train
     from artifactnet.config import Config
     from artifactnet.config import load as load_config
     from artifactnet.data.synthetic.synthesize import synthesize
     from artifactnet.evaluation.evaluate import evaluate
     from artifactnet.explanation.detector import Classifier
     from artifactnet.explanation.explainer import explain
-    from artifactnet.inference.predictor import Predictor, load_model
+    from artifactnet.inference.load import load_model
+    from artifactnet.inference.predictor import Predictor
     from artifactnet.models.artifact_net import ArtifactNet
     from artifactnet.taxonomy import CATEGORIES
-    from artifactnet.training.trainer import train
     from artifactnet.types import Annotation, ArtifactNetError, Explanation, Prediction
 
 __version__ = "0.1.0"
@@ -56,9 +57,9 @@ _HOME = {
     "evaluate": ("artifactnet.evaluation.evaluate", "evaluate"),
     "explain": ("artifactnet.explanation.explainer", "explain"),
     "load_config": ("artifactnet.config", "load"),
-    "load_model": ("artifactnet.inference.predictor", "load_model"),
+    "load_model": ("artifactnet.inference.load", "load_model"),
     "synthesize": ("artifactnet.data.synthetic.synthesize", "synthesize"),
-    "train": ("artifactnet.training.trainer", "train"),
+    "train": ("artifactnet.api", "train"),
 }
 
 

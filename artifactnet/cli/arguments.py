@@ -1,4 +1,4 @@
-"""Opening whatever model a command line names."""
+"""Arguments that several subcommands share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from artifactnet.inference.inputs import Failure
-    from artifactnet.inference.predictor import PredictorLike
 
 
 # argparse has no public name for what `add_subparsers` returns
@@ -71,7 +70,6 @@ def _at_least(least: int, text: str) -> int:
 
 
 TEXTS = ("generate", "template")
-_BATCH = 8
 
 
 def add_text(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +88,7 @@ def add_text(parser: argparse.ArgumentParser) -> None:
 
 
 def add_batch_size(parser: argparse.ArgumentParser) -> None:
-    """How many images pass through a model together; `batch_size_of` knows the default.
+    """How many images pass through a model together; the predictor knows the default.
 
     Args:
         parser: of a subcommand.
@@ -99,45 +97,6 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
         "--batch-size",
         type=positive,
         metavar="N",
-        help=f"images that pass through the model together (default: {_BATCH}; 1 of a HEIE on a "
+        help="images that pass through the model together (default: 8; 1 of a HEIE on a "
         "language model, which takes far more memory)",
     )
-
-
-def batch_size_of(path: str, asked: int | None) -> int:
-    """The batch size of a model.
-
-    Args:
-        path: of the model, as for `open_predictor`.
-        asked: on the command line; None: nothing.
-    """
-    from artifactnet.vlm.heie.saving import is_heie
-
-    return asked or (1 if is_heie(path) else _BATCH)
-
-
-def open_predictor(path: str, device: str = "auto", text: str | None = None) -> PredictorLike:
-    """Load a model that answers about images.
-
-    Args:
-        path: the folder of a HEIE on a language model, or what `artifactnet.load_model` takes.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
-        text: one of `TEXTS`; None: ``generate``, unless the model never learnt to write.
-
-    Raises:
-        ArtifactNetError: the model cannot be loaded; ``text`` is asked of a model without a
-            language model; or the packages that a HEIE needs are not installed.
-    """
-    from artifactnet import load_model
-    from artifactnet.types import ArtifactNetError
-    from artifactnet.vlm.heie.saving import is_heie
-
-    if is_heie(path):
-        from artifactnet.vlm.heie.predictor import load_predictor
-
-        return load_predictor(path, device, text)
-    if text is not None:
-        raise ArtifactNetError(
-            f"--text={text} is for a HEIE on a language model, which {path} is not; leave it out"
-        )
-    return load_model(path, device=device)

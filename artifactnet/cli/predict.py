@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from artifactnet.cli.arguments import (
     Commands,
     add_batch_size,
     add_images,
     add_text,
-    batch_size_of,
     natural,
-    open_predictor,
     positive,
     print_failures,
 )
-
-if TYPE_CHECKING:
-    from artifactnet.inference.predictor import PredictorLike
 
 _OVERLAP = 0.25
 
@@ -94,12 +87,15 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
+    from artifactnet import load_model
     from artifactnet.inference.folder import predict_to_folder
     from artifactnet.types import ArtifactNetError
 
     if args.overlap is not None and not args.tiles:
         raise ArtifactNetError("--overlap is a matter of tiles; add --tiles")
-    predictor = _predictor(args)
+    predictor = load_model(
+        args.model, args.device, backend=args.backend, threads=args.threads, text=args.text
+    )
     for notice in predictor.warnings:
         print(f"artifactnet: warning: {notice}", file=sys.stderr)
     summary = predict_to_folder(
@@ -111,7 +107,7 @@ def _predict(args: argparse.Namespace) -> int:
         tiles=args.tiles,
         overlap=_OVERLAP if args.overlap is None else args.overlap,
         min_area=args.min_area,
-        batch_size=batch_size_of(args.model, args.batch_size),
+        batch_size=args.batch_size,
         workers=args.workers,
         report=lambda p: print(f"{p.probability:.4f} {'fake' if p.is_fake else 'real'} {p.path}"),
     )
@@ -128,39 +124,3 @@ def _predict(args: argparse.Namespace) -> int:
         )
     print_failures(summary.failures)
     return 0 if summary.images else 1
-
-
-def _predictor(args: argparse.Namespace) -> PredictorLike:
-    """The model that is asked for, in the backend that is asked for."""
-    from artifactnet import Predictor
-    from artifactnet.inference.backends.base import SUFFIXES, load_exported
-    from artifactnet.types import ArtifactNetError
-    from artifactnet.vlm.heie.saving import is_heie
-
-    if Path(args.model).suffix in SUFFIXES:
-        if args.save_masks or args.tiles:
-            raise ArtifactNetError(
-                f"{args.model}: an export tells no categories apart, so it gives neither masks "
-                "nor tiles; use the model that it was made of"
-            )
-        if args.device not in ("auto", "cpu"):
-            raise ArtifactNetError(
-                f"{args.model}: exported files run on the processor; leave out --device"
-            )
-        if args.text is not None:
-            raise ArtifactNetError(f"{args.model}: an export writes no text; leave out --text")
-        return Predictor(load_exported(args.model, args.backend, args.threads))
-    if args.backend not in (None, "torch"):
-        if is_heie(args.model):
-            raise ArtifactNetError(
-                f"{args.model}: a HEIE on a language model cannot be exported; leave out --backend"
-            )
-        raise ArtifactNetError(
-            f"{args.model}: the {args.backend} backend runs exported files; make one with "
-            f"`artifactnet export --model {args.model} --out FILE`"
-        )
-    if args.threads:
-        import torch
-
-        torch.set_num_threads(args.threads)
-    return open_predictor(args.model, args.device, args.text)

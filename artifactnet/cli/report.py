@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from artifactnet.cli.arguments import (
     Commands,
     add_text,
-    batch_size_of,
-    open_predictor,
     positive,
     print_failures,
 )
@@ -62,6 +60,7 @@ def _report(args: argparse.Namespace) -> int:
     model, items, out, about = _files(args) if args.images else _run(args)
     for warning in about.warnings:
         print(f"artifactnet: warning: {warning}", file=sys.stderr)
+    size = args.batch_size or getattr(model, "default_batch_size", 8)
     result = report(
         model,
         items,
@@ -69,7 +68,7 @@ def _report(args: argparse.Namespace) -> int:
         methods=args.methods,
         limit=args.limit,
         about=about,
-        options=Options(batch_size_of(args.model, args.batch_size), args.window, args.stride),
+        options=Options(size, args.window, args.stride),
     )
     _print(result)
     return 0 if result.images else 1
@@ -101,6 +100,7 @@ def _heie_run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     """The same of a run that trained a HEIE on a language model."""
     from pathlib import Path
 
+    from artifactnet import load_model
     from artifactnet.config import load
     from artifactnet.evaluation.samples import VALIDATION_ONLY
     from artifactnet.explanation.report.build import About
@@ -123,7 +123,7 @@ def _heie_run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
                 "can: data.*, train.device"
             )
     config = load(folder / CONFIG, ["data.check=counts", *args.overrides])
-    predictor = open_predictor(args.model, args.device or config.train.device, args.text)
+    predictor = load_model(args.model, args.device or config.train.device, text=args.text)
     assert isinstance(predictor, HeiePredictor)
     data = TextData(config, predictor.model.processing)
     told = [*data.summary["warnings"], *([VALIDATION_ONLY] if data.judged == "val" else [])]
@@ -137,6 +137,7 @@ def _files(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     """Model, images, folder and head of a report on files."""
     from pathlib import Path
 
+    from artifactnet import load_model
     from artifactnet.explanation.report.build import About
     from artifactnet.explanation.report.content import file_items
     from artifactnet.types import ArtifactNetError
@@ -146,7 +147,7 @@ def _files(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
             f"{args.overrides[0]} changes the data of the run, but --images names other images; "
             "leave one of them out"
         )
-    predictor = open_predictor(args.model, args.device or "auto", args.text)
+    predictor = load_model(args.model, args.device or "auto", text=args.text)
     run = Path(args.model)
     named = not run.exists()  # a model of the package, in no folder of the user's
     folder = run.resolve() if run.is_dir() else run.resolve().parent

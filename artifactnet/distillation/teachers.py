@@ -13,20 +13,19 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from artifactnet.config import ModelConfig
 from artifactnet.data.geometry import Geometry
 from artifactnet.data.heatmaps import HeatmapFolder
 from artifactnet.data.sources.base import Splits
-from artifactnet.data.transforms import Preprocess
 from artifactnet.distillation.cache import Identity
 from artifactnet.files import hash_files
-from artifactnet.models import packaged
+from artifactnet.inference.load import find_model
+from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import load_checkpoint, read_metadata
-from artifactnet.models.heads.segmentation import probabilities
-from artifactnet.models.heads.tiling import adapted_size
+from artifactnet.models.checkpoint import load_checkpoint
+from artifactnet.models.heads.segmentation import any_artifact_of_planes, probabilities
+from artifactnet.models.metadata import read_metadata
 from artifactnet.models.state import by_size, evaluating
 from artifactnet.runs import run_folder
 from artifactnet.types import (
@@ -76,15 +75,8 @@ class ModelTeacher:
         self._file, self._device = file, device
         self._map = _map_of(config, file)
         # as saved, which is complete; images below one patch are refused when they come
-        self._preprocess = Preprocess(
-            (config.image_size[0], config.image_size[1]),
-            config.resize,
-            config.mean or (),
-            config.std or (),
-        )
-        self.prepare: Callable[[Record, UInt8Array], Ready] = partial(
-            _fit, config, self._preprocess
-        )
+        self._preprocess = preprocess_of(config)
+        self.prepare: Callable[[Record, UInt8Array], Ready] = partial(_fit, config)
         identity = {"kind": "model", "hash": content_hash([file]), "map": self._map}
         if config.heatmap.head == "mapper" and config.heatmap.adaptive:
             identity["tiles"] = "adaptive"
@@ -160,13 +152,10 @@ class ModelTeacher:
         planes of categories, not their union, go back to the image.
         """
         assert output.segmentation is not None
-        full = functional.interpolate(
-            output.segmentation[None], size=self._preprocess.size, mode="bilinear"
-        )
-        planes = [restore(plane) for plane in probabilities(full)[0][0].numpy()]
-        if self.model.config.segmentation.labels == "softmax":
-            return np.minimum(np.sum(planes, 0, dtype=np.float32), np.float32(1))
-        return np.maximum.reduce(planes)
+        found = probabilities(output.segmentation[None], self._preprocess.size)[0][0]
+        planes = np.stack([restore(plane) for plane in found.numpy()])
+        exclusive = self.model.config.segmentation.labels == "softmax"
+        return any_artifact_of_planes(planes, exclusive)
 
 
 def _map_of(config: ModelConfig, file: Path) -> str:
@@ -176,7 +165,7 @@ def _map_of(config: ModelConfig, file: Path) -> str:
     if config.segmentation.head != "none":
         return "segmentation"
     with torch.device("meta"):  # the architecture without weights
-        no_attention = ArtifactNet(config, load_pretrained=False).no_attention
+        no_attention = ArtifactNet(config).no_attention
     if no_attention is not None:
         raise ArtifactNetError(f"distill.teacher={file}: it has no heatmap: {no_attention}")
     return "attention"
@@ -207,12 +196,8 @@ def _row(output: ModelOutput, k: int) -> ModelOutput:
     )
 
 
-def _fit(config: ModelConfig, usual: Preprocess, record: Record, image: UInt8Array) -> Ready:
-    size = adapted_size(config.heatmap, image.shape[0], image.shape[1])
-    preprocess = usual
-    if size is not None:
-        preprocess = Preprocess(size, "stretch", config.mean or (), config.std or ())
-    frame, geometry = preprocess.image(image)
+def _fit(config: ModelConfig, record: Record, image: UInt8Array) -> Ready:
+    frame, geometry = preprocess_of(config, image.shape[:2]).image(image)
     return Ready(record.location, frame, geometry)
 
 
@@ -273,22 +258,19 @@ def open_teacher(path: str | Path, device: str | torch.device = "cpu") -> Teache
     Raises:
         ArtifactNetError: nothing there, nothing that could teach, or a run without a model.
     """
-    if str(path) in packaged.names() and not Path(path).exists():
-        path = packaged.resolve(path)
-    path = Path(path)
-    if not path.exists():
+    try:
+        kind, path = find_model(path)
+    except ArtifactNetError as error:
+        raise ArtifactNetError(f"distill.teacher={error}, and no folder of heatmaps") from error
+    if kind == "weights":
+        return ModelTeacher(path, device)
+    if kind != "folder":
+        raise ArtifactNetError(f"distill.teacher={path}: a model of this kind cannot be a teacher")
+    if (path / run_folder.CONFIG).is_file():
         raise ArtifactNetError(
-            f"distill.teacher={path}: no such file or folder; name a run, a .safetensors file or a "
-            "folder of heatmaps"
+            f"distill.teacher={path}: a run without {run_folder.BEST}; finish it with resume=true"
         )
-    if path.is_dir() and not (path / run_folder.BEST).is_file():
-        if (path / run_folder.CONFIG).is_file():
-            raise ArtifactNetError(
-                f"distill.teacher={path}: a run without {run_folder.BEST}; "
-                "finish it with resume=true"
-            )
-        return HeatmapTeacher(path)
-    return ModelTeacher(path / run_folder.BEST if path.is_dir() else path, device)
+    return HeatmapTeacher(path)
 
 
 class HeatmapTeacher:

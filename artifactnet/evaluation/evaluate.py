@@ -23,11 +23,13 @@ from artifactnet.evaluation.samples import (
     judged_split,
     open_run,
 )
-from artifactnet.inference.backends.base import SUFFIXES, AnyModel, load_exported
-from artifactnet.inference.predictor import load_model, model_file, preprocess_of
+from artifactnet.inference.backends.base import SUFFIXES, AnyModel
+from artifactnet.inference.load import find_weights, load_model
+from artifactnet.inference.predictor import Predictor
+from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import read_metadata
+from artifactnet.models.metadata import read_metadata
 from artifactnet.models.state import evaluating
 from artifactnet.runs import run_folder
 from artifactnet.runs.device import choose_device
@@ -54,7 +56,7 @@ def evaluate(
         overrides: ``dotted.key=value`` strings of ``data.*``, ``train.device``,
             ``model.threshold``, ``model.map_threshold``, ``distill.teacher``, ``distill.cache``
             and ``distill.side``.
-        opener: see `artifactnet.training.trainer.train`.
+        opener: see `artifactnet.training.trainer.train_detector`.
 
     Returns:
         The content of ``results.json``.
@@ -183,7 +185,7 @@ def ask_teacher(data: DataModule, config: Config, opener: OpenTeacher) -> None:
     Args:
         data: the images; those that are judged then carry its answers.
         config: of the evaluation.
-        opener: see `artifactnet.training.trainer.train`.
+        opener: see `artifactnet.training.trainer.train_detector`.
 
     Raises:
         ArtifactNetError: there is none, or it cannot.
@@ -239,7 +241,7 @@ def material(config: Config, teacher: bool) -> dict[str, Any]:
         config: of a run or evaluation.
         teacher: whether the one named in it is among them.
     """
-    found = run_folder.flat(_material(to_dict(config)))
+    found = run_folder.flatten_keys(_material(to_dict(config)))
     for key in _IMMATERIAL:
         del found[key]
     if teacher:
@@ -282,7 +284,7 @@ def is_model_file(path: str | Path) -> bool:
     path = Path(path)
     if path.is_dir():
         return False
-    return path.is_file() or path.suffix in _MODEL_SUFFIXES or str(path) in packaged.names()
+    return path.is_file() or path.suffix in _MODEL_SUFFIXES or str(path) in packaged.list_packaged()
 
 
 def evaluate_file(
@@ -300,7 +302,7 @@ def evaluate_file(
         overrides: ``dotted.key=value`` strings of ``data.*``, ``seed`` (of splits that are
             drawn), ``out``, ``train.device``, ``model.threshold``, ``model.map_threshold``,
             ``distill.teacher``, ``distill.cache`` and ``distill.side``.
-        opener: see `artifactnet.training.trainer.train`.
+        opener: see `artifactnet.training.trainer.train_detector`.
 
     Returns:
         The content of ``results.json``.
@@ -338,7 +340,8 @@ def evaluate_file(
 
 def _open(path: str | Path, config: Config) -> tuple[AnyModel, int | None]:
     """The model, and the epochs of training that it has seen, where the file knows."""
-    if Path(path).suffix in SUFFIXES:
-        return load_exported(path), None
-    model = load_model(path, choose_device(config.train.device)).model
-    return model, read_metadata(model_file(path))["extra"].get("epoch")
+    exported = Path(path).suffix in SUFFIXES
+    predictor = load_model(path, "auto" if exported else choose_device(config.train.device))
+    assert isinstance(predictor, Predictor)  # HEIE has its own evaluation
+    epoch = None if exported else read_metadata(find_weights(path))["extra"].get("epoch")
+    return predictor.model, epoch

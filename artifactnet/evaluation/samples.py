@@ -8,9 +8,10 @@ from pathlib import Path
 
 from artifactnet.config import Config, ConfigError, load
 from artifactnet.data.datamodule import DataModule
-from artifactnet.data.transforms import Preprocess
+from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import load_checkpoint, read_metadata
+from artifactnet.models.checkpoint import load_checkpoint
+from artifactnet.models.metadata import read_metadata
 from artifactnet.runs import run_folder
 from artifactnet.runs.device import choose_device
 from artifactnet.types import ArtifactNetError, Record, Sample
@@ -111,7 +112,7 @@ def open_run(
             that cannot be used.
     """
     check_overrides(overrides, allowed)
-    folder, own = run_folder.open_run(run_dir)
+    folder, own = run_folder.find_run(run_dir)
     config = load(folder / run_folder.CONFIG, overrides)
     model = load_checkpoint(folder / run_folder.BEST, choose_device(config.train.device))
     model.config.threshold = config.model.threshold
@@ -122,13 +123,13 @@ def open_run(
 
 
 def open_samples(run_dir: str | Path, overrides: Sequence[str] = ()) -> RunSamples:
-    """The test images of a run, or of other data, with its model; see `open_run`.
+    """The test images of a run, or of other data, with its model; see `find_run`.
 
     The data is counted but no file is opened to check it (``data.check=counts``), unless an
     override says otherwise: that was done before training, and costs more than a short report.
 
     Raises:
-        ArtifactNetError: see `open_run`.
+        ArtifactNetError: see `find_run`.
     """
     run = open_run(run_dir, ["data.check=counts", *overrides])
     split = judged_split(run.data)
@@ -151,9 +152,3 @@ def open_samples(run_dir: str | Path, overrides: Sequence[str] = ()) -> RunSampl
 def judged_split(data: DataModule) -> str:
     """``test``, or ``val`` where there is no test image."""
     return "test" if "test" in data.splits and data.splits["test"].records else "val"
-
-
-def preprocess_of(model: ArtifactNet) -> Preprocess:
-    """The preprocessing that belongs to a model."""
-    patch = model.backbone.patch_size or 1
-    return Preprocess(model.image_size, model.config.resize, model.mean, model.std, patch)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
 from artifactnet.inference.backends.base import Session
 from artifactnet.inference.backends.metadata import BOTH, HEAD, NONE, ExportFacts
@@ -161,10 +160,7 @@ def answers_of_model(
                 segmentation=facts.heatmap not in (HEAD, NONE),
             )
         if output.segmentation is not None:
-            logits = functional.interpolate(
-                output.segmentation, facts.image_size, mode="bilinear", align_corners=False
-            )
-            output.heatmap = segmentation.probabilities(logits)[1]
+            output.heatmap = segmentation.any_artifact(output.segmentation, facts.image_size)
         rows.append({name: getattr(output, name).numpy() for name in facts.outputs})
     return _stack(rows)
 

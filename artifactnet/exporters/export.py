@@ -29,7 +29,7 @@ from artifactnet.inference.backends.metadata import ExportFacts, facts_of
 from artifactnet.inference.backends.onnx import quantize_onnx
 from artifactnet.inference.backends.openvino import openvino_of, quantize_openvino, save_openvino
 from artifactnet.inference.backends.pt2 import save_program
-from artifactnet.inference.predictor import preprocess_of
+from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError, UInt8Array
 

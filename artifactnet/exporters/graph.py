@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from artifactnet.inference.backends.metadata import BOTH, HEAD, NONE, ExportFacts
 from artifactnet.models.artifact_net import ArtifactNet
@@ -55,9 +54,7 @@ class ExportGraph(nn.Module):
         output = self.model(pixels, heatmap=head, segmentation=self.heatmap != HEAD)
         shown = output.heatmap
         if self.heatmap != HEAD:
-            # logits are interpolated, not probabilities, as the head was trained
-            logits = functional.interpolate(output.segmentation, self.size, mode="bilinear")
-            shown = segmentation.probabilities(logits)[1]
+            shown = segmentation.any_artifact(output.segmentation, self.size)
         return (output.logit, shown, output.sigma, output.score) if head else (output.logit, shown)
 
 

@@ -13,9 +13,11 @@ from PIL import Image
 from artifactnet import __version__
 from artifactnet.files import atomic_path, sha256_file, write_text
 from artifactnet.inference.inputs import Failure, ImageInput
-from artifactnet.inference.predictor import Predictor, load_model, model_file
+from artifactnet.inference.load import find_weights, load_model
+from artifactnet.inference.predictor import Predictor
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import read_metadata, save_checkpoint
+from artifactnet.models.checkpoint import save_checkpoint
+from artifactnet.models.metadata import read_metadata
 from artifactnet.types import ArtifactNetError, Prediction
 
 SUFFIX = ".safetensors"
@@ -75,7 +77,7 @@ def pack_model(
             `LIMITS`. Nothing is written then.
     """
     out = Path(out)
-    file = model_file(source)
+    file = find_weights(source)
     words = None if card is None else _read_card(Path(card))
     beside = out.with_suffix(".md")
     _check(file, out, overwrite)

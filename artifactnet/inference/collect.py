@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from artifactnet.data.images import EXTENSIONS
-from artifactnet.data.shards import Place, ShardReader, read_rows
+from artifactnet.data.shards import RowLocation, ShardReader, read_rows
 from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.types import ArtifactNetError
 
@@ -42,7 +42,7 @@ def shard_rows(shard: str) -> Iterator[ImageInput | Failure]:
 
 
 def _source(
-    reader: ShardReader, place: Place, row: dict[str, Any], name: str
+    reader: ShardReader, place: RowLocation, row: dict[str, Any], name: str
 ) -> ImageInput | Failure:
     for column in _COLUMNS:
         problem = unsafe(row[column])

@@ -17,9 +17,9 @@ from PIL import Image
 
 from artifactnet.files import atomic_path
 from artifactnet.inference import collect
+from artifactnet.inference.base import OVERLAP, BasePredictor
 from artifactnet.inference.benchmark_files import BenchmarkFiles, benchmark_files
 from artifactnet.inference.inputs import Failure, ImageInput
-from artifactnet.inference.predictor import Predictor, PredictorLike, need_segmentation
 from artifactnet.inference.stream import BackgroundWorker
 from artifactnet.types import ArtifactNetError, Float32Array, Prediction, UInt8Array
 
@@ -44,16 +44,16 @@ class Summary:
 
 
 def predict_to_folder(
-    predictor: PredictorLike,
+    predictor: BasePredictor,
     inputs: Sequence[str | Path],
     out: str | Path,
     *,
     heatmaps: bool = True,
     save_masks: bool = False,
     tiles: bool = False,
-    overlap: float = 0.25,
+    overlap: float = OVERLAP,
     min_area: int = 1,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     workers: int = 0,
     report: Callable[[Prediction], None] | None = None,
 ) -> Summary:
@@ -81,7 +81,8 @@ def predict_to_folder(
         ArtifactNetError: ``out`` cannot be written, earlier answers are untouched; masks or tiles
             are asked of a model without a segmentation head; or an option is out of range.
     """
-    _check(predictor, {"masks": save_masks, "tiles": tiles})
+    if save_masks:
+        predictor.need_segmentation("masks")
     found = collect.resolve(inputs, skip=out)
     pending: deque[ImageInput | Failure] = deque()
     answers = predictor.predict_stream(
@@ -101,14 +102,6 @@ def predict_to_folder(
     except OSError as error:
         raise ArtifactNetError(f"{out}: the answers cannot be written: {error}") from error
     return writer.summary
-
-
-def _check(predictor: PredictorLike, asked: dict[str, bool]) -> None:
-    """Refuse what takes a segmentation head, before any image is read."""
-    model = predictor.model if isinstance(predictor, Predictor) else None
-    for what, wanted in asked.items():
-        if wanted:
-            need_segmentation(model, what)
 
 
 def _noted(

@@ -50,7 +50,7 @@ def _together(
     # no_grad rather than inference_mode: gradient rollout needs autograd inside
     with evaluating(model), torch.no_grad():
         output = model(batch, attention=attention, segmentation=segmentation, heatmap=heatmap)
-    logits = output.logit.detach().double().cpu()
+    logits = output.logit.detach().cpu().double()  # MPS has no float64
     names = ("attention", "heatmap", "segmentation", "sigma", "score")
     found: dict[str, Any] = {name: _to_cpu(getattr(output, name)) for name in names}
     return [

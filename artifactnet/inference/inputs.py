@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from artifactnet.data.images import decode
+from artifactnet.data.images import decode_image
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[Any] | torch.Tensor
@@ -50,7 +50,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedImage:
     """A decoded image: what answers call it, its path if it has one, (H, W, 3) pixels."""
 
     name: str
@@ -58,7 +58,7 @@ class Opened:
     pixels: UInt8Array
 
 
-def open_image(number: int, source: ImageLike | ImageInput | Failure) -> Opened | Failure:
+def open_image(number: int, source: ImageLike | ImageInput | Failure) -> OpenedImage | Failure:
     """Decode what a caller gave; a failure is passed on, and an unusable image becomes one.
 
     Args:
@@ -72,24 +72,9 @@ def open_image(number: int, source: ImageLike | ImageInput | Failure) -> Opened 
         path, source = source.name, source.image
     name = f"image {number}" if path is None else path
     try:
-        return Opened(name, path, to_pixels(source, name))
+        return OpenedImage(name, path, to_pixels(source, name))
     except ArtifactNetError as error:
         return Failure(name, str(error).removeprefix(f"{name}: "))
-
-
-def need_counts(batch_size: int, workers: int = 0, min_area: int = 1) -> None:
-    """Refuse numbers with which no images can be judged.
-
-    Raises:
-        ArtifactNetError: ``batch_size`` or ``min_area`` below 1, or ``workers`` below 0.
-    """
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("workers", workers, 0),
-        ("min_area", min_area, 1),
-    ):
-        if value < least:
-            raise ArtifactNetError(f"{name} must be {least} or more, not {value}")
 
 
 def to_pixels(image: ImageLike, name: str) -> UInt8Array:
@@ -108,7 +93,7 @@ def to_pixels(image: ImageLike, name: str) -> UInt8Array:
         ArtifactNetError: not an image, or an array of another shape, type or range.
     """
     if isinstance(image, str | Path | bytes | Image.Image):
-        return decode(image, name)
+        return decode_image(image, name)
     if isinstance(image, torch.Tensor):
         image = _from_tensor(image, name)
     if not isinstance(image, np.ndarray):
@@ -121,7 +106,7 @@ def to_pixels(image: ImageLike, name: str) -> UInt8Array:
     if image.ndim == 3 and image.shape[2] not in (1, 3, 4):
         raise ArtifactNetError(f"{name}: an array of shape {image.shape} is not {_LAYOUTS}")
     pixels = _to_uint8(image[..., 0] if image.shape[2:] == (1,) else image, name)
-    return decode(Image.fromarray(pixels), name)
+    return decode_image(Image.fromarray(pixels), name)
 
 
 def _from_tensor(image: torch.Tensor, name: str) -> npt.NDArray[Any]:

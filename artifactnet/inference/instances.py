@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from artifactnet.data.geometry import Geometry, restore
+from artifactnet.data.geometry import Geometry, restore_map
 from artifactnet.models.heads import segmentation
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
 from artifactnet.types import ArtifactNetError, Float32Array, Instance, UInt8Array
@@ -35,10 +34,7 @@ def frame_probabilities(logits: Tensor, size: tuple[int, int]) -> Float32Array:
     Raises:
         ArtifactNetError: the model's answer is not a number.
     """
-    full = functional.interpolate(
-        logits[None].float(), size=size, mode="bilinear", align_corners=False
-    )
-    each = segmentation.probabilities(full)[0][0]
+    each = segmentation.probabilities(logits[None], size)[0][0]
     if not bool(torch.isfinite(each).all()):
         raise ArtifactNetError("the model's map of artifacts is not a number (NaN)")
     found: Float32Array = each.numpy()
@@ -53,11 +49,11 @@ def restore_planes(planes: Float32Array, geometry: Geometry) -> Float32Array:
         geometry: what brought the image into the frame.
 
     Returns:
-        (7, H0, W0), see `artifactnet.data.geometry.restore`; pixels not seen are 0.
+        (7, H0, W0), see `artifactnet.data.geometry.restore_map`; pixels not seen are 0.
     """
     restored = np.empty((len(planes), *geometry.original), np.float32)
     for plane, into in zip(planes, restored, strict=True):  # one at a time: they may be large
-        into[:] = restore(plane, geometry)
+        into[:] = restore_map(plane, geometry)
     return restored
 
 
@@ -92,7 +88,7 @@ def find_artifacts(
     for top in range(0, height, step):
         rows = slice(top, top + step)
         strip = categories[:, rows]
-        some = np.minimum(strip.sum(0), 1) if exclusive else strip.max(0)
+        some = segmentation.any_artifact_of_planes(strip, exclusive)
         artifact[rows] = some
         found = some > threshold  # few pixels as a rule, and the choice among seven is slow
         mask[rows][found] = segmentation.bit_field(

@@ -9,15 +9,14 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from artifactnet.data.geometry import Box, fit
+from artifactnet.data.geometry import Box, fit_geometry
 from artifactnet.data.transforms import Preprocess
+from artifactnet.inference.base import MAX_OVERLAP
 from artifactnet.inference.forward import forward
 from artifactnet.inference.instances import frame_probabilities, restore_planes
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Float32Array, UInt8Array
-
-MAX_OVERLAP = 0.9  # of a tile; more would look at every pixel over a hundred times
 
 
 def tile_plan(height: int, width: int, tile: tuple[int, int], overlap: float) -> list[Box]:
@@ -136,7 +135,7 @@ def _each_tile(
     batch_size: int,
 ) -> Iterator[tuple[Box, Float32Array]]:
     """Every tile with its (7, h, w) probabilities."""
-    geometry = fit(plan[0].size, preprocess.size, "pad")  # all tiles have one size
+    geometry = fit_geometry(plan[0].size, preprocess.size, "pad")  # all tiles have one size
     remaining = iter(plan)
     while boxes := list(islice(remaining, batch_size)):
         frames = [preprocess.place(image[box.slices], geometry) for box in boxes]

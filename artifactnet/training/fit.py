@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from artifactnet.config import Config
 from artifactnet.data.datamodule import DataModule
-from artifactnet.evaluation.samples import preprocess_of
+from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.runs import run_folder
 from artifactnet.runs.device import is_main_process
 from artifactnet.training import components

@@ -12,14 +12,14 @@ from tiny_models import tiny
 
 from artifactnet.config import ConfigError, HeatmapConfig, SegmentationConfig
 from artifactnet.data.datamodule import DataModule
-from artifactnet.data.geometry import fit
+from artifactnet.data.geometry import fit_geometry
 from artifactnet.data.transforms import Preprocess
 from artifactnet.distillation import distill
 from artifactnet.distillation.cache import shrunk
 from artifactnet.distillation.distill import attach_teacher_labels, cache_folder, label_only
 from artifactnet.distillation.teachers import SILENT_SIGMA, ModelTeacher, open_teacher
 from artifactnet.evaluation.evaluate import evaluate
-from artifactnet.inference.predictor import load_model
+from artifactnet.inference.load import load_model
 from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import UNSEEN_SIGMA, Annotation, ArtifactNetError, Record
 
@@ -73,7 +73,7 @@ def test_a_teacher_says_what_its_predictor_says(tmp_path, kind, resize):
             assert verdict.item() == pytest.approx(answer.logit, abs=1e-5)
         assert 1 / (1 + math.exp(-answer.logit)) == pytest.approx(wanted.probability, abs=1e-5)
         seen = np.zeros(image.shape[:2], bool)
-        seen[fit(image.shape[:2], (32, 48), resize).source.slices] = True
+        seen[fit_geometry(image.shape[:2], (32, 48), resize).source.slices] = True
         assert (answer.sigma[~seen] == UNSEEN_SIGMA).all()
         if kind == "heatmap":
             np.testing.assert_allclose(answer.sigma[seen], wanted.sigma[seen], rtol=1e-4)
@@ -308,12 +308,12 @@ def test_features_of_a_folder_of_heatmaps_are_missed_before_it_is_read(tiny, tmp
 
 @pytest.mark.slow
 def test_a_student_trains_on_what_the_teacher_said(tiny, tmp_path):
-    from artifactnet.training.trainer import train
+    from artifactnet.training.trainer import train_detector
 
     file = teacher_file(tmp_path)
     taught = [*STUDENT, f"distill.teacher={file}", "distill.feature=10", "loss.bce=0"]
     taught.append("train.monitor=teacher_cc")
-    found = train(tiny(*taught))
+    found = train_detector(tiny(*taught))
     assert found.results["training"]["best_validation"]["teacher_feature"] > 0
     assert (found.run_dir / "model.safetensors").is_file()
     assert -1 <= found.results["training"]["best_validation"]["teacher_cc"] <= 1
@@ -328,6 +328,6 @@ def test_a_student_trains_on_what_the_teacher_said(tiny, tmp_path):
         model.head.bias.add_(1)
     save_checkpoint(model, file)
     with pytest.raises(ArtifactNetError, match=r"began with another teacher"):
-        train(tiny(*resumed))
+        train_detector(tiny(*resumed))
     file.unlink()
     assert "not compared with the teacher" in " ".join(evaluate(found.run_dir)["data_warnings"])

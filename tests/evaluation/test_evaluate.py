@@ -15,16 +15,16 @@ from artifactnet.config import Config, ConfigError, HeatmapConfig, load
 from artifactnet.data.datamodule import DataModule
 from artifactnet.distillation.teachers import ModelTeacher
 from artifactnet.evaluation.evaluate import compute_figures, evaluate
-from artifactnet.evaluation.samples import preprocess_of
+from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.checkpoint import load_checkpoint, save_checkpoint
-from artifactnet.training.trainer import train
+from artifactnet.training.trainer import train_detector
 from artifactnet.types import ArtifactNetError
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[..., Config]) -> Path:
     config = tiny_config(tmp_path_factory.mktemp("run"), "train.epochs=1", "data.demo_test=5")
-    return train(config).run_dir
+    return train_detector(config).run_dir
 
 
 def test_own_data_again_gives_the_same_results(run: Path) -> None:
@@ -133,7 +133,7 @@ def student(
 ) -> tuple[Path, Path]:
     """A run with a heatmap head, and a teacher that it never heard of."""
     folder = tmp_path_factory.mktemp("student")
-    run = train(tiny_config(folder, *HEADED)).run_dir
+    run = train_detector(tiny_config(folder, *HEADED)).run_dir
     options = {"embed_dim": 24, "depth": 4, "num_heads": 2}
     teacher = tiny(kwargs=options, heatmap=HeatmapConfig(head="decoder", width=8), resize="crop")
     with torch.no_grad():

@@ -11,10 +11,10 @@ from PIL import Image
 
 from artifactnet.config import Config, ModelConfig
 from artifactnet.data.datamodule import build_splits
-from artifactnet.evaluation.samples import preprocess_of
+from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.training.callbacks import choose, write_picture
-from artifactnet.training.trainer import train
+from artifactnet.training.trainer import train_detector
 from artifactnet.types import Annotation, Record
 
 
@@ -61,17 +61,17 @@ def test_picture(tmp_path: Path, tiny: Callable[..., Config]) -> None:
 
 
 def test_pictures_come_when_due(tiny: Callable[..., Config]) -> None:
-    folder = train(tiny("train.epochs=5", "train.picture_every=2", "train.pictures=1")).run_dir
+    folder = train_detector(tiny("train.epochs=5", "train.picture_every=2", "train.pictures=1")).run_dir
     names = sorted(path.name for path in (folder / "pictures").iterdir())
     assert names == ["epoch_002.png", "epoch_004.png", "epoch_005.png"]
-    short = train(tiny("name=short", "train.max_steps=1", "train.picture_every=5"))
+    short = train_detector(tiny("name=short", "train.max_steps=1", "train.picture_every=5"))
     assert [p.name for p in (short.run_dir / "pictures").iterdir()] == ["epoch_001.png"]
 
 
 def test_lines_have_losses_and_figures(
     tiny: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(tiny("train.epochs=3", "train.eval_every=2"))
+    train_detector(tiny("train.epochs=3", "train.eval_every=2"))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
     assert all("train loss" in line and "alignment" in line for line in lines)

@@ -13,7 +13,7 @@ import torch
 
 from artifactnet.config import Config
 from artifactnet.data.datamodule import DataModule
-from artifactnet.evaluation.samples import preprocess_of
+from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError
 from perf.harness import (
@@ -88,7 +88,7 @@ def benchmark_loader(
 def _data(config: Config) -> DataModule:
     """The run's data, as the trainer makes it."""
     # only its preprocessing counts, so its weights are neither sought nor loaded
-    model = ArtifactNet(copy.deepcopy(config.model), load_pretrained=False)
+    model = ArtifactNet(copy.deepcopy(config.model))
     return DataModule(config.data, preprocess_of(model), config.seed)
 
 

@@ -17,9 +17,9 @@ import torch
 from artifactnet.data.images import encode_jpeg
 from artifactnet.data.sources import demo
 from artifactnet.files import write_json
-from artifactnet.inference.backends.base import SUFFIXES, load_exported
 from artifactnet.inference.folder import predict_to_folder
-from artifactnet.inference.predictor import Predictor, load_model
+from artifactnet.inference.load import find_model, load_model
+from artifactnet.inference.predictor import Predictor
 from artifactnet.models.state import evaluating
 from artifactnet.types import ArtifactNetError, Prediction
 from perf.harness import check_setting, machine, spread, summary, take_turns
@@ -138,11 +138,10 @@ def open_predictor(model: str, device: str, threads: int) -> Predictor:
     Raises:
         ArtifactNetError: nothing of the kind.
     """
-    if Path(model).suffix in SUFFIXES:
-        return Predictor(load_exported(model, threads=threads))
-    if threads:
-        torch.set_num_threads(threads)
-    return load_model(model, device)
+    exported = find_model(model).kind == "exported"
+    predictor = load_model(model, "auto" if exported else device, threads=threads)
+    assert isinstance(predictor, Predictor), f"{model}: predict's benchmark times detectors"
+    return predictor
 
 
 def make_crops(folder: Path, images: int, size: int, seed: int = 0) -> list[Path]:
@@ -160,7 +159,7 @@ def make_crops(folder: Path, images: int, size: int, seed: int = 0) -> list[Path
     """
     rng, files = np.random.default_rng(seed), []
     for number in range(images):
-        pixels = demo.read(demo.PHOTOS[number % len(demo.PHOTOS)])
+        pixels = demo.read_photo(demo.PHOTOS[number % len(demo.PHOTOS)])
         height, width = (min(size, side) for side in pixels.shape[:2])
         top, left = (
             int(rng.integers(side - cut + 1))

@@ -1,0 +1,175 @@
+"""Opening whatever a path or a name means: the one place that knows every form of a saved model.
+
+`load_model` returns something that predicts. `find_model` only says what there is, and
+`find_weights` gives the ``.safetensors`` file to those who need the network itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+
+from artifactnet.inference.backends.base import SUFFIXES, load_exported
+from artifactnet.inference.predictor import Predictor
+from artifactnet.models import packaged
+from artifactnet.models.checkpoint import load_checkpoint
+from artifactnet.types import ArtifactNetError
+
+if TYPE_CHECKING:
+    from artifactnet.vlm.heie.predictor import HeiePredictor
+
+MODEL_FILE = "model.safetensors"  # the best model of a run, in the run's folder
+Kind = Literal["weights", "exported", "heie", "folder"]
+
+
+class ModelLocation(NamedTuple):
+    """What a path or a name means.
+
+    Attributes:
+        kind: ``weights``: a ``.safetensors`` file of a detector; ``exported``: an ``.onnx``,
+            ``.xml`` or ``.pt2`` file; ``heie``: the folder of a HEIE on a language model;
+            ``folder``: a folder without any of these.
+        path: of that file or folder; of a run that trained a detector, its best model.
+    """
+
+    kind: Kind
+    path: Path
+
+
+def find_model(source: str | Path) -> ModelLocation:
+    """What a path or a name means; nothing is loaded.
+
+    Args:
+        source: a run's folder, a ``.safetensors`` file, an exported file, the folder of a HEIE
+            on a language model, or the name of a packaged model; a path that exists wins.
+
+    Raises:
+        ArtifactNetError: no such path or name.
+    """
+    from artifactnet.vlm.heie.saving import is_heie
+
+    path = packaged.resolve_model(source)
+    if not path.is_dir():
+        return ModelLocation("exported" if path.suffix in SUFFIXES else "weights", path)
+    if is_heie(path):
+        return ModelLocation("heie", path)
+    if (path / MODEL_FILE).is_file():
+        return ModelLocation("weights", path / MODEL_FILE)
+    return ModelLocation("folder", path)
+
+
+def find_weights(source: str | Path) -> Path:
+    """The ``.safetensors`` file of a detector, for `artifactnet.models.checkpoint`.
+
+    Args:
+        source: a run's folder, a ``.safetensors`` file, or the name of a packaged model.
+
+    Raises:
+        ArtifactNetError: no such path or name, a run without a finished model, a folder without
+            a model, or a model of another kind.
+    """
+    kind, path = find_model(source)
+    if kind == "folder":
+        raise _no_model(path)
+    if kind == "exported":
+        raise ArtifactNetError(
+            f"{path}: an exported file holds no trainable weights; use the model that it was made "
+            "of"
+        )
+    if kind == "heie":
+        raise ArtifactNetError(
+            f"{path}: a HEIE on a language model, where a detector is needed; "
+            "artifactnet.load_model opens it, and predict, evaluate and report accept it"
+        )
+    return path
+
+
+def load_model(
+    source: str | Path,
+    device: str | torch.device = "auto",
+    *,
+    backend: str | None = None,
+    threads: int = 0,
+    text: str | None = None,
+) -> Predictor | HeiePredictor:
+    """Load a saved model of any kind, ready to predict.
+
+    Args:
+        source: a run's folder, a ``.safetensors`` file, an exported ``.onnx``, ``.xml`` or
+            ``.pt2`` file, the folder of a HEIE on a language model, or the name of a packaged
+            model; a path that exists wins.
+        device: see `pick_device`; exported files run on the CPU.
+        backend: what runs an exported file: ``onnx``, ``openvino`` or ``torch``; None goes by
+            its suffix.
+        threads: CPU threads; 0 leaves it to the backend. For PyTorch it holds in the whole
+            process.
+        text: of a HEIE on a language model: ``generate`` lets it write its explanation,
+            ``template`` takes a fixed text, which is far faster; None: ``generate`` if it has
+            learned to write.
+
+    Raises:
+        ArtifactNetError: no such path or name, a run without a finished model, a folder without
+            a model, a damaged file, no such device, an option that this kind of model does not
+            have, or the packages that it needs are not installed.
+    """
+    kind, path = find_model(source)
+    if kind == "folder":
+        raise _no_model(path)
+    if kind != "heie" and text is not None:
+        raise ArtifactNetError(
+            f"{source}: text={text} is for a HEIE on a language model, which this is not; "
+            "leave it out"
+        )
+    if kind == "exported":
+        if str(device) not in ("auto", "cpu"):
+            raise ArtifactNetError(f"{source}: exported files run on the CPU; leave out the device")
+        return Predictor(load_exported(path, backend, threads))
+    if backend not in (None, "torch"):
+        hint = (
+            "a HEIE on a language model cannot be exported"
+            if kind == "heie"
+            else f"`artifactnet export --model {source} --out FILE` makes one"
+        )
+        raise ArtifactNetError(f"{source}: the {backend} backend runs exported files; {hint}")
+    chosen = pick_device(device)
+    if threads:
+        torch.set_num_threads(threads)
+    if kind == "weights":
+        return Predictor(load_checkpoint(path, chosen))
+    from artifactnet.vlm.heie.predictor import load_heie_predictor
+
+    return load_heie_predictor(path, chosen, text)
+
+
+def _no_model(folder: Path) -> ArtifactNetError:
+    others = ", ".join(sorted(p.name for p in folder.glob("*.safetensors"))) or "none"
+    return ArtifactNetError(
+        f"{folder}: no {MODEL_FILE} in this folder, so no run with a finished model "
+        f"(other .safetensors files there: {others})"
+    )
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """The device of a name, for inference.
+
+    Args:
+        name: ``auto`` (CUDA where available, then MPS, then the CPU), ``gpu`` (the same without
+            the CPU), ``cpu``, ``mps``, ``cuda``, ``cuda:1``, ...
+
+    Raises:
+        ArtifactNetError: no such device here.
+    """
+    if name in ("auto", "gpu"):
+        mps = not torch.cuda.is_available() and torch.backends.mps.is_available()
+        if name == "auto" and not (mps or torch.cuda.is_available()):
+            return torch.device("cpu")
+        name = "mps" if mps else "cuda"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise ArtifactNetError(f"device {name!s} cannot be used: {reason}") from error
+    return device

@@ -1,0 +1,33 @@
+"""The preprocessing that belongs to a model: one function for every room that feeds a model."""
+
+from __future__ import annotations
+
+from artifactnet.config import ModelConfig
+from artifactnet.data.transforms import Preprocess
+from artifactnet.inference.backends.base import AnyModel
+from artifactnet.models.heads.tiling import adapted_size
+
+
+def preprocess_of(
+    model: AnyModel | ModelConfig, shape: tuple[int, ...] | None = None
+) -> Preprocess:
+    """The preprocessing that belongs to a model.
+
+    Args:
+        model: a detector, an exported file, or the config saved with a detector, whose size, mean
+            and std are complete. A config does not know the patch size, so its preprocessing takes
+            images that are smaller than a patch of the model.
+        shape: (height, width) of an image, pixels: an adaptive mapper cuts it by a grid of tiles
+            that suits it. None: the fixed size of training.
+    """
+    if isinstance(model, ModelConfig):
+        config, patch = model, 1
+        image_size = (config.image_size[0], config.image_size[1])
+        mean, std = config.mean or (), config.std or ()
+    else:
+        config, patch = model.config, model.backbone.patch_size or 1
+        image_size, mean, std = model.image_size, model.mean, model.std
+    size = adapted_size(config.heatmap, shape[0], shape[1]) if shape is not None else None
+    if size is not None:
+        return Preprocess(size, "stretch", mean, std)
+    return Preprocess(image_size, config.resize, mean, std, patch)
