@@ -122,7 +122,7 @@ class ModelTeacher:
         return [answers[k] for k in range(len(prepared))]
 
     def _one(self, item: Ready, output: ModelOutput) -> TeacherAnswer:
-        restore = partial(self._preprocess.restore, geometry=item.geometry)
+        restore = partial(self._preprocess.restore_map, geometry=item.geometry)
         if self._map == "segmentation":
             heatmap = self._any_artifact(output, restore)
         else:

@@ -108,7 +108,7 @@ class Predictor(BasePredictor):
         if output.attention is not None:
             answer.attention = output.attention.numpy().copy()  # no view that keeps the batch
         if output.sigma is not None:
-            answer.sigma = self._preprocess.restore(output.sigma.numpy(), item.geometry)
+            answer.sigma = self._preprocess.restore_map(output.sigma.numpy(), item.geometry)
         if self.has_segmentation:
             config = self.model.config
             answer.probabilities = self._probabilities(item, output, options)
@@ -122,7 +122,7 @@ class Predictor(BasePredictor):
                 answer.mask, answer.probabilities, answer.heatmap, options.min_area
             )
         elif output.heatmap is not None:
-            answer.heatmap = self._preprocess.restore(output.heatmap.numpy(), item.geometry)
+            answer.heatmap = self._preprocess.restore_map(output.heatmap.numpy(), item.geometry)
 
     def _probabilities(
         self, item: _Ready, output: ModelOutput, options: PredictOptions

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifactnet.data.geometry import fit
+from artifactnet.data.geometry import fit_geometry
 from artifactnet.inference import instances
 from artifactnet.types import ArtifactNetError
 
@@ -57,7 +57,7 @@ def test_a_map_that_is_no_number_is_not_believed(value):
 
 @pytest.mark.parametrize("policy", ["stretch", "crop", "pad"])
 def test_planes_come_back_in_their_order(policy):
-    geometry = fit((30, 50), (16, 16), policy)
+    geometry = fit_geometry((30, 50), (16, 16), policy)
     planes = np.stack([np.full((16, 16), (k + 1) / 8, np.float32) for k in range(7)])
     restored = instances.restore_planes(planes, geometry)
     assert restored.shape == (7, 30, 50)

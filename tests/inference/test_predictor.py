@@ -14,7 +14,9 @@ from PIL import Image
 
 from artifactnet.config import AttentionConfig, ModelConfig
 from artifactnet.data.transforms import Preprocess
-from artifactnet.inference.predictor import Failure, Predictor, load_model
+from artifactnet.inference.inputs import Failure
+from artifactnet.inference.load import load_model
+from artifactnet.inference.predictor import Predictor
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import ArtifactNetError
@@ -68,7 +70,7 @@ def test_answer_is_the_models_own(predictor):
     assert answer.probability == pytest.approx(1 / (1 + np.exp(-float(output.logit[0]))), abs=1e-6)
     np.testing.assert_allclose(answer.attention, output.attention[0], rtol=1e-5)
     np.testing.assert_allclose(
-        answer.heatmap, preprocess.restore(output.heatmap[0].numpy(), geometry), atol=1e-6
+        answer.heatmap, preprocess.restore_map(output.heatmap[0].numpy(), geometry), atol=1e-6
     )
 
 

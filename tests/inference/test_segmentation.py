@@ -12,7 +12,9 @@ import torch
 
 from artifactnet.data.transforms import Preprocess
 from artifactnet.inference.inputs import ImageInput
-from artifactnet.inference.predictor import Failure, Predictor, load_model
+from artifactnet.inference.inputs import Failure
+from artifactnet.inference.load import load_model
+from artifactnet.inference.predictor import Predictor
 from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.models.heads.segmentation import bit_field, probabilities
 from artifactnet.types import ArtifactNetError
@@ -140,7 +142,7 @@ def test_attention_stays_raw_beside_the_segmentation(segmenter, noise):
     np.testing.assert_allclose(answer.attention, output.attention[0].detach(), atol=1e-6)
     assert not np.allclose(
         answer.heatmap,
-        Predictor(model)._preprocess.restore(
+        Predictor(model)._preprocess.restore_map(
             output.heatmap[0].detach().numpy(),
             Preprocess((32, 48), "stretch", model.mean, model.std).image(image)[1],
         ),
