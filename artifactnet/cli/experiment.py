@@ -1,9 +1,8 @@
-"""``experiment``: train, judge and table what one of the paper's tables compares."""
+"""``experiment``: the trainings of one of the papers' tables, evaluated alike, in one table."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from artifactnet.cli.arguments import Commands, natural
 
@@ -18,7 +17,7 @@ def add_experiment(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "experiment",
         parents=[common],
-        help="several trainings with several seeds in one table; goes on after an interruption",
+        help="several trainings with several seeds in one table; resumes after an interruption",
     )
     parser.add_argument(
         "name",
@@ -38,7 +37,7 @@ def add_experiment(commands: Commands, common: argparse.ArgumentParser) -> None:
         "--on",
         nargs="+",
         metavar="[NAME=]MANIFEST",
-        help="transfer: the data sets, two or more; each is trained on, all are judged on",
+        help="transfer: the data sets, two or more; each is trained on, all are evaluated on",
     )
     parser.add_argument("--seeds", type=natural, nargs="+", default=[0, 1, 2], metavar="N")
     parser.add_argument("--out", default="runs/experiments", metavar="DIR")
@@ -48,51 +47,28 @@ def add_experiment(commands: Commands, common: argparse.ArgumentParser) -> None:
 def _experiment(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from artifactnet.evaluation.tables import markdown
+    from artifactnet.experiments.common import experiment_page
     from artifactnet.types import ArtifactNetError
 
-    if args.on is not None and args.name != "transfer":
+    name, overrides, recipe = args.name, args.overrides, None
+    if name in ("transfer", "cot-ablation") and overrides and "=" not in overrides[0]:
+        recipe, *overrides = overrides
+    if args.on is not None and name != "transfer":
         raise ArtifactNetError("--on is for transfer alone")
-    if args.name == "transfer":
-        found = _transfer(args)
-    elif args.name == "cot-ablation":
+    if name == "transfer":
+        from artifactnet.experiments.transfer import named_sets, run_transfer
+
+        if recipe is None or args.on is None:
+            raise ArtifactNetError("transfer needs a config and data: transfer CONFIG --on A B")
+        found = run_transfer(recipe, named_sets(args.on), args.seeds, args.out, overrides)
+    elif name == "cot-ablation":
         from artifactnet.experiments.cot_ablation import RECIPE, run_cot_ablation
 
-        recipe, overrides = _recipe(args.overrides)
         found = run_cot_ablation(recipe or RECIPE, args.seeds, args.out, overrides)
     else:
         from artifactnet.experiments.run import run_experiment
 
-        found = run_experiment(args.name, args.seeds, args.out, args.overrides)
-    print(markdown(found))
-    print(f"table in {Path(args.out) / args.name}.md and .json")
+        found = run_experiment(name, args.seeds, args.out, overrides)
+    print(experiment_page(found))
+    print(f"table in {Path(args.out) / name}.md and .json")
     return 0
-
-
-def _recipe(words: list[str]) -> tuple[str | None, list[str]]:
-    """The config that stands before the overrides, if one does, and the overrides."""
-    if words and "=" not in words[0]:
-        return words[0], words[1:]
-    return None, words
-
-
-def _transfer(args: argparse.Namespace) -> dict[str, Any]:
-    from artifactnet.config import load
-    from artifactnet.experiments.transfer import named_sets, run_transfer
-    from artifactnet.types import ArtifactNetError
-
-    recipe, overrides = _recipe(args.overrides)
-    if recipe is None or args.on is None:
-        raise ArtifactNetError("transfer needs a config and data: transfer CONFIG --on A B")
-    sets = named_sets(args.on)
-    first = [*overrides, "data.name=manifest", f"data.root={next(iter(sets.values()))}"]
-    if load(recipe, first).mllm.base is not None:
-        from artifactnet.vlm.heie.evaluate import evaluate as evaluate_heie
-        from artifactnet.vlm.heie.trainer import train as train_heie
-
-        callables: Any = train_heie, evaluate_heie
-    else:
-        from artifactnet import evaluate, train
-
-        callables = train, evaluate
-    return run_transfer(recipe, sets, args.seeds, args.out, overrides, *callables)

@@ -1,20 +1,22 @@
-"""What the chain of thought is worth: HEIE without it, with its own, with the annotated one."""
+"""HEIE without a chain of thought, with its own, and with the annotated one (HEIE Table 7)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from artifactnet import files
+from artifactnet import api
 from artifactnet.config import ConfigError, load
 from artifactnet.evaluation.results import JSON
-from artifactnet.evaluation.tables import markdown, rows
-from artifactnet.experiments.run import check_seeds, finished
+from artifactnet.experiments.common import (
+    check_seeds,
+    compute_once,
+    finish_run,
+    read_results,
+    write_table,
+)
 from artifactnet.types import ArtifactNetError
-from artifactnet.vlm.heie.evaluate import evaluate
-from artifactnet.vlm.heie.trainer import train
 
 NAME = "cot-ablation"
 TITLE = "What the chain of thought is worth (HEIE Table 7)"
@@ -26,7 +28,7 @@ _TITLES = {
     "with": "with chain of thought",
     "given": "with the annotated chain of thought",
 }
-_SILENT = ("mllm.text=none", "loss.text=0")
+_WITHOUT = ("mllm.text=none", "loss.text=0")
 
 
 def run_cot_ablation(
@@ -36,12 +38,12 @@ def run_cot_ablation(
 
     Without: the model reads heatmap and score from a fixed text and learns none. With: it learns
     to write and reads from what it wrote. Given: the same model reads from the annotated texts.
-    Runs live in ``out/cot_KEY_sSEED``. What is finished is taken as it is, so that the same
-    command goes on after an interruption.
+    Runs live in ``out/cot_KEY_sSEED``. Finished ones are reused, so the same command continues
+    after an interruption.
 
     Args:
         recipe: name of a config with ``mllm.base``, or its file.
-        seeds: each training is made with each of them.
+        seeds: each training is repeated with each of them.
         out: folder for runs and tables.
         overrides: ``dotted.key=value`` strings for all trainings.
 
@@ -54,57 +56,44 @@ def run_cot_ablation(
     """
     check_seeds(seeds)
     folder = Path(out)
-    values: dict[tuple[str, int], dict[str, float]] = {}
-    changes = {
+    trainings = {
         (key, seed): [*overrides, *own, f"name=cot_{key}_s{seed}", f"out={folder}", f"seed={seed}"]
         for seed in seeds
-        for key, own in (("without", _SILENT), ("with", ()))
+        for key, own in (("without", _WITHOUT), ("with", ()))
     }
-    for (key, _), own in changes.items():  # all of them before the first is trained
-        config = load(recipe, own)
+    for (key, _), changes in trainings.items():  # check all of them before the first is trained
+        config = load(recipe, changes)
         if config.mllm.base is None or (key == "with" and not config.loss.text):
             raise ConfigError(f"{recipe}: {NAME} needs mllm.base and loss.text above 0")
-    for (key, seed), own in changes.items():
-        run = finished(recipe, own, train)
-        values[key, seed] = _own(run)
+    values: dict[tuple[str, int], dict[str, float]] = {}
+    for (key, seed), changes in trainings.items():
+        run = finish_run(recipe, changes)
+        values[key, seed] = _figures(read_results(run), run / JSON)
         if key == "with":
-            values["given", seed] = _given(run)
-    columns = (*SALIENCY, *SCORES)
-    ordered = {(k, s): values[k, s] for k in _TITLES for s in seeds}
-    result = {
+            values["given", seed] = _with_annotated_text(run)
+    about = {
         "experiment": NAME,
         "title": TITLE,
         "recipe": recipe,
         "seeds": list(seeds),
         "overrides": list(overrides),
-        "columns": list(columns),
-        "rows": rows(_TITLES, ordered, columns),
     }
-    files.write_json(folder / f"{NAME}.json", result)
-    files.write_text(folder / f"{NAME}.md", markdown(result))
-    return result
+    rows = {key: {"title": title, "method": None} for key, title in _TITLES.items()}
+    return write_table(folder, about, rows, values, (*SALIENCY, *SCORES))
 
 
-def _own(run: Path) -> dict[str, float]:
-    return _figures(json.loads((run / JSON).read_text(encoding="utf-8")), run / JSON)
+def _with_annotated_text(run: Path) -> dict[str, float]:
+    def compute() -> dict[str, float]:
+        return _figures(api.evaluate(run, text="given"), run)
+
+    return compute_once(run / "given.json", {}, compute)
 
 
-def _given(run: Path) -> dict[str, float]:
-    """Figures with annotated texts, kept beside the run's own results."""
-    path = run / "given.json"
-    if path.is_file():
-        kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-        return kept
-    figures = _figures(evaluate(run, text="given"), run)
-    files.write_json(path, figures)
-    return figures
-
-
-def _figures(found: Mapping[str, Any], where: Path) -> dict[str, float]:
-    if found["saliency"] is None:
+def _figures(results: Mapping[str, Any], where: Path) -> dict[str, float]:
+    if results["saliency"] is None:
         raise ArtifactNetError(f"{where}: no test image is annotated; the ablation needs some")
-    scores = found["scores"] or dict.fromkeys(SCORES)  # a column stays empty without scores
+    scores = results["scores"] or dict.fromkeys(SCORES)  # a column stays empty without scores
     return {
-        **{key: found["saliency"][key] for key in SALIENCY},
+        **{key: results["saliency"][key] for key in SALIENCY},
         **{key: scores[key] for key in SCORES},
     }

@@ -1,24 +1,29 @@
-"""Train what a plan asks for, as often as there are seeds; what is finished is not done again."""
+"""The experiments of the papers' tables: their trainings, run with several seeds, in one table."""
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifactnet import files
-from artifactnet.config import Config, load
 from artifactnet.evaluation.results import JSON
 from artifactnet.evaluation.samples import open_samples
-from artifactnet.evaluation.tables import AUTHENTICITY, HEATMAPS, PIXELS, markdown, spread
-from artifactnet.explanation.judge import judge
-from artifactnet.runs import run_folder
+from artifactnet.experiments.common import (
+    check_seeds,
+    compute_once,
+    finish_run,
+    read_results,
+    write_table,
+)
+from artifactnet.explanation.judge import score_explanations
 from artifactnet.taxonomy import AGNOSTIC
-from artifactnet.training.trainer import train
 from artifactnet.types import ArtifactNetError
+
+# column -> field of `artifactnet.metrics.scores.verdict_scores`
+AUTHENTICITY = {"BA": "balanced_accuracy", "F1": "f1", "AUC": "auc"}
+PIXELS = ("IoU", "PixP", "PixR", "PixF1")
+HEATMAPS = ("MSE", "KLD", "CC")  # fields of `artifactnet.metrics.saliency.SaliencyMetric`
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +35,10 @@ class Training:
         title: of the row.
         recipe: name of the config.
         start: key of the training whose weights it starts from.
-        judges: it learns to tell real from fake; otherwise its verdicts mean nothing.
-        segments: it has a segmentation head that was taught, now or before.
-        method: how its verdict is explained, for tables of interpretation; None leaves it out.
+        classifies: it learns to tell real from fake; otherwise its probabilities mean nothing.
+        segments: it has a trained segmentation head.
+        method: how its probability is explained, for the table of interpretation; None leaves it
+            out.
         overrides: ``dotted.key=value`` strings that make it what its title says.
     """
 
@@ -40,14 +46,14 @@ class Training:
     title: str
     recipe: str
     start: str | None = None
-    judges: bool = True
+    classifies: bool = True
     segments: bool = False
     method: str | None = None
     overrides: tuple[str, ...] = ()
 
 
 _AJ = Training("aj", "AJ-only", "swin_aj", method="grad_cam_smooth")
-_PAD = Training("pad", "PAD-only", "swin_pad", judges=False, segments=True)
+_PAD = Training("pad", "PAD-only", "swin_pad", classifies=False, segments=True)
 _PROBED = Training("lp", "transfer, linear probing", "swin_transfer_lp", start="pad", segments=True)
 _TUNED = Training(
     "ft", "transfer, full fine-tuning", "swin_transfer_ft", start="pad", method="grad_cam_smooth"
@@ -85,7 +91,6 @@ TITLES = {
     "interpretation": "Where detectors look, against annotated artifacts (X-AIGD Table 13)",
     "fusion-ablation": "How global and local heatmaps become one (HEIE Table 5)",
 }
-_EXPLAINED = "explanation.json"
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "detection": (*AUTHENTICITY, *PIXELS),
     "interpretation": PIXELS,
@@ -98,12 +103,12 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Run one of `PLANS` and write ``NAME.json`` and ``NAME.md`` into ``out``.
 
-    Runs live in ``out/KEY_sSEED``. Finished ones are taken as they are, unfinished ones are
-    resumed, so the same command goes on after an interruption.
+    Runs live in ``out/KEY_sSEED``. Finished ones are reused and interrupted ones resumed, so the
+    same command continues after an interruption.
 
     Args:
         name: of the plan.
-        seeds: each training is made with each of them.
+        seeds: each training is repeated with each of them.
         out: folder for runs and tables.
         overrides: ``dotted.key=value`` strings for all trainings.
 
@@ -118,109 +123,39 @@ def run_experiment(
         raise ArtifactNetError(f"unknown experiment {name!r}; known: {', '.join(PLANS)}")
     check_seeds(seeds)
     folder = Path(out)
-    rows = []
+    trainings: dict[str, dict[str, Any]] = {}
+    values: dict[tuple[str, int], dict[str, float]] = {}
     for seed in seeds:
         for training in PLANS[name]:
-            run = _trained(training, seed, folder, overrides)
+            key = training.key
+            own = [f"name={key}_s{seed}", f"out={folder}", f"seed={seed}"]
+            if training.start is not None:
+                own.append(f"init_from={folder / f'{training.start}_s{seed}'}")
+            run = finish_run(training.recipe, [*overrides, *training.overrides, *own])
+            if name == "interpretation" and training.method is None:
+                continue  # it is here for those that start from it
             if name == "detection":
-                rows.append((training, seed, _detection(training, run)))
+                values[key, seed] = _detection(training, run)
             elif name == "fusion-ablation":
-                rows.append((training, seed, _heatmaps(run)))
+                values[key, seed] = _heatmaps(run)
             elif training.method is not None:
-                rows.append((training, seed, _interpretation(training.method, run)))
-    columns = _COLUMNS[name]
-    found = {
+                values[key, seed] = _interpretation(training.method, run)
+            method = training.method if name == "interpretation" else None
+            trainings[key] = {"title": training.title, "recipe": training.recipe, "method": method}
+    about = {
         "experiment": name,
         "title": TITLES[name],
         "seeds": list(seeds),
         "overrides": list(overrides),
-        "columns": list(columns),
-        "rows": [
-            {
-                "key": training.key,
-                "title": training.title,
-                "recipe": training.recipe,
-                "method": training.method if name == "interpretation" else None,
-                "seeds": {str(s): values for t, s, values in rows if t is training},
-                "spread": spread([values for t, _, values in rows if t is training], columns),
-            }
-            for training in dict.fromkeys(training for training, _, _ in rows)
-        ],
     }
-    files.write_json(folder / f"{name}.json", found)
-    files.write_text(folder / f"{name}.md", markdown(found))
-    return found
-
-
-def _trained(training: Training, seed: int, folder: Path, overrides: Sequence[str]) -> Path:
-    """Folder of the finished run of a training."""
-    own = [f"name={training.key}_s{seed}", f"out={folder}", f"seed={seed}"]
-    if training.start is not None:
-        own.append(f"init_from={folder / f'{training.start}_s{seed}'}")
-    return finished(training.recipe, [*overrides, *training.overrides, *own], train)
-
-
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuse seeds that make no experiment.
-
-    Raises:
-        ArtifactNetError: none, or one twice.
-    """
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ArtifactNetError(f"seeds must be given, each once, not {list(seeds)}")
-
-
-def finished(recipe: str, overrides: Sequence[str], train: Callable[[Config], object]) -> Path:
-    """Folder of the finished run of a config: taken as it is, gone on with, or made.
-
-    Args:
-        recipe: name of the config, or its file.
-        overrides: ``dotted.key=value`` strings, the run's name among them.
-        train: trains it.
-
-    Raises:
-        ArtifactNetError: the run that is there was made with another config, or there is work
-            for several processes: those that Lightning starts would each repeat the whole
-            experiment.
-    """
-    config = load(recipe, overrides)
-    run = Path(config.out) / config.name
-    if (run / run_folder.CONFIG).is_file():
-        _same(run, config)
-        if (run / run_folder.FINISHED).is_file():
-            return run
-        config.resume = True
-    if config.train.devices > 1:
-        again = ["resume=true"] if config.resume else []
-        words = ["artifactnet", "train", recipe, *overrides, *again]
-        raise ArtifactNetError(
-            f"{run} is not finished, and an experiment cannot train with train.devices="
-            f"{config.train.devices}: make it with `{shlex.join(words)}`, then the same command "
-            "goes on"
-        )
-    train(config)
-    return run
-
-
-def _same(run: Path, config: Config) -> None:
-    saved = load(run / run_folder.CONFIG)
-    changed = run_folder.differences(saved, config)
-    for key in ("epochs", "max_steps"):  # a run may be prolonged, but a table compares budgets
-        before, now = getattr(saved.train, key), getattr(config.train, key)
-        if before != now:
-            changed.append(f"train.{key} was {before!r}, is {now!r}")
-    if changed:
-        raise ArtifactNetError(
-            f"{run} was made with another config: {'; '.join(changed)}; choose another --out or "
-            "delete that run"
-        )
+    return write_table(folder, about, trainings, values, _COLUMNS[name])
 
 
 def _detection(training: Training, run: Path) -> dict[str, float]:
-    """What a run's own results say of what it was taught."""
-    results = json.loads((run / JSON).read_text(encoding="utf-8"))
+    """Figures of what the run was trained for."""
+    results = read_results(run)
     values: dict[str, float] = {}
-    if training.judges:
+    if training.classifies:
         scores = results["authenticity"]["all"]
         values |= {key: scores[field] for key, field in AUTHENTICITY.items()}
     if training.segments and results["masks"]:
@@ -229,25 +164,22 @@ def _detection(training: Training, run: Path) -> dict[str, float]:
 
 
 def _heatmaps(run: Path) -> dict[str, float]:
-    """How the heatmaps of a run's own results agree with the annotated ones."""
-    path = run / JSON
-    figures = json.loads(path.read_text(encoding="utf-8")).get("saliency")
+    """Agreement of the run's heatmaps with the annotated ones."""
+    figures = read_results(run).get("saliency")
     if figures is None or any(figures[key] is None for key in HEATMAPS):
         raise ArtifactNetError(
-            f"{path}: no heatmap was compared with an annotated one; the test split needs images "
-            "with artifact masks or heatmaps, the model a heatmap head"
+            f"{run / JSON}: no heatmap was compared with an annotated one; the test split needs "
+            "images with artifact masks or heatmaps, the model a heatmap head"
         )
     return {key: figures[key] for key in HEATMAPS}
 
 
 def _interpretation(method: str, run: Path) -> dict[str, float]:
-    """Pixel scores of the explanation of a run's verdicts, kept beside its results."""
-    path = run / _EXPLAINED
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["method"] == method:
-            return {key: kept["scores"][key] for key in PIXELS}
-    data = open_samples(run)
-    found = judge(data.model, data.each(), [method])["methods"][method]
-    files.write_json(path, {"method": method, "scores": found})
-    return {key: found[key] for key in PIXELS}
+    """Pixel scores of the explanations of a run's predictions."""
+
+    def compute() -> dict[str, Any]:
+        data = open_samples(run)
+        return {"scores": score_explanations(data.model, data.each(), [method])["methods"][method]}
+
+    scores = compute_once(run / "explanation.json", {"method": method}, compute)["scores"]
+    return {key: scores[key] for key in PIXELS}

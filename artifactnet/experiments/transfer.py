@@ -1,25 +1,26 @@
-"""Train on each of several data sets, judge on all of them (HEIE Table 4)."""
+"""Train on each of several data sets, evaluate on all of them (HEIE Table 4)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from artifactnet import files
-from artifactnet.config import Config, load
+from artifactnet import api
+from artifactnet.config import load
 from artifactnet.evaluation.results import JSON
-from artifactnet.evaluation.tables import markdown, rows
-from artifactnet.experiments.run import check_seeds, finished
+from artifactnet.experiments.common import (
+    check_seeds,
+    compute_once,
+    finish_run,
+    read_results,
+    write_table,
+)
 from artifactnet.types import ArtifactNetError
 
 NAME = "transfer"
 TITLE = "Trained on one data set, judged on another (HEIE Table 4)"
-COLUMNS = ("MSE", "MSE GT=0", "KLD", "CC")  # fields of `metrics.saliency_metric.SaliencyMetric`
-
-Train = Callable[[Config], object]
-Evaluate = Callable[[Path, Sequence[str]], dict[str, Any]]  # run, overrides -> results
+COLUMNS = ("MSE", "MSE GT=0", "KLD", "CC")  # fields of `metrics.saliency.SaliencyMetric`
 
 
 def named_sets(texts: Sequence[str]) -> dict[str, str]:
@@ -57,24 +58,20 @@ def run_transfer(
     sets: Mapping[str, str],
     seeds: Sequence[int],
     out: str | Path,
-    overrides: Sequence[str],
-    train: Train,
-    evaluate: Evaluate,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a recipe on each data set and write ``transfer.json`` and ``transfer.md``.
 
-    Runs live in ``out/transfer_SET_sSEED``. What is finished is taken as it is, so that the same
-    command goes on after an interruption.
+    Runs live in ``out/transfer_SET_sSEED``. Finished ones are reused, so the same command
+    continues after an interruption.
 
     Args:
         recipe: name of a config, or its file; any model with a heatmap head.
         sets: name -> manifest; see `named_sets`.
-        seeds: each training is made with each of them; they also draw the splits, of the data
-            set trained on as of those judged on.
+        seeds: each training is repeated with each of them; they also draw the splits, of the
+            data set trained on and of those evaluated on.
         out: folder for runs and tables.
         overrides: ``dotted.key=value`` strings for all trainings.
-        train: trains a config.
-        evaluate: judges a run on the test split of other data.
 
     Returns:
         The content of ``transfer.json``.
@@ -85,76 +82,59 @@ def run_transfer(
     """
     check_seeds(seeds)
     folder = Path(out)
-    values: dict[tuple[str, int], dict[str, float]] = {}
-    changes = _trainings(recipe, sets, seeds, folder, overrides)
+    trainings = {}
     for seed in seeds:
-        for name in sets:
-            run = finished(recipe, changes[name, seed], train)
-            for other, its_root in sets.items():
-                if name == other:
-                    found = json.loads((run / JSON).read_text(encoding="utf-8"))
-                    values[_key(name, other), seed] = _figures(found, run / JSON)
-                else:
-                    values[_key(name, other), seed] = _judged(run, other, its_root, evaluate)
-    titles = {_key(a, b): _title(a, b) for a in sets for b in sets}
-    result = {
+        for name, root in sets.items():
+            own = [f"name={NAME}_{name}_s{seed}", f"out={folder}", f"seed={seed}"]
+            trainings[name, seed] = [*overrides, *_data_keys(root), *own]
+            load(recipe, trainings[name, seed])  # check all of them before the first is trained
+    values: dict[tuple[str, int], dict[str, float]] = {}
+    for (name, seed), changes in trainings.items():
+        run = finish_run(recipe, changes)
+        for other, root in sets.items():
+            if name == other:
+                figures = _figures(read_results(run), run / JSON)
+            else:
+                figures = _evaluated(run, other, root)
+            values[f"{name}>{other}", seed] = figures
+    titles = {
+        f"{a}>{b}": f"{a}, judged on {b}" + (" (its own)" if a == b else "")
+        for a in sets
+        for b in sets
+    }
+    about = {
         "experiment": NAME,
         "title": TITLE,
         "recipe": recipe,
         "sets": dict(sets),
         "seeds": list(seeds),
         "overrides": list(overrides),
-        "columns": list(COLUMNS),
-        "rows": rows(titles, values, COLUMNS),
     }
-    files.write_json(folder / f"{NAME}.json", result)
-    files.write_text(folder / f"{NAME}.md", markdown(result))
-    return result
+    rows = {key: {"title": title, "method": None} for key, title in titles.items()}
+    return write_table(folder, about, rows, values, COLUMNS)
 
 
-def _trainings(
-    recipe: str, sets: Mapping[str, str], seeds: Sequence[int], out: Path, overrides: Sequence[str]
-) -> dict[tuple[str, int], list[str]]:
-    """Overrides of each training, by data set and seed; all are checked before any is made."""
-    found: dict[tuple[str, int], list[str]] = {}
-    for seed in seeds:
-        for name, root in sets.items():
-            own = [f"name={NAME}_{name}_s{seed}", f"out={out}", f"seed={seed}"]
-            found[name, seed] = [*overrides, *_data(root), *own]
-            load(recipe, found[name, seed])
-    return found
-
-
-def _key(name: str, other: str) -> str:
-    return f"{name}>{other}"
-
-
-def _title(name: str, other: str) -> str:
-    return f"{name}, judged on {other}" + (" (its own)" if name == other else "")
-
-
-def _data(root: str) -> list[str]:
+def _data_keys(root: str) -> list[str]:
     return ["data.name=manifest", f"data.root={root}"]
 
 
-def _judged(run: Path, other: str, root: str, evaluate: Evaluate) -> dict[str, float]:
-    """Figures of a run on another data set, kept beside its own results."""
-    path = run / f"{NAME}_{other}.json"
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["root"] == root:
-            figures: dict[str, float] = kept["figures"]
-            return figures
-    figures = _figures(evaluate(run, _data(root)), run)
-    files.write_json(path, {"root": root, "figures": figures})
+def _evaluated(run: Path, other: str, root: str) -> dict[str, float]:
+    """Figures of a run on another data set."""
+
+    def compute() -> dict[str, Any]:
+        return {"figures": _figures(api.evaluate(run, _data_keys(root)), run)}
+
+    figures: dict[str, float] = compute_once(run / f"{NAME}_{other}.json", {"root": root}, compute)[
+        "figures"
+    ]
     return figures
 
 
-def _figures(found: Mapping[str, Any], where: Path) -> dict[str, float]:
-    saliency = found.get("saliency")
+def _figures(results: Mapping[str, Any], where: Path) -> dict[str, float]:
+    saliency = results.get("saliency")
     if saliency is None:
         raise ArtifactNetError(
             f"{where}: no heatmap was compared with an annotated one; the recipe needs a heatmap "
-            f"head, and the test images of {found['data']['root']} need annotations"
+            f"head, and the test images of {results['data']['root']} need annotations"
         )
     return {key: saliency[key] for key in COLUMNS}

@@ -1,0 +1,169 @@
+"""What all experiments share: finished runs, figures kept beside them, one table of all seeds."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from artifactnet import api, files
+from artifactnet.config import Config, load
+from artifactnet.evaluation.results import JSON
+from artifactnet.evaluation.tables import markdown_table, mean_spread, mean_std
+from artifactnet.runs import run_folder
+from artifactnet.types import ArtifactNetError
+
+_DIGITS = {"MSE": 5, "MSE GT=0": 5}  # as in the papers; three otherwise
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse seeds that make no experiment.
+
+    Raises:
+        ArtifactNetError: there is none, or one twice.
+    """
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ArtifactNetError(f"seeds must be given, each once, not {list(seeds)}")
+
+
+def finish_run(recipe: str, overrides: Sequence[str]) -> Path:
+    """Train a config unless that run is finished; resume it if it was interrupted.
+
+    Args:
+        recipe: name of the config, or its file.
+        overrides: ``dotted.key=value`` strings, the run's name among them.
+
+    Returns:
+        Folder of the finished run.
+
+    Raises:
+        ArtifactNetError: the existing run was made with another config, or the config asks for
+            several processes: each of those that Lightning starts would repeat the whole
+            experiment.
+    """
+    config = load(recipe, overrides)
+    run = Path(config.out) / config.name
+    if (run / run_folder.CONFIG).is_file():
+        _check_same(run, config)
+        if (run / run_folder.FINISHED).is_file():
+            return run
+        config.resume = True
+    if config.train.devices > 1:
+        resume = ["resume=true"] if config.resume else []
+        command = shlex.join(["artifactnet", "train", recipe, *overrides, *resume])
+        raise ArtifactNetError(
+            f"{run} is not finished, and an experiment cannot train with train.devices="
+            f"{config.train.devices}: train it with `{command}`, then run the experiment again"
+        )
+    api.train(config)
+    return run
+
+
+def _check_same(run: Path, config: Config) -> None:
+    saved = load(run / run_folder.CONFIG)
+    changed = run_folder.changed_keys(saved, config)
+    for key in ("epochs", "max_steps"):  # a run may be prolonged, but a table compares budgets
+        before, now = getattr(saved.train, key), getattr(config.train, key)
+        if before != now:
+            changed.append(f"train.{key} was {before!r}, is {now!r}")
+    if changed:
+        raise ArtifactNetError(
+            f"{run} was made with another config: {'; '.join(changed)}; choose another --out or "
+            "delete that run"
+        )
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """Content of a run's own ``results.json``."""
+    results: dict[str, Any] = json.loads((run / JSON).read_text(encoding="utf-8"))
+    return results
+
+
+def compute_once(
+    path: Path, question: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Figures that took time, read from a file that an earlier call of the experiment wrote.
+
+    Args:
+        path: of the JSON file.
+        question: what the figures depend on; a file with another one is replaced.
+        compute: makes the figures.
+
+    Returns:
+        The question and the figures, as in the file.
+    """
+    if path.is_file():
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if all(kept.get(key) == value for key, value in question.items()):
+            return kept
+    found = {**question, **compute()}
+    files.write_json(path, found)
+    return found
+
+
+def write_table(
+    folder: Path,
+    about: Mapping[str, Any],
+    trainings: Mapping[str, Mapping[str, Any]],
+    values: Mapping[tuple[str, int], Mapping[str, float | None]],
+    columns: Sequence[str],
+) -> dict[str, Any]:
+    """Write an experiment as ``NAME.json`` and ``NAME.md``.
+
+    Args:
+        folder: for both files.
+        about: ``experiment`` (its name), ``title``, ``seeds``, ``overrides`` and what else
+            belongs into the JSON file.
+        trainings: key -> ``title``, ``method`` and what else belongs into the row, in the order
+            of the table.
+        values: (key, seed) -> figures; a figure that a run does not have is missing or None.
+        columns: names of the figures.
+
+    Returns:
+        The content of ``NAME.json``.
+    """
+    rows = []
+    for key, training in trainings.items():
+        seeds = {str(s): dict(values[key, s]) for s in about["seeds"] if (key, s) in values}
+        spread = {column: _spread(_column(seeds, column)) for column in columns}
+        rows.append({"key": key, **training, "seeds": seeds, "spread": spread})
+    found = {**about, "columns": list(columns), "rows": rows}
+    files.write_json(folder / f"{about['experiment']}.json", found)
+    files.write_text(folder / f"{about['experiment']}.md", experiment_page(found))
+    return found
+
+
+def _column(seeds: Mapping[str, Mapping[str, float | None]], column: str) -> list[float]:
+    found = (figures.get(column) for figures in seeds.values())
+    return [value for value in found if value is not None]
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None] | None:
+    return dict(zip(("mean", "std"), mean_std(values), strict=True)) if values else None
+
+
+def experiment_page(experiment: Mapping[str, Any]) -> str:
+    """Markdown of what `write_table` returned: mean and spread over the seeds, then every seed."""
+    columns = experiment["columns"]
+    seeds = ", ".join(str(seed) for seed in experiment["seeds"])
+    summary, single = [], []
+    for row in experiment["rows"]:
+        title = f"{row['title']} ({row['method']})" if row["method"] else str(row["title"])
+        cells = [mean_spread(_column(row["seeds"], c), _DIGITS.get(c, 3)) for c in columns]
+        summary.append([title, *cells])
+        for seed, figures in row["seeds"].items():
+            cells = [mean_spread(_column({seed: figures}, c), _DIGITS.get(c, 3)) for c in columns]
+            single.append([title, seed, *cells])
+    lines = [
+        f"# {experiment['title']}",
+        "",
+        f"Seeds {seeds}; mean ± sample standard deviation. Overrides: "
+        f"{', '.join(experiment['overrides']) or 'none'}.",
+        "",
+        *markdown_table(["training", *columns], summary),
+        "",
+        *markdown_table(["training", "seed", *columns], single),
+    ]
+    return "\n".join(lines) + "\n"
