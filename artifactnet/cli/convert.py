@@ -1,4 +1,4 @@
-"""``convert``: data sets of other forms become manifests."""
+"""``convert_richhf``: data sets of other forms become manifests."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def _make(args: argparse.Namespace) -> Conversion:
             from artifactnet.data.converters import demo
 
             data = load(args.source).data
-            return demo.convert(data, out, name=name, overwrite=args.overwrite)
+            return demo.convert_demo_data(data, out, name=name, overwrite=args.overwrite)
         from artifactnet.data.converters import folder
 
-        return folder.convert(source, out, name=name, overwrite=args.overwrite)
+        return folder.convert_folder(source, out, name=name, overwrite=args.overwrite)
     if not args.images:
         raise ArtifactNetError(
             f"convert {args.format} needs --images DIR: its annotations hold no pixels"
@@ -85,9 +85,9 @@ def _make(args: argparse.Namespace) -> Conversion:
     from artifactnet.data.converters import abhuman, expl_aigi_eval, richhf
 
     converters = {
-        "richhf": (richhf.convert, "pickapic"),
-        "expl_aigi_eval": (expl_aigi_eval.convert, "pickapic"),
-        "abhuman": (abhuman.convert, "abhuman"),
+        "richhf": (richhf.convert_richhf, "pickapic"),
+        "expl_aigi_eval": (expl_aigi_eval.convert_expl_aigi_eval, "pickapic"),
+        "abhuman": (abhuman.convert_abhuman, "abhuman"),
     }
     convert, generator = converters[args.format]
     return convert(

@@ -145,7 +145,7 @@ def _named(
 def _embedded(check: int, calibrate: int, side: int) -> tuple[list[UInt8Array], list[UInt8Array]]:
     """Packaged photographs and edits of them: unseen ones to check with, others to calibrate."""
     from artifactnet.config import DataConfig
-    from artifactnet.data.sources.demo import build
+    from artifactnet.data.sources.demo import build_demo_splits
     from artifactnet.data.synthetic.edits import MIN_SIDE
 
     config = DataConfig(
@@ -154,7 +154,7 @@ def _embedded(check: int, calibrate: int, side: int) -> tuple[list[UInt8Array], 
         demo_val=0,
         demo_test=-(-check // 2),
     )
-    splits = build(config, seed=0)
+    splits = build_demo_splits(config, seed=0)
     found: list[list[UInt8Array]] = []
     for split, count in (("test", check), ("train", calibrate)):
         found.append([splits[split].load(k).image for k in range(count)])

@@ -1,7 +1,7 @@
 """What a run is about to learn from: counts, and the mistakes that spoil detectors.
 
 Detectors of this field have learned JPEG against PNG, or one size against another, instead
-of artifacts. `summarize` counts what there is and says where the classes differ in format,
+of artifacts. `summarize_data` counts what there is and says where the classes differ in format,
 size or quality; images that occur in two splits are an error.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from artifactnet.config import AugmentConfig
 from artifactnet.data.duplicates import content_of, describe_duplicates, find_duplicates
-from artifactnet.data.images import jpeg_quality, probe
+from artifactnet.data.images import jpeg_quality, probe_image
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation, ArtifactNetError, Record
@@ -29,7 +29,7 @@ QUALITY_TOLERANCE = 5  # difference of the median JPEG qualities
 LOSSLESS = ("BMP", "PNG", "PPM", "TIFF")  # as Pillow names them; WebP may be lossy
 
 
-def summarize(splits: Splits, check: str) -> dict[str, Any]:
+def summarize_data(splits: Splits, check: str) -> dict[str, Any]:
     """Count the images of each split and look for what would spoil a detector.
 
     Args:
@@ -85,7 +85,7 @@ def choose_jpeg_classes(
     Args:
         augment: ``jpeg_on=auto`` compresses both classes unless the files call for ``fake``; an
             explicit ``fake`` that the files contradict becomes ``both``.
-        files: ``summary["splits"]["train"]["files"]`` of `summarize`; None if not checked.
+        files: ``summary["splits"]["train"]["files"]`` of `summarize_data`; None if not checked.
 
     Returns:
         ``both``, ``fake`` or ``none``, and a line for the log where the choice needs one.
@@ -151,7 +151,7 @@ def _probe(source: Source, label: int) -> dict[str, Any]:
             content = content_of(source, index)
             if content is None:
                 continue
-            kind, width, height = probe(content, name)
+            kind, width, height = probe_image(content, name)
             quality = jpeg_quality(content, name) if kind == "JPEG" else None
         except ArtifactNetError as error:  # told below; loading it is an error, or a listed skip
             unreadable.append(str(error))

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from artifactnet.config import DataConfig
-from artifactnet.data.checks import choose_jpeg_classes, summarize
+from artifactnet.data.checks import choose_jpeg_classes, summarize_data
 from artifactnet.data.dataset import DetectionDataset, collate
 from artifactnet.data.duplicates import drop_duplicates
 from artifactnet.data.sampler import EpochSampler
@@ -62,19 +62,19 @@ def build_splits(config: DataConfig, seed: int) -> Splits:
     if config.name == "demo":
         from artifactnet.data.sources import demo
 
-        return demo.build(config, seed)
+        return demo.build_demo_splits(config, seed)
     if config.name == "folder":
         from artifactnet.data.sources import folder
 
-        return folder.build(config, seed)
+        return folder.build_folder_splits(config, seed)
     if config.name == "xaigd":
         from artifactnet.data.sources import xaigd
 
-        return xaigd.build(config, seed)
+        return xaigd.build_xaigd_splits(config, seed)
     if config.name == "manifest":
         from artifactnet.data.sources import manifest
 
-        return manifest.build(config, seed)
+        return manifest.build_manifest_splits(config, seed)
     raise ArtifactNetError(f"data.name={config.name}: unknown; known: {', '.join(SOURCES)}")
 
 
@@ -103,7 +103,7 @@ class DataModule:
 
     Attributes:
         splits: the sources, by split name.
-        summary: what `artifactnet.data.checks.summarize` counted, and its ``warnings``.
+        summary: what `artifactnet.data.checks.summarize_data` counted, and its ``warnings``.
         needs_both_classes: refuse a training split of one class; False where no verdict is
             learned, say from heatmaps of fakes alone.
     """
@@ -119,7 +119,7 @@ class DataModule:
         dropped: list[str] = []
         if config.on_error == "skip" and config.check == "full":
             self.splits, dropped = drop_duplicates(self.splits)
-        self.summary: dict[str, Any] = summarize(self.splits, config.check)
+        self.summary: dict[str, Any] = summarize_data(self.splits, config.check)
         if dropped:
             self.summary["warnings"].append(
                 f"{len(dropped)} images left out because another split has them too: "

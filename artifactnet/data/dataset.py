@@ -30,7 +30,7 @@ from artifactnet.types import (
 logger = logging.getLogger(__name__)
 
 
-class Key(NamedTuple):
+class SampleKey(NamedTuple):
     """What a sampler asks a dataset for; a plain ``(epoch, item)`` will do."""
 
     epoch: int
@@ -97,14 +97,14 @@ class DetectionDataset(Dataset["Example | None"]):
         """Images found unusable so far, by any worker of this process."""
         return [self.source.records[index] for index in self._bad.nonzero().flatten().tolist()]
 
-    def __getitem__(self, key: Key | tuple[int, int]) -> Example | None:
+    def __getitem__(self, key: SampleKey | tuple[int, int]) -> Example | None:
         """Example of a key; None where an unusable image is left out.
 
         Raises:
             ArtifactNetError: the image cannot be used and ``on_error`` is ``raise``, or no
                 image of its class is usable.
         """
-        key = Key(*key)
+        key = SampleKey(*key)
         uid = self.source.records[key.item].uid
         seed = derive_seed(self._seed, key.epoch, self._first.get(uid, key.item), key.repeat)
         example = self._try(key.item, seed)
@@ -123,7 +123,7 @@ class DetectionDataset(Dataset["Example | None"]):
             f"{records[key.item].location}: run with data.on_error=raise to see what is wrong"
         )
 
-    def __getitems__(self, keys: Sequence[Key]) -> list[Example | None] | ArtifactNetError:
+    def __getitems__(self, keys: Sequence[SampleKey]) -> list[Example | None] | ArtifactNetError:
         """Examples of a batch, or the error (DataLoader calls this, in its workers).
 
         The error is returned because a DataLoader would bury its one line in the traceback of

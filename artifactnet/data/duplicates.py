@@ -18,12 +18,14 @@ _PROBE = 4096  # bytes read from the middle of a file; headers and tails are oft
 _Key = TypeVar("_Key", bound=Hashable)
 
 
-def digest(data: bytes) -> bytes:
+def hash_bytes(data: bytes) -> bytes:
     """Fingerprint of some content (128-bit BLAKE2b)."""
     return blake2b(data, digest_size=16).digest()
 
 
-def identical(paths: Sequence[str], groups: Sequence[Hashable] | None = None) -> list[list[int]]:
+def find_identical_files(
+    paths: Sequence[str], groups: Sequence[Hashable] | None = None
+) -> list[list[int]]:
     """Sets of files with the same content.
 
     Sizes are compared first; of equal sizes 4 KB from the middle; only files that agree in
@@ -59,7 +61,7 @@ def identical(paths: Sequence[str], groups: Sequence[Hashable] | None = None) ->
 def _middle(path: str) -> bytes:
     with open(path, "rb", buffering=0) as file:
         file.seek(max(0, (os.fstat(file.fileno()).st_size - _PROBE) // 2))
-        return digest(file.read(_PROBE))
+        return hash_bytes(file.read(_PROBE))
 
 
 def _whole(path: str) -> str:
@@ -87,7 +89,10 @@ def find_duplicates(splits: Splits) -> tuple[list[tuple[Image, Image]], int]:
         for index, record in enumerate(source.records):
             (others if record.path is None else files).append((name, index))
     paths = [str(splits[name].records[index].path) for name, index in files]
-    sets = [[files[k] for k in same] for same in identical(paths, [name for name, _ in files])]
+    sets = [
+        [files[k] for k in same]
+        for same in find_identical_files(paths, [name for name, _ in files])
+    ]
     if len(others) <= MAX_ENCODED:
         buckets: dict[bytes, list[Image]] = defaultdict(list)
         for name, index in others:
@@ -95,7 +100,7 @@ def find_duplicates(splits: Splits) -> tuple[list[tuple[Image, Image]], int]:
             with suppress(ArtifactNetError):
                 content = content_of(splits[name], index)
                 if isinstance(content, bytes):
-                    buckets[digest(content)].append((name, index))
+                    buckets[hash_bytes(content)].append((name, index))
         sets += [same for same in buckets.values() if len({name for name, _ in same}) > 1]
     order = ("train", "val", "test")
     pairs = []

@@ -60,7 +60,7 @@ class Geometry:
     target: Box
 
 
-def fit(original: tuple[int, int], size: tuple[int, int], policy: str) -> Geometry:
+def fit_geometry(original: tuple[int, int], size: tuple[int, int], policy: str) -> Geometry:
     """Geometry of a model's own preprocessing.
 
     Args:
@@ -123,7 +123,7 @@ def random_window(
     )
 
 
-def put(content: Pixels, geometry: Geometry, mirror: bool) -> Pixels:
+def pad_to_frame(content: Pixels, geometry: Geometry, mirror: bool) -> Pixels:
     """Frame with ``content`` in its target box.
 
     Args:
@@ -179,7 +179,7 @@ def resample_nearest(mask: UInt8Array, size: tuple[int, int]) -> UInt8Array:
     return mask[np.ix_(rows, columns)]
 
 
-def restore(heatmap: Float32Array, geometry: Geometry) -> Float32Array:
+def restore_map(heatmap: Float32Array, geometry: Geometry) -> Float32Array:
     """Bring a map on the model's grid back to the original image.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from artifactnet.data.geometry import resample
-from artifactnet.data.images import decode
+from artifactnet.data.images import decode_image
 from artifactnet.files import atomic_path
 from artifactnet.types import ArtifactNetError, Float32Array, Record, UInt8Array
 
@@ -35,7 +35,7 @@ def read_gray(data: bytes | str | Path, name: str) -> UInt8Array:
     Raises:
         ArtifactNetError: it cannot be decoded, is coloured, or is transparent.
     """
-    pixels = decode(data, name)
+    pixels = decode_image(data, name)
     with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
         if file.has_transparency_data:  # decoding has composited it on white, which means artifact
             raise ArtifactNetError(f"{name}: a map must not be transparent; save it as plain gray")
@@ -45,7 +45,7 @@ def read_gray(data: bytes | str | Path, name: str) -> UInt8Array:
     return np.ascontiguousarray(gray)
 
 
-def read_stored(path: str | Path, name: str) -> UInt8Array:
+def read_stored_map(path: str | Path, name: str) -> UInt8Array:
     """Decode a map that a manifest names: a file with one channel of 8 bits, taken as it is.
 
     Returns:
@@ -63,7 +63,7 @@ def read_stored(path: str | Path, name: str) -> UInt8Array:
     return gray
 
 
-def store(path: Path, values: UInt8Array) -> None:
+def write_map(path: Path, values: UInt8Array) -> None:
     """Write a map as PNG, atomically; a file that already holds the same is left alone."""
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "PNG")
@@ -93,7 +93,7 @@ def same_aspect(heatmap: tuple[int, int], image: tuple[int, int]) -> bool:
     return 2 * off <= max(image_height, image_width)
 
 
-def heatmap_at(gray: UInt8Array, size: tuple[int, int], name: str) -> Float32Array:
+def resize_heatmap(gray: UInt8Array, size: tuple[int, int], name: str) -> Float32Array:
     """A stored heatmap at its image's size.
 
     Args:
@@ -117,7 +117,7 @@ def heatmap_at(gray: UInt8Array, size: tuple[int, int], name: str) -> Float32Arr
     return np.asarray(scaled, np.float32).clip(0.0, 1.0)
 
 
-def soften(mask: UInt8Array) -> Float32Array:
+def soften_mask(mask: UInt8Array) -> Float32Array:
     """Heatmap of a mask: each region blurred, since people do not mark artifacts to the pixel.
 
     The Gaussian's deviation is 2 % of the image's short side, but at most a quarter of the

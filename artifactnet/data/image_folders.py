@@ -22,7 +22,7 @@ LAYOUTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class FolderImage:
     """One image file.
 
     Attributes:
@@ -36,7 +36,7 @@ class Item:
     mask: str | None
 
 
-def find(root: Path) -> tuple[list[Item], list[str]]:
+def find_images(root: Path) -> tuple[list[FolderImage], list[str]]:
     """List every image below ``root``.
 
     Returns:
@@ -48,7 +48,7 @@ def find(root: Path) -> tuple[list[Item], list[str]]:
     """
     if not root.is_dir():
         raise ArtifactNetError(f"data.root={root}: no such folder; {LAYOUTS}")
-    items: list[Item] = []
+    items: list[FolderImage] = []
     orphans: list[str] = []
     for folder, found in _class_folders(root):
         parts = folder.relative_to(root).parts
@@ -97,7 +97,7 @@ def _class_folders(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
 
 def _list_set(
     folder: Path, found: dict[str, Path], split: str | None, generator: str | None
-) -> tuple[list[Item], list[str]]:
+) -> tuple[list[FolderImage], list[str]]:
     """Images of one pair of class folders, and the masks that belong to none of them."""
     masks = dict(list_images(found[MASKS])) if MASKS in found else {}
     by_stem = {os.path.splitext(name)[0]: path for name, path in masks.items()}
@@ -119,11 +119,11 @@ def _list_set(
                 maker = generator or (above[0] if above else "fake")
                 annotation = Annotation.NONE if mask is None else Annotation.MASK
             record = Record(os.path.basename(stem), label, maker, annotation, path, path=path)
-            items.append(Item(record, split, mask))
+            items.append(FolderImage(record, split, mask))
     return items, [path for stem, path in by_stem.items() if stem not in used]
 
 
-def stems_in_several_splits(items: list[Item]) -> set[str]:
+def stems_in_several_splits(items: list[FolderImage]) -> set[str]:
     """Uids, which are file stems, that occur below more than one split folder."""
     places: dict[str, set[str | None]] = defaultdict(set)
     for item in items:

@@ -44,7 +44,7 @@ _LUMINANCE = np.array(
 ).ravel()
 
 
-def decode(data: bytes | str | Path | Image.Image, name: str) -> UInt8Array:
+def decode_image(data: bytes | str | Path | Image.Image, name: str) -> UInt8Array:
     """Decode an image to 8-bit RGB.
 
     EXIF rotation is applied, transparency is composited on white, 16-bit gray is divided by
@@ -69,7 +69,7 @@ def decode(data: bytes | str | Path | Image.Image, name: str) -> UInt8Array:
         return _to_rgb(image, name)
 
 
-def probe(data: bytes | str | Path, name: str | None = None) -> tuple[str, int, int]:
+def probe_image(data: bytes | str | Path, name: str | None = None) -> tuple[str, int, int]:
     """Format (Pillow's name, e.g. ``"JPEG"``), width and height as the header states them.
 
     The pixels are not decoded and EXIF rotation is not applied.
@@ -82,7 +82,7 @@ def probe(data: bytes | str | Path, name: str | None = None) -> tuple[str, int, 
 
 
 def shown_size(data: bytes | str | Path, name: str | None = None) -> tuple[int, int, bool]:
-    """Height and width of what `decode` gives, and whether EXIF turns or mirrors it.
+    """Height and width of what `decode_image` gives, and whether EXIF turns or mirrors it.
 
     The pixels are not decoded.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from artifactnet.data import splits as splitting
-from artifactnet.data.duplicates import identical
+from artifactnet.data.duplicates import find_identical_files
 from artifactnet.data.image_folders import SPLITS
 from artifactnet.files import write_text
 from artifactnet.taxonomy import BY_LABEL, CATEGORIES
@@ -23,7 +23,7 @@ _STATES = {state.name.lower(): state for state in Annotation}
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ManifestLine:
     """One image of a manifest.
 
     Attributes:
@@ -63,28 +63,28 @@ class Line:
         return os.path.abspath(self.image)
 
 
-def read(path: Path) -> list[Line]:
+def read_manifest(path: Path) -> list[ManifestLine]:
     """Lines of a manifest, their paths joined to its folder; empty lines are passed over.
 
     Raises:
-        ArtifactNetError: the file cannot be read, or a line is malformed (see `parse`).
+        ArtifactNetError: the file cannot be read, or a line is malformed (see `parse_line`).
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactNetError(f"{path}: cannot be read as a text file ({error})") from None
     return [
-        parse(line, path.parent, f"{path}:{number}")
+        parse_line(line, path.parent, f"{path}:{number}")
         for number, line in enumerate(text.split("\n"), 1)
         if line.strip()
     ]
 
 
-def write(path: Path, lines: Iterable[Line]) -> None:
+def write_manifest(path: Path, lines: Iterable[ManifestLine]) -> None:
     """Atomically write a manifest; paths are stored relative to its folder.
 
     Raises:
-        ArtifactNetError: a line is one that `parse` refuses; the message names its image.
+        ArtifactNetError: a line is one that `parse_line` refuses; the message names its image.
     """
     folder = os.path.realpath(path.parent)
 
@@ -95,7 +95,7 @@ def write(path: Path, lines: Iterable[Line]) -> None:
         place = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
         return Path(os.path.relpath(place, folder)).as_posix()
 
-    def text(line: Line) -> str:
+    def text(line: ManifestLine) -> str:
         row = {
             "image": relative(line.image),
             "split": line.split,
@@ -114,11 +114,11 @@ def write(path: Path, lines: Iterable[Line]) -> None:
     texts = []
     for line in lines:
         texts.append(text(line))
-        parse(texts[-1], path.parent, line.image)  # NaN is refused there too
+        parse_line(texts[-1], path.parent, line.image)  # NaN is refused there too
     write_text(path, "".join(row + "\n" for row in texts))
 
 
-def parse(text: str, folder: Path, where: str) -> Line:
+def parse_line(text: str, folder: Path, where: str) -> ManifestLine:
     """Check one line.
 
     Args:
@@ -147,7 +147,7 @@ def parse(text: str, folder: Path, where: str) -> Line:
     if type(label) is not int or label not in (0, 1):
         raise ArtifactNetError(f"{where}: 'label' must be 0 (real) or 1 (fake), not {label!r}")
     state = _choice(row, "annotation", tuple(_STATES), where)
-    line = Line(
+    line = ManifestLine(
         image=str(folder / row["image"]),
         uid=row["uid"],
         label=label,
@@ -215,7 +215,7 @@ def _categories(value: Any, where: str) -> int:
     return sum({BY_LABEL[label].bit for label in value})
 
 
-def _agree(line: Line) -> None:
+def _agree(line: ManifestLine) -> None:
     """Refuse values that contradict each other."""
     mapped = line.heatmap is not None or line.mask is not None
     if (line.annotation is Annotation.MASK) != mapped:
@@ -235,7 +235,7 @@ def _agree(line: Line) -> None:
         )
 
 
-def record_of(line: Line) -> Record:
+def record_of(line: ManifestLine) -> Record:
     """What is known of an image without decoding it."""
     return Record(
         line.uid,
@@ -248,7 +248,7 @@ def record_of(line: Line) -> Record:
     )
 
 
-def named_splits(lines: Iterable[Line]) -> dict[str, tuple[str, Line]]:
+def named_splits(lines: Iterable[ManifestLine]) -> dict[str, tuple[str, ManifestLine]]:
     """Splits that lines name.
 
     Returns:
@@ -257,7 +257,7 @@ def named_splits(lines: Iterable[Line]) -> dict[str, tuple[str, Line]]:
     Raises:
         ArtifactNetError: a uid, or an image, is put into two splits.
     """
-    named: dict[tuple[str, str], tuple[str, Line]] = {}
+    named: dict[tuple[str, str], tuple[str, ManifestLine]] = {}
     for line in lines:
         if line.split is None:
             continue
@@ -272,10 +272,15 @@ def named_splits(lines: Iterable[Line]) -> dict[str, tuple[str, Line]]:
     return {what: found for (kind, what), found in named.items() if kind == "uid"}
 
 
-def assign(
-    lines: list[Line], every: list[Line], fraction: float, seed: int, *, skip: bool = False
+def assign_splits(
+    lines: list[ManifestLine],
+    every: list[ManifestLine],
+    fraction: float,
+    seed: int,
+    *,
+    skip: bool = False,
 ) -> dict[str, str]:
-    """Split of every uid, as `artifactnet.data.sources.manifest.build` says.
+    """Split of every uid, as `artifactnet.data.sources.manifest.build_manifest_splits` says.
 
     Args:
         lines: of the images that are used.
@@ -294,7 +299,9 @@ def assign(
     """
     named = named_splits(every)
     leaders = _leaders(every)
-    chosen: dict[str, tuple[str, Line]] = {}  # leader -> split of its group, and who says so
+    chosen: dict[
+        str, tuple[str, ManifestLine]
+    ] = {}  # leader -> split of its group, and who says so
     for uid, (split, line) in named.items():
         other, first = chosen.setdefault(leaders[uid], (split, line))
         if other != split and not skip:
@@ -317,20 +324,20 @@ def assign(
     return home
 
 
-def _leaders(lines: list[Line]) -> dict[str, str]:
+def _leaders(lines: list[ManifestLine]) -> dict[str, str]:
     """uid -> smallest uid of its group; uids that share a file, or identical ones, are a group."""
     owners: dict[str, set[str]] = defaultdict(set)  # path -> uids
     for line in lines:
         owners[line.place].add(line.uid)
     paths = list(owners)
-    copies = [set.union(*(owners[paths[k]] for k in same)) for same in identical(paths)]
-    return splitting.joined((line.uid for line in lines), (*owners.values(), *copies))
+    copies = [set.union(*(owners[paths[k]] for k in same)) for same in find_identical_files(paths)]
+    return splitting.link_uids((line.uid for line in lines), (*owners.values(), *copies))
 
 
 def _draw(
-    lines: list[Line], leaders: dict[str, str], shares: dict[str, float], seed: int
+    lines: list[ManifestLine], leaders: dict[str, str], shares: dict[str, float], seed: int
 ) -> dict[str, str]:
     """uid -> split, drawn; uids of one leader stay together."""
     records = [replace(record_of(line), uid=leaders[line.uid]) for line in lines]
-    drawn = splitting.draw(records, shares, seed)
+    drawn = splitting.draw_splits(records, shares, seed)
     return {line.uid: drawn[leaders[line.uid]] for line in lines}

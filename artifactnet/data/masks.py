@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from artifactnet.data.images import decode
-from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT, category
+from artifactnet.data.images import decode_image
+from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT, category_by_label
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 _INT32 = 2.0**31 - 1
@@ -67,7 +67,7 @@ def parse_label(label: Mapping[str, Any], where: str) -> tuple[int, npt.NDArray[
         ArtifactNetError: see `rasterize`.
     """
     try:
-        bit = category(str(label["label"])).bit
+        bit = category_by_label(str(label["label"])).bit
     except ValueError as error:
         raise ArtifactNetError(f"{where}: {error}") from None
     name = f"{where}: polygon of category {label['label']!r}"
@@ -129,7 +129,7 @@ def read_mask(path: str | Path, size: tuple[int, int], where: str) -> UInt8Array
         ArtifactNetError: the file cannot be read, is not gray, has another size than the
             image, or holds only values that are neither 0 nor above 127.
     """
-    pixels = decode(path, str(path))
+    pixels = decode_image(path, str(path))
     with Image.open(path) as file:  # decoding has composited transparent pixels to white
         if file.has_transparency_data:
             raise ArtifactNetError(f"{path}: a mask must not be transparent; save it as plain gray")

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-from artifactnet.data.dataset import Key, derive_seed
+from artifactnet.data.dataset import SampleKey, derive_seed
 
 
-class EpochSampler(Sampler[Key]):
+class EpochSampler(Sampler[SampleKey]):
     """Keys of one process for one epoch.
 
     Positions are dealt out in turn (process r of W gets every W-th position, from the r-th):
@@ -83,13 +83,13 @@ class EpochSampler(Sampler[Key]):
         """Number of images that this process sees in an epoch."""
         return len(range(self.rank, self._positions(), self.world))
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[SampleKey]:
         """Keys of this process for the current epoch."""
         epoch = self.epoch  # kept: the loader reads ahead, maybe beyond the next `set_epoch`
         indices, repeats = self._order()
         for position in range(self.rank, self._positions(), self.world):
             lap, at = divmod(position, len(indices))
-            yield Key(epoch, int(indices[at]), int(repeats[at]) + lap)
+            yield SampleKey(epoch, int(indices[at]), int(repeats[at]) + lap)
 
     def _positions(self) -> int:
         """Number of images that all processes together see in an epoch."""

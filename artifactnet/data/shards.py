@@ -25,7 +25,7 @@ CODEC_COLUMNS = ("image_format", "jpeg_quality", "chroma_subsampling")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RowLocation:
     """Where a row's image lives."""
 
     shard: str
@@ -65,7 +65,7 @@ def find_shards(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
     return shards, warnings
 
 
-def read_rows(shard: Path, columns: Sequence[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
+def read_rows(shard: Path, columns: Sequence[str]) -> Iterator[tuple[RowLocation, dict[str, Any]]]:
     """Rows of a shard without their images.
 
     Args:
@@ -89,7 +89,7 @@ def read_rows(shard: Path, columns: Sequence[str]) -> Iterator[tuple[Place, dict
     number = 0
     for group in range(file.metadata.num_row_groups):
         for row, values in enumerate(_read(file, str(shard), group, wanted).to_pylist()):
-            yield Place(str(shard), group, row, number), values
+            yield RowLocation(str(shard), group, row, number), values
             number += 1
 
 
@@ -116,7 +116,7 @@ class ShardReader:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._reset()
 
-    def read(self, place: Place) -> tuple[bytes, dict[str, Any]]:
+    def read(self, place: RowLocation) -> tuple[bytes, dict[str, Any]]:
         """Content of the image file at ``place``, and the row's ``labels``, ``width``, ``height``.
 
         Raises:
@@ -130,7 +130,7 @@ class ShardReader:
         rest = {name: table.column(name)[place.row].as_py() for name in names}
         return data["bytes"], rest
 
-    def _load(self, place: Place) -> pa.Table:
+    def _load(self, place: RowLocation) -> pa.Table:
         if self._pid != os.getpid():
             self._reset()
         if self._shard != place.shard:

@@ -11,7 +11,7 @@ from artifactnet.data.sources.base import Source
 from artifactnet.types import ArtifactNetError, Record, Sample
 
 
-def rank(uid: str, seed: int, purpose: str = "split") -> bytes:
+def uid_sort_key(uid: str, seed: int, purpose: str = "split") -> bytes:
     """Pseudo-random sort key of a uid; Python's own hash changes from process to process."""
     return blake2b(f"{purpose}\0{seed}\0{uid}".encode(), digest_size=16).digest()
 
@@ -37,7 +37,7 @@ def split_uids(
     """
     if min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-9:
         raise ValueError(f"shares must be in [0, 1] and sum to 1, got {dict(fractions)}")
-    order = sorted(set(uids), key=lambda uid: (rank(uid, seed), uid))
+    order = sorted(set(uids), key=lambda uid: (uid_sort_key(uid, seed), uid))
     first, *others = fractions
     result: dict[str, list[str]] = {}
     taken = 0
@@ -50,7 +50,7 @@ def split_uids(
     return {first: sorted(order[taken:]), **result}
 
 
-def joined(uids: Iterable[str], groups: Iterable[Iterable[str]]) -> dict[str, str]:
+def link_uids(uids: Iterable[str], groups: Iterable[Iterable[str]]) -> dict[str, str]:
     """Smallest uid of everything that a uid is linked to, directly or through others.
 
     Args:
@@ -70,11 +70,13 @@ def joined(uids: Iterable[str], groups: Iterable[Iterable[str]]) -> dict[str, st
     return {uid: leader(uid) for uid in leaders}
 
 
-def draw(records: Iterable[Record], shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    """uid -> split, drawn within each stratum of `strata`; shares as of `split_uids`."""
+def draw_splits(
+    records: Iterable[Record], shares: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """uid -> split, drawn within each stratum of `stratify_uids`; shares as of `split_uids`."""
     return {
         uid: split
-        for stratum in strata(records)
+        for stratum in stratify_uids(records)
         for split, uids in split_uids(stratum, shares, seed).items()
         for uid in uids
     }
@@ -95,7 +97,7 @@ def wanted_generators(records: Iterable[Record], generators: Sequence[str], root
     return {"real", *(generators or known)}
 
 
-def strata(records: Iterable[Record]) -> list[list[str]]:
+def stratify_uids(records: Iterable[Record]) -> list[list[str]]:
     """Uids grouped by what they hold (only real, only fake, both), so that no split lacks a class.
 
     Returns:
@@ -110,10 +112,10 @@ def strata(records: Iterable[Record]) -> list[list[str]]:
     return [groups[key] for key in sorted(groups)]
 
 
-def limit(records: Sequence[Record], count: int | None, seed: int) -> list[int]:
+def limit_uids(records: Sequence[Record], count: int | None, seed: int) -> list[int]:
     """Indices of the records that remain when at most ``count`` uids are kept.
 
-    The draw is proportional within each group of `strata`, so a small sample of an unpaired
+    The draw is proportional within each group of `stratify_uids`, so a small sample of an unpaired
     data set still has both classes.
 
     Args:
@@ -127,8 +129,8 @@ def limit(records: Sequence[Record], count: int | None, seed: int) -> list[int]:
     if count is None:
         return list(range(len(records)))
     position: list[tuple[float, str]] = []
-    for group in strata(records):
-        order = sorted(group, key=lambda uid: (rank(uid, seed, "limit"), uid))
+    for group in stratify_uids(records):
+        order = sorted(group, key=lambda uid: (uid_sort_key(uid, seed, "limit"), uid))
         position += [((k + 0.5) / len(order), uid) for k, uid in enumerate(order)]
     kept = {uid for _, uid in sorted(position)[:count]}
     return [index for index, record in enumerate(records) if record.uid in kept]

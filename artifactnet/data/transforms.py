@@ -23,12 +23,12 @@ from artifactnet.data.geometry import (
     POLICIES,
     Box,
     Geometry,
-    fit,
-    put,
+    fit_geometry,
+    pad_to_frame,
     random_window,
     resample,
     resample_nearest,
-    restore,
+    restore_map,
 )
 from artifactnet.types import (
     UNSEEN_SIGMA,
@@ -74,7 +74,7 @@ class Preprocess:
 
         Args:
             image_size: height and width the model takes, pixels.
-            resize: one of `artifactnet.data.geometry.POLICIES`, see `fit` there.
+            resize: one of `artifactnet.data.geometry.POLICIES`, see `fit_geometry` there.
             mean: per channel, for pixel values in [0, 1].
             std: per channel, for pixel values in [0, 1]; > 0.
             min_side: images with a shorter side, pixels, are refused: the model's patch, since
@@ -117,7 +117,7 @@ class Preprocess:
         problem = self._too_small(image)
         if problem is not None:
             raise ArtifactNetError(problem)
-        geometry = fit(image.shape[:2], self.size, self.resize)
+        geometry = fit_geometry(image.shape[:2], self.size, self.resize)
         return self.place(image, geometry), geometry
 
     def _too_small(self, image: UInt8Array) -> str | None:
@@ -133,22 +133,22 @@ class Preprocess:
         """Normalised (3, H, W) tensor of an image under any geometry, at its frame's size."""
         pixels = resample(image[geometry.source.slices], geometry.target.size, grow=cv2.INTER_CUBIC)
         content: Any = cv2.LUT(pixels, self._levels)
-        frame = put(content, geometry, self._mirror).transpose(2, 0, 1)
+        frame = pad_to_frame(content, geometry, self._mirror).transpose(2, 0, 1)
         return torch.from_numpy(np.ascontiguousarray(frame))
 
     def mask(self, mask: UInt8Array, geometry: Geometry) -> UInt8Array:
         """(H0, W0) bit field to (H, W) by nearest neighbour; padded as the image is."""
         seen = resample_nearest(mask[geometry.source.slices], geometry.target.size)
-        return put(seen, geometry, self._mirror)
+        return pad_to_frame(seen, geometry, self._mirror)
 
     def heatmap(self, heatmap: Float32Array, geometry: Geometry) -> Float32Array:
         """(H0, W0) soft map in [0, 1] to (H, W), linear or by area; padded as the image is."""
         seen = resample(heatmap[geometry.source.slices], geometry.target.size)
-        return put(np.clip(seen, 0.0, 1.0), geometry, self._mirror)
+        return pad_to_frame(np.clip(seen, 0.0, 1.0), geometry, self._mirror)
 
     def restore(self, heatmap: Float32Array, geometry: Geometry) -> Float32Array:
-        """(h, w) map on the model's grid to (H0, W0), see `artifactnet.data.geometry.restore`."""
-        return restore(heatmap, geometry)
+        """(h, w) map on the model's grid to (H0, W0), see `artifactnet.data.geometry.restore_map`."""
+        return restore_map(heatmap, geometry)
 
     def sample(self, sample: Sample) -> Example:
         """Example of a sample under the model's own policy, as evaluation sees it.
@@ -156,7 +156,9 @@ class Preprocess:
         Raises:
             ArtifactNetError: the sample contradicts itself, see `place_sample`.
         """
-        return self.place_sample(sample, fit(sample.image.shape[:2], self.size, self.resize))
+        return self.place_sample(
+            sample, fit_geometry(sample.image.shape[:2], self.size, self.resize)
+        )
 
     def place_sample(self, sample: Sample, geometry: Geometry) -> Example:
         """Example of a sample under any geometry, at the size of its frame.
@@ -187,7 +189,7 @@ class Preprocess:
     def _teacher(self, answer: TeacherAnswer, geometry: Geometry) -> TeacherAnswer:
         """A teacher's maps at model size; what it never saw (padding) is clean and unsure."""
         sigma = resample(answer.sigma[geometry.source.slices], geometry.target.size)
-        sigma = put(sigma, geometry, self._mirror)
+        sigma = pad_to_frame(sigma, geometry, self._mirror)
         return replace(
             answer,
             heatmap=self.heatmap(answer.heatmap, geometry),
@@ -338,7 +340,7 @@ class TrainTransform:
         """
         augment = self._augment
         if not augment.crop:
-            return fit(original, self._preprocess.size, self._preprocess.resize)
+            return fit_geometry(original, self._preprocess.size, self._preprocess.resize)
         height, width = augment.crop_size or self._preprocess.size
         low, high = augment.scale
         scale = rng.uniform(low, high)
@@ -356,7 +358,9 @@ class TrainTransform:
         for _ in range(CROP_TRIES):
             # An unmarked image is all background: mmsegmentation tries in vain and keeps the
             # last window, which is as random as the first.
-            if mask is None or balanced(mask[window.source.slices], augment.max_category_ratio):
+            if mask is None or passes_category_ratio(
+                mask[window.source.slices], augment.max_category_ratio
+            ):
                 break
             window = draw()
         return window
@@ -387,7 +391,7 @@ def window_around(
     return replace(window, source=Box(starts[0], starts[1], *window.source.size))
 
 
-def balanced(mask: UInt8Array, max_ratio: float) -> bool:
+def passes_category_ratio(mask: UInt8Array, max_ratio: float) -> bool:
     """Whether a crop passes the category-ratio rule (mmsegmentation's ``cat_max_ratio``).
 
     At least two classes are present and the largest holds less than ``max_ratio`` of the

@@ -23,7 +23,7 @@ SIZE = (20, 30)
 
 def samples(path: Path) -> dict:
     """Sample by file stem; splits are drawn, so all are looked at."""
-    splits = manifest.build(DataConfig(name="manifest", root=str(path)), 0)
+    splits = manifest.build_manifest_splits(DataConfig(name="manifest", root=str(path)), 0)
     return {
         Path(record.location).stem: source.load(index)
         for source in splits.values()
@@ -61,7 +61,7 @@ def test_masks(tmp_path):
     (masks / "a.png").write_bytes(png(np.where(spot(SIZE), 255, 0)))
     (masks / "b.png").write_bytes(png(np.zeros(SIZE)))
     (masks / "z.png").write_bytes(png(np.zeros(SIZE)))
-    made = abhuman.convert(masks, folder, tmp_path / "out")
+    made = abhuman.convert_abhuman(masks, folder, tmp_path / "out")
     assert made.counts == {
         **{"images": 4, "fake": 4, "not annotated": 2, "clean": 1, "without a split": 4},
         **{"with a heatmap": 1, "with a mask": 1},
@@ -82,7 +82,9 @@ def test_masks(tmp_path):
 
 
 def test_boxes(tmp_path):
-    made = abhuman.convert(boxes(tmp_path), images(tmp_path), tmp_path / "out", generator="sdxl")
+    made = abhuman.convert_abhuman(
+        boxes(tmp_path), images(tmp_path), tmp_path / "out", generator="sdxl"
+    )
     assert made.counts["images"] == 4
     assert "1 images are not in" in made.warnings[0]
     assert "2 images are not in" in made.warnings[1]
@@ -152,7 +154,7 @@ BAD = {
 def test_bad_boxes_are_named(tmp_path, message):
     path = boxes(tmp_path, **BAD[message])
     with pytest.raises(ArtifactNetError) as caught:
-        abhuman.convert(path, images(tmp_path), tmp_path / "out")
+        abhuman.convert_abhuman(path, images(tmp_path), tmp_path / "out")
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
 
@@ -174,11 +176,11 @@ def test_images_that_exif_turns(tmp_path):
     (masks / "a.png").write_bytes(png(np.where(spot(SIZE), 255, 0).T))
     (masks / "b.png").write_bytes(png(np.where(spot(SIZE), 255, 0)))
     with pytest.raises(ArtifactNetError, match=r"b\.png.*30x20.*20x30"):
-        abhuman.convert(masks, folder, tmp_path / "out")
+        abhuman.convert_abhuman(masks, folder, tmp_path / "out")
     (masks / "b.png").unlink()
-    abhuman.convert(masks, folder, tmp_path / "out")
+    abhuman.convert_abhuman(masks, folder, tmp_path / "out")
     assert np.array_equal(samples(tmp_path / "out")["a"].mask > 0, spot(SIZE).T > 0)
-    found = abhuman.convert(boxes(tmp_path), folder, tmp_path / "boxed")
+    found = abhuman.convert_abhuman(boxes(tmp_path), folder, tmp_path / "boxed")
     loaded = samples(tmp_path / "boxed")
     assert loaded["a"].record.annotation is loaded["b"].record.annotation is Annotation.NONE
     assert any("2 images are turned by EXIF" in text for text in found.warnings)
@@ -190,11 +192,11 @@ def test_images_that_differ_in_suffix_have_maps_of_their_own(tmp_path):
     listed = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "a.png"}]
     drawn = [{"image_id": 1, "bbox": [4, 6, 10, 5]}, {"image_id": 2, "bbox": [1, 2, 3, 4]}]
     path = boxes(tmp_path, images=listed, annotations=drawn)
-    made = abhuman.convert(path, folder, tmp_path / "out")
+    made = abhuman.convert_abhuman(path, folder, tmp_path / "out")
     rows = [json.loads(line) for line in made.manifest.read_text().splitlines()][:2]
     assert [row["mask"] for row in rows] == [f"masks/abhuman/a.{s}.png" for s in ("jpg", "png")]
     assert {row["uid"] for row in rows} == {"abhuman/a"}  # likely one picture: one split
-    splits = manifest.build(DataConfig(name="manifest", root=str(made.manifest)), 0)
+    splits = manifest.build_manifest_splits(DataConfig(name="manifest", root=str(made.manifest)), 0)
     areas = {
         Path(record.location).name: int((source.load(index).mask > 0).sum())
         for source in splits.values()
@@ -213,7 +215,7 @@ def test_names_that_still_clash_are_refused(tmp_path):
     drawn = [{"image_id": k, "bbox": [4, 6, 10 - k, 5]} for k in range(3)]
     path = boxes(tmp_path, images=listed, annotations=drawn)
     with pytest.raises(ArtifactNetError, match=r"a.png.jpg: its map .* that of .*/a.png; rename"):
-        abhuman.convert(path, folder, tmp_path / "out")
+        abhuman.convert_abhuman(path, folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize("place", ["images", "images/out", "masks/out"])
@@ -223,7 +225,7 @@ def test_the_output_lies_outside_of_what_is_read(tmp_path, place):
     (tmp_path / "masks" / "a.png").write_bytes(png(np.where(spot(SIZE), 255, 0)))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ArtifactNetError, match=rf"{place}: lies inside .*, where its maps would"):
-        abhuman.convert(tmp_path / "masks", folder, tmp_path / place)
+        abhuman.convert_abhuman(tmp_path / "masks", folder, tmp_path / place)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -238,11 +240,11 @@ def test_bad_masks_are_named(tmp_path):
     ):
         (masks / "a.png").write_bytes(content)
         with pytest.raises(ArtifactNetError, match=message):
-            abhuman.convert(masks, folder, tmp_path / "out")
+            abhuman.convert_abhuman(masks, folder, tmp_path / "out")
     with pytest.raises(ArtifactNetError, match="lie inside the folder of images"):
-        abhuman.convert(folder, folder, tmp_path / "out")
+        abhuman.convert_abhuman(folder, folder, tmp_path / "out")
     with pytest.raises(ArtifactNetError, match="no such folder of masks, nor JSON"):
-        abhuman.convert(tmp_path / "none", folder, tmp_path / "out")
+        abhuman.convert_abhuman(tmp_path / "none", folder, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.jsonl"))
 
 
@@ -252,8 +254,8 @@ def test_two_masks_of_one_image_and_a_broken_file(tmp_path):
         (tmp_path / "masks" / place).mkdir(parents=True)
         (tmp_path / "masks" / place / "a.png").write_bytes(png(np.zeros(SIZE)))
     with pytest.raises(ArtifactNetError, match=r"y/a.png: a second mask of .*a.jpg"):
-        abhuman.convert(tmp_path / "masks", folder, tmp_path / "out")
+        abhuman.convert_abhuman(tmp_path / "masks", folder, tmp_path / "out")
     path = tmp_path / "boxes.json"
     path.write_text('{"images": [')
     with pytest.raises(ArtifactNetError, match=r"boxes.json: not readable as JSON"):
-        abhuman.convert(path, folder, tmp_path / "out")
+        abhuman.convert_abhuman(path, folder, tmp_path / "out")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from artifactnet.config import DataConfig
 from artifactnet.data import checks, duplicates
-from artifactnet.data.checks import summarize
+from artifactnet.data.checks import summarize_data
 from artifactnet.data.duplicates import drop_duplicates
 from artifactnet.data.sources import folder
 from artifactnet.taxonomy import CATEGORIES
@@ -65,7 +65,7 @@ def test_counts():
         record("c", 1, "flux"),
         record("d", 1, "flux", Annotation.CLEAN),
     ]
-    summary = summarize({"train": Memory(records)}, "counts")
+    summary = summarize_data({"train": Memory(records)}, "counts")
     counts = summary["splits"]["train"]
     assert counts["images"] == 6
     assert counts["uids"] == 4
@@ -84,7 +84,7 @@ def test_counts():
 def test_files_are_described(tmp_path):
     real = files(tmp_path, "t", 0, 3, (30, 40), "jpg", quality=90)
     fake = files(tmp_path, "t", 1, 2, (30, 40), "jpg", quality=90)
-    summary = summarize({"train": Memory(real + fake)}, "full")
+    summary = summarize_data({"train": Memory(real + fake)}, "full")
     found = summary["splits"]["train"]["files"]["real"]
     assert found["probed"] == 3
     assert found["format"] == {"JPEG": 3}
@@ -108,10 +108,10 @@ def test_files_are_described(tmp_path):
 )
 def test_what_could_give_the_answer_away_is_reported(tmp_path, real, fake, message):
     records = files(tmp_path, "t", 0, 4, **real) + files(tmp_path, "t", 1, 4, **fake)
-    warnings = summarize({"train": Memory(records)}, "full")["warnings"]
+    warnings = summarize_data({"train": Memory(records)}, "full")["warnings"]
     assert len(warnings) == 1
     assert warnings[0].startswith(message)
-    assert summarize({"train": Memory(records)}, "counts")["warnings"] == []
+    assert summarize_data({"train": Memory(records)}, "counts")["warnings"] == []
 
 
 @pytest.mark.parametrize(
@@ -123,19 +123,19 @@ def test_what_could_give_the_answer_away_is_reported(tmp_path, real, fake, messa
 )
 def test_small_differences_are_not_reported(tmp_path, real, fake):
     records = files(tmp_path, "t", 0, 4, **real) + files(tmp_path, "t", 1, 4, **fake)
-    assert summarize({"train": Memory(records)}, "full")["warnings"] == []
+    assert summarize_data({"train": Memory(records)}, "full")["warnings"] == []
 
 
 def test_formats_of_images_without_a_path(tmp_path):
     jpg = Path(files(tmp_path, "a", 0, 1, kind="jpg")[0].location).read_bytes()
     png = Path(files(tmp_path, "a", 1, 1, kind="png")[0].location).read_bytes()
     source = Memory([record("a", 0), record("a", 1)], [jpg, png])
-    (warning,) = summarize({"test": source}, "full")["warnings"]
+    (warning,) = summarize_data({"test": source}, "full")["warnings"]
     assert "file formats differ" in warning
 
 
 def test_a_missing_class_is_reported():
-    (warning,) = summarize({"val": Memory([record("a", 1)])}, "counts")["warnings"]
+    (warning,) = summarize_data({"val": Memory([record("a", 1)])}, "counts")["warnings"]
     assert warning == "val: no real images"
 
 
@@ -143,14 +143,14 @@ def test_warnings_of_sources_are_passed_on_once():
     both = [record("a", 0), record("a", 1)]
     other = [record("b", 0), record("b", 1)]
     splits = {"train": Memory(both, warnings=("odd",)), "test": Memory(other, warnings=("odd",))}
-    assert summarize(splits, "counts")["warnings"] == ["odd"]
+    assert summarize_data(splits, "counts")["warnings"] == ["odd"]
 
 
 def test_unreadable_images_are_reported_not_fatal(tmp_path):
     records = files(tmp_path, "t", 0, 3) + files(tmp_path, "t", 1, 3)
     Path(records[1].location).write_bytes(b"junk")
     Path(records[4].location).unlink()
-    summary = summarize({"train": Memory(records)}, "full")
+    summary = summarize_data({"train": Memory(records)}, "full")
     (warning,) = summary["warnings"]
     assert warning.startswith("train: 2 probed images are unreadable, e.g. ")
     assert records[1].location in warning
@@ -160,17 +160,17 @@ def test_unreadable_images_are_reported_not_fatal(tmp_path):
 def test_uids_in_two_splits_are_an_error():
     splits = {"train": Memory([record("a", 0)]), "test": Memory([record("a", 1)])}
     with pytest.raises(ArtifactNetError, match="uid 'a' is in both train and test"):
-        summarize(splits, "counts")
+        summarize_data(splits, "counts")
 
 
 def test_off_looks_at_nothing():
     splits = {"train": Memory([record("a", 0)]), "test": Memory([record("a", 1)])}
-    assert summarize(splits, "off") == {"check": "off", "splits": {}, "warnings": []}
+    assert summarize_data(splits, "off") == {"check": "off", "splits": {}, "warnings": []}
 
 
 def test_unknown_level():
     with pytest.raises(ValueError, match="'half'"):
-        summarize({}, "half")
+        summarize_data({}, "half")
 
 
 @pytest.fixture
@@ -188,12 +188,12 @@ def leaky(tmp_path):
 
 def test_identical_images_in_two_splits_are_an_error(leaky):
     with pytest.raises(ArtifactNetError, match=r"^3 images of one split are in another") as caught:
-        summarize(leaky, "full")
+        summarize_data(leaky, "full")
     text = str(caught.value)
     assert leaky["train"].records[1].location in text
     assert leaky["test"].records[3].location in text
     assert "data.on_error=skip" in text
-    assert summarize(leaky, "counts")["splits"]["train"]["images"] == 8
+    assert summarize_data(leaky, "counts")["splits"]["train"]["images"] == 8
 
 
 def test_drop_duplicates(leaky):
@@ -202,7 +202,7 @@ def test_drop_duplicates(leaky):
     assert any(leaky["val"].records[5].location in line for line in lines)
     assert [len(source.records) for source in splits.values()] == [7, 6, 8]
     assert leaky["train"].records[1] not in splits["train"].records
-    assert summarize(splits, "full")["warnings"] == []
+    assert summarize_data(splits, "full")["warnings"] == []
     again, none = drop_duplicates(splits)
     assert none == []
     assert again == splits
@@ -213,7 +213,7 @@ def test_a_repetition_inside_a_split_is_allowed(tmp_path):
     Path(records[1].location).write_bytes(Path(records[0].location).read_bytes())
     other = files(tmp_path, "v", 0, 2) + files(tmp_path, "v", 1, 2)
     splits = {"train": Memory(records), "val": Memory(other)}
-    assert summarize(splits, "full")["warnings"] == []
+    assert summarize_data(splits, "full")["warnings"] == []
 
 
 def contents(*names):
@@ -224,7 +224,7 @@ def test_identical_images_without_paths():
     train = Memory([record("a", 0), record("a", 1)], contents("x", "y"))
     test = Memory([record("b", 0), record("b", 1)], contents("z", "y"))
     with pytest.raises(ArtifactNetError, match=r"memory#a-1 \(train\) = memory#b-1 \(test\)"):
-        summarize({"train": train, "test": test}, "full")
+        summarize_data({"train": train, "test": test}, "full")
 
 
 def test_an_unreadable_row_is_reported_not_fatal():
@@ -236,7 +236,7 @@ def test_an_unreadable_row_is_reported_not_fatal():
         "train": Broken([record("a", 0), record("a", 1)]),
         "test": Broken([record("b", 0), record("b", 1)]),
     }
-    warnings = summarize(splits, "full")["warnings"]
+    warnings = summarize_data(splits, "full")["warnings"]
     assert [text.split(",")[0] for text in warnings] == [
         "train: 2 probed images are unreadable",
         "test: 2 probed images are unreadable",
@@ -248,7 +248,7 @@ def test_what_was_not_compared_is_reported(monkeypatch):
     monkeypatch.setattr(duplicates, "MAX_ENCODED", 3)
     train = Memory([record("a", 0), record("a", 1)], contents("x", "y"))
     test = Memory([record("b", 0), record("b", 1)], contents("z", "y"))
-    warnings = summarize({"train": train, "test": test}, "full")["warnings"]
+    warnings = summarize_data({"train": train, "test": test}, "full")["warnings"]
     assert "4 images inside shards were not compared across splits" in warnings
 
 
@@ -256,7 +256,7 @@ def test_at_most_some_images_are_probed(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "PROBED", 10)
     monkeypatch.setattr(checks, "RUN", 2)
     records = files(tmp_path, "t", 0, 40) + files(tmp_path, "t", 1, 11)
-    found = summarize({"train": Memory(records)}, "full")["splits"]["train"]["files"]
+    found = summarize_data({"train": Memory(records)}, "full")["splits"]["train"]["files"]
     assert found["real"]["probed"] == 10
     assert 8 <= found["fake"]["probed"] <= 10
 
@@ -265,7 +265,7 @@ def test_sources_without_encoded_or_paths():
     class Bare:
         records = (record("a", 0), record("a", 1))
 
-    summary = summarize({"train": Bare()}, "full")
+    summary = summarize_data({"train": Bare()}, "full")
     assert summary["splits"]["train"]["files"]["real"] == {
         "probed": 0,
         "format": {},
@@ -278,18 +278,18 @@ def test_sources_without_encoded_or_paths():
 @pytest.mark.skipif(not (SHARED / "migan_edits").is_dir(), reason="needs shared/data/migan_edits")
 def test_real_edits_are_clean():
     config = DataConfig(name="folder", root=str(SHARED / "migan_edits"))
-    summary = summarize(folder.build(config, 0), "full")
+    summary = summarize_data(folder.build_folder_splits(config, 0), "full")
     assert summary["warnings"] == []
     assert summary["splits"]["val"]["annotation"] == {"none": 0, "clean": 63, "mask": 63}
 
 
 @pytest.mark.skipif(not (SHARED / "cifake").is_dir(), reason="needs shared/data/cifake")
 def test_real_cifake_leaks_one_image():
-    splits = folder.build(DataConfig(name="folder", root=str(SHARED / "cifake")), 0)
+    splits = folder.build_folder_splits(DataConfig(name="folder", root=str(SHARED / "cifake")), 0)
     with pytest.raises(ArtifactNetError, match=r"^1 images .*5666_7\.jpg.*3833_7\.jpg"):
-        summarize(splits, "full")
+        summarize_data(splits, "full")
     clean, lines = drop_duplicates(splits)
     assert len(lines) == 1
     assert len(clean["train"].records) + len(clean["val"].records) == 5999
-    (warning,) = summarize(clean, "full")["warnings"]
+    (warning,) = summarize_data(clean, "full")["warnings"]
     assert "file stems" in warning

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifactnet.data import duplicates
-from artifactnet.data.duplicates import identical
+from artifactnet.data.duplicates import find_identical_files
 
 # Contents that agree in size, or in size and middle, more often than chance.
 bodies = st.builds(
@@ -37,17 +37,17 @@ def test_equals_the_comparison_of_every_pair(tmp_path_factory, files):
     for index, (body, _) in enumerate(files):
         expected.setdefault(body, []).append(index)
     sets = [same for same in expected.values() if len(same) > 1]
-    assert identical(paths) == sorted(sets)
+    assert find_identical_files(paths) == sorted(sets)
     spanning = [same for same in sets if len({groups[k] for k in same}) > 1]
-    assert identical(paths, groups) == sorted(spanning)
+    assert find_identical_files(paths, groups) == sorted(spanning)
 
 
 def test_opens_nothing_that_cannot_matter(tmp_path, monkeypatch):
     paths = write(tmp_path, [b"1", b"22", b"333", b"333"])
     monkeypatch.setattr(duplicates, "_middle", lambda path: (_ for _ in ()).throw(AssertionError))
-    assert identical(paths, ["train", "test", "train", "train"]) == []
+    assert find_identical_files(paths, ["train", "test", "train", "train"]) == []
 
 
 def test_an_unreadable_file_equals_no_other(tmp_path):
     paths = [str(tmp_path / "gone"), str(tmp_path / "gone too"), *write(tmp_path, [b"1", b"1"])]
-    assert identical(paths) == [[2, 3]]
+    assert find_identical_files(paths) == [[2, 3]]

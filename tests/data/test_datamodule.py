@@ -258,7 +258,7 @@ def test_one_class_alone_is_compressed_only_where_files_call_for_it(
     }
     split = {"files": files} if files else {}
     summary = {"check": "full", "splits": {"train": split}, "warnings": []}
-    monkeypatch.setattr(datamodule, "summarize", lambda splits, check: summary)
+    monkeypatch.setattr(datamodule, "summarize_data", lambda splits, check: summary)
     source = MemorySource([0, 1])
     augment = AugmentConfig(jpeg_on=asked, jpeg_quality=[5, 6], hflip=0.0)
     data = module(monkeypatch, {"train": source}, augment=augment, batch_size=2)
@@ -277,7 +277,7 @@ def test_one_class_alone_is_compressed_only_where_files_call_for_it(
 def test_aligned_fakes_have_the_history_of_their_photographs(monkeypatch):
     formats = {"real": {"probed": 1, "format": JPEG}, "fake": {"probed": 1, "format": LOSSLESS}}
     summary = {"splits": {"train": {"files": formats}}, "warnings": []}
-    monkeypatch.setattr(datamodule, "summarize", lambda splits, check: summary)
+    monkeypatch.setattr(datamodule, "summarize_data", lambda splits, check: summary)
     augment = AugmentConfig(align_compression=True)
     data = module(monkeypatch, {"train": MemorySource([0, 1])}, augment=augment)
     data.check_train()

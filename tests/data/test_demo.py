@@ -20,15 +20,15 @@ def small(**changes) -> DataConfig:
 
 @pytest.fixture(scope="module")
 def splits():
-    return demo.build(small(), 0)
+    return demo.build_demo_splits(small(), 0)
 
 
 def test_records_need_no_pixels(monkeypatch):
     def refuse(photo):
         raise AssertionError("a photograph was opened")
 
-    monkeypatch.setattr(demo, "read", refuse)
-    built = demo.build(small(), 0)
+    monkeypatch.setattr(demo, "read_photo", refuse)
+    built = demo.build_demo_splits(small(), 0)
     assert {name: len(source.records) for name, source in built.items()} == {
         "train": 48,
         "val": 16,
@@ -88,7 +88,7 @@ def test_decoding_the_encoded_bytes_gives_the_image(splits):
 def test_splits_share_no_photograph(splits):
     scenes = {}
     for name, source in splits.items():
-        of_split = {f"{p.package}/{p.file}" for p in demo.of_split(name)}
+        of_split = {f"{p.package}/{p.file}" for p in demo.photos_of_split(name)}
         used = {record.location.split("#")[0] for record in source.records}
         assert used <= of_split
         scenes[name] = used
@@ -98,16 +98,16 @@ def test_splits_share_no_photograph(splits):
 
 
 def test_every_photograph_is_used():
-    source = demo.build(small(demo_train=200), 0)["train"]
+    source = demo.build_demo_splits(small(demo_train=200), 0)["train"]
     used = {record.location.split("#")[0] for record in source.records}
-    assert used == {f"{p.package}/{p.file}" for p in demo.of_split("train")}
+    assert used == {f"{p.package}/{p.file}" for p in demo.photos_of_split("train")}
 
 
 def test_location_names_the_photograph_that_was_cropped(monkeypatch):
-    source = demo.build(small(), 0)["test"]
+    source = demo.build_demo_splits(small(), 0)["test"]
     opened = []
-    read = demo.read
-    monkeypatch.setattr(demo, "read", lambda photo: opened.append(photo) or read(photo))
+    read = demo.read_photo
+    monkeypatch.setattr(demo, "read_photo", lambda photo: opened.append(photo) or read(photo))
     for index in range(len(source.records)):
         source.load(index)
         photo = opened.pop()
@@ -116,8 +116,8 @@ def test_location_names_the_photograph_that_was_cropped(monkeypatch):
 
 def test_samples_depend_on_the_data_seed_and_nothing_else(splits):
     order = [31, 4, 17, 4, 0]
-    again = demo.build(small(demo_train=40), 12345)["train"]
-    other = demo.build(small(demo_seed=1), 0)["train"]
+    again = demo.build_demo_splits(small(demo_train=40), 12345)["train"]
+    other = demo.build_demo_splits(small(demo_seed=1), 0)["train"]
     for index in order:
         assert again.encoded(index) == splits["train"].encoded(index)
         assert again.records[index] == splits["train"].records[index]
@@ -130,7 +130,7 @@ def test_splits_are_drawn_apart(splits):
 
 
 def test_samples_are_made_once(monkeypatch):
-    source = demo.build(small(), 0)["train"]
+    source = demo.build_demo_splits(small(), 0)["train"]
     first = source.load(1)
     first.image[:] = 0
     first.mask[:] = 0
@@ -142,7 +142,7 @@ def test_samples_are_made_once(monkeypatch):
 
 def test_the_cache_is_bounded(monkeypatch):
     monkeypatch.setattr(demo, "_CACHE_BYTES", 12_000)
-    source = demo.build(small(), 0)["train"]
+    source = demo.build_demo_splits(small(), 0)["train"]
     files = [source.encoded(index) for index in range(20)]
     assert 0 < source._kept_bytes <= 12_000
     assert [source.encoded(index) for index in range(20)] == files
@@ -173,7 +173,7 @@ def test_a_forked_worker_makes_the_same_images(splits):
 
 def test_format_gives_nothing_away():
     """File size is the one thing left; alone it must not tell the classes apart."""
-    source = demo.build(small(demo_train=120), 0)["train"]
+    source = demo.build_demo_splits(small(demo_train=120), 0)["train"]
     sizes = np.array([len(source.encoded(i)) for i in range(len(source.records))])
     real, fake = sizes[0::2], sizes[1::2]
     best = max((np.mean(real <= cut) + np.mean(fake > cut)) / 2 for cut in np.unique(sizes))
@@ -182,7 +182,7 @@ def test_format_gives_nothing_away():
 
 def test_categories_are_restricted():
     config = small(demo_categories=["low-level-color", "cognitive-level-physics"])
-    for source in demo.build(config, 0).values():
+    for source in demo.build_demo_splits(config, 0).values():
         bits = {record.categories for record in source.records if record.label}
         assert bits <= {1 << 4, 1 << 7, 1 << 4 | 1 << 7}
 
@@ -195,7 +195,7 @@ def test_all_categories_occur(splits):
 
 
 def test_limit_and_empty_splits():
-    built = demo.build(small(limit=5, demo_val=0), 0)
+    built = demo.build_demo_splits(small(limit=5, demo_val=0), 0)
     assert {name: len(source.records) for name, source in built.items()} == {
         "train": 10,
         "test": 10,
@@ -214,19 +214,19 @@ def test_limit_and_empty_splits():
 )
 def test_impossible_keys(changes, message):
     with pytest.raises(ArtifactNetError, match=message):
-        demo.build(small(**changes), 0)
+        demo.build_demo_splits(small(**changes), 0)
 
 
 def test_a_missing_package_is_told_at_build_time(monkeypatch):
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     with pytest.raises(ArtifactNetError, match="pip install"):
-        demo.build(small(), 0)
+        demo.build_demo_splits(small(), 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 192])
 def test_no_sample_of_a_large_set_fails(size):
-    for source in demo.build(
+    for source in demo.build_demo_splits(
         small(demo_train=150, demo_val=60, demo_test=80, demo_size=size), 0
     ).values():
         for index in range(1, len(source.records), 2):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from artifactnet.config import DataConfig
-from artifactnet.data.converters.demo import convert
+from artifactnet.data.converters.demo import convert_demo_data
 from artifactnet.data.sources import demo, manifest
 
 
 def test_files_hold_what_the_source_gives(tmp_path):
     config = DataConfig(demo_train=2, demo_val=1, demo_test=1, demo_size=64)
-    made = convert(config, tmp_path)
+    made = convert_demo_data(config, tmp_path)
     assert made.counts["images"] == 8
     assert made.counts["with a score"] == 8
-    ours = demo.build(config, 0)
-    theirs = manifest.build(DataConfig(name="manifest", root=str(tmp_path)), 0)
+    ours = demo.build_demo_splits(config, 0)
+    theirs = manifest.build_manifest_splits(DataConfig(name="manifest", root=str(tmp_path)), 0)
     assert set(ours) == set(theirs) == {"train", "val", "test"}
     for split, source in ours.items():
         assert len(source.records) == len(theirs[split].records)

@@ -19,7 +19,7 @@ CASES = [(category, k) for category in CATEGORIES for k in range(6)]
 
 def crop(number: int, size: int = 160) -> np.ndarray:
     """A photograph's centre square; ``number`` walks through all of them."""
-    photo = demo.read(demo.PHOTOS[number % len(demo.PHOTOS)])
+    photo = demo.read_photo(demo.PHOTOS[number % len(demo.PHOTOS)])
     side = min(photo.shape[:2])
     top, left = (photo.shape[0] - side) // 2, (photo.shape[1] - side) // 2
     square = photo[top : top + side, left : left + side]
@@ -47,7 +47,7 @@ def test_the_mask_is_exactly_what_changed(category, number):
     before = crop(3 * number + category.index)
     kept = before.copy()
     rng = np.random.default_rng([category.index, number])
-    after, mask = edits.apply(before, category, rng, 0.75)
+    after, mask = edits.apply_edit(before, category, rng, 0.75)
     assert (before == kept).all(), "the input was modified"
     assert after.shape == before.shape
     assert after.dtype == mask.dtype == np.uint8
@@ -66,7 +66,7 @@ def test_edits_are_visible(category):
     for number in range(12):
         before = crop(number, 128)
         severity = 0.5 + number / 24
-        after, mask = edits.apply(before, category, np.random.default_rng(number), severity)
+        after, mask = edits.apply_edit(before, category, np.random.default_rng(number), severity)
         strengths.append(np.abs(before.astype(float) - after)[mask > 0].mean())
     assert min(strengths) > 8
     assert np.median(strengths) > 20
@@ -91,9 +91,9 @@ def test_every_variant_works_on_every_photograph(category):
 def test_same_rng_same_edit_and_another_seed_another():
     before = crop(0)
     for category in CATEGORIES:
-        first = edits.apply(before, category, np.random.default_rng(5), 0.8)
-        again = edits.apply(before, category, np.random.default_rng(5), 0.8)
-        other = edits.apply(before, category, np.random.default_rng(6), 0.8)
+        first = edits.apply_edit(before, category, np.random.default_rng(5), 0.8)
+        again = edits.apply_edit(before, category, np.random.default_rng(5), 0.8)
+        other = edits.apply_edit(before, category, np.random.default_rng(6), 0.8)
         assert (first[0] == again[0]).all()
         assert (first[1] == again[1]).all()
         assert (first[1] != other[1]).any()
@@ -123,7 +123,7 @@ def test_any_shape_of_noise_is_edited(height, width, seed, severity, index):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
     before = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    after, mask = edits.apply(before, CATEGORIES[index], rng, severity)
+    after, mask = edits.apply_edit(before, CATEGORIES[index], rng, severity)
     inside = mask > 0
     assert inside.any()
     near = cv2.dilate(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
@@ -134,14 +134,14 @@ def test_any_shape_of_noise_is_edited(height, width, seed, severity, index):
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_some_edits_can_be_seen_on_a_flat_surface(label, value):
     flat = np.full((96, 96, 3), value, np.uint8)
-    after, mask = edits.apply(flat, BY_LABEL[label], np.random.default_rng(0), 0.7)
+    after, mask = edits.apply_edit(flat, BY_LABEL[label], np.random.default_rng(0), 0.7)
     assert (changed(flat, after)[mask > 0] > 6).any()
 
 
 def test_an_empty_image_is_refused_instead_of_an_empty_mask():
     flat = np.full((96, 96, 3), 90, np.uint8)
     with pytest.raises(ArtifactNetError, match=r"low-level-edge_shape.*too little detail"):
-        edits.apply(flat, BY_LABEL["low-level-edge_shape"], np.random.default_rng(0), 1.0)
+        edits.apply_edit(flat, BY_LABEL["low-level-edge_shape"], np.random.default_rng(0), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -156,22 +156,22 @@ def test_an_empty_image_is_refused_instead_of_an_empty_mask():
 )
 def test_impossible_input(image, severity, message):
     with pytest.raises(ArtifactNetError, match=message):
-        edits.apply(image, CATEGORIES[0], np.random.default_rng(0), severity)
+        edits.apply_edit(image, CATEGORIES[0], np.random.default_rng(0), severity)
 
 
 def test_read_only_images_are_accepted():
     before = crop(1)
     before.setflags(write=False)
     for category in CATEGORIES:
-        edits.apply(before, category, np.random.default_rng(1), 0.7)
+        edits.apply_edit(before, category, np.random.default_rng(1), 0.7)
 
 
 def test_edit_joins_its_masks():
     before = crop(2)
     for number in range(10):
         rng = np.random.default_rng(number)
-        chosen = edits.choose(rng)
-        after, mask = edits.edit(before, rng, chosen)
+        chosen = edits.choose_categories(rng)
+        after, mask = edits.edit_photo(before, rng, chosen)
         assert int(np.bitwise_or.reduce(mask.ravel())) == sum(c.bit for c in chosen)
         outside = ~dilate_by_loop(mask > 0, edits.MARGIN)
         assert changed(before, after)[outside].max() == 0
@@ -179,14 +179,14 @@ def test_edit_joins_its_masks():
 
 def test_choose_covers_all_categories_and_counts():
     rng = np.random.default_rng(0)
-    draws = [edits.choose(rng) for _ in range(600)]
+    draws = [edits.choose_categories(rng) for _ in range(600)]
     assert {len(draw) for draw in draws} == {1, 2, 3}
     assert all(len(set(draw)) == len(draw) for draw in draws)
     counts = np.array([sum(c in draw for draw in draws) for c in CATEGORIES])
     assert counts.min() > 0.7 * counts.mean()
     two = CATEGORIES[:2]
-    assert {c for _ in range(50) for c in edits.choose(rng, two)} == set(two)
-    assert all(len(edits.choose(rng, two, most=1)) == 1 for _ in range(20))
+    assert {c for _ in range(50) for c in edits.choose_categories(rng, two)} == set(two)
+    assert all(len(edits.choose_categories(rng, two, most=1)) == 1 for _ in range(20))
 
 
 def test_parse_categories():
@@ -249,6 +249,6 @@ def test_edits_are_fast_enough_for_training():
     start = time.process_time()
     for category in CATEGORIES:
         for number, image in enumerate(images):
-            edits.apply(image, category, np.random.default_rng(number), 0.75)
+            edits.apply_edit(image, category, np.random.default_rng(number), 0.75)
     mean = (time.process_time() - start) / (len(CATEGORIES) * len(images))
     assert mean < 0.1, f"{1000 * mean:.0f} ms per edit"  # measured: about 10 ms

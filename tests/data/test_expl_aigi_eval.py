@@ -50,7 +50,7 @@ def data_set(root: Path) -> tuple[Path, Path, Path]:
 def test_the_real_file_is_read():
     if not REAL.is_file():
         pytest.skip(f"{REAL} is not here")
-    records, warnings = expl_aigi_eval.read(REAL)
+    records, warnings = expl_aigi_eval.read_expl_aigi_eval(REAL)
     assert len(records) == 995
     assert len({record.id for record in records}) == 995
     assert all(record.score is None for record in records)
@@ -67,10 +67,10 @@ def test_the_real_file_is_read():
 def test_the_real_file_converts(tmp_path):
     if not REAL.is_file():
         pytest.skip(f"{REAL} is not here")
-    records, _ = expl_aigi_eval.read(REAL)
+    records, _ = expl_aigi_eval.read_expl_aigi_eval(REAL)
     for record in records[:2]:
         picture(tmp_path / "images" / f"{record.id}.jpg")
-    made = expl_aigi_eval.convert(REAL, tmp_path / "images", tmp_path / "out")
+    made = expl_aigi_eval.convert_expl_aigi_eval(REAL, tmp_path / "images", tmp_path / "out")
     told = {"images": 2, "fake": 2, "not annotated": 2, "with a text": 2, "val": 2}
     assert made.counts == told
     assert len(made.warnings) == 3  # constant score, images, heatmaps
@@ -84,7 +84,7 @@ def test_the_real_file_converts(tmp_path):
 
 def test_scores_that_differ_are_labels(tmp_path):
     path = write(tmp_path / "a.jsonl", [row("a", 0.25), row("b", 1)])
-    records, warnings = expl_aigi_eval.read(path)
+    records, warnings = expl_aigi_eval.read_expl_aigi_eval(path)
     assert [record.score for record in records] == [0.25, 1.0]
     assert warnings == []
     assert records[0].conversations[1] == expl_aigi_eval.Turn("gpt", "Here: [MAP]")
@@ -94,7 +94,7 @@ def test_scores_that_differ_are_labels(tmp_path):
 @pytest.mark.parametrize("count", [2, 5])
 def test_one_value_throughout_is_no_label(tmp_path, count):
     path = write(tmp_path / "a.jsonl", [row(str(k), 0.6) for k in range(count)])
-    records, warnings = expl_aigi_eval.read(path)
+    records, warnings = expl_aigi_eval.read_expl_aigi_eval(path)
     assert [record.score for record in records] == [None] * count
     assert f"{path}: all {count} scores are 0.6: a defect" in warnings[0]
 
@@ -102,7 +102,7 @@ def test_one_value_throughout_is_no_label(tmp_path, count):
 def test_a_score_may_be_unknown(tmp_path):
     def scores(*values):
         rows = [row(str(k), value) for k, value in enumerate(values)]
-        records, warnings = expl_aigi_eval.read(write(tmp_path / "a.jsonl", rows))
+        records, warnings = expl_aigi_eval.read_expl_aigi_eval(write(tmp_path / "a.jsonl", rows))
         return [record.score for record in records], warnings
 
     assert scores(None, None) == ([None, None], [])
@@ -117,7 +117,7 @@ def test_all_that_the_model_says_is_the_text(tmp_path):
     def said(*turns):
         conversation = [{"from": speaker, "value": value} for speaker, value in turns]
         path = write(tmp_path / "a.jsonl", [row("a", conversations=conversation)])
-        return expl_aigi_eval.read(path)[0][0].text
+        return expl_aigi_eval.read_expl_aigi_eval(path)[0][0].text
 
     assert said(("human", "Where?"), ("gpt", "Sure. \n[MAP]\n")) == "Sure. \n[MAP]\n"
     turns = [("human", "Where?"), ("gpt", "Here"), ("human", "Why?"), ("gpt", "So"), ("gpt", " ")]
@@ -126,19 +126,21 @@ def test_all_that_the_model_says_is_the_text(tmp_path):
 
 
 def test_one_line_alone_keeps_its_score(tmp_path):
-    records, warnings = expl_aigi_eval.read(write(tmp_path / "a.jsonl", [row("a")]))
+    records, warnings = expl_aigi_eval.read_expl_aigi_eval(write(tmp_path / "a.jsonl", [row("a")]))
     assert (records[0].score, warnings) == (0.5, [])
 
 
 def test_the_manifest_reads_back(tmp_path):
-    made = expl_aigi_eval.convert(*data_set(tmp_path))
+    made = expl_aigi_eval.convert_expl_aigi_eval(*data_set(tmp_path))
     assert made.counts == {
         **{"images": 3, "fake": 3, "not annotated": 1, "clean": 1},
         **{"with a heatmap": 1, "with a score": 3, "with a text": 3, "val": 3},
     }
     assert len(made.warnings) == 1
     assert "1 heatmaps are missing: not annotated, e.g. ./artifact_map/c.png" in made.warnings[0]
-    source = manifest.build(DataConfig(name="manifest", root=str(made.manifest)), 0)["val"]
+    source = manifest.build_manifest_splits(
+        DataConfig(name="manifest", root=str(made.manifest)), 0
+    )["val"]
     states = [Annotation.MASK, Annotation.CLEAN, Annotation.NONE]
     assert [record.annotation for record in source.records] == states
     samples = [source.load(index) for index in range(3)]
@@ -150,7 +152,7 @@ def test_the_manifest_reads_back(tmp_path):
 def test_heatmaps_may_lie_beside_the_text(tmp_path):
     source, images, out = data_set(tmp_path)
     (images / "artifact_map").rename(source.parent / "artifact_map")
-    assert expl_aigi_eval.convert(source, images, out).counts["with a heatmap"] == 1
+    assert expl_aigi_eval.convert_expl_aigi_eval(source, images, out).counts["with a heatmap"] == 1
 
 
 def test_a_heatmap_is_never_taken_for_its_image(tmp_path):
@@ -158,7 +160,7 @@ def test_a_heatmap_is_never_taken_for_its_image(tmp_path):
     (images / "a.jpg").unlink()
     picture(images / "b.png")  # another suffix than the record says, the same stem as its heatmap
     (images / "b.jpg").unlink()
-    made = expl_aigi_eval.convert(source, images, out)
+    made = expl_aigi_eval.convert_expl_aigi_eval(source, images, out)
     rows = [json.loads(line) for line in made.manifest.read_text().splitlines()]
     assert [one["image"] for one in rows] == ["../images/b.png", "../images/c.jpg"]
     assert "1 images are not in" in made.warnings[0]
@@ -168,7 +170,7 @@ def test_a_folder_of_files_and_the_constant_column_reach_the_manifest(tmp_path):
     source, images, out = data_set(tmp_path)
     write(source.with_name("x_test.jsonl"), [row("b", 0.6), row("c", 0.6)])
     write(source, [row("a", 0.25)])
-    made = expl_aigi_eval.convert(source.parent, images, out)
+    made = expl_aigi_eval.convert_expl_aigi_eval(source.parent, images, out)
     rows = [json.loads(line) for line in made.manifest.read_text().splitlines()]
     assert [(one["uid"], one["split"], one["score"]) for one in rows] == [
         ("a", "val", 0.25),
@@ -181,16 +183,16 @@ def test_a_folder_of_files_and_the_constant_column_reach_the_manifest(tmp_path):
 def test_an_image_has_one_heatmap_and_one_split(tmp_path):
     source, images, out = data_set(tmp_path)
     other = write(source.with_name("y_dev.jsonl"), [row("a", id="again")])
-    made = expl_aigi_eval.convert(source.parent, images, out)  # the same said twice
+    made = expl_aigi_eval.convert_expl_aigi_eval(source.parent, images, out)  # the same said twice
     assert made.counts["images"] == 4
     write(other, [row("a", id="again", heatmap="./artifact_map/other.png")])
     (images / "artifact_map" / "other.png").write_bytes(png(spot(value=9)))
     with pytest.raises(ArtifactNetError, match=r"a.jpg: two different maps for .*/a.png; keep one"):
-        expl_aigi_eval.convert(source.parent, images, tmp_path / "b")
+        expl_aigi_eval.convert_expl_aigi_eval(source.parent, images, tmp_path / "b")
     other.rename(source.with_name("y_test.jsonl"))
     write(source.with_name("y_test.jsonl"), [row("c", id="again"), row("b")])
     with pytest.raises(ArtifactNetError) as caught:
-        expl_aigi_eval.convert(source.parent, images, tmp_path / "c")
+        expl_aigi_eval.convert_expl_aigi_eval(source.parent, images, tmp_path / "c")
     places = [f"{source.parent}/{name}" for name in ("y_test.jsonl:1", "x_dev.jsonl:3")]
     assert str(caught.value).startswith(f"{places[0]}: image '{images}/c.jpg' is in test here and")
     assert places[1] in str(caught.value)
@@ -200,12 +202,12 @@ def test_an_image_has_one_heatmap_and_one_split(tmp_path):
 def test_a_heatmap_that_does_not_fit(tmp_path):
     source, images, out = data_set(tmp_path)
     (images / "artifact_map" / "a.png").write_bytes(png(np.ones((16, 20))))
-    made = expl_aigi_eval.convert(source, images, out)
+    made = expl_aigi_eval.convert_expl_aigi_eval(source, images, out)
     assert made.counts["images"] == 2
     assert "(16x16, heatmap 20x16)" in made.warnings[0]
     (images / "artifact_map" / "b.png").write_bytes(png(spot())[:50])
     with pytest.raises(ArtifactNetError, match=r"x_dev.jsonl:2: heatmap .*b.png: "):
-        expl_aigi_eval.convert(source, images, tmp_path / "other")
+        expl_aigi_eval.convert_expl_aigi_eval(source, images, tmp_path / "other")
 
 
 BAD = {
@@ -229,7 +231,7 @@ def test_a_bad_line_is_named(tmp_path, message):
         bad = {key: value for key, value in row("a").items() if key != "score"}
     path = write(tmp_path / "a.jsonl", [row("first"), bad])
     with pytest.raises(ArtifactNetError) as caught:
-        expl_aigi_eval.read(path)
+        expl_aigi_eval.read_expl_aigi_eval(path)
     assert str(caught.value).startswith(f"{path}:2: ")
     assert message in str(caught.value)
 
@@ -238,12 +240,12 @@ def test_other_files_are_refused(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("{\n")
     with pytest.raises(ArtifactNetError, match="a.jsonl:1: not readable as JSON"):
-        expl_aigi_eval.read(path)
+        expl_aigi_eval.read_expl_aigi_eval(path)
     path.write_text("")
     with pytest.raises(ArtifactNetError, match="a.jsonl: holds no record"):
-        expl_aigi_eval.read(path)
+        expl_aigi_eval.read_expl_aigi_eval(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ArtifactNetError, match="a.jsonl: cannot be read as a text file"):
-        expl_aigi_eval.read(path)
+        expl_aigi_eval.read_expl_aigi_eval(path)
     with pytest.raises(ArtifactNetError, match="nor a folder with a .jsonl file"):
-        expl_aigi_eval.convert(tmp_path / "none", tmp_path, tmp_path / "out")
+        expl_aigi_eval.convert_expl_aigi_eval(tmp_path / "none", tmp_path, tmp_path / "out")

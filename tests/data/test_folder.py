@@ -34,7 +34,7 @@ def pairs(root: Path, real: str = "real", fake: str = "fake", count: int = 3) ->
 
 
 def build(root: Path, seed: int = 0, **options):
-    return folder.build(DataConfig(name="folder", root=str(root), **options), seed)
+    return folder.build_folder_splits(DataConfig(name="folder", root=str(root), **options), seed)
 
 
 def locations(source) -> set[str]:
@@ -264,7 +264,7 @@ def test_missing_root(tmp_path):
     with pytest.raises(ArtifactNetError, match=r"nowhere: no such folder.*known layouts"):
         build(tmp_path / "nowhere")
     with pytest.raises(ArtifactNetError, match=r"data\.root is not set"):
-        folder.build(DataConfig(name="folder"), 0)
+        folder.build_folder_splits(DataConfig(name="folder"), 0)
 
 
 def test_impossible_fraction(tmp_path):

@@ -13,12 +13,12 @@ from artifactnet.data.geometry import (
     POLICIES,
     Box,
     Geometry,
-    fit,
-    put,
+    fit_geometry,
+    pad_to_frame,
     random_window,
     resample,
     resample_nearest,
-    restore,
+    restore_map,
 )
 
 sides = st.integers(1, 90)
@@ -58,7 +58,7 @@ def linear_axis(values, side):
 @example(original=(1, 5000), size=(56, 56), policy="crop")
 @example(original=(5000, 1), size=(56, 56), policy="pad")
 def test_boxes_lie_inside_and_touch_what_the_policy_says(original, size, policy):
-    geometry = fit(original, size, policy)
+    geometry = fit_geometry(original, size, policy)
     for box, outer in ((geometry.source, original), (geometry.target, size)):
         assert box.top >= 0
         assert box.top + box.height <= outer[0]
@@ -90,7 +90,7 @@ def test_frames_are_padded_or_mirrored(inner, before, after, channels):
     content = np.arange(1, 1 + inner[0] * inner[1] * 3, dtype=np.float32).reshape(*inner, 3)
     content = content if channels else content[..., 0]
     geometry = Geometry(inner, Box(0, 0, *inner), size, Box(*before, *inner))
-    plain, mirrored = (put(content, geometry, mirror) for mirror in (False, True))
+    plain, mirrored = (pad_to_frame(content, geometry, mirror) for mirror in (False, True))
     assert plain.shape[:2] == mirrored.shape[:2] == size
     for y in range(size[0]):
         for x in range(size[1]):
@@ -106,26 +106,26 @@ def test_frames_are_padded_or_mirrored(inner, before, after, channels):
 @given(original=sizes, size=sizes)
 def test_crop_and_pad_keep_the_aspect_ratio(original, size):
     """The sides that should follow from the ratio do, to half a pixel (at least 1 pixel)."""
-    source = fit(original, size, "crop").source
+    source = fit_geometry(original, size, "crop").source
     scale = max(size[0] / original[0], size[1] / original[1])
     for got, side in zip(source.size, size, strict=True):
         assert got == 1 or abs(got - side / scale) <= 0.5 + 1e-9
-    target = fit(original, size, "pad").target
+    target = fit_geometry(original, size, "pad").target
     scale = min(size[0] / original[0], size[1] / original[1])
     for got, side in zip(target.size, original, strict=True):
         assert got == 1 or abs(got - side * scale) <= 0.5 + 1e-9
 
 
 def test_square_crop_is_the_short_side_exactly():
-    assert fit((300, 201), (56, 56), "crop").source.size == (201, 201)
-    assert fit((300, 201), (56, 56), "crop").source.top == 49
+    assert fit_geometry((300, 201), (56, 56), "crop").source.size == (201, 201)
+    assert fit_geometry((300, 201), (56, 56), "crop").source.top == 49
 
 
 def test_unknown_policy_and_empty_image_are_refused():
     with pytest.raises(ValueError, match="'squash'; known: stretch, crop, pad"):
-        fit((4, 4), (4, 4), "squash")
+        fit_geometry((4, 4), (4, 4), "squash")
     with pytest.raises(ValueError, match="at least 1 pixel"):
-        fit((0, 4), (4, 4), "pad")
+        fit_geometry((0, 4), (4, 4), "pad")
 
 
 @given(original=sizes, size=sizes, scale=st.floats(0.25, 4), seed=st.integers(0, 99))
@@ -191,7 +191,7 @@ def test_nearest_of_an_integer_factor_repeats_pixels():
 )
 def test_a_blob_on_the_grid_comes_back_where_it_was(original, size, policy, at):
     """A bright patch of the model's grid lands on the pixels that the patch looked at."""
-    geometry = fit(original, size, policy)
+    geometry = fit_geometry(original, size, policy)
     source, target = geometry.source, geometry.target
     grid = (size[0] // 14, size[1] // 14)
     # A point of the frame inside the image, and the patch that holds it.
@@ -200,7 +200,7 @@ def test_a_blob_on_the_grid_comes_back_where_it_was(original, size, policy, at):
     heatmap = np.zeros(grid, np.float32)
     row, column = int(y // 14), int(x // 14)
     heatmap[row, column] = 1.0
-    back = restore(heatmap, geometry)
+    back = restore_map(heatmap, geometry)
     assert back.shape == original
     assert back.dtype == np.float32
     # By hand: each original pixel's centre in the frame, then in the patch grid, a linear tent.
@@ -227,7 +227,7 @@ def test_a_blob_on_the_grid_comes_back_where_it_was(original, size, policy, at):
     at=st.tuples(st.floats(0.25, 0.75), st.floats(0.25, 0.75)),
 )
 def test_there_and_back_keeps_a_blobs_centre(original, policy, at):
-    geometry = fit(original, (64, 96), policy)
+    geometry = fit_geometry(original, (64, 96), policy)
     box = geometry.source
     y, x = box.top + at[0] * box.height, box.left + at[1] * box.width
     rows, columns = np.mgrid[: original[0], : original[1]] + 0.5
@@ -237,7 +237,7 @@ def test_there_and_back_keeps_a_blobs_centre(original, policy, at):
     frame[geometry.target.slices] = resample(
         blob.astype(np.float32)[box.slices], geometry.target.size
     )
-    back = restore(frame, geometry)
+    back = restore_map(frame, geometry)
     pixel = (
         max(1.0, box.height / geometry.target.height),
         max(1.0, box.width / geometry.target.width),
@@ -252,13 +252,13 @@ def test_there_and_back_keeps_a_blobs_centre(original, policy, at):
 @given(original=sizes, grid=st.tuples(st.integers(1, 9), st.integers(1, 9)))
 def test_restored_values_stay_in_the_maps_range(original, grid):
     heatmap = np.random.default_rng(0).random(grid, dtype=np.float32)
-    back = restore(heatmap, fit(original, (63, 63), "stretch"))
+    back = restore_map(heatmap, fit_geometry(original, (63, 63), "stretch"))
     assert back.min() >= heatmap.min()
     assert back.max() <= heatmap.max()
 
 
 def test_restore_refuses_what_is_not_a_map():
-    geometry = fit((4, 4), (8, 8), "stretch")
+    geometry = fit_geometry((4, 4), (8, 8), "stretch")
     for bad in (np.zeros((1, 2, 2), np.float32), np.zeros((0, 2), np.float32)):
         with pytest.raises(ValueError, match="non-empty"):
-            restore(bad, geometry)
+            restore_map(bad, geometry)

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from artifactnet.data.heatmaps import heatmap_at, read_gray, read_stored, same_aspect, soften, store
+from artifactnet.data.heatmaps import (
+    read_gray,
+    read_stored_map,
+    resize_heatmap,
+    same_aspect,
+    soften_mask,
+    write_map,
+)
 from artifactnet.types import ArtifactNetError
 
 GRAY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -19,24 +26,24 @@ GRAY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
 def test_a_stored_map_comes_back_and_is_not_written_twice(tmp_path):
     path = tmp_path / "deep" / "a.png"
-    store(path, GRAY)
+    write_map(path, GRAY)
     before = path.stat()
-    store(path, GRAY)
+    write_map(path, GRAY)
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     assert path.stat().st_ino == before.st_ino
-    assert (read_stored(path, "a") == GRAY).all()
-    store(path, GRAY[::-1].copy())
-    assert (read_stored(path, "a") == GRAY[::-1]).all()
+    assert (read_stored_map(path, "a") == GRAY).all()
+    write_map(path, GRAY[::-1].copy())
+    assert (read_stored_map(path, "a") == GRAY[::-1]).all()
     assert [p.name for p in path.parent.iterdir()] == ["a.png"]
 
 
 def test_half_a_file_of_a_killed_conversion_is_replaced(tmp_path):
     path = tmp_path / "a.png"
-    store(path, GRAY)
+    write_map(path, GRAY)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ArtifactNetError, match="^map: "):
         read_gray(path, "map")
-    store(path, GRAY)
+    write_map(path, GRAY)
     assert (read_gray(path, "map") == GRAY).all()
 
 
@@ -45,7 +52,7 @@ def test_a_stored_map_has_one_channel_of_8_bits(tmp_path, mode):
     path = tmp_path / "a.png"
     Image.fromarray(np.full((4, 4), 255, np.uint8)).convert(mode).save(path)
     with pytest.raises(ArtifactNetError, match="^map: .*(type|transparent)"):
-        read_stored(path, "map")
+        read_stored_map(path, "map")
 
 
 def test_a_map_from_elsewhere_may_be_gray_in_three_channels(tmp_path):
@@ -74,30 +81,30 @@ def test_aspect_ratio(sides):
 def test_a_small_map_is_rounded_to_whole_pixels(heatmap, same):
     assert same_aspect(heatmap, (1066, 1880)) == same
     if same:
-        assert heatmap_at(np.zeros(heatmap, np.uint8), (106, 188), "map").shape == (106, 188)
+        assert resize_heatmap(np.zeros(heatmap, np.uint8), (106, 188), "map").shape == (106, 188)
 
 
 def test_a_heatmap_grows_linearly_and_shrinks_by_averaging():
     steps = np.array([[0, 255]], np.uint8)
-    grown = heatmap_at(np.repeat(steps, 2, 0), (4, 4), "map")
+    grown = resize_heatmap(np.repeat(steps, 2, 0), (4, 4), "map")
     # pixel centres at 1/8, 3/8, 5/8, 7/8 between grid points at 1/4 and 3/4
     np.testing.assert_allclose(grown, np.tile([0, 0.25, 0.75, 1], (4, 1)), atol=1e-6)
-    shrunk = heatmap_at(np.kron(GRAY, np.ones((3, 3), np.uint8)), (6, 8), "map")
+    shrunk = resize_heatmap(np.kron(GRAY, np.ones((3, 3), np.uint8)), (6, 8), "map")
     np.testing.assert_allclose(shrunk, GRAY / 255, atol=1e-6)
     assert shrunk.dtype == np.float32
 
 
 def test_a_heatmap_of_another_shape_is_refused():
     with pytest.raises(ArtifactNetError, match="map: it is 8x6, its image 6x8: another aspect"):
-        heatmap_at(GRAY, (8, 6), "map")
-    assert heatmap_at(np.zeros((100, 100), np.uint8), (500, 504), "map").shape == (500, 504)
+        resize_heatmap(GRAY, (8, 6), "map")
+    assert resize_heatmap(np.zeros((100, 100), np.uint8), (500, 504), "map").shape == (500, 504)
 
 
 def test_soft_regions_against_scipy():
     mask = np.zeros((200, 240), np.uint8)
     mask[60:120, 80:150] = 8
     reference = gaussian_filter((mask > 0).astype(np.float64), 0.02 * 200, truncate=6)
-    np.testing.assert_allclose(soften(mask), reference, atol=2e-3)
+    np.testing.assert_allclose(soften_mask(mask), reference, atol=2e-3)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -108,7 +115,7 @@ def test_soft_regions_stay_visible_in_place_and_in_range(seed):
         top, left = int(rng.integers(46)), int(rng.integers(62))
         height, width = rng.integers(1, 12, 2)
         mask[top : top + height, left : left + width] = 1
-    soft = soften(mask)
+    soft = soften_mask(mask)
     assert soft.shape == mask.shape
     assert soft.dtype == np.float32
     assert 0 <= soft.min() <= soft.max() <= 1
@@ -117,4 +124,4 @@ def test_soft_regions_stay_visible_in_place_and_in_range(seed):
 
 
 def test_nothing_marked_stays_nothing():
-    assert not soften(np.zeros((5, 7), np.uint8)).any()
+    assert not soften_mask(np.zeros((5, 7), np.uint8)).any()

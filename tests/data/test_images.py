@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from artifactnet.data import images
-from artifactnet.data.images import decode, encode_jpeg, jpeg_quality, probe, shown_size
+from artifactnet.data.images import decode_image, encode_jpeg, jpeg_quality, probe_image, shown_size
 from artifactnet.types import ArtifactNetError
 
 RNG = np.random.default_rng(0)
@@ -47,7 +47,7 @@ UPRIGHT = {
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_exif_orientation(kind, orientation):
     np.testing.assert_array_equal(
-        decode(with_orientation(kind, orientation), "x"), UPRIGHT[orientation](RGB)
+        decode_image(with_orientation(kind, orientation), "x"), UPRIGHT[orientation](RGB)
     )
 
 
@@ -56,7 +56,7 @@ def test_exif_orientation(kind, orientation):
 def test_the_shown_size_is_that_of_the_decoded_image(kind, orientation):
     data = with_orientation(kind, orientation)
     height, width, turned = shown_size(data)
-    assert (height, width) == decode(data, "x").shape[:2]
+    assert (height, width) == decode_image(data, "x").shape[:2]
     assert turned == (2 <= orientation <= 8)
 
 
@@ -67,34 +67,34 @@ def test_exif_orientation_jpeg(orientation):
     stored = encoded(Image.fromarray(SMOOTH), "JPEG", quality=100, subsampling=0, exif=exif)
     plain = encoded(Image.fromarray(SMOOTH), "JPEG", quality=100, subsampling=0)
     expected = UPRIGHT[orientation](np.asarray(Image.open(io.BytesIO(plain))))
-    np.testing.assert_array_equal(decode(stored, "x"), expected)
+    np.testing.assert_array_equal(decode_image(stored, "x"), expected)
 
 
 def test_unknown_orientation_is_upright():
-    np.testing.assert_array_equal(decode(with_orientation("PNG", 9), "x"), RGB)
+    np.testing.assert_array_equal(decode_image(with_orientation("PNG", 9), "x"), RGB)
 
 
 def test_gray_becomes_three_equal_channels():
     expected = np.stack([GRAY] * 3, axis=-1)
-    np.testing.assert_array_equal(decode(encoded(Image.fromarray(GRAY)), "x"), expected)
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(GRAY)), "x"), expected)
 
 
 def test_one_bit():
     bits = GRAY > 127
-    out = decode(encoded(Image.fromarray(bits)), "x")
+    out = decode_image(encoded(Image.fromarray(bits)), "x")
     np.testing.assert_array_equal(out, np.stack([bits * np.uint8(255)] * 3, axis=-1))
 
 
 def test_rgba_is_composited_on_white():
     alpha = RNG.integers(0, 256, (5, 7, 1), dtype=np.uint8)
-    out = decode(encoded(Image.fromarray(np.concatenate([RGB, alpha], 2))), "x")
+    out = decode_image(encoded(Image.fromarray(np.concatenate([RGB, alpha], 2))), "x")
     share = alpha.astype(float) / 255
     assert np.abs(out - (RGB * share + 255 * (1 - share))).max() <= 1
 
 
 def test_gray_with_alpha_is_composited_on_white():
     pixels = np.stack([GRAY, np.where(GRAY > 100, 255, 0).astype(np.uint8)], axis=-1)
-    out = decode(encoded(Image.fromarray(pixels, "LA")), "x")
+    out = decode_image(encoded(Image.fromarray(pixels, "LA")), "x")
     np.testing.assert_array_equal(out[..., 1], np.where(GRAY > 100, GRAY, 255))
 
 
@@ -102,15 +102,15 @@ def test_palette_with_transparent_entry():
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putdata([0, 1])
-    out = decode(encoded(image, transparency=0), "x")
+    out = decode_image(encoded(image, transparency=0), "x")
     np.testing.assert_array_equal(out, [[[255, 255, 255], [200, 100, 50]]])
-    np.testing.assert_array_equal(decode(encoded(image), "x")[0, 0], [10, 20, 30])
+    np.testing.assert_array_equal(decode_image(encoded(image), "x")[0, 0], [10, 20, 30])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_gray_is_scaled_not_clipped(kind):
     values = np.array([[0, 257, 128, 129, 65535, 32768]], dtype=np.uint16)
-    out = decode(encoded(Image.fromarray(values), kind), "x")
+    out = decode_image(encoded(Image.fromarray(values), kind), "x")
     expected = [round(float(v) / 257) for v in values[0]]
     assert out[0, :, 0].tolist() == expected == [0, 1, 0, 1, 255, 128]
     assert out.shape == (1, 6, 3)
@@ -120,22 +120,22 @@ def test_pixels_of_unknown_range_are_an_error():
     for dtype in (np.int32, np.float32):
         image = Image.fromarray(np.full((2, 2), 70000, dtype=dtype))
         with pytest.raises(ArtifactNetError, match=r"deep\.tif.*no known range"):
-            decode(encoded(image, "TIFF"), "deep.tif")
+            decode_image(encoded(image, "TIFF"), "deep.tif")
 
 
 def test_cmyk_jpeg():
     image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # red ink
-    red = decode(encoded(image, "JPEG", quality=95), "x")
+    red = decode_image(encoded(image, "JPEG", quality=95), "x")
     assert np.abs(red.astype(int) - [255, 0, 0]).max() < 12
 
 
 def test_pillow_image_and_path(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(RGB).save(path)
-    np.testing.assert_array_equal(decode(path, "x"), RGB)
-    np.testing.assert_array_equal(decode(str(path), "x"), RGB)
+    np.testing.assert_array_equal(decode_image(path, "x"), RGB)
+    np.testing.assert_array_equal(decode_image(str(path), "x"), RGB)
     image = Image.fromarray(RGB)
-    out = decode(image, "x")
+    out = decode_image(image, "x")
     out[:] = 0
     np.testing.assert_array_equal(np.asarray(image), RGB)
 
@@ -143,7 +143,7 @@ def test_pillow_image_and_path(tmp_path):
 def test_first_frame_of_an_animation():
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(decode(data, "x")[0, 0], [255, 0, 0])
+    np.testing.assert_array_equal(decode_image(data, "x")[0, 0], [255, 0, 0])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"])
@@ -152,26 +152,26 @@ def test_truncated_image_is_an_error(kind, share):
     noise = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), kind)
     with pytest.raises(ArtifactNetError, match=r"^half\.bin: "):
-        decode(data[: int(len(data) * share)], "half.bin")
+        decode_image(data[: int(len(data) * share)], "half.bin")
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
 def test_not_an_image(data):
     with pytest.raises(ArtifactNetError, match=r"^odd\.png: ") as caught:
-        decode(data, "odd.png")
+        decode_image(data, "odd.png")
     assert "\n" not in str(caught.value)
 
 
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(ArtifactNetError, match="no such file"):
-        decode(tmp_path / "gone.png", "gone.png")
+        decode_image(tmp_path / "gone.png", "gone.png")
     with pytest.raises(ArtifactNetError, match="folder"):
-        decode(tmp_path, "folder")
+        decode_image(tmp_path, "folder")
 
 
 def test_empty_image():
     with pytest.raises(ArtifactNetError, match="no pixels"):
-        decode(Image.new("RGB", (0, 3)), "x")
+        decode_image(Image.new("RGB", (0, 3)), "x")
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -187,7 +187,7 @@ def bomb(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("side", [12_500, 60_000])  # above our limit; above Pillow's own too
-@pytest.mark.parametrize("read", [decode, probe])
+@pytest.mark.parametrize("read", [decode_image, probe_image])
 def test_decompression_bomb(read, side):
     with pytest.raises(ArtifactNetError, match=r"bomb\.png.*150 megapixels"):
         read(bomb(side, side), "bomb.png")
@@ -196,16 +196,16 @@ def test_decompression_bomb(read, side):
 @pytest.mark.filterwarnings("error")
 def test_large_but_allowed_image_gives_no_pillow_warning():
     assert images.MAX_PIXELS > 10_000 * 10_000
-    assert probe(bomb(10_000, 10_000), "big.png") == ("PNG", 10_000, 10_000)
+    assert probe_image(bomb(10_000, 10_000), "big.png") == ("PNG", 10_000, 10_000)
 
 
 def test_probe(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(encode_jpeg(RGB, 90))
-    assert probe(path) == ("JPEG", 7, 5)
-    assert probe(encoded(Image.fromarray(GRAY))) == ("PNG", 7, 5)
+    assert probe_image(path) == ("JPEG", 7, 5)
+    assert probe_image(encoded(Image.fromarray(GRAY))) == ("PNG", 7, 5)
     with pytest.raises(ArtifactNetError, match="image bytes"):
-        probe(b"no")
+        probe_image(b"no")
 
 
 @pytest.mark.parametrize("quality", [1, 10, 30, 49, 50, 51, 75, 92, 96, 100])
@@ -227,7 +227,7 @@ def test_encode_jpeg_obeys_subsampling(subsampling, factors):
 
 
 def test_encode_jpeg_round_trip_is_close():
-    out = decode(encode_jpeg(SMOOTH, 100, "4:4:4"), "x")
+    out = decode_image(encode_jpeg(SMOOTH, 100, "4:4:4"), "x")
     assert np.abs(out.astype(int) - SMOOTH).max() <= 4
 
 

@@ -15,10 +15,10 @@ from PIL import Image
 
 from artifactnet.config import DataConfig
 from artifactnet.data import manifest_format
-from artifactnet.data.checks import summarize
+from artifactnet.data.checks import summarize_data
 from artifactnet.data.datamodule import build_splits
 from artifactnet.data.duplicates import drop_duplicates
-from artifactnet.data.manifest_format import Line
+from artifactnet.data.manifest_format import ManifestLine
 from artifactnet.data.sources import manifest
 from artifactnet.types import Annotation, ArtifactNetError
 
@@ -38,7 +38,9 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 
 def build(root: Path, seed: int = 0, **options):
-    return manifest.build(DataConfig(name="manifest", root=str(root), **options), seed)
+    return manifest.build_manifest_splits(
+        DataConfig(name="manifest", root=str(root), **options), seed
+    )
 
 
 def mixed(root: Path, count: int, splits: bool = False) -> Path:
@@ -107,7 +109,7 @@ def test_without_annotation_there_are_no_maps(tmp_path):
 @given(
     st.lists(
         st.builds(
-            Line,
+            ManifestLine,
             image=TEXT.map(lambda name: f"/data/images/{name}.png"),
             uid=TEXT,
             label=st.just(1),
@@ -128,8 +130,8 @@ def test_without_annotation_there_are_no_maps(tmp_path):
 )
 def test_lines_come_back(tmp_path_factory, lines):
     path = tmp_path_factory.getbasetemp() / "lines.jsonl"
-    manifest_format.write(path, lines)
-    back = manifest_format.read(path)
+    manifest_format.write_manifest(path, lines)
+    back = manifest_format.read_manifest(path)
     assert [os.path.normpath(line.image) for line in back] == [
         os.path.normpath(line.image) for line in lines
     ]
@@ -147,10 +149,10 @@ def test_paths_survive_a_folder_that_is_a_link(tmp_path):
     picture(tmp_path / "images" / "a.png")
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
-    line = Line(str(tmp_path / "images" / "a.png"), "a", 1, Annotation.NONE)
+    line = ManifestLine(str(tmp_path / "images" / "a.png"), "a", 1, Annotation.NONE)
     path = tmp_path / "link" / "data.jsonl"
-    manifest_format.write(path, [line])
-    assert Path(manifest_format.read(path)[0].image).read_bytes()
+    manifest_format.write_manifest(path, [line])
+    assert Path(manifest_format.read_manifest(path)[0].image).read_bytes()
 
 
 BAD = {
@@ -342,7 +344,7 @@ def test_several_manifests_are_mixed_and_a_named_split_wins(tmp_path):
     home = {r.uid: name for name, source in splits.items() for r in source.records}
     assert home["3"] == "test"
     assert len([r for r in splits["test"].records if r.uid == "3"]) == 3
-    assert summarize(splits, "full")["splits"]["test"]["generator"]["flux"] == 1
+    assert summarize_data(splits, "full")["splits"]["test"]["generator"]["flux"] == 1
 
 
 def test_a_uid_in_two_splits_is_refused(tmp_path):
@@ -427,23 +429,23 @@ def test_categories_are_read(tmp_path):
     source = build(write(tmp_path / "data.jsonl", [{**row, "categories": labels}]))["test"]
     assert source.records[0].categories == 0b10000010
     assert source.load(0).record.categories == 0b10000010
-    counts = summarize({"test": source}, "counts")["splits"]["test"]["category"]
+    counts = summarize_data({"test": source}, "counts")["splits"]["test"]["category"]
     assert {key for key, count in counts.items() if count} == set(labels)
 
 
 REFUSED = {
-    "neither heatmap nor mask is given": Line("i/x.png", "a", 1, Annotation.MASK),
-    "'generator' is 'real' and 'label' is 1": Line(
+    "neither heatmap nor mask is given": ManifestLine("i/x.png", "a", 1, Annotation.MASK),
+    "'generator' is 'real' and 'label' is 1": ManifestLine(
         "i/x.png", "a", 1, Annotation.NONE, None, "real"
     ),
-    "must have annotation 'clean'": Line("i/x.png", "a", 0, Annotation.NONE, None, "real"),
-    "'score' must be a number from 0 to 1, not nan": Line(
+    "must have annotation 'clean'": ManifestLine("i/x.png", "a", 0, Annotation.NONE, None, "real"),
+    "'score' must be a number from 0 to 1, not nan": ManifestLine(
         "i/x.png", "a", 1, Annotation.NONE, score=float("nan")
     ),
-    "'uid' must be text, not ''": Line("i/x.png", "", 1, Annotation.NONE),
-    "'split' must be one of": Line("i/x.png", "a", 1, Annotation.NONE, "dev"),
-    "'text' must be text, not ''": Line("i/x.png", "a", 1, Annotation.NONE, text=""),
-    "'categories' are given, but 'annotation' is not 'mask'": Line(
+    "'uid' must be text, not ''": ManifestLine("i/x.png", "", 1, Annotation.NONE),
+    "'split' must be one of": ManifestLine("i/x.png", "a", 1, Annotation.NONE, "dev"),
+    "'text' must be text, not ''": ManifestLine("i/x.png", "a", 1, Annotation.NONE, text=""),
+    "'categories' are given, but 'annotation' is not 'mask'": ManifestLine(
         "i/x.png", "a", 1, Annotation.NONE, categories=2
     ),
 }
@@ -451,10 +453,10 @@ REFUSED = {
 
 @pytest.mark.parametrize("message", REFUSED)
 def test_what_cannot_be_read_is_not_written(tmp_path, message):
-    good = Line("i/good.png", "b", 1, Annotation.NONE)
+    good = ManifestLine("i/good.png", "b", 1, Annotation.NONE)
     path = tmp_path / "data.jsonl"
     with pytest.raises(ArtifactNetError) as caught:
-        manifest_format.write(path, [good, REFUSED[message]])
+        manifest_format.write_manifest(path, [good, REFUSED[message]])
     assert str(caught.value).startswith("i/x.png: ")
     assert message in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifactnet.config import DataConfig
-from artifactnet.data.manifest_format import Line
+from artifactnet.data.manifest_format import ManifestLine
 from artifactnet.data.sources import manifest
-from artifactnet.data.sources.manifest import merge
+from artifactnet.data.sources.manifest import merge_lines
 from artifactnet.types import Annotation
 
 OPTIONAL = {
@@ -25,7 +25,7 @@ OPTIONAL = {
 }
 LINES = st.lists(
     st.builds(
-        lambda image, state, **known: Line(image, "u", 1, state, where="w", **known),
+        lambda image, state, **known: ManifestLine(image, "u", 1, state, where="w", **known),
         image=st.sampled_from(["a.png", "./a.png", "d/../b.png", "b.png", "c.png"]),
         state=st.sampled_from(list(Annotation)),
         **OPTIONAL,
@@ -41,7 +41,7 @@ def base(line):
 @settings(max_examples=150, deadline=None)
 @given(LINES)
 def test_each_image_once_with_the_first_of_everything(lines):
-    found, warnings = merge(lines, {"fake"})
+    found, warnings = merge_lines(lines, {"fake"})
     names = [base(line) for line in lines]
     assert len(found) == len(set(names))
     for line in found:
@@ -69,54 +69,59 @@ def test_each_image_once_with_the_first_of_everything(lines):
 
 
 def test_categories_are_those_of_the_first_line_that_knows_any():
-    first = Line("a.png", "u", 1, Annotation.MASK)
+    first = ManifestLine("a.png", "u", 1, Annotation.MASK)
     known = replace(first, categories=0b110)
-    ((found,), _) = merge([first, known, replace(first, categories=0)], {"fake"})
+    ((found,), _) = merge_lines([first, known, replace(first, categories=0)], {"fake"})
     assert found.categories == 0b110
-    ((found,), _) = merge([first, first], {"fake"})
+    ((found,), _) = merge_lines([first, first], {"fake"})
     assert found.categories == 0
-    assert {field.name for field in fields(Line)} >= {"categories", *OPTIONAL}
+    assert {field.name for field in fields(ManifestLine)} >= {"categories", *OPTIONAL}
 
 
 def test_what_lines_contradict_each_other_in_is_named():
-    first = Line("a.png", "u", 1, Annotation.MASK, None, "sdxl", "h.png", "m.png", 0.5, 0b10, "t")
+    first = ManifestLine(
+        "a.png", "u", 1, Annotation.MASK, None, "sdxl", "h.png", "m.png", 0.5, 0b10, "t"
+    )
     more = {"heatmap": "g.png", "mask": "n.png", "score": 0.6, "categories": 0b1, "text": "s"}
     for key, value in {**more, "annotation": Annotation.CLEAN, "generator": "flux"}.items():
-        found, (warning,) = merge([first, replace(first, **{key: value})], {"sdxl", "flux"})
+        found, (warning,) = merge_lines([first, replace(first, **{key: value})], {"sdxl", "flux"})
         assert len(found) == 1
         assert f"1 images have lines that contradict each other, e.g. a.png ({key}): " in warning
         assert getattr(found[0], key) == getattr(first, key)
     near = replace(first, score=0.50005, heatmap="d/../h.png")
-    assert merge([first, near], {"sdxl"})[1] == []
+    assert merge_lines([first, near], {"sdxl"})[1] == []
 
 
 def test_any_line_of_a_wanted_generator_keeps_the_image_and_goes_first():
     lines = [
-        Line("a.png", "x", 1, Annotation.MASK, None, "sdxl", "h.png"),
-        Line("a.png", "y", 1, Annotation.NONE, None, "flux", score=0.5),
-        Line("b.png", "z", 1, Annotation.NONE, None, "sdxl"),
+        ManifestLine("a.png", "x", 1, Annotation.MASK, None, "sdxl", "h.png"),
+        ManifestLine("a.png", "y", 1, Annotation.NONE, None, "flux", score=0.5),
+        ManifestLine("b.png", "z", 1, Annotation.NONE, None, "sdxl"),
     ]
-    (found,), warnings = merge(lines, {"real", "flux"})
+    (found,), warnings = merge_lines(lines, {"real", "flux"})
     assert (found.uid, found.generator, found.heatmap, found.score) == ("y", "flux", "h.png", 0.5)
     assert "(generator)" in warnings[0]
-    assert [line.generator for line in merge(lines, {"sdxl", "flux"})[0]] == ["sdxl", "sdxl"]
+    assert [line.generator for line in merge_lines(lines, {"sdxl", "flux"})[0]] == ["sdxl", "sdxl"]
 
 
 def test_a_map_that_is_not_there_gives_way_where_images_may_be_skipped(tmp_path):
     (tmp_path / "h.png").write_bytes(b"")
     gone, there = (
-        Line("a.png", "u", 1, Annotation.MASK, heatmap=str(tmp_path / name))
+        ManifestLine("a.png", "u", 1, Annotation.MASK, heatmap=str(tmp_path / name))
         for name in ("gone.png", "h.png")
     )
     for skip, wanted in ((True, there), (False, gone)):
-        assert merge([gone, there], {"fake"}, skip=skip)[0][0].heatmap == wanted.heatmap
-    assert merge([gone, gone], {"fake"}, skip=True)[0][0].heatmap == gone.heatmap
+        assert merge_lines([gone, there], {"fake"}, skip=skip)[0][0].heatmap == wanted.heatmap
+    assert merge_lines([gone, gone], {"fake"}, skip=True)[0][0].heatmap == gone.heatmap
 
 
 def test_one_file_has_one_line_however_its_path_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lines = [Line(name, "u", 1, Annotation.NONE) for name in ("m/a.png", str(tmp_path / "m/a.png"))]
-    assert len(merge(lines, {"fake"})[0]) == 1
+    lines = [
+        ManifestLine(name, "u", 1, Annotation.NONE)
+        for name in ("m/a.png", str(tmp_path / "m/a.png"))
+    ]
+    assert len(merge_lines(lines, {"fake"})[0]) == 1
 
 
 def test_mixed_data_sets_show_an_image_of_both_once(tmp_path):
@@ -126,7 +131,9 @@ def test_mixed_data_sets_show_an_image_of_both_once(tmp_path):
     (tmp_path / "scores.jsonl").write_text(json.dumps({**row, "score": 0.5}))
     marked = {**row, "image": "./a.png", "annotation": "mask", "heatmap": "h.png"}
     (tmp_path / "maps.jsonl").write_text(json.dumps(marked))
-    (source,) = manifest.build(DataConfig(name="manifest", root=str(tmp_path)), 0).values()
+    (source,) = manifest.build_manifest_splits(
+        DataConfig(name="manifest", root=str(tmp_path)), 0
+    ).values()
     assert len(source.records) == 1
     sample = source.load(0)
     assert sample.score == 0.5

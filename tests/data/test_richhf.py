@@ -34,11 +34,11 @@ def data_set(root: Path, **changes: list) -> tuple[Path, Path, Path]:
 
 
 def load(path: Path):
-    return manifest.build(DataConfig(name="manifest", root=str(path)), 0)
+    return manifest.build_manifest_splits(DataConfig(name="manifest", root=str(path)), 0)
 
 
 def test_the_manifest_reads_back(tmp_path):
-    made = richhf.convert(*data_set(tmp_path))
+    made = richhf.convert_richhf(*data_set(tmp_path))
     assert made.manifest == tmp_path / "out" / "richhf.jsonl"
     assert made.warnings == ()
     assert made.counts == {
@@ -69,7 +69,7 @@ def test_the_manifest_reads_back(tmp_path):
 
 def test_what_concerns_the_prompt_is_kept_beside(tmp_path):
     source, images, out = data_set(tmp_path, misalignment_map=[png(spot(value=99))])
-    richhf.convert(source, images, out)
+    richhf.convert_richhf(source, images, out)
     kept = json.loads((out / "richhf.prompt.json").read_text())
     assert len(kept) == 6
     assert kept["dev-1"] == {
@@ -94,14 +94,14 @@ def test_a_killed_conversion_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(richhf, "_line", killed)
     with pytest.raises(KeyboardInterrupt):
-        richhf.convert(source, images, out)
+        richhf.convert_richhf(source, images, out)
     first = sorted(out.rglob("*.png"))
     assert len(first) == 2
     assert not list(out.glob("*.jsonl"))
     first[1].write_bytes(first[1].read_bytes()[:30])  # as a machine that lost power leaves it
     before = first[0].stat()
     monkeypatch.undo()
-    made = richhf.convert(source, images, out)
+    made = richhf.convert_richhf(source, images, out)
     assert made.counts["images"] == 6
     assert first[0].stat().st_ino == before.st_ino
     assert first[0].stat().st_mtime_ns == before.st_mtime_ns
@@ -114,11 +114,13 @@ def test_an_output_among_the_images_is_refused(tmp_path):
     source, images, _ = data_set(tmp_path)
     for out in (images, images / "part0" / ".." / "out"):
         with pytest.raises(ArtifactNetError, match="lies inside .*images, where its maps would be"):
-            richhf.convert(source, images, out)
+            richhf.convert_richhf(source, images, out)
     assert not list(images.rglob("*.png"))
     assert not list(images.rglob("*.jsonl"))
-    assert richhf.convert(source, images, tmp_path).counts["images"] == 6  # above them is fine
-    made = richhf.convert(source, images, tmp_path, overwrite=True)
+    assert (
+        richhf.convert_richhf(source, images, tmp_path).counts["images"] == 6
+    )  # above them is fine
+    made = richhf.convert_richhf(source, images, tmp_path, overwrite=True)
     assert (made.counts["images"], made.warnings) == (6, ())
 
 
@@ -126,7 +128,7 @@ def test_missing_images_are_counted_and_listed(tmp_path):
     source, images, out = data_set(tmp_path)
     (images / "part0" / "train-0.jpg").unlink()
     (images / "part1" / "dev-1.jpg").write_bytes(b"no image")
-    made = richhf.convert(source, images, out)
+    made = richhf.convert_richhf(source, images, out)
     assert made.counts["images"] == 4
     assert len(made.warnings) == 2
     assert made.warnings[0].startswith(f"1 images are not in {images}, e.g. train/train-0.png; all")
@@ -140,14 +142,14 @@ def test_no_image_at_all_is_an_error(tmp_path):
     source, _, out = data_set(tmp_path)
     make_picture(tmp_path / "others" / "a.png")
     with pytest.raises(ArtifactNetError, match="no image can be used: 6 images are not in"):
-        richhf.convert(source, tmp_path / "others", out)
+        richhf.convert_richhf(source, tmp_path / "others", out)
     assert not list(out.glob("*.jsonl"))
 
 
 def test_another_aspect_ratio_is_left_out(tmp_path):
     source, images, out = data_set(tmp_path)
     make_picture(images / "part1" / "train-1.jpg", (32, 40))
-    made = richhf.convert(source, images, out)
+    made = richhf.convert_richhf(source, images, out)
     assert made.counts["images"] == 5
     assert "1 images have another aspect ratio than their heatmap, e.g. " in made.warnings[0]
     assert "(40x32, heatmap 16x16)" in made.warnings[0]
@@ -157,14 +159,16 @@ def test_a_repeated_file_name_is_left_out(tmp_path):
     source, images, out = data_set(tmp_path)
     again = richhf_example("elsewhere/train-1.jpg", EMPTY)
     write_records(source / "test.tfrecord", [again])
-    made = richhf.convert(source, images, out)
+    made = richhf.convert_richhf(source, images, out)
     assert made.counts == {**made.counts, "train": 3, "val": 2, "images": 5}
     assert "test.tfrecord: record 0 at byte 0" in made.warnings[0]
 
 
 def test_one_file_and_a_name(tmp_path):
     source, images, out = data_set(tmp_path)
-    made = richhf.convert(source / "dev.tfrecord", images, out, name="rich", generator="sdxl")
+    made = richhf.convert_richhf(
+        source / "dev.tfrecord", images, out, name="rich", generator="sdxl"
+    )
     assert made.manifest.name == "rich.jsonl"
     rows = [json.loads(line) for line in made.manifest.read_text().splitlines()]
     assert {(row["split"], row["generator"]) for row in rows} == {("val", "sdxl")}
@@ -174,28 +178,28 @@ def test_one_file_and_a_name(tmp_path):
 
 def test_an_existing_manifest_is_safe(tmp_path):
     source, images, out = data_set(tmp_path)
-    richhf.convert(source, images, out)
+    richhf.convert_richhf(source, images, out)
     with pytest.raises(ArtifactNetError, match="already there; replace it with --overwrite"):
-        richhf.convert(source, images, out)
+        richhf.convert_richhf(source, images, out)
     (out / "richhf.jsonl").write_text("old")
-    richhf.convert(source, images, out, overwrite=True)
+    richhf.convert_richhf(source, images, out, overwrite=True)
     assert len((out / "richhf.jsonl").read_text().splitlines()) == 6
 
 
 def test_replacing_never_leaves_a_manifest_with_maps_of_another(tmp_path):
     source, images, out = data_set(tmp_path)
-    richhf.convert(source, images, out)
+    richhf.convert_richhf(source, images, out)
     write_records(source / "dev.tfrecord", [richhf_example("dev-1", spot(value=9))])
     damaged = (source / "test.tfrecord").read_bytes()[:-1]
     (source / "test.tfrecord").write_bytes(damaged)
     with pytest.raises(ArtifactNetError, match="truncated"):
-        richhf.convert(source, images, out, overwrite=True)
+        richhf.convert_richhf(source, images, out, overwrite=True)
     assert not list(out.glob("*.jsonl"))
 
 
 def test_a_manifest_feeds_training(tmp_path):
     source, images, out = data_set(tmp_path)
-    richhf.convert(source, images, out)
+    richhf.convert_richhf(source, images, out)
     config = DataConfig(name="manifest", root=str(out), batch_size=2)
     preprocess = Preprocess((28, 28), "stretch", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     module = DataModule(config, preprocess, 0)
@@ -229,26 +233,26 @@ def test_a_bad_record_is_named(tmp_path, message):
         tmp_path / "test.tfrecord", [richhf_example("a.png", spot(), **BAD[message])]
     )
     with pytest.raises(ArtifactNetError) as caught:
-        richhf.convert(path, tmp_path / "images", tmp_path / "out")
+        richhf.convert_richhf(path, tmp_path / "images", tmp_path / "out")
     assert str(caught.value).startswith(f"{path}: record 0 at byte 0: ")
     assert message in str(caught.value)
 
 
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(ArtifactNetError, match="nor a folder with any of train.tfrecord"):
-        richhf.convert(tmp_path, tmp_path, tmp_path / "out")
+        richhf.convert_richhf(tmp_path, tmp_path, tmp_path / "out")
     path = write_records(tmp_path / "test.tfrecord", [b""])
     with pytest.raises(ArtifactNetError, match=r"feature 'filename' is missing; is this RichHF"):
-        next(richhf.read(path))
+        next(richhf.read_richhf(path))
     source, images, out = data_set(tmp_path)
     whole = (source / "train.tfrecord").read_bytes()
     (source / "train.tfrecord").write_bytes(whole[:-1])
     with pytest.raises(ArtifactNetError, match=r"train.tfrecord: record 2 at byte \d+: truncated"):
-        richhf.convert(source, images, out)
+        richhf.convert_richhf(source, images, out)
 
 
 def test_two_images_of_one_stem_are_refused(tmp_path):
     source, images, out = data_set(tmp_path)
     make_picture(images / "train-0.webp")
     with pytest.raises(ArtifactNetError, match=r"2 images could be 'train/train-0.png': "):
-        richhf.convert(source, images, out)
+        richhf.convert_richhf(source, images, out)

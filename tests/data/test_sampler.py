@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artifactnet.data.dataset import Key, derive_seed
+from artifactnet.data.dataset import SampleKey, derive_seed
 from artifactnet.data.sampler import EpochSampler
 
 labels_of = st.lists(st.integers(0, 1), min_size=1, max_size=60)
@@ -148,7 +148,7 @@ def test_seeds_are_the_same_in_every_process_and_differ_by_every_part():
 
 
 def test_a_plain_pair_is_a_key():
-    assert Key(*(3, 7)) == (3, 7, 0)
+    assert SampleKey(*(3, 7)) == (3, 7, 0)
 
 
 @given(

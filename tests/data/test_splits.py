@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artifactnet.data.splits import Subset, limit, split_uids, strata
+from artifactnet.data.splits import Subset, limit_uids, split_uids, stratify_uids
 from artifactnet.types import Annotation, Record
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -63,13 +63,13 @@ def test_the_draw_is_the_same_on_every_machine():
 
 def test_strata():
     records = [record("a", 0), record("b", 1), record("a", 1), record("c", 0), record("d", 1)]
-    assert sorted(strata(records)) == [["a"], ["b", "d"], ["c"]]
+    assert sorted(stratify_uids(records)) == [["a"], ["b", "d"], ["c"]]
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 1)), max_size=80), st.integers(0, 12))
 def test_limit_keeps_whole_uids(pairs, count):
     records = [record(str(uid), label) for uid, label in pairs]
-    kept = limit(records, count, 0)
+    kept = limit_uids(records, count, 0)
     uids = {records[k].uid for k in kept}
     assert len(uids) == min(count, len({item.uid for item in records}))
     assert kept == [k for k, item in enumerate(records) if item.uid in uids]
@@ -78,12 +78,12 @@ def test_limit_keeps_whole_uids(pairs, count):
 def test_limit_keeps_both_classes_of_unpaired_data():
     records = [record(f"r{k}", 0) for k in range(50)] + [record(f"f{k}", 1) for k in range(50)]
     for seed in range(20):
-        labels = [records[k].label for k in limit(records, 2, seed)]
+        labels = [records[k].label for k in limit_uids(records, 2, seed)]
         assert sorted(labels) == [0, 1]
 
 
 def test_no_limit():
-    assert limit([record("a", 0), record("b", 1)], None, 0) == [0, 1]
+    assert limit_uids([record("a", 0), record("b", 1)], None, 0) == [0, 1]
 
 
 class Letters:

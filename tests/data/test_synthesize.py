@@ -35,7 +35,7 @@ def folder(tmp_path_factory) -> Path:
     (folder / "more").mkdir()
     for photo in packaged.PHOTOS:
         if photo.scene in NAMES:
-            image = Image.fromarray(packaged.read(photo)).resize((220, 180))
+            image = Image.fromarray(packaged.read_photo(photo)).resize((220, 180))
             name = "more/Crème brûlée (2).jpg" if photo.scene == "coffee" else f"{photo.scene}.jpg"
             image.save(folder / name, quality=92)
     return folder
@@ -112,7 +112,7 @@ def test_stored_polygons_are_the_masks_of_the_edits(folder, tmp_path, monkeypatc
 
 def test_the_xaigd_source_reads_it_back(written):
     config = DataConfig(name="xaigd", root=str(written.out), val_fraction=0.25)
-    splits = xaigd.build(config, seed=0)
+    splits = xaigd.build_xaigd_splits(config, seed=0)
     assert set(splits) == {"train", "val", "test"}
     by_uid = {row["uid"]: row for split in ("train", "test") for row in rows(written.out, split)}
     fakes = reals = 0
@@ -155,7 +155,7 @@ def test_splits_are_by_photograph(written):
 @pytest.mark.parametrize("seed", range(4))
 def test_no_photograph_is_in_two_splits_of_the_source(written, seed):
     config = DataConfig(name="xaigd", root=str(written.out), val_fraction=0.3)
-    splits = xaigd.build(config, seed)
+    splits = xaigd.build_xaigd_splits(config, seed)
     seen = {
         name: {record.uid.rsplit("_", 1)[0] for record in source.records}
         for name, source in splits.items()

@@ -10,7 +10,12 @@ from annotated_files import example, field, frame, varint, write_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifactnet.data.converters.tfrecord import crc32c, decode_example, masked_crc32c, read_records
+from artifactnet.data.converters.tfrecord import (
+    crc32c,
+    decode_example,
+    masked_crc32c,
+    read_tfrecord,
+)
 from artifactnet.types import ArtifactNetError
 
 NAMES = st.text(max_size=8)
@@ -56,12 +61,12 @@ def test_masked_checksum_of_a_known_header():
 @given(st.lists(st.binary(max_size=60), max_size=5))
 def test_records_come_back(tmp_path_factory, records):
     path = write_records(tmp_path_factory.mktemp("t") / "a.tfrecord", records)
-    assert [data for _, data in read_records(path)] == records
+    assert [data for _, data in read_tfrecord(path)] == records
 
 
 def test_places_name_file_record_and_offset(tmp_path):
     path = write_records(tmp_path / "a.tfrecord", [b"abc", b""])
-    assert [place for place, _ in read_records(path)] == [
+    assert [place for place, _ in read_tfrecord(path)] == [
         f"{path}: record 0 at byte 0",
         f"{path}: record 1 at byte 19",
     ]
@@ -72,7 +77,7 @@ def test_reading_is_lazy(tmp_path):
     damaged = bytearray(path.read_bytes())
     damaged[-6] ^= 1
     path.write_bytes(bytes(damaged))
-    records = read_records(path)
+    records = read_tfrecord(path)
     assert next(records)[1] == b"first"
     with pytest.raises(ArtifactNetError, match="record 1 at byte 21: the checksum of its data"):
         next(records)
@@ -92,19 +97,19 @@ def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path_factory, data):
         broken = bytes(changed)
     path.write_bytes(broken)
     with pytest.raises(ArtifactNetError, match=r"damaged.tfrecord: record [01] at byte \d+: "):
-        list(read_records(path))
+        list(read_tfrecord(path))
 
 
 def test_files_of_another_kind_are_recognised(tmp_path):
     path = tmp_path / "a.tfrecord"
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
     with pytest.raises(ArtifactNetError, match="Git LFS pointer"):
-        list(read_records(path))
+        list(read_tfrecord(path))
     path.write_bytes(gzip.compress(frame(b"x" * 100)))
     with pytest.raises(ArtifactNetError, match="compressed with gzip"):
-        list(read_records(path))
+        list(read_tfrecord(path))
     with pytest.raises(ArtifactNetError, match=r"b.tfrecord: cannot be read \(No such file"):
-        list(read_records(tmp_path / "b.tfrecord"))
+        list(read_tfrecord(tmp_path / "b.tfrecord"))
 
 
 @given(FEATURES, st.booleans())

@@ -17,7 +17,12 @@ from PIL import Image
 
 from artifactnet.config import AugmentConfig, Config
 from artifactnet.data.geometry import POLICIES, random_window
-from artifactnet.data.transforms import Preprocess, TrainTransform, balanced, window_around
+from artifactnet.data.transforms import (
+    Preprocess,
+    TrainTransform,
+    passes_category_ratio,
+    window_around,
+)
 from artifactnet.rules import problems
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 
@@ -373,8 +378,8 @@ def reference_balanced(mask, ratio):
 )
 def test_category_ratio_rule(values, ratio):
     mask = np.array([values], np.uint8)
-    assert balanced(mask, ratio) == reference_balanced(mask, ratio)
-    assert balanced(mask, 1.0)
+    assert passes_category_ratio(mask, ratio) == reference_balanced(mask, ratio)
+    assert passes_category_ratio(mask, 1.0)
 
 
 def test_crops_prefer_windows_with_both_artifact_and_background():

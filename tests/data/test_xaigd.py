@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from artifactnet.config import AugmentConfig, DataConfig
-from artifactnet.data.images import decode, encode_jpeg, probe
+from artifactnet.data.images import decode_image, encode_jpeg, probe_image
 from artifactnet.data.sources import xaigd
 from artifactnet.taxonomy import BY_LABEL
 from artifactnet.types import Annotation, ArtifactNetError
@@ -105,7 +105,7 @@ def root(tmp_path) -> Path:
 
 
 def build(root: Path, seed: int = 0, **options):
-    return xaigd.build(DataConfig(name="xaigd", root=str(root), **options), seed)
+    return xaigd.build_xaigd_splits(DataConfig(name="xaigd", root=str(root), **options), seed)
 
 
 def find(source, uid: str, generator: str) -> int:
@@ -146,7 +146,7 @@ def test_images_masks_and_states(root):
             assert record.path is None
             assert record.location.endswith(f"labeled_test-00000-of-00001.parquet#{index}")
         else:
-            np.testing.assert_array_equal(sample.image, decode(record.path, "x"))
+            np.testing.assert_array_equal(sample.image, decode_image(record.path, "x"))
             assert sample.mask is None
             assert record.annotation is Annotation.CLEAN
             assert record.generator == "real"
@@ -317,7 +317,7 @@ def test_no_shards(tmp_path):
     with pytest.raises(ArtifactNetError, match=r"no X-AIGD shards; expected data/labeled_train"):
         build(tmp_path)
     with pytest.raises(ArtifactNetError, match=r"data\.root is not set"):
-        xaigd.build(DataConfig(name="xaigd"), 0)
+        xaigd.build_xaigd_splits(DataConfig(name="xaigd"), 0)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_compression_alignment(tmp_path, changes, codec):
     root = one_row(tmp_path, **changes)
     source = build(root, augment=ALIGNED)["test"]
     original = pixels("a", "sdxl")
-    expected = original if codec is None else decode(encode_jpeg(original, *codec), "x")
+    expected = original if codec is None else decode_image(encode_jpeg(original, *codec), "x")
     np.testing.assert_array_equal(source.load(0).image, expected)
     np.testing.assert_array_equal(build(root)["test"].load(0).image, original)
     if codec is None:
@@ -395,7 +395,7 @@ def test_encoded_gives_the_stored_file(root):
     source = build(root)["test"]
     data = source.encoded(find(source, "e1", "sdxl"))
     assert data == png(pixels("e1", "sdxl"))
-    assert probe(data) == ("PNG", WIDTH, HEIGHT)
+    assert probe_image(data) == ("PNG", WIDTH, HEIGHT)
     assert source.encoded(find(source, "e1", "real")) is None
 
 

@@ -20,9 +20,11 @@ import numpy.typing as npt
 from artifactnet.benchmarks.xaigd.labels import LabelRow, read_labels, report_unmatched
 from artifactnet.benchmarks.xaigd.tables import ROW_ORDER, Counts, ScoreTable, add_up, for_each
 from artifactnet.data.masks import parse_label
-from artifactnet.metrics.instances import instance_scores, match_boxes, polygon_instances
-from artifactnet.taxonomy import INSTANCE_COLUMNS
-from artifactnet.taxonomy import category as category_of
+from artifactnet.metrics.confusion import instance_scores
+from artifactnet.metrics.instances import match_boxes
+from artifactnet.metrics.regions import polygon_instances
+from artifactnet.taxonomy import INSTANCE_COLUMNS, category_by_label
+from artifactnet.taxonomy import category_by_label
 from artifactnet.types import ArtifactNetError
 
 _LIMITS = INSTANCE_COLUMNS[3:]
@@ -82,7 +84,7 @@ def _box(row: dict[str, str], place: str) -> tuple[int, Box]:
     if None in row or None in row.values():  # how DictReader marks too many and too few
         raise ArtifactNetError(f"{place} has not as many values as the header has columns")
     try:
-        index = category_of(row["category"]).index
+        index = category_by_label(row["category"]).index
     except ValueError as error:
         raise ArtifactNetError(f"{place}: {error}") from None
     x_min, y_min, x_max, y_max = (_number(row[name], f"{place}: {name}") for name in _LIMITS)

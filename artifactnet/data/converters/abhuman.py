@@ -6,7 +6,7 @@ Two layouts are read:
 - boxes: one JSON file in COCO's form: ``images`` ([{id, file_name, width, height}]; the sizes
   may be absent) and ``annotations`` ([{image_id, bbox: [x, y, width, height]}], pixels).
 
-Regions become masks without category (bit 0), and heatmaps by `artifactnet.data.heatmaps.soften`.
+Regions become masks without category (bit 0), and heatmaps by `artifactnet.data.heatmaps.soften_mask`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 
 from artifactnet.data.converters.coco import draw_boxes, read_boxes
-from artifactnet.data.converters.common import Conversion, Output
-from artifactnet.data.heatmaps import soften
+from artifactnet.data.converters.common import Conversion, ManifestWriter
+from artifactnet.data.heatmaps import soften_mask
 from artifactnet.data.image_folders import ImageFolder, list_images
 from artifactnet.data.images import shown_size
-from artifactnet.data.manifest_format import Line
+from artifactnet.data.manifest_format import ManifestLine
 from artifactnet.data.masks import read_mask
 from artifactnet.types import Annotation, ArtifactNetError, UInt8Array
 
 _TURNED = "images are turned by EXIF, so where their boxes lie is not known: not annotated"
 
 
-def convert(
+def convert_abhuman(
     source: Path,
     images: Path,
     out: Path,
@@ -47,7 +47,7 @@ def convert(
     Args:
         source: the folder of masks, or the JSON file of boxes.
         images: folder of the images, searched deeply; each is found by path, else by file stem.
-        out: see `artifactnet.data.converters.common.Output`, as for ``name`` and ``overwrite``.
+        out: see `artifactnet.data.converters.common.ManifestWriter`, as for ``name`` and ``overwrite``.
         name: of the manifest.
         generator: written into every line.
         overwrite: replace the manifest.
@@ -57,7 +57,7 @@ def convert(
             its image; nothing can be used; ``out`` lies inside a folder that is read; the
             generator is ``real``; or the manifest exists.
     """
-    output = Output(out, name, overwrite, inputs=[images, source], generator=generator)
+    output = ManifestWriter(out, name, overwrite, inputs=[images, source], generator=generator)
     folder = ImageFolder(images)
     if source.is_dir():
         _from_masks(source, folder, generator, output)
@@ -68,7 +68,7 @@ def convert(
     return output.finish(source, [])
 
 
-def _from_masks(source: Path, folder: ImageFolder, generator: str, output: Output) -> None:
+def _from_masks(source: Path, folder: ImageFolder, generator: str, output: ManifestWriter) -> None:
     if source.resolve().is_relative_to(folder.folder.resolve()):
         raise ArtifactNetError(
             f"{source}: the masks lie inside the folder of images and would be taken for "
@@ -90,7 +90,7 @@ def _from_masks(source: Path, folder: ImageFolder, generator: str, output: Outpu
     _add_others(used, folder, generator, output, "images have no mask: not annotated")
 
 
-def _from_boxes(source: Path, folder: ImageFolder, generator: str, output: Output) -> None:
+def _from_boxes(source: Path, folder: ImageFolder, generator: str, output: ManifestWriter) -> None:
     used = set()
     for name, stated, boxes, where in read_boxes(source):
         path = folder.find(name)
@@ -115,20 +115,24 @@ def _from_boxes(source: Path, folder: ImageFolder, generator: str, output: Outpu
     _add_others(used, folder, generator, output, f"images are not in {source}: not annotated")
 
 
-def _add(path: str, mask: UInt8Array, folder: ImageFolder, generator: str, output: Output) -> None:
+def _add(
+    path: str, mask: UInt8Array, folder: ImageFolder, generator: str, output: ManifestWriter
+) -> None:
     """Line of an annotated image; its maps are stored."""
     key, uid = folder.key(path), f"{output.name}/{folder.stem(path)}"
     if not mask.any():
-        output.lines.append(Line(path, uid, 1, Annotation.CLEAN, None, generator))
+        output.lines.append(ManifestLine(path, uid, 1, Annotation.CLEAN, None, generator))
         return
-    soft = np.rint(soften(mask) * 255).astype(np.uint8)
+    soft = np.rint(soften_mask(mask) * 255).astype(np.uint8)
     heatmap = output.store("heatmaps", key, soft, path)
     stored = output.store("masks", key, mask, path)
-    output.lines.append(Line(path, uid, 1, Annotation.MASK, None, generator, heatmap, stored))
+    output.lines.append(
+        ManifestLine(path, uid, 1, Annotation.MASK, None, generator, heatmap, stored)
+    )
 
 
 def _add_others(
-    used: set[str], folder: ImageFolder, generator: str, output: Output, reason: str
+    used: set[str], folder: ImageFolder, generator: str, output: ManifestWriter, reason: str
 ) -> None:
     """Lines of the images that the annotation does not name."""
     for path in folder.paths:
@@ -137,7 +141,9 @@ def _add_others(
             output.lines.append(_unknown(path, folder, generator, output))
 
 
-def _unknown(path: str, folder: ImageFolder, generator: str, output: Output) -> Line:
+def _unknown(
+    path: str, folder: ImageFolder, generator: str, output: ManifestWriter
+) -> ManifestLine:
     """Line of an image of which nothing is known."""
     uid = f"{output.name}/{folder.stem(path)}"
-    return Line(path, uid, 1, Annotation.NONE, None, generator)
+    return ManifestLine(path, uid, 1, Annotation.NONE, None, generator)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifactnet.data import manifest_format
-from artifactnet.data.duplicates import digest
-from artifactnet.data.heatmaps import same_aspect, store
+from artifactnet.data.duplicates import hash_bytes
+from artifactnet.data.heatmaps import same_aspect, write_map
 from artifactnet.data.images import shown_size
-from artifactnet.data.manifest_format import Line, named_splits
+from artifactnet.data.manifest_format import ManifestLine, named_splits
 from artifactnet.data.sources.manifest import SUFFIX
 from artifactnet.files import write_json
 from artifactnet.types import Annotation, ArtifactNetError, UInt8Array
@@ -37,7 +37,7 @@ class Conversion:
     warnings: tuple[str, ...]
 
 
-class Output:
+class ManifestWriter:
     """The folder that a conversion writes into, and what it has collected so far."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Output:
         self.folder = folder
         self.name = name
         self.manifest = folder / f"{name}{SUFFIX}"
-        self.lines: list[Line] = []
+        self.lines: list[ManifestLine] = []
         self._left_out: dict[str, list[str]] = defaultdict(list)
         self._stored: dict[Path, tuple[str, bytes]] = {}  # whose map it is, digest
         if self.manifest.exists() and not overwrite:
@@ -131,14 +131,14 @@ class Output:
             ArtifactNetError: another image, or another map of this one, has this key.
         """
         path = self.folder / kind / self.name / f"{key}.png"
-        content = digest(f"{values.shape}".encode() + values.tobytes())
+        content = hash_bytes(f"{values.shape}".encode() + values.tobytes())
         first, before = self._stored.setdefault(path, (image, content))
         if first != image:
             raise ArtifactNetError(f"{image}: its map {path} is that of {first}; rename one image")
         if before != content:
             raise ArtifactNetError(f"{image}: two different maps for {path}; keep one of them")
         self.manifest.unlink(missing_ok=True)
-        store(path, values)
+        write_map(path, values)
         return str(path)
 
     def finish(self, source: Path, warnings: list[str]) -> Conversion:
@@ -156,7 +156,7 @@ class Output:
             raise ArtifactNetError(f"{source}: no image can be used: {why}")
         named_splits(self.lines)  # the check of the reader that looks at all lines together
         write_json(report, dict(self._left_out))
-        manifest_format.write(self.manifest, self.lines)
+        manifest_format.write_manifest(self.manifest, self.lines)
         return Conversion(self.manifest, self._counts(), tuple(warnings))
 
     def _counts(self) -> dict[str, int]:

@@ -7,28 +7,28 @@ from pathlib import Path
 import numpy as np
 
 from artifactnet.config import DataConfig
-from artifactnet.data.converters.common import Conversion, Output
-from artifactnet.data.manifest_format import Line
+from artifactnet.data.converters.common import Conversion, ManifestWriter
+from artifactnet.data.manifest_format import ManifestLine
 from artifactnet.data.sources import demo
 from artifactnet.files import atomic_path
 
 
-def convert(
+def convert_demo_data(
     config: DataConfig, out: Path, *, name: str = "demo", overwrite: bool = False
 ) -> Conversion:
     """Write the images, masks, heatmaps and scores of the demo data, and their manifest.
 
     Args:
         config: its ``demo_*`` keys say which images.
-        out: see `artifactnet.data.converters.common.Output`, as for ``name`` and ``overwrite``.
+        out: see `artifactnet.data.converters.common.ManifestWriter`, as for ``name`` and ``overwrite``.
         name: of the manifest.
         overwrite: replace the manifest.
 
     Raises:
         ArtifactNetError: a packaged photograph is missing, or the manifest exists.
     """
-    output = Output(out, name, overwrite)
-    for split, source in demo.build(config, seed=0).items():
+    output = ManifestWriter(out, name, overwrite)
+    for split, source in demo.build_demo_splits(config, seed=0).items():
         assert isinstance(source, demo.DemoSource)
         for index, record in enumerate(source.records):
             key = f"{split}/{record.uid}-{'fake' if record.label else 'real'}"
@@ -43,7 +43,7 @@ def convert(
                 levels = np.round(sample.heatmap * 255).astype(np.uint8)
                 heatmap = output.store("heatmaps", key, levels, str(path))
             output.lines.append(
-                Line(
+                ManifestLine(
                     image=str(path),
                     uid=record.uid,
                     label=record.label,

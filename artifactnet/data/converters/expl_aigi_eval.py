@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from artifactnet.data.converters.common import Conversion, Output, read_json
+from artifactnet.data.converters.common import Conversion, ManifestWriter, read_json
 from artifactnet.data.heatmaps import read_gray
 from artifactnet.data.image_folders import ImageFolder
-from artifactnet.data.manifest_format import Line
+from artifactnet.data.manifest_format import ManifestLine
 from artifactnet.types import Annotation, ArtifactNetError
 
 SPEAKERS = ("human", "gpt")
@@ -60,7 +60,7 @@ class ExplRecord:
         return "\n".join(text for text in said if text.strip()) or None
 
 
-def read(path: Path) -> tuple[list[ExplRecord], list[str]]:
+def read_expl_aigi_eval(path: Path) -> tuple[list[ExplRecord], list[str]]:
     """Read one file.
 
     A score column that holds one and the same value throughout, as in the public file of the
@@ -101,7 +101,7 @@ def read(path: Path) -> tuple[list[ExplRecord], list[str]]:
     return [_record(row, constant, where) for row, where in rows], warnings
 
 
-def convert(
+def convert_expl_aigi_eval(
     source: Path,
     images: Path,
     out: Path,
@@ -121,21 +121,21 @@ def convert(
     Args:
         source: a ``.jsonl`` file, or a folder of them.
         images: folder of the images; each is found by path, else by file stem.
-        out: see `artifactnet.data.converters.common.Output`, as for ``name`` and ``overwrite``.
+        out: see `artifactnet.data.converters.common.ManifestWriter`, as for ``name`` and ``overwrite``.
         name: of the manifest.
         generator: written into every line; the records do not name it.
         overwrite: replace the manifest.
 
     Raises:
-        ArtifactNetError: see `read`; nothing can be used; two records give an image different
+        ArtifactNetError: see `read_expl_aigi_eval`; nothing can be used; two records give an image different
             heatmaps or splits; ``out`` lies inside ``images``; the generator is ``real``; or the
             manifest exists.
     """
     files = sorted(source.glob(f"*{SUFFIX}")) if source.is_dir() else [source]
     if not files or not files[0].is_file():
         raise ArtifactNetError(f"{source}: no such file, nor a folder with a {SUFFIX} file")
-    output = Output(out, name, overwrite, inputs=[images], generator=generator)
-    read_files = [(path, *read(path)) for path in files]
+    output = ManifestWriter(out, name, overwrite, inputs=[images], generator=generator)
+    read_files = [(path, *read_expl_aigi_eval(path)) for path in files]
     # Public archives hold the heatmaps below the images, with the same stems.
     maps = {record.heatmap for _, records, _ in read_files for record in records}
     folder = ImageFolder(images, maps)
@@ -155,8 +155,8 @@ def _line(
     split: str | None,
     generator: str,
     folder: ImageFolder,
-    output: Output,
-) -> Line | None:
+    output: ManifestWriter,
+) -> ManifestLine | None:
     """Line of a record whose image is there; its heatmap is checked and stored."""
     image = folder.find(record.image)
     if image is None:
@@ -165,7 +165,7 @@ def _line(
     size = output.size(image, record.where)
     if size is None:
         return None
-    line = Line(image, record.id, 1, Annotation.CLEAN, split, generator)
+    line = ManifestLine(image, record.id, 1, Annotation.CLEAN, split, generator)
     line = replace(line, score=record.score, text=record.text, where=record.where)
     places = [base / record.heatmap for base in (folder.folder, file.parent)]
     found = next((place for place in places if place.is_file()), None)

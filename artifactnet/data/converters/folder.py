@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from artifactnet.data.converters.common import Conversion, Output
-from artifactnet.data.image_folders import find, map_keys, stems_in_several_splits
-from artifactnet.data.manifest_format import Line
+from artifactnet.data.converters.common import Conversion, ManifestWriter
+from artifactnet.data.image_folders import find_images, map_keys, stems_in_several_splits
+from artifactnet.data.manifest_format import ManifestLine
 from artifactnet.data.masks import read_mask
 
 
-def convert(
+def convert_folder(
     source: Path, out: Path, *, name: str = "folder", overwrite: bool = False
 ) -> Conversion:
     """Make a manifest of a folder of any layout that ``data.name=folder`` reads.
@@ -21,7 +21,7 @@ def convert(
 
     Args:
         source: see `artifactnet.data.image_folders.LAYOUTS`.
-        out: see `artifactnet.data.converters.common.Output`, as for ``name`` and ``overwrite``.
+        out: see `artifactnet.data.converters.common.ManifestWriter`, as for ``name`` and ``overwrite``.
         name: of the manifest.
         overwrite: replace the manifest.
 
@@ -29,8 +29,8 @@ def convert(
         ArtifactNetError: the folder cannot be used, a mask is damaged or of another size than its
             image, ``out`` lies inside ``source``, or the manifest exists.
     """
-    output = Output(out, name, overwrite, inputs=[source])
-    items, warnings = find(source)
+    output = ManifestWriter(out, name, overwrite, inputs=[source])
+    items, warnings = find_images(source)
     shared = stems_in_several_splits(items)
     if shared:
         warnings.append(
@@ -49,7 +49,7 @@ def convert(
             mask = output.store("masks", keys[record.location], values, record.location)
         place = f"{name}/{item.split}" if record.uid in shared else name
         output.lines.append(
-            Line(
+            ManifestLine(
                 image=record.location,
                 uid=f"{place}/{record.uid}",
                 label=record.label,

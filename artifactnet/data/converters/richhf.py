@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from artifactnet.data.converters.common import Conversion, Output
-from artifactnet.data.converters.tfrecord import Feature, decode_example, read_records
+from artifactnet.data.converters.common import Conversion, ManifestWriter
+from artifactnet.data.converters.tfrecord import Feature, decode_example, read_tfrecord
 from artifactnet.data.heatmaps import read_gray
 from artifactnet.data.image_folders import ImageFolder
-from artifactnet.data.manifest_format import Line
+from artifactnet.data.manifest_format import ManifestLine
 from artifactnet.files import write_json
 from artifactnet.types import Annotation, ArtifactNetError
 
@@ -45,14 +45,14 @@ class RichHFRecord:
     where: str
 
 
-def read(path: str | Path) -> Iterator[RichHFRecord]:
+def read_richhf(path: str | Path) -> Iterator[RichHFRecord]:
     """Records of one TFRecord file, lazily.
 
     Raises:
         ArtifactNetError: the file is damaged, a feature is missing or of another type, or a score
             is outside [0, 1]; the message names file, record and byte offset.
     """
-    for where, data in read_records(path):
+    for where, data in read_tfrecord(path):
         features = decode_example(data, where)
         yield RichHFRecord(
             filename=_text(features, "filename", where),
@@ -64,7 +64,7 @@ def read(path: str | Path) -> Iterator[RichHFRecord]:
         )
 
 
-def convert(
+def convert_richhf(
     source: Path,
     images: Path,
     out: Path,
@@ -85,22 +85,22 @@ def convert(
     Args:
         source: a TFRecord file, or the folder of ``train``, ``dev`` and ``test.tfrecord``.
         images: folder of the Pick-a-Pic images, searched deeply.
-        out: see `artifactnet.data.converters.common.Output`, as for ``name`` and ``overwrite``.
+        out: see `artifactnet.data.converters.common.ManifestWriter`, as for ``name`` and ``overwrite``.
         name: of the manifest.
         generator: written into every line; the records do not name it.
         overwrite: replace the manifest.
 
     Raises:
-        ArtifactNetError: see `read`; nothing can be used; ``out`` lies inside ``images``; the
+        ArtifactNetError: see `read_richhf`; nothing can be used; ``out`` lies inside ``images``; the
             generator is ``real``; or the manifest exists.
     """
     files = _files(source)
-    output = Output(out, name, overwrite, inputs=[images], generator=generator)
+    output = ManifestWriter(out, name, overwrite, inputs=[images], generator=generator)
     folder = ImageFolder(images)
     prompts: dict[str, dict[str, Any]] = {}
     for path in files:
         split = SPLITS.get(path.stem)
-        for record in read(path):
+        for record in read_richhf(path):
             uid = PurePosixPath(record.filename).stem
             if uid in prompts:
                 output.leave_out("file names occur more than once", record.where)
@@ -120,8 +120,8 @@ def _line(
     split: str | None,
     generator: str,
     folder: ImageFolder,
-    output: Output,
-) -> Line | None:
+    output: ManifestWriter,
+) -> ManifestLine | None:
     """Line of a record whose image is there and fits; its heatmap is stored."""
     path = folder.find(record.filename)
     if path is None:
@@ -137,10 +137,10 @@ def _line(
     stored = output.store("heatmaps", key, heatmap, path) if heatmap.any() else None
     state = Annotation.CLEAN if stored is None else Annotation.MASK
     score = record.scores["artifact_score"]
-    return Line(path, uid, 1, state, split, generator, heatmap=stored, score=score)
+    return ManifestLine(path, uid, 1, state, split, generator, heatmap=stored, score=score)
 
 
-def _prompt(record: RichHFRecord, image: str, key: str, output: Output) -> dict[str, Any]:
+def _prompt(record: RichHFRecord, image: str, key: str, output: ManifestWriter) -> dict[str, Any]:
     """What is kept of a record beside the manifest."""
     values = read_gray(record.misalignment_map, f"{record.where}: misalignment_map")
     path = Path(output.store("misalignment", key, values, image)) if values.any() else None

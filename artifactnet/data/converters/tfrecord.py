@@ -43,7 +43,7 @@ def masked_crc32c(data: bytes) -> int:
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
-def read_records(path: str | Path) -> Iterator[tuple[str, bytes]]:
+def read_tfrecord(path: str | Path) -> Iterator[tuple[str, bytes]]:
     """Records of a file, one at a time; both checksums of each are checked.
 
     Yields:

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from artifactnet.config import DataConfig
-from artifactnet.data.images import decode, encode_jpeg
+from artifactnet.data.images import decode_image, encode_jpeg
 from artifactnet.data.sources.base import Splits
 from artifactnet.data.synthetic import edits
 from artifactnet.taxonomy import Category
@@ -78,12 +78,12 @@ PHOTOS: tuple[Photo, ...] = (
 )
 
 
-def of_split(split: str) -> tuple[Photo, ...]:
+def photos_of_split(split: str) -> tuple[Photo, ...]:
     """The photographs of ``split`` (``train``, ``val`` or ``test``), in a fixed order."""
     return tuple(photo for photo in PHOTOS if photo.split == split)
 
 
-def locate(photo: Photo) -> Path:
+def locate_photo(photo: Photo) -> Path:
     """Path of the file inside its installed package.
 
     Raises:
@@ -106,13 +106,15 @@ def locate(photo: Photo) -> Path:
 
 
 @lru_cache(maxsize=len(PHOTOS))
-def read(photo: Photo) -> UInt8Array:
+def read_photo(photo: Photo) -> UInt8Array:
     """Decoded photograph, (H, W, 3) uint8 sRGB, read-only and kept for the process.
 
     Raises:
         ArtifactNetError: the file is missing or cannot be decoded.
     """
-    pixels = decode(locate(photo), f"demo photograph {photo.file} of {_PIP_NAMES[photo.package]}")
+    pixels = decode_image(
+        locate_photo(photo), f"demo photograph {photo.file} of {_PIP_NAMES[photo.package]}"
+    )
     pixels.setflags(write=False)  # shared by every crop of this process
     return pixels
 
@@ -156,7 +158,7 @@ class DemoSource:
         self._split = split
         self._size = size
         self._seed = seed
-        self._photos = of_split(split)
+        self._photos = photos_of_split(split)
         self._weights = np.array([photo.weight for photo in self._photos])
         self._weights /= self._weights.sum()
         self._kept: dict[int, _Twin] = {}
@@ -164,7 +166,7 @@ class DemoSource:
         self._plans: list[tuple[Category, ...]] = []
         self.records: list[Record] = []
         for number in range(pairs):
-            self._plans.append(edits.choose(self._rng(number, "plan"), categories))
+            self._plans.append(edits.choose_categories(self._rng(number, "plan"), categories))
             self.records.extend(self._pair_records(number))
 
     def load(self, index: int) -> Sample:
@@ -175,7 +177,7 @@ class DemoSource:
         """
         record = self.records[index]
         twin = self._twin(index)
-        image = decode(twin.jpeg, record.uid)
+        image = decode_image(twin.jpeg, record.uid)
         if twin.mask is None:
             return Sample(record, image, score=twin.score)
         flat = np.frombuffer(zlib.decompress(twin.mask), np.uint8)
@@ -216,16 +218,16 @@ class DemoSource:
 
     def _make(self, number: int, fake: bool) -> _Twin:
         rng = self._rng(number, "crop")
-        image = _crop(read(self._photo(rng)), rng, self._size)
+        image = _crop(read_photo(self._photo(rng)), rng, self._size)
         quality = int(rng.integers(_QUALITY[0], _QUALITY[1] + 1))
         if not fake:
             return _Twin(encode_jpeg(image, quality), None, 1.0)
-        edited, mask = edits.edit(image, self._rng(number, "edit"), self._plans[number])
+        edited, mask = edits.edit_photo(image, self._rng(number, "edit"), self._plans[number])
         packed = zlib.compress(mask.tobytes(), 1)
         return _Twin(encode_jpeg(edited, quality), packed, 1.0 - _severity(image, edited))
 
 
-def build(config: DataConfig, seed: int) -> Splits:
+def build_demo_splits(config: DataConfig, seed: int) -> Splits:
     """The embedded data set: ``demo_train``, ``demo_val`` and ``demo_test`` pairs.
 
     Args:
@@ -258,8 +260,8 @@ def build(config: DataConfig, seed: int) -> Splits:
         if config.limit is not None:
             pairs = min(pairs, config.limit)
         if pairs:
-            for photo in of_split(split):
-                locate(photo)  # a missing package is told now, not in the third epoch
+            for photo in photos_of_split(split):
+                locate_photo(photo)  # a missing package is told now, not in the third epoch
             splits[split] = DemoSource(split, pairs, config.demo_size, config.demo_seed, categories)
     if not splits:
         raise ArtifactNetError("the demo data is empty; set data.demo_train, _val or _test above 0")

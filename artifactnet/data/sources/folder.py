@@ -7,9 +7,9 @@ from pathlib import Path
 
 from artifactnet.config import DataConfig
 from artifactnet.data import splits as splitting
-from artifactnet.data.duplicates import identical
-from artifactnet.data.image_folders import SPLITS, Item, find, stems_in_several_splits
-from artifactnet.data.images import decode
+from artifactnet.data.duplicates import find_identical_files
+from artifactnet.data.image_folders import SPLITS, FolderImage, find_images, stems_in_several_splits
+from artifactnet.data.images import decode_image
 from artifactnet.data.masks import read_mask
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.types import ArtifactNetError, Record, Sample
@@ -18,7 +18,7 @@ from artifactnet.types import ArtifactNetError, Record, Sample
 class FolderSource:
     """Images of one split, each a file of its own."""
 
-    def __init__(self, items: list[Item], warnings: tuple[str, ...] = ()) -> None:
+    def __init__(self, items: list[FolderImage], warnings: tuple[str, ...] = ()) -> None:
         self.records: list[Record] = [item.record for item in items]
         self._masks = [item.mask for item in items]
         self.warnings = warnings
@@ -30,13 +30,13 @@ class FolderSource:
             ArtifactNetError: the image or its mask cannot be used; the message names it.
         """
         record = self.records[index]
-        image = decode(record.location, record.location)
+        image = decode_image(record.location, record.location)
         path = self._masks[index]
         mask = None if path is None else read_mask(path, image.shape[:2], record.location)
         return Sample(record, image, mask)
 
 
-def build(config: DataConfig, seed: int) -> Splits:
+def build_folder_splits(config: DataConfig, seed: int) -> Splits:
     """List the images below ``config.root`` and divide them into splits.
 
     A fake with a mask is annotated (`Annotation.MASK`), one without is not
@@ -58,7 +58,7 @@ def build(config: DataConfig, seed: int) -> Splits:
     root = Path(config.root)
     if not 0 <= config.val_fraction < 0.5:
         raise ArtifactNetError(f"data.val_fraction={config.val_fraction}: must be in [0, 0.5)")
-    items, warnings = find(root)
+    items, warnings = find_images(root)
     keep = splitting.wanted_generators([item.record for item in items], config.generators, root)
     items = [item for item in items if item.record.generator in keep]
     if any(item.split is None for item in items):
@@ -72,12 +72,12 @@ def build(config: DataConfig, seed: int) -> Splits:
     result: dict[str, Source] = {}
     for split, chosen in parts.items():
         if chosen:
-            kept = splitting.limit([item.record for item in chosen], config.limit, seed)
+            kept = splitting.limit_uids([item.record for item in chosen], config.limit, seed)
             result[split] = FolderSource([chosen[k] for k in kept], tuple(warnings))
     return result
 
 
-def _separate(items: list[Item]) -> tuple[list[Item], list[str]]:
+def _separate(items: list[FolderImage]) -> tuple[list[FolderImage], list[str]]:
     """Make uids disjoint between split folders that somebody else has drawn.
 
     Many public sets number their files anew in every folder, so a stem that occurs in two of
@@ -99,17 +99,17 @@ def _separate(items: list[Item]) -> tuple[list[Item], list[str]]:
 
 
 def _divide(
-    items: list[Item], names: tuple[str, ...], fraction: float, seed: int
-) -> dict[str, list[Item]]:
+    items: list[FolderImage], names: tuple[str, ...], fraction: float, seed: int
+) -> dict[str, list[FolderImage]]:
     """Draw splits by uid; uids that share a byte-identical file stay together."""
-    same = identical([item.record.location for item in items])
+    same = find_identical_files([item.record.location for item in items])
     groups = [{items[index].record.uid for index in indices} for indices in same]
-    leaders = splitting.joined((item.record.uid for item in items), groups)
+    leaders = splitting.link_uids((item.record.uid for item in items), groups)
     led = [replace(item.record, uid=leaders[item.record.uid]) for item in items]
     others = len(names) - 1
     shares = {names[0]: 1 - others * fraction} | dict.fromkeys(names[1:], fraction)
-    home = splitting.draw(led, shares, seed)
-    result: dict[str, list[Item]] = {name: [] for name in names}
+    home = splitting.draw_splits(led, shares, seed)
+    result: dict[str, list[FolderImage]] = {name: [] for name in names}
     for item, record in zip(items, led, strict=True):
         result[home[record.uid]].append(item)
     return result

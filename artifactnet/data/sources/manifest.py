@@ -13,10 +13,10 @@ import numpy as np
 
 from artifactnet.config import DataConfig
 from artifactnet.data import splits as splitting
-from artifactnet.data.heatmaps import heatmap_at, read_stored
+from artifactnet.data.heatmaps import read_stored_map, resize_heatmap
 from artifactnet.data.image_folders import SPLITS
-from artifactnet.data.images import decode
-from artifactnet.data.manifest_format import Line, assign, read, record_of
+from artifactnet.data.images import decode_image
+from artifactnet.data.manifest_format import ManifestLine, assign_splits, read_manifest, record_of
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.taxonomy import UNCATEGORIZED_BIT
 from artifactnet.types import Annotation, ArtifactNetError, Float32Array, Record, Sample, UInt8Array
@@ -25,9 +25,9 @@ _ROUNDING = 1e-4  # of scores that two data sets took from one annotator
 _Value = TypeVar("_Value")
 
 
-def merge(
-    lines: Sequence[Line], generators: Container[str], *, skip: bool = False
-) -> tuple[list[Line], list[str]]:
+def merge_lines(
+    lines: Sequence[ManifestLine], generators: Container[str], *, skip: bool = False
+) -> tuple[list[ManifestLine], list[str]]:
     """Put the lines of each image together, so that it is seen once with all that is known of it.
 
     Lines with a wanted generator come first, then the order given. What one line lacks (text,
@@ -42,7 +42,7 @@ def merge(
     Returns:
         One line per image, where its first one was, and a warning if lines contradict each other.
     """
-    groups: dict[str, list[Line]] = {}
+    groups: dict[str, list[ManifestLine]] = {}
     for line in lines:
         groups.setdefault(line.place, []).append(line)
     joined, torn = [], []
@@ -59,7 +59,7 @@ def merge(
     ]
 
 
-def _joined(lines: Sequence[Line], skip: bool) -> Line:
+def _joined(lines: Sequence[ManifestLine], skip: bool) -> ManifestLine:
     """One line of all that are about an image."""
     if len(lines) == 1:
         return lines[0]
@@ -84,7 +84,7 @@ def _first_file(paths: Sequence[str | None], skip: bool) -> str | None:
     return _first(there or paths)
 
 
-def _apart(lines: Sequence[Line]) -> list[str]:
+def _apart(lines: Sequence[ManifestLine]) -> list[str]:
     """What the lines about one image cannot all be right in."""
     said: dict[str, set[Any]] = {
         "annotation": {line.annotation for line in lines} - {Annotation.NONE},
@@ -113,7 +113,7 @@ class ManifestSource:
         lines: one per image.
     """
 
-    def __init__(self, lines: list[Line], warnings: tuple[str, ...] = ()) -> None:
+    def __init__(self, lines: list[ManifestLine], warnings: tuple[str, ...] = ()) -> None:
         self.records: list[Record] = [record_of(line) for line in lines]
         self.warnings = warnings
         self.texts: list[str | None] = [line.text for line in lines]
@@ -122,7 +122,7 @@ class ManifestSource:
     def load(self, index: int) -> Sample:
         """Decode image ``index``, its heatmap and its mask.
 
-        A heatmap of another size is resized to the image (`artifactnet.data.heatmaps.heatmap_at`).
+        A heatmap of another size is resized to the image (`artifactnet.data.heatmaps.resize_heatmap`).
         Without a mask of its own, an image's mask is bit 0 where its heatmap is at least 0.5.
 
         Raises:
@@ -130,17 +130,17 @@ class ManifestSource:
                 image, or the mask another size; the message names the line and the file.
         """
         line = self.lines[index]
-        image = decode(line.image, f"{line.where}: {line.image}")
+        image = decode_image(line.image, f"{line.where}: {line.image}")
         size = image.shape[0], image.shape[1]
         heatmap: Float32Array | None = None
         mask: UInt8Array | None = None
         if line.heatmap is not None:
             name = f"{line.where}: heatmap {line.heatmap}"
-            heatmap = heatmap_at(read_stored(line.heatmap, name), size, name)
+            heatmap = resize_heatmap(read_stored_map(line.heatmap, name), size, name)
             mask = (heatmap >= _MARKED).astype(np.uint8) * np.uint8(UNCATEGORIZED_BIT)
         if line.mask is not None:
             name = f"{line.where}: mask {line.mask}"
-            mask = read_stored(line.mask, name)
+            mask = read_stored_map(line.mask, name)
             if mask.shape != size:
                 raise ArtifactNetError(
                     f"{name}: it is {mask.shape[1]}x{mask.shape[0]}, its image "
@@ -149,14 +149,14 @@ class ManifestSource:
         return Sample(self.records[index], image, mask, heatmap, line.score, text=line.text)
 
 
-def build(config: DataConfig, seed: int) -> Splits:
+def build_manifest_splits(config: DataConfig, seed: int) -> Splits:
     """Read the manifest ``config.root``, or all ``*.jsonl`` files of that folder, into splits.
 
     A uid that any line puts into a split is there with all its images. Other uids are drawn: a
     share ``config.val_fraction`` becomes the validation split, another such share the test split.
     Where that leaves no validation split, such a share of the training uids becomes one.
     Uids that share a file, or have byte-identical ones, are kept together like one uid. An image
-    of several lines is there once, with what all of them say, see `merge`.
+    of several lines is there once, with what all of them say, see `merge_lines`.
 
     Args:
         config: ``root``, ``generators``, ``val_fraction``, ``limit`` and ``on_error`` are used.
@@ -170,7 +170,7 @@ def build(config: DataConfig, seed: int) -> Splits:
     if config.root is None:
         raise ArtifactNetError("data.root is not set; name a manifest, or a folder of them")
     root = Path(config.root)
-    lines = [line for path in _manifests(root) for line in read(path)]
+    lines = [line for path in _manifests(root) for line in read_manifest(path)]
     if not lines:
         raise ArtifactNetError(f"data.root={root}: the manifest lists no image")
     warnings = _repeated(lines)
@@ -178,12 +178,12 @@ def build(config: DataConfig, seed: int) -> Splits:
         _check_files(lines)
     keep = splitting.wanted_generators(map(record_of, lines), config.generators, root)
     every = lines
-    lines, torn = merge(every, keep, skip=config.on_error == "skip")
-    home = assign(lines, every, config.val_fraction, seed, skip=config.on_error == "skip")
+    lines, torn = merge_lines(every, keep, skip=config.on_error == "skip")
+    home = assign_splits(lines, every, config.val_fraction, seed, skip=config.on_error == "skip")
     result: dict[str, Source] = {}
     for split in SPLITS:
         chosen = [line for line in lines if home[line.uid] == split]
-        kept = splitting.limit([record_of(line) for line in chosen], config.limit, seed)
+        kept = splitting.limit_uids([record_of(line) for line in chosen], config.limit, seed)
         if kept:
             result[split] = ManifestSource([chosen[k] for k in kept], (*warnings, *torn))
     return result
@@ -202,9 +202,9 @@ def _manifests(root: Path) -> list[Path]:
     return found
 
 
-def _repeated(lines: list[Line]) -> list[str]:
+def _repeated(lines: list[ManifestLine]) -> list[str]:
     """Warning about images listed more than once; an error if with two labels."""
-    seen: dict[str, Line] = {}
+    seen: dict[str, ManifestLine] = {}
     again: Counter[str] = Counter()
     for line in lines:
         place = line.place
@@ -224,7 +224,7 @@ def _repeated(lines: list[Line]) -> list[str]:
     ]
 
 
-def _check_files(lines: list[Line]) -> None:
+def _check_files(lines: list[ManifestLine]) -> None:
     for line in lines:
         for kind in ("image", "heatmap", "mask"):
             path = getattr(line, kind)

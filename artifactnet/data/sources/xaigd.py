@@ -16,12 +16,12 @@ from typing import Any
 from artifactnet.config import DataConfig
 from artifactnet.data import splits as splitting
 from artifactnet.data.image_folders import list_images
-from artifactnet.data.images import SUBSAMPLINGS, decode, encode_jpeg
+from artifactnet.data.images import SUBSAMPLINGS, decode_image, encode_jpeg
 from artifactnet.data.masks import parse_label, rasterize
 from artifactnet.data.shards import (
     CODEC_COLUMNS,
     COLUMNS,
-    Place,
+    RowLocation,
     ShardReader,
     find_shards,
     read_rows,
@@ -32,7 +32,7 @@ from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class XAigdItem:
     """One image of X-AIGD, not yet read.
 
     Attributes:
@@ -42,18 +42,18 @@ class Item:
     """
 
     record: Record
-    place: Place | None = None
+    place: RowLocation | None = None
     codec: tuple[int, str] | None = None
 
 
-def read_items(part: str, shards: list[Path], config: DataConfig) -> list[Item]:
+def read_items(part: str, shards: list[Path], config: DataConfig) -> list[XAigdItem]:
     """List the rows of one part of the data set.
 
     Args:
         part: ``labeled_train``, ``labeled_test``, ``unlabeled_train`` or ``unlabeled_test``.
         shards: its files.
         config: unlabeled parts are read only for ``unlabeled`` or ``extra_real``;
-            ``augment.align_compression`` fills `Item.codec`.
+            ``augment.align_compression`` fills `XAigdItem.codec`.
 
     Raises:
         ArtifactNetError: a shard cannot be read or lacks a column, a row has no uid or
@@ -72,11 +72,11 @@ def read_items(part: str, shards: list[Path], config: DataConfig) -> list[Item]:
                 raise ArtifactNetError(f"{place}: uid or generator is empty")
             codec = _codec(row) if config.augment.align_compression else None
             record = _record(place, row, labeled, config.on_error == "raise")
-            items.append(Item(record, place, codec))
+            items.append(XAigdItem(record, place, codec))
     return items
 
 
-def _record(place: Place, row: dict[str, Any], labeled: bool, strict: bool) -> Record:
+def _record(place: RowLocation, row: dict[str, Any], labeled: bool, strict: bool) -> Record:
     labels = (row["labels"] or []) if labeled else []
     bits = 0
     for label in labels:
@@ -98,7 +98,7 @@ def _codec(row: dict[str, Any]) -> tuple[int, str] | None:
     return int(quality), subsampling if subsampling in SUBSAMPLINGS else "4:2:0"
 
 
-def codec_warnings(items: list[Item]) -> list[str]:
+def codec_warnings(items: list[XAigdItem]) -> list[str]:
     """Say how many of the fakes compression alignment leaves as they are."""
     plain = sum(item.codec is None for item in items)
     if not plain:
@@ -112,7 +112,7 @@ def codec_warnings(items: list[Item]) -> list[str]:
 class XAigdSource:
     """Images of one split: rows of parquet shards and photographs."""
 
-    def __init__(self, items: list[Item], warnings: tuple[str, ...] = ()) -> None:
+    def __init__(self, items: list[XAigdItem], warnings: tuple[str, ...] = ()) -> None:
         self.records: list[Record] = [item.record for item in items]
         self.warnings = warnings
         self._items = items
@@ -128,11 +128,11 @@ class XAigdSource:
         item = self._items[index]
         record = item.record
         if item.place is None:
-            return Sample(record, decode(record.location, record.location))
+            return Sample(record, decode_image(record.location, record.location))
         data, row = self._reader.read(item.place)
-        image = decode(data, record.location)
+        image = decode_image(data, record.location)
         if item.codec is not None:
-            image = decode(encode_jpeg(image, *item.codec), record.location)
+            image = decode_image(encode_jpeg(image, *item.codec), record.location)
         if record.annotation is not Annotation.MASK:
             return Sample(record, image)
         height, width = image.shape[:2]
@@ -150,7 +150,7 @@ class XAigdSource:
         return None if place is None else self._reader.read(place)[0]
 
 
-def build(config: DataConfig, seed: int) -> Splits:
+def build_xaigd_splits(config: DataConfig, seed: int) -> Splits:
     """List the shards below ``config.root`` and the photographs below ``config.real_root``.
 
     Test is ``labeled_test``. The validation split is made of the uids of ``labeled_train`` that
@@ -199,13 +199,15 @@ def build(config: DataConfig, seed: int) -> Splits:
     for name, items in splits.items():
         photographs = [_photograph(uid, real[uid]) for uid in wanted[name] if uid in real]
         together = items + photographs
-        kept = splitting.limit([item.record for item in together], config.limit, seed)
+        kept = splitting.limit_uids([item.record for item in together], config.limit, seed)
         if kept:
             result[name] = XAigdSource([together[k] for k in kept], tuple(warnings))
     return result
 
 
-def _filter(items: list[Item], generators: list[str], rows: dict[str, list[Item]]) -> list[Item]:
+def _filter(
+    items: list[XAigdItem], generators: list[str], rows: dict[str, list[XAigdItem]]
+) -> list[XAigdItem]:
     known = Counter(item.record.generator for part in rows.values() for item in part)
     unknown = [name for name in generators if name not in known]
     if unknown:
@@ -230,8 +232,8 @@ def _named_val(root: Path) -> set[str]:
 
 
 def _assign(
-    rows: dict[str, list[Item]], config: DataConfig, seed: int, named: set[str]
-) -> tuple[dict[str, list[Item]], dict[str, set[str]]]:
+    rows: dict[str, list[XAigdItem]], config: DataConfig, seed: int, named: set[str]
+) -> tuple[dict[str, list[XAigdItem]], dict[str, set[str]]]:
     """Fakes of each split, and the uids whose photographs are wanted beyond theirs."""
     train = rows.get("labeled_train", [])
     spare = rows.get("unlabeled_train", [])
@@ -273,8 +275,8 @@ def _photographs(config: DataConfig) -> dict[str, str]:
     return paths
 
 
-def _photograph(uid: str, path: str) -> Item:
-    return Item(Record(uid, 0, "real", Annotation.CLEAN, path, path=path))
+def _photograph(uid: str, path: str) -> XAigdItem:
+    return XAigdItem(Record(uid, 0, "real", Annotation.CLEAN, path, path=path))
 
 
 def _missing(uids: Iterable[str], real: dict[str, str], config: DataConfig) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from artifactnet.data.images import EXTENSIONS, decode
+from artifactnet.data.images import EXTENSIONS, decode_image
 from artifactnet.data.shards import Pair, write_split
 from artifactnet.data.splits import split_uids
 from artifactnet.data.synthetic import edits
@@ -198,7 +198,7 @@ def _pairs(
     """Pairs of all photographs; one that fails gives none of its pairs and is listed."""
     for digest, path in photographs:
         try:
-            photo = decode(path, str(path))
+            photo = decode_image(path, str(path))
             pairs = [_pair(photo, digest, path, number, job) for number in range(job.per_photo)]
         except ArtifactNetError as error:
             reason = str(error)
@@ -211,8 +211,8 @@ def _pairs(
 def _pair(photo: UInt8Array, digest: str, path: Path, number: int, job: _Job) -> Pair:
     rng = np.random.default_rng([job.seed, int(digest, 16), number])
     real = _crop(photo, rng, job.size, whole=number == 0)
-    categories = edits.choose(rng, job.categories)
-    fake, mask = edits.edit(real, rng, categories)
+    categories = edits.choose_categories(rng, job.categories)
+    fake, mask = edits.edit_photo(real, rng, categories)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem)[:40]
     return Pair(f"{stem}_{digest}_{number:03d}", real, fake, mask, categories)
 

@@ -37,7 +37,7 @@ VARIANTS: dict[int, tuple[Variant, ...]] = {
 }  # fmt: skip
 
 
-def apply(
+def apply_edit(
     image: UInt8Array, category: Category, rng: np.random.Generator, severity: float
 ) -> tuple[UInt8Array, UInt8Array]:
     """Edit one region of a photograph so that it shows an artifact of ``category``.
@@ -95,7 +95,7 @@ def parse_categories(labels: Sequence[str], key: str) -> tuple[Category, ...]:
     return tuple(c for c in CATEGORIES if c.label in labels) if labels else CATEGORIES
 
 
-def choose(
+def choose_categories(
     rng: np.random.Generator, categories: Sequence[Category] = CATEGORIES, most: int = 3
 ) -> tuple[Category, ...]:
     """One to ``most`` different categories, uniformly, in the order they will be applied.
@@ -107,21 +107,21 @@ def choose(
     return tuple(categories[i] for i in rng.choice(len(categories), count, replace=False))
 
 
-def edit(
+def edit_photo(
     image: UInt8Array, rng: np.random.Generator, categories: Sequence[Category]
 ) -> tuple[UInt8Array, UInt8Array]:
-    """Apply one edit per given category (see `choose`), severities uniform in [0.5, 1].
+    """Apply one edit per given category (see `choose_categories`), severities uniform in [0.5, 1].
 
     Returns:
         The edited image, and the (H, W) uint8 bit-field mask, the edits' masks OR-ed.
 
     Raises:
-        ArtifactNetError: see `apply`.
+        ArtifactNetError: see `apply_edit`.
     """
     mask = np.zeros(image.shape[:2], np.uint8)
     for category in categories:
         for _ in range(3):  # so that a later edit does not wipe out an earlier one
-            edited, new = apply(image, category, rng, float(rng.uniform(0.5, 1.0)))
+            edited, new = apply_edit(image, category, rng, float(rng.uniform(0.5, 1.0)))
             if ((new > 0) & (mask > 0)).sum() <= _MOST_OVERLAP * (new > 0).sum():
                 break
         image, mask = edited, mask | new
