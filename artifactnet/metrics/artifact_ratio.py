@@ -1,6 +1,6 @@
-"""Does the judge do better where artifacts are large? Accuracy by Perceptual Artifact Ratio.
+"""Accuracy on fakes by Perceptual Artifact Ratio: are large artifacts easier to detect?
 
-X-AIGD, Sec. 4 and Fig. 3c. 0/0 is 0; counts stand beside every figure.
+X-AIGD, Sec. 4 and Fig. 3c. 0/0 is 0; counts accompany every accuracy.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from artifactnet.metrics.scores import ratio
-from artifactnet.metrics.selection import annotated_fakes
+from artifactnet.metrics.confusion import ratio
+from artifactnet.metrics.groups import annotated_fakes
 
 RATIO_EDGES = (0.01, 0.02, 0.05, 0.1, 0.2)  # ours: the paper's text does not give its bins
 
@@ -34,8 +34,8 @@ def artifact_ratio(mask: Tensor) -> Tensor:
 def ratio_bins(ratios: Tensor, edges: Sequence[float] = RATIO_EDGES) -> Tensor:
     """Bin of each ratio: exactly 0, then (0, e1], (e1, e2], ..., (last edge, 1].
 
-    Images without artifacts have a bin of their own, since the paper sets them against those
-    with any (PAR = 0 against PAR > 0).
+    Images without artifacts have a bin of their own, since the paper compares PAR = 0 with
+    PAR > 0.
 
     Args:
         ratios: (B,) in [0, 1].
@@ -77,7 +77,7 @@ def accuracy_by_ratio(
 
 
 def _bin_counts(ratios: Tensor, correct: Tensor, edges: Sequence[float]) -> Tensor:
-    """(bins, 2) int64: images, and those of them answered right."""
+    """(bins, 2) int64: images, and correct ones among them."""
     if ratios.ndim != 1 or correct.shape != ratios.shape:
         raise ValueError(
             f"need one answer per ratio, got shapes {tuple(ratios.shape)} and "
@@ -109,7 +109,7 @@ class ArtifactRatioMetric(Metric):
     counts: Tensor
 
     def __init__(self, edges: Sequence[float] = RATIO_EDGES, threshold: float = 0.5) -> None:
-        """Fix the bins.
+        """Start empty.
 
         Args:
             edges: see `ratio_bins`.
@@ -128,7 +128,7 @@ class ArtifactRatioMetric(Metric):
     def update(
         self, probabilities: Tensor, truth: Tensor, annotation: Tensor, labels: Tensor
     ) -> None:
-        """Add a batch; annotated fakes take part.
+        """Add a batch; annotated fakes are evaluated.
 
         Args:
             probabilities: (B,) of being fake, in [0, 1].

@@ -1,7 +1,7 @@
 """Authenticity judgment: real or fake, overall and per generator (X-AIGD Sec. 5).
 
-Fake is the positive class. 0/0 is 0, as in the benchmark; the counts stand beside every
-figure, so that an empty denominator can be told from a bad result.
+Fake is the positive class. 0/0 is 0, as in the benchmark; counts accompany every score, so that
+an empty denominator can be told from a bad result.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from artifactnet.metrics.scores import verdict_scores
-from artifactnet.metrics.selection import generator_names, generator_rows
-from artifactnet.types import ArtifactNetError
+from artifactnet.metrics.checks import BoolArray, Float64Array, checked_answers
+from artifactnet.metrics.confusion import verdict_scores
+from artifactnet.metrics.correlation import average_ranks
+from artifactnet.metrics.groups import generator_names, generator_rows
 
 
 class Confusion(NamedTuple):
@@ -29,7 +31,7 @@ class Confusion(NamedTuple):
 
 
 def confusion(labels: Tensor, probabilities: Tensor, threshold: float) -> Confusion:
-    """Count right and wrong answers.
+    """Confusion counts at a threshold.
 
     Args:
         labels: (N,) 0 real, 1 fake.
@@ -40,9 +42,9 @@ def confusion(labels: Tensor, probabilities: Tensor, threshold: float) -> Confus
         ValueError: shapes differ, or a label is neither 0 nor 1.
         ArtifactNetError: a probability is not a number in [0, 1].
     """
-    _check(labels, probabilities)
-    fake = labels == 1
-    called = probabilities.double() >= threshold  # double: 0.7 must not become 0.69999999
+    # compared in float64: float32(0.7) is below 0.7
+    fake, chances = _arrays(labels, probabilities)
+    called = chances >= threshold
     counts = (fake & called, ~fake & called, ~fake & ~called, fake & ~called)
     return Confusion(*(int(count.sum()) for count in counts))
 
@@ -62,37 +64,25 @@ def auc(labels: Tensor, probabilities: Tensor) -> float | None:
         ValueError: shapes differ, or a label is neither 0 nor 1.
         ArtifactNetError: a probability is not a number in [0, 1].
     """
-    _check(labels, probabilities)
-    fake, real = probabilities[labels == 1], probabilities[labels == 0].sort().values
-    if not len(fake) or not len(real):
+    fake, chances = _arrays(labels, probabilities)
+    fakes = int(np.count_nonzero(fake))
+    reals = len(fake) - fakes
+    if not fakes or not reals:
         return None
-    below = torch.searchsorted(real, fake.contiguous())
-    not_above = torch.searchsorted(real, fake.contiguous(), right=True)
-    return int((below + not_above).sum()) / (2 * len(fake) * len(real))
+    # multiples of 1/2, hence exact; the trapezoids of scikit-learn and torchmetrics round
+    wins = average_ranks(chances)[fake].sum() - fakes * (fakes + 1) / 2
+    return float(wins / (fakes * reals))
 
 
-def _check(labels: Tensor, probabilities: Tensor) -> None:
-    """Refuse what would silently be counted as an answer."""
-    if labels.ndim != 1 or labels.shape != probabilities.shape:
-        raise ValueError(
-            f"need equally many labels and probabilities, got shapes {tuple(labels.shape)} and "
-            f"{tuple(probabilities.shape)}"
-        )
-    if not ((labels == 0) | (labels == 1)).all():
-        raise ValueError("labels must be 0 (real) or 1 (fake)")
-    bad = int((~((probabilities >= 0) & (probabilities <= 1))).sum())
-    if bad:
-        raise ArtifactNetError(
-            f"{bad} of {len(probabilities)} probabilities are not numbers in [0, 1]: the model's "
-            "weights are broken or its training diverged; use an earlier checkpoint"
-        )
+def _arrays(labels: Tensor, probabilities: Tensor) -> tuple[BoolArray, Float64Array]:
+    return checked_answers(labels.cpu(), probabilities.detach().double().cpu())
 
 
 class AuthenticityMetric(Metric):
     """Authenticity scores over a data set, overall and per generator.
 
-    Every probability is kept (a few bytes per image), since the AUC needs them all; processes
-    are joined by concatenation, so images may be dealt out unevenly, even none to a process.
+    Keeps every probability (a few bytes per image), since the AUC needs all of them. Processes
+    are joined by concatenation, so they may hold different numbers of images, even none.
     """
 
     full_state_update = False
@@ -101,7 +91,7 @@ class AuthenticityMetric(Metric):
     generators: list[Tensor]
 
     def __init__(self, generators: Sequence[str], threshold: float = 0.5) -> None:
-        """Fix the rows of the result.
+        """Start empty.
 
         Args:
             generators: names of all generators that may occur, equal on every process; a
@@ -111,8 +101,7 @@ class AuthenticityMetric(Metric):
         super().__init__()
         self.names = generator_names(generators)
         self.threshold = threshold
-        # All float32 and one-dimensional: torchmetrics stands in for an empty process with
-        # exactly that.
+        # float32 and one-dimensional, as the placeholder of torchmetrics for an empty process
         for state in ("probabilities", "labels", "generators"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
@@ -122,7 +111,7 @@ class AuthenticityMetric(Metric):
         Args:
             probabilities: (B,) of being fake, in [0, 1].
             labels: (B,) 0 real, 1 fake.
-            generators: B names; looked at for fakes only.
+            generators: B names; used for fakes only.
 
         Raises:
             ValueError: shapes differ, a label is neither 0 nor 1, or a fake's generator is not
@@ -131,7 +120,7 @@ class AuthenticityMetric(Metric):
         """
         labels = labels.to(self.device)
         probabilities = probabilities.detach().to(self.device, torch.float32)
-        _check(labels, probabilities)
+        _arrays(labels, probabilities)
         rows = generator_rows(self.names, generators, labels)
         rows = torch.where(labels == 1, rows, -1)
         self.probabilities.append(probabilities)
@@ -141,7 +130,7 @@ class AuthenticityMetric(Metric):
     def compute(self) -> dict[str, dict[str, Any]]:
         """`verdict_scores` and ``auc`` of all images (``"all"``) and of each generator seen.
 
-        A generator's row sets its fakes against all real images.
+        A generator's row compares its fakes with all real images.
         """
         if not len(self.labels):
             return {"all": {**verdict_scores(0, 0, 0, 0), "auc": None}}

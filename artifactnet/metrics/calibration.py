@@ -1,6 +1,8 @@
-"""Can a probability be believed, and what does a threshold cost? Curves for pictures.
+"""Calibration of probabilities (reliability diagram, ECE) and the ROC curve.
 
-Fake is the positive class; probabilities are those of being fake.
+Fake is the positive class; probabilities are those of being fake. All of it is float64 numpy:
+reports draw these curves without importing scikit-learn or torchmetrics, whose calibration error
+and calibration curve also put a value on a bin's limit into another bin.
 """
 
 from __future__ import annotations
@@ -11,19 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from artifactnet.types import ArtifactNetError
-
-Float64Array = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from artifactnet.metrics.checks import Float64Array, checked_answers
 
 
 class RocPoint(NamedTuple):
-    """What calling all images fake whose probability is at least ``threshold`` comes to.
+    """Rates when every image whose probability is at least ``threshold`` is called fake.
 
     Attributes:
         fpr: share of the real images called fake.
         tpr: share of the fakes called fake.
-        threshold: a probability that occurs; None for the first point, at which no image is
+        threshold: a probability that occurs; None for the first point, where no image is
             called fake.
     """
 
@@ -35,7 +34,7 @@ class RocPoint(NamedTuple):
 def reliability(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 10
 ) -> list[dict[str, Any]]:
-    """Reliability diagram: how often is an image fake that is called fake with probability p?
+    """Reliability diagram: share of fakes among images of similar predicted probability.
 
     Args:
         labels: (N,) 0 real, 1 fake.
@@ -43,10 +42,9 @@ def reliability(
         bins: number of equally wide bins.
 
     Returns:
-        One dictionary per bin, rising, the empty ones included: ``low`` and ``high``, the limits
-        (a limit belongs to the upper bin, and 1 to the last); ``count`` of images;
-        ``confidence``, their mean probability, and ``fake``, the share of fakes among them, both
-        None where there are none.
+        One dictionary per bin, in order, empty bins included: the limits ``low`` and ``high``
+        (a limit belongs to the upper bin, and 1 to the last); ``count`` of images; their mean
+        probability ``confidence`` and share of fakes ``fake``, both None without images.
 
     Raises:
         ValueError: shapes differ, a label is neither 0 nor 1, or no bins.
@@ -54,9 +52,9 @@ def reliability(
     """
     if bins < 1:
         raise ValueError(f"need 1 bin or more, not {bins}")
-    fake, chances = _check(labels, probabilities)
+    fake, chances = checked_answers(labels, probabilities)
     edges = (np.arange(bins + 1) / bins).tolist()
-    # Compared with the limits as they are given out: p * bins would put 0.29 of 100 too low.
+    # compared with the returned limits: p * bins would put 0.29 of 100 bins too low
     index = np.searchsorted(edges[1:-1], chances, side="right")
     counts = np.bincount(index, minlength=bins).tolist()
     sums = np.bincount(index, weights=chances, minlength=bins).tolist()
@@ -102,13 +100,13 @@ def expected_calibration_error(
 def roc_curve(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike, points: int | None = None
 ) -> list[RocPoint]:
-    """Receiver operating characteristic, exact: images of equal probability move together.
+    """Receiver operating characteristic; images of equal probability share a point.
 
     Args:
         labels: (N,) 0 real, 1 fake.
         probabilities: (N,) of being fake, in [0, 1].
-        points: for drawing, keep at most so many points, spread evenly along the curve, the
-            first and the last among them; at least 2. None keeps all.
+        points: keep at most this many points (2 or more) for drawing, evenly spread along the
+            curve, both ends included. None keeps all.
 
     Returns:
         Points from (0, 0) to (1, 1), thresholds falling; none where a class is missing.
@@ -119,10 +117,10 @@ def roc_curve(
     """
     if points is not None and points < 2:
         raise ValueError(f"a curve needs 2 points or more, not {points}")
-    fake, chances = _check(labels, probabilities)
+    fake, chances = checked_answers(labels, probabilities)
     if fake.all() or not fake.any():
         return []
-    thresholds, group = np.unique(-chances, return_inverse=True)  # negative, so that they fall
+    thresholds, group = np.unique(-chances, return_inverse=True)  # negated, so that they fall
     sizes = [np.bincount(group[of], minlength=len(thresholds)) for of in (~fake, fake)]
     fpr, tpr = (np.concatenate(([0], np.cumsum(size))) / size.sum() for size in sizes)
     kept = _spread(fpr + tpr, points) if points else np.arange(len(fpr))
@@ -140,22 +138,3 @@ def _spread(position: Float64Array, count: int) -> npt.NDArray[np.intp]:
     kept = np.searchsorted(position, targets).clip(0, len(position) - 1)
     kept[0], kept[-1] = 0, len(position) - 1
     return np.unique(kept)
-
-
-def _check(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[BoolArray, Float64Array]:
-    """Which images are fake, and their probabilities in float64."""
-    kinds, chances = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
-    if kinds.ndim != 1 or kinds.shape != chances.shape:
-        raise ValueError(
-            "need equally many labels and probabilities, got shapes "
-            f"{kinds.shape} and {chances.shape}"
-        )
-    if not np.isin(kinds, (0, 1)).all():
-        raise ValueError("labels must be 0 (real) or 1 (fake)")
-    bad = int((~((chances >= 0) & (chances <= 1))).sum())  # a NaN is neither
-    if bad:
-        raise ArtifactNetError(
-            f"{bad} of {len(chances)} probabilities are not numbers in [0, 1]: the model's "
-            "weights are broken or its training diverged; use an earlier checkpoint"
-        )
-    return kinds == 1, chances

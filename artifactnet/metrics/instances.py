@@ -1,11 +1,11 @@
 """Weak localisation: does a predicted region lie on an artifact instance?
 
-The benchmark's rules (X-AIGD, A.5 and its public metric description); what an instance is,
-`artifactnet.metrics.regions` says.
+The benchmark's rules (X-AIGD, A.5 and its public metric description); `artifactnet.metrics.regions`
+defines the instances.
 
 - A predicted region matches an instance if area(region and instance) / area(region) > t,
   strictly, as in the public description (the paper's text has >=). This is not IoU.
-- Flags, not pairs: one region may match several instances, and the other way round.
+- Regions and instances are not paired: one region may match several instances and vice versa.
   TP = matched instances, FN = unmatched instances, FP = unmatched regions.
 
 Areas come from summed-area tables and histograms inside the rectangle of the instances, so
@@ -26,31 +26,13 @@ from artifactnet.metrics.regions import (
     Int32Array,
     LabelMap,
     as_plane,
-    instance_labels,
-    polygon_instances,
-    region_labels,
 )
-from artifactnet.metrics.scores import ratio
 
 Int64Array = npt.NDArray[np.int64]
 
-__all__ = [
-    "InstanceCounts",
-    "LabelMap",
-    "Matches",
-    "instance_labels",
-    "instance_scores",
-    "match_boxes",
-    "match_masks",
-    "match_points",
-    "match_regions",
-    "polygon_instances",
-    "region_labels",
-]
-
 
 class InstanceCounts(NamedTuple):
-    """What the scores are made of."""
+    """Counts that the scores are computed from."""
 
     tp: int  # instances matched by a region
     fp: int  # regions that match no instance, the invalid ones included
@@ -80,10 +62,10 @@ class Matches(NamedTuple):
 def match_boxes(truth: LabelMap, boxes: npt.ArrayLike, t: float = 0.5) -> Matches:
     """Match predicted boxes with instances.
 
-    The limits are judged as they are given: a box is invalid unless 0 <= x_min < x_max <=
-    width and 0 <= y_min < y_max <= height, so a box that is partly outside is as invalid as
-    one wholly outside, and so is one with a NaN. Limits are then cut to integers (towards
-    zero) and taken as [x_min, x_max) x [y_min, y_max); a box left without a pixel is invalid.
+    A box is invalid unless 0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height as given:
+    a box partly outside is as invalid as one wholly outside or one with a NaN. Coordinates are
+    then truncated to integers and taken as [x_min, x_max) x [y_min, y_max); a box without a pixel
+    is invalid.
 
     Args:
         truth: instances of one category.
@@ -93,7 +75,7 @@ def match_boxes(truth: LabelMap, boxes: npt.ArrayLike, t: float = 0.5) -> Matche
     Raises:
         ValueError: ``boxes`` is not (N, 4), or ``t`` is outside [0, 1].
     """
-    check_threshold(t)
+    _check_threshold(t)
     given = _table(boxes, 4, "boxes")
     x_min, y_min, x_max, y_max = given.T
     inside = (x_min >= 0) & (x_min < x_max) & (x_max <= truth.width)
@@ -116,14 +98,14 @@ def match_points(truth: LabelMap, points: npt.ArrayLike, t: float = 0.5) -> Matc
 
     Args:
         truth: instances of one category.
-        points: (N, 2) x, y in pixels, cut to integers; one outside [0, width) x [0, height)
-            is invalid.
+        points: (N, 2) x, y in pixels, truncated to integers; invalid outside [0, width) x
+            [0, height).
         t: as for boxes; the share of a single pixel is 0 or 1.
 
     Raises:
         ValueError: ``points`` is not (N, 2), or ``t`` is outside [0, 1].
     """
-    check_threshold(t)
+    _check_threshold(t)
     given = _table(points, 2, "points")
     within = (given >= 0) & (given < (truth.width, truth.height))
     inside = within[:, 0] & within[:, 1]
@@ -144,15 +126,15 @@ def match_masks(truth: LabelMap, masks: Sequence[npt.NDArray[Any]], t: float = 0
 
     Args:
         truth: instances of one category.
-        masks: N arrays (H, W) of the image's size, bool or uint8, one region each; not zero
-            inside the region. An empty one is invalid.
+        masks: N arrays (H, W) of the image's size, bool or uint8, nonzero inside their region.
+            An empty one is invalid.
         t: as for boxes.
 
     Raises:
         ValueError: a mask is not of the image's size, or neither uint8 nor bool, or ``t`` is
             outside [0, 1].
     """
-    check_threshold(t)
+    _check_threshold(t)
     matches = _no_match(np.zeros(len(masks), dtype=np.bool_), truth.count)
     for index, mask in enumerate(masks):
         if mask.shape != (truth.height, truth.width):
@@ -177,13 +159,13 @@ def match_regions(truth: LabelMap, predicted: LabelMap, t: float = 0.5) -> Match
 
     Args:
         truth: instances of one category.
-        predicted: regions of the same image that do not overlap, see `region_labels`.
+        predicted: regions of the same image, see `artifactnet.metrics.regions.region_labels`.
         t: as for boxes.
 
     Raises:
         ValueError: the label maps are of images of different sizes, or ``t`` is outside [0, 1].
     """
-    check_threshold(t)
+    _check_threshold(t)
     if (truth.height, truth.width) != (predicted.height, predicted.width):
         raise ValueError(
             f"the prediction is of an image of {predicted.width}x{predicted.height}, the truth "
@@ -193,7 +175,7 @@ def match_regions(truth: LabelMap, predicted: LabelMap, t: float = 0.5) -> Match
     matches = _no_match(areas[1:] == 0, truth.count)
     mine, theirs = _common(predicted.labels, (predicted.top, predicted.left), truth)
     both = (mine > 0) & (theirs > 0)
-    # Only pairs that meet are counted: a full table would hold thousands times thousands.
+    # only overlapping pairs are counted: a full table would hold thousands times thousands
     pairs, overlaps = np.unique(
         mine[both].astype(np.int64) * (truth.count + 1) + theirs[both], return_counts=True
     )
@@ -204,28 +186,12 @@ def match_regions(truth: LabelMap, predicted: LabelMap, t: float = 0.5) -> Match
     return matches
 
 
-def instance_scores(tp: int, fp: int, fn: int, t: float = 0.5) -> dict[str, float]:
-    """Precision, recall and F1 in [0, 1] from counts; 0/0 is 0.
-
-    Args:
-        tp: matched instances.
-        fp: unmatched regions.
-        fn: unmatched instances.
-        t: the threshold, for the names only.
-
-    Returns:
-        ``P@t``, ``R@t`` and ``F1@t`` with the threshold in the name, as in ``P@0.5``.
-    """
-    parts = {"P": (tp, tp + fp), "R": (tp, tp + fn), "F1": (2 * tp, 2 * tp + fp + fn)}
-    return {f"{name}@{t:g}": ratio(part, whole) for name, (part, whole) in parts.items()}
-
-
 def _overlaps(labels: Int32Array, label: int, span: Int32Array, boxes: Int64Array) -> Int64Array:
     """Pixels of one instance in each of N boxes, by a summed-area table of its rectangle."""
     x_min, y_min, x_max, y_max = span
     member = labels[y_min:y_max, x_min:x_max] == label
     table = cv2.integral(member.view(np.uint8))
-    # Not np.clip, which takes longer than all the rest for a handful of boxes.
+    # np.clip takes longer than all the rest for a handful of boxes
     x = np.minimum(np.maximum(boxes[:, ::2] - x_min, 0), member.shape[1])
     y = np.minimum(np.maximum(boxes[:, 1::2] - y_min, 0), member.shape[0])
     corners = table[y[:, :, None], x[:, None, :]].astype(np.int64)  # (N, 2, 2)
@@ -258,7 +224,7 @@ def _no_match(invalid: BoolArray, count: int) -> Matches:
 
 
 def _table(values: npt.ArrayLike, columns: int, name: str) -> npt.NDArray[np.float64]:
-    """Values as (N, columns) float64; nothing at all is N = 0."""
+    """Values as (N, columns) float64; an empty list is N = 0."""
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         return np.zeros((0, columns))
@@ -267,14 +233,6 @@ def _table(values: npt.ArrayLike, columns: int, name: str) -> npt.NDArray[np.flo
     return array
 
 
-def check_threshold(t: float) -> None:
-    """Refuse a share that is none.
-
-    Args:
-        t: of a region that must lie on an instance.
-
-    Raises:
-        ValueError: outside [0, 1].
-    """
+def _check_threshold(t: float) -> None:
     if not 0 <= t <= 1:
         raise ValueError(f"the overlap threshold must be in [0, 1], not {t}")

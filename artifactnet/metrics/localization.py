@@ -1,7 +1,7 @@
-"""Does a heatmap point at the artifacts? Scores of one image that need no threshold.
+"""Does a heatmap point at the artifacts? Threshold-free scores of one image.
 
-All of them look at the order or the share of values only, so a map that was stretched per image
-is judged as fairly as a probability. A constant map earns what chance earns: the share of the
+All of them depend on the order or the share of values only, so a map that was rescaled per image
+is scored as fairly as a probability. A constant map gets the score of chance: the share of the
 image that the artifacts cover.
 """
 
@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Float64Array = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from artifactnet.metrics.checks import BoolArray, Float64Array
 
 
 def pointing_game(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> float:
@@ -24,8 +23,7 @@ def pointing_game(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> float:
         mask: (H, W), not zero where an artifact is.
 
     Returns:
-        1 or 0; where several pixels share the maximum, the share of them that lies on an
-        artifact, so that a constant map earns what chance earns.
+        1 or 0; where several pixels share the maximum, the share of them on an artifact.
 
     Raises:
         ValueError: shapes differ, no pixels, or values that are not finite.
@@ -59,31 +57,24 @@ def mass_inside(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> float:
 
 
 def pixel_average_precision(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> float | None:
-    """Area under the precision-recall curve of the pixels, as a step function.
-
-    The sum, over falling values of the map, of the gain in recall times the precision at that
-    value; pixels of equal value are taken together, in no order. The curve is not interpolated.
+    """Area under the precision-recall curve of the pixels, as a step function (scikit-learn's).
 
     Args:
         heatmap: (H, W), finite.
         mask: (H, W), not zero where an artifact is.
 
     Returns:
-        A number in (0, 1]; None where the mask is empty or covers the image: there is nothing to
-        tell apart.
+        In (0, 1]; None where the mask is empty or covers the image.
 
     Raises:
         ValueError: shapes differ, no pixels, or values that are not finite.
     """
     values, inside = _check(heatmap, mask)
-    positive, negative = values[inside], np.sort(values[~inside])
-    if not len(positive) or not len(negative):
+    if inside.all() or not inside.any():
         return None
-    # Recall changes only at values that an artifact pixel has.
-    levels, counts = np.unique(positive, return_counts=True)
-    true = np.cumsum(counts[::-1])[::-1]  # artifact pixels not below each level
-    false = len(negative) - np.searchsorted(negative, levels)
-    return float((counts * (true / (true + false))).sum() / len(positive))
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(inside.ravel(), values.ravel()))
 
 
 def _check(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> tuple[Float64Array, BoolArray]:

@@ -1,4 +1,4 @@
-"""Where the artifacts are, to the pixel: category-agnostic scores of a heatmap.
+"""Category-agnostic pixel scores of a heatmap.
 
 Perceptual artifact detection of X-AIGD (Sec. 4): true and false pixels are summed over all
 images before any ratio is taken (micro average); all categories count as one; 0/0 is 0.
@@ -13,19 +13,20 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchmetrics import Metric
 
-from artifactnet.metrics.scores import pixel_scores
-from artifactnet.types import Annotation, ArtifactNetError
+from artifactnet.metrics.checks import require_finite
+from artifactnet.metrics.confusion import pixel_scores
+from artifactnet.types import Annotation
 
 
 class PixelCounts(NamedTuple):
-    """Pixels of the images that took part, and how many images did."""
+    """Pixels of the evaluated images, and numbers of images."""
 
     tp: int  # artifact pixels found
     fp: int  # clean pixels called artifact
     fn: int  # artifact pixels missed
     evaluated_images: int
-    zero_prediction_images: int  # of those evaluated: not one pixel predicted
-    unannotated_images: int  # left out, since nobody knows where their artifacts are
+    zero_prediction_images: int  # evaluated, without any predicted pixel
+    unannotated_images: int  # left out, since their artifacts are unknown
 
 
 def pixel_counts(
@@ -38,21 +39,21 @@ def pixel_counts(
 ) -> PixelCounts:
     """Compare heatmaps with masks.
 
-    Fakes take part if they were annotated, with artifacts (MASK) or without (CLEAN). Images
-    in the state NONE are left out and counted. Real images are left out, as in the benchmark,
-    unless ``include_real``; then each pixel called artifact in them is a false one.
+    Annotated fakes are evaluated, with artifacts (MASK) or without (CLEAN). Images in the state
+    NONE are left out and counted. Real images are left out, as in the benchmark, unless
+    ``include_real``; then every pixel called artifact in them is a false positive.
 
     Args:
-        heatmap: (B, h, w) in [0, 1]; brought to the masks' size by bilinear interpolation.
+        heatmap: (B, h, w) in [0, 1]; resized to the masks by bilinear interpolation.
         mask: (B, H, W) uint8 bit field, any bit is an artifact; all zero for CLEAN.
         annotation: (B,) values of `Annotation`.
         labels: (B,) 0 real, 1 fake.
         threshold: a pixel is called artifact if ``heatmap > threshold``, strictly.
-        include_real: let annotated real images take part.
+        include_real: also evaluate annotated real images.
 
     Raises:
         ValueError: shapes do not match.
-        ArtifactNetError: a heatmap that takes part is not finite.
+        ArtifactNetError: a heatmap that is evaluated is not finite.
     """
     size = mask.shape[:1]
     if (
@@ -70,11 +71,7 @@ def pixel_counts(
     if not used.any():
         return PixelCounts(0, 0, 0, 0, 0, int(unknown.sum()))
     heatmap, truth = heatmap[used].float(), mask[used] != 0
-    if not heatmap.isfinite().all():
-        raise ArtifactNetError(
-            "a heatmap holds values that are not finite: the model's weights are broken or its "
-            "training diverged; use an earlier checkpoint"
-        )
+    require_finite(heatmap, "a heatmap")
     if heatmap.shape != truth.shape:
         heatmap = interpolate(heatmap[:, None], truth.shape[1:], mode="bilinear")[:, 0]
     found = heatmap > threshold
@@ -95,11 +92,11 @@ class PixelMetric(Metric):
     counts: Tensor
 
     def __init__(self, threshold: float = 0.5, include_real: bool = False) -> None:
-        """Fix what counts as found.
+        """Start empty.
 
         Args:
             threshold: a pixel is called artifact if ``heatmap > threshold``.
-            include_real: let real images take part, see `pixel_counts`.
+            include_real: also evaluate real images, see `pixel_counts`.
         """
         super().__init__()
         self.threshold = threshold
@@ -108,20 +105,13 @@ class PixelMetric(Metric):
         self.add_state("counts", default=zeros, dist_reduce_fx="sum")
 
     def update(self, heatmap: Tensor, mask: Tensor, annotation: Tensor, labels: Tensor) -> None:
-        """Add a batch, see `pixel_counts`.
-
-        Args:
-            heatmap: (B, h, w) in [0, 1].
-            mask: (B, H, W) uint8 bit field.
-            annotation: (B,) values of `Annotation`.
-            labels: (B,) 0 real, 1 fake.
-        """
+        """Add a batch; arguments and errors as in `pixel_counts`."""
         counts = pixel_counts(
             heatmap.detach(), mask, annotation, labels, self.threshold, self.include_real
         )
         self.counts += torch.tensor(counts, device=self.counts.device)
 
     def compute(self) -> dict[str, Any]:
-        """`pixel_scores` of all images together, and all counts by their names."""
+        """`pixel_scores` of all images together, and all counts by name."""
         counts = PixelCounts(*self.counts.tolist())
         return {**pixel_scores(counts.tp, counts.fp, counts.fn), **counts._asdict()}

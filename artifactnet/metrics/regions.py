@@ -4,7 +4,7 @@ Instances of a category, by the benchmark's rule (X-AIGD, A.5 and its public met
 description): the union of its polygons, dilated once with a 5x5 rectangle, 8-connected
 components, each intersected with the undilated union.
 
-No mask of the image's size is made: labels live in the rectangle around the artifacts.
+No mask of the image's size is made: labels cover the rectangle around the artifacts only.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def instance_labels(union: UInt8Array | BoolArray) -> LabelMap:
     """Ground-truth instances of a mask.
 
     Args:
-        union: (H, W); not zero where the category is.
+        union: (H, W); nonzero where the category is.
     """
     return _label(union, joined=True)
 
@@ -63,7 +63,7 @@ def region_labels(mask: UInt8Array | BoolArray) -> LabelMap:
     """8-connected regions of a predicted mask; nothing is dilated or joined.
 
     Args:
-        mask: (H, W); not zero where the category is predicted.
+        mask: (H, W); nonzero where the category is predicted.
     """
     return _label(mask, joined=False)
 
@@ -72,8 +72,8 @@ def polygon_instances(polygons: Sequence[Int32Array], height: int, width: int) -
     """Ground-truth instances of the polygons of one category.
 
     Equal to drawing the polygons one by one with ``cv2.fillPoly`` into an empty image and
-    calling `instance_labels`, but drawn and connected only in rectangles around polygons that
-    are close to one another.
+    calling `instance_labels`, but works only in rectangles around polygons that are close to one
+    another.
 
     Args:
         polygons: each (N, 2) int32 points (x, y), truncated to integers and clipped into the
@@ -97,7 +97,7 @@ def polygon_instances(polygons: Sequence[Int32Array], height: int, width: int) -
     labels = np.zeros((bottom - top, right - left), dtype=np.int32)
     found: list[Span] = []
     for span, members in _groups(spans):
-        if len(members) == 1:  # a polygon is one piece
+        if len(members) == 1:  # a polygon is connected
             polygon = polygons[members[0]]
             cv2.fillPoly(labels, [polygon], (len(found) + 1,), offset=(-left, -top))
             found.append(span)
@@ -118,7 +118,7 @@ def polygon_instances(polygons: Sequence[Int32Array], height: int, width: int) -
 
 
 def as_plane(mask: UInt8Array | BoolArray) -> UInt8Array:
-    """A mask in the form OpenCV takes: contiguous uint8, not zero where the mask is."""
+    """A mask as OpenCV takes it: contiguous uint8, nonzero inside."""
     if mask.ndim != 2:
         raise ValueError(f"a mask must be (H, W), got shape {mask.shape}")
     if mask.dtype not in (np.uint8, np.bool_):
@@ -127,10 +127,10 @@ def as_plane(mask: UInt8Array | BoolArray) -> UInt8Array:
 
 
 def _label(mask: UInt8Array | BoolArray, joined: bool) -> LabelMap:
-    """Number the regions of a mask inside the rectangle of what is set.
+    """Number the regions of a mask inside its bounding rectangle.
 
-    The rectangle needs no margin for the dilation: it joins two pixels exactly if they are at
-    most five apart, and then also along the straight way between them, which stays inside.
+    The dilation needs no margin: it joins two pixels exactly if they are at most five apart, and
+    then also along the straight line between them, which stays inside.
     """
     plane = as_plane(mask)
     left, top, width, height = cv2.boundingRect(plane)
@@ -153,11 +153,7 @@ def _label(mask: UInt8Array | BoolArray, joined: bool) -> LabelMap:
 
 
 def _groups(spans: Int32Array) -> list[tuple[Span, list[int]]]:
-    """Sort rectangles into groups too far apart to be joined: five pixels or more between them.
-
-    Returns:
-        for each group its own rectangle and the indices of its members.
-    """
+    """Groups of rectangles with five pixels or more between them: bounding rectangle, indices."""
     groups: list[tuple[Span, list[int]]] = []
     for index, rectangle in enumerate(spans):
         span, members = _hull(rectangle[None]), [index]

@@ -1,8 +1,12 @@
-"""Saliency figures over a data set: heatmaps against annotation, and against a teacher.
+"""Saliency metrics: heatmaps against annotated heatmaps, and against a teacher's.
 
 The protocol is that of RichHF-18K and HEIE (Sec. 4.2): the squared error over all annotated images
-and over those with an empty annotation; KLD, CC, SIM, AUC-Judd and NSS over those in which
-something is annotated. Every figure is a mean over images.
+and over those with an empty annotation; KLD, CC, SIM, AUC-Judd and NSS over those with a non-empty
+annotation. Every metric is a mean over images.
+
+All measures take float64 (B, H, W) or (H, W) and return a value per map. They raise a ValueError
+for shapes that differ and targets that are not finite, and an `ArtifactNetError` for predictions
+that are not finite.
 """
 
 from __future__ import annotations
@@ -15,10 +19,16 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchmetrics import Metric
 
-from artifactnet.types import Annotation, ArtifactNetError
+from artifactnet.metrics.checks import require_finite
+from artifactnet.metrics.correlation import average_ranks
+from artifactnet.types import Annotation
 
 EPSILON = 2.2204e-16  # of the MIT/Tuebingen code
 _CONSTANT = 1e-6  # largest relative variation of a map that counts as constant
+
+EMPTY = "MSE GT=0"  # squared error over images with an empty annotation
+FIGURES = ("MSE", EMPTY, "KLD", "CC", "SIM", "AUC-Judd", "NSS")
+GROUPS = ("all", "marked", "real", "fake")  # of images, for the agreement with a teacher
 
 
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
@@ -27,10 +37,6 @@ def mse(prediction: Tensor, target: Tensor) -> Tensor:
     Args:
         prediction: (B, H, W) or (H, W) in [0, 1].
         target: annotated heatmap of the same shape in [0, 1]; may be empty.
-
-    Raises:
-        ValueError: shapes differ, or the target is not finite.
-        ArtifactNetError: the prediction is not finite.
     """
     predicted, true = _pair(prediction, target)
     return (predicted - true).square().mean(-1)
@@ -42,16 +48,16 @@ def kld(prediction: Tensor, target: Tensor, epsilon: float = EPSILON) -> Tensor:
     sum q log(epsilon + q / (p + epsilon)), natural logarithm (Bylinskii et al. 2019, Eq. 6).
 
     Args:
-        prediction: (B, H, W) or (H, W), nowhere negative; all zero: taken for uniform.
+        prediction: (B, H, W) or (H, W), nowhere negative; all zero counts as uniform.
         target: annotated heatmap of the same shape, nowhere negative.
-        epsilon: keeps annotated mass where the prediction has none finite (about 36 a unit).
+        epsilon: keeps the divergence finite where only the prediction is zero (about 36 per unit
+            of annotated mass).
 
     Returns:
         NaN where the target is empty.
 
     Raises:
-        ValueError: shapes differ, a value is negative, or the target is not finite.
-        ArtifactNetError: the prediction is not finite.
+        ValueError: a value is negative.
     """
     p, q = _distributions(prediction, target)
     return (q * torch.log(epsilon + q / (p + epsilon))).sum(-1)
@@ -61,15 +67,14 @@ def sim(prediction: Tensor, target: Tensor) -> Tensor:
     """Intersection of both maps as histograms of sum 1: sum min(p, q), in [0, 1]; 1 is best.
 
     Args:
-        prediction: (B, H, W) or (H, W), nowhere negative; all zero: taken for uniform.
+        prediction: (B, H, W) or (H, W), nowhere negative; all zero counts as uniform.
         target: annotated heatmap of the same shape, nowhere negative.
 
     Returns:
         NaN where the target is empty.
 
     Raises:
-        ValueError: shapes differ, a value is negative, or the target is not finite.
-        ArtifactNetError: the prediction is not finite.
+        ValueError: a value is negative.
     """
     p, q = _distributions(prediction, target)
     return torch.minimum(p, q).sum(-1)
@@ -84,10 +89,6 @@ def cc(prediction: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         0 where only the prediction is constant; NaN where the target is (empty or full).
-
-    Raises:
-        ValueError: shapes differ, or the target is not finite.
-        ArtifactNetError: the prediction is not finite.
     """
     predicted, true = _pair(prediction, target)
     constant = _is_constant(true)[..., 0]
@@ -96,12 +97,12 @@ def cc(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def fixations(target: Tensor, share: float = 0.5) -> Tensor:
-    """Pixels that count as looked at, for `nss` and `auc_judd`.
+    """Pixels that count as fixated, for `nss` and `auc_judd`.
 
-    Both were made for points that people fixated. An annotated heatmap has none; our reading of
-    the papers, which do not say, is every pixel above a share of the map's own maximum. So a
-    mask is its artifact pixels, a blurred mask about the mask before blurring, and no image with
-    an annotation is without fixations.
+    Both were defined for points that people fixated. An annotated heatmap has none, and the papers
+    do not specify a replacement; we take every pixel above a share of the map's own maximum. A mask
+    yields its artifact pixels, a blurred mask about the mask before blurring, and every non-empty
+    annotation has fixations.
 
     Args:
         target: annotated heatmap, (B, H, W) or (H, W), nowhere negative.
@@ -115,7 +116,7 @@ def fixations(target: Tensor, share: float = 0.5) -> Tensor:
     """
     if not 0 <= share < 1:
         raise ValueError(f"the share of the maximum must be in [0, 1), not {share}")
-    _check_target(target)
+    _require_finite_target(target)
     if bool((target < 0).any()):
         raise ValueError("an annotated heatmap cannot be negative")
     values = target.double()
@@ -136,8 +137,7 @@ def nss(prediction: Tensor, fixated: Tensor) -> Tensor:
         0 where the prediction is constant; NaN where nothing is fixated.
 
     Raises:
-        ValueError: shapes differ, or ``fixated`` is not bool.
-        ArtifactNetError: the prediction is not finite.
+        ValueError: ``fixated`` is not bool.
     """
     values, inside = _at_fixations(prediction, fixated)
     return (_standardised(values) * inside).sum(-1) / inside.sum(-1)
@@ -146,11 +146,11 @@ def nss(prediction: Tensor, fixated: Tensor) -> Tensor:
 def auc_judd(prediction: Tensor, fixated: Tensor) -> Tensor:
     """Area under Judd's ROC curve (Judd et al. 2009): exact, without random jitter.
 
-    The curve has a point at the prediction's value of every one of the n fixations, share of
-    fixations not below it against share of other pixels not below it, and straight lines between
-    the points, (0, 0) and (1, 1). Against the full ROC curve that adds 1/(2n) of the other pixels
-    that lie above the lowest fixation. Where pixels are equal Judd's code adds noise to order
-    them; this is the mean over all orders. A constant map gets 1/2 + 1/(2n + 2).
+    The curve has a point at the prediction's value at each of the n fixations (share of fixations
+    not below it against share of other pixels not below it), joined by straight lines with (0, 0)
+    and (1, 1). Compared with the full ROC curve this adds 1/(2n) of the other pixels above the
+    lowest fixation. Judd's code breaks ties by noise; this is the mean over all orders of ties. A
+    constant map gets 1/2 + 1/(2n + 2).
 
     Args:
         prediction: (B, H, W) or (H, W).
@@ -160,130 +160,40 @@ def auc_judd(prediction: Tensor, fixated: Tensor) -> Tensor:
         In [0, 1], 1 is best; NaN where no pixel or every pixel is fixated.
 
     Raises:
-        ValueError: shapes differ, or ``fixated`` is not bool.
-        ArtifactNetError: the prediction is not finite.
+        ValueError: ``fixated`` is not bool.
     """
     values, inside = _at_fixations(prediction, fixated)
-    ordered, order = values.sort(-1)
-    inside = inside.gather(-1, order)
+    ranks = torch.from_numpy(average_ranks(values.detach().cpu().numpy())).to(values.device)
     hits = inside.sum(-1).double()
     others = inside.shape[-1] - hits
-    area = (_ranks(ordered) * inside).sum(-1) - hits * (
-        hits + 1
-    ) / 2  # the full curve's: Mann-Whitney's U
-    lowest = ordered.masked_fill(~inside, math.inf).amin(-1, keepdim=True)
-    tied = ordered == lowest
+    area = (ranks * inside).sum(-1) - hits * (hits + 1) / 2  # full curve: Mann-Whitney's U
+    lowest = values.masked_fill(~inside, math.inf).amin(-1, keepdim=True)
+    tied = values == lowest
     tied_hits = (tied & inside).sum(-1).double()
-    # in a random order of ties, that share of the others stands above the last fixation
-    above = ((ordered > lowest) & ~inside).sum(-1)
+    # in a random order of ties, that share of the others is above the last fixation
+    above = ((values > lowest) & ~inside).sum(-1)
     above = above + (tied & ~inside).sum(-1) * tied_hits / (tied_hits + 1)
-    return (area + above / 2) / (hits * others)  # 0/0 where there is nothing to tell apart
-
-
-def _pair(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps in float64 with their pixels in the last dimension."""
-    _check(prediction, target)
-    _check_target(target)
-    return prediction.double().flatten(-2), target.double().flatten(-2)
-
-
-def _at_fixations(prediction: Tensor, fixated: Tensor) -> tuple[Tensor, Tensor]:
-    """The prediction in float64 and where it is looked at, pixels in the last dimension."""
-    _check(prediction, fixated)
-    if fixated.dtype != torch.bool:
-        raise ValueError(f"fixations must be bool, not {fixated.dtype}; see `fixations`")
-    return _without_constant(prediction.double().flatten(-2)), fixated.flatten(-2)
-
-
-def _check(prediction: Tensor, target: Tensor) -> None:
-    if prediction.ndim not in (2, 3) or prediction.shape != target.shape:
-        raise ValueError(
-            "need two maps (H, W) or batches (B, H, W) of one shape, got "
-            f"{tuple(prediction.shape)} and {tuple(target.shape)}"
-        )
-    if not math.prod(prediction.shape[-2:]):
-        raise ValueError("a map without pixels cannot be measured")
-    if not bool(prediction.isfinite().all()):
-        raise ArtifactNetError(
-            "a heatmap holds values that are not finite: the model's weights are broken or its "
-            "training diverged; use an earlier checkpoint"
-        )
-
-
-def _check_target(target: Tensor) -> None:
-    if not bool(target.isfinite().all()):
-        raise ValueError("an annotated heatmap holds values that are not finite")
-
-
-def _is_constant(values: Tensor) -> Tensor:
-    """(..., 1) bool for (..., N)."""
-    low, top = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
-    return top - low <= _CONSTANT * torch.maximum(low.abs(), top.abs())
-
-
-def _without_constant(values: Tensor) -> Tensor:
-    """(..., N) with constant maps replaced by exactly 1 everywhere."""
-    return torch.where(_is_constant(values), 1.0, values)
-
-
-def _standardised(values: Tensor) -> Tensor:
-    """Mean 0, population deviation 1; exactly constant maps become 0."""
-    centred = values - values.mean(-1, keepdim=True)
-    deviation = centred.square().mean(-1, keepdim=True).sqrt()
-    return centred / torch.where(deviation > 0, deviation, 1.0)
-
-
-def _ranks(ordered: Tensor) -> Tensor:
-    """Rank of every value of sorted (..., N), from 1; equal values share their mean rank.
-
-    Several times as fast as a binary search for every value.
-    """
-    place = torch.arange(ordered.shape[-1], device=ordered.device).expand_as(ordered)
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
-    last = torch.ones_like(new)
-    last[..., :-1] = new[..., 1:]
-    lowest = torch.where(new, place, 0).cummax(-1).values
-    highest = torch.where(last, place, place.shape[-1]).flip(-1).cummin(-1).values.flip(-1)
-    return (lowest + highest).double() / 2 + 1
-
-
-def _distributions(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps divided by their sums; an empty target becomes NaN."""
-    predicted, true = _pair(prediction, target)
-    if bool((predicted < 0).any() | (true < 0).any()):
-        raise ValueError("a map with negative values is no distribution")
-    predicted = _without_constant(predicted)
-    return predicted / predicted.sum(-1, keepdim=True), true / true.sum(-1, keepdim=True)
-
-
-EMPTY = "MSE GT=0"  # squared error over images with an empty annotation
-FIGURES = ("MSE", EMPTY, "KLD", "CC", "SIM", "AUC-Judd", "NSS")
-GROUPS = ("all", "marked", "real", "fake")  # that agreement with a teacher is told of
+    return (area + above / 2) / (hits * others)  # 0/0 without hits or others
 
 
 def saliency_values(heatmap: Tensor, target: Tensor, share: float = 0.5) -> Tensor:
-    """Every figure of every image.
+    """All measures of every image.
 
     Args:
         heatmap: (B, H, W) in [0, 1].
-        target: (B, H, W) annotated heatmap in [0, 1]; all zero: looked at, nothing wrong.
-        share: of a target's maximum above which a pixel is fixated, see `saliency.fixations`.
+        target: (B, H, W) annotated heatmap in [0, 1]; all zero: annotated as clean.
+        share: of a target's maximum above which a pixel is fixated, see `fixations`.
 
     Returns:
-        (B, 7) float64 in the order of `FIGURES`; NaN where an image has no such figure: the
-        second one if something is annotated, those after it if nothing is, CC if the annotation
-        is constant, AUC-Judd if it makes every pixel fixated.
-
-    Raises:
-        ValueError: shapes differ, or the target is negative or not finite.
-        ArtifactNetError: a heatmap is not finite.
+        (B, 7) float64 in the order of `FIGURES`; NaN where undefined: the second if something is
+        annotated, those after it if nothing is, CC if the annotation is constant, AUC-Judd if
+        every pixel is fixated.
     """
     empty = target.flatten(1).amax(1) == 0
     error = mse(heatmap, target)
-    looked = fixations(target, share)
+    fixated = fixations(target, share)
     pairs = [measure(heatmap, target) for measure in (kld, cc, sim)]
-    points = [measure(heatmap, looked) for measure in (auc_judd, nss)]
+    points = [measure(heatmap, fixated) for measure in (auc_judd, nss)]
     of_empty = torch.where(empty, error, torch.nan)
     return torch.stack([error, of_empty, *pairs, *points], dim=1)
 
@@ -297,7 +207,7 @@ class SaliencyMetric(Metric):
     unannotated: Tensor
 
     def __init__(self, share: float = 0.5) -> None:
-        """Fix what is fixated.
+        """Start empty.
 
         Args:
             share: of a target's maximum above which a pixel is fixated.
@@ -312,17 +222,17 @@ class SaliencyMetric(Metric):
     def update(self, heatmap: Tensor, target: Tensor, annotation: Tensor) -> None:
         """Add a batch.
 
-        Images in the state NONE are left out and counted; real images take part like fakes that
-        are annotated as clean: their target is empty.
+        Images in the state NONE are left out and counted; real images are evaluated like fakes
+        that are annotated as clean: their target is empty.
 
         Args:
-            heatmap: (B, h, w) in [0, 1]; brought to the target's size by bilinear interpolation.
+            heatmap: (B, h, w) in [0, 1]; resized to the target by bilinear interpolation.
             target: (B, H, W) annotated heatmap in [0, 1].
             annotation: (B,) values of `Annotation`.
 
         Raises:
             ValueError: shapes do not match, or a target is negative or not finite.
-            ArtifactNetError: a heatmap that takes part is not finite.
+            ArtifactNetError: a heatmap that is evaluated is not finite.
         """
         _check_batch(heatmap, target)
         if annotation.shape != target.shape[:1]:
@@ -336,16 +246,15 @@ class SaliencyMetric(Metric):
         _add(self.sums, self.counts, values)
 
     def compute(self) -> dict[str, Any]:
-        """Mean of each of `FIGURES` (None without an image that has it) and counts of images.
+        """Mean of each of `FIGURES` (None where no image has it) and counts of images.
 
         Returns:
-            the figures; ``images`` that took part, ``empty_images`` among them without any
-            artifact, ``unannotated_images`` that were left out; ``counts``: images behind each
-            figure.
+            the means; ``images`` evaluated, ``empty_images`` among them without any artifact,
+            ``unannotated_images`` left out; ``counts``: number of images of each mean.
         """
-        found: dict[str, Any] = _means(self.sums, self.counts, FIGURES)
+        means: dict[str, Any] = _means(self.sums, self.counts, FIGURES)
         counts = dict(zip(FIGURES, self.counts.tolist(), strict=True))
-        return found | {
+        return means | {
             "images": counts["MSE"],
             "empty_images": counts[EMPTY],
             "unannotated_images": int(self.unannotated),
@@ -362,12 +271,8 @@ def agreement_values(heatmap: Tensor, teacher: Tensor, seen: Tensor | None = Non
         seen: (B, H, W) bool; None: all of it.
 
     Returns:
-        (B, 2) float64. Where the student's map is constant the CC is 0; where the teacher's is it
-        is NaN, since there is nothing to correlate with. Both are NaN where no pixel was seen.
-
-    Raises:
-        ValueError: shapes differ, or a teacher's map is not finite.
-        ArtifactNetError: a student's map is not finite.
+        (B, 2) float64. CC is 0 where only the student's map is constant, NaN where the teacher's
+        is; both are NaN where no pixel was seen.
     """
     if seen is None or bool(seen.all()):
         return torch.stack([cc(heatmap, teacher), mse(heatmap, teacher)], dim=1)
@@ -389,10 +294,10 @@ class TeacherAgreementMetric(Metric):
     counts: Tensor
 
     def __init__(self, threshold: float = 0.5) -> None:
-        """Fix when a teacher marks something.
+        """Start empty.
 
         Args:
-            threshold: above which its heatmap says artifact.
+            threshold: above which a teacher's pixel counts as marked.
         """
         super().__init__()
         self.threshold = threshold
@@ -410,11 +315,11 @@ class TeacherAgreementMetric(Metric):
         """Add a batch, see `agreement_values`.
 
         Args:
-            heatmap: (B, h, w) of the student in [0, 1]; brought to the teacher's size by bilinear
+            heatmap: (B, h, w) of the student in [0, 1]; resized to the teacher's by bilinear
                 interpolation.
-            teacher: (B, H, W) in [0, 1]; None where no teacher answered: nothing is counted.
-            seen: (B, H, W) bool, pixels that the teacher saw; None: all. An image of which it saw
-                nothing is not counted.
+            teacher: (B, H, W) in [0, 1]; None: no teacher labels, nothing is counted.
+            seen: (B, H, W) bool, pixels that the teacher saw; None: all. Images without any are
+                not counted.
             label: (B,) 1 for fakes, 0 for real images; None: these groups stay empty.
 
         Raises:
@@ -442,21 +347,74 @@ class TeacherAgreementMetric(Metric):
         """Means over all images, and over groups of them.
 
         Returns:
-            ``CC`` and ``MSE``, None without an image that has it; ``images`` and, among them,
-            those where the teacher's map is constant, ``constant_images``; the same under
-            ``marked`` (the teacher marks something, as the papers' "GT > 0"), ``real`` and
-            ``fake``.
+            ``CC`` and ``MSE``, None where no image has it; ``images`` and ``constant_images``
+            among them, where the teacher's map is constant; the same under ``marked`` (the teacher
+            marks something, the papers' "GT > 0"), ``real`` and ``fake``.
         """
-        found = [
-            _means(sums, counts, ("CC", "MSE")) | _counted(counts)
-            for sums, counts in zip(self.sums, self.counts, strict=True)
-        ]
-        return {**found[0], **dict(zip(GROUPS[1:], found[1:], strict=True))}
+        groups: list[dict[str, Any]] = []
+        for sums, counts in zip(self.sums, self.counts, strict=True):
+            correlated, images = counts.tolist()
+            found = {"images": images, "constant_images": images - correlated}
+            groups.append(_means(sums, counts, ("CC", "MSE")) | found)
+        return {**groups[0], **dict(zip(GROUPS[1:], groups[1:], strict=True))}
 
 
-def _counted(counts: Tensor) -> dict[str, Any]:
-    correlated, images = counts.tolist()
-    return {"images": images, "constant_images": images - correlated}
+def _pair(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps in float64 with their pixels in the last dimension."""
+    _check_maps(prediction, target)
+    _require_finite_target(target)
+    return prediction.double().flatten(-2), target.double().flatten(-2)
+
+
+def _at_fixations(prediction: Tensor, fixated: Tensor) -> tuple[Tensor, Tensor]:
+    """The prediction in float64 and its fixations, pixels in the last dimension."""
+    _check_maps(prediction, fixated)
+    if fixated.dtype != torch.bool:
+        raise ValueError(f"fixations must be bool, not {fixated.dtype}; see `fixations`")
+    return _without_constant(prediction.double().flatten(-2)), fixated.flatten(-2)
+
+
+def _check_maps(prediction: Tensor, target: Tensor) -> None:
+    if prediction.ndim not in (2, 3) or prediction.shape != target.shape:
+        raise ValueError(
+            "need two maps (H, W) or batches (B, H, W) of one shape, got "
+            f"{tuple(prediction.shape)} and {tuple(target.shape)}"
+        )
+    if not math.prod(prediction.shape[-2:]):
+        raise ValueError("a map has no pixels")
+    require_finite(prediction, "a heatmap")
+
+
+def _require_finite_target(target: Tensor) -> None:
+    if not bool(target.isfinite().all()):
+        raise ValueError("an annotated heatmap is not finite")
+
+
+def _is_constant(values: Tensor) -> Tensor:
+    """(..., 1) bool for (..., N)."""
+    low, top = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
+    return top - low <= _CONSTANT * torch.maximum(low.abs(), top.abs())
+
+
+def _without_constant(values: Tensor) -> Tensor:
+    """(..., N) with constant maps replaced by exactly 1 everywhere."""
+    return torch.where(_is_constant(values), 1.0, values)
+
+
+def _standardised(values: Tensor) -> Tensor:
+    """Mean 0, population deviation 1; exactly constant maps become 0."""
+    centred = values - values.mean(-1, keepdim=True)
+    deviation = centred.square().mean(-1, keepdim=True).sqrt()
+    return centred / torch.where(deviation > 0, deviation, 1.0)
+
+
+def _distributions(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps divided by their sums; an empty target becomes NaN."""
+    predicted, true = _pair(prediction, target)
+    if bool((predicted < 0).any() | (true < 0).any()):
+        raise ValueError("a map with negative values is not a distribution")
+    predicted = _without_constant(predicted)
+    return predicted / predicted.sum(-1, keepdim=True), true / true.sum(-1, keepdim=True)
 
 
 def _check_batch(heatmap: Tensor, target: Tensor) -> None:

@@ -1,8 +1,8 @@
-"""Which artifacts are where, to the pixel: scores per category and of all categories as one.
+"""Pixel scores of masks, per category and category-agnostic.
 
 Perceptual artifact detection of X-AIGD (Sec. 3.3): true and false pixels are summed over all
 images before any ratio is taken (micro average); 0/0 is 0. Categories may overlap, so masks
-are bit fields (see `artifactnet.taxonomy`) and every category is judged on its own.
+are bit fields (see `artifactnet.taxonomy`) and every category is scored on its own.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from artifactnet.metrics.scores import pixel_scores
-from artifactnet.metrics.selection import (
+from artifactnet.metrics.confusion import pixel_scores
+from artifactnet.metrics.groups import (
     annotated_fakes,
     generator_names,
     generator_rows,
@@ -29,8 +29,6 @@ _COLUMNS = ("tp", "fp", "fn", "evaluated_images", "zero_prediction_images")
 
 def category_counts(predicted: Tensor, truth: Tensor) -> Tensor:
     """True positive, false positive and false negative pixels of every image and category.
-
-    Arrays of numpy go through ``torch.from_numpy``, which copies nothing.
 
     Args:
         predicted: (B, H, W) uint8 bit field.
@@ -50,12 +48,12 @@ def category_counts(predicted: Tensor, truth: Tensor) -> Tensor:
         )
     if predicted.dtype != torch.uint8 or truth.dtype != torch.uint8:
         raise ValueError(f"masks must be uint8, got {predicted.dtype} and {truth.dtype}")
-    # From here on bit 0 says "any artifact", so that all eight rows are counted alike.
+    # bit 0 now means "any artifact", so that all eight rows are counted alike
     found = predicted & 0xFE | (predicted != 0)
     true = truth & 0xFE | (truth != 0)
     outcomes = torch.stack([found & true, found & ~true, true & ~found], dim=1)
-    # One histogram of byte values per image and outcome: every pixel is visited once, not
-    # once per category.
+    # one histogram of byte values per image and outcome visits every pixel once, not once per
+    # category
     cells = outcomes.flatten(0, 1).flatten(1).long()
     cells += 256 * torch.arange(len(cells), device=cells.device)[:, None]
     histogram = torch.bincount(cells.flatten(), minlength=256 * len(cells)).view(-1, 3, 256)
@@ -67,8 +65,7 @@ def category_counts(predicted: Tensor, truth: Tensor) -> Tensor:
 class SegmentationMetric(Metric):
     """`pixel_scores` per category over a data set, overall and per generator.
 
-    Counts are int64 and add up over processes, so images may be dealt out unevenly, even none
-    to a process.
+    Counts are int64 and add up over processes.
     """
 
     full_state_update = False
@@ -76,7 +73,7 @@ class SegmentationMetric(Metric):
     unannotated: Tensor
 
     def __init__(self, generators: Sequence[str]) -> None:
-        """Fix the rows of the result.
+        """Start empty.
 
         Args:
             generators: names of all generators that may occur, equal on every process; a
@@ -99,16 +96,16 @@ class SegmentationMetric(Metric):
     ) -> None:
         """Add a batch.
 
-        Annotated fakes take part; fakes in the state NONE are left out and counted; real
-        images are left out. A fake with artifacts of unknown category only (bit 0) takes part
-        in the category-agnostic row alone.
+        Annotated fakes are evaluated; fakes in the state NONE are left out and counted; real
+        images are left out. A fake with artifacts of unknown category only (bit 0) counts in the
+        category-agnostic row alone.
 
         Args:
             predicted: (B, H, W) uint8 bit field.
             truth: (B, H, W) uint8 bit field; all zero for CLEAN.
             annotation: (B,) values of `Annotation`.
             labels: (B,) 0 real, 1 fake.
-            generators: B names; looked at for fakes only.
+            generators: B names; used for fakes only.
 
         Raises:
             ValueError: shapes or types do not match, or a fake's generator is not among those

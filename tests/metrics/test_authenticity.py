@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from artifactnet.metrics.authenticity import AuthenticityMetric, Confusion, auc, confusion
-from artifactnet.metrics.scores import verdict_scores
+from artifactnet.metrics.confusion import verdict_scores
 from artifactnet.types import ArtifactNetError
 
 # Few distinct values, so that ties and hits on the threshold are common.

@@ -13,16 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from artifactnet.metrics.instances import (
-    instance_labels,
-    instance_scores,
-    match_boxes,
-    match_masks,
-    match_points,
-    match_regions,
-    polygon_instances,
-    region_labels,
-)
+from artifactnet.metrics.confusion import instance_scores
+from artifactnet.metrics.instances import match_boxes, match_masks, match_points, match_regions
+from artifactnet.metrics.regions import instance_labels, polygon_instances, region_labels
 
 THRESHOLDS = (0.0, 0.25, 0.5, 0.5, 0.5, 0.9, 1.0)
 

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from artifactnet.metrics.confusion import pixel_scores
 from artifactnet.metrics.pixels import PixelCounts, PixelMetric, pixel_counts
-from artifactnet.metrics.scores import pixel_scores
 from artifactnet.types import Annotation, ArtifactNetError
 
 NONE, CLEAN, MASK = (int(state) for state in Annotation)

@@ -289,7 +289,7 @@ def test_bad_maps_are_refused(measure):
     for wrong in (p[:1], p[:, :3], p[None]):
         with pytest.raises(ValueError, match="one shape"):
             measure(wrong, target)
-    with pytest.raises(ValueError, match="without pixels"):
+    with pytest.raises(ValueError, match="no pixels"):
         measure(p[:, :0], target[:, :0])
     broken = p.clone()
     broken[1, 2, 3] = math.nan

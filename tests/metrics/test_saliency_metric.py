@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 from two_processes import run_both
 
+from artifactnet.metrics.correlation import ScoreCorrelationMetric
 from artifactnet.metrics.saliency import (
     EMPTY,
     FIGURES,
@@ -25,7 +26,6 @@ from artifactnet.metrics.saliency import (
     saliency_values,
     sim,
 )
-from artifactnet.metrics.score_agreement import ScoreAgreementMetric
 from artifactnet.types import Annotation, ArtifactNetError
 
 NONE, CLEAN, MASK = (int(state) for state in Annotation)
@@ -201,7 +201,7 @@ def results(indices):
     saliency, teacher, agreement = (
         SaliencyMetric(),
         TeacherAgreementMetric(),
-        ScoreAgreementMetric(),
+        ScoreCorrelationMetric(),
     )
     for i in indices:
         one = slice(i, i + 1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from metric_reference import draw, random_polygons, ratios
 
 from artifactnet.data.masks import rasterize
-from artifactnet.metrics.scores import pixel_scores
+from artifactnet.metrics.confusion import pixel_scores
 from artifactnet.metrics.segmentation import AGNOSTIC, ROWS, SegmentationMetric, category_counts
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation

@@ -24,7 +24,6 @@ from artifactnet.metrics.confusion import instance_scores
 from artifactnet.metrics.instances import match_boxes
 from artifactnet.metrics.regions import polygon_instances
 from artifactnet.taxonomy import INSTANCE_COLUMNS, category_by_label
-from artifactnet.taxonomy import category_by_label
 from artifactnet.types import ArtifactNetError
 
 _LIMITS = INSTANCE_COLUMNS[3:]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from artifactnet.data.images import MAX_PIXELS
+from artifactnet.data.shards import open_parquet, parquet_errors
 from artifactnet.taxonomy import AGNOSTIC, BY_LABEL, FINE_GRAINED
 from artifactnet.types import ArtifactNetError
 
@@ -85,24 +85,15 @@ def _expand(files: Sequence[str | Path]) -> list[Path]:
 
 
 def _read(path: Path) -> pa.Table:
-    try:
-        file = pq.ParquetFile(path)
-        schema = file.schema_arrow
-        for column in COLUMNS:
-            if column not in schema.names:
-                raise ArtifactNetError(
-                    f"{path}: column {column!r} is missing; it has {', '.join(schema.names)}"
-                )
-        kind = schema.field("labels").type
-        if not _holds_polygons(kind):
-            raise ArtifactNetError(
-                f"{path}: column 'labels' must be a list of structs with 'label' and 'points', "
-                f"not {kind}"
-            )
+    file = open_parquet(path, COLUMNS)
+    kind = file.schema_arrow.field("labels").type
+    if not _holds_polygons(kind):
+        raise ArtifactNetError(
+            f"{path}: column 'labels' must be a list of structs with 'label' and 'points', "
+            f"not {kind}"
+        )
+    with parquet_errors(f"{path}: cannot be read as parquet"):
         return file.read(columns=list(COLUMNS), use_threads=False)
-    except (OSError, pa.ArrowException) as error:
-        line = " ".join(str(error).split())
-        raise ArtifactNetError(f"{path}: cannot be read as parquet ({line})") from error
 
 
 def _holds_polygons(kind: pa.DataType) -> bool:

@@ -20,9 +20,9 @@ from PIL import Image
 
 from artifactnet.benchmarks.xaigd.labels import LabelRow, check_layout, read_labels
 from artifactnet.benchmarks.xaigd.tables import ALL, ROW_ORDER, Counts, ScoreTable, add_up, for_each
-from artifactnet.data.images import EXTENSIONS, MAX_PIXELS, decode
+from artifactnet.data.images import EXTENSIONS, MAX_PIXELS, decode_image
 from artifactnet.data.masks import rasterize
-from artifactnet.metrics.scores import pixel_scores
+from artifactnet.metrics.confusion import pixel_scores
 from artifactnet.taxonomy import AGNOSTIC, TASKS
 from artifactnet.types import ArtifactNetError, UInt8Array
 
@@ -138,7 +138,7 @@ def _read_gray(path: str, size: tuple[int, int]) -> UInt8Array:
                     )
             elif image.mode == "L":
                 return np.asarray(image)
-            rgb = decode(image, path)
+            rgb = decode_image(image, path)
     except ArtifactNetError:
         raise
     except Exception as error:  # decoders raise many types on damaged files

@@ -1,4 +1,4 @@
-"""Who takes part in the artifact metrics, and in which row of their results."""
+"""Which images the artifact metrics evaluate, and which generator's row an image belongs to."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from artifactnet.types import Annotation
 
 
 def annotated_fakes(annotation: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Fakes that take part, and fakes that are left out.
+    """Fakes that are evaluated, and fakes that are left out.
 
-    A fake takes part if it was annotated, with artifacts (MASK) or without (CLEAN). In the
-    state NONE nobody knows where its artifacts are: it is left out, to be counted. Real
-    images belong to neither, as in the benchmark.
+    A fake is evaluated if it was annotated, with artifacts (MASK) or without (CLEAN). In the
+    state NONE its artifacts are unknown: it is left out and counted. Real images belong to
+    neither group, as in the benchmark.
 
     Args:
         annotation: (B,) values of `Annotation`.
         labels: (B,) 0 real, 1 fake.
 
     Returns:
-        two (B,) bool tensors: fakes taking part, fakes left out.
+        two (B,) bool tensors: evaluated fakes, unannotated fakes.
 
     Raises:
         ValueError: shapes differ.
@@ -37,7 +37,7 @@ def annotated_fakes(annotation: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
 
 
 def generator_names(generators: Sequence[str]) -> tuple[str, ...]:
-    """The names of rows: every generator once, in order, without ``"real"``."""
+    """Names of the rows: every generator once, in order, without ``"real"``."""
     return tuple(dict.fromkeys(name for name in generators if name != "real"))
 
 
@@ -46,7 +46,7 @@ def generator_rows(names: Sequence[str], generators: Sequence[str], labels: Tens
 
     Args:
         names: rows, see `generator_names`.
-        generators: B names; looked at for fakes only.
+        generators: B names; used for fakes only.
         labels: (B,) 0 real, 1 fake.
 
     Returns:
@@ -64,10 +64,10 @@ def generator_rows(names: Sequence[str], generators: Sequence[str], labels: Tens
 
 
 def uncategorized(truth: Tensor) -> Tensor:
-    """Images whose artifacts nobody put into a category: bit 0 is set, no other bit is.
+    """Images whose artifacts have no category: bit 0 is set, no other bit is.
 
-    Such an image says nothing about any one category, so it takes part only where
-    categories do not matter.
+    Such an image carries no information about any single category, so only category-agnostic
+    scores use it.
 
     Args:
         truth: (B, H, W) uint8 bit field.
@@ -75,6 +75,6 @@ def uncategorized(truth: Tensor) -> Tensor:
     Returns:
         (B,) bool.
     """
-    if not truth.numel():  # the maximum of nothing is an error
+    if not truth.numel():  # amax of an empty tensor is an error
         return torch.zeros(len(truth), dtype=torch.bool, device=truth.device)
     return truth.flatten(1).amax(dim=1) == 1  # any other bit makes a larger value

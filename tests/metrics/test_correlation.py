@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from artifactnet.metrics.score_agreement import ScoreAgreementMetric, plcc, srcc
+from artifactnet.metrics.correlation import ScoreCorrelationMetric, plcc, srcc
 from artifactnet.types import ArtifactNetError
 
 # few values, so that ties are common
@@ -68,7 +68,7 @@ def test_metric_leaves_out_images_without_a_score():
     predicted, true = rng.random(20).astype(np.float32), rng.random(20).astype(np.float32)
     true[[3, 4, 11]] = math.nan
     predicted[4] = math.nan  # nobody asks for it
-    metric = ScoreAgreementMetric()
+    metric = ScoreCorrelationMetric()
     for start in (0, 3, 5, 5):
         stop = {0: 3, 3: 5, 5: 20}[start]
         metric.update(torch.from_numpy(predicted[start:stop]), torch.from_numpy(true[start:stop]))

@@ -1,6 +1,6 @@
-"""Which artifact categories an image shows: image-level scores (X-AIGD, Table 9).
+"""Image-level scores of artifact categories: which ones does an image show (X-AIGD, Table 9)?
 
-0/0 is 0; counts stand beside every figure.
+0/0 is 0; counts accompany every score.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from artifactnet.metrics.scores import ratio
-from artifactnet.metrics.selection import annotated_fakes, uncategorized
+from artifactnet.metrics.confusion import ratio
+from artifactnet.metrics.groups import annotated_fakes, uncategorized
 from artifactnet.taxonomy import CATEGORIES
 
 _OUTCOMES = ("tp", "fp", "fn", "tn")
 
 
 def categories_present(mask: Tensor) -> Tensor:
-    """Which categories an image shows, be it in a single pixel.
+    """Categories that an image shows in at least one pixel.
 
     Args:
         mask: (B, H, W) uint8 bit field.
@@ -26,15 +26,15 @@ def categories_present(mask: Tensor) -> Tensor:
         (B, 7) bool, in the order of the taxonomy.
     """
     flat = mask.flatten(1)
-    # "!= 0", since `any` of uint8 is uint8.
+    # "!= 0", since `any` of uint8 is uint8
     return torch.stack([(flat & item.bit != 0).any(dim=1) for item in CATEGORIES], dim=1)
 
 
 def presence_counts(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Compare answers to "does this image show category c?".
+    """Confusion counts of every category.
 
     Args:
-        predicted: (B, 7) bool.
+        predicted: (B, 7) bool, see `categories_present`.
         truth: (B, 7) bool.
 
     Returns:
@@ -62,8 +62,8 @@ def presence_scores(counts: Tensor) -> dict[str, dict[str, float]]:
 
     Returns:
         By category label ``precision``, ``recall``, ``f1`` in [0, 1] and the four counts;
-        under ``"macro"`` the mean of the three over all seven categories, those that never
-        occur included (their figures are 0).
+        under ``"macro"`` the mean of the three over all seven categories, including those that
+        never occur (their scores are 0).
     """
     table: dict[str, dict[str, float]] = {}
     for item, row in zip(CATEGORIES, counts.tolist(), strict=True):
@@ -93,7 +93,7 @@ class PresenceMetric(Metric):
         self.add_state("counts", default=zeros, dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, truth: Tensor, annotation: Tensor, labels: Tensor) -> None:
-        """Add a batch; annotated fakes take part, unless their artifacts have no category.
+        """Add a batch; annotated fakes are evaluated unless their artifacts have no category.
 
         Args:
             predicted: (B, 7) bool.

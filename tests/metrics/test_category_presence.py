@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from artifactnet.metrics.presence import (
+from artifactnet.metrics.category_presence import (
     PresenceMetric,
     categories_present,
     presence_counts,
