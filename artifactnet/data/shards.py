@@ -1,11 +1,15 @@
-"""Writing fakes and their real twins in the X-AIGD schema, a row group at a time."""
+"""X-AIGD's parquet shards: finding, reading and writing them, a row group at a time.
+
+`open_parquet` is the one place of the package that opens parquet files.
+"""
 
 from __future__ import annotations
 
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -22,11 +26,38 @@ from artifactnet.types import ArtifactNetError, UInt8Array
 PARTS = ("labeled_train", "labeled_test", "unlabeled_train", "unlabeled_test")
 COLUMNS = ("image", "generator", "uid", "labels", "width", "height")
 CODEC_COLUMNS = ("image_format", "jpeg_quality", "chroma_subsampling")
+GENERATOR = "edit"  # of the data sets written here
+SCHEMA = pa.schema(
+    [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("generator", pa.string()),
+        ("uid", pa.string()),
+        (
+            "labels",
+            pa.list_(
+                pa.struct([("label", pa.string()), ("points", pa.list_(pa.list_(pa.float64())))])
+            ),
+        ),
+        ("original_prompt", pa.string()),
+        ("positive_prompt", pa.string()),
+        ("negative_prompt", pa.string()),
+        ("guidance_scale", pa.float64()),
+        ("num_inference_steps", pa.int64()),
+        ("scheduler", pa.string()),
+        ("seed", pa.int64()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("image_format", pa.string()),
+        ("jpeg_quality", pa.int64()),
+        ("chroma_subsampling", pa.string()),
+    ]
+)
+_ROWS_PER_GROUP = 16  # a reader decodes one row group at a time
 
 
 @dataclass(frozen=True, slots=True)
 class RowLocation:
-    """Where a row's image lives."""
+    """Where a row is."""
 
     shard: str
     group: int  # row group of the shard
@@ -65,6 +96,42 @@ def find_shards(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
     return shards, warnings
 
 
+@contextmanager
+def parquet_errors(what: str) -> Iterator[None]:
+    """Turn what parquet readers raise into an `ArtifactNetError` that starts with ``what``."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactNetError(f"{what} ({' '.join(str(error).split())})") from error
+
+
+def open_parquet(path: str | Path, columns: Iterable[str] = ()) -> pq.ParquetFile:
+    """Open a parquet file.
+
+    Args:
+        path: of the file.
+        columns: that it must have.
+
+    Raises:
+        ArtifactNetError: it cannot be read as parquet, or lacks a column.
+    """
+    with parquet_errors(f"{path}: cannot be read as parquet"):
+        file = pq.ParquetFile(path)
+    names = file.schema_arrow.names
+    for column in columns:
+        if column not in names:
+            raise ArtifactNetError(
+                f"{path}: column {column!r} is missing; it has {', '.join(names)}"
+            )
+    return file
+
+
+def _read_group(file: pq.ParquetFile, path: str | Path, group: int, columns: list[str]) -> pa.Table:
+    with parquet_errors(f"{path}: row group {group} cannot be read"):
+        # One thread: a pool of threads does not survive the fork of a data loader's worker.
+        return file.read_row_group(group, columns=columns, use_threads=False)
+
+
 def read_rows(shard: Path, columns: Sequence[str]) -> Iterator[tuple[RowLocation, dict[str, Any]]]:
     """Rows of a shard without their images.
 
@@ -75,12 +142,8 @@ def read_rows(shard: Path, columns: Sequence[str]) -> Iterator[tuple[RowLocation
     Raises:
         ArtifactNetError: the file cannot be read, lacks a column, or has no image bytes.
     """
-    file = _open(str(shard))
-    schema = file.schema_arrow
-    for column in (*columns, "image"):
-        if column not in schema.names:
-            raise ArtifactNetError(f"{shard}: column {column!r} is missing; it has {schema.names}")
-    image = schema.field("image").type
+    file = open_parquet(shard, (*columns, "image"))
+    image = file.schema_arrow.field("image").type
     if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
         raise ArtifactNetError(
             f"{shard}: column 'image' must be a struct with 'bytes', not {image}"
@@ -88,7 +151,8 @@ def read_rows(shard: Path, columns: Sequence[str]) -> Iterator[tuple[RowLocation
     wanted = [column for column in columns if column != "image"]
     number = 0
     for group in range(file.metadata.num_row_groups):
-        for row, values in enumerate(_read(file, str(shard), group, wanted).to_pylist()):
+        table = _read_group(file, shard, group, wanted)
+        for row, values in enumerate(table.to_pylist()):
             yield RowLocation(str(shard), group, row, number), values
             number += 1
 
@@ -135,67 +199,16 @@ class ShardReader:
             self._reset()
         if self._shard != place.shard:
             self._reset()
-            self._file, self._shard = _open(place.shard), place.shard
+            self._file, self._shard = open_parquet(place.shard), place.shard
         if self._group != place.group or self._table is None:
             assert self._file is not None
             self._table = None  # lets go of the old row group before the new one is read
-            extra = [name for name in ("labels", "width", "height") if name in self._names()]
-            self._table = _read(self._file, place.shard, place.group, ["image.bytes", *extra])
+            names = self._file.schema_arrow.names
+            extra = [name for name in ("labels", "width", "height") if name in names]
+            columns = ["image.bytes", *extra]
+            self._table = _read_group(self._file, place.shard, place.group, columns)
             self._group = place.group
         return self._table
-
-    def _names(self) -> list[str]:
-        assert self._file is not None
-        return list(self._file.schema_arrow.names)
-
-
-def _open(shard: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(shard)
-    except (OSError, pa.ArrowException) as error:
-        raise ArtifactNetError(f"{shard}: cannot be read as parquet ({_line(error)})") from error
-
-
-def _read(file: pq.ParquetFile, shard: str, group: int, columns: list[str]) -> pa.Table:
-    try:
-        # One thread: a pool of threads does not survive the fork of a data loader's worker.
-        return file.read_row_group(group, columns=columns, use_threads=False)
-    except (OSError, pa.ArrowException) as error:
-        message = f"{shard}: row group {group} cannot be read ({_line(error)})"
-        raise ArtifactNetError(message) from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-GENERATOR = "edit"
-SCHEMA = pa.schema(
-    [
-        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-        ("generator", pa.string()),
-        ("uid", pa.string()),
-        (
-            "labels",
-            pa.list_(
-                pa.struct([("label", pa.string()), ("points", pa.list_(pa.list_(pa.float64())))])
-            ),
-        ),
-        ("original_prompt", pa.string()),
-        ("positive_prompt", pa.string()),
-        ("negative_prompt", pa.string()),
-        ("guidance_scale", pa.float64()),
-        ("num_inference_steps", pa.int64()),
-        ("scheduler", pa.string()),
-        ("seed", pa.int64()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("image_format", pa.string()),
-        ("jpeg_quality", pa.int64()),
-        ("chroma_subsampling", pa.string()),
-    ]
-)
-_ROWS_PER_GROUP = 16  # a reader decodes one row group at a time
 
 
 @dataclass(frozen=True, slots=True)

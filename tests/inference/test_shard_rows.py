@@ -118,14 +118,14 @@ def test_a_shard_without_rows(tmp_path):
 
 def test_a_row_group_is_read_when_its_rows_are_asked_for(tmp_path, monkeypatch):
     path = write(tmp_path / "s.parquet", [(png(i), "g", f"u{i}") for i in range(6)], group=2)
-    read, groups = shards._read, []
+    read, groups = shards._read_group, []
 
     def noted(file, shard, group, columns):
         if any("image" in column for column in columns):
             groups.append(group)
         return read(file, shard, group, columns)
 
-    monkeypatch.setattr(shards, "_read", noted)
+    monkeypatch.setattr(shards, "_read_group", noted)
     rows = shard_rows(path)
     next(rows), next(rows)
     assert groups == [0]
