@@ -1,28 +1,26 @@
-"""How written explanations agree with reference texts: perplexity, BLEU and ROUGE-L.
+"""Agreement of generated explanations with reference texts: perplexity, BLEU and ROUGE-L.
 
-The special marks of HEIE are taken out of both texts first: they say nothing in words.
-
-Both are counted here, and not by torchmetrics. BLEU, so that its counts are whole numbers that
-add up over processes: the figure is torchmetrics' own. ROUGE-L, so that letters beyond a to z
-count: on English text it is torchmetrics' rougeL.
+BLEU and ROUGE-L are those of torchmetrics, BLEU in float64 and ROUGE-L with words in any script.
+HEIE's special marks are removed from both texts first: they are not words.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.functional.text import rouge_score
+from torchmetrics.text import BLEUScore
 
+from artifactnet.metrics.checks import DIVERGED
 from artifactnet.types import ArtifactNetError
 
 MARKS = ("[MAP]", "[SCORE]")
-ORDER = 4  # longest n-gram of BLEU
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -34,11 +32,11 @@ def without_marks(text: str) -> str:
 
 
 def perplexity(nll: Tensor, tokens: Tensor) -> float | None:
-    """Perplexity of a corpus: exp of the negative log-likelihood per token, every token alike.
+    """Perplexity of a corpus: exp of the mean negative log-likelihood over all its tokens.
 
     Args:
         nll: (N,) summed negative log-likelihood of each text, natural logarithm.
-        tokens: (N,) how many tokens that is the sum of.
+        tokens: (N,) number of tokens of each text.
 
     Returns:
         1 or more; None without any token.
@@ -57,55 +55,38 @@ def perplexity(nll: Tensor, tokens: Tensor) -> float | None:
 
 
 def bleu(written: Sequence[str], references: Sequence[str]) -> float | None:
-    """BLEU-4 of a corpus (Papineni et al. 2002), one reference each, not smoothed.
+    """BLEU-4 of a corpus (Papineni et al. 2002), one reference per text, not smoothed.
 
-    Words are what white space separates.
+    Words are separated by white space.
 
     Args:
         written: N texts.
         references: N texts.
 
     Returns:
-        In [0, 1]; 0 where not even one n-gram of some length is right; None for N = 0.
+        In [0, 1]; 0 if no n-gram of some length occurs in the references; None for N = 0.
 
     Raises:
-        ValueError: not equally many of both.
+        ValueError: different numbers of texts and references.
     """
-    _check_pairs(written, references)
-    counts = torch.zeros(2 * ORDER + 2, dtype=torch.long)
-    for pair in zip(written, references, strict=True):
-        counts += bleu_counts(*pair)
-    return _bleu(counts) if len(written) else None
+    metric = TextMetric()
+    metric.update(written=written, references=references)
+    found: float | None = metric.compute()["BLEU"]
+    return found
 
 
 def rouge_l(written: str, reference: str) -> float:
     """ROUGE-L (Lin 2004) of one text: F1 of the longest common subsequence of words.
 
-    Words are runs of letters and digits, in lower case, as in the package ``rouge-score``.
+    Words are runs of letters and digits of any script in lower case; on ASCII text these are the
+    words of the package ``rouge-score`` and of torchmetrics.
 
     Returns:
-        In [0, 1]; 0 where a text has no word.
+        In [0, 1]; 0 if either text has no word.
     """
-    words, wanted = (_WORD.findall(without_marks(t).lower()) for t in (written, reference))
-    if not words or not wanted:
-        return 0.0
-    return 2 * _common(words, wanted) / (len(words) + len(wanted))
-
-
-def bleu_counts(written: str, reference: str) -> Tensor:
-    """What BLEU needs of one text; counts of a corpus are the sums of those of its texts.
-
-    Returns:
-        (10,) int64: for n-grams of 1 to 4 words, how many are in the reference too (each as often
-        as there at most); then how many there are; then the words of the text and the reference.
-    """
-    words, wanted = (without_marks(text).split() for text in (written, reference))
-    shared, there = [], []
-    for n in range(1, ORDER + 1):
-        ours, theirs = _grams(words, n), _grams(wanted, n)
-        shared.append((ours & theirs).total())
-        there.append(ours.total())
-    return torch.tensor([*shared, *there, len(words), len(wanted)])
+    texts = without_marks(written), without_marks(reference)
+    found = rouge_score(*texts, rouge_keys="rougeL", normalizer=str.lower, tokenizer=_WORD.findall)
+    return float(found["rougeL_fmeasure"])
 
 
 class TextMetric(Metric):
@@ -114,18 +95,18 @@ class TextMetric(Metric):
     full_state_update = False
     likelihood: Tensor
     tokens: Tensor
-    counts: Tensor
     overlap: Tensor
     texts: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("likelihood", "overlap"):  # a tensor each: sums are added up in place
+        for name in ("likelihood", "overlap"):
             zero = torch.zeros(1, dtype=torch.float64)
             self.add_state(name, default=zero, dist_reduce_fx="sum")
-        for name, size in (("tokens", 1), ("texts", 1), ("counts", 2 * ORDER + 2)):
-            zeros = torch.zeros(size, dtype=torch.long)
-            self.add_state(name, default=zeros, dist_reduce_fx="sum")
+        for name in ("tokens", "texts"):
+            zero = torch.zeros(1, dtype=torch.long)
+            self.add_state(name, default=zero, dist_reduce_fx="sum")
+        self.bleu = BLEUScore().set_dtype(torch.float64)  # its counts stay exact up to 2^53
 
     def update(
         self,
@@ -134,11 +115,11 @@ class TextMetric(Metric):
         written: Sequence[str] = (),
         references: Sequence[str] = (),
     ) -> None:
-        """Add a batch: likelihoods of reference texts, texts that were written, or both.
+        """Add a batch: likelihoods of reference texts, generated texts, or both.
 
         Args:
             nll: (B,) see `perplexity`.
-            tokens: (B,) likewise.
+            tokens: (B,) see `perplexity`.
             written: texts of the model.
             references: as many reference texts.
 
@@ -146,26 +127,33 @@ class TextMetric(Metric):
             ValueError: shapes or lengths do not match.
             ArtifactNetError: a likelihood is not finite.
         """
-        _check_pairs(written, references)
+        if len(written) != len(references):
+            raise ValueError(f"{len(written)} texts for {len(references)} references")
         if (nll is None) != (tokens is None):
-            raise ValueError("likelihoods and counts of tokens come together")
+            raise ValueError("pass likelihoods and counts of tokens together")
         if nll is not None and tokens is not None:
             perplexity(nll, tokens)  # for its checks
             self.likelihood += nll.detach().double().sum().to(self.device)
             self.tokens += tokens.sum().to(self.device)
-        for pair in zip(written, references, strict=True):
-            self.counts += bleu_counts(*pair).to(self.device)
-            self.overlap += rouge_l(*pair)
+        plain = [without_marks(text) for text in written]
+        self.bleu.update(plain, [[without_marks(text)] for text in references])
+        self.overlap += sum(map(rouge_l, written, references))
         self.texts += len(written)
 
+    def reset(self) -> None:
+        """Start empty."""
+        super().reset()
+        self.bleu.reset()
+
     def compute(self) -> dict[str, Any]:
-        """``perplexity``, ``BLEU``, ``ROUGE-L`` (None without what they are made of), ``tokens``
-        behind the first and ``texts`` behind the other two.
+        """``perplexity`` over ``tokens``, ``BLEU`` and ``ROUGE-L`` over ``texts``.
+
+        Each is None where its count is 0.
         """
         texts = int(self.texts)
         return {
             "perplexity": _perplexity(float(self.likelihood), int(self.tokens)),
-            "BLEU": _bleu(self.counts) if texts else None,
+            "BLEU": float(self.bleu.compute()) if texts else None,
             "ROUGE-L": float(self.overlap) / texts if texts else None,
             "tokens": int(self.tokens),
             "texts": texts,
@@ -180,38 +168,5 @@ def _perplexity(nll: float, tokens: int) -> float | None:
     except OverflowError:
         found = math.inf
     if not math.isfinite(found):
-        raise ArtifactNetError(
-            "a text's likelihood is not finite: the model's weights are broken or its training "
-            "diverged; use an earlier checkpoint"
-        )
+        raise ArtifactNetError(f"a text's likelihood is not finite: {DIVERGED}")
     return found
-
-
-def _bleu(counts: Tensor) -> float:
-    shared, there = (counts[k * ORDER : (k + 1) * ORDER].tolist() for k in (0, 1))
-    length, wanted = counts[2 * ORDER :].tolist()
-    if min(shared) == 0:
-        return 0.0
-    logs = [math.log(right / total) for right, total in zip(shared, there, strict=True)]
-    return math.exp(sum(logs) / ORDER + min(0.0, 1 - wanted / length))
-
-
-def _grams(words: list[str], n: int) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(words[k : k + n]) for k in range(len(words) - n + 1))
-
-
-def _common(words: list[str], wanted: list[str]) -> int:
-    """Length of the longest common subsequence, row by row of the usual table."""
-    row = [0] * (len(wanted) + 1)
-    for word in words:
-        before = 0  # of the row above, one to the left
-        for k, other in enumerate(wanted, 1):
-            above = row[k]
-            row[k] = before + 1 if word == other else max(above, row[k - 1])
-            before = above
-    return row[-1]
-
-
-def _check_pairs(written: Sequence[str], references: Sequence[str]) -> None:
-    if len(written) != len(references):
-        raise ValueError(f"{len(written)} texts for {len(references)} references")

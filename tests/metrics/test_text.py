@@ -76,7 +76,7 @@ def test_bleu_is_that_of_the_paper_and_of_torchmetrics(pairs):
 @given(WORDS, WORDS)
 def test_rouge_is_that_of_the_paper(written, reference):
     found = rouge_l(written, reference)
-    assert found == pytest.approx(reference_rouge(written, reference), abs=1e-12)
+    assert found == pytest.approx(reference_rouge(written, reference), abs=1e-6)  # float32
     assert found == rouge_l(reference, written)
 
 
@@ -166,7 +166,7 @@ def test_bad_input_is_refused():
         bleu(["a"], ["a", "b"])
     with pytest.raises(ValueError, match="1 texts for 0 references"):
         TextMetric().update(written=["a"])
-    with pytest.raises(ValueError, match="come together"):
+    with pytest.raises(ValueError, match="tokens"):
         TextMetric().update(one)
 
 
