@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from artifactnet.cli.arguments import Commands, names, positive, print_failures
-
-if TYPE_CHECKING:
-    from artifactnet import ArtifactNet
-    from artifactnet.types import UInt8Array
-
-_FEW = 16  # images; ranges that are met on fewer say little about others
-_LARGEST_DEMO = 512  # pixels; the packaged photographs are little larger
 
 
 def add_export(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -72,90 +64,25 @@ def add_export(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from artifactnet import ArtifactNet, load_model
-    from artifactnet.exporters.export import Int8, export_model
-    from artifactnet.types import ArtifactNetError
+    from artifactnet.exporters.export import export_model
 
-    if args.keep_float and not args.int8:
-        raise ArtifactNetError("--keep-float is a matter of int8; add --int8")
-    model = load_model(args.model, device="cpu").model
-    assert isinstance(model, ArtifactNet)  # it was loaded from weights
-    for notice in model.notices:
-        print(f"artifactnet: warning: {notice}", file=sys.stderr)
-    calibrate = args.calibrate if args.int8 else 0
-    if args.images:
-        check, calibration = _named(model, args.images, args.check, calibrate)
-    else:
-        check, calibration = _embedded(args.check, calibrate, max(model.image_size))
-    if 0 < len(calibration) < _FEW:
-        print(
-            f"artifactnet: warning: int8 will be calibrated on {len(calibration)} images, fewer "
-            f"than {_FEW}: others may not fit its ranges; give more --images",
-            file=sys.stderr,
-        )
     done = export_model(
-        model,
+        args.model,
         args.out,
-        check,
+        args.images,
+        check=args.check,
         heatmap=not args.no_heatmap,
-        int8=Int8(calibration, args.keep_float) if args.int8 else None,
+        int8=args.int8,
+        calibrate=args.calibrate,
+        keep_float=args.keep_float,
         overwrite=args.overwrite,
     )
+    for warning in done.warnings:
+        print(f"artifactnet: warning: {warning}", file=sys.stderr)
+    print_failures(done.failures)
     print(f"{done.path}: {', '.join(done.facts.outputs)}; {done.agreement}")
     if args.int8:
-        print(f"calibrated on {len(calibration)} of {calibrate} images asked for")
+        print(f"calibrated on {done.facts.calibrated} of {args.calibrate} images asked for")
     if done.facts.kept_float is not None:
         print(f"left in floating point: {', '.join(done.facts.kept_float) or 'nothing'}")
     return 0
-
-
-def _named(
-    model: ArtifactNet, inputs: list[str], check: int, calibrate: int
-) -> tuple[list[UInt8Array], list[UInt8Array]]:
-    """Images of the user at model size, spread evenly over all, first to check with."""
-    from artifactnet.exporters.export import frame_of
-    from artifactnet.inference.collect import resolve, spread
-    from artifactnet.inference.inputs import Failure, to_pixels
-    from artifactnet.types import ArtifactNetError
-
-    found = resolve(inputs, skip="")
-    failures = list(found.failures)
-    images: list[UInt8Array] = []
-    for source in spread(found, check + calibrate):
-        if isinstance(source, Failure):
-            failures.append(source)
-            continue
-        try:
-            # one original at a time: a photograph may be a hundred times its frame
-            images.append(frame_of(model, to_pixels(source.image, source.name)))
-        except ArtifactNetError as error:
-            reason = str(error).removeprefix(f"{source.name}: ")
-            failures.append(Failure(source.name, reason))
-    print_failures(failures)
-    # of too few, each purpose gets its share
-    share = round(len(images) * check / (check + calibrate))
-    step = len(images) / share if share else 1
-    chosen = {int(k * step) for k in range(share)}
-    return (
-        [image for k, image in enumerate(images) if k in chosen],
-        [image for k, image in enumerate(images) if k not in chosen],
-    )
-
-
-def _embedded(check: int, calibrate: int, side: int) -> tuple[list[UInt8Array], list[UInt8Array]]:
-    """Packaged photographs and edits of them: unseen ones to check with, others to calibrate."""
-    from artifactnet.config import DataConfig
-    from artifactnet.data.sources.demo import build_demo_splits
-    from artifactnet.data.synthetic.edits import MIN_SIDE
-
-    config = DataConfig(
-        demo_size=min(max(side, MIN_SIDE), _LARGEST_DEMO),
-        demo_train=-(-calibrate // 2),
-        demo_val=0,
-        demo_test=-(-check // 2),
-    )
-    splits = build_demo_splits(config, seed=0)
-    found: list[list[UInt8Array]] = []
-    for split, count in (("test", check), ("train", calibrate)):
-        found.append([splits[split].load(k).image for k in range(count)])
-    return found[0], found[1]

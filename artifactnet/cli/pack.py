@@ -1,16 +1,11 @@
-"""``pack``: a trained model in half the space, as it travels in the package."""
+"""``pack``: a trained model in half the space, the form of packaged models."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from itertools import chain
-from typing import TYPE_CHECKING
 
 from artifactnet.cli.arguments import Commands, positive
-
-if TYPE_CHECKING:
-    from artifactnet.inference.inputs import ImageInput
 
 
 def add_pack(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -35,7 +30,7 @@ def add_pack(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trained-on",
         metavar="TEXT",
-        help="the data, in a few words; who starts from these weights is told",
+        help="the training data, in a few words, for those who start from these weights",
     )
     parser.add_argument(
         "--images",
@@ -58,11 +53,11 @@ def add_pack(commands: Commands, common: argparse.ArgumentParser) -> None:
 def _pack(args: argparse.Namespace) -> int:
     from artifactnet.exporters.pack import pack_model
 
-    images = _chosen(args.images, args.check) if args.images else []
     done = pack_model(
         args.model,
         args.out,
-        images,
+        args.images,
+        check=args.check,
         card=args.card,
         trained_on=args.trained_on,
         overwrite=args.overwrite,
@@ -74,26 +69,5 @@ def _pack(args: argparse.Namespace) -> int:
         f"difference on {done.images} {kind}: {differences}"
     )
     if not args.card:
-        print("no model card; add one with --card if others shall use it", file=sys.stderr)
+        print("no model card; add one with --card before sharing the model", file=sys.stderr)
     return 0
-
-
-def _chosen(inputs: list[str], count: int) -> list[ImageInput]:
-    """Some of the images that the user names, spread evenly over all of them.
-
-    Raises:
-        ArtifactNetError: an input stands for nothing, or there is no image at all.
-    """
-    from artifactnet.inference.collect import resolve, spread
-    from artifactnet.inference.inputs import Failure
-    from artifactnet.types import ArtifactNetError
-
-    found = resolve(inputs, skip="")
-    sources = []
-    for item in chain(found.failures, spread(found, count)):
-        if isinstance(item, Failure):
-            raise ArtifactNetError(f"{item.path}: {item.reason}")
-        sources.append(item)
-    if not sources:
-        raise ArtifactNetError(f"{', '.join(inputs)}: no images to compare on")
-    return sources

@@ -1,4 +1,4 @@
-"""Whether an exported file says what its model says."""
+"""Whether an exported file answers as its model does."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from artifactnet.inference.backends.base import Session
-from artifactnet.inference.backends.metadata import BOTH, HEAD, NONE, ExportFacts
+from artifactnet.inference.backends.metadata import HEAD, SEGMENTATION, ExportFacts
+from artifactnet.inference.backends.session import Session
+from artifactnet.metrics.correlation import pearson
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.heads import segmentation
+from artifactnet.models.heads.segmentation import any_artifact
 from artifactnet.models.state import evaluating
-from artifactnet.types import Float32Array, UInt8Array
+from artifactnet.types import UInt8Array
 
 OutputArrays = dict[str, npt.NDArray[np.float32]]  # by output; (N,) or (N, h, w)
 FLAT = 0.01  # standard deviation of a map below which its correlation is that of noise
-_BATCHES = (1, 3, 8)  # sizes that a file is tried with, in turn; the last for all that remains
+_BATCHES = (1, 3, 8)  # sizes that a file is run with, in turn; the last for all further images
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ INT8_LIMITS = Limits(
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How a file's answers compare with its model's.
+    """How the answers of a file compare with those of its model.
 
     Attributes:
         images: number of images compared.
@@ -66,7 +67,7 @@ class Agreement:
     flat_difference: float
 
     def problem(self, limits: Limits) -> str | None:
-        """What is beyond the limits, in one line; None if nothing is."""
+        """What exceeds the limits, in one line; None if nothing does."""
         found = [
             f"{name} differs by {self.differences[name]:.2g} (limit {limit:g})"
             for name, limit in limits.differences.items()
@@ -92,8 +93,8 @@ def compare(model: OutputArrays, file: OutputArrays) -> Agreement:
     """Compare two sets of answers about the same images.
 
     Args:
-        model: what the model says, by output.
-        file: what the file says.
+        model: outputs of the model, by name.
+        file: outputs of the file.
 
     Raises:
         ValueError: they are not about the same outputs and shapes.
@@ -112,7 +113,7 @@ def compare(model: OutputArrays, file: OutputArrays) -> Agreement:
         if ours.std() < FLAT:
             flat.append(_largest(ours, theirs))
         else:
-            correlations.append(correlation(ours, theirs))
+            correlations.append(pearson(ours, theirs) or 0.0)  # 0 where theirs is constant
     return Agreement(
         images=len(model["logit"]),
         differences=differences,
@@ -122,15 +123,8 @@ def compare(model: OutputArrays, file: OutputArrays) -> Agreement:
     )
 
 
-def correlation(first: Float32Array, second: Float32Array) -> float:
-    """Pearson correlation of two maps of one shape; 0 where either is constant."""
-    a, b = (x.astype(np.float64).ravel() - x.mean(dtype=np.float64) for x in (first, second))
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm != 0 else 0.0
-
-
 def shown(name: str, answers: OutputArrays) -> npt.NDArray[np.float64]:
-    """One output as people see it: the logit as a probability, the others as they are."""
+    """One output as users see it: the logit as a probability, the others unchanged."""
     values = answers[name].astype(np.float64)
     return 1 / (1 + np.exp(-values)) if name == "logit" else values
 
@@ -142,11 +136,11 @@ def _largest(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) 
 def answers_of_model(
     model: ArtifactNet, facts: ExportFacts, frames: Sequence[UInt8Array]
 ) -> OutputArrays:
-    """What the model itself says, with normalisation outside of any graph.
+    """Outputs of the model itself, with normalisation outside of any graph.
 
     Args:
         model: on the CPU; its flags are restored.
-        facts: say which outputs there are.
+        facts: name the outputs.
         frames: each (H, W, 3) uint8, of the model's size.
     """
     mean, std = (np.asarray(values, np.float64) for values in (model.mean, model.std))
@@ -156,17 +150,17 @@ def answers_of_model(
         with evaluating(model), torch.no_grad():
             output = model(
                 torch.from_numpy(np.ascontiguousarray(pixels))[None],
-                heatmap=facts.heatmap in (HEAD, BOTH),
-                segmentation=facts.heatmap not in (HEAD, NONE),
+                heatmap=facts.heatmap == HEAD,
+                segmentation=facts.heatmap == SEGMENTATION,
             )
         if output.segmentation is not None:
-            output.heatmap = segmentation.any_artifact(output.segmentation, facts.image_size)
+            output.heatmap = any_artifact(output.segmentation, facts.image_size)
         rows.append({name: getattr(output, name).numpy() for name in facts.outputs})
     return _stack(rows)
 
 
 def answers_of_file(session: Session, frames: Sequence[UInt8Array]) -> OutputArrays:
-    """What a file says, asked in batches of several sizes.
+    """Outputs of a file, which is run in batches of several sizes.
 
     Args:
         session: the open file.

@@ -1,7 +1,12 @@
-"""A model as a file that runs without us (ONNX, OpenVINO, torch.export), checked beforehand."""
+"""A model as a file that runs without us (ONNX, OpenVINO, torch.export), checked before it exists.
+
+`export_model` is what the command line does. `export_checked` is its inner part, for callers that
+have the images to check and to calibrate with.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +16,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from artifactnet.config import DataConfig
+from artifactnet.data.sources.demo import build_demo_splits
+from artifactnet.data.synthetic.edits import MIN_SIDE
 from artifactnet.exporters.checks import (
     FLOAT_LIMITS,
     INT8_LIMITS,
@@ -20,22 +28,28 @@ from artifactnet.exporters.checks import (
     answers_of_model,
     compare,
 )
-from artifactnet.exporters.graph import export_program
-from artifactnet.exporters.onnx import layers_of, onnx_bytes, save_bytes, with_metadata
+from artifactnet.exporters.graph import export_program, facts_of
+from artifactnet.exporters.onnx import layers_of, onnx_bytes, quantize_onnx, with_metadata
+from artifactnet.exporters.openvino import openvino_of, quantize_openvino, save_openvino
 from artifactnet.exporters.quantize import kept_layers, need_matches
 from artifactnet.files import atomic_path
-from artifactnet.inference.backends.base import SUFFIXES, open_session, to_frames
-from artifactnet.inference.backends.metadata import ExportFacts, facts_of
-from artifactnet.inference.backends.onnx import quantize_onnx
-from artifactnet.inference.backends.openvino import openvino_of, quantize_openvino, save_openvino
-from artifactnet.inference.backends.pt2 import save_program
+from artifactnet.inference.backends import pt2
+from artifactnet.inference.backends.exported import SUFFIXES, open_session, to_frames
+from artifactnet.inference.backends.metadata import ExportFacts
+from artifactnet.inference.backends.session import runtime_errors
+from artifactnet.inference.collect import resolve_inputs, sample_evenly
+from artifactnet.inference.inputs import Failure, to_pixels
+from artifactnet.inference.load import find_weights
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.checkpoint import load_checkpoint
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 LEAST_IMAGES = 2  # to check with: one would not tell a batch from an image
 _CALIBRATION_BATCH = 4
+_FEW = 16  # calibration images; ranges met on fewer do not represent others
 _RANKING = 4  # images on which the harm that int8 does to each layer is measured
+_LARGEST_DEMO = 512  # pixels; the packaged photographs are little larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +57,7 @@ class Int8:
     """How to quantise.
 
     Attributes:
-        images: to calibrate with, each (H, W, 3) uint8; like those that will be judged.
+        images: to calibrate with, each (H, W, 3) uint8; like those to predict later.
         keep: patterns of layers to leave in floating point, see `quantize.matching`.
     """
 
@@ -59,14 +73,115 @@ class Exported:
         path: the file; an ``.xml`` has its ``.bin`` beside it.
         facts: its metadata.
         agreement: how its answers compare with the model's.
+        warnings: what must be known before using it: the model's notices, few calibration images.
+        failures: images that could not be used.
     """
 
     path: Path
     facts: ExportFacts
     agreement: Agreement
+    warnings: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
 
 def export_model(
+    source: ArtifactNet | str | Path,
+    path: str | Path,
+    images: Sequence[str | Path] = (),
+    *,
+    check: int = 16,
+    heatmap: bool = True,
+    int8: bool = False,
+    calibrate: int = 64,
+    keep_float: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Exported:
+    """Export a model; the file appears only if it answers as the model does.
+
+    See `export_checked` for what is inside and what agreement means.
+
+    Args:
+        source: a detector on the CPU, or a run's folder, a ``.safetensors`` file or the name of a
+            packaged model.
+        path: ``.onnx``, ``.xml`` (OpenVINO) or ``.pt2`` (torch.export).
+        images: to check and calibrate with: files, folders, shards and patterns, of which some
+            are taken, evenly spread; none: the embedded photographs and edits of them.
+        check: images to check with, >= 2.
+        heatmap: False exports the verdict alone.
+        int8: quantise to 8 bits (``.onnx`` and ``.xml``).
+        calibrate: with ``int8``, images to calibrate with; none of them is checked with. Where
+            there are too few images for both, each gets its share.
+        keep_float: with ``int8``, layers to leave in floating point, or patterns of them.
+        overwrite: replace existing files.
+
+    Raises:
+        ArtifactNetError: no such model, ``keep_float`` without ``int8``, or see `export_checked`.
+    """
+    if keep_float and not int8:
+        raise ArtifactNetError("keep_float names layers that int8 leaves alone; add int8")
+    model = source if isinstance(source, ArtifactNet) else load_checkpoint(find_weights(source))
+    frames, calibration, failures = _choose_images(model, images, check, calibrate if int8 else 0)
+    warnings = list(model.notices)
+    if 0 < len(calibration) < _FEW:
+        warnings.append(
+            f"int8 was calibrated on {len(calibration)} images, fewer than {_FEW}: others may not "
+            "fit its ranges; give more images"
+        )
+    try:
+        done = export_checked(
+            model,
+            path,
+            frames,
+            heatmap=heatmap,
+            int8=Int8(calibration, keep_float) if int8 else None,
+            overwrite=overwrite,
+        )
+    except ArtifactNetError as error:
+        unused = f" ({len(failures)} images could not be used, e.g. {failures[0].path}: "
+        raise ArtifactNetError(
+            f"{error}{unused}{failures[0].reason})" if failures else str(error)
+        ) from error
+    return replace(done, warnings=tuple(warnings), failures=tuple(failures))
+
+
+def _choose_images(
+    model: ArtifactNet, inputs: Sequence[str | Path], check: int, calibrate: int
+) -> tuple[list[UInt8Array], list[UInt8Array], list[Failure]]:
+    """Images at model size to check with, others to calibrate with, and what failed."""
+    if not inputs:
+        side = min(max(*model.image_size, MIN_SIDE), _LARGEST_DEMO)
+        counts = {"test": check, "train": calibrate}
+        config = DataConfig(
+            demo_size=side, demo_train=-(-calibrate // 2), demo_val=0, demo_test=-(-check // 2)
+        )
+        splits = build_demo_splits(config, seed=0)  # photographs of test are not those of train
+        unseen, others = (
+            [splits[split].load(k).image for k in range(count)] for split, count in counts.items()
+        )
+        return unseen, others, []
+    found = resolve_inputs(inputs, skip="")
+    failures = list(found.failures)
+    frames: list[UInt8Array] = []
+    for item in sample_evenly(found, check + calibrate):
+        if isinstance(item, Failure):
+            failures.append(item)
+            continue
+        try:
+            # one original at a time: a photograph may be a hundred times its frame
+            frames.append(frame_of(model, to_pixels(item.image, item.name)))
+        except ArtifactNetError as error:
+            failures.append(Failure(item.name, str(error).removeprefix(f"{item.name}: ")))
+    share = round(len(frames) * check / (check + calibrate))
+    step = len(frames) / share if share else 1
+    chosen = {int(k * step) for k in range(share)}
+    return (
+        [frame for k, frame in enumerate(frames) if k in chosen],
+        [frame for k, frame in enumerate(frames) if k not in chosen],
+        failures,
+    )
+
+
+def export_checked(
     model: ArtifactNet,
     path: str | Path,
     images: Sequence[UInt8Array],
@@ -75,7 +190,7 @@ def export_model(
     int8: Int8 | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Export a model; the file appears only if it says what the model says.
+    """Export a model, checked on given images.
 
     Its input ``images`` is (B, H, W, 3) uint8 at model size, for any B; normalisation is inside.
     In floating point every output must agree to 1e-3. In int8 the heatmaps must have a mean CC
@@ -93,39 +208,9 @@ def export_model(
     Raises:
         ArtifactNetError: the suffix, images or options cannot be used, the file exists, a
             package is missing, the model has no such form, or the file disagrees with it. No
-            file is touched then.
+            file is changed then.
     """
     path = Path(path)
-    _check(path, images, int8, overwrite)
-    facts = facts_of(model, heatmap)
-    frames = _frames(model, images)
-    expected = answers_of_model(model, facts, frames)
-    program = export_program(model, facts)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            staged = Path(folder) / path.name
-            if int8 is None:
-                _write(program, facts, staged)
-                agreement = _judge(staged, frames, expected)
-                problem = agreement.problem(FLOAT_LIMITS)
-            else:
-                calibration = _frames(model, int8.images)
-                facts, agreement = _quantize(
-                    model, program, facts, staged, int8.keep, calibration, frames, expected
-                )
-                problem = agreement.problem(INT8_LIMITS)
-            if problem is not None:
-                raise ArtifactNetError(
-                    f"{path}: not written, since it would disagree with the model: {problem}"
-                )
-            _publish(staged, path)
-    except OSError as error:
-        raise ArtifactNetError(f"{path}: cannot be written: {error}") from error
-    return Exported(path, facts, agreement)
-
-
-def _check(path: Path, images: Sequence[UInt8Array], int8: Int8 | None, overwrite: bool) -> None:
     if path.suffix not in SUFFIXES:
         raise ArtifactNetError(
             f"{path}: the name tells the format and must end in .onnx, .xml (OpenVINO) or .pt2 "
@@ -141,6 +226,29 @@ def _check(path: Path, images: Sequence[UInt8Array], int8: Int8 | None, overwrit
     for file in _files(path):
         if file.exists() and not overwrite:
             raise ArtifactNetError(f"{file}: exists already; overwrite replaces it")
+    facts = facts_of(model, heatmap)
+    frames = _frames(model, images)
+    expected = answers_of_model(model, facts, frames)
+    program = export_program(model, facts)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            staged = Path(folder) / path.name
+            if int8 is None:
+                _write(program, facts, staged)
+                agreement = _compare(staged, frames, expected)
+                problem = agreement.problem(FLOAT_LIMITS)
+            else:
+                facts, agreement = _quantize(model, program, facts, staged, int8, frames, expected)
+                problem = agreement.problem(INT8_LIMITS)
+            if problem is not None:
+                raise ArtifactNetError(
+                    f"{path}: not written, since it would disagree with the model: {problem}"
+                )
+            _publish(staged, path)
+    except OSError as error:
+        raise ArtifactNetError(f"{path}: cannot be written: {error}") from error
+    return Exported(path, facts, agreement)
 
 
 def _files(path: Path) -> list[Path]:
@@ -149,20 +257,20 @@ def _files(path: Path) -> list[Path]:
 
 
 def frame_of(model: ArtifactNet, image: UInt8Array) -> UInt8Array:
-    """An image as an export of the model gets it.
+    """An image at model size, as an export of the model takes it.
 
-    A frame is its own frame, so whoever has many large images for `export_model` need keep no
-    more of them.
+    The frame of a frame is the frame itself, so that many large images for `export_checked` can
+    be reduced to theirs beforehand.
 
     Args:
-        model: says the size and the way to it.
+        model: whose size and resize policy count.
         image: (H0, W0, 3) uint8.
 
     Returns:
         (H, W, 3) uint8 at model size.
 
     Raises:
-        ArtifactNetError: the image is below one patch of the model.
+        ArtifactNetError: the image is smaller than one patch of the model.
     """
     tensor = preprocess_of(model).image(image)[0]
     return to_frames(tensor[None], model.mean, model.std)[0]
@@ -181,11 +289,13 @@ def _frames(model: ArtifactNet, images: Sequence[UInt8Array]) -> list[UInt8Array
 def _write(program: torch.export.ExportedProgram, facts: ExportFacts, path: Path) -> None:
     """Write a file in floating point."""
     if path.suffix == ".pt2":
-        save_program(program, facts, path)
+        metadata = {pt2.METADATA: json.dumps(facts.to_strings())}
+        with runtime_errors(f"{path}: cannot be written"):
+            torch.export.save(program, path, extra_files=metadata)
         return
     content = onnx_bytes(program, facts.outputs, facts.to_strings())
     if path.suffix == ".onnx":
-        save_bytes(content, path)
+        path.write_bytes(content)
     else:
         save_openvino(openvino_of(with_metadata(content, {})), facts, path)
 
@@ -195,33 +305,33 @@ def _quantize(
     program: torch.export.ExportedProgram,
     facts: ExportFacts,
     path: Path,
-    keep: Sequence[str],
-    calibration: list[UInt8Array],
+    int8: Int8,
     frames: list[UInt8Array],
     expected: OutputArrays,
 ) -> tuple[ExportFacts, Agreement]:
     """Write an int8 file, with more layers in floating point until it agrees with the model."""
+    calibration = _frames(model, int8.images)
     content = onnx_bytes(program, facts.outputs, {})
     layers = list(layers_of(content))
-    need_matches(layers, keep)
+    need_matches(layers, int8.keep)
     size = _CALIBRATION_BATCH
     batches = [
         np.stack(calibration[start : start + size]) for start in range(0, len(calibration), size)
     ]
-    for kept in kept_layers(model, facts, layers, keep, calibration[:_RANKING]):
+    for kept in kept_layers(model, facts, layers, int8.keep, calibration[:_RANKING]):
         facts = replace(facts, kept_float=kept, calibrated=len(calibration))
         if path.suffix == ".onnx":
             quantized = quantize_onnx(content, path.parent, batches, kept)
-            save_bytes(with_metadata(quantized, facts.to_strings()), path)
+            path.write_bytes(with_metadata(quantized, facts.to_strings()))
         else:
             save_openvino(quantize_openvino(openvino_of(content), batches, kept), facts, path)
-        agreement = _judge(path, frames, expected)
+        agreement = _compare(path, frames, expected)
         if agreement.problem(INT8_LIMITS) is None:
             break
     return facts, agreement
 
 
-def _judge(path: Path, frames: list[UInt8Array], expected: OutputArrays) -> Agreement:
+def _compare(path: Path, frames: list[UInt8Array], expected: OutputArrays) -> Agreement:
     session = open_session(path, SUFFIXES[path.suffix])
     try:
         return compare(expected, answers_of_file(session, frames))

@@ -2,26 +2,85 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
 import torch
 from torch import Tensor, nn
 
-from artifactnet.inference.backends.metadata import BOTH, HEAD, NONE, ExportFacts
+from artifactnet.config import LoraConfig, to_dict
+from artifactnet.inference.backends.metadata import HEAD, NONE, SEGMENTATION, ExportFacts
+from artifactnet.inference.backends.session import runtime_errors
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.heads import segmentation
+from artifactnet.models.heads.segmentation import any_artifact
 from artifactnet.models.state import evaluating
 from artifactnet.types import ArtifactNetError
 
-INPUT = "images"
 MODEL = "model"  # attribute of the graph below which the model's own names begin
 _EXAMPLE = 2  # images of the example; a batch of one would be taken for a constant
+
+
+def facts_of(model: ArtifactNet, heatmap: bool = True) -> ExportFacts:
+    """The metadata that an export of a model gets.
+
+    Args:
+        model: the model.
+        heatmap: False leaves its map out.
+
+    Raises:
+        ArtifactNetError: the model's only map cannot be exported.
+    """
+    config = copy.deepcopy(model.config)
+    config.weights, config.lora = None, LoraConfig()  # the file holds all weights, merged
+    config.mean, config.std = list(model.mean), list(model.std)
+    notices = list(model.notices)
+    if config.heatmap.head == "mapper" and config.heatmap.adaptive:
+        height, width = model.image_size
+        notices.append(
+            f"exported for images of {height}x{width}: the original model cuts each image into "
+            "tiles by its own size and shape (model.heatmap.adaptive)"
+        )
+    return ExportFacts(
+        version=version("artifactnet"),
+        model=json.loads(json.dumps(to_dict(config))),
+        classes=("real", "fake"),
+        categories=model.known_categories if model.has_segmentation else (),
+        threshold=config.threshold,
+        map_threshold=config.map_threshold,
+        mean=tuple(model.mean),
+        std=tuple(model.std),
+        image_size=model.image_size,
+        resize=config.resize,
+        patch_size=model.backbone.patch_size or 1,
+        heatmap=_map_of(model) if heatmap else NONE,
+        notices=tuple(notices),
+    )
+
+
+def _map_of(model: ArtifactNet) -> str:
+    if model.has_segmentation:
+        return SEGMENTATION
+    if model.has_heatmap:
+        return HEAD
+    if model.has_attention:
+        raise ArtifactNetError(
+            f"the only map of this model is its {model.config.attention.method}, which is read "
+            "from inside the network and cannot be exported; export the verdict alone "
+            "(--no-heatmap), or distil it into a student with a heatmap head"
+        )
+    return NONE
 
 
 class ExportGraph(nn.Module):
     """(B, H, W, 3) uint8 RGB in; logit, heatmap, sigma and score out, as far as there are any.
 
     Args:
-        model: as it shall be exported.
-        facts: its metadata; say what the outputs are.
+        model: to export.
+        facts: its metadata, which names the outputs.
     """
 
     scale: Tensor
@@ -50,12 +109,11 @@ class ExportGraph(nn.Module):
         pixels = images.permute(0, 3, 1, 2).float() * self.scale - self.shift
         if self.heatmap == NONE:
             return (self.model(pixels).logit,)
-        head = self.heatmap in (HEAD, BOTH)
-        output = self.model(pixels, heatmap=head, segmentation=self.heatmap != HEAD)
-        shown = output.heatmap
-        if self.heatmap != HEAD:
-            shown = segmentation.any_artifact(output.segmentation, self.size)
-        return (output.logit, shown, output.sigma, output.score) if head else (output.logit, shown)
+        if self.heatmap == HEAD:
+            output = self.model(pixels, heatmap=True)
+            return output.logit, output.heatmap, output.sigma, output.score
+        output = self.model(pixels, segmentation=True)
+        return output.logit, any_artifact(output.segmentation, self.size)
 
 
 def export_program(model: ArtifactNet, facts: ExportFacts) -> torch.export.ExportedProgram:
@@ -76,20 +134,25 @@ def export_program(model: ArtifactNet, facts: ExportFacts) -> torch.export.Expor
     graph = ExportGraph(model, facts)
     example = torch.zeros(_EXAMPLE, *facts.image_size, 3, dtype=torch.uint8)
     batch = {0: torch.export.Dim.DYNAMIC}
-    try:
-        with evaluating(model), torch.no_grad():
-            graph(example)  # fills what networks cache: tracing would put symbols there for good
-            program = torch.export.export(graph, (example,), dynamic_shapes=(batch,))
-    except Exception as error:  # whatever tracing raises, the answer is about this model
-        raise ArtifactNetError(
-            f"{model.config.backbone} cannot be exported: {first_line(error)}"
-        ) from error
+    with (
+        runtime_errors(f"{model.config.backbone} cannot be exported"),
+        evaluating(model),
+        torch.no_grad(),
+    ):
+        graph(example)  # fills what networks cache: tracing would put symbols there for good
+        program = torch.export.export(graph, (example,), dynamic_shapes=(batch,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     return program
 
 
-def first_line(error: BaseException) -> str:
-    """First line of an error that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+@contextmanager
+def quiet_logger(name: str | None) -> Iterator[None]:
+    """Only errors of a converter's logger are shown inside; None: the root logger."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

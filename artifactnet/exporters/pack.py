@@ -1,22 +1,24 @@
-"""A saved model in half the space, written only if it answers as before."""
+"""A saved model in half the space, written only if its answers stay the same."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from artifactnet import __version__
 from artifactnet.files import atomic_path, sha256_file, write_text
+from artifactnet.inference.base import need_answer
+from artifactnet.inference.collect import resolve_inputs, sample_evenly
 from artifactnet.inference.inputs import Failure, ImageInput
-from artifactnet.inference.load import find_weights, load_model
+from artifactnet.inference.load import find_weights
 from artifactnet.inference.predictor import Predictor
-from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import save_checkpoint
+from artifactnet.models.checkpoint import load_checkpoint, save_checkpoint
 from artifactnet.models.metadata import read_metadata
 from artifactnet.types import ArtifactNetError, Prediction
 
@@ -50,8 +52,9 @@ class Packed:
 def pack_model(
     source: str | Path,
     out: str | Path,
-    images: Sequence[str | Path | ImageInput] = (),
+    images: Sequence[str | Path] = (),
     *,
+    check: int = 16,
     card: str | Path | None = None,
     trained_on: str | None = None,
     overwrite: bool = False,
@@ -65,10 +68,12 @@ def pack_model(
     Args:
         source: a ``.safetensors`` file, a run's folder, or the name of a packaged model.
         out: the ``.safetensors`` file to write.
-        images: to compare the answers on; none takes noise of the model's image size.
+        images: to compare the answers on: files, folders, shards and patterns; none takes noise
+            of the model's image size.
+        check: of more images, this many are taken, evenly spread.
         card: a model card in Markdown, copied beside ``out`` under its name.
-        trained_on: the data that the model learned from, in a few words; who starts from its
-            weights is told.
+        trained_on: the data that the model learned from, in a few words; training that starts
+            from its weights repeats them.
         overwrite: replace files that exist.
 
     Raises:
@@ -78,57 +83,66 @@ def pack_model(
     """
     out = Path(out)
     file = find_weights(source)
-    words = None if card is None else _read_card(Path(card))
+    text = None if card is None else _read_card(Path(card))
     beside = out.with_suffix(".md")
-    _check(file, out, overwrite)
-    if card is not None and beside.exists() and not (overwrite or beside.samefile(card)):
-        raise ArtifactNetError(f"{beside}: exists already; overwrite replaces it")
-    original = load_model(file, device="cpu")
-    extra = read_metadata(file)["extra"]
-    extra["packed"] = {
-        "artifactnet": __version__,
-        "original_sha256": sha256_file(file),
-        "trained_on": trained_on,
-    }
-    assert isinstance(original.model, ArtifactNet)  # it was loaded from weights
-    asked = list(images) or _noise(*original.model.image_size)
-    try:
-        with atomic_path(out) as temporary:
-            save_checkpoint(original.model, temporary, extra, half=True)
-            differences = _differences(original, load_model(temporary, device="cpu"), asked)
-            _refuse(out, differences)
-        if words is not None:
-            write_text(beside, words)
-    except OSError as error:
-        raise ArtifactNetError(f"{out}: cannot be written: {error}") from error
-    sizes = out.stat().st_size, file.stat().st_size
-    return Packed(out, *sizes, len(asked), differences)
-
-
-def _check(file: Path, out: Path, overwrite: bool) -> None:
-    """Refuse names that cannot be written to."""
     if out.suffix != SUFFIX:
         raise ArtifactNetError(f"{out}: a packed model's name must end in {SUFFIX}")
     if out.exists() and out.samefile(file):
         raise ArtifactNetError(f"{out}: is the original, which packing must not replace")
     if out.exists() and not overwrite:
         raise ArtifactNetError(f"{out}: exists already; overwrite replaces it")
+    if card is not None and beside.exists() and not (overwrite or beside.samefile(card)):
+        raise ArtifactNetError(f"{beside}: exists already; overwrite replaces it")
+    model = load_checkpoint(file)
+    extra = read_metadata(file)["extra"]
+    extra["packed"] = {
+        "artifactnet": version("artifactnet"),
+        "original_sha256": sha256_file(file),
+        "trained_on": trained_on,
+    }
+    asked = _chosen(images, check) if images else _noise(*model.image_size)
+    try:
+        with atomic_path(out) as temporary:
+            save_checkpoint(model, temporary, extra, half=True)
+            differences = _differences(
+                Predictor(model), Predictor(load_checkpoint(temporary)), asked
+            )
+            _refuse(out, differences)
+        if text is not None:
+            write_text(beside, text)
+    except OSError as error:
+        raise ArtifactNetError(f"{out}: cannot be written: {error}") from error
+    sizes = out.stat().st_size, file.stat().st_size
+    return Packed(out, *sizes, len(asked), differences)
 
 
 def _read_card(path: Path) -> str:
     try:
-        words = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactNetError(f"{path}: the model card cannot be read: {error}") from error
-    if not words.strip():
+    if not text.strip():
         raise ArtifactNetError(f"{path}: the model card is empty")
-    return words
+    return text
 
 
-def _noise(height: int, width: int) -> list[str | Path | ImageInput]:
+def _chosen(inputs: Sequence[str | Path], count: int) -> list[ImageInput]:
+    """Some of the images of the inputs, evenly spread; all must be usable."""
+    found = resolve_inputs(inputs, skip="")
+    images = []
+    for item in chain(found.failures, sample_evenly(found, count)):
+        if isinstance(item, Failure):
+            raise ArtifactNetError(f"{item.path}: {item.reason}")
+        images.append(item)
+    if not images:
+        raise ArtifactNetError(f"{', '.join(map(str, inputs))}: no images to compare on")
+    return images
+
+
+def _noise(height: int, width: int) -> list[ImageInput]:
     """Images that never repeat, always the same ones."""
     rng = np.random.default_rng(0)
-    sources: list[str | Path | ImageInput] = []
+    sources: list[ImageInput] = []
     for number in range(_NOISE_IMAGES):
         buffer = BytesIO()
         pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -138,13 +152,13 @@ def _noise(height: int, width: int) -> list[str | Path | ImageInput]:
 
 
 def _differences(
-    original: Predictor, packed: Predictor, images: Sequence[str | Path | ImageInput]
+    original: Predictor, packed: Predictor, images: Sequence[ImageInput]
 ) -> dict[str, float]:
     """Largest distance of each part of the answers."""
     found: dict[str, list[float]] = {}
     pairs = zip(original.predict_stream(images), packed.predict_stream(images), strict=True)
     for before, after in pairs:
-        for name, distance in _distances(_usable(before), _usable(after)).items():
+        for name, distance in _distances(need_answer(before), need_answer(after)).items():
             found.setdefault(name, []).append(distance)
     # numpy's maximum, since Python's loses a NaN
     return {name: float(np.max(distances)) for name, distances in found.items()}
@@ -160,12 +174,6 @@ def _distances(one: Prediction, other: Prediction) -> dict[str, float]:
     if one.score is not None and other.score is not None:
         found["score"] = abs(one.score - other.score)
     return found
-
-
-def _usable(answer: Prediction | Failure) -> Prediction:
-    if isinstance(answer, Failure):
-        raise ArtifactNetError(f"{answer.path}: {answer.reason}")
-    return answer
 
 
 def _refuse(out: Path, differences: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Which layers may become int8: those that are named, and those that int8 harms most, may not."""
+"""Which layers int8 leaves in floating point: those named, and those that it harms most."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from artifactnet.types import ArtifactNetError, UInt8Array
 # the layers that outputs come from: their rounding error is seen as it is, and they cost nothing
 OUTPUT_LAYERS = ("head", "evidence", "heatmap.maps", "*score*", "*sigma*", "*conv_seg")
 SHARES = (0.1, 0.25, 0.5)  # of all layers, kept in floating point where fewer do not suffice
-_WEIGHT_STEPS = 63  # seven bits with sign, see `onnx_runtime.quantize_onnx`
+_WEIGHT_STEPS = 63  # seven bits with sign, see `exporters.onnx.quantize_onnx`
 _STEPS = 255  # of an activation
 
 
@@ -91,7 +91,7 @@ def rank_layers(
 
     Args:
         model: on the CPU; left as it was.
-        facts: say which outputs there are.
+        facts: name the outputs.
         frames: (H, W, 3) uint8 each.
 
     Returns:

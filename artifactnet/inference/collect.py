@@ -14,12 +14,12 @@ from artifactnet.data.shards import RowLocation, ShardReader, read_rows
 from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.types import ArtifactNetError
 
-SUFFIX = ".parquet"
+SHARD_SUFFIX = ".parquet"
 MAX_NAME = 200  # bytes of a generator or uid; file systems end at 255
 _COLUMNS = ("generator", "uid")
 
 
-def shard_rows(shard: str) -> Iterator[ImageInput | Failure]:
+def iterate_shard(shard: str) -> Iterator[ImageInput | Failure]:
     """Images of a shard in its order; one row group is in memory at a time.
 
     Args:
@@ -45,7 +45,7 @@ def _source(
     reader: ShardReader, place: RowLocation, row: dict[str, Any], name: str
 ) -> ImageInput | Failure:
     for column in _COLUMNS:
-        problem = unsafe(row[column])
+        problem = unsafe_name(row[column])
         if problem is not None:
             return Failure(name, f"{column} {row[column]!r:.80} {problem}")
     try:
@@ -55,7 +55,7 @@ def _source(
     return ImageInput(name, content, row["generator"], row["uid"])
 
 
-def unsafe(name: object) -> str | None:
+def unsafe_name(name: object) -> str | None:
     """Why a name cannot name a folder of the answers; None if it can.
 
     Names come from data that others wrote: one that holds a separator, or is ``..``, would let
@@ -73,7 +73,7 @@ def unsafe(name: object) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ResolvedInputs:
     """What the inputs stand for.
 
     Attributes:
@@ -89,7 +89,7 @@ class Found:
     failures: tuple[Failure, ...]
 
 
-def resolve(inputs: Sequence[str | Path], skip: str | Path) -> Found:
+def resolve_inputs(inputs: Sequence[str | Path], skip: str | Path) -> ResolvedInputs:
     """Resolve files, folders and glob patterns (``**`` searches deeply).
 
     A name that exists is never taken for a pattern. A file named outright is tried whatever
@@ -109,10 +109,10 @@ def resolve(inputs: Sequence[str | Path], skip: str | Path) -> Found:
                 roots.append(match)
     homes = [root if os.path.isdir(root) else os.path.dirname(root) for root in roots]
     base = os.path.commonpath([os.path.abspath(home) for home in homes]) if homes else ""
-    return Found(tuple(roots), base, skip, tuple(failures))
+    return ResolvedInputs(tuple(roots), base, skip, tuple(failures))
 
 
-def walk(found: Found) -> Iterator[ImageInput | Failure]:
+def iterate_images(found: ResolvedInputs) -> Iterator[ImageInput | Failure]:
     """Every image once, in a fixed order, written as the user wrote its file or folder.
 
     A parquet shard that is named outright, or by a pattern, stands for its rows. A file's
@@ -125,8 +125,8 @@ def walk(found: Found) -> Iterator[ImageInput | Failure]:
             key = os.path.abspath(path)
             if key not in seen:
                 seen.add(key)
-                if path.lower().endswith(SUFFIX):
-                    yield from shard_rows(path)
+                if path.lower().endswith(SHARD_SUFFIX):
+                    yield from iterate_shard(path)
                 else:
                     folder, name = os.path.split(key)
                     yield ImageInput(
@@ -134,7 +134,7 @@ def walk(found: Found) -> Iterator[ImageInput | Failure]:
                     )
 
 
-def answer_name(path: str, found: Found) -> str:
+def answer_name(path: str, found: ResolvedInputs) -> str:
     """Name of an image below the common folder, with forward slashes; unique per image."""
     return Path(os.path.relpath(os.path.abspath(path), found.base)).as_posix()
 
@@ -151,7 +151,7 @@ def _files(folder: str, skip: str) -> Iterator[str]:
     yield from closed  # folders that may not be read: they fail as images and are listed
 
 
-def spread(found: Found, count: int) -> Iterator[ImageInput | Failure]:
+def sample_evenly(found: ResolvedInputs, count: int) -> Iterator[ImageInput | Failure]:
     """At most ``count`` of the images that inputs stand for, evenly spread over all of them.
 
     The inputs are walked twice, first to count: the content of a shard's rows that are passed
@@ -162,13 +162,13 @@ def spread(found: Found, count: int) -> Iterator[ImageInput | Failure]:
         count: of images, >= 1.
 
     Yields:
-        The chosen images in the order of `walk`, and in between every failure that it met.
+        The chosen images in the order of `iterate_images`, and every failure in between.
     """
-    total = sum(isinstance(item, ImageInput) for item in walk(found))
+    total = sum(isinstance(item, ImageInput) for item in iterate_images(found))
     wanted = min(count, total)
     chosen = {k * total // wanted for k in range(wanted)}
     number = 0
-    for item in walk(found):
+    for item in iterate_images(found):
         if isinstance(item, Failure):
             yield item
             continue

@@ -18,9 +18,9 @@ from PIL import Image
 from artifactnet.files import atomic_path
 from artifactnet.inference import collect
 from artifactnet.inference.base import OVERLAP, BasePredictor
-from artifactnet.inference.benchmark_files import BenchmarkFiles, benchmark_files
 from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.inference.stream import BackgroundWorker
+from artifactnet.inference.xaigd_files import XaigdWriter, xaigd_writer
 from artifactnet.types import ArtifactNetError, Float32Array, Prediction, UInt8Array
 
 
@@ -70,7 +70,7 @@ def predict_to_folder(
         out: folder to write to; files of the same names are replaced.
         heatmaps: False writes no pictures.
         save_masks: also write ``masks/`` and ``instances.csv`` as X-AIGD's scripts read them, see
-            `artifactnet.inference.benchmark_files`; ``out`` must not hold masks yet.
+            `artifactnet.inference.xaigd_files`; ``out`` must not hold masks yet.
         tiles, overlap, min_area: see `Predictor.predict_stream`.
         batch_size: images, or tiles, that pass through the model together.
         workers: threads that decode images ahead of the model, and as many that write pictures
@@ -83,10 +83,10 @@ def predict_to_folder(
     """
     if save_masks:
         predictor.need_segmentation("masks")
-    found = collect.resolve(inputs, skip=out)
+    found = collect.resolve_inputs(inputs, skip=out)
     pending: deque[ImageInput | Failure] = deque()
     answers = predictor.predict_stream(
-        _noted(collect.walk(found), pending),
+        _noted(collect.iterate_images(found), pending),
         batch_size,
         workers,
         heatmaps or save_masks,
@@ -122,7 +122,7 @@ class _Writer:
     def __init__(
         self,
         out: Path,
-        found: collect.Found,
+        found: collect.ResolvedInputs,
         heatmaps: bool,
         report: Callable[[Prediction], None] | None,
         behind: BackgroundWorker,
@@ -143,7 +143,7 @@ class _Writer:
         with (
             atomic_path(self.summary.answers) as temporary,
             open(temporary, "w", encoding="utf-8") as lines,
-            benchmark_files(self._out) if save_masks else nullcontext() as benchmark,
+            xaigd_writer(self._out) if save_masks else nullcontext() as benchmark,
             self._behind,  # the last picture is on disk before the answers are
         ):
             for answer in answers:
@@ -155,7 +155,7 @@ class _Writer:
         source: ImageInput | Failure,
         answer: Prediction | Failure,
         lines: TextIO,
-        benchmark: BenchmarkFiles | None,
+        benchmark: XaigdWriter | None,
     ) -> None:
         if isinstance(answer, Failure):
             self.summary.failures.append(answer)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from artifactnet.inference.backends.base import AnyModel
+from artifactnet.inference.backends.exported import AnyModel
 from artifactnet.models.state import by_size, evaluating
 from artifactnet.types import ModelOutput
 

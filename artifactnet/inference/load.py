@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
-from artifactnet.inference.backends.base import SUFFIXES, load_exported
+from artifactnet.inference.backends.exported import SUFFIXES, load_exported
 from artifactnet.inference.predictor import Predictor
 from artifactnet.models import packaged
 from artifactnet.models.checkpoint import load_checkpoint

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from artifactnet.data.transforms import Geometry
-from artifactnet.inference.backends.base import AnyModel, ExportedModel
+from artifactnet.inference.backends.exported import AnyModel, ExportedModel
 from artifactnet.inference.base import BasePredictor, PredictOptions
 from artifactnet.inference.forward import forward
 from artifactnet.inference.inputs import Failure, OpenedImage
@@ -46,7 +46,7 @@ class Predictor(BasePredictor):
 
     Args:
         model: a trained model, on the device where it should run (its train/eval state is left
-            as it was), or an exported file (`artifactnet.inference.backends.base.load_exported`).
+            as it was), or an exported file (`inference.backends.exported.load_exported`).
 
     Attributes:
         model: as given.
@@ -108,7 +108,7 @@ class Predictor(BasePredictor):
         if output.attention is not None:
             answer.attention = output.attention.numpy().copy()  # no view that keeps the batch
         if output.sigma is not None:
-            answer.sigma = self._preprocess.restore_map(output.sigma.numpy(), item.geometry)
+            answer.sigma = self._preprocess.restore(output.sigma.numpy(), item.geometry)
         if self.has_segmentation:
             config = self.model.config
             answer.probabilities = self._probabilities(item, output, options)
@@ -122,7 +122,7 @@ class Predictor(BasePredictor):
                 answer.mask, answer.probabilities, answer.heatmap, options.min_area
             )
         elif output.heatmap is not None:
-            answer.heatmap = self._preprocess.restore_map(output.heatmap.numpy(), item.geometry)
+            answer.heatmap = self._preprocess.restore(output.heatmap.numpy(), item.geometry)
 
     def _probabilities(
         self, item: _Ready, output: ModelOutput, options: PredictOptions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from artifactnet.config import ModelConfig
 from artifactnet.data.transforms import Preprocess
-from artifactnet.inference.backends.base import AnyModel
+from artifactnet.inference.backends.exported import AnyModel
 from artifactnet.models.heads.tiling import adapted_size
 
 

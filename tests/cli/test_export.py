@@ -19,7 +19,7 @@ from artifactnet.exporters import export
 from artifactnet.exporters.checks import Agreement
 from artifactnet.exporters.export import Exported
 from artifactnet.inference import inputs
-from artifactnet.inference.backends.metadata import facts_of
+from artifactnet.exporters.graph import facts_of
 from artifactnet.models.checkpoint import save_checkpoint
 
 MEASURED = Agreement(2, {"probability": 1e-7, "heatmap": 2e-6}, 0.9991, 0, 0.0)

@@ -17,7 +17,8 @@ from artifactnet.cli import main
 from artifactnet.config import HeatmapConfig
 from artifactnet.exporters import pack
 from artifactnet.models import packaged
-from artifactnet.models.checkpoint import load_checkpoint, read_metadata, save_checkpoint
+from artifactnet.models.checkpoint import load_checkpoint, save_checkpoint
+from artifactnet.models.metadata import read_metadata
 from artifactnet.types import ArtifactNetError, Prediction
 
 

@@ -15,8 +15,8 @@ from tiny_exports import pictures, student, traced_once
 from artifactnet.config import HeatmapConfig, ModelConfig, SegmentationConfig
 from artifactnet.exporters import export, graph
 from artifactnet.exporters.export import Int8, export_model
-from artifactnet.inference.backends.base import load_exported
-from artifactnet.inference.backends.metadata import facts_of
+from artifactnet.inference.backends.exported import load_exported
+from artifactnet.exporters.graph import facts_of
 from artifactnet.inference.folder import predict_to_folder
 from artifactnet.inference.predictor import Predictor
 from artifactnet.models.artifact_net import ArtifactNet

@@ -7,9 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from tiny_exports import pictures, student
 
 from artifactnet.data.transforms import Preprocess
@@ -20,10 +17,9 @@ from artifactnet.exporters.checks import (
     answers_of_file,
     answers_of_model,
     compare,
-    correlation,
 )
-from artifactnet.inference.backends.base import to_frames
-from artifactnet.inference.backends.metadata import facts_of
+from artifactnet.inference.backends.exported import to_frames
+from artifactnet.exporters.graph import facts_of
 
 
 def answers(count=3, seed=0):
@@ -108,24 +104,6 @@ def test_other_shapes_are_an_error():
     short = {name: array[:2] for name, array in answers().items()}
     with pytest.raises(ValueError, match="the model answers"):
         compare(answers(), short)
-
-
-@given(
-    hnp.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32)),
-    hnp.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32)),
-)
-def test_correlation_by_loops(first, second):
-    a, b = first.ravel().tolist(), second.ravel().tolist()
-    mean_a, mean_b = math.fsum(a) / 12, math.fsum(b) / 12
-    top = math.fsum((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True))
-    below = math.fsum((x - mean_a) ** 2 for x in a) * math.fsum((y - mean_b) ** 2 for y in b)
-    if below > 1e-12:  # else it is a quotient of rounding errors
-        assert correlation(first, second) == pytest.approx(top / math.sqrt(below), abs=1e-6)
-    assert abs(correlation(first, second)) <= 1 + 1e-9
-
-
-def test_a_constant_map_correlates_with_nothing():
-    assert correlation(np.full((2, 2), 0.5, np.float32), np.eye(2, dtype=np.float32)) == 0
 
 
 def test_the_model_is_asked_through_its_own_preprocessing():

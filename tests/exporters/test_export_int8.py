@@ -21,8 +21,8 @@ from artifactnet.exporters.quantize import (
     need_matches,
     rank_layers,
 )
-from artifactnet.inference.backends.base import load_exported
-from artifactnet.inference.backends.metadata import facts_of
+from artifactnet.inference.backends.exported import load_exported
+from artifactnet.exporters.graph import facts_of
 from artifactnet.types import ArtifactNetError
 
 LAYERS = ["backbone.net.stem.conv", "backbone.net.stages.0.fc", "head", "heatmap.score.0"]

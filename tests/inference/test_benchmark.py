@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from artifactnet.cli import main
-from artifactnet.inference import benchmark_files, folder, instances
+from artifactnet.inference import folder, instances
+from artifactnet.inference import xaigd_files
 from artifactnet.inference.folder import predict_to_folder
 from artifactnet.inference.predictor import Predictor
 from artifactnet.models.checkpoint import save_checkpoint
@@ -378,7 +379,7 @@ def test_a_full_disk_leaves_no_masks(here, predictor, painted, put, monkeypatch)
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(benchmark_files, "_save", full)
+    monkeypatch.setattr(xaigd_files, "_save", full)
     with pytest.raises(ArtifactNetError, match=r"out: .*No space left"):
         predict_to_folder(predictor, ["g"], "out", save_masks=True)
     assert files("out") == []

@@ -13,7 +13,8 @@ from tiny_exports import TINY_VIT, student
 
 import artifactnet
 from artifactnet.config import HeatmapConfig, ModelConfig
-from artifactnet.inference.backends.metadata import FORMAT, KEYS, facts_from_strings, facts_of
+from artifactnet.exporters.graph import facts_of
+from artifactnet.inference.backends.metadata import FORMAT, KEYS, facts_from_strings
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError
 

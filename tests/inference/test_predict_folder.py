@@ -56,7 +56,7 @@ def lines(out) -> list[dict]:
 
 
 def found(*inputs, skip="out") -> list[str]:
-    return [source.name for source in collect.walk(collect.resolve(inputs, skip))]
+    return [source.name for source in collect.iterate_images(collect.resolve_inputs(inputs, skip))]
 
 
 # --- finding ------------------------------------------------------------------------------
@@ -94,10 +94,10 @@ def test_answers_among_the_images_are_not_images(here):
 def test_what_is_not_there_is_told(here):
     (here / "empty").mkdir()
     put(here / "a.png")
-    result = collect.resolve(["a.png", "gone.png", "empty", "*.jpg"], "out")
+    result = collect.resolve_inputs(["a.png", "gone.png", "empty", "*.jpg"], "out")
     assert [f.path for f in result.failures] == ["gone.png", "empty", "*.jpg"]
     assert "no images" in result.failures[1].reason
-    assert [source.name for source in collect.walk(result)] == ["a.png"]
+    assert [source.name for source in collect.iterate_images(result)] == ["a.png"]
 
 
 def test_an_error_while_listing_is_told(here, predictor, monkeypatch):
@@ -123,7 +123,7 @@ def test_names_of_answers_are_unique(names):
     """For any files in any folders, given one by one."""
     paths = [f"/x/{folder_name}/{name}.png" for folder_name, name in names]
     base = os.path.commonpath([os.path.dirname(p) for p in paths])
-    result = collect.Found(tuple(paths), base, "/out", ())
+    result = collect.ResolvedInputs(tuple(paths), base, "/out", ())
     answers = [collect.answer_name(p, result) for p in paths]
     assert len(set(answers)) == len(paths)
     assert not any(name.startswith(("../", "/")) for name in answers)

@@ -58,7 +58,7 @@ def test_answers_are_the_models_own_output():
     answer = ours.predict(pixels)
     assert answer.probability == pytest.approx(float(output.logit.sigmoid()), abs=1e-6)
     assert answer.score == pytest.approx(float(output.score), abs=1e-6)
-    wanted = Preprocess((64, 64), "stretch", model.mean, model.std).restore_map(
+    wanted = Preprocess((64, 64), "stretch", model.mean, model.std).restore(
         output.heatmap[0].numpy(), geometry
     )
     np.testing.assert_allclose(answer.heatmap, wanted, atol=1e-6)

@@ -70,7 +70,7 @@ def test_answer_is_the_models_own(predictor):
     assert answer.probability == pytest.approx(1 / (1 + np.exp(-float(output.logit[0]))), abs=1e-6)
     np.testing.assert_allclose(answer.attention, output.attention[0], rtol=1e-5)
     np.testing.assert_allclose(
-        answer.heatmap, preprocess.restore_map(output.heatmap[0].numpy(), geometry), atol=1e-6
+        answer.heatmap, preprocess.restore(output.heatmap[0].numpy(), geometry), atol=1e-6
     )
 
 

@@ -15,9 +15,9 @@ from tiny_exports import student
 
 from artifactnet.data.transforms import Preprocess
 from artifactnet.exporters.onnx import with_metadata
-from artifactnet.inference.backends import base
-from artifactnet.inference.backends.base import ExportedModel, load_exported, to_frames
-from artifactnet.inference.backends.metadata import facts_of
+from artifactnet.inference.backends import exported as base
+from artifactnet.inference.backends.exported import ExportedModel, load_exported, to_frames
+from artifactnet.exporters.graph import facts_of
 from artifactnet.inference.backends.onnx import OnnxSession
 from artifactnet.inference.backends.openvino import OpenvinoSession, save_openvino
 from artifactnet.inference.backends.pt2 import ProgramSession, save_program

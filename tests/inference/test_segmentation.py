@@ -142,7 +142,7 @@ def test_attention_stays_raw_beside_the_segmentation(segmenter, noise):
     np.testing.assert_allclose(answer.attention, output.attention[0].detach(), atol=1e-6)
     assert not np.allclose(
         answer.heatmap,
-        Predictor(model)._preprocess.restore_map(
+        Predictor(model)._preprocess.restore(
             output.heatmap[0].detach().numpy(),
             Preprocess((32, 48), "stretch", model.mean, model.std).image(image)[1],
         ),

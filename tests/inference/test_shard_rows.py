@@ -15,7 +15,7 @@ from PIL import Image
 
 from artifactnet.data import shards
 from artifactnet.inference import collect
-from artifactnet.inference.collect import shard_rows, unsafe
+from artifactnet.inference.collect import iterate_shard, unsafe_name
 from artifactnet.inference.inputs import Failure, ImageInput
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -47,7 +47,7 @@ def test_rows_are_sources(tmp_path):
     rows = [(png(i), "sdxl", f"u{i}") for i in range(5)]
     path = write(tmp_path / "labeled_test-00000-of-00001.parquet", rows)
     expected = [ImageInput(f"{path}#{i}", png(i), "sdxl", f"u{i}") for i in range(5)]
-    assert list(shard_rows(path)) == expected
+    assert list(iterate_shard(path)) == expected
 
 
 def test_bad_rows_stop_nothing(tmp_path):
@@ -60,7 +60,7 @@ def test_bad_rows_stop_nothing(tmp_path):
         (png(5), "sdxl", "f"),
     ]
     path = write(tmp_path / "s.parquet", rows)
-    found = list(shard_rows(path))
+    found = list(iterate_shard(path))
     assert [type(x) for x in found] == [ImageInput, Failure, Failure, Failure, Failure, ImageInput]
     assert [x.path for x in found[1:5]] == [f"{path}#{i}" for i in (1, 2, 3, 4)]
     assert [x.reason for x in found[1:5]] == [
@@ -76,23 +76,23 @@ def test_bad_rows_stop_nothing(tmp_path):
     ["", " ", ".", "..", "a/b", "/a", "a\\b", "a\0b", "a\nb", "\ud800", "x" * 201, None, 3, b"a"],
 )
 def test_names_that_are_no_folder(name):
-    assert unsafe(name)
+    assert unsafe_name(name)
 
 
 @pytest.mark.parametrize("name", ["sdxl", "a b", "..a", "a..", "é", "x" * 200, "a,b", "{uid}"])
 def test_names_that_are_fine(name):
-    assert unsafe(name) is None
+    assert unsafe_name(name) is None
 
 
 @given(st.text(max_size=12))
 def test_no_name_leaves_its_folder(name):
-    if unsafe(name) is None:
+    if unsafe_name(name) is None:
         assert os.path.dirname(os.path.normpath(os.path.join("/root/x", name))) == "/root/x"
 
 
 def test_a_damaged_shard_is_one_failure(tmp_path):
     (tmp_path / "s.parquet").write_bytes(b"no parquet")
-    (failure,) = shard_rows(str(tmp_path / "s.parquet"))
+    (failure,) = iterate_shard(str(tmp_path / "s.parquet"))
     assert failure.path == str(tmp_path / "s.parquet")
     assert "cannot be read as parquet" in failure.reason
     assert "\n" not in failure.reason
@@ -100,20 +100,20 @@ def test_a_damaged_shard_is_one_failure(tmp_path):
 
 def test_a_shard_without_the_columns(tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "s.parquet")
-    (failure,) = shard_rows(str(tmp_path / "s.parquet"))
+    (failure,) = iterate_shard(str(tmp_path / "s.parquet"))
     assert "column 'generator' is missing" in failure.reason
 
 
 def test_an_image_column_of_another_type(tmp_path):
     table = pa.table({"image": [b"x"], "generator": ["g"], "uid": ["u"]})
     pq.write_table(table, tmp_path / "s.parquet")
-    (failure,) = shard_rows(str(tmp_path / "s.parquet"))
+    (failure,) = iterate_shard(str(tmp_path / "s.parquet"))
     assert "'image' must be a struct" in failure.reason
 
 
 def test_a_shard_without_rows(tmp_path):
     path = write(tmp_path / "s.parquet", [])
-    assert list(shard_rows(path)) == [Failure(path, "the shard has no rows")]
+    assert list(iterate_shard(path)) == [Failure(path, "the shard has no rows")]
 
 
 def test_a_row_group_is_read_when_its_rows_are_asked_for(tmp_path, monkeypatch):
@@ -126,7 +126,7 @@ def test_a_row_group_is_read_when_its_rows_are_asked_for(tmp_path, monkeypatch):
         return read(file, shard, group, columns)
 
     monkeypatch.setattr(shards, "_read_group", noted)
-    rows = shard_rows(path)
+    rows = iterate_shard(path)
     next(rows), next(rows)
     assert groups == [0]
     next(rows)
@@ -141,8 +141,8 @@ def test_shards_among_other_inputs(tmp_path, monkeypatch):
     write(tmp_path / "data" / "labeled_test-00001-of-00002.parquet", [(png(), "g", "v")] * 2)
     (tmp_path / "data" / "sd" / "x.y.png").parent.mkdir()
     (tmp_path / "data" / "sd" / "x.y.png").write_bytes(png())
-    found = collect.resolve(["data/labeled_test-*.parquet", "data"], "out")
-    sources = list(collect.walk(found))
+    found = collect.resolve_inputs(["data/labeled_test-*.parquet", "data"], "out")
+    sources = list(collect.iterate_images(found))
     assert [s.name for s in sources] == [
         "data/labeled_test-00000-of-00002.parquet#0",
         "data/labeled_test-00001-of-00002.parquet#0",

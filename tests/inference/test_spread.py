@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifactnet.inference import collect as module
-from artifactnet.inference.collect import Found, resolve, spread
+from artifactnet.inference.collect import ResolvedInputs, resolve_inputs, sample_evenly
 from artifactnet.inference.inputs import Failure, ImageInput
 
-FOUND = Found((), "", "", ())
+FOUND = ResolvedInputs((), "", "", ())
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 50))
@@ -22,8 +22,8 @@ def test_sources_are_spread_evenly_and_no_failure_is_lost(kinds, count):
         for k, usable in enumerate(kinds)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "walk", lambda _: iter(items))
-        found = list(spread(FOUND, count))
+        patch.setattr(module, "iterate_images", lambda _: iter(items))
+        found = list(sample_evenly(FOUND, count))
     assert [x for x in found if isinstance(x, Failure)] == [
         x for x in items if isinstance(x, Failure)
     ]
@@ -49,9 +49,9 @@ def test_content_that_is_passed_over_is_let_go(monkeypatch):
             alive -= 1
 
     monkeypatch.setattr(
-        module, "walk", lambda _: (ImageInput(str(k), Content(b"x")) for k in range(100))
+        module, "iterate_images", lambda _: (ImageInput(str(k), Content(b"x")) for k in range(100))
     )
-    assert [source.name for source in spread(FOUND, 4)] == ["0", "25", "50", "75"]
+    assert [source.name for source in sample_evenly(FOUND, 4)] == ["0", "25", "50", "75"]
     # each of the four while the next is made, and one that is passed over
     assert most <= 6
 
@@ -59,5 +59,5 @@ def test_content_that_is_passed_over_is_let_go(monkeypatch):
 def test_files_of_a_folder(tmp_path):
     for k in range(9):
         (tmp_path / f"{k}.png").write_bytes(b"")
-    names = [item.name for item in spread(resolve([tmp_path], skip=""), 3)]
+    names = [item.name for item in sample_evenly(resolve_inputs([tmp_path], skip=""), 3)]
     assert names == [str(tmp_path / f"{k}.png") for k in (0, 3, 6)]

@@ -1,28 +1,25 @@
-"""What an exported file says of itself: how to feed it, how to read it, and what made it."""
+"""The metadata of exported files: how to feed them, how to read them, and what made them."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from importlib.metadata import version
 from typing import Any
 
-from artifactnet import __version__
-from artifactnet.config import LoraConfig, to_dict
 from artifactnet.data.geometry import POLICIES
-from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError
 
 FORMAT = "artifactnet-export-1"
+INPUT = "images"  # name of a graph's input
 
-# where the heatmap comes from; of a model with both heads sigma and score are the heatmap head's
-HEAD, SEGMENTATION, BOTH, NONE = "head", "segmentation", "segmentation and head", "none"
+# where the heatmap comes from
+HEAD, SEGMENTATION, NONE = "head", "segmentation", "none"
 _OUTPUTS = {
     HEAD: ("logit", "heatmap", "sigma", "score"),
     SEGMENTATION: ("logit", "heatmap"),
-    BOTH: ("logit", "heatmap", "sigma", "score"),
     NONE: ("logit",),
 }
 
@@ -35,19 +32,19 @@ class ExportFacts:
         version: of the ArtifactNet that wrote it.
         model: the whole `ModelConfig` as plain values; for people and for training again.
         classes: names of the two answers; the logit is that of the second.
-        categories: indices 1..7 of the artifact categories that its segmentation head was taught.
+        categories: indices 1..7 of the artifact categories that its segmentation head learned.
         threshold: fake if probability >= threshold.
         map_threshold: artifact if heatmap > map_threshold.
         mean, std: the normalisation inside the graph, for pixel values in [0, 1].
         image_size: height and width of its input, pixels.
         resize: policy that brings an image to this size.
-        patch_size: shortest side of an image that it can judge, pixels.
-        heatmap: ``head`` (a heatmap head), ``segmentation`` (probability of any artifact),
-            ``segmentation and head`` (likewise, and the head gives sigma and score) or ``none``.
+        patch_size: shortest side of an image that it accepts, pixels.
+        heatmap: ``head`` (a heatmap head), ``segmentation`` (probability of any artifact) or
+            ``none``.
         notices: what every answer must repeat.
         kept_float: layers that were left in floating point; None unless the file is int8.
         calibrated: number of images that the ranges of an int8 file come from; None for a file in
-            floating point, or an int8 file that does not say.
+            floating point, or an int8 file of unknown calibration.
     """
 
     version: str
@@ -99,7 +96,7 @@ def facts_from_strings(strings: Mapping[str, str], where: str) -> ExportFacts:
     if found != FORMAT:
         raise ArtifactNetError(
             f"{where}: written in format {found} by ArtifactNet {strings.get('version', '?')}; "
-            f"this is {__version__}, which reads {FORMAT}: export the model again"
+            f"this is {version('artifactnet')}, which reads {FORMAT}: export the model again"
         )
     try:
         values: Any = {
@@ -163,58 +160,3 @@ def _is_whole(value: Any) -> bool:
 
 def _is_share(value: Any) -> bool:
     return _is_number(value) and 0 <= value <= 1
-
-
-def facts_of(model: ArtifactNet, heatmap: bool = True) -> ExportFacts:
-    """The metadata of a model that shall be exported.
-
-    Args:
-        model: the model.
-        heatmap: False leaves its map out.
-
-    Raises:
-        ArtifactNetError: the only map that the model has is one that cannot be exported.
-    """
-    config = copy.deepcopy(model.config)
-    config.weights, config.lora = None, LoraConfig()  # the file holds all weights, merged
-    config.mean, config.std = list(model.mean), list(model.std)
-    return ExportFacts(
-        version=__version__,
-        model=json.loads(json.dumps(to_dict(config))),
-        classes=("real", "fake"),
-        categories=model.known_categories if model.has_segmentation else (),
-        threshold=config.threshold,
-        map_threshold=config.map_threshold,
-        mean=tuple(model.mean),
-        std=tuple(model.std),
-        image_size=model.image_size,
-        resize=config.resize,
-        patch_size=model.backbone.patch_size or 1,
-        heatmap=_map_of(model) if heatmap else NONE,
-        notices=(*model.notices, *_fixed_size(model)),
-    )
-
-
-def _fixed_size(model: ArtifactNet) -> tuple[str, ...]:
-    """What a graph for one size of images changes, where the model takes several."""
-    if model.config.heatmap.head != "mapper" or not model.config.heatmap.adaptive:
-        return ()
-    height, width = model.image_size
-    return (
-        f"exported for images of {height}x{width}: the original model cuts each image into tiles "
-        "by its own size and shape (model.heatmap.adaptive)",
-    )
-
-
-def _map_of(model: ArtifactNet) -> str:
-    if model.has_segmentation:
-        return BOTH if model.has_heatmap else SEGMENTATION
-    if model.has_heatmap:
-        return HEAD
-    if model.has_attention:
-        raise ArtifactNetError(
-            f"the only map of this model is its {model.config.attention.method}, which is read "
-            "from inside the network and cannot be exported; export the verdict alone "
-            "(--no-heatmap), or distil it into a student with a heatmap head"
-        )
-    return NONE

@@ -1,4 +1,4 @@
-"""torch.export files (.pt2): written, checked and run by PyTorch itself."""
+"""torch.export: runs exported ``.pt2`` files in PyTorch, after a look for pickled objects."""
 
 from __future__ import annotations
 
@@ -11,59 +11,32 @@ from typing import Any
 
 import torch
 
-from artifactnet.exporters.graph import first_line
-from artifactnet.inference.backends.metadata import ExportFacts, facts_from_strings
+from artifactnet.inference.backends.metadata import facts_from_strings
+from artifactnet.inference.backends.session import Session, first_line, runtime_errors
 from artifactnet.types import ArtifactNetError, Float32Array, UInt8Array
 
-_FACTS = "artifactnet.json"
+METADATA = "artifactnet.json"  # among the extra files of the archive
 
 
-def save_program(program: torch.export.ExportedProgram, facts: ExportFacts, path: Path) -> None:
-    """Write a ``.pt2`` file with its metadata.
+class ProgramSession(Session):
+    """An exported ``.pt2`` file in PyTorch; ``threads`` holds in the whole process.
 
-    Raises:
-        ArtifactNetError: the disk refused.
-    """
-    content = json.dumps(facts.to_strings())
-    try:
-        torch.export.save(program, path, extra_files={_FACTS: content})
-    except (OSError, RuntimeError) as error:
-        raise ArtifactNetError(f"{path}: cannot be written: {first_line(error)}") from error
-
-
-class ProgramSession:
-    """An exported ``.pt2`` file in PyTorch, on the CPU.
-
-    Args:
-        path: the file.
-        threads: that PyTorch uses, in the whole process; 0 leaves them as they are.
-
-    Attributes:
-        facts: what the file says of itself.
-        shape: height and width of its input, pixels.
-
-    Raises:
-        ArtifactNetError: the file cannot be read, was not exported by ArtifactNet, or holds
-            pickled objects, which could run code.
+    A file with pickled objects, which could run code, is refused.
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         self.facts = facts_from_strings(_inspect(path), str(path))
-        try:
+        with runtime_errors(f"{path}: PyTorch {torch.__version__} cannot read this file"):
             program = torch.export.load(path)
-        except Exception as error:  # whatever the reader raises, the answer is about this file
-            raise ArtifactNetError(
-                f"{path}: PyTorch {torch.__version__} cannot read this file: {first_line(error)}"
-            ) from error
         self._module: Any = program.module()
         example = program.graph_signature.user_inputs[0]
         shape = next(n.meta["val"].shape for n in program.graph.nodes if n.name == example)
-        self.shape: tuple[int, ...] = tuple(int(side) for side in shape[1:3])
+        self.shape = tuple(int(side) for side in shape[1:3])
         if threads:
             torch.set_num_threads(threads)
 
     def run(self, frames: UInt8Array) -> list[Float32Array]:
-        """Outputs, in the order of the facts, of (B, H, W, 3) uint8 frames."""
+        """See `Session.run`."""
         with torch.no_grad():
             return [output.numpy() for output in self._module(torch.from_numpy(frames))]
 
@@ -73,7 +46,7 @@ def _inspect(path: Path) -> dict[str, str]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            entries = [name for name in names if name.endswith(f"/extra/{_FACTS}")]
+            entries = [name for name in names if name.endswith(f"/extra/{METADATA}")]
             strings = json.loads(archive.read(entries[0])) if entries else {}
             pickled = _pickled(archive)
     except (
@@ -86,13 +59,13 @@ def _inspect(path: Path) -> dict[str, str]:
     if strings and pickled:
         raise ArtifactNetError(
             f"{path}: holds pickled objects ({pickled}), which could run code and which an export "
-            "never has; get the file anew from who made it"
+            "never has; download the file again from its author"
         )
     return strings
 
 
 def _pickled(archive: zipfile.ZipFile) -> str | None:
-    """First part of a ``.pt2`` archive that `torch.export.load` would unpickle without care."""
+    """First entry of a ``.pt2`` archive that `torch.export.load` would unpickle unsafely."""
     for name in archive.namelist():
         leaf = name.rpartition("/")[2]
         if leaf.startswith(("custom_obj", "opaque_obj")):
@@ -111,11 +84,7 @@ def _pickled(archive: zipfile.ZipFile) -> str | None:
 
 
 def _names_pickles(content: bytes) -> bool:
-    """Whether a table of weights says that some are pickled.
-
-    Raises:
-        ValueError: it is no such table, so nobody knows what the reader makes of it.
-    """
+    """Whether a table of weights names pickled ones; ValueError if it is no such table."""
     table = json.loads(content)
     entries = table.get("config", {}) if isinstance(table, dict) else None
     if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):

@@ -1,24 +1,24 @@
-"""An exported file in the place of a model: ONNX Runtime, OpenVINO or torch.export behind it."""
+"""An exported file in place of a model, run by ONNX Runtime, OpenVINO or PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from artifactnet.config import ModelConfig
-from artifactnet.exporters.graph import first_line
-from artifactnet.inference.backends.metadata import NONE, ExportFacts
+from artifactnet.inference.backends.metadata import NONE
 from artifactnet.inference.backends.onnx import OnnxSession
 from artifactnet.inference.backends.openvino import OpenvinoSession
 from artifactnet.inference.backends.pt2 import ProgramSession
+from artifactnet.inference.backends.session import Session, first_line
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.types import ArtifactNetError, Float32Array, ModelOutput, UInt8Array
+from artifactnet.types import ArtifactNetError, ModelOutput, UInt8Array
 
 # backend -> suffixes of the exported files that it runs
 BACKENDS: dict[str, tuple[str, ...]] = {
@@ -27,21 +27,6 @@ BACKENDS: dict[str, tuple[str, ...]] = {
     "openvino": (".xml", ".onnx"),
 }
 SUFFIXES = {".pt2": "torch", ".onnx": "onnx", ".xml": "openvino"}  # -> the backend it is made for
-
-
-class Session(Protocol):
-    """An open exported file.
-
-    Attributes:
-        facts: what the file says of itself.
-        shape: height and width of its input, pixels.
-    """
-
-    facts: ExportFacts
-    shape: tuple[int, ...]
-
-    def run(self, frames: UInt8Array) -> list[Float32Array]:
-        """Outputs, in the order of the facts, of (B, H, W, 3) uint8 frames."""
 
 
 def open_session(path: Path, backend: str, threads: int = 0) -> Session:
@@ -57,7 +42,7 @@ def open_session(path: Path, backend: str, threads: int = 0) -> Session:
             exported by ArtifactNet, or one whose input is not what it says.
     """
     if backend not in BACKENDS:
-        raise ArtifactNetError(f"no backend {backend!r}; known: {', '.join(BACKENDS)}")
+        raise ArtifactNetError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
     if path.suffix not in BACKENDS[backend]:
         raise ArtifactNetError(
             f"{path}: the {backend} backend runs exported {' or '.join(BACKENDS[backend])} files"
@@ -175,7 +160,7 @@ class ExportedModel(nn.Module):
         segmentation: bool = False,
         heatmap: bool = False,
     ) -> ModelOutput:
-        """Judge a batch.
+        """Outputs for a batch.
 
         Args:
             images: (B, 3, H, W) on the CPU, normalised with ``mean`` and ``std``, of

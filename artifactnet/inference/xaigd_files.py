@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from artifactnet.files import atomic_path
-from artifactnet.inference.collect import unsafe
+from artifactnet.inference.collect import unsafe_name
 from artifactnet.inference.inputs import ImageInput
 from artifactnet.taxonomy import (
     AGNOSTIC,
@@ -31,7 +31,7 @@ MASKS = "masks"
 INSTANCES = "instances.csv"
 
 
-class BenchmarkFiles:
+class XaigdWriter:
     """Masks and instances of one prediction after the other.
 
     Args:
@@ -51,7 +51,7 @@ class BenchmarkFiles:
     def check(self, source: ImageInput) -> str | None:
         """Why an answer about ``source`` could not be written, in one line; None if it can."""
         for what, name in (("generator", source.generator), ("uid", source.uid)):
-            problem = unsafe(name)
+            problem = unsafe_name(name)
             if problem is not None:
                 return f"its {what} {name!r:.80} {problem}"
         first = self._taken.get(_key(source))
@@ -96,7 +96,7 @@ def _save(plane: npt.NDArray[np.bool_], folder: Path) -> None:
 
 
 @contextmanager
-def benchmark_files(out: Path) -> Iterator[BenchmarkFiles]:
+def xaigd_writer(out: Path) -> Iterator[XaigdWriter]:
     """``masks/`` and ``instances.csv`` in ``out``, which appear when the block ends without error.
 
     Masks of an earlier run are never mixed with new ones: a missing file is an answer.
@@ -121,7 +121,7 @@ def benchmark_files(out: Path) -> Iterator[BenchmarkFiles]:
         ):
             table = csv.writer(handle, lineterminator="\n")
             table.writerow(INSTANCE_COLUMNS)
-            yield BenchmarkFiles(staging, table)
+            yield XaigdWriter(staging, table)
         os.replace(staging, masks)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
