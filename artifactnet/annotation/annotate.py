@@ -1,192 +1,36 @@
-"""Building a set like Expl-AIGI-Eval: explanations of defects that people have marked (Sec. 3.4).
+"""Build a data set like Expl-AIGI-Eval: explanations of marked defects (HEIE, Sec. 3.4).
 
-Beside the output FILE.jsonl lie FILE.raw.jsonl, every answer as it came and the memory of what was
-asked already, and FILE.rejected.jsonl, the images of which no answer was of use.
+Each image is drawn with its defects circled, analysed freely by a model that sees it, and the
+analysis is rewritten as a chain of thought. Next to the output FILE.jsonl are FILE.raw.jsonl, the
+log of every answer, which makes a run resumable, and FILE.rejected.jsonl, the images without a
+valid answer.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
-from artifactnet.annotation import contours
-from artifactnet.annotation import prompts as prompts
+from artifactnet.annotation import contours, prompts
 from artifactnet.annotation.files import OutputFiles, Pair, count_rows, find_pairs, write_rows
 from artifactnet.config import MllmConfig
-from artifactnet.data.duplicates import digest
-from artifactnet.data.heatmaps import store
-from artifactnet.data.images import decode
+from artifactnet.data.duplicates import hash_bytes
+from artifactnet.data.heatmaps import write_map
+from artifactnet.data.images import decode_image
 from artifactnet.files import atomic_path
 from artifactnet.inference.inputs import Failure
 from artifactnet.llm.answer_log import AnswerLog
 from artifactnet.llm.ask import Question, ValidAnswer, ask_until_valid, run_concurrently
-from artifactnet.llm.client import Answer, Chat, RefusedError, UnansweredError
+from artifactnet.llm.client import Chat, RefusedError, UnansweredError
 from artifactnet.types import ArtifactNetError
 
 STAGES = ("analysis", "formatting")
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What is the same for all images.
-
-    Attributes:
-        analyst: model of stage 2; sees pictures.
-        formatter: model of stage 3; may be the same.
-        log: every answer.
-        attempts: answers per image and stage at most.
-        folder: of the output; paths of heatmaps are relative to it.
-        bit_fields: whether masks are bit fields of categories.
-        heatmaps: where heatmaps of bit fields go.
-        pictures: where the pictures with red lines go, or None.
-    """
-
-    analyst: Chat
-    formatter: Chat
-    log: AnswerLog
-    attempts: int
-    folder: Path
-    bit_fields: bool
-    heatmaps: Path
-    pictures: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one image.
-
-    Attributes:
-        record: its line of the output, or, of an image that was set aside, of the rejected ones.
-        reason: why it was set aside; None for a finished one.
-        asked: answers asked for just now.
-        invalid: answers of no use, earlier ones included.
-        refused: whether the server refused the request.
-    """
-
-    record: dict[str, Any]
-    reason: str | None
-    asked: int
-    invalid: int
-    refused: bool = False
-
-
-class _Picture:
-    """The drawn image, made when something needs it."""
-
-    def __init__(self, pair: Pair, bit_fields: bool) -> None:
-        self._pair = pair
-        self._bit_fields = bit_fields
-
-    @cached_property
-    def image(self) -> Any:
-        return decode(self._pair.image, self._pair.image)
-
-    @cached_property
-    def region(self) -> contours.Region:
-        return contours.read_region(self._pair.mask, self.image.shape[:2], self._bit_fields)
-
-    @cached_property
-    def jpeg(self) -> bytes:
-        return contours.picture(self.image, self.region)
-
-
-def annotate_one(pair: Pair, work: Work) -> Outcome:
-    """Draw, analyse and format one image, as far as the log has not got it.
-
-    Raises:
-        ArtifactNetError: image or mask cannot be used, or the endpoint gave no answer.
-        OSError: the disk is full, or the like.
-    """
-    content = _content(pair, work.bit_fields)
-    picture = _Picture(pair, work.bit_fields)
-    heatmap = Path(pair.mask)
-    if work.bit_fields:  # whose readers take heatmaps: 255 is artifact
-        heatmap = work.heatmaps / f"{pair.name}.png"
-        store(heatmap, picture.region.astype("uint8") * 255)
-    if work.pictures is not None:
-        _keep(work.pictures / f"{pair.name}.jpg", picture)
-    # by real folders: ".." after a link leads elsewhere
-    real = heatmap.parent.resolve() / heatmap.name
-    place = PurePath(os.path.relpath(real, work.folder.resolve())).as_posix()
-    record = {"id": pair.name, "image": pair.relative, "heatmap": place}
-    asked = invalid = 0
-    text = ""
-    for stage in STAGES:
-        question = _question(stage, content, text, picture, pair)
-        chat = work.analyst if stage == "analysis" else work.formatter
-        try:
-            settled = ask_until_valid(question, chat, work.log, work.attempts)
-        except RefusedError as error:
-            earlier = work.log.answers({**question.key, "model": chat.model})
-            set_aside = _set_aside(record, stage, ValidAnswer(None, str(error), earlier))
-            return Outcome(set_aside, str(error), asked, invalid + len(earlier), refused=True)
-        asked += settled.asked
-        invalid += len(settled.answers) - (settled.result is not None)
-        if settled.result is None:
-            reason = f"{stage}: {len(settled.answers)} answers of no use; {settled.problem}"
-            return Outcome(_set_aside(record, stage, settled), reason, asked, invalid)
-        text = settled.result
-    human = {"from": "human", "value": f"<image>\n{MllmConfig().question}"}
-    talk = [human, {"from": "gpt", "value": text}]
-    # no score: nobody has given one, and the models that wrote the text were not asked
-    return Outcome({**record, "score": None, "conversations": talk}, None, asked, invalid)
-
-
-def _question(stage: str, content: str, text: str, picture: _Picture, pair: Pair) -> Question:
-    """What is asked in a stage; ``text`` is what the one before has brought."""
-    if stage == "analysis":
-        wording = prompts.version(prompts.analysis(b"")) + f"-{contours.DRAWING}"
-        key = {"stage": stage, "image": content, "prompt": wording}
-        return Question(
-            key, lambda: prompts.analysis(picture.jpeg), prompts.check_analysis, pair.relative
-        )
-    key = {
-        "stage": stage,
-        "image": content,
-        "prompt": prompts.version(prompts.formatting("")),
-        "input": digest(text.encode()).hex(),
-    }
-    return Question(key, lambda: prompts.formatting(text), prompts.check_formatted, pair.relative)
-
-
-def _content(pair: Pair, bit_fields: bool) -> str:
-    """Fingerprint of image and mask as files, so that a finished one need not be decoded.
-
-    Raises:
-        ArtifactNetError: one cannot be read.
-    """
-    parts = [b"bit field" if bit_fields else b"gray"]
-    for path in (pair.image, pair.mask):
-        try:
-            parts.append(digest(Path(path).read_bytes()))
-        except OSError as error:
-            raise ArtifactNetError(f"{path}: cannot be read ({error.strerror})") from None
-    return digest(b"".join(parts)).hex()
-
-
-def _keep(path: Path, picture: _Picture) -> None:
-    """Write the picture, unless it is there already."""
-    if path.is_file() and path.read_bytes() == picture.jpeg:
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(picture.jpeg)
-
-
-def _set_aside(record: dict[str, Any], stage: str, settled: ValidAnswer) -> dict[str, Any]:
-    answers = [_answer_row(answer) for answer in settled.answers]
-    return {**record, "stage": stage, "reason": settled.problem, "answers": answers}
-
-
-def _answer_row(answer: Answer) -> dict[str, str]:
-    return {"text": answer.text, "finish": answer.finish}
-
-
-_UNANSWERED = 5  # images in a row without any answer: the server is gone
-_REFUSED = 3  # refused requests before a first answer: it is not about the pictures
+_MAX_UNANSWERED = 5  # images in a row without any answer: the server is gone
+_MAX_REFUSED = 3  # refused requests before a first answer: the images are not the reason
 
 
 @dataclass(slots=True)
@@ -194,25 +38,25 @@ class Summary:
     """What became of the images.
 
     Attributes:
-        records: images with an explanation, all in ``out``.
-        out: the file, or None where there is nothing to write.
-        asked: answers asked for by this run.
-        invalid: answers of no use, those of earlier runs included.
-        set_aside: images of which no answer was of use, with the reason.
+        records: number of images with an explanation, all in ``out``.
+        out: the file, or None if there is nothing to write.
+        asked: answers requested by this run.
+        invalid: invalid answers, those of earlier runs included.
+        rejected: images without a valid answer, with the reason.
         failures: images that could not be used, or got no answer.
-        warnings: what a reader must know.
+        warnings: what a reader should know.
     """
 
     records: int = 0
     out: Path | None = None
     asked: int = 0
     invalid: int = 0
-    set_aside: list[Failure] = field(default_factory=list)
+    rejected: list[Failure] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
 
 
-def annotate(
+def annotate_folder(
     images: Path,
     masks: Path,
     out: Path,
@@ -225,153 +69,254 @@ def annotate(
     pictures: Path | None = None,
     report: Callable[[str, str], None] | None = None,
 ) -> Summary:
-    """Let models explain the marked defects of images; go on where an earlier run stopped.
+    """Let models explain the marked defects of images; resumes where an earlier run stopped.
 
     Args:
-        images: folder, searched deeply.
-        masks: folder of a gray mask or heatmap for each; see `find_pairs`, `contours.read_region`.
+        images: folder, searched recursively.
+        masks: folder with a gray mask or heatmap for each; see `find_pairs` and
+            `contours.read_region`.
         out: file of Expl-AIGI-Eval records to write, ending in ``.jsonl``.
-        analyst: model that sees the pictures and analyses them freely.
-        formatter: model that brings the analysis into form; the analyst by default.
-        attempts: answers per image and stage at most, earlier runs included.
-        workers: images that are worked on at a time.
+        analyst: model that sees the images and analyses them freely.
+        formatter: model that rewrites the analysis in the standard form; the analyst by default.
+        attempts: maximum number of answers per image and stage, earlier runs included.
+        workers: images that are worked on at the same time.
         bit_fields: masks are bit fields of categories (see `artifactnet.taxonomy`); heatmaps of
             them are written to the folder ``FILE_heatmaps``.
-        pictures: folder to keep the pictures with red lines in.
+        pictures: folder to keep the images with red lines in.
         report: called with an image's name and what became of it.
 
     Raises:
-        ArtifactNetError: a folder or the output is unusable, the endpoint is, or it has gone: what
-            was answered until then is kept, and what is finished is in ``out``, unless that holds
-            more of an earlier run. The same goes for KeyboardInterrupt; both say which.
+        ArtifactNetError: a folder, the output or the endpoint is unusable, or the server is gone.
+            All answers so far are kept, and finished images are in ``out``, unless that holds more
+            of an earlier run; the message says which. The same holds for KeyboardInterrupt.
         OSError: the disk is full, or the like.
     """
     files = OutputFiles(out)
     files.check((images, masks), pictures, bit_fields)
     pairs, failures = find_pairs(images, masks)
     summary = Summary(failures=failures)
+    results: list[_Result] = []
     with AnswerLog(files.raw) as log:
         summary.warnings = log.warnings
-        work = Work(
-            analyst=analyst,
-            formatter=formatter or analyst,
-            log=log,
-            attempts=attempts,
-            folder=out.parent,
-            bit_fields=bit_fields,
-            heatmaps=files.heatmaps,
-            pictures=pictures,
-        )
-        outcomes: list[Outcome] = []
+        chats = {"analysis": analyst, "formatting": formatter or analyst}
+        job = _Job(chats, log, attempts, bit_fields, files, pictures)
         try:
-            _all(pairs, work, workers, summary, outcomes, report or (lambda name, what: None))
+            _annotate_all(
+                pairs, job, workers, summary, results, report or (lambda name, what: None)
+            )
         except (ArtifactNetError, KeyboardInterrupt) as error:
-            said = _write_unfinished(files, outcomes)
-            error.args = ("; ".join(filter(None, (str(error), said))),)
+            note = _write_unfinished(files, results)
+            error.args = ("; ".join(filter(None, (str(error), note))),)
             raise
     summary.asked = log.added
-    _write(files, outcomes, summary)
+    _write(files, results, summary)
     return summary
 
 
-def _write(files: OutputFiles, outcomes: list[Outcome], summary: Summary) -> None:
-    """Write what is finished and what was set aside, and count it."""
-    finished = [outcome.record for outcome in outcomes if outcome.reason is None]
-    rejected = [outcome.record for outcome in outcomes if outcome.reason is not None]
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is the same for all images."""
+
+    chats: dict[str, Chat]  # by stage
+    log: AnswerLog
+    attempts: int
+    bit_fields: bool
+    files: OutputFiles
+    pictures: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What became of one image.
+
+    Attributes:
+        record: its line of the output, or of the rejected images.
+        reason: why it was rejected; None if it was not.
+        asked: answers requested just now.
+        invalid: invalid answers, earlier ones included.
+        refused: whether the server refused the request.
+    """
+
+    record: dict[str, Any]
+    reason: str | None
+    asked: int
+    invalid: int
+    refused: bool = False
+
+
+def _annotate_all(
+    pairs: list[Pair],
+    job: _Job,
+    workers: int,
+    summary: Summary,
+    results: list[_Result],
+    report: Callable[[str, str], None],
+) -> None:
+    """Work on all images in parallel; failures go to the summary.
+
+    Raises:
+        ArtifactNetError: it is useless to go on: too many images in a row got no answer, or the
+            server refuses everything.
+    """
+    unanswered = refused = 0
+
+    def on_result(pair: Pair, result: _Result | ArtifactNetError) -> None:
+        nonlocal unanswered, refused
+        if isinstance(result, ArtifactNetError):
+            report(pair.relative, f"failed: {result}")
+            summary.failures.append(Failure(pair.image, str(result)))
+            unanswered += isinstance(result, UnansweredError)
+            if isinstance(result, UnansweredError) and unanswered >= _MAX_UNANSWERED:
+                raise ArtifactNetError(
+                    f"{result} ({unanswered} images in a row); all answers so far are in "
+                    f"{job.log.path}: run the same command again to resume"
+                )
+            return
+        results.append(result)
+        if result.reason is not None:
+            summary.rejected.append(Failure(pair.image, result.reason))
+        report(pair.relative, result.reason or "done")
+        if result.asked or result.refused:  # all others came from the log
+            unanswered = 0
+        if result.refused and not has_answered(result.record["stage"]):
+            refused += 1
+            if refused >= _MAX_REFUSED:
+                raise ArtifactNetError(
+                    f"{result.reason}; the server has refused every request so far"
+                )
+
+    def has_answered(stage: str) -> bool:
+        model = job.chats[stage].model
+        return job.log.has(lambda key: key.get("stage") == stage and key.get("model") == model)
+
+    limiters = [chat.limiter for chat in job.chats.values()]
+    run_concurrently(pairs, lambda pair: _annotate_one(pair, job), on_result, workers, limiters)
+
+
+def _annotate_one(pair: Pair, job: _Job) -> _Result:
+    """Draw, analyse and format one image, as far as the log does not have the answers.
+
+    Raises:
+        ArtifactNetError: image or mask cannot be used, or the endpoint gave no answer.
+        OSError: the disk is full, or the like.
+    """
+    fingerprint = _fingerprint(pair, job.bit_fields)
+    drawing = _Drawing(pair, job.bit_fields)
+    heatmap = Path(pair.mask)
+    if job.bit_fields:  # readers of the output take heatmaps, where 255 is artifact
+        heatmap = job.files.heatmaps / f"{pair.name}.png"
+        write_map(heatmap, drawing.region.astype("uint8") * 255)
+    if job.pictures is not None:
+        kept = job.pictures / f"{pair.name}.jpg"
+        if not kept.is_file() or kept.read_bytes() != drawing.jpeg:
+            with atomic_path(kept) as temporary:
+                temporary.write_bytes(drawing.jpeg)
+    # between resolved folders: ".." after a link leads elsewhere
+    target = heatmap.parent.resolve() / heatmap.name
+    relative = PurePath(os.path.relpath(target, job.files.out.parent.resolve())).as_posix()
+    record = {"id": pair.name, "image": pair.relative, "heatmap": relative}
+    asked = invalid = 0
+    text = ""
+    for stage in STAGES:
+        question = _question(stage, fingerprint, text, drawing, pair.relative)
+        chat = job.chats[stage]
+        try:
+            answer = ask_until_valid(question, chat, job.log, job.attempts)
+        except RefusedError as error:
+            earlier = job.log.answers(question.log_key(chat.model))
+            rejected = _rejected(record, stage, ValidAnswer(None, str(error), earlier))
+            return _Result(rejected, str(error), asked, invalid + len(earlier), refused=True)
+        asked += answer.asked
+        invalid += len(answer.answers) - (answer.result is not None)
+        if answer.result is None:
+            reason = f"{stage}: {len(answer.answers)} invalid answers; {answer.problem}"
+            return _Result(_rejected(record, stage, answer), reason, asked, invalid)
+        text = answer.result
+    turns = [
+        {"from": "human", "value": f"<image>\n{MllmConfig().question}"},
+        {"from": "gpt", "value": text},
+    ]
+    # no score: no person has given one, and the models that wrote the text were not asked
+    return _Result({**record, "score": None, "conversations": turns}, None, asked, invalid)
+
+
+class _Drawing:
+    """An image with its defects circled, made only when a model must be asked."""
+
+    def __init__(self, pair: Pair, bit_fields: bool) -> None:
+        self._pair = pair
+        self._bit_fields = bit_fields
+
+    @cached_property
+    def image(self) -> Any:
+        return decode_image(self._pair.image, self._pair.image)
+
+    @cached_property
+    def region(self) -> contours.Region:
+        return contours.read_region(self._pair.mask, self.image.shape[:2], self._bit_fields)
+
+    @cached_property
+    def jpeg(self) -> bytes:
+        return contours.draw_jpeg(self.image, self.region)
+
+
+def _question(stage: str, fingerprint: str, text: str, drawing: _Drawing, note: str) -> Question:
+    """The question of a stage; ``text`` is the result of the one before."""
+    key = {"stage": stage, "image": fingerprint}
+    if stage == "analysis":
+        version = prompts.prompt_version(prompts.analysis_messages(b""))
+        key["prompt"] = f"{version}-{contours.DRAWING}"
+        return Question(
+            key, lambda: prompts.analysis_messages(drawing.jpeg), prompts.check_analysis, note
+        )
+    key["prompt"] = prompts.prompt_version(prompts.formatting_messages(""))
+    key["input"] = hash_bytes(text.encode()).hex()
+    return Question(key, lambda: prompts.formatting_messages(text), prompts.check_formatted, note)
+
+
+def _fingerprint(pair: Pair, bit_fields: bool) -> str:
+    """Of image and mask as files, so that a finished image need not be decoded."""
+    parts = [b"bit field" if bit_fields else b"gray"]
+    for path in (pair.image, pair.mask):
+        try:
+            parts.append(hash_bytes(Path(path).read_bytes()))
+        except OSError as error:
+            raise ArtifactNetError(f"{path}: cannot be read ({error.strerror})") from None
+    return hash_bytes(b"".join(parts)).hex()
+
+
+def _rejected(record: dict[str, Any], stage: str, answer: ValidAnswer) -> dict[str, Any]:
+    answers = [asdict(one) for one in answer.answers]
+    return {**record, "stage": stage, "reason": answer.problem, "answers": answers}
+
+
+def _write(files: OutputFiles, results: list[_Result], summary: Summary) -> None:
+    """Write finished and rejected images, and count them."""
+    finished = [result.record for result in results if result.reason is None]
+    rejected = [result.record for result in results if result.reason is not None]
     summary.records = len(finished)
-    summary.invalid = sum(outcome.invalid for outcome in outcomes)
+    summary.invalid = sum(result.invalid for result in results)
     if finished:
         write_rows(files.out, finished)
         summary.out = files.out
     elif files.out.exists():
-        summary.warnings += (f"{files.out}: of an earlier run; this one explained no image",)
+        summary.warnings += (f"{files.out}: from an earlier run; this one explained no image",)
     if rejected:
         write_rows(files.rejected, rejected)
     else:
-        files.rejected.unlink(missing_ok=True)  # of an earlier run: all are settled now
+        files.rejected.unlink(missing_ok=True)  # of an earlier run
 
 
-def _write_unfinished(files: OutputFiles, outcomes: list[Outcome]) -> str:
-    """Write what a broken-off run has finished, unless an earlier one got further; say which."""
-    finished = [outcome.record for outcome in outcomes if outcome.reason is None]
+def _write_unfinished(files: OutputFiles, results: list[_Result]) -> str:
+    """Write what an aborted run has finished, unless an earlier one got further; say which."""
+    finished = [result.record for result in results if result.reason is None]
     before = count_rows(files.out)
     if before > len(finished):
         return (
-            f"{files.out}: as an earlier run left it, with {before} images; this one got to "
+            f"{files.out}: kept from an earlier run with {before} images; this one got to "
             f"{len(finished)}"
         )
     if not finished:
         return ""
     write_rows(files.out, finished)
     return f"{files.out}: holds the {len(finished)} images explained so far"
-
-
-def _all(
-    pairs: list[Pair],
-    work: Work,
-    workers: int,
-    summary: Summary,
-    outcomes: list[Outcome],
-    report: Callable[[str, str], None],
-) -> None:
-    """Work on all images, some at a time; failures go to the summary."""
-    watch = _Watch(work)
-
-    def finished(pair: Pair, outcome: Outcome | ArtifactNetError) -> None:
-        if isinstance(outcome, ArtifactNetError):
-            report(pair.relative, f"failed: {outcome}")
-            summary.failures.append(Failure(pair.image, str(outcome)))
-            watch.failed(outcome)
-            return
-        outcomes.append(outcome)
-        if outcome.reason is not None:
-            summary.set_aside.append(Failure(pair.image, outcome.reason))
-        report(pair.relative, outcome.reason or "done")
-        watch.answered(outcome)
-
-    paces = [work.analyst.pace, work.formatter.pace]
-    run_concurrently(pairs, lambda pair: annotate_one(pair, work), finished, workers, paces)
-
-
-class _Watch:
-    """Notices that going on is of no use."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._unanswered = 0
-        self._refused = 0
-
-    def failed(self, error: ArtifactNetError) -> None:
-        """An image failed.
-
-        Raises:
-            ArtifactNetError: it is one of many that got no answer.
-        """
-        if not isinstance(error, UnansweredError):
-            return
-        self._unanswered += 1
-        if self._unanswered >= _UNANSWERED:
-            raise ArtifactNetError(
-                f"{error} ({self._unanswered} images in a row); what was answered until now is in "
-                f"{self._work.log.path}: the same command goes on from there"
-            )
-
-    def answered(self, outcome: Outcome) -> None:
-        """The endpoint answered or refused.
-
-        Raises:
-            ArtifactNetError: it refuses everything.
-        """
-        if outcome.asked or outcome.refused:  # all others came from the log
-            self._unanswered = 0
-        if not outcome.refused or self._has_answered(outcome.record["stage"]):
-            return
-        self._refused += 1
-        if self._refused >= _REFUSED:
-            raise ArtifactNetError(f"{outcome.reason}; the server has refused every request so far")
-
-    def _has_answered(self, stage: str) -> bool:
-        chat = self._work.analyst if stage == "analysis" else self._work.formatter
-        return self._work.log.has(
-            lambda key: key.get("stage") == stage and key.get("model") == chat.model
-        )

@@ -1,4 +1,4 @@
-"""Defect regions circled in red: what the annotating model is shown (HEIE Sec. 3.4, stage 1)."""
+"""Defect regions circled in red: what the annotating model sees (HEIE Sec. 3.4, stage 1)."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import numpy as np
 import numpy.typing as npt
 
 from artifactnet.data.geometry import resample, resample_nearest
-from artifactnet.data.heatmaps import heatmap_at, read_gray, same_aspect
+from artifactnet.data.heatmaps import read_gray, resize_heatmap, same_aspect
 from artifactnet.data.images import encode_jpeg
 from artifactnet.types import ArtifactNetError, UInt8Array
 
-THRESHOLD = 0.5  # of a heatmap: from here on it is a defect
+THRESHOLD = 0.5  # of a heatmap: a defect from here on
 RED = (255, 0, 0)
-DRAWING = "1"  # of `picture`: raised when the same image would be drawn otherwise
-MAX_SIDE = 2048  # pixels; endpoints shrink larger pictures, or refuse them
+DRAWING = "1"  # version of the drawing: raised when the same image would be drawn differently
+MAX_SIDE = 2048  # pixels; endpoints shrink larger images, or refuse them
 _WIDTH = 1 / 200  # of the longer side
-_LEAST_WIDTH = 2  # pixels
+_MIN_WIDTH = 2  # pixels
 _QUALITY = 95
 Region = npt.NDArray[np.bool_]
 
 
 def read_region(path: str | Path, size: tuple[int, int], bit_field: bool) -> Region:
-    """Defects of an image from its map.
+    """Read the defects of an image from its map.
 
     Args:
         path: a gray mask or heatmap, where 255 is artifact; or a bit-field mask.
-        size: (H, W) of the image; a map of another size in the same shape is resized.
-        bit_field: whether each bit of a pixel is a category (see `artifactnet.taxonomy`): then
-            any bit is a defect. Else it is one from `THRESHOLD` on.
+        size: (H, W) of the image; a map of another size and the same aspect ratio is resized.
+        bit_field: each bit of a pixel is a category (see `artifactnet.taxonomy`), and any bit
+            marks a defect; otherwise values from `THRESHOLD` on do.
 
     Returns:
         (H, W) bool.
@@ -45,22 +45,28 @@ def read_region(path: str | Path, size: tuple[int, int], bit_field: bool) -> Reg
         if not same_aspect(gray.shape, size):
             raise ArtifactNetError(
                 f"{name}: it is {gray.shape[1]}x{gray.shape[0]}, its image {size[1]}x{size[0]}: "
-                "another aspect ratio; make the mask in the image's shape"
+                "another aspect ratio"
             )
         region = resample_nearest(gray, size) > 0
     else:
-        region = heatmap_at(gray, size, name) >= THRESHOLD
+        region = resize_heatmap(gray, size, name) >= THRESHOLD
     if not region.any():
-        raise ArtifactNetError(f"{name}: {_nothing(int(gray.max()), bit_field)}")
+        reason = "it marks nothing"
+        if gray.max() and not bit_field:
+            reason += (
+                f": its largest value is {gray.max()} of 255, below {THRESHOLD}; are these bit "
+                "fields of categories (--bit-fields)?"
+            )
+        raise ArtifactNetError(f"{name}: {reason}")
     return np.asarray(region, np.bool_)
 
 
-def circled(image: UInt8Array, region: Region) -> UInt8Array:
+def circle_defects(image: UInt8Array, region: Region) -> UInt8Array:
     """Copy of an image with a red line around every defect.
 
-    The line lies outside of the defect, which stays visible, but for the image's own border,
-    where the line runs inside so that it is closed. Defects that are nearer to one another than
-    the line is wide share it. It is 1/200 of the longer side wide, and 2 pixels at least.
+    The line runs outside of the defect, which stays visible; at the image's border it runs inside
+    so that it is closed. Defects closer to each other than the line is wide share it. It is 1/200
+    of the longer side wide, at least 2 pixels.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -69,7 +75,7 @@ def circled(image: UInt8Array, region: Region) -> UInt8Array:
     Returns:
         (H, W, 3) uint8.
     """
-    width = max(_LEAST_WIDTH, round(_WIDTH * max(region.shape)))
+    width = max(_MIN_WIDTH, round(_WIDTH * max(region.shape)))
     side = 2 * width + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     line = (cv2.dilate(region.astype(np.uint8), disc) > 0) & ~region
@@ -80,8 +86,8 @@ def circled(image: UInt8Array, region: Region) -> UInt8Array:
     return drawn
 
 
-def picture(image: UInt8Array, region: Region) -> bytes:
-    """The JPEG that is sent: of at most `MAX_SIDE` pixels a side, with its defects circled.
+def draw_jpeg(image: UInt8Array, region: Region) -> bytes:
+    """The JPEG that is sent: at most `MAX_SIDE` pixels a side, with its defects circled.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -94,14 +100,4 @@ def picture(image: UInt8Array, region: Region) -> bytes:
         image = resample(image, size)
         # averaged, so that a defect thinner than a new pixel does not fall between two
         region = resample(region.astype(np.float32), size) > 0
-    return encode_jpeg(circled(image, region), _QUALITY, "4:4:4")
-
-
-def _nothing(largest: int, bit_field: bool) -> str:
-    """Why a map marks no defect."""
-    if largest == 0 or bit_field:
-        return "it marks nothing"
-    return (
-        f"it marks nothing: its largest value is {largest} of 255, below {THRESHOLD}; are these "
-        "bit fields of categories (--bit-fields)?"
-    )
+    return encode_jpeg(circle_defects(image, region), _QUALITY, "4:4:4")

@@ -1,4 +1,4 @@
-"""Which map belongs to which image of two folders."""
+"""Files of `annotate`: pairs of image and mask that go in, and the files that come out."""
 
 from __future__ import annotations
 
@@ -19,15 +19,12 @@ SUFFIX = ".jsonl"
 
 
 class OutputFiles:
-    """What lies beside the output.
-
-    Args:
-        out: the output.
+    """The output and the files next to it.
 
     Attributes:
-        out: as given.
-        raw: every answer.
-        rejected: images that were set aside.
+        out: the records.
+        raw: log of every answer.
+        rejected: images without a valid answer.
         heatmaps: folder of the heatmaps of bit fields.
     """
 
@@ -38,11 +35,11 @@ class OutputFiles:
         self.heatmaps = out.with_name(f"{out.stem}_heatmaps")
 
     def check(self, inputs: tuple[Path, ...], pictures: Path | None, bit_fields: bool) -> None:
-        """Refuse to write over somebody's file, or pictures among those that are read.
+        """Refuse to overwrite a foreign file, or to write images into an input folder.
 
         Args:
-            inputs: folders that are searched.
-            pictures: folder of pictures that are kept, or None.
+            inputs: folders that are searched for images.
+            pictures: folder of the drawn images that are kept, or None.
             bit_fields: whether heatmaps are written.
 
         Raises:
@@ -52,30 +49,25 @@ class OutputFiles:
             raise ArtifactNetError(f"--out {self.out}: must end in {SUFFIX}")
         if self.out.exists() and not self.raw.exists():
             raise ArtifactNetError(
-                f"{self.out}: already there, and not made by annotate ({self.raw.name} is not "
-                "beside it); give another --out"
+                f"{self.out}: exists and was not made by annotate ({self.raw.name} is not next to "
+                "it); give another --out"
             )
         for place in [*([self.heatmaps] if bit_fields else []), *([pictures] if pictures else [])]:
             for folder in inputs:
                 if place.resolve().is_relative_to(folder.resolve()):
                     raise ArtifactNetError(
-                        f"{place}: lies inside {folder}, where its pictures would be taken for "
-                        "input; give a folder outside of it"
+                        f"{place}: is inside {folder}, where its images would be read as input; "
+                        "give a folder outside of it"
                     )
 
 
 def count_rows(path: Path) -> int:
-    """Lines of a file that `write_rows` has made; 0 where there is none."""
+    """Lines of a file that `write_rows` has written; 0 if there is none."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Atomically write JSON lines.
-
-    Args:
-        path: of the file.
-        rows: its lines.
-    """
+    """Atomically write JSON lines."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -84,8 +76,7 @@ class Pair:
     """An image and the map of its defects.
 
     Attributes:
-        name: of the image, unique in its folder: path below it without suffix, where that is
-            unique.
+        name: of the image, unique in its folder: path below it without suffix, if that is unique.
         image: path of the file.
         relative: path below the folder of images, with forward slashes.
         mask: path of the file.
@@ -98,17 +89,17 @@ class Pair:
 
 
 def find_pairs(images: Path, masks: Path) -> tuple[list[Pair], list[Failure]]:
-    """Join two folders by file stem.
+    """Match two folders by file stem.
 
-    A map at the same place below its folder counts (``a/7.png`` for ``a/7.jpg``); else the one of
+    A map with the same relative path matches (``a/7.png`` for ``a/7.jpg``); otherwise the one with
     the same stem anywhere, if no other map and no other image has this stem.
 
     Args:
-        images: searched deeply; ``masks`` may lie in it.
-        masks: searched deeply; ``images`` may lie in it.
+        images: searched recursively; ``masks`` may be inside.
+        masks: searched recursively; ``images`` may be inside.
 
     Returns:
-        the pairs, ordered by image, and the images without a map, or without one that is certain.
+        The pairs, ordered by image, and the images without a map, or without an unambiguous one.
 
     Raises:
         ArtifactNetError: a folder is missing, cannot be listed or holds no image, or both are one.
@@ -117,23 +108,23 @@ def find_pairs(images: Path, masks: Path) -> tuple[list[Pair], list[Failure]]:
         if not folder.is_dir():
             raise ArtifactNetError(f"{folder}: no such folder of {what}")
     if images.resolve() == masks.resolve():
-        raise ArtifactNetError(f"{images}: images and masks need folders of their own")
-    pictures = _files(images, masks)
-    maps = _files(masks, images)
+        raise ArtifactNetError(f"{images}: images and masks need separate folders")
+    pictures = _list_images(images, masks)
+    maps = _list_images(masks, images)
     for folder, files in ((images, pictures), (masks, maps)):
         if not files:
             raise ArtifactNetError(f"{folder}: holds no images")
     names = map_keys(pictures.values(), images)
-    by_place, by_stem = _indices(maps)
-    same_place, same_stem = _indices(pictures)
+    maps_by_place, maps_by_stem = _index(maps)
+    images_by_place, images_by_stem = _index(pictures)
     pairs: list[Pair] = []
     failures: list[Failure] = []
     for relative, image in pictures.items():
         place, stem = os.path.splitext(relative)[0], PurePath(relative).stem
-        found, rivals = by_place.get(place), same_place[place]
-        if found is None:
-            found, rivals = by_stem.get(stem), same_stem[stem]
-        if found is None:
+        found, rivals = maps_by_place[place], images_by_place[place]
+        if not found:
+            found, rivals = maps_by_stem[stem], images_by_stem[stem]
+        if not found:
             failures.append(Failure(image, f"no mask of this name in {masks}"))
         elif len(found) > 1:
             failures.append(Failure(image, f"{found[0]} and {found[1]} could be its mask"))
@@ -146,23 +137,22 @@ def find_pairs(images: Path, masks: Path) -> tuple[list[Pair], list[Failure]]:
     return pairs, failures
 
 
-def _files(folder: Path, without: Path) -> dict[str, str]:
+def _list_images(folder: Path, without: Path) -> dict[str, str]:
     """Relative path -> path of the image files below ``folder``, but not below ``without``."""
     hidden = without.resolve()
-    if not hidden.is_relative_to(folder.resolve()):
-        return dict(list_images(folder))
+    inside = hidden.is_relative_to(folder.resolve())
     return {
         name: path
         for name, path in list_images(folder)
-        if not Path(path).resolve().is_relative_to(hidden)
+        if not (inside and Path(path).resolve().is_relative_to(hidden))
     }
 
 
-def _indices(files: dict[str, str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def _index(files: dict[str, str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Paths by place (relative path without suffix), and by file stem."""
     by_place: dict[str, list[str]] = defaultdict(list)
     by_stem: dict[str, list[str]] = defaultdict(list)
     for relative, path in files.items():
         by_place[os.path.splitext(relative)[0]].append(path)
         by_stem[PurePath(relative).stem].append(path)
-    return dict(by_place), dict(by_stem)
+    return by_place, by_stem

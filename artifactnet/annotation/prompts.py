@@ -1,12 +1,12 @@
-"""What is said to the models that write explanations (HEIE Sec. 3.4, Fig. 3), in our own words."""
+"""Prompts of the annotating models, in our own words (HEIE Sec. 3.4, Fig. 3), and answer checks."""
 
 from __future__ import annotations
 
 import json
 import re
 
-from artifactnet.data.duplicates import digest
-from artifactnet.llm.client import Answer, Message, assistant, user
+from artifactnet.data.duplicates import hash_bytes
+from artifactnet.llm.client import Answer, Message, assistant_message, user_message
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.text import chain_of_thought
 from artifactnet.vlm.text.chain_of_thought import ChainOfThought
@@ -43,7 +43,7 @@ Here is the first description:
 """
 _NEXT = "Here is the next description:\n\n"
 
-# Two examples made up for this purpose: (what stage 2 may write, what is wanted of it).
+# Two invented examples: (what stage 2 may write, what stage 3 should make of it).
 _EXAMPLES = (
     (
         "1. The image is a photograph-like picture of an elderly man in a green apron who slices "
@@ -83,9 +83,9 @@ _EXAMPLES = (
     ),
 )
 
-# The picture that a model is trained on has no lines: a text that speaks of them would teach it
-# to talk about what is not there. A red line alone may be a thing (a flag's circle, a bus line): it
-# counts where the words beside it say that it marks something.
+# Models are trained on images without lines: a text that mentions them would teach the model to
+# describe what is not there. A red line alone may be an object (a flag's circle, a bus line): it
+# counts only next to words that say that it marks something.
 _DRAWN = (
     r"red\s+(?:dashed\s+|drawn\s+)?"
     r"(?:circle|ring|oval|ellipse|line|loop|outline|contour|boundary|border|marking|annotation)s?\b"
@@ -105,31 +105,26 @@ _LINES = re.compile(
 _FENCE = re.compile(r"\A\s*```\w*[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.DOTALL)
 
 
-def analysis(picture: bytes) -> list[Message]:
-    """Stage 2: a free analysis of a picture with circled defects.
-
-    Args:
-        picture: content of a JPEG file.
-    """
-    return [user(ANALYSIS, picture)]
+def analysis_messages(jpeg: bytes) -> list[Message]:
+    """Stage 2: a free analysis of an image (content of a JPEG file) with circled defects."""
+    return [user_message(ANALYSIS, jpeg)]
 
 
-def formatting(text: str) -> list[Message]:
-    """Stage 3: the same in the form of a chain of thought, with two examples.
-
-    Args:
-        text: answer of stage 2.
-    """
+def formatting_messages(text: str) -> list[Message]:
+    """Stage 3: the answer of stage 2 as a chain of thought, with two examples."""
     messages = []
     before = FORMATTING
     for free, wanted in _EXAMPLES:
-        messages += [user(before + free), assistant(chain_of_thought.build(wanted))]
+        messages += [
+            user_message(before + free),
+            assistant_message(chain_of_thought.build_cot(wanted)),
+        ]
         before = _NEXT
-    return [*messages, user(before + text)]
+    return [*messages, user_message(before + text)]
 
 
 def check_analysis(answer: Answer) -> str:
-    """The text of a usable answer of stage 2.
+    """The text of a valid answer of stage 2.
 
     Raises:
         ArtifactNetError: it is empty, was cut off, or filtered.
@@ -145,29 +140,31 @@ def check_analysis(answer: Answer) -> str:
 
 
 def check_formatted(answer: Answer) -> str:
-    """The chain of thought in a usable answer of stage 3, in the one standard form.
+    """The chain of thought in a valid answer of stage 3, in the standard form.
 
     Raises:
-        ArtifactNetError: see `check_analysis` and `chain_of_thought.parse`; or the text mentions
-            the lines that were drawn.
+        ArtifactNetError: see `check_analysis` and `parse_cot`; or the text mentions the lines
+            that were drawn.
     """
     text = check_analysis(answer)
     fenced = _FENCE.match(text)
-    parts = chain_of_thought.parse(fenced.group(1) if fenced else text)
+    parts = chain_of_thought.parse_cot(fenced.group(1) if fenced else text)
     for part in (parts.description, parts.regions, parts.issues):
         found = _LINES.search(part)
         if found:
             raise ArtifactNetError(
-                f"it speaks of the lines drawn on the image ({found.group()!r}), which readers do "
+                f"it mentions the lines drawn on the image ({found.group()!r}), which readers do "
                 "not see"
             )
-    return chain_of_thought.build(ChainOfThought(parts.description, parts.regions, parts.issues))
+    return chain_of_thought.build_cot(
+        ChainOfThought(parts.description, parts.regions, parts.issues)
+    )
 
 
-def version(stage: list[Message]) -> str:
-    """12 hexadecimal digits that stand for the wording of a stage: a new one, a new question.
+def prompt_version(stage: list[Message]) -> str:
+    """12 hexadecimal digits that identify the wording of a stage in the key of its answers.
 
     Args:
-        stage: messages of the stage for some fixed content.
+        stage: its messages for some fixed content.
     """
-    return digest(json.dumps(stage, sort_keys=True).encode()).hex()[:12]
+    return hash_bytes(json.dumps(stage, sort_keys=True).encode()).hex()[:12]

@@ -1,4 +1,4 @@
-"""``annotate``: language models explain what people have marked in images."""
+"""``annotate``: language models explain defects that people have marked in images."""
 
 from __future__ import annotations
 
@@ -29,45 +29,36 @@ def add_annotate(commands: Commands, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="let language models explain marked defects, in the form of Expl-AIGI-Eval",
     )
-    parser.add_argument("images", metavar="IMAGES", help="folder of images, searched deeply")
+    parser.add_argument("images", metavar="IMAGES", help="folder of images, searched recursively")
     parser.add_argument(
         "masks",
         metavar="MASKS",
-        help="folder of their masks or heatmaps, called alike: gray, 255 is artifact",
+        help="folder of masks or heatmaps with the same names: gray, 255 is artifact",
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="JSON lines to write (.jsonl)")
-    _add_endpoint(parser)
     parser.add_argument(
-        "--format-model", metavar="NAME", help="model of the last stage; default: --model"
+        "--base-url",
+        required=True,
+        metavar="URL",
+        help="OpenAI-compatible endpoint, including its version: http://localhost:8000/v1",
     )
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", help="its name at the server; must accept images"
+    )
+    parser.add_argument("--format-model", metavar="NAME", help="model of the last stage (--model)")
     parser.add_argument(
         "--attempts",
         type=positive,
         default=3,
         metavar="N",
-        help="answers per image and stage before it is set aside, earlier runs included (3)",
+        help="answers per image and stage before it is rejected, earlier runs included (3)",
     )
     parser.add_argument(
         "--bit-fields",
         action="store_true",
         help="each bit of a mask's pixel is a category, as in the masks of manifests",
     )
-    parser.add_argument(
-        "--keep-pictures", metavar="DIR", help="keep the pictures with red lines that were shown"
-    )
-    parser.set_defaults(run=_annotate)
-
-
-def _add_endpoint(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--base-url",
-        required=True,
-        metavar="URL",
-        help="OpenAI-compatible endpoint, with its version: http://localhost:8000/v1",
-    )
-    parser.add_argument(
-        "--model", required=True, metavar="NAME", help="as the server calls it; must see pictures"
-    )
+    parser.add_argument("--keep-pictures", metavar="DIR", help="keep the images with red lines")
     parser.add_argument(
         "--api-key-env",
         default="OPENAI_API_KEY",
@@ -75,17 +66,21 @@ def _add_endpoint(parser: argparse.ArgumentParser) -> None:
         help="environment variable that holds the key (OPENAI_API_KEY)",
     )
     parser.add_argument(
-        "--rate", type=_rate, default=0.0, metavar="N", help="requests per minute at most; 0: any"
+        "--rate",
+        type=_rate,
+        default=0.0,
+        metavar="N",
+        help="maximum requests per minute (no limit)",
     )
     parser.add_argument(
-        "--workers", type=positive, default=1, metavar="N", help="images worked on at a time (1)"
+        "--workers", type=positive, default=1, metavar="N", help="images processed in parallel (1)"
     )
     parser.add_argument(
         "--retries",
         type=natural,
         default=6,
         metavar="N",
-        help="repetitions of a request after 429, 5xx, a timeout or a lost connection (6)",
+        help="retries of a request after 429, 5xx, a timeout or a lost connection (6)",
     )
     parser.add_argument(
         "--timeout",
@@ -94,18 +89,19 @@ def _add_endpoint(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="silence after which a request has failed (180)",
     )
+    parser.set_defaults(run=_annotate)
 
 
 def _annotate(args: argparse.Namespace) -> int:
-    from artifactnet.annotation.annotate import annotate
-    from artifactnet.llm.client import Chat, Endpoint, Pace
+    from artifactnet.annotation.annotate import annotate_folder
+    from artifactnet.llm.client import Chat, Endpoint, RateLimiter
 
     endpoint = Endpoint(args.base_url, args.api_key_env, args.retries, args.timeout)
-    pace = Pace(args.rate)  # one for both models: it is the server that limits
-    analyst = Chat(endpoint, args.model, pace)
-    formatter = Chat(endpoint, args.format_model, pace) if args.format_model else analyst
+    limiter = RateLimiter(args.rate)  # shared: the limit is the server's
+    analyst = Chat(endpoint, args.model, limiter)
+    formatter = Chat(endpoint, args.format_model, limiter) if args.format_model else analyst
     try:
-        summary = annotate(
+        summary = annotate_folder(
             Path(args.images),
             Path(args.masks),
             Path(args.out),
@@ -118,7 +114,7 @@ def _annotate(args: argparse.Namespace) -> int:
             report=lambda name, what: print(f"{name}: {what}", flush=True),
         )
     except KeyboardInterrupt as interrupt:
-        if str(interrupt):  # where the finished ones are
+        if str(interrupt):  # where the finished images are
             print(interrupt, file=sys.stderr)
         raise
     _print(summary, {id(chat): chat for chat in (analyst, formatter)}.values())
@@ -126,35 +122,30 @@ def _annotate(args: argparse.Namespace) -> int:
 
 
 def _print(summary: Summary, chats: Iterable[Chat]) -> None:
-    """Say what came of it; what a person should look at goes to standard error."""
+    """Print the summary; what needs attention goes to standard error."""
     for line in summary.warnings:
         print(f"warning: {line}", file=sys.stderr)
     counts: Counter[str] = Counter()
     for chat in chats:
         counts += chat.counts
-    total = summary.records + len(summary.set_aside) + len(summary.failures)
+    total = summary.records + len(summary.rejected) + len(summary.failures)
     print(
         f"{summary.records} of {total} images explained; {counts['requests']} requests, "
-        f"{summary.asked} answers, {summary.invalid} of all answers of no use"
+        f"{summary.asked} answers, {summary.invalid} invalid answers in all"
     )
     for what in sorted(counts):
         if what.startswith("retried"):
             print(f"{what}: {counts[what]}", file=sys.stderr)
-    if summary.set_aside:
-        print(f"{len(summary.set_aside)} set aside:", file=sys.stderr)
-    for one in summary.set_aside:
-        print(f"  {one.path}: {one.reason}", file=sys.stderr)
+    if summary.rejected:
+        print(f"{len(summary.rejected)} rejected:", file=sys.stderr)
+    for image in summary.rejected:
+        print(f"  {image.path}: {image.reason}", file=sys.stderr)
     print_failures(summary.failures)
     if summary.out is not None:
         print(summary.out)
 
 
 def _rate(text: str) -> float:
-    """Requests per minute.
-
-    Raises:
-        argparse.ArgumentTypeError: it is below 0 or not finite.
-    """
     value = float(text)
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"{text}: must be 0 or more")
@@ -162,11 +153,6 @@ def _rate(text: str) -> float:
 
 
 def _seconds(text: str) -> float:
-    """A duration.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not above 0, or not finite.
-    """
     value = float(text)
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text}: must be above 0")

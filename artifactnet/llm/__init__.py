@@ -1,1 +1,1 @@
-"""OpenAI-compatible endpoints: client, answer log, and the LLM judge."""
+"""OpenAI-compatible endpoints: client, answer log, and an LLM judge of explanations."""

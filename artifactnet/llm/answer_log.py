@@ -1,4 +1,4 @@
-"""Answers that cost money, kept in a file as they come: one JSON object a line, never changed."""
+"""Append-only log of answers: one JSON object a line, so that nothing is paid for twice."""
 
 from __future__ import annotations
 
@@ -10,32 +10,30 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from artifactnet.llm.client import Answer
 from artifactnet.types import ArtifactNetError
 
 logger = logging.getLogger(__name__)
-Key = Mapping[str, str]  # what was asked: flat, of strings
+Key = Mapping[str, str]  # identifies a question
 
 
 class AnswerLog:
-    """The answers of a file, by what was asked; safe with several threads of one process.
+    """The answers in a file, by question; thread-safe.
 
-    A process that is killed while it writes leaves half a line at the end. It is cut off, with a
-    warning, logged at once: that answer is asked for again. Damage elsewhere is an error.
+    A process that is killed while it writes leaves half a line at the end. That line is cut off
+    with a warning, logged at once, and its answer requested again. Other damage is an error.
 
     Args:
-        path: made if missing; no two processes may have it open.
+        path: created if missing; only one process at a time may have it open.
 
     Attributes:
         path: as given.
         added: answers added since the file was opened.
-        warnings: what a reader must know.
+        warnings: what a reader should know.
 
     Raises:
-        ArtifactNetError: the file is damaged, cannot be read, or another process has it open.
+        ArtifactNetError: the file is damaged, cannot be read, or is open in another process.
         OSError: it cannot be written.
     """
 
@@ -44,7 +42,7 @@ class AnswerLog:
         self.warnings: tuple[str, ...] = ()
         self.added = 0
         self._answers: dict[str, list[Answer]] = defaultdict(list)
-        self._busy: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._key_locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b", buffering=0)
@@ -59,13 +57,8 @@ class AnswerLog:
         """The log itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file."""
+    def __exit__(self, *error: object) -> None:
+        """Close the file; what was added is on disk already."""
         self.close()
 
     def close(self) -> None:
@@ -73,40 +66,40 @@ class AnswerLog:
         self._file.close()
 
     def answers(self, key: Key) -> list[Answer]:
-        """All answers to one question, in the order in which they came."""
+        """All answers to one question, oldest first."""
         with self._lock:
-            return list(self._answers.get(_name(key), ()))
+            return list(self._answers.get(_serialize(key), ()))
 
-    def has(self, wanted: Callable[[Key], bool]) -> bool:
-        """Whether there is an answer with such a key."""
+    def has(self, matches: Callable[[Key], bool]) -> bool:
+        """Whether any key with an answer matches."""
         with self._lock:
-            names = [name for name, answers in self._answers.items() if answers]
-        return any(wanted(json.loads(name)) for name in names)
+            keys = [key for key, answers in self._answers.items() if answers]
+        return any(matches(json.loads(key)) for key in keys)
 
     def add(self, key: Key, answer: Answer, note: str) -> None:
-        """Write an answer to disk, for good, then remember it.
+        """Write an answer to disk (``fsync``), then remember it.
 
         Args:
-            key: what was asked.
-            answer: what came.
-            note: for people, not part of the key: the image's name.
+            key: of the question.
+            answer: to add.
+            note: for people, not part of the key, e.g. the image's name.
 
         Raises:
-            OSError: the disk is full, or the like.
+            OSError: the disk is full, or the like; no partial line is left.
         """
         row = {"key": dict(key), "note": note, "finish": answer.finish, "text": answer.text}
         # ASCII only: a lone surrogate, which JSON of a server can hold, has no UTF-8
         line = (json.dumps(row) + "\n").encode("ascii")
         with self._lock:
             _append(self._file.fileno(), line)
-            self._answers[_name(key)].append(answer)
+            self._answers[_serialize(key)].append(answer)
             self.added += 1
 
     @contextmanager
-    def alone(self, key: Key) -> Iterator[None]:
-        """Keep other threads from asking the same at the same time."""
+    def exclusive(self, key: Key) -> Iterator[None]:
+        """Keep other threads from asking the same question at the same time."""
         with self._lock:
-            lock = self._busy[_name(key)]
+            lock = self._key_locks[_serialize(key)]
         with lock:
             yield
 
@@ -116,35 +109,36 @@ class AnswerLog:
         end = content.rfind(b"\n") + 1
         for number, line in enumerate(content[:end].split(b"\n"), 1):
             if line.strip():
-                self._take(line, f"{self.path}:{number}")
+                key, answer = _parse_line(line, f"{self.path}:{number}")
+                self._answers[_serialize(key)].append(answer)
         if end < len(content):
             self.warnings += (
                 f"{self.path}: its last line is only half written ({len(content) - end} bytes), "
-                "as after a crash; it is cut off and that answer asked for again",
+                "as after a crash; it was cut off and that answer will be requested again",
             )
             self._file.truncate(end)
             logger.warning("%s", self.warnings[-1])  # now: what follows may take hours, or fail
 
-    def _take(self, line: bytes, where: str) -> None:
-        """Check one line and remember its answer."""
-        try:
-            row = json.loads(line)
-            key, answer = row["key"], Answer(row["text"], row["finish"])
-            good = isinstance(key, dict) and all(isinstance(v, str) for v in key.values())
-            good = good and isinstance(answer.text, str) and isinstance(answer.finish, str)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            good = False
-        if not good:
-            raise ArtifactNetError(f"{where}: no line of a log of answers; mend or remove it")
-        self._answers[_name(key)].append(answer)
+
+def _parse_line(line: bytes, where: str) -> tuple[Key, Answer]:
+    try:
+        row = json.loads(line)
+        key, answer = row["key"], Answer(row["text"], row["finish"])
+        good = isinstance(key, dict) and all(isinstance(v, str) for v in key.values())
+        good = good and isinstance(answer.text, str) and isinstance(answer.finish, str)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        good = False
+    if not good:
+        raise ArtifactNetError(f"{where}: not a line of an answer log; repair or remove it")
+    return key, answer
 
 
-def _name(key: Mapping[str, Any]) -> str:
+def _serialize(key: Key) -> str:
     return json.dumps(dict(key), sort_keys=True)
 
 
 def _append(number: int, line: bytes) -> None:
-    """Write a line as a whole or, where the disk is full, not at all."""
+    """Write a line completely or, if the disk is full, not at all."""
     start = os.fstat(number).st_size
     try:
         written = 0
@@ -157,7 +151,7 @@ def _append(number: int, line: bytes) -> None:
 
 
 def _lock_file(number: int, path: Path) -> None:
-    """Refuse a file that another process writes; two would pay for every answer twice."""
+    """Refuse a file that another process writes; both would pay for every answer."""
     if os.name != "posix":
         return  # no such locks there: the documentation asks for one process per file
     import fcntl

@@ -1,4 +1,4 @@
-"""Many things asked about by several threads, and all of them stopped when one finds no sense."""
+"""Asking many questions: log every answer, ask again after a bad one, work in parallel."""
 
 from __future__ import annotations
 
@@ -10,34 +10,46 @@ from typing import TypeVar
 from artifactnet.llm.answer_log import AnswerLog
 from artifactnet.llm.client import (
     Answer,
+    Cancelled,
     Chat,
     EndpointError,
     Message,
-    Pace,
-    Stopped,
-    assistant,
-    user,
+    RateLimiter,
+    assistant_message,
+    user_message,
 )
 from artifactnet.types import ArtifactNetError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Something to ask a model.
+    """A question to a model.
 
     Attributes:
-        key: what makes it this question and no other; with the model's name added, it finds the
-            answers in a log.
-        messages: makes the conversation; called only if the model must be asked.
-        check: makes the result of an answer, which comes `without_thoughts`; an
-            `ArtifactNetError` says why it is of no use.
-        note: what it is about, for people.
+        key: identifies it in a log, with the model's name (and temperature) added; everything
+            that changes what is asked must be in it.
+        messages: builds the conversation; called only if the model must be asked.
+        check: turns an answer, after `strip_thinking`, into the result; raises an
+            `ArtifactNetError` that says what is wrong with it.
+        note: for people, e.g. the image's name.
+        temperature: see `Chat.ask`.
     """
 
     key: Mapping[str, str]
     messages: Callable[[], list[Message]]
     check: Callable[[Answer], str]
     note: str
+    temperature: float | None = None
+
+    def log_key(self, model: str) -> dict[str, str]:
+        """Key of the answers of ``model`` in a log."""
+        key = {**self.key, "model": model}
+        if self.temperature is not None:
+            key["temperature"] = f"{self.temperature:g}"
+        return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +57,10 @@ class ValidAnswer:
     """What came of a question.
 
     Attributes:
-        result: of the first answer that is of use; None where none is.
-        problem: why the last answer is of no use; empty where one is.
-        answers: all of them, to the first that is of use.
-        asked: how many of them were asked for just now.
+        result: of the first valid answer; None if there is none.
+        problem: why the last answer is invalid; empty if one is valid.
+        answers: all up to the first valid one.
+        asked: how many of them were requested just now.
     """
 
     result: str | None
@@ -58,146 +70,127 @@ class ValidAnswer:
 
 
 def ask_until_valid(question: Question, chat: Chat, log: AnswerLog, attempts: int) -> ValidAnswer:
-    """Look into the log, then ask; every answer goes to the log before it is looked at.
+    """Look into the log, then ask; every answer is logged before it is checked.
 
-    After an answer of no use the model is shown it and told what is wrong with it.
+    After an invalid answer the model sees it again, and what is wrong with it.
 
     Args:
         question: what to ask.
-        chat: whom.
+        chat: the model.
         log: of earlier answers.
-        attempts: answers to ask for at most, those in the log included.
+        attempts: maximum number of answers, those in the log included.
 
     Raises:
         ArtifactNetError: the endpoint gave no answer; see `Chat.ask`.
     """
-    key = {**question.key, "model": chat.model}
-    with log.alone(key):
+    key = question.log_key(chat.model)
+    with log.exclusive(key):
         answers = log.answers(key)
-        problem = "no answer was asked for"
-        for index, answer in enumerate(answers):
+        known = len(answers)
+        problem = "no answer was requested"
+        index = 0
+        while True:
+            if index == len(answers):
+                if len(answers) >= attempts:
+                    return ValidAnswer(None, problem, answers, len(answers) - known)
+                messages = question.messages()
+                # many servers refuse a turn without text
+                if answers and (last := strip_thinking(answers[-1].text)).strip():
+                    request = (
+                        f"This cannot be used: {problem}. Please answer once more and fix that."
+                    )
+                    messages = [*messages, assistant_message(last), user_message(request)]
+                answer = chat.ask(messages, question.temperature)
+                log.add(key, answer, question.note)
+                answers.append(answer)
+            answer = answers[index]
+            index += 1
             try:
-                return ValidAnswer(question.check(_said(answer)), "", answers[: index + 1])
+                result = question.check(replace(answer, text=strip_thinking(answer.text)))
             except ArtifactNetError as error:
                 problem = str(error)
-        asked = 0
-        while len(answers) < attempts:
-            messages = question.messages()
-            answer = chat.ask(
-                _again(messages, _said(answers[-1]), problem) if answers else messages
-            )
-            log.add(key, answer, question.note)
-            answers.append(answer)
-            asked += 1
-            try:
-                return ValidAnswer(question.check(_said(answer)), "", answers, asked)
-            except ArtifactNetError as error:
-                problem = str(error)
-        return ValidAnswer(None, problem, answers, asked)
+            else:
+                return ValidAnswer(result, "", answers[:index], max(0, index - known))
 
 
-def without_thoughts(text: str) -> str:
-    """What a model says after ``<think>...</think>``; nothing where its thoughts do not end.
+def strip_thinking(text: str) -> str:
+    """The text after ``<think>...</think>``; empty if the thinking does not end.
 
     The opening tag may be missing: some servers send it to the model as part of the question.
     """
-    _, ended, said = text.rpartition("</think>")
-    return "" if not ended and text.lstrip().startswith("<think>") else said
-
-
-def _said(answer: Answer) -> Answer:
-    return replace(answer, text=without_thoughts(answer.text))
-
-
-def _again(messages: list[Message], answer: Answer, problem: str) -> list[Message]:
-    """The conversation after an answer that is of no use."""
-    if not answer.text.strip():
-        return messages  # many servers refuse a turn without text
-    request = f"This cannot be used: {problem}. Please answer once more, with that mended."
-    return [*messages, assistant(answer.text), user(request)]
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+    _, end, answer = text.rpartition("</think>")
+    return "" if not end and text.lstrip().startswith("<think>") else answer
 
 
 def run_concurrently(
     items: Sequence[Item],
     work: Callable[[Item], Result],
-    finished: Callable[[Item, Result | ArtifactNetError], None],
+    on_result: Callable[[Item, Result | ArtifactNetError], None],
     workers: int,
-    paces: Iterable[Pace],
+    limiters: Iterable[RateLimiter],
 ) -> None:
-    """Do work on all items, some at a time.
+    """Work on all items in a pool of threads, until an error that concerns all of them.
 
     Args:
         items: what to work on.
-        work: done in a thread.
-        finished: told of each item in their order, in the calling thread: its result, or the error
-            that it alone has. What this raises ends the work.
+        work: runs in a thread.
+        on_result: called for each item in order, in the calling thread, with its result or the
+            error of this item alone. What it raises ends the work.
         workers: threads.
-        paces: those that the work asks for turns. Where it ends early, an interrupt included, they
-            are stopped, so that waiting threads raise `Stopped`, until all threads have ended;
-            what was already sent is waited for.
+        limiters: those that the work waits for. If it ends early (an interrupt included) they are
+            stopped, so that waiting threads raise `Cancelled`, until all threads have ended;
+            requests that were sent are waited for.
 
     Raises:
         EndpointError: no request can succeed.
-        Stopped: somebody else stopped a pace.
+        Cancelled: a limiter was stopped from outside.
         OSError: the disk is full, or the like.
     """
-    shared = list(paces)
+    limiters = list(limiters)
 
     def stop() -> None:
-        for pace in shared:
-            pace.stop()
+        for limiter in limiters:
+            limiter.stop()
 
-    def guarded(item: Item) -> Result:
+    def run(item: Item) -> Result:
         try:
             return work(item)
         except BaseException as error:
-            if _ends_all(error):
-                stop()  # here already: until the caller looks, other threads would go on asking
+            if _is_fatal(error):
+                stop()  # already here: until the caller notices, other threads would go on asking
             raise
 
     try:
         with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(guarded, item) for item in items]
+            futures = [pool.submit(run, item) for item in items]
             try:
-                _pass_on(items, futures, finished)
+                for item, future in zip(items, futures, strict=True):
+                    outcome: Result | ArtifactNetError
+                    try:
+                        outcome = future.result()
+                    except ArtifactNetError as error:
+                        if _is_fatal(error):
+                            raise
+                        outcome = error
+                    on_result(item, outcome)
             except BaseException as error:
                 stop()
                 pool.shutdown(wait=True, cancel_futures=True)
                 cause = next(filter(None, map(_cause, futures)), None)
-                if isinstance(error, Stopped) and cause is not None:
+                if isinstance(error, Cancelled) and cause is not None:
                     raise cause from None
                 raise
     finally:
-        for pace in shared:
-            pace.resume()  # the stop was for these threads, which have ended
+        for limiter in limiters:
+            limiter.resume()  # the stop was for these threads, which have ended
 
 
-def _pass_on(
-    items: Sequence[Item],
-    futures: Sequence[Future[Result]],
-    finished: Callable[[Item, Result | ArtifactNetError], None],
-) -> None:
-    """Tell of each item what came of it, until something ends all work."""
-    for item, future in zip(items, futures, strict=True):
-        try:
-            outcome: Result | ArtifactNetError = future.result()
-        except ArtifactNetError as error:
-            if _ends_all(error):
-                raise
-            outcome = error
-        finished(item, outcome)
-
-
-def _ends_all(error: BaseException) -> bool:
-    """Whether an error is not that of its item alone: a full disk, a wrong key."""
-    return not isinstance(error, ArtifactNetError) or isinstance(error, (EndpointError, Stopped))
+def _is_fatal(error: BaseException) -> bool:
+    """Whether an error concerns all items: a full disk, a wrong key."""
+    return not isinstance(error, ArtifactNetError) or isinstance(error, (EndpointError, Cancelled))
 
 
 def _cause(future: Future[Result]) -> BaseException | None:
-    """Why a future that has ended ended all work, if it did."""
+    """The fatal error of a future that has ended, other than being cancelled itself."""
     error = None if future.cancelled() else future.exception()
-    return error if error and _ends_all(error) and not isinstance(error, Stopped) else None
+    return error if error and _is_fatal(error) and not isinstance(error, Cancelled) else None

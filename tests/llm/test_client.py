@@ -1,4 +1,4 @@
-"""Requests over real HTTP to a server that answers well, badly, late, or not at all."""
+"""Requests over real HTTP to a server that answers correctly, badly, late, or not at all."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import itertools
 import json
 import socket
 import threading
-import time
 from email.utils import formatdate
-from types import SimpleNamespace
 
 import pytest
 from chat_server import Reply, Time, serving
@@ -16,18 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifactnet.llm.client import (
+    Cancelled,
     Chat,
     Endpoint,
     EndpointError,
-    Pace,
+    RateLimiter,
     RefusedError,
-    Stopped,
     UnansweredError,
-    assistant,
+    assistant_message,
     backoff,
     is_transient,
-    pause_asked_for,
-    user,
+    retry_after,
+    user_message,
 )
 from artifactnet.types import ArtifactNetError
 
@@ -41,13 +39,15 @@ def _environment(monkeypatch):
 def chat_with(
     url: str, time: Time, rate: float = 0.0, retries: int = 3, timeout: float = 10
 ) -> Chat:
-    pace = Pace(rate, time.clock, time.wait)
-    return Chat(Endpoint(url, retries=retries, timeout=timeout), "some-model", pace, seed=0)
+    limiter = RateLimiter(rate, time.clock, time.wait)
+    return Chat(Endpoint(url, retries=retries, timeout=timeout), "some-model", limiter, seed=0)
 
 
-def test_a_good_answer_and_what_is_sent():
+def test_request_and_answer():
     with serving([Reply("Hello.\n", finish="length")]) as server:
-        answer = chat_with(server.url, Time()).ask([user("look", b"\xff\xd8jpeg"), assistant("hm")])
+        answer = chat_with(server.url, Time()).ask(
+            [user_message("look", b"\xff\xd8jpeg"), assistant_message("hm")]
+        )
     assert (answer.text, answer.finish) == ("Hello.\n", "length")
     (request,) = server.requests
     assert request.path == "/v1/chat/completions"
@@ -57,6 +57,15 @@ def test_a_good_answer_and_what_is_sent():
     assert request.picture == b"\xff\xd8jpeg"
     assert request.body["messages"][0]["content"][1] == {"type": "text", "text": "look"}
     assert request.body["messages"][1] == {"role": "assistant", "content": "hm"}
+
+
+@pytest.mark.parametrize("temperature", [None, 0.0, 0.7])
+def test_temperature_is_sent_only_if_given(temperature):
+    with serving() as server:
+        chat_with(server.url, Time()).ask([user_message("x")], temperature)
+    body = server.requests[0].body
+    assert body.get("temperature") == temperature
+    assert ("temperature" in body) == (temperature is not None)
 
 
 @pytest.mark.parametrize(
@@ -81,33 +90,33 @@ def test_a_good_answer_and_what_is_sent():
         (Reply(announce=50), "connection failed"),
     ],
 )
-def test_what_may_pass_is_tried_again_and_counted(bad, reason):
+def test_transient_failures_are_retried_and_counted(bad, reason):
     passing = Time()
     with serving([bad, bad, Reply("at last")]) as server:
         chat = chat_with(server.url, passing)
-        assert chat.ask([user("x")]).text == "at last"
+        assert chat.ask([user_message("x")]).text == "at last"
     assert dict(chat.counts) == {"requests": 3, "answers": 1, f"retried: {reason}": 2}
     assert len(passing.waits) == 2
     assert 0.5 <= passing.waits[0] <= 1 <= passing.waits[1] <= 2
 
 
-def test_silence_is_a_failure_after_the_timeout():
+def test_timeout():
     release = threading.Event()
     with serving([Reply(wait_for=release), Reply("quick")]) as server:
         chat = chat_with(server.url, Time(), timeout=0.3)
-        assert chat.ask([user("x")]).text == "quick"
+        assert chat.ask([user_message("x")]).text == "quick"
         release.set()
     assert chat.counts["retried: no answer in time"] == 1
 
 
-def test_a_server_that_is_not_there():
+def test_unreachable_server():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
     passing = Time()
     chat = chat_with(url, passing, retries=2)
     with pytest.raises(UnansweredError) as caught:
-        chat.ask([user("x")])
+        chat.ask([user_message("x")])
     assert str(caught.value).startswith(
         f"{url}, model some-model: asked 3 times; connection failed"
     )
@@ -120,17 +129,17 @@ def test_a_server_that_is_not_there():
     [
         (400, RefusedError, ""),
         (413, RefusedError, ""),
-        (401, EndpointError, "environment variable OPENAI_API_KEY"),
-        (403, EndpointError, "may not use this model"),
-        (404, EndpointError, "ends in the version"),
-        (402, EndpointError, "cannot be used"),
+        (401, EndpointError, "OPENAI_API_KEY"),
+        (403, EndpointError, "OPENAI_API_KEY"),
+        (404, EndpointError, "/v1"),
+        (402, EndpointError, ""),
     ],
 )
-def test_what_cannot_pass_fails_at_once_in_one_line(status, kind, hint):
+def test_permanent_failures_are_one_line_without_the_key(status, kind, hint):
     said = "bad\nthing for sk-secret-42 " + "long " * 100
     with serving([Reply(said, status=status)]) as server:
         with pytest.raises(kind) as caught:
-            chat_with(server.url, Time()).ask([user("x")])
+            chat_with(server.url, Time()).ask([user_message("x")])
         line = str(caught.value)
         assert line.startswith(
             f"{server.url}, model some-model: status {status}: bad thing for ***"
@@ -142,13 +151,13 @@ def test_what_cannot_pass_fails_at_once_in_one_line(status, kind, hint):
     assert len(server.requests) == 1
 
 
-def test_an_account_without_credit_is_not_asked_again():
+def test_no_credit_is_permanent():
     body = {"error": {"message": "quota", "code": "insufficient_quota"}}
     with (
         serving([Reply(status=429, raw=json.dumps(body).encode())]) as server,
-        pytest.raises(EndpointError, match="no credit"),
+        pytest.raises(EndpointError, match="credit"),
     ):
-        chat_with(server.url, Time()).ask([user("x")])
+        chat_with(server.url, Time()).ask([user_message("x")])
     assert len(server.requests) == 1
 
 
@@ -156,11 +165,11 @@ def test_an_account_without_credit_is_not_asked_again():
 def test_retry_after_is_obeyed(seconds):
     passing = Time()
     with serving([Reply(status=429, headers={"Retry-After": str(seconds)}), Reply()]) as server:
-        chat_with(server.url, passing).ask([user("x")])
+        chat_with(server.url, passing).ask([user_message("x")])
     assert passing.now - 1000.0 == pytest.approx(seconds)
 
 
-def test_retry_after_holds_every_thread_back():
+def test_retry_after_pauses_every_thread():
     passing = Time()
     sent = []
 
@@ -169,51 +178,45 @@ def test_retry_after_holds_every_thread_back():
         return Reply(status=429, headers={"Retry-After": "30"}) if len(sent) == 1 else Reply()
 
     def wait(seconds):
-        if len(sent) == 1 and not passing.waits:  # while the first thread sits out its pause
+        if len(sent) == 1 and not passing.waits:  # while the first thread waits
             passing.waits.append(0.0)
-            other.ask([user("x")])
+            other.ask([user_message("x")])
         return passing.wait(seconds)
 
     with serving(plan) as server:
-        pace = Pace(0, passing.clock, wait)
+        limiter = RateLimiter(0, passing.clock, wait)
         endpoint = Endpoint(server.url)
-        other = Chat(endpoint, "other", pace)
-        Chat(endpoint, "first", pace).ask([user("x")])
+        other = Chat(endpoint, "other", limiter)
+        Chat(endpoint, "first", limiter).ask([user_message("x")])
     assert [model for model, _ in sent] == ["first", "other", "first"]
     assert all(at >= 30 for _, at in sent[1:])
 
 
-def test_the_last_attempt_does_not_wait_for_nothing():
+@pytest.mark.parametrize(
+    ("status", "pause", "retries", "said"),
+    [(429, "30", 0, "once; status 429"), (503, "3600", 3, "3600 s")],
+)
+def test_last_attempt_and_overlong_pauses_are_not_waited_for(status, pause, retries, said):
     passing = Time()
     with (
-        serving([Reply(status=429, headers={"Retry-After": "30"})]) as server,
-        pytest.raises(UnansweredError, match="asked once; status 429"),
+        serving([Reply(status=status, headers={"Retry-After": pause})]) as server,
+        pytest.raises(UnansweredError, match=said),
     ):
-        chat_with(server.url, passing, retries=0).ask([user("x")])
+        chat_with(server.url, passing, retries=retries).ask([user_message("x")])
     assert passing.waits == []
 
 
-def test_a_pause_of_an_hour_is_not_sat_through():
-    passing = Time()
-    with (
-        serving([Reply(status=503, headers={"Retry-After": "3600"})]) as server,
-        pytest.raises(UnansweredError, match="wants a pause of 3600 s"),
-    ):
-        chat_with(server.url, passing).ask([user("x")])
-    assert passing.waits == []
-
-
-def test_no_text_is_an_empty_answer_and_half_a_character_does_no_harm():
+def test_null_content_and_lone_surrogate():
     raw = b'{"choices": [{"message": {"content": "a\\ud800b"}, "finish_reason": null}]}'
     with serving([Reply(None), Reply(raw=raw)]) as server:
         chat = chat_with(server.url, Time())
-        assert chat.ask([user("x")]).text == ""
-        answer = chat.ask([user("x")])
+        assert chat.ask([user_message("x")]).text == ""
+        answer = chat.ask([user_message("x")])
     assert answer.text == "a\ufffdb"
     assert answer.finish == ""
 
 
-def test_rate_is_kept_over_requests_and_retries():
+def test_rate_covers_requests_and_retries():
     passing = Time()
     sent = []
 
@@ -224,84 +227,83 @@ def test_rate_is_kept_over_requests_and_retries():
     with serving(plan) as server:
         chat = chat_with(server.url, passing, rate=12)
         for _ in range(4):
-            chat.ask([user("x")])
+            chat.ask([user_message("x")])
     gaps = [b - a for a, b in itertools.pairwise(sent)]
     assert len(sent) == 5
     assert gaps == pytest.approx([5.0] * 4)
 
 
 def test_threads_share_the_rate():
-    pace = Pace(60 / 0.05)
-    turns = []
+    passing, turns = Time(), []
+    limiter = RateLimiter(60, passing.clock, passing.wait)
 
     def work():
         for _ in range(3):
-            pace.turn()
-            turns.append(time.monotonic())
+            limiter.acquire()
+            turns.append(passing.now)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    turns.sort()
     assert len(turns) == 12
-    assert turns[-1] - turns[0] >= 11 * 0.05 - 0.02
+    assert passing.now - 1000.0 >= 11
 
 
-def test_stop_wakes_those_who_wait():
-    pace = Pace(0.01)  # one request in 100 minutes
-    pace.turn()
+def test_stop_wakes_waiting_threads():
+    limiter = RateLimiter(0.01)  # one request in 100 minutes
+    limiter.acquire()
     ended = []
 
     def work():
-        with pytest.raises(Stopped):
-            pace.turn()
+        with pytest.raises(Cancelled):
+            limiter.acquire()
         ended.append(True)
 
     thread = threading.Thread(target=work)
     thread.start()
-    pace.stop()
+    limiter.stop()
     thread.join(5)
     assert ended == [True]
-    with pytest.raises(Stopped, match="called off"):
-        pace.sleep(60)
-    pace.resume()
-    pace.sleep(0)
+    with pytest.raises(Cancelled):
+        limiter.sleep(60)
+    limiter.resume()
+    limiter.sleep(0)
 
 
 @pytest.mark.parametrize(
     "url", ["", "localhost:8000/v1", "ftp://x/v1", "http://", "http://x:99999/v1", "http://[::1/v1"]
 )
 def test_a_bad_url_is_refused(url):
-    with pytest.raises(ArtifactNetError, match="no URL of an endpoint"):
+    with pytest.raises(ArtifactNetError, match="http://localhost:8000/v1"):
         Chat(Endpoint(url), "m")
 
 
-def test_a_password_in_the_url_is_refused_and_not_shown():
-    with pytest.raises(ArtifactNetError, match="environment variable") as caught:
+def test_password_in_url_is_refused_and_not_shown():
+    with pytest.raises(ArtifactNetError, match="OPENAI_API_KEY") as caught:
         Chat(Endpoint("http://me:hidden@example.org/v1"), "m")
     assert "hidden" not in str(caught.value)
 
 
 def test_keys(monkeypatch):
-    with pytest.raises(ArtifactNetError, match="MY_KEY is not set"):
+    with pytest.raises(ArtifactNetError, match="MY_KEY"):
         Chat(Endpoint("http://x/v1", "MY_KEY"), "m")
     monkeypatch.setenv("MY_KEY", "sk-\u00e9")
-    with pytest.raises(ArtifactNetError, match="MY_KEY holds no key") as caught:
+    with pytest.raises(ArtifactNetError, match="MY_KEY") as caught:
         Chat(Endpoint("http://x/v1", "MY_KEY"), "m")
     assert "sk-" not in str(caught.value)
-    with pytest.raises(ArtifactNetError, match="name is empty"):
+    with pytest.raises(ArtifactNetError, match="model"):
         Chat(Endpoint("http://x/v1"), " ")
     monkeypatch.delenv("OPENAI_API_KEY")
     with serving([Reply()]) as server:
-        Chat(Endpoint(server.url), "m").ask([user("x")])
+        Chat(Endpoint(server.url), "m").ask([user_message("x")])
     assert server.requests[0].key == "none"
 
 
-def test_a_missing_package_is_said_with_its_command(monkeypatch):
+def test_missing_package(monkeypatch):
     monkeypatch.setattr("artifactnet.llm.client.find_spec", lambda name: None)
-    with pytest.raises(ArtifactNetError, match=r"pip install 'artifactnet\[endpoint\]'"):
+    with pytest.raises(ArtifactNetError, match=r"artifactnet\[endpoint\]"):
         Chat(Endpoint("http://x/v1"), "m")
 
 
@@ -341,10 +343,5 @@ def test_transient(status, code, wanted):
         (formatdate(999_000, usegmt=True), 0.0),
     ],
 )
-def test_both_forms_of_retry_after(text, wanted):
-    response = SimpleNamespace(headers={"retry-after": text})
-    assert pause_asked_for(response, now=1_000_000.0) == wanted
-
-
-def test_no_retry_after():
-    assert pause_asked_for(SimpleNamespace(headers={})) is None
+def test_retry_after(text, wanted):
+    assert retry_after({"retry-after": text}, now=1_000_000.0) == wanted

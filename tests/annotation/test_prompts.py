@@ -1,4 +1,4 @@
-"""What is said to the models, and which of their answers are of use."""
+"""Prompts of the annotating models, and which of their answers are valid."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 import pytest
 from chat_server import GOOD
 
-from artifactnet.annotation import prompts as prompts
+from artifactnet.annotation import prompts
 from artifactnet.llm.client import Answer
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.text import chain_of_thought
 
 
-def test_examples_keep_the_rules_that_they_teach():
-    messages = prompts.formatting("the text")
+def test_examples_follow_their_own_rules():
+    messages = prompts.formatting_messages("the text")
     assert [m["role"] for m in messages] == ["user", "assistant"] * 2 + ["user"]
     for message in messages[1::2]:
         assert prompts.check_formatted(Answer(message["content"], "stop")) == message["content"]
@@ -26,22 +26,14 @@ def test_examples_keep_the_rules_that_they_teach():
 @pytest.mark.parametrize(
     "said",
     [
-        "the red line around the paw",
-        "The Red Circles show it",
-        "as outlined in red",
-        "highlighted with a red marker",
-        "the circled areas",
-        "the red-circled paw",
-        "the marked areas",
-        "the highlighted region",
-        "a red ring around it",
-        "the outlined area",
-        "what is inside the red boundary",
-        "red lines that clearly mark the toes",
-        "toes enclosed by the thin red contour",
+        *("the red line around the paw", "The Red Circles show it", "as outlined in red"),
+        *("highlighted with a red marker", "the circled areas", "the red-circled paw"),
+        *("the marked areas", "the highlighted region", "a red ring around it"),
+        *("the outlined area", "what is inside the red boundary"),
+        *("red lines that clearly mark the toes", "toes enclosed by the thin red contour"),
     ],
 )
-def test_texts_about_the_drawing_are_refused(said):
+def test_texts_that_mention_the_drawing_are_invalid(said):
     with pytest.raises(ArtifactNetError, match="lines drawn on the image"):
         prompts.check_formatted(Answer(GOOD.replace("seven toes", said), "stop"))
 
@@ -54,31 +46,37 @@ def test_texts_about_the_drawing_are_refused(said):
         *("a bird with red markings", "a red ring on one toe", "a subway map of the red line"),
     ],
 )
-def test_red_things_are_things(said):
+def test_red_objects_are_valid(said):
     text = prompts.check_formatted(Answer(GOOD.replace("seven toes", said), "stop"))
-    assert said in chain_of_thought.parse(text).issues
+    assert said in chain_of_thought.parse_cot(text).issues
 
 
 @pytest.mark.parametrize(
     "around",
     [
-        "{}",
-        "```\n{}\n```",
-        "```markdown\n{}```\n",
-        "Here you are:\n\n{}",
-        "{}\n\nI hope this helps.",
+        *("{}", "```\n{}\n```", "```markdown\n{}```\n"),
+        *("Here you are:\n\n{}", "{}\n\nI hope this helps."),
     ],
 )
-def test_what_stands_around_the_form_is_dropped(around):
-    wanted = chain_of_thought.parse(GOOD)
+def test_text_around_the_form_is_dropped(around):
+    wanted = chain_of_thought.parse_cot(GOOD)
     text = prompts.check_formatted(Answer(around.format(GOOD), "stop"))
-    assert text == chain_of_thought.build(
+    assert text == chain_of_thought.build_cot(
         chain_of_thought.ChainOfThought(wanted.description, wanted.regions, wanted.issues)
     )
 
 
-def test_another_wording_is_another_version():
-    one = prompts.version(prompts.formatting(""))
-    assert one == prompts.version(prompts.formatting(""))
-    assert len({one, prompts.version(prompts.analysis(b"")), prompts.version([])}) == 3
+def test_prompt_versions():
+    one = prompts.prompt_version(prompts.formatting_messages(""))
+    assert one == prompts.prompt_version(prompts.formatting_messages(""))
+    assert (
+        len(
+            {
+                one,
+                prompts.prompt_version(prompts.analysis_messages(b"")),
+                prompts.prompt_version([]),
+            }
+        )
+        == 3
+    )
     assert len(one) == 12
