@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 from torchmetrics import Metric
 
 from artifactnet.data.targets import annotated_target, seen_by_teacher
@@ -89,8 +88,7 @@ class Figures(nn.Module):
 
     def _predicted(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """(B, H, W) bit field of the categories found, at the masks' size."""
-        full = interpolate(logits.detach().float(), tuple(size), mode="bilinear")
-        found = probabilities(full)
+        found = probabilities(logits.detach(), size)
         return bit_field(*found, self._map_threshold, self._exclusive, self._known)
 
     def compute(self) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""ArtifactNet: a timm backbone with heads for verdict, masks and heatmaps, and where it looks."""
+"""ArtifactNet: a timm backbone with heads for verdict, masks and heatmaps, and attention maps."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -17,27 +16,27 @@ from artifactnet.models.attention.memory import cannot_hold
 from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
 from artifactnet.models.backbone import Backbone
 from artifactnet.models.grad_cam import grad_cam
-from artifactnet.models.heads.decoder import Decoder, HeatmapOutput, need_pyramid
+from artifactnet.models.heads.classification import ClassificationHead, EvidenceHead
+from artifactnet.models.heads.decoder import Decoder, HeatmapOutput
 from artifactnet.models.heads.hierarchy import HierarchicalHead
-from artifactnet.models.heads.segmentation import SegmentationHead, strongest, strongest_evidence
+from artifactnet.models.heads.segmentation import SegmentationHead, artifact_log_odds
 from artifactnet.models.heads.tiling import cut
 from artifactnet.models.lora import add_adapters
-from artifactnet.models.mmseg_checkpoint import is_mmseg, load_mmseg, read
 from artifactnet.models.state import evaluating
 from artifactnet.taxonomy import BY_LABEL, CATEGORIES
 from artifactnet.types import ArtifactNetError, ModelOutput
 
 _LOGIT_EPS = 1e-4  # a heatmap's log-odds lie within +-9.2
-_log = logging.getLogger(__name__)
 
 
 class ArtifactNet(nn.Module):
-    """Authenticity judgment, artifact segmentation, and attention that can be trained and shown.
+    """Verdict, artifact segmentation, heatmaps, and attention that can be trained and shown.
+
+    All weights are random: `create.create_model` and `checkpoint.load_checkpoint` give others.
 
     Args:
         config: architecture and preprocessing.
-        load_pretrained: False leaves the backbone's weights random without a word, for
-            callers that load a checkpoint next.
+        net: the timm module to build on, see `backbone.create_net`; None: a new one.
 
     Attributes:
         config: as given.
@@ -50,32 +49,31 @@ class ArtifactNet(nn.Module):
         has_heatmap: whether there is a heatmap head, whose map then takes the attention's place.
         has_score: whether that head also gives a score.
         notices: what every output must repeat, e.g. that pretrained weights were not found.
+
+    Raises:
+        ArtifactNetError: an impossible configuration; the message names the key.
     """
 
-    def __init__(self, config: ModelConfig, *, load_pretrained: bool = True) -> None:
+    def __init__(self, config: ModelConfig, net: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config
-        mmseg = bool(load_pretrained and config.weights) and is_mmseg(read(str(config.weights)))
-        self.backbone = Backbone(config, load_pretrained and not mmseg)
-        self.head = nn.Linear(self.backbone.num_features, 1)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        self.backbone = Backbone(config, net)
+        self.head = ClassificationHead(self.backbone.num_features)
         self.has_segmentation = config.segmentation.head != "none"
-        self.segmentation: SegmentationHead | None = None
-        self.evidence: nn.Linear | None = None
-        if self.has_segmentation:
-            self.segmentation = SegmentationHead(config.segmentation, self.backbone)
         self.has_heatmap = self.has_score = config.heatmap.head != "none"
+        self._require_pyramid()
+        self.segmentation: SegmentationHead | None = None
+        if self.has_segmentation:
+            channels, hierarchical = self.backbone.level_channels, self.backbone.hierarchical
+            self.segmentation = SegmentationHead(config.segmentation, channels, hierarchical)
         self.heatmap: nn.Module | None = None
         if self.has_heatmap:
-            need_pyramid(self.backbone.no_pyramid)
             kind = HierarchicalHead if config.heatmap.head == "mapper" else Decoder
             self.heatmap = kind(config.heatmap, self.backbone.level_channels)
+        self.evidence: EvidenceHead | None = None
         if config.segmentation.evidence or self.has_heatmap:
-            self.evidence = nn.Linear(1, 1)
-            nn.init.constant_(self.evidence.weight, 0.5)
-            nn.init.zeros_(self.evidence.bias)
-        self.notices: tuple[str, ...] = (self.backbone.notice,) if self.backbone.notice else ()
+            self.evidence = EvidenceHead()
+        self.notices: tuple[str, ...] = ()
         self.image_size: tuple[int, int] = (config.image_size[0], config.image_size[1])
         self.mean = self.backbone.mean
         self.std = self.backbone.std
@@ -88,12 +86,17 @@ class ArtifactNet(nn.Module):
                 f"model.attention.start_layer is {start}, but {config.backbone} has "
                 f"{rollout_depth} blocks, counted from 0 (or back from -1)"
             )
-        if mmseg:
-            for line in load_mmseg(self, str(config.weights)):
-                _log.warning(line)
         if config.lora.rank:
             add_adapters(self.backbone.net, config.lora)
         self._frozen: tuple[str, ...] = ()
+
+    def _require_pyramid(self) -> None:
+        if self.backbone.no_pyramid is None:
+            return
+        if self.has_segmentation:
+            raise ArtifactNetError(f"model.segmentation.head=upernet: {self.backbone.no_pyramid}")
+        if self.has_heatmap:
+            raise ArtifactNetError(f"model.heatmap.head: {self.backbone.no_pyramid}")
 
     @property
     def _uses_cam(self) -> bool:
@@ -122,7 +125,7 @@ class ArtifactNet(nn.Module):
 
     @property
     def known_categories(self) -> tuple[int, ...]:
-        """Indices 1..7 of the categories that the segmentation head was taught."""
+        """Indices 1..7 of the categories that the segmentation head was trained on."""
         labels = self.config.segmentation.categories
         if labels is None:
             return tuple(category.index for category in CATEGORIES)
@@ -178,7 +181,7 @@ class ArtifactNet(nn.Module):
         heatmap: bool = False,
         create_graph: bool = False,
     ) -> ModelOutput:
-        """Judge a batch.
+        """Run a batch.
 
         Args:
             images: (B, 3, H, W) normalised with ``mean`` and ``std``; any H and W that fill
@@ -191,15 +194,15 @@ class ArtifactNet(nn.Module):
             create_graph: the map will be trained on; otherwise it carries no gradient.
 
         Raises:
-            ArtifactNetError: a map is asked of a backbone for which ``attention.method`` gives
-                none, or a segmentation or heatmap of a model without its head.
+            ArtifactNetError: a map is requested that ``attention.method`` does not give for this
+                backbone, or a segmentation or heatmap of a model without its head.
         """
         if heatmap and not self.has_heatmap:
             raise ArtifactNetError("no heatmap head: the model has model.heatmap.head=none")
         if segmentation and not self.has_segmentation:
             raise ArtifactNetError("no segmentation: the model has model.segmentation.head=none")
         if not attention:
-            return self._judge(images, segmentation, heatmap=heatmap)[0]
+            return self._predict(images, segmentation, heatmap=heatmap)[0]
         if not self.has_attention:
             raise ArtifactNetError(f"no attention map: {self.no_attention}")
         if self._uses_cam:
@@ -214,7 +217,7 @@ class ArtifactNet(nn.Module):
         output.heatmap = rollout.normalize(raw, self.config.attention.normalization)
         return output
 
-    def _judge(
+    def _predict(
         self,
         images: torch.Tensor,
         segmentation: bool,
@@ -227,7 +230,7 @@ class ArtifactNet(nn.Module):
         them even where the caller wants none.
         """
         if self._tiled:
-            return self._judge_tiles(images, heatmap)
+            return self._predict_tiles(images, heatmap)
         dense = segmentation or self.evidence is not None
         final, levels = self.backbone.features(images, pyramid=dense)
         if watch:
@@ -236,7 +239,7 @@ class ArtifactNet(nn.Module):
         pool = self.backbone.pool_map if watch else self.backbone.pool
         with torch.set_grad_enabled(watch or torch.is_grad_enabled()):
             pooled = pool(final)
-            output = ModelOutput(self.head(pooled)[:, 0], feature=pooled)
+            output = ModelOutput(self.head(pooled), feature=pooled)
         if self.heatmap is not None:
             self._add_heatmap(output, self.heatmap(levels, images.shape[-2:]), heatmap)
         if dense and self.segmentation is not None:
@@ -245,29 +248,31 @@ class ArtifactNet(nn.Module):
             output.segmentation = logits if segmentation else None
             if self.config.segmentation.evidence:
                 assert self.evidence is not None
-                more = self.evidence(strongest_evidence(logits))[:, 0]
+                more = self.evidence(artifact_log_odds(logits))
                 with torch.set_grad_enabled(watch or torch.is_grad_enabled()):
                     output.logit = output.logit + more
         return output, final
 
-    def _judge_tiles(self, images: torch.Tensor, heatmap: bool) -> tuple[ModelOutput, torch.Tensor]:
-        """The same of thumbnail and tiles: the verdict is that of both, equally weighted."""
+    def _predict_tiles(
+        self, images: torch.Tensor, heatmap: bool
+    ) -> tuple[ModelOutput, torch.Tensor]:
+        """`_predict` of thumbnail and tiles: the verdict weighs both equally."""
         thumbnails, tiles, grid = cut(images, self.config.heatmap.tile)
         final, levels = self.backbone.features(torch.cat([thumbnails, tiles]), pyramid=True)
         count = images.shape[0]  # len() would fix the batch in an exported graph
         pooled = self.backbone.pool(final)
         both = (pooled[:count] + pooled[count:].unflatten(0, (count, -1)).mean(1)) / 2
-        output = ModelOutput(self.head(both)[:, 0], feature=both)
+        output = ModelOutput(self.head(both), feature=both)
         assert self.heatmap is not None
         parts = [level[:count] for level in levels], [level[count:] for level in levels]
         self._add_heatmap(output, self.heatmap(*parts, grid), heatmap)
         return output, final
 
     def _add_heatmap(self, output: ModelOutput, found: HeatmapOutput, shown: bool) -> None:
-        """The most suspicious places speak in the verdict; maps and score, where asked for."""
+        """Add the evidence of the heatmap to the logit; maps and score, if requested."""
         assert self.evidence is not None
         odds = torch.logit(found.heatmap.float(), eps=_LOGIT_EPS)
-        output.logit = output.logit + self.evidence(strongest(odds))[:, 0]
+        output.logit = output.logit + self.evidence(odds)
         if shown:
             output.heatmap, output.sigma = found.heatmap, found.sigma
             output.score, output.levels = found.score, found.levels
@@ -280,7 +285,7 @@ class ArtifactNet(nn.Module):
         with torch.inference_mode(False), torch.set_grad_enabled(outer):
             if images.is_inference():
                 images = images.clone()
-            output, final = self._judge(images, segmentation, watch=True)
+            output, final = self._predict(images, segmentation, watch=True)
             with torch.enable_grad():
                 raw = grad_cam(output.logit, final, create_graph and outer)
         if not (create_graph and outer):
@@ -294,7 +299,7 @@ class ArtifactNet(nn.Module):
     ) -> tuple[ModelOutput, torch.Tensor]:
         options = self.config.attention
         with AttentionTap() as tap:
-            output, _ = self._judge(images, segmentation)
+            output, _ = self._predict(images, segmentation)
         self._check_blocks(tap.layers, images)
         with torch.set_grad_enabled(create_graph and torch.is_grad_enabled()):
             row = rollout.attention_rollout(
@@ -319,7 +324,7 @@ class ArtifactNet(nn.Module):
             if images.is_inference():
                 images = images.clone()
             with AttentionTap(differentiable=True, fused=not exact) as tap:
-                output, _ = self._judge(images, segmentation)
+                output, _ = self._predict(images, segmentation)
             self._check_blocks(tap.layers, images)
             row = rollout.gradient_rollout(
                 output.logit,

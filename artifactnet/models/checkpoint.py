@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from artifactnet.config import LoraConfig, ModelConfig, to_dict
+from artifactnet.config import LoraConfig, to_dict
 from artifactnet.files import atomic_path
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.lora import merged
+from artifactnet.models.lora import merged, rename_adapted
+from artifactnet.models.metadata import FORMAT, read_metadata
 from artifactnet.types import ArtifactNetError
-
-FORMAT = "artifactnet-1"
-T = TypeVar("T")
 
 
 def save_checkpoint(
@@ -81,34 +78,6 @@ def _halved(name: str, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.half()
 
 
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Config, notices and extra facts of a saved model, without its weights.
-
-    Returns:
-        ``{"model": ModelConfig, "notices": tuple[str, ...], "extra": dict}``.
-
-    Raises:
-        ArtifactNetError: no such file, not a safetensors file, or not one of ours.
-    """
-    if not Path(path).is_file():
-        raise ArtifactNetError(f"{path}: no such model file")
-    try:
-        with safe_open(path, framework="pt") as handle:
-            metadata = handle.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ArtifactNetError(f"{path}: not a readable safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise ArtifactNetError(
-            f"{path}: not a model saved by ArtifactNet (format {metadata.get('format')!r}, "
-            f"expected {FORMAT!r}); bare backbone weights go into model.weights"
-        )
-    return {
-        "model": _from_dict(ModelConfig, json.loads(metadata["model"]), str(path)),
-        "notices": tuple(json.loads(metadata["notices"])),
-        "extra": json.loads(metadata["extra"]),
-    }
-
-
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> ArtifactNet:
     """Rebuild a saved model on ``device``, in eval mode.
 
@@ -116,7 +85,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Art
         ArtifactNetError: see `read_metadata`; or the weights do not fit the saved config.
     """
     metadata = read_metadata(path)
-    model = ArtifactNet(metadata["model"], load_pretrained=False)
+    model = ArtifactNet(metadata["model"])
     model.notices = metadata["notices"]
     missing, unexpected, misshapen = _load(model, _read_state(path))
     if missing or unexpected or misshapen:
@@ -132,7 +101,7 @@ def init_weights(model: ArtifactNet, path: str | Path) -> list[str]:
 
     A part of one model that the other lacks as a whole (``segmentation``, ``evidence``) is
     left out or left fresh; every part that both have must fit. The notices of the saved model
-    replace the fresh one's, since its weights do; so do the categories that it was taught.
+    replace the fresh one's, since its weights do; so do the categories that it was trained on.
 
     Returns:
         The parts left fresh.
@@ -146,7 +115,7 @@ def init_weights(model: ArtifactNet, path: str | Path) -> list[str]:
     state = {key: value for key, value in state.items() if key.partition(".")[0] in ours}
     fresh = sorted(ours - theirs)
     if model.config.lora.rank:
-        state = {_adapter_key(model, key): value for key, value in state.items()}
+        state = rename_adapted(state, model.state_dict())
     missing, unexpected, misshapen = _load(model, state)
     missing = [k for k in missing if ".lora_" not in k and k.partition(".")[0] not in fresh]
     if missing or unexpected or misshapen:
@@ -165,13 +134,6 @@ def _parts(state: dict[str, torch.Tensor]) -> set[str]:
     return {key.partition(".")[0] for key in state}
 
 
-def _adapter_key(model: ArtifactNet, key: str) -> str:
-    """Name of a plain weight inside a module that peft wrapped."""
-    head, _, leaf = key.rpartition(".")
-    wrapped = f"{head}.base_layer.{leaf}"
-    return wrapped if wrapped in model.state_dict() else key
-
-
 def _read_state(path: str | Path) -> dict[str, torch.Tensor]:
     with safe_open(path, framework="pt") as handle:
         return {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
@@ -186,19 +148,3 @@ def _load(
     fitting = {k: v for k, v in state.items() if k not in misshapen}
     missing, unexpected = model.load_state_dict(fitting, strict=False)
     return [k for k in missing if k not in misshapen], list(unexpected), misshapen
-
-
-def _from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:
-    """Dataclass from JSON; a key this version does not know means a newer file."""
-    hints = get_type_hints(kind)
-    unknown = sorted(set(values) - {field.name for field in fields(kind)})  # type: ignore[arg-type]
-    if unknown:
-        raise ArtifactNetError(
-            f"{where}: saved by a newer ArtifactNet (unknown keys {', '.join(unknown)}); update"
-        )
-    return kind(
-        **{
-            key: _from_dict(hints[key], value, where) if is_dataclass(hints[key]) else value
-            for key, value in values.items()
-        }
-    )

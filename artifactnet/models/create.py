@@ -1,15 +1,184 @@
-"""Can pretrained weights be had right now? Asked before timm is, whose own answer takes long."""
+"""Building models, and where their first weights come from.
+
+``model.weights`` names a file. Otherwise ``model.pretrained`` decides: ``auto`` takes what timm
+publishes; where that is not available, the packaged model with the same backbone; and where there
+is none, random weights. Everything but published weights is recorded as a notice of the model.
+"""
 
 from __future__ import annotations
 
+import copy
+import fnmatch
+import logging
+import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from artifactnet.config import Config, ConfigError, ModelConfig
+from artifactnet.models import packaged
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.backbone import add_stem, create_net, kwargs_change_tensors
+from artifactnet.models.mmseg_checkpoint import is_mmseg, load_mmseg, read
+from artifactnet.rules import problems
+from artifactnet.types import ArtifactNetError
 
 _TIMEOUT = 3.0  # seconds; an unreachable hub otherwise costs 20-30 s of retries
+_FEW = 0.1  # share of a net's tensors: fewer random ones need no permanent notice
+_OURS = "backbone.net."  # where a model saved by ArtifactNet keeps its backbone
+_log = logging.getLogger(__name__)
 
 
-def in_hub_cache(repository: str) -> bool:
-    """Whether a weights file of the hub repository lies in the local cache."""
+def create_model(
+    model: ModelConfig | str,
+    *,
+    pretrained: bool | None = None,
+    weights: str | Path | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    attention: str | None = None,
+    segmentation: str | None = None,
+    heatmap: str | None = None,
+) -> ArtifactNet:
+    """Build a model and give its backbone weights; heads start from random ones.
+
+    Args:
+        model: the whole configuration, or the name of a timm backbone (see `list_models`); all
+            other keys then have their defaults.
+        pretrained: True: published weights or an error; False: random weights; None: as
+            configured, by default published weights if available, else those of a packaged
+            model, else random ones.
+        weights: file of the backbone's weights (``model.weights``).
+        image_size: (height, width) in pixels, or the side of a square.
+        attention: ``model.attention.method``: ``rollout``, ``gradient_rollout`` or ``grad_cam``.
+        segmentation: ``model.segmentation.head``: ``none`` or ``upernet``.
+        heatmap: ``model.heatmap.head``: ``none``, ``decoder`` or ``mapper``.
+
+    Returns:
+        The model, in training mode on the CPU, with its own copy of the configuration. Its
+        ``notices`` say if the weights are not the published ones.
+
+    Raises:
+        ArtifactNetError: an unknown backbone, an impossible configuration, or weights that are
+            missing, damaged or of another architecture; the message names the key.
+    """
+    config = ModelConfig(backbone=model) if isinstance(model, str) else copy.deepcopy(model)
+    if pretrained is not None:
+        config.pretrained = str(pretrained).lower()
+    if weights is not None:
+        config.weights = str(weights)
+    if image_size is not None:
+        square = isinstance(image_size, int)
+        config.image_size = [image_size] * 2 if square else list(image_size)  # type: ignore
+    if attention is not None:
+        config.attention.method = attention
+    if segmentation is not None:
+        config.segmentation.head = segmentation
+    if heatmap is not None:
+        config.heatmap.head = heatmap
+    for key, problem in problems(Config(model=config)):
+        if key.startswith("model."):
+            raise ConfigError(f"{key} {problem}")
+    if config.weights is not None and is_mmseg(read(config.weights)):
+        net = ArtifactNet(config)
+        for line in load_mmseg(net, config.weights):
+            _log.warning(line)
+        return net
+    return _with_backbone_weights(config)
+
+
+def list_models(pattern: str = "*", *, backbones: bool = False) -> list[str]:
+    """Names of models.
+
+    Args:
+        pattern: shell-style, e.g. ``"*swin*"``.
+        backbones: list the timm backbones that `create_model` can build on, instead of the
+            packaged models that `artifactnet.load_model` opens by name. Whether a backbone has
+            attention rollout or a feature pyramid is known once it is built
+            (``ArtifactNet.no_attention``).
+
+    Returns:
+        The names that match, sorted.
+    """
+    if backbones:
+        import timm
+
+        return sorted(timm.list_models(pattern))
+    return fnmatch.filter(packaged.list_packaged(), pattern)
+
+
+def _with_backbone_weights(config: ModelConfig) -> ArtifactNet:
+    source = _weights_source(config)
+    net = create_net(config, pretrained=source.kind == "hub")
+    # only weights that we saved include those of a convolutional stem
+    ours = source.kind == "packaged" or (source.kind == "file" and _saved_by_us(source.path))
+    if ours:
+        add_stem(net, config)
+    notice = source.notice
+    if source.kind in ("file", "packaged"):
+        strict = config.weights_strict or source.kind == "packaged"
+        partial = load_backbone_weights(net, source.path, strict)
+        notice = notice or partial
+    if not ours:
+        add_stem(net, config)
+    model = ArtifactNet(config, net)
+    model.notices = (notice,) if notice else ()
+    return model
+
+
+class _Source(NamedTuple):
+    """Where weights come from, and the notice to repeat."""
+
+    kind: str  # file | hub | packaged | random
+    path: str = ""  # of a file or a packaged model
+    notice: str = ""
+
+
+def _weights_source(config: ModelConfig) -> _Source:
+    """What ``model.weights`` and ``model.pretrained`` ask for, as far as it is available."""
+    if config.weights is not None:
+        return _Source("file", config.weights)
+    if config.pretrained == "false":
+        return _Source("random")
+    reason = _why_no_hub(config)
+    if reason is None:
+        return _Source("hub")
+    if config.pretrained == "true":
+        raise ArtifactNetError(
+            f"model.pretrained=true, but {reason}. Put the weights in the hub cache, give a "
+            "local file with model.weights=PATH, or allow random weights with "
+            "model.pretrained=auto"
+        )
+    found = packaged.find_backbone(config)
+    if found is None:
+        notice = f"{config.backbone} started from RANDOM weights, not pretrained ones: {reason}"
+        _log.warning(notice)
+        return _Source("random", notice=notice)
+    data = f", trained on {found.trained_on}" if found.trained_on else ""
+    notice = (
+        f"{config.backbone} started from the packaged weights {found.name}{data} (see its "
+        f"model card): {reason}"
+    )
+    _log.warning(notice)
+    return _Source("packaged", str(found.path), notice)
+
+
+def _why_no_hub(config: ModelConfig) -> str | None:
+    """None if published weights are available right now, else the reason."""
+    import timm
+
+    if kwargs_change_tensors(config):
+        return "model.backbone_kwargs changes the architecture, so published weights do not fit"
+    published = timm.get_pretrained_cfg(config.backbone)
+    if published is None or not (published.hf_hub_id or published.url or published.file):
+        return f"timm publishes no weights for {config.backbone}"
+    if published.hf_hub_id and _in_hub_cache(published.hf_hub_id):
+        return None
+    return why_unreachable()
+
+
+def _in_hub_cache(repository: str) -> bool:
+    """Whether a weights file of the hub repository is in the local cache."""
     from huggingface_hub import try_to_load_from_cache
 
     names = ("model.safetensors", "pytorch_model.bin")
@@ -17,7 +186,10 @@ def in_hub_cache(repository: str) -> bool:
 
 
 def why_unreachable() -> str | None:
-    """None if the hub answers within a few seconds, else the reason in words."""
+    """None if the hub answers within a few seconds, else the reason in words.
+
+    Asked before timm is, which takes far longer to give up.
+    """
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -31,3 +203,74 @@ def why_unreachable() -> str | None:
         why = getattr(error, "reason", error)
         return f"the weights are not in the local cache and the hub cannot be reached ({why})"
     return None
+
+
+def _saved_by_us(path: str) -> bool:
+    """Whether a file holds a model saved by ArtifactNet; a damaged one is reported on loading."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return any(key.startswith(_OURS) for key in handle.keys())  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return False
+
+
+def load_backbone_weights(net: Any, path: str, strict: bool = True) -> str:
+    """Load local weights into a timm model without classifier.
+
+    A model saved by ArtifactNet gives its backbone. Original layouts (for instance Meta's
+    DINOv2 files) go through timm's own key conversion; position embeddings are resized by it.
+    A classifier in the file is left out.
+
+    Args:
+        net: the timm model.
+        path: ``.safetensors``, or a ``.pth`` with tensors only (``weights_only=True``).
+        strict: every key must fit. Else what fits by timm's name and by shape is taken: a net
+            that was made shallower starts from the part that it shares with a deeper one.
+
+    Returns:
+        What must be known about the weights: how many tensors stayed random; or "".
+
+    Raises:
+        ArtifactNetError: the file is missing, unreadable or of another architecture.
+    """
+    from timm.models import load_state_dict
+
+    try:
+        state = load_state_dict(path)
+    except Exception as error:  # whatever the reader raises, the answer is about this file
+        why = str(error) or type(error).__name__
+        raise ArtifactNetError(f"model.weights {path}: cannot be read: {why}") from error
+    ours = {k.removeprefix(_OURS): v for k, v in state.items() if k.startswith(_OURS)}
+    state = ours or state
+    classifier = (net.pretrained_cfg or {}).get("classifier") or ()
+    classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    own = net.state_dict()
+    if not strict:  # conversions look up every key in the net
+        state = {k: v for k, v in state.items() if k in own}
+    try:
+        state = convert(state, net) if convert else state
+        dropped = tuple(f"{name}." for name in classifiers)
+        state = {k: v for k, v in state.items() if not (dropped and k.startswith(dropped))}
+        if not strict:
+            state = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+        missing, unexpected = net.load_state_dict(state, strict=False)
+    except (RuntimeError, KeyError, AttributeError) as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise ArtifactNetError(f"model.weights {path}: other architecture: {first}") from error
+    if not strict and state:
+        notice = (
+            f"the backbone took {len(state)} tensors from {Path(path).name}; "
+            f"{len(missing)} started from RANDOM weights, e.g. {next(iter(missing), '-')}"
+        )
+        _log.warning(notice)
+        return notice if len(missing) > _FEW * len(own) else ""
+    if missing or unexpected:
+        raise ArtifactNetError(
+            f"model.weights {path}: other architecture: {len(missing)} keys missing "
+            f"(e.g. {next(iter(missing), '-')}), {len(unexpected)} unexpected "
+            f"(e.g. {next(iter(unexpected), '-')})"
+        )
+    return ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from artifactnet.config import LoraConfig
 from artifactnet.types import ArtifactNetError
@@ -48,3 +49,18 @@ def merged(net: nn.Module) -> nn.Module:
     for parameter in net.parameters():
         parameter.requires_grad = True
     return net
+
+
+def rename_adapted(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Plain weights under the names that they have inside modules wrapped by peft.
+
+    Args:
+        state: of a model without adapters.
+        own: of the model to load it into.
+    """
+    renamed = {}
+    for key, value in state.items():
+        module, _, leaf = key.rpartition(".")
+        wrapped = f"{module}.base_layer.{leaf}"
+        renamed[wrapped if wrapped in own else key] = value
+    return renamed

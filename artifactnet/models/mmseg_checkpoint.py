@@ -12,15 +12,14 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.lora import rename_adapted
 from artifactnet.types import ArtifactNetError
-
-if TYPE_CHECKING:  # it loads through us
-    from artifactnet.models.artifact_net import ArtifactNet
 
 # mmsegmentation's file of a segmentor or of a backbone alone; the authors' of a segmentor
 _SIGNATURE = re.compile(
@@ -152,7 +151,7 @@ def _merged_order(tensor: Tensor) -> Tensor:
 
 
 def load_mmseg(model: ArtifactNet, path: str | Path) -> list[str]:
-    """Start a model, without adapters, from a checkpoint of mmsegmentation.
+    """Start a model from a checkpoint of mmsegmentation.
 
     Args:
         model: on timm's Swin v1 with full, shifted windows in every stage.
@@ -166,7 +165,8 @@ def load_mmseg(model: ArtifactNet, path: str | Path) -> list[str]:
         ArtifactNetError: see `read`; or the file is of another architecture; the model is
             untouched then.
     """
-    state, own = convert(read(path)), model.state_dict()
+    own = model.state_dict()
+    state = rename_adapted(convert(read(path)), own)
     _check_windows(model, path)
     fresh, lines = _left_fresh(state, own)
     state = {k: v for k, v in state.items() if not k.startswith(fresh)}
@@ -174,6 +174,7 @@ def load_mmseg(model: ArtifactNet, path: str | Path) -> list[str]:
         state = {k: v for k, v in state.items() if not k.startswith("segmentation.")}
         lines.append("the file's segmentation heads are not used (model.segmentation.head=none)")
     wanted = {k for k in own if k.startswith(_OURS) and not k.startswith(fresh)}
+    wanted = {k for k in wanted if ".lora_" not in k}
     shapes = [
         f"{k} {tuple(v.shape)} there, {tuple(own[k].shape)} here"
         for k, v in state.items()

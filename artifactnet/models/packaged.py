@@ -1,4 +1,4 @@
-"""The trained models that travel with the package: found by name, or by their backbone."""
+"""Trained models inside the package: found by name, or by their backbone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from artifactnet.config import ModelConfig
+from artifactnet.models.metadata import read_metadata
 from artifactnet.types import ArtifactNetError
 
 FOLDER = Path(__file__).parents[1] / "weights"
@@ -13,12 +14,12 @@ SUFFIX = ".safetensors"
 
 
 class PackagedModel(NamedTuple):
-    """A model of the package.
+    """A packaged model.
 
     Attributes:
-        name: what `resolve` finds it by.
+        name: what `resolve_model` finds it by.
         path: its file.
-        trained_on: the data, in words; "" where whoever packed it did not say.
+        trained_on: the data, in words; "" if unspecified.
     """
 
     name: str
@@ -26,45 +27,42 @@ class PackagedModel(NamedTuple):
     trained_on: str
 
 
-def names() -> list[str]:
-    """Names of the models in the package, sorted."""
+def list_packaged() -> list[str]:
+    """Names of the packaged models, sorted."""
     return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
 
 
-def resolve(path: str | Path) -> Path:
+def resolve_model(path: str | Path) -> Path:
     """The file or folder at a path, or the packaged model of that name.
 
     Args:
         path: whatever exists there wins over a model of the same name.
 
     Raises:
-        ArtifactNetError: neither; the message lists the names that there are.
+        ArtifactNetError: neither; the message lists the packaged models.
     """
     if Path(path).exists():
         return Path(path)
-    known = names()
+    known = list_packaged()
     if str(path) in known:
         return FOLDER / f"{path}{SUFFIX}"
     listed = f"; models in the package: {', '.join(known)}" if known else ""
     raise ArtifactNetError(f"{path}: no such model file{listed}")
 
 
-def with_backbone_of(config: ModelConfig) -> PackagedModel | None:
-    """The packaged model whose backbone has the same tensors, the first by name; or None.
+def find_backbone(config: ModelConfig) -> PackagedModel | None:
+    """The first packaged model, by name, with the same backbone; or None.
 
-    The name of the backbone, the arguments it is built with and its stem must be equal. Image
-    size, heads and preprocessing may differ.
+    ``backbone``, ``backbone_kwargs`` and stem must be equal. Image size, heads and
+    preprocessing may differ.
 
     Args:
-        config: of the model that looks for weights.
+        config: of the model that needs weights.
 
     Raises:
         ArtifactNetError: a file of the package is damaged.
     """
-    # checkpoint imports backbone, which imports this module
-    from artifactnet.models.checkpoint import read_metadata
-
-    for name in names():
+    for name in list_packaged():
         path = FOLDER / f"{name}{SUFFIX}"
         metadata = read_metadata(path)
         if _backbone(metadata["model"]) == _backbone(config):
@@ -74,6 +72,6 @@ def with_backbone_of(config: ModelConfig) -> PackagedModel | None:
 
 
 def _backbone(config: ModelConfig) -> tuple[object, ...]:
-    """All that decides which tensors a backbone has."""
+    """Everything that decides which tensors a backbone has."""
     width = config.stem_width if config.stem == "conv" else None
     return config.backbone, config.backbone_kwargs, config.stem, width

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: lines per epoch and pictures of the maps."""
+"""Progress of a run for people: a line per epoch, a progress bar, and pictures of the maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from artifactnet.data.transforms import Example, Preprocess
 from artifactnet.explanation import overlay
 from artifactnet.files import atomic_path
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.heads.segmentation import probabilities
+from artifactnet.models.heads.segmentation import any_artifact
 from artifactnet.models.state import evaluating
 from artifactnet.training.checkpoints import BestModel, epochs_completed
 from artifactnet.training.module import DetectorModule
@@ -49,14 +49,14 @@ class PlainLines(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the line; validation of the epoch is over by now."""
+        if not trainer.is_global_zero:
+            return
         prefix, suffix = "train/", "_epoch"
         parts = {
             name.removeprefix(prefix).removesuffix(suffix): float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith(prefix) and name.endswith(suffix)
         }
-        if not trainer.is_global_zero:  # after reading the metrics, which joins all processes
-            return
         line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  train {_words(parts)}"
         if self.best.step == trainer.global_step:
             line += f"  |  val {_words(self.best.latest)}"
@@ -85,7 +85,7 @@ def _words(figures: dict[str, float]) -> str:
 class Pictures(Callback):
     """Writes a grid (image, ground truth, heatmap, overlay) of fixed validation images.
 
-    Like `BestModel` it must stand before a weight-averaging callback.
+    Like `BestModel` it must come before a weight-averaging callback.
 
     Args:
         folder: where ``epoch_XXX.png`` goes.
@@ -135,7 +135,7 @@ class Pictures(Callback):
         return {"last": self.last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self.last = state_dict["last"]
 
 
@@ -176,7 +176,7 @@ def write_picture(model: ArtifactNet, examples: Sequence[Example], path: Path) -
     verdicts = output.logit.float().sigmoid().tolist()
     heatmap = output.heatmap
     if output.segmentation is not None:  # the probability of any artifact, as in `Prediction`
-        heatmap = probabilities(output.segmentation)[1]
+        heatmap = any_artifact(output.segmentation)
     assert heatmap is not None
     maps = heatmap.detach().float().cpu().numpy()
     rows, captions = [], []

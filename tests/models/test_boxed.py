@@ -18,7 +18,9 @@ import artifactnet
 from artifactnet.config import HeatmapConfig, ModelConfig
 from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import load_checkpoint, read_metadata, save_checkpoint
+from artifactnet.models.checkpoint import load_checkpoint, save_checkpoint
+from artifactnet.models.create import create_model
+from artifactnet.models.metadata import read_metadata
 from artifactnet.types import ArtifactNetError
 
 MOST_BYTES = 12_000_000
@@ -50,7 +52,7 @@ def put(box: Path, name: str, trained_on: str | None = "edits", **config) -> Art
 def fresh(**config) -> ArtifactNet:
     arguments = {"backbone": "vit_tiny_patch16_224", "backbone_kwargs": FOUR}
     arguments |= {"image_size": [32, 48], "pretrained": "auto"}
-    return ArtifactNet(ModelConfig(**{**arguments, **config}))
+    return create_model(ModelConfig(**{**arguments, **config}))
 
 
 # --- what is really in the package --------------------------------------------------------
@@ -70,7 +72,7 @@ def test_the_box_is_small():
     assert sum(p.stat().st_size for p in packaged.FOLDER.iterdir() if p.is_file()) <= MOST_BYTES
 
 
-@pytest.mark.parametrize("name", packaged.names())
+@pytest.mark.parametrize("name", packaged.list_packaged())
 def test_a_model_of_the_package_loads_by_name_and_answers(name):
     predictor = artifactnet.load_model(name, device="cpu")
     assert all(p.dtype == torch.float32 for p in predictor.model.parameters())
@@ -81,7 +83,7 @@ def test_a_model_of_the_package_loads_by_name_and_answers(name):
     assert answer.heatmap.shape == (300, 200)
 
 
-@pytest.mark.parametrize("name", packaged.names())
+@pytest.mark.parametrize("name", packaged.list_packaged())
 def test_a_model_of_the_package_says_where_it_comes_from(name):
     path = packaged.FOLDER / f"{name}.safetensors"
     packed = read_metadata(path)["extra"]["packed"]
@@ -92,7 +94,7 @@ def test_a_model_of_the_package_says_where_it_comes_from(name):
     assert torch.float32 not in kinds
     # who starts from its backbone without naming a normalisation must get the one it learned with
     config = read_metadata(path)["model"]
-    own = ArtifactNet(replace(config, mean=None, std=None), load_pretrained=False)
+    own = ArtifactNet(replace(config, mean=None, std=None))
     assert (tuple(config.mean), tuple(config.std)) == (own.mean, own.std)
 
 
@@ -100,20 +102,20 @@ def test_a_model_of_the_package_says_where_it_comes_from(name):
 
 
 def test_names_are_those_of_the_files(box):
-    assert packaged.names() == []
+    assert packaged.list_packaged() == []
     for name in ("nano", "aligned"):
         put(box, name)
     (box / "nano.md").write_text("# nano")
-    assert packaged.names() == ["aligned", "nano"]
+    assert packaged.list_packaged() == ["aligned", "nano"]
 
 
 def test_a_path_that_exists_wins(box, tmp_path, monkeypatch):
     put(box, "nano")
     monkeypatch.chdir(tmp_path)
-    assert packaged.resolve("nano") == box / "nano.safetensors"
-    assert packaged.resolve(Path("nano")) == box / "nano.safetensors"
+    assert packaged.resolve_model("nano") == box / "nano.safetensors"
+    assert packaged.resolve_model(Path("nano")) == box / "nano.safetensors"
     (tmp_path / "nano").mkdir()
-    assert packaged.resolve("nano") == Path("nano")
+    assert packaged.resolve_model("nano") == Path("nano")
 
 
 @pytest.mark.parametrize("wrong", ["nanu", "nano.safetensors", "./nano", "../box/nano", ""])
@@ -122,16 +124,16 @@ def test_an_unknown_name_is_told_the_known_ones(box, wrong, tmp_path, monkeypatc
     put(box, "aligned")
     monkeypatch.chdir(tmp_path)
     if wrong == "":  # the current folder
-        assert packaged.resolve(wrong) == Path()
+        assert packaged.resolve_model(wrong) == Path()
         return
     words = rf"^{wrong}: no such model file; models in the package: aligned, nano$"
     with pytest.raises(ArtifactNetError, match=words):
-        packaged.resolve(wrong)
+        packaged.resolve_model(wrong)
 
 
 def test_an_empty_box_promises_nothing(box):
     with pytest.raises(ArtifactNetError, match="^nano: no such model file$"):
-        packaged.resolve("nano")
+        packaged.resolve_model("nano")
 
 
 # --- half precision -----------------------------------------------------------------------

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from artifactnet.config import ModelConfig, SegmentationConfig
 from artifactnet.models import checkpoint
-from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.create import create_model
 from artifactnet.models.heads import upernet
 from artifactnet.models.mmseg_checkpoint import convert, is_mmseg, load_mmseg, read
 from artifactnet.types import ArtifactNetError
@@ -90,7 +90,7 @@ def file(theirs, tmp_path_factory):
 def model(size=(224, 224), seed=1, segmentation=None, kwargs=None, **config):
     torch.manual_seed(seed)
     heads = SegmentationConfig("upernet", CHANNELS, AUXILIARY_CHANNELS)
-    return ArtifactNet(
+    return create_model(
         ModelConfig(
             backbone=config.pop("backbone", "swin_tiny_patch4_window7_224"),
             backbone_kwargs=SWIN if kwargs is None else kwargs,

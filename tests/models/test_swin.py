@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from artifactnet.models.backbone import any_size
+from artifactnet.models.backbone import accept_any_size
 
 SMALL = {"depths": (2, 2), "num_heads": (1, 2), "num_classes": 0}
 V1 = ("swin_tiny_patch4_window7_224", {"embed_dim": 8, "window_size": 7, **SMALL})
@@ -38,7 +38,7 @@ def test_opposite_borders_of_a_shifted_map_do_not_attend_to_each_other(
 ):
     """A token sees the part of its own shifted window that lies in the map, and all of it."""
     net = build(name, arguments)
-    any_size(net)
+    accept_any_size(net)
     block = shifted_block(net)
     for row, column in [(0, 0), (height - 1, width - 1), (0, width - 1), (height // 2, 3)]:
         # windows of a map shifted by 3 begin at 3, 10, 17, ...; the first one is cut to 0..2
@@ -54,7 +54,7 @@ def test_whole_windows_give_what_timm_gives(name, arguments):
     images = torch.randn(2, 3, 112, 112)
     with torch.no_grad():
         expected = net.forward_features(images)
-        any_size(net)
+        accept_any_size(net)
         assert torch.equal(net.forward_features(images), expected)
 
 
@@ -65,8 +65,8 @@ def test_masks_built_in_advance_fit_as_well(name, arguments):
     fixed = build(name, arguments, img_size=(100, 52), dynamic_img_size=False)
     fixed.load_state_dict(net.state_dict())
     images = torch.randn(1, 3, 100, 52)
-    any_size(net)
-    any_size(fixed)
+    accept_any_size(net)
+    accept_any_size(fixed)
     with torch.no_grad():
         assert torch.equal(net.forward_features(images), fixed.forward_features(images))
 
@@ -74,7 +74,7 @@ def test_masks_built_in_advance_fit_as_well(name, arguments):
 @both
 def test_an_image_is_padded_to_whole_patches_with_zeros(name, arguments):
     net = build(name, arguments)
-    any_size(net)
+    accept_any_size(net)
     images = torch.randn(1, 3, 49, 62)
     padded = torch.zeros(1, 3, 52, 64)
     padded[..., :49, :62] = images
@@ -85,13 +85,13 @@ def test_an_image_is_padded_to_whole_patches_with_zeros(name, arguments):
 @both
 def test_a_deep_copy_computes_with_its_own_weights(name, arguments):
     net = build(name, arguments)
-    any_size(net)
+    accept_any_size(net)
     twin = copy.deepcopy(net)
     for parameter in net.parameters():
         torch.nn.init.zeros_(parameter)
     images = torch.randn(1, 3, 100, 60)
     fresh = build(name, arguments)
-    any_size(fresh)
+    accept_any_size(fresh)
     with torch.no_grad():
         assert torch.equal(twin.forward_features(images), fresh.forward_features(images))
         assert not torch.equal(net.forward_features(images), fresh.forward_features(images))
@@ -101,9 +101,9 @@ def test_calling_twice_does_no_harm_and_weights_keep_their_names():
     net = build(*V1)
     names = list(net.state_dict())
     images = torch.randn(1, 3, 100, 60)
-    any_size(net)
+    accept_any_size(net)
     with torch.no_grad():
         once = net.forward_features(images)
-        any_size(net)
+        accept_any_size(net)
         assert torch.equal(net.forward_features(images), once)
     assert list(net.state_dict()) == names

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import TINY, tiny
 
 from artifactnet.config import ModelConfig
-from artifactnet.models import backbone, create
-from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models import create
+from artifactnet.models.create import create_model
 from artifactnet.types import ArtifactNetError
 
 TINY_VIT = Path(__file__).parents[3] / "shared" / "weights" / "tiny_vit_5m_mobilesam.safetensors"
@@ -29,7 +29,7 @@ def no_hub(monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures("no_hub")
 def test_auto_goes_on_from_random_weights_with_a_notice(caplog):
-    model = ArtifactNet(ModelConfig(backbone="deit_tiny_patch16_224", image_size=[32, 32]))
+    model = create_model(ModelConfig(backbone="deit_tiny_patch16_224", image_size=[32, 32]))
     (notice,) = model.notices
     assert "RANDOM weights" in notice
     assert "no route to host" in notice
@@ -39,15 +39,15 @@ def test_auto_goes_on_from_random_weights_with_a_notice(caplog):
 @pytest.mark.usefixtures("no_hub")
 def test_true_fails_with_what_to_do():
     with pytest.raises(ArtifactNetError, match=r"pretrained=true, but .* model\.weights=PATH"):
-        ArtifactNet(ModelConfig(backbone="deit_tiny_patch16_224", pretrained="true"))
+        create_model(ModelConfig(backbone="deit_tiny_patch16_224", pretrained="true"))
 
 
 def test_auto_says_why_published_weights_cannot_fit():
     config = ModelConfig(backbone="vit_tiny_patch16_224", backbone_kwargs=TINY, image_size=[32, 32])
-    assert "backbone_kwargs changes" in ArtifactNet(config).notices[0]
+    assert "backbone_kwargs changes" in create_model(config).notices[0]
     config = ModelConfig(backbone="test_vit2", image_size=[32, 32], pretrained="auto")
     if timm.get_pretrained_cfg("test_vit2").hf_hub_id is None:
-        assert "publishes no weights" in ArtifactNet(config).notices[0]
+        assert "publishes no weights" in create_model(config).notices[0]
 
 
 def test_false_is_silent():
@@ -74,7 +74,7 @@ def test_local_weights_load_to_the_bit(tmp_path, suffix):
         torch.save(source.state_dict(), path)
     else:
         save_file(source.state_dict(), path)
-    model = ArtifactNet(
+    model = create_model(
         ModelConfig(backbone="deit_tiny_patch16_224", image_size=[32, 48], weights=str(path))
     )
     state = model.backbone.net.state_dict()
@@ -88,10 +88,10 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     save_file({"a.weight": torch.zeros(2)}, path)
     config = ModelConfig(backbone="deit_tiny_patch16_224", image_size=[32, 32], weights=str(path))
     with pytest.raises(ArtifactNetError, match=r"other\.safetensors: other architecture.*missing"):
-        ArtifactNet(config)
+        create_model(config)
     config.weights = str(tmp_path / "absent.safetensors")
     with pytest.raises(ArtifactNetError, match=r"absent\.safetensors: cannot be read: \w+"):
-        ArtifactNet(config)
+        create_model(config)
 
 
 def test_pickled_objects_are_never_run(tmp_path):
@@ -103,13 +103,13 @@ def test_pickled_objects_are_never_run(tmp_path):
     torch.save({"state_dict": Trap()}, path)
     config = ModelConfig(backbone="deit_tiny_patch16_224", image_size=[32, 32], weights=str(path))
     with pytest.raises(ArtifactNetError, match="cannot be read"):
-        ArtifactNet(config)
+        create_model(config)
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.skipif(not TINY_VIT.is_file(), reason=f"no pretrained TinyViT at {TINY_VIT}")
 def test_real_half_precision_tiny_vit_weights_load():
-    model = ArtifactNet(ModelConfig(backbone="tiny_vit_5m_224", weights=str(TINY_VIT)))
+    model = create_model(ModelConfig(backbone="tiny_vit_5m_224", weights=str(TINY_VIT)))
     name, value = next(iter(load_file(TINY_VIT).items()))
     assert torch.equal(model.backbone.net.state_dict()[name], value.float())
     assert model(torch.zeros(1, 3, 224, 224)).logit.isfinite().all()
@@ -125,7 +125,7 @@ def test_the_lead_of_meta_dinov2_layout_is_converted(tmp_path):
     net = timm.create_model(
         "vit_small_patch14_dinov2", img_size=42, num_classes=0, depth=1, dynamic_img_size=True
     )
-    backbone.load_backbone_weights(net, str(path))
+    create.load_backbone_weights(net, str(path))
     key = "blocks.0.attn.qkv.weight"
     assert torch.equal(net.state_dict()[key], state[key])
     assert net.pos_embed.shape[1] == 1 + 9

@@ -7,7 +7,7 @@ import torch
 
 from artifactnet.config import ModelConfig
 from artifactnet.models import checkpoint
-from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.create import create_model
 from artifactnet.types import ArtifactNetError
 
 DEPTHS = {"dims": [8, 16, 24, 32]}
@@ -15,7 +15,7 @@ DEPTHS = {"dims": [8, 16, 24, 32]}
 
 def net(depths, weights=None, strict=True, seed=0):
     torch.manual_seed(seed)
-    return ArtifactNet(
+    return create_model(
         ModelConfig(
             backbone="convnext_atto",
             backbone_kwargs={**DEPTHS, "depths": list(depths)},
@@ -79,7 +79,7 @@ def test_nothing_that_fits_is_an_error(tmp_path):
 def test_a_saved_convolutional_stem_comes_along(tmp_path):
     def vit(weights=None, seed=0):
         torch.manual_seed(seed)
-        return ArtifactNet(
+        return create_model(
             ModelConfig(
                 backbone="vit_tiny_patch16_224",
                 backbone_kwargs={"embed_dim": 24, "depth": 2, "num_heads": 2},

@@ -384,7 +384,7 @@ def _model(setting: StepSetting) -> ArtifactNet:
         pretrained="false",
         attention=options,
     )
-    model = ArtifactNet(config, load_pretrained=False)
+    model = ArtifactNet(config)
     if not model.has_attention:
         raise ArtifactNetError(f"alignment-step: {model.no_attention}")
     with torch.no_grad():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from artifactnet.config import HeatmapConfig
-from artifactnet.types import ArtifactNetError, HeatmapLevel
+from artifactnet.types import HeatmapLevel
 
 _GROUP = 8  # channels per group of a norm: no statistics of the batch, so any batch size will do
 _CLEAN = -3.0  # first bias of the heatmap's logit: most of an image is clean
@@ -32,16 +32,6 @@ class HeatmapOutput:
     sigma: Tensor
     score: Tensor
     levels: tuple[HeatmapLevel, ...]
-
-
-def need_pyramid(reason: str | None) -> None:
-    """Refuse a backbone without a feature pyramid.
-
-    Raises:
-        ArtifactNetError: ``reason`` is not None.
-    """
-    if reason is not None:
-        raise ArtifactNetError(f"model.heatmap.head: {reason}")
 
 
 class Neck(nn.Module):

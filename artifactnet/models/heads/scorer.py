@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from artifactnet.models.heads.decoder import to_probability
 
 CALIBRATIONS = ("sum", "dynamic")
+# notice of a model whose score no run has trained
+UNSCORED = "the score is UNTRAINED (no training image had one): do not use it"
 _CHANNELS = (8, 16, 32)  # of the heatmap branch's convolutions
 
 
