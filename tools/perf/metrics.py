@@ -12,7 +12,7 @@ import numpy as np
 
 from artifactnet.benchmarks.xaigd.instances import ImageBoxes, count_instances
 from artifactnet.benchmarks.xaigd.labels import LabelRow
-from artifactnet.benchmarks.xaigd.tables import ROW_ORDER, Counts, for_each
+from artifactnet.benchmarks.xaigd.tables import ROW_ORDER, Counts, parallel_map
 from artifactnet.data.masks import parse_label
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import UInt8Array
@@ -39,11 +39,11 @@ def cases(
     ours = partial(count_instances, THRESHOLD)
     result: dict[str, Callable[[], list[Counts]]] = {
         STRAIGHTFORWARD: lambda: [straightforward(THRESHOLD, image) for image in data],
-        VECTORISED: lambda: for_each(ours, data, workers=1, fewest=1),
+        VECTORISED: lambda: parallel_map(ours, data, workers=1, fewest=1),
     }
     if workers > 1:
         name = f"{VECTORISED}, {workers} processes"
-        result[name] = lambda: for_each(ours, data, workers=workers, fewest=1)
+        result[name] = lambda: parallel_map(ours, data, workers=workers, fewest=1)
     return result
 
 

@@ -1,7 +1,7 @@
 """Weak localisation of artifact instances, scored from files (X-AIGD, Sec. A.5).
 
-What an instance is and when a box matches it, `artifactnet.metrics.instances` says; counts
-are summed over all images before any ratio is taken.
+`artifactnet.metrics.regions` defines the instances, `artifactnet.metrics.instances` when a box
+matches one; counts are summed over all images before any ratio is taken.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from artifactnet.benchmarks.xaigd.labels import LabelRow, read_labels, report_unmatched
-from artifactnet.benchmarks.xaigd.tables import ROW_ORDER, Counts, ScoreTable, add_up, for_each
+from artifactnet.benchmarks.xaigd.tables import (
+    ROW_ORDER,
+    Counts,
+    ScoreTable,
+    make_table,
+    parallel_map,
+)
 from artifactnet.data.masks import parse_label
 from artifactnet.metrics.confusion import instance_scores
 from artifactnet.metrics.instances import match_boxes
@@ -26,6 +32,7 @@ from artifactnet.metrics.regions import polygon_instances
 from artifactnet.taxonomy import INSTANCE_COLUMNS, category_by_label
 from artifactnet.types import ArtifactNetError
 
+MIN_IMAGES = 2000  # per process; fewer take less time than starting it
 _LIMITS = INSTANCE_COLUMNS[3:]
 Box = tuple[float, float, float, float]
 
@@ -35,7 +42,7 @@ class ImageBoxes:
     """Predicted boxes of one image.
 
     Attributes:
-        place: file and row of the first one, for messages.
+        place: file and row of the first one, for error messages.
         boxes: category index 1..7 -> (x_min, y_min, x_max, y_max) of each, pixels.
     """
 
@@ -46,18 +53,18 @@ class ImageBoxes:
 def read_boxes(path: str | Path) -> dict[tuple[str, str], ImageBoxes]:
     """Read a CSV file with the columns `INSTANCE_COLUMNS`; others are ignored.
 
-    Rows are counted as in a spreadsheet: the header is row 1.
+    Messages count rows as a spreadsheet does: the header is row 1.
 
     Returns:
         (generator, uid) -> its boxes, in the order of the file.
 
     Raises:
         ArtifactNetError: the file cannot be read, a column is missing, or a row has too few or
-            too many values, an unknown category or a limit that is no finite number.
+            too many values, an unknown category or a coordinate that is not a finite number.
     """
     images: dict[tuple[str, str], ImageBoxes] = {}
     try:
-        # Spreadsheets begin UTF-8 files with a mark that would become part of the first name.
+        # spreadsheets start UTF-8 files with a byte order mark
         with open(path, newline="", encoding="utf-8-sig") as handle:
             reader = csv.DictReader(handle, strict=True)
             missing = [name for name in INSTANCE_COLUMNS if name not in (reader.fieldnames or ())]
@@ -80,8 +87,8 @@ def read_boxes(path: str | Path) -> dict[tuple[str, str], ImageBoxes]:
 
 def _box(row: dict[str, str], place: str) -> tuple[int, Box]:
     """Category index and limits of one row."""
-    if None in row or None in row.values():  # how DictReader marks too many and too few
-        raise ArtifactNetError(f"{place} has not as many values as the header has columns")
+    if None in row or None in row.values():  # DictReader's mark of too many or too few
+        raise ArtifactNetError(f"{place}: number of values differs from the header's")
     try:
         index = category_by_label(row["category"]).index
     except ValueError as error:
@@ -100,9 +107,6 @@ def _number(text: str, what: str) -> float:
     return value
 
 
-FEWEST = 2000  # images that take longer than a process needs to start (seconds)
-
-
 def score_instances(
     labels: Sequence[str | Path],
     predictions: str | Path,
@@ -115,7 +119,7 @@ def score_instances(
         labels: parquet files, see `read_labels`.
         predictions: CSV file, see `read_boxes`.
         overlap_threshold: share t of a box that must lie on an instance, exceeded strictly.
-        workers: most processes to use; see `for_each`.
+        workers: maximum number of processes, see `parallel_map`.
 
     Returns:
         columns ``generator, category, P@t, R@t, F1@t, TP, FP, FN, evaluated_images,
@@ -123,8 +127,7 @@ def score_instances(
         zero prediction of a category if it has no box of it, not even an invalid one.
 
     Raises:
-        ArtifactNetError: labels or predictions cannot be used, the message names the place; or
-            the threshold is outside [0, 1].
+        ArtifactNetError: labels or predictions are invalid, or the threshold is outside [0, 1].
     """
     if not 0 <= overlap_threshold <= 1:
         raise ArtifactNetError(
@@ -132,16 +135,13 @@ def score_instances(
         )
     boxes = read_boxes(predictions)
     rows = read_labels(labels)
-    nothing = ImageBoxes()
-    pairs = [(row, boxes.pop((row.generator, row.uid), nothing)) for row in rows]
-    known = sum(found is not nothing for _, found in pairs)
-    warnings = report_unmatched([image.place for image in boxes.values()], known)
-    counts = for_each(partial(count_instances, overlap_threshold), pairs, workers, FEWEST)
-    tables = [
-        _table(name, overlap_threshold, sums)
-        for name, sums in add_up([row.generator for row in rows], counts)
-    ]
-    return ScoreTable(tables[0], [line for t in tables[1:] for line in t], len(rows), warnings)
+    empty = ImageBoxes()
+    pairs = [(row, boxes.pop((row.generator, row.uid), empty)) for row in rows]
+    matched = sum(found is not empty for _, found in pairs)
+    warnings = report_unmatched([image.place for image in boxes.values()], matched)
+    counts = parallel_map(partial(count_instances, overlap_threshold), pairs, workers, MIN_IMAGES)
+    lines = partial(_lines, overlap_threshold)
+    return make_table([row.generator for row in rows], counts, lines, warnings)
 
 
 def count_instances(t: float, image: tuple[LabelRow, ImageBoxes]) -> Counts:
@@ -156,14 +156,14 @@ def count_instances(t: float, image: tuple[LabelRow, ImageBoxes]) -> Counts:
         boxes, unmatched instances, 1, 1 if there is no box, invalid boxes.
 
     Raises:
-        ArtifactNetError: a polygon cannot be used.
+        ArtifactNetError: a polygon is invalid.
     """
     row, found = image
     polygons: dict[int, list[npt.NDArray[np.int32]]] = {}
     where, last = str(row), np.array([row.width - 1, row.height - 1], dtype=np.int32)
     for label in row.labels:
         bit, points = parse_label(label, where)
-        # Not np.clip: it takes longer than the drawing of a small polygon.
+        # np.clip takes longer than drawing a small polygon
         points = np.minimum(np.maximum(points, 0), last)
         polygons.setdefault(bit, []).append(points)
     lines = np.zeros((len(ROW_ORDER), 6), dtype=np.int64)
@@ -178,7 +178,7 @@ def count_instances(t: float, image: tuple[LabelRow, ImageBoxes]) -> Counts:
     return lines
 
 
-def _table(generator: str, t: float, sums: Counts) -> list[dict[str, Any]]:
+def _lines(t: float, generator: str, sums: Counts) -> list[dict[str, Any]]:
     return [
         {
             "generator": generator,

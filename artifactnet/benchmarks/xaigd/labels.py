@@ -1,4 +1,7 @@
-"""Do the predictions belong to the images of the labels? Misspelt names would score zero."""
+"""Annotated rows to score against, and the check that predictions belong to their images.
+
+Without the check, a misspelled generator or uid would silently score zero.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ COLUMNS = ("generator", "uid", "labels", "width", "height")
 
 @dataclass(frozen=True, slots=True)
 class LabelRow:
-    """One annotated image, as its row states it.
+    """One annotated image, as in its row.
 
     Attributes:
         generator: name of the generator.
@@ -46,15 +49,14 @@ class LabelRow:
 def read_labels(files: Sequence[str | Path]) -> list[LabelRow]:
     """Read the rows of all files, in order.
 
-    Only the columns that are needed are read; ``image`` may be absent. A row whose ``labels``
-    is null or empty was annotated and is clean.
+    The column ``image`` is not needed. Null or empty ``labels`` mean: annotated as clean.
 
     Args:
-        files: parquet files of the X-AIGD schema, or patterns of their names.
+        files: parquet files of the X-AIGD schema, or glob patterns.
 
     Raises:
-        ArtifactNetError: no such file, not parquet, a column is missing or of another type, a
-            row has no usable generator, uid or size, or two rows are of one image.
+        ArtifactNetError: a file is missing or not parquet, a column is missing or of another type,
+            a row has no usable generator, uid or size, or two rows describe the same image.
     """
     rows: list[LabelRow] = []
     seen: dict[tuple[str, str], LabelRow] = {}
@@ -74,7 +76,7 @@ def read_labels(files: Sequence[str | Path]) -> list[LabelRow]:
 
 
 def _expand(files: Sequence[str | Path]) -> list[Path]:
-    """Files in the order given; a pattern's matches by name; each file once."""
+    """Every file once, in the given order; matches of a pattern by name."""
     paths: list[Path] = []
     for file in map(str, files):
         found = [file] if Path(file).is_file() else sorted(glob(file))
@@ -97,7 +99,7 @@ def _read(path: Path) -> pa.Table:
 
 
 def _holds_polygons(kind: pa.DataType) -> bool:
-    if pa.types.is_null(kind):  # not one annotated image in the file
+    if pa.types.is_null(kind):  # all rows are clean
         return True
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return False
@@ -127,82 +129,82 @@ def _row(values: dict[str, Any], place: str) -> LabelRow:
 
 
 def check_layout(root: str | Path, task: str, rows: Sequence[LabelRow]) -> tuple[str, ...]:
-    """Compare the folders of predicted masks with the images to be scored.
+    """Compare the folders of predicted masks with the annotated images.
 
     Args:
-        root: folder of the generators' folders.
-        task: of `artifactnet.taxonomy.TASKS`; says how images lie below them.
+        root: folder that contains a folder per generator.
+        task: of `artifactnet.taxonomy.TASKS`; decides the layout below them.
         rows: of the images.
 
     Returns:
         a warning if there are folders for other images, which are not scored.
 
     Raises:
-        ArtifactNetError: no such folder, the layout of the other task, an unknown category, a
-            mask outside the folder of its image, or no folder belongs to any image.
+        ArtifactNetError: the folder is missing, has the layout of the other task, an unknown
+            category or a mask outside its image's folder, or no folder matches any image.
     """
     if not Path(root).is_dir():
         raise ArtifactNetError(f"{root}: no such folder of predicted masks")
     uids: dict[str, set[str]] = {}
     for row in rows:
         uids.setdefault(row.generator, set()).add(row.uid)
-    strange: list[str] = []
-    known = 0
+    unmatched: list[str] = []
+    matched = 0
     for generator in _folders(str(root)):
         folder = os.path.join(root, generator)
         if generator not in uids:
-            strange.append(folder)
+            unmatched.append(folder)
             continue
         for path in _image_folders(folder, task, uids[generator]):
             if os.path.basename(path) in uids[generator]:
-                known += 1
+                matched += 1
             else:
-                strange.append(path)
-    return report_unmatched(strange, known)
+                unmatched.append(path)
+    return report_unmatched(unmatched, matched)
 
 
-def report_unmatched(strange: Sequence[str], known: int) -> tuple[str, ...]:
-    """Say which predictions are for images that the labels do not have.
+def report_unmatched(unmatched: Sequence[str], matched: int) -> tuple[str, ...]:
+    """Report predictions for images that are not in the labels.
 
     Args:
-        strange: where those are: folders, or rows of a file.
-        known: number of the other predictions.
+        unmatched: where they are: folders, or rows of a file.
+        matched: number of the other predictions.
 
     Returns:
         a warning if there are any.
 
     Raises:
-        ArtifactNetError: there are only such predictions.
+        ArtifactNetError: no prediction matches an image.
     """
-    if strange and not known:
+    if not unmatched:
+        return ()
+    if not matched:
         raise ArtifactNetError(
-            f"{strange[0]}: belongs to no image of the labels, nor does any other prediction; "
-            "write generator and uid as the labels do"
+            f"{unmatched[0]}: belongs to no image of the labels, nor does any other prediction; "
+            "write generator and uid as in the labels"
         )
-    if strange:
-        others = f" and {len(strange) - 1} more" if strange[1:] else ""
-        return (
-            f"{strange[0]}{others}: predictions for images that the labels do not have; "
-            "they are not scored",
-        )
-    return ()
+    others = f" and {len(unmatched) - 1} more" if unmatched[1:] else ""
+    return (
+        f"{unmatched[0]}{others}: predictions for images that are not in the labels; "
+        "they are not scored",
+    )
 
 
 def _image_folders(folder: str, task: str, uids: set[str]) -> list[str]:
-    """Folders of one generator that should each hold the masks of one image."""
+    """Folders of one generator that should each contain the masks of one image."""
     names = _folders(folder)
     if task == AGNOSTIC:
         for name in names:
             if name in BY_LABEL and name not in uids:
                 raise ArtifactNetError(
-                    f"{os.path.join(folder, name)}: a category where a uid belongs; this is the "
+                    f"{os.path.join(folder, name)}: a category instead of a uid; this is the "
                     f"layout of --task {FINE_GRAINED}"
                 )
         return [os.path.join(folder, name) for name in names]
     for name in names:
         if name not in BY_LABEL:
             hint = (
-                f"a uid where a category belongs; this is the layout of --task {AGNOSTIC}"
+                f"a uid instead of a category; this is the layout of --task {AGNOSTIC}"
                 if name in uids
                 else f"unknown artifact category; known: {', '.join(BY_LABEL)}"
             )
@@ -212,7 +214,7 @@ def _image_folders(folder: str, task: str, uids: set[str]) -> list[str]:
 
 
 def _folders(path: str) -> list[str]:
-    """Names of the folders in a folder that should hold nothing else."""
+    """Names of the folders in a folder; a mask beside them is an error."""
     names = []
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda e: e.name):
@@ -220,6 +222,6 @@ def _folders(path: str) -> list[str]:
                 names.append(entry.name)
             elif entry.name.lower().endswith(".png"):
                 raise ArtifactNetError(
-                    f"{entry.path}: masks must lie in a folder called by the uid of their image"
+                    f"{entry.path}: masks must be in a folder named by the uid of their image"
                 )
     return names

@@ -1,4 +1,4 @@
-"""Perceptual artifact detection, scored to the pixel from files (X-AIGD, Sec. 3.3).
+"""Perceptual artifact detection, scored per pixel from files (X-AIGD, Sec. 3.3).
 
 True and false pixels are summed over all images before any ratio is taken; the rules are those
 of the benchmark's public metric description, the table is that of its own script.
@@ -19,25 +19,33 @@ import numpy.typing as npt
 from PIL import Image
 
 from artifactnet.benchmarks.xaigd.labels import LabelRow, check_layout, read_labels
-from artifactnet.benchmarks.xaigd.tables import ALL, ROW_ORDER, Counts, ScoreTable, add_up, for_each
+from artifactnet.benchmarks.xaigd.tables import (
+    ALL,
+    ROW_ORDER,
+    Counts,
+    ScoreTable,
+    make_table,
+    parallel_map,
+)
 from artifactnet.data.images import EXTENSIONS, MAX_PIXELS, decode_image
 from artifactnet.data.masks import rasterize
 from artifactnet.metrics.confusion import pixel_scores
 from artifactnet.taxonomy import AGNOSTIC, TASKS
 from artifactnet.types import ArtifactNetError, UInt8Array
 
+MIN_IMAGES = 200  # per process; fewer take less time than starting it
 BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How ground truth is brought to the size of the predictions; by default not at all.
+    """Resizing and cropping of ground truth to the size of the predictions; by default none.
 
     Attributes:
         resize: (height, width) to resize to.
-        short_side: the length to resize the short side to instead; the long one becomes
+        short_side: length to resize the short side to instead; the long one becomes
             ``int(long * short_side / short)``.
-        crop: (height, width) to cut from the centre afterwards.
+        crop: (height, width) of the centre crop afterwards.
     """
 
     resize: tuple[int, int] | None = None
@@ -56,11 +64,11 @@ class View:
 
         Args:
             mask: (H, W) uint8 bit field.
-            where: what to call its image in messages.
+            where: name of the image in error messages.
 
         Raises:
-            ArtifactNetError: the crop is larger than the mask, or the mask would be resized to
-                more pixels than an image may have.
+            ArtifactNetError: the crop is larger than the mask, or the resized mask has too many
+                pixels.
         """
         height, width = self._resized(mask.shape[0], mask.shape[1])
         if height * width > MAX_PIXELS:
@@ -91,7 +99,7 @@ class View:
         return int(height * side / width), side
 
 
-def read_folder(folder: str, size: tuple[int, int], threshold: int) -> BoolArray | None:
+def read_masks(folder: str, size: tuple[int, int], threshold: int) -> BoolArray | None:
     """Union of all PNG masks of one image.
 
     Args:
@@ -100,11 +108,11 @@ def read_folder(folder: str, size: tuple[int, int], threshold: int) -> BoolArray
         threshold: pixels above it are predicted.
 
     Returns:
-        (H, W), or None where nothing is predicted: no folder, no file, or not one pixel.
+        (H, W), or None if nothing is predicted: no folder, no file, or no pixel.
 
     Raises:
-        ArtifactNetError: a file is no readable image, is transparent, or has another size; or
-            the folder holds images, but none is called ``*.png``.
+        ArtifactNetError: a file is not a readable image, is transparent, or has another size; or
+            the folder contains images, but no ``*.png``.
     """
     try:
         names = os.listdir(folder)
@@ -115,7 +123,7 @@ def read_folder(folder: str, size: tuple[int, int], threshold: int) -> BoolArray
     masks = sorted(name for name in names if name.endswith(".png"))
     others = sorted(name for name in names if Path(name).suffix.lower() in EXTENSIONS)
     if others and not masks:
-        raise ArtifactNetError(f"{os.path.join(folder, others[0])}: masks must be called *.png")
+        raise ArtifactNetError(f"{os.path.join(folder, others[0])}: masks must be *.png")
     union = np.zeros(size, dtype=np.bool_)
     for name in masks:
         union |= _read_gray(os.path.join(folder, name), size) > threshold
@@ -146,17 +154,14 @@ def _read_gray(path: str, size: tuple[int, int]) -> UInt8Array:
     return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
 
 
-FEWEST = 200  # images that take longer than a process needs to start (seconds)
-
-
 @dataclass(frozen=True, slots=True)
 class PixelTask:
-    """What is asked of every image.
+    """Predictions, and how to compare them with the ground truth.
 
     Attributes:
         root: folder of the predictions.
         task: ``category-agnostic`` or ``fine-grained``.
-        view: how ground truth is brought to the size of the predictions.
+        view: resizing and cropping of the ground truth.
         threshold: pixels above it are predicted, 0..255.
     """
 
@@ -177,47 +182,44 @@ def score_pixels(labels: Sequence[str | Path], asked: PixelTask, workers: int = 
 
     Args:
         labels: parquet files, see `read_labels`.
-        asked: which predictions, and how to compare.
-        workers: most processes to use; see `for_each`.
+        asked: the predictions, and how to compare.
+        workers: maximum number of processes, see `parallel_map`.
 
     Returns:
         columns ``generator, task, category, IoU, PixP, PixR, PixF1, evaluated_images,
         zero_prediction_images``; fractions in [0, 1]. An image is a zero prediction of a row
-        if not one of its pixels is predicted: no folder, no mask, or black ones.
+        if no pixel is predicted: no folder, no mask, or black ones.
 
     Raises:
-        ArtifactNetError: labels or predictions cannot be used; the message names the place.
+        ArtifactNetError: labels or predictions are invalid.
     """
     rows = read_labels(labels)
     warnings = check_layout(asked.root, asked.task, rows)
-    counts = for_each(partial(count_pixels, asked), rows, workers, FEWEST)
-    tables = [
-        _table(name, asked.task, sums) for name, sums in add_up([r.generator for r in rows], counts)
-    ]
-    return ScoreTable(tables[0], [line for t in tables[1:] for line in t], len(rows), warnings)
+    counts = parallel_map(partial(count_pixels, asked), rows, workers, MIN_IMAGES)
+    lines = partial(_lines, asked.task)
+    return make_table([row.generator for row in rows], counts, lines, warnings)
 
 
 def count_pixels(asked: PixelTask, row: LabelRow) -> Counts:
     """Pixels of one image.
 
     Returns:
-        (1, 5) int64, or (7, 5) in the order of the table's rows where categories are asked
-        for: true positive, false positive and false negative pixels, 1, and 1 if nothing is
-        predicted.
+        (1, 5) int64, or (7, 5) in the order of the table's rows for fine-grained tasks: true
+        positive, false positive and false negative pixels, 1, and 1 if nothing is predicted.
 
     Raises:
-        ArtifactNetError: a polygon or a predicted mask cannot be used.
+        ArtifactNetError: a polygon or a predicted mask is invalid.
     """
     truth = asked.view.apply(rasterize(row.labels, row.height, row.width, str(row)), row)
     folder = os.path.join(asked.root, row.generator)
     size = (truth.shape[0], truth.shape[1])
     if asked.task == AGNOSTIC:
-        found = read_folder(os.path.join(folder, row.uid), size, asked.threshold)
+        found = read_masks(os.path.join(folder, row.uid), size, asked.threshold)
         return np.array([_compare(found, truth)], dtype=np.int64)
     lines = []
     for category in ROW_ORDER:
         path = os.path.join(folder, category.label, row.uid)
-        found = read_folder(path, size, asked.threshold)
+        found = read_masks(path, size, asked.threshold)
         lines.append(_compare(found, truth & np.uint8(category.bit)))
     return np.array(lines, dtype=np.int64)
 
@@ -231,7 +233,7 @@ def _compare(found: BoolArray | None, truth: UInt8Array) -> tuple[int, int, int,
     return hits, int(cv2.countNonZero(plane)) - hits, positive - hits, 1, 0
 
 
-def _table(generator: str, task: str, sums: Counts) -> list[dict[str, Any]]:
+def _lines(task: str, generator: str, sums: Counts) -> list[dict[str, Any]]:
     names = [ALL] if task == AGNOSTIC else [category.label for category in ROW_ORDER]
     return [
         {

@@ -1,10 +1,10 @@
-"""What the scoring commands share: work spread over processes, and tables written whole."""
+"""Parts of both scoring commands: a parallel map, and score tables as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from artifactnet.taxonomy import BY_LABEL, Category
 from artifactnet.types import ArtifactNetError
 
 Counts = npt.NDArray[np.int64]
-ALL = "all"  # the row of every generator, or of every category, together
+ALL = "all"  # row of all generators, or of all categories, together
 
-# The benchmark's order of rows, which is not that of its class indices.
+# the benchmark's order of rows, which differs from that of its class indices
 ROW_ORDER: tuple[Category, ...] = tuple(
     BY_LABEL[label]
     for label in (
@@ -43,13 +43,13 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
-    """Scores, ready to be written.
+    """Scores of a benchmark.
 
     Attributes:
         overall: rows of all generators together.
-        per_generator: the same rows of each generator, generators by name.
+        per_generator: the same rows for each generator, sorted by name.
         images: number of images scored.
-        warnings: what a reader must know of the predictions.
+        warnings: about the predictions.
     """
 
     overall: list[dict[str, Any]]
@@ -58,10 +58,10 @@ class ScoreTable:
     warnings: tuple[str, ...] = ()
 
     def write(self, out: str | Path, out_per_generator: str | Path | None = None) -> None:
-        """Write the CSV files, each in one step.
+        """Write the CSV files, each atomically.
 
         Raises:
-            OSError: a file cannot be written; it is then untouched.
+            OSError: a file cannot be written; an older one then stays.
         """
         if out_per_generator is not None:
             write_text(out_per_generator, _csv(self.per_generator))
@@ -69,10 +69,10 @@ class ScoreTable:
 
 
 def check_outputs(out: str | Path, out_per_generator: str | Path | None = None) -> None:
-    """Refuse places for the CSV files that cannot be written, before the long work.
+    """Refuse output paths that cannot be written, before the long work.
 
     Raises:
-        ArtifactNetError: a path is a folder or lies below a file, or both are the same.
+        ArtifactNetError: a path is a folder or lies below a file, or both paths are the same.
     """
     paths = [Path(path) for path in (out, out_per_generator) if path is not None]
     for path in paths:
@@ -85,35 +85,46 @@ def check_outputs(out: str | Path, out_per_generator: str | Path | None = None) 
         raise ArtifactNetError(f"{out}: the two tables need two files; name another one")
 
 
-def add_up(generators: Sequence[str], counts: Sequence[Counts]) -> Iterator[tuple[str, Counts]]:
-    """Sums of counts: those of all images first, then those of each generator by name.
+def make_table(
+    generators: Sequence[str],
+    counts: Sequence[Counts],
+    lines: Callable[[str, Counts], list[dict[str, Any]]],
+    warnings: tuple[str, ...],
+) -> ScoreTable:
+    """Add up counts over all images and over those of each generator, and score the sums.
 
     Args:
         generators: one name per image.
         counts: one array per image, all of one shape.
+        lines: gives the rows of a generator (or of `ALL`) from its sums.
+        warnings: see `ScoreTable`.
     """
     stacked = np.stack(counts)
     names, index = np.unique(np.asarray(generators), return_inverse=True)
     sums = np.zeros((len(names), *stacked.shape[1:]), dtype=np.int64)
     np.add.at(sums, index, stacked)
-    yield ALL, stacked.sum(axis=0)
-    yield from zip(names.tolist(), sums, strict=True)
+    return ScoreTable(
+        overall=lines(ALL, stacked.sum(axis=0)),
+        per_generator=[line for pair in zip(names.tolist(), sums) for line in lines(*pair)],
+        images=len(counts),
+        warnings=warnings,
+    )
 
 
-def for_each(
-    function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int, fewest: int
+def parallel_map(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int, min_items: int
 ) -> list[_Result]:
-    """Results of a function, in the order of the items, from several processes if that pays.
+    """Results of a function in the order of the items, from several processes if that pays off.
 
-    Processes are spawned, so whatever threads run in this one do no harm; scripts that call
-    this need the usual ``if __name__ == "__main__":``. The error of the first item that fails
-    is raised, whatever the number of processes.
+    Processes are spawned, so running threads do no harm; scripts that call this need the usual
+    ``if __name__ == "__main__":``. The error of the first failing item is raised, whatever the
+    number of processes.
 
     Args:
-        function: can be pickled.
-        items: can be pickled.
-        workers: most processes to use; 1 stays in this one.
-        fewest: items that make starting a process worth its while.
+        function: must be picklable.
+        items: must be picklable.
+        workers: maximum number of processes; 1 stays in this one.
+        min_items: number of items per process from which starting it pays off.
 
     Raises:
         ArtifactNetError: a process died.
@@ -121,7 +132,7 @@ def for_each(
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    workers = min(workers, len(items) // fewest)
+    workers = min(workers, len(items) // min_items)
     if workers <= 1:
         return [function(item) for item in items]
     chunk = max(1, len(items) // (workers * _CHUNKS))
