@@ -1,6 +1,6 @@
-"""ArtifactNet: detect AI-generated images by looking at perceptual artifacts.
+"""ArtifactNet: detect AI-generated images by their perceptual artifacts.
 
-Everything below is loaded on first use, so that ``import artifactnet`` costs nothing.
+Each name below is imported on first use, so that ``import artifactnet`` loads nothing else.
 """
 
 from __future__ import annotations
@@ -9,16 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from artifactnet.api import train
-    from artifactnet.config import Config
+    from artifactnet.api import distill, train
+    from artifactnet.benchmarks.xaigd.instances import score_instances
+    from artifactnet.benchmarks.xaigd.pixels import score_pixels
+    from artifactnet.config import Config, ModelConfig
     from artifactnet.config import load as load_config
     from artifactnet.data.synthetic.synthesize import synthesize
     from artifactnet.evaluation.evaluate import evaluate
     from artifactnet.explanation.detector import Classifier
     from artifactnet.explanation.explainer import explain
+    from artifactnet.explanation.judge import judge
+    from artifactnet.explanation.report.build import report
+    from artifactnet.exporters.export import export_model as export
     from artifactnet.inference.load import load_model
     from artifactnet.inference.predictor import Predictor
     from artifactnet.models.artifact_net import ArtifactNet
+    from artifactnet.models.create import create_model, list_models
     from artifactnet.taxonomy import CATEGORIES
     from artifactnet.types import Annotation, ArtifactNetError, Explanation, Prediction
 
@@ -32,18 +38,27 @@ __all__ = [
     "Classifier",
     "Config",
     "Explanation",
+    "ModelConfig",
     "Prediction",
     "Predictor",
     "__version__",
+    "create_model",
+    "distill",
     "evaluate",
     "explain",
+    "export",
+    "judge",
+    "list_models",
     "load_config",
     "load_model",
+    "report",
+    "score_instances",
+    "score_pixels",
     "synthesize",
     "train",
 ]
 
-# public name -> (module, name in that module)
+# public name -> (module, name in that module); the same as the imports for type checkers above
 _HOME = {
     "CATEGORIES": ("artifactnet.taxonomy", "CATEGORIES"),
     "Annotation": ("artifactnet.types", "Annotation"),
@@ -52,12 +67,21 @@ _HOME = {
     "Classifier": ("artifactnet.explanation.detector", "Classifier"),
     "Config": ("artifactnet.config", "Config"),
     "Explanation": ("artifactnet.types", "Explanation"),
+    "ModelConfig": ("artifactnet.config", "ModelConfig"),
     "Prediction": ("artifactnet.types", "Prediction"),
     "Predictor": ("artifactnet.inference.predictor", "Predictor"),
+    "create_model": ("artifactnet.models.create", "create_model"),
+    "distill": ("artifactnet.api", "distill"),
     "evaluate": ("artifactnet.evaluation.evaluate", "evaluate"),
     "explain": ("artifactnet.explanation.explainer", "explain"),
+    "export": ("artifactnet.exporters.export", "export_model"),
+    "judge": ("artifactnet.explanation.judge", "judge"),
+    "list_models": ("artifactnet.models.create", "list_models"),
     "load_config": ("artifactnet.config", "load"),
     "load_model": ("artifactnet.inference.load", "load_model"),
+    "report": ("artifactnet.explanation.report.build", "report"),
+    "score_instances": ("artifactnet.benchmarks.xaigd.instances", "score_instances"),
+    "score_pixels": ("artifactnet.benchmarks.xaigd.pixels", "score_pixels"),
     "synthesize": ("artifactnet.data.synthetic.synthesize", "synthesize"),
     "train": ("artifactnet.api", "train"),
 }
