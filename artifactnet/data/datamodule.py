@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from artifactnet.config import DataConfig
 from artifactnet.data.checks import choose_jpeg_classes, summarize_data
@@ -98,6 +98,84 @@ def labels_of(splits: Splits, split: str, data: str) -> list[int]:
     return labels
 
 
+def drop_and_summarize(splits: Splits, config: DataConfig) -> tuple[Splits, dict[str, Any]]:
+    """Splits without images that a later split has too, if the config asks for that, and counts.
+
+    Args:
+        splits: of the run.
+        config: of its data.
+
+    Returns:
+        the splits, and what `artifactnet.data.checks.summarize_data` counted.
+
+    Raises:
+        ArtifactNetError: the data cannot be used; the message says why.
+    """
+    dropped: list[str] = []
+    if config.on_error == "skip" and config.check == "full":
+        splits, dropped = drop_duplicates(splits)
+    summary = summarize_data(splits, config.check)
+    if dropped:
+        summary["warnings"].append(
+            f"{len(dropped)} images left out because another split has them too: "
+            + "; ".join(dropped[:_NAMED])
+            + ("; ..." if len(dropped) > _NAMED else "")
+        )
+    return splits, summary
+
+
+def build_loader(
+    dataset: Dataset[Any],
+    splits: Splits,
+    split: str,
+    config: DataConfig,
+    seed: int,
+    *,
+    collate_fn: Callable[[Any], Any],
+    rank: int = 0,
+    world: int = 1,
+    sampler: type[EpochSampler] = EpochSampler,
+    loader: type[BatchLoader] = BatchLoader,
+) -> BatchLoader:
+    """Loader of a split; that of ``train`` shuffles, all others keep the order.
+
+    Args:
+        dataset: the images of the split.
+        splits: of the run.
+        split: a name in ``splits``.
+        config: of the data.
+        seed: of the run.
+        collate_fn: makes a batch of what the dataset gives for its keys.
+        rank, world: this process, from 0, and how many there are.
+        sampler, loader: classes.
+
+    Raises:
+        ArtifactNetError: there is no such split, or no image in it.
+    """
+    train = split == "train"
+    size = config.batch_size if train else config.eval_batch_size or config.batch_size
+    return loader(
+        dataset,
+        batch_size=size,
+        sampler=sampler(
+            labels_of(splits, split, config.name),
+            batch_size=size,
+            seed=seed,
+            shuffle=train,
+            balance=train and config.balance,
+            groups=[r.uid for r in splits[split].records] if train and config.pairs else None,
+            rank=rank,
+            world=world,
+        ),
+        collate_fn=collate_fn,
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_init_worker,
+        generator=torch.Generator(),  # else each pass draws from the run's own random state
+    )
+
+
 class DataModule:
     """The data of a run.
 
@@ -115,17 +193,8 @@ class DataModule:
             ArtifactNetError: the data cannot be used; the message says why.
         """
         self.config = config
-        self.splits = build_splits(config, seed)
-        dropped: list[str] = []
-        if config.on_error == "skip" and config.check == "full":
-            self.splits, dropped = drop_duplicates(self.splits)
-        self.summary: dict[str, Any] = summarize_data(self.splits, config.check)
-        if dropped:
-            self.summary["warnings"].append(
-                f"{len(dropped)} images left out because another split has them too: "
-                + "; ".join(dropped[:_NAMED])
-                + ("; ..." if len(dropped) > _NAMED else "")
-            )
+        splits = build_splits(config, seed)
+        self.splits, self.summary = drop_and_summarize(splits, config)
         self.needs_both_classes = True
         self._preprocess = preprocess
         self._seed = seed
@@ -150,7 +219,7 @@ class DataModule:
             ArtifactNetError: there is no train split, or it holds one class only.
         """
         self.check_train()
-        return self._loader("train", self.config.batch_size, rank, world)
+        return self._loader("train", rank, world)
 
     def check_train(self) -> None:
         """Refuse a training split that cannot be trained on; note how its images are compressed.
@@ -176,7 +245,7 @@ class DataModule:
         Raises:
             ArtifactNetError: there is no val split.
         """
-        return self._eval_loader("val", rank, world)
+        return self._loader("val", rank, world)
 
     def test_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
         """Test batches in fixed order, every image once, see `EpochSampler`.
@@ -184,11 +253,7 @@ class DataModule:
         Raises:
             ArtifactNetError: there is no test split.
         """
-        return self._eval_loader("test", rank, world)
-
-    def _eval_loader(self, split: str, rank: int, world: int) -> DataLoader[Batch]:
-        size = self.config.eval_batch_size or self.config.batch_size
-        return self._loader(split, size, rank, world)
+        return self._loader("test", rank, world)
 
     def _dataset(self, split: str) -> DetectionDataset:
         """Dataset of a split: one for all its loaders, so that it counts each bad image once."""
@@ -207,27 +272,15 @@ class DataModule:
             )
         return self._datasets[split]
 
-    def _loader(self, split: str, size: int, rank: int, world: int) -> DataLoader[Batch]:
-        """Loader of a split; that of ``train`` shuffles and augments."""
-        config, train = self.config, split == "train"
-        sampler = EpochSampler(
-            labels_of(self.splits, split, config.name),
-            batch_size=size,
-            seed=self._seed,
-            shuffle=train,
-            balance=train and config.balance,
-            groups=[r.uid for r in self.splits[split].records] if train and config.pairs else None,
+    def _loader(self, split: str, rank: int, world: int) -> DataLoader[Batch]:
+        labels_of(self.splits, split, self.config.name)  # before a dataset of nothing
+        return build_loader(
+            self._dataset(split),
+            self.splits,
+            split,
+            self.config,
+            self._seed,
+            collate_fn=_collate,
             rank=rank,
             world=world,
-        )
-        return BatchLoader(
-            self._dataset(split),
-            batch_size=size,
-            sampler=sampler,
-            collate_fn=_collate,
-            num_workers=config.workers,
-            persistent_workers=config.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_init_worker,
-            generator=torch.Generator(),  # else each pass draws from the run's own random state
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -44,49 +44,38 @@ def derive_seed(*parts: int) -> int:
     return int.from_bytes(digest, "big")
 
 
-class DetectionDataset(Dataset["Example | None"]):
-    """Samples of one split at model size."""
+_Example = TypeVar("_Example")
 
-    def __init__(
-        self,
-        source: Source,
-        preprocess: Preprocess,
-        transform: TrainTransform | None,
-        seed: int,
-        on_error: str,
-        alike: bool = False,
-    ) -> None:
-        """Keep the parts; nothing is decoded yet.
 
-        Args:
-            source: the images of the split.
-            preprocess: the model's own preprocessing, used where ``transform`` is None.
-            transform: training augmentation, or None for evaluation.
-            seed: seed of the run.
-            on_error: ``raise``, or ``skip``: an image that cannot be used is logged once and
-                counted; in training the next usable image of its class takes its place, in
-                evaluation it is left out.
-            alike: images of one uid get the same augmentation, and a photograph the crop of its
-                first annotated fake: then nothing but the artifact tells twins apart.
+class SourceDataset(Dataset["_Example | None"], Generic[_Example]):
+    """Examples of the images of a source; subclasses make one of a decoded image.
 
-        Raises:
-            ValueError: ``on_error`` is neither.
-        """
+    Args:
+        source: the images of the split.
+        train: an image that is skipped is replaced by the next usable one of its class;
+            otherwise it is left out.
+        on_error: ``raise``, or ``skip``: an image that cannot be used is logged once and counted.
+
+    Raises:
+        ValueError: ``on_error`` is neither.
+    """
+
+    def __init__(self, source: Source, train: bool, on_error: str) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
         self.source = source
+        self.train = train
         self.on_error = on_error
-        self._preprocess = preprocess
-        self._transform = transform
-        self._seed = seed
-        self._first: dict[str, int] = {}  # uid -> its first image
-        self._marked: dict[str, int] = {}  # uid -> its first fake with a mask
-        for index, record in enumerate(source.records if alike else ()):
-            self._first.setdefault(record.uid, index)
-            if record.annotation is Annotation.MASK:
-                self._marked.setdefault(record.uid, index)
-        # In shared memory: what one worker process found, the others need not say again.
+        # In shared memory: what one worker process found, the others need not log again.
         self._bad = torch.zeros(len(source.records), dtype=torch.bool).share_memory_()
+
+    def make_example(self, index: int, key: SampleKey) -> _Example:
+        """Example of the image ``index``, for a key that asked for it or for one like it.
+
+        Raises:
+            ArtifactNetError: the image cannot be used.
+        """
+        raise NotImplementedError
 
     def __len__(self) -> int:
         """Number of images, usable or not."""
@@ -97,33 +86,37 @@ class DetectionDataset(Dataset["Example | None"]):
         """Images found unusable so far, by any worker of this process."""
         return [self.source.records[index] for index in self._bad.nonzero().flatten().tolist()]
 
-    def __getitem__(self, key: SampleKey | tuple[int, int]) -> Example | None:
-        """Example of a key; None where an unusable image is left out.
+    def __getitem__(self, key: SampleKey | tuple[int, int]) -> _Example | None:
+        """Example of a key; None if an unusable image is left out.
 
         Raises:
             ArtifactNetError: the image cannot be used and ``on_error`` is ``raise``, or no
                 image of its class is usable.
         """
         key = SampleKey(*key)
-        uid = self.source.records[key.item].uid
-        seed = derive_seed(self._seed, key.epoch, self._first.get(uid, key.item), key.repeat)
-        example = self._try(key.item, seed)
-        if example is not None or self._transform is None:
-            return example
         records = self.source.records
-        for step in range(1, len(records)):
+        for step in range(len(records) if self.train else 1):
             index = (key.item + step) % len(records)
-            if records[index].label == records[key.item].label:
-                example = self._try(index, seed)
-                if example is not None:
-                    return example
+            if records[index].label != records[key.item].label:
+                continue
+            try:
+                return self.make_example(index, key)
+            except ArtifactNetError as error:
+                if self.on_error == "raise":
+                    raise
+                if not self._bad[index]:
+                    self._bad[index] = True
+                    location = records[index].location
+                    logger.warning("skipped %s (data.on_error=skip): %s", location, error)
+        if not self.train:
+            return None
         name = "fake" if records[key.item].label else "real"
         raise ArtifactNetError(
             f"not one usable {name} image is left (data.on_error=skip); the first is "
             f"{records[key.item].location}: run with data.on_error=raise to see what is wrong"
         )
 
-    def __getitems__(self, keys: Sequence[SampleKey]) -> list[Example | None] | ArtifactNetError:
+    def __getitems__(self, keys: Sequence[SampleKey]) -> list[_Example | None] | ArtifactNetError:
         """Examples of a batch, or the error (DataLoader calls this, in its workers).
 
         The error is returned because a DataLoader would bury its one line in the traceback of
@@ -134,21 +127,51 @@ class DetectionDataset(Dataset["Example | None"]):
         except ArtifactNetError as error:
             return ArtifactNetError(str(error))
 
-    def _try(self, index: int, seed: int) -> Example | None:
-        """Example of an image, or None if it cannot be used and may be skipped."""
-        try:
-            sample = self.source.load(index)
-            if self._transform is None:
-                return self._preprocess.sample(sample)
-            return self._transform(sample, seed, self._twins_mask(index))
-        except ArtifactNetError as error:
-            if self.on_error == "raise":
-                raise
-            if not self._bad[index]:
-                self._bad[index] = True
-                location = self.source.records[index].location
-                logger.warning("skipped %s (data.on_error=skip): %s", location, error)
-            return None
+
+class DetectionDataset(SourceDataset["Example"]):
+    """Samples of one split at model size.
+
+    Args:
+        source: the images of the split.
+        preprocess: the model's own preprocessing, used if ``transform`` is None.
+        transform: training augmentation, or None for evaluation.
+        seed: seed of the run.
+        on_error: see `SourceDataset`.
+        alike: images of one uid get the same augmentation, and a photograph the crop of its
+            first annotated fake: then nothing but the artifact tells twins apart.
+
+    Raises:
+        ValueError: ``on_error`` is neither ``raise`` nor ``skip``.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        preprocess: Preprocess,
+        transform: TrainTransform | None,
+        seed: int,
+        on_error: str,
+        alike: bool = False,
+    ) -> None:
+        super().__init__(source, transform is not None, on_error)
+        self._preprocess = preprocess
+        self._transform = transform
+        self._seed = seed
+        self._first: dict[str, int] = {}  # uid -> its first image
+        self._marked: dict[str, int] = {}  # uid -> its first fake with a mask
+        for index, record in enumerate(source.records if alike else ()):
+            self._first.setdefault(record.uid, index)
+            if record.annotation is Annotation.MASK:
+                self._marked.setdefault(record.uid, index)
+
+    def make_example(self, index: int, key: SampleKey) -> Example:
+        """Preprocessed, in training also augmented; see `SourceDataset`."""
+        sample = self.source.load(index)
+        if self._transform is None:
+            return self._preprocess.sample(sample)
+        uid = self.source.records[key.item].uid
+        seed = derive_seed(self._seed, key.epoch, self._first.get(uid, key.item), key.repeat)
+        return self._transform(sample, seed, self._twins_mask(index))
 
     def _twins_mask(self, index: int) -> UInt8Array | None:
         """Artifacts of an image's marked twin, where its crop is to be placed by them."""

@@ -1,17 +1,17 @@
-"""Which split an image of a manifest belongs to."""
+"""The manifest format: JSON lines, one per image, that say what is known of it.
+
+`artifactnet.data.sources.manifest` turns manifests into training data.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from artifactnet.data import splits as splitting
-from artifactnet.data.duplicates import find_identical_files
 from artifactnet.data.image_folders import SPLITS
 from artifactnet.files import write_text
 from artifactnet.taxonomy import BY_LABEL, CATEGORIES
@@ -30,18 +30,18 @@ class ManifestLine:
         image: path of the image file.
         uid: shared by a photograph and every fake made from it; splits are disjoint in it.
         label: 0 real, 1 fake.
-        annotation: ``CLEAN`` for every real image; ``MASK`` exactly where there is a heatmap or
+        annotation: ``CLEAN`` for every real image; ``MASK`` if and only if there is a heatmap or
             a mask.
         split: ``train``, ``val``, ``test``, or None: drawn by uid.
         generator: ``real`` for real images.
         heatmap: path of a single-channel PNG, 255 = artifact, or None.
         mask: path of a bit-field PNG (see `artifactnet.taxonomy`), or None.
         score: plausibility in [0, 1], 1 = nothing looks wrong, or None.
-        categories: bit field of the categories that were marked (see `artifactnet.taxonomy`); 0
-            where nobody said.
-        text: explanation in words, with the marks ``[MAP]`` and ``[SCORE]`` where it is one in
-            Expl-AIGI-Eval's form; None where nobody wrote one.
-        where: ``FILE:LINE`` for error messages; does not count in comparisons.
+        categories: bit field of the annotated categories (see `artifactnet.taxonomy`); 0 where
+            they are unknown.
+        text: explanation in words, in Expl-AIGI-Eval's form with ``[MAP]`` and ``[SCORE]``, or
+            None.
+        where: ``FILE:LINE`` for error messages; ignored in comparisons.
     """
 
     image: str
@@ -58,13 +58,13 @@ class ManifestLine:
     where: str = field(default="", compare=False)
 
     @property
-    def place(self) -> str:
-        """Absolute path of the image file: lines with the same one are about the same image."""
+    def image_path(self) -> str:
+        """Absolute path of the image file; lines that share it describe one image."""
         return os.path.abspath(self.image)
 
 
 def read_manifest(path: Path) -> list[ManifestLine]:
-    """Lines of a manifest, their paths joined to its folder; empty lines are passed over.
+    """Lines of a manifest, their paths joined to its folder; empty lines are skipped.
 
     Raises:
         ArtifactNetError: the file cannot be read, or a line is malformed (see `parse_line`).
@@ -95,7 +95,8 @@ def write_manifest(path: Path, lines: Iterable[ManifestLine]) -> None:
         place = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
         return Path(os.path.relpath(place, folder)).as_posix()
 
-    def text(line: ManifestLine) -> str:
+    texts = []
+    for line in lines:
         row = {
             "image": relative(line.image),
             "split": line.split,
@@ -109,11 +110,7 @@ def write_manifest(path: Path, lines: Iterable[ManifestLine]) -> None:
             "categories": [c.label for c in CATEGORIES if line.categories & c.bit] or None,
             "text": line.text,
         }
-        return json.dumps(row)
-
-    texts = []
-    for line in lines:
-        texts.append(text(line))
+        texts.append(json.dumps(row))
         parse_line(texts[-1], path.parent, line.image)  # NaN is refused there too
     write_text(path, "".join(row + "\n" for row in texts))
 
@@ -146,6 +143,10 @@ def parse_line(text: str, folder: Path, where: str) -> ManifestLine:
     label = row["label"]
     if type(label) is not int or label not in (0, 1):
         raise ArtifactNetError(f"{where}: 'label' must be 0 (real) or 1 (fake), not {label!r}")
+    score = row.get("score")
+    numeric = isinstance(score, int | float) and not isinstance(score, bool)
+    if score is not None and not (numeric and 0 <= score <= 1):
+        raise ArtifactNetError(f"{where}: 'score' must be a number from 0 to 1, not {score!r}")
     state = _choice(row, "annotation", tuple(_STATES), where)
     line = ManifestLine(
         image=str(folder / row["image"]),
@@ -156,7 +157,7 @@ def parse_line(text: str, folder: Path, where: str) -> ManifestLine:
         generator=row.get("generator", "fake" if label else "real"),
         heatmap=str(folder / row["heatmap"]) if "heatmap" in row else None,
         mask=str(folder / row["mask"]) if "mask" in row else None,
-        score=_score(row["score"], where) if "score" in row else None,
+        score=None if score is None else float(score),
         categories=_categories(row.get("categories", []), where),
         text=_text(row["text"], where) if "text" in row else None,
         where=where,
@@ -186,12 +187,6 @@ def _choice(row: dict[str, Any], key: str, words: tuple[str, ...], where: str) -
     if not isinstance(value, str) or value not in words:
         raise ArtifactNetError(f"{where}: {key!r} must be one of {', '.join(words)}, not {value!r}")
     return value
-
-
-def _score(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ArtifactNetError(f"{where}: 'score' must be a number from 0 to 1, not {value!r}")
-    return float(value)
 
 
 def _text(value: Any, where: str) -> str:
@@ -237,22 +232,15 @@ def _agree(line: ManifestLine) -> None:
 
 def record_of(line: ManifestLine) -> Record:
     """What is known of an image without decoding it."""
-    return Record(
-        line.uid,
-        line.label,
-        line.generator,
-        line.annotation,
-        line.image,
-        line.categories,
-        path=line.image,
-    )
+    described = line.uid, line.label, line.generator, line.annotation
+    return Record(*described, line.image, line.categories, path=line.image)
 
 
 def named_splits(lines: Iterable[ManifestLine]) -> dict[str, tuple[str, ManifestLine]]:
     """Splits that lines name.
 
     Returns:
-        uid -> its split, and the first line that says so; uids without a named split are absent.
+        uid -> its split, and the first line that names it; uids without a named split are absent.
 
     Raises:
         ArtifactNetError: a uid, or an image, is put into two splits.
@@ -261,7 +249,7 @@ def named_splits(lines: Iterable[ManifestLine]) -> dict[str, tuple[str, Manifest
     for line in lines:
         if line.split is None:
             continue
-        for key in (("uid", line.uid), ("image", line.place)):
+        for key in (("uid", line.uid), ("image", line.image_path)):
             split, first = named.setdefault(key, (line.split, line))
             if split != line.split:
                 raise ArtifactNetError(
@@ -270,74 +258,3 @@ def named_splits(lines: Iterable[ManifestLine]) -> dict[str, tuple[str, Manifest
                     "from it belong in one split"
                 )
     return {what: found for (kind, what), found in named.items() if kind == "uid"}
-
-
-def assign_splits(
-    lines: list[ManifestLine],
-    every: list[ManifestLine],
-    fraction: float,
-    seed: int,
-    *,
-    skip: bool = False,
-) -> dict[str, str]:
-    """Split of every uid, as `artifactnet.data.sources.manifest.build_manifest_splits` says.
-
-    Args:
-        lines: of the images that are used.
-        every: of all manifests: a photograph stays where a fake of it is named, and beside what it
-            is linked to, whatever generators are left out.
-        fraction: share of the uids that a drawn split gets.
-        seed: of the draws.
-        skip: copies of one image that lines put into two splits stay where they are named, for
-            `artifactnet.data.duplicates` to leave the earlier split's out; otherwise an error.
-
-    Returns:
-        uid of ``lines`` -> ``train``, ``val`` or ``test``.
-
-    Raises:
-        ArtifactNetError: lines put a uid, or an image, into two splits.
-    """
-    named = named_splits(every)
-    leaders = _leaders(every)
-    chosen: dict[
-        str, tuple[str, ManifestLine]
-    ] = {}  # leader -> split of its group, and who says so
-    for uid, (split, line) in named.items():
-        other, first = chosen.setdefault(leaders[uid], (split, line))
-        if other != split and not skip:
-            raise ArtifactNetError(
-                f"{line.where}: uid {uid!r} ({line.image}) is in {split} here, and {first.uid!r} "
-                f"({first.image}), linked to it by a common image, in {other} in {first.where}; "
-                "put both into one split, or leave copies out with data.on_error=skip"
-            )
-        if SPLITS.index(split) > SPLITS.index(other):
-            chosen[leaders[uid]] = split, line
-    home = {uid: chosen[leader][0] for uid, leader in leaders.items() if leader in chosen}
-    home |= {uid: split for uid, (split, _) in named.items()}
-    used = {line.uid for line in lines}
-    home = {uid: split for uid, split in home.items() if uid in used}
-    shares = {"train": 1 - 2 * fraction, "val": fraction, "test": fraction}
-    home |= _draw([line for line in lines if line.uid not in home], leaders, shares, seed)
-    if "train" in home.values() and "val" not in home.values():
-        train = [line for line in lines if home[line.uid] == "train"]
-        home |= _draw(train, leaders, {"train": 1 - fraction, "val": fraction}, seed)
-    return home
-
-
-def _leaders(lines: list[ManifestLine]) -> dict[str, str]:
-    """uid -> smallest uid of its group; uids that share a file, or identical ones, are a group."""
-    owners: dict[str, set[str]] = defaultdict(set)  # path -> uids
-    for line in lines:
-        owners[line.place].add(line.uid)
-    paths = list(owners)
-    copies = [set.union(*(owners[paths[k]] for k in same)) for same in find_identical_files(paths)]
-    return splitting.link_uids((line.uid for line in lines), (*owners.values(), *copies))
-
-
-def _draw(
-    lines: list[ManifestLine], leaders: dict[str, str], shares: dict[str, float], seed: int
-) -> dict[str, str]:
-    """uid -> split, drawn; uids of one leader stay together."""
-    records = [replace(record_of(line), uid=leaders[line.uid]) for line in lines]
-    drawn = splitting.draw_splits(records, shares, seed)
-    return {line.uid: drawn[leaders[line.uid]] for line in lines}

@@ -144,7 +144,7 @@ BAD = {
     "its boxes are for 20x30": {
         "images": [{"id": 1, "file_name": "a.jpg", "height": 30, "width": 20}]
     },
-    "a.jpg is listed twice": {
+    "a.jpg is annotated twice": {
         "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "./a.jpg"}]
     },
 }
@@ -253,7 +253,7 @@ def test_two_masks_of_one_image_and_a_broken_file(tmp_path):
     for place in ("x", "y"):
         (tmp_path / "masks" / place).mkdir(parents=True)
         (tmp_path / "masks" / place / "a.png").write_bytes(png(np.zeros(SIZE)))
-    with pytest.raises(ArtifactNetError, match=r"y/a.png: a second mask of .*a.jpg"):
+    with pytest.raises(ArtifactNetError, match=r"y/a.png: .*a.jpg is annotated twice"):
         abhuman.convert_abhuman(tmp_path / "masks", folder, tmp_path / "out")
     path = tmp_path / "boxes.json"
     path.write_text('{"images": [')

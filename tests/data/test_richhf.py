@@ -84,15 +84,15 @@ def test_what_concerns_the_prompt_is_kept_beside(tmp_path):
 
 def test_a_killed_conversion_goes_on(tmp_path, monkeypatch):
     source, images, out = data_set(tmp_path)
-    whole, seen = richhf._line, []
+    whole, seen = richhf.ManifestWriter.add, []
 
-    def killed(*args):
+    def killed(*args, **maps):
         if len(seen) == 4:
             raise KeyboardInterrupt
         seen.append(args)
-        return whole(*args)
+        return whole(*args, **maps)
 
-    monkeypatch.setattr(richhf, "_line", killed)
+    monkeypatch.setattr(richhf.ManifestWriter, "add", killed)
     with pytest.raises(KeyboardInterrupt):
         richhf.convert_richhf(source, images, out)
     first = sorted(out.rglob("*.png"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,25 @@ from artifactnet.types import ArtifactNetError, UInt8Array
 Box = tuple[float, float, float, float]  # x, y, width, height, pixels
 
 
-def read_boxes(path: Path) -> list[tuple[str, tuple[int, int] | None, list[Box], str]]:
-    """Images and boxes of a file.
+@dataclass(frozen=True, slots=True)
+class CocoImage:
+    """An entry of ``images`` with its annotations.
 
-    Returns:
-        (file name, stated height and width, boxes, place for people) of every listed image.
+    Attributes:
+        image: file name.
+        size: stated height and width, pixels, or None.
+        boxes: of its annotations.
+        where: entry of the file, for error messages.
+    """
+
+    image: str
+    size: tuple[int, int] | None
+    boxes: list[Box]
+    where: str
+
+
+def read_boxes(path: Path) -> list[CocoImage]:
+    """Images and boxes of a file.
 
     Raises:
         ArtifactNetError: the file is unreadable, or an entry is malformed, listed twice, or of an
@@ -47,10 +62,10 @@ def read_boxes(path: Path) -> list[tuple[str, tuple[int, int] | None, list[Box],
         stated = None
         if "width" in row or "height" in row:
             stated = (_field(row, "height", (int,), where), _field(row, "width", (int,), where))
-        result.append((name, stated, boxes[key], where))
-    strangers = [key for key in boxes if key not in known]
-    if strangers:
-        raise ArtifactNetError(f"{path}: annotations have image_id {strangers[0]!r}, no image has")
+        result.append(CocoImage(name, stated, boxes[key], where))
+    unmatched = [key for key in boxes if key not in known]
+    if unmatched:
+        raise ArtifactNetError(f"{path}: annotations have image_id {unmatched[0]!r}, no image has")
     return result
 
 
@@ -76,15 +91,12 @@ def draw_boxes(boxes: list[Box], size: tuple[int, int], where: str) -> UInt8Arra
                 f"{where}: box {[x, y, box_width, box_height]} lies outside the {width}x{height} "
                 "image; boxes are [x, y, width, height] in pixels"
             )
-        left, top = _nearest(x, width), _nearest(y, height)
+        left = min(width - 1, max(0, math.floor(x + 0.5)))
+        top = min(height - 1, max(0, math.floor(y + 0.5)))
         right = max(left + 1, math.floor(x + box_width + 0.5))
         bottom = max(top + 1, math.floor(y + box_height + 0.5))
         mask[top:bottom, left:right] = UNCATEGORIZED_BIT
     return mask
-
-
-def _nearest(start: float, side: int) -> int:
-    return min(side - 1, max(0, math.floor(start + 0.5)))
 
 
 def _field(row: Any, key: str, kinds: tuple[type, ...], where: str) -> Any:

@@ -1,7 +1,7 @@
-"""What all converters to a manifest share: storing maps, counting, telling what was left out.
+"""What all converters to a manifest share: storing maps, counting, listing what is left out.
 
 A conversion writes maps first and the manifest last, so a manifest that exists is complete. After
-a kill the same command goes on: maps that are already there are not written again.
+a kill the same command resumes: maps that are already there are not written again.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifactnet.data import manifest_format
 from artifactnet.data.duplicates import hash_bytes
 from artifactnet.data.heatmaps import same_aspect, write_map
+from artifactnet.data.image_folders import ImageFolder
 from artifactnet.data.images import shown_size
 from artifactnet.data.manifest_format import ManifestLine, named_splits
 from artifactnet.data.sources.manifest import SUFFIX
@@ -24,12 +25,12 @@ from artifactnet.types import Annotation, ArtifactNetError, UInt8Array
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What came of a conversion.
+    """Result of a conversion.
 
     Attributes:
         manifest: the file written; ``data.root`` of a training.
         counts: images by state, by split, with score, ...
-        warnings: what a reader must know; how many were left out, and why.
+        warnings: about the data, and how many images were left out, and why.
     """
 
     manifest: Path
@@ -38,7 +39,7 @@ class Conversion:
 
 
 class ManifestWriter:
-    """The folder that a conversion writes into, and what it has collected so far."""
+    """Collects the lines of a manifest, and writes it and its maps into a folder."""
 
     def __init__(
         self,
@@ -55,8 +56,8 @@ class ManifestWriter:
             folder: made where it does not exist; may hold other manifests.
             name: of the manifest ``folder/NAME.jsonl``; maps go to ``folder/heatmaps/NAME`` and
                 ``folder/masks/NAME``.
-            overwrite: replace a manifest of this name; it goes when the first map is written,
-                since it could name maps that are not its own any more.
+            overwrite: replace a manifest of this name; it is removed when the first map is written,
+                since it could name maps that are no longer its own.
             inputs: folders that are searched for images or masks; the output lies in none.
             generator: of the fakes.
 
@@ -81,7 +82,7 @@ class ManifestWriter:
         self.manifest = folder / f"{name}{SUFFIX}"
         self.lines: list[ManifestLine] = []
         self._left_out: dict[str, list[str]] = defaultdict(list)
-        self._stored: dict[Path, tuple[str, bytes]] = {}  # whose map it is, digest
+        self._stored: dict[Path, tuple[str, bytes]] = {}  # image of the map, hash of the map
         if self.manifest.exists() and not overwrite:
             raise ArtifactNetError(
                 f"{self.manifest}: already there; replace it with --overwrite, or give another "
@@ -93,7 +94,7 @@ class ManifestWriter:
         self._left_out[reason].append(what)
 
     def size(self, path: str, what: str) -> tuple[int, int] | None:
-        """Height and width of an image as it is shown; None, noted, where it cannot be read."""
+        """Height and width of an image as displayed; None, noted, where it cannot be read."""
         try:
             height, width, _ = shown_size(path)
         except ArtifactNetError as error:
@@ -101,19 +102,61 @@ class ManifestWriter:
             return None
         return height, width
 
-    def fits(self, heatmap: UInt8Array, image: str, size: tuple[int, int]) -> bool:
-        """Whether a heatmap has its image's aspect ratio; noted, where it has not.
+    def find(
+        self, images: ImageFolder, name: str, what: str
+    ) -> tuple[str, tuple[int, int]] | tuple[None, None]:
+        """Path and displayed size of an image; None, noted, where it is missing or unreadable."""
+        path = images.find(name)
+        if path is None:
+            self.leave_out(f"images are not in {images.folder}", name)
+            return None, None
+        size = self.size(path, what)
+        return (None, None) if size is None else (path, size)
 
-        How such a map was fitted to its image is not known, so neither are its places.
+    def add(
+        self,
+        line: ManifestLine,
+        key: str,
+        *,
+        size: tuple[int, int] | None = None,
+        heatmap: UInt8Array | None = None,
+        mask: UInt8Array | None = None,
+    ) -> bool:
+        """Add the line of an image, and store its maps.
+
+        Args:
+            line: its annotation becomes ``MASK`` where a map marks something and ``CLEAN`` where
+                its maps are all zero; it stays where there is no map.
+            key: see `store`.
+            size: height and width of the image; needed with a heatmap of another size, which is
+                refused, and noted, where its aspect ratio differs: how it was fitted to the image
+                is unknown, so its places are too.
+            heatmap: (h, w) uint8, 255 = artifact.
+            mask: (H, W) uint8 bit field.
+
+        Returns:
+            whether the line was added.
+
+        Raises:
+            ArtifactNetError: see `store`.
         """
-        height, width = heatmap.shape
-        if same_aspect((height, width), size):
-            return True
-        self.leave_out(
-            "images have another aspect ratio than their heatmap",
-            f"{image} ({size[1]}x{size[0]}, heatmap {width}x{height})",
-        )
-        return False
+        if heatmap is not None and size is not None:
+            height, width = heatmap.shape
+            if not same_aspect((height, width), size):
+                self.leave_out(
+                    "images have another aspect ratio than their heatmap",
+                    f"{line.image} ({size[1]}x{size[0]}, heatmap {width}x{height})",
+                )
+                return False
+        maps = {"heatmap": heatmap, "mask": mask}
+        given = {kind: values for kind, values in maps.items() if values is not None}
+        if given:
+            marked = any(values.any() for values in given.values())
+            line = replace(line, annotation=Annotation.MASK if marked else Annotation.CLEAN)
+            for kind, values in given.items() if marked else ():
+                line = replace(line, **{kind: self.store(f"{kind}s", key, values, line.image)})
+        self.lines.append(line)
+        return True
 
     def store(self, kind: str, key: str, values: UInt8Array, image: str) -> str:
         """Write a map of an image.
@@ -145,7 +188,7 @@ class ManifestWriter:
         """Write the list of what was left out, then the manifest.
 
         Raises:
-            ArtifactNetError: no image is left, or a line is one that no manifest may hold.
+            ArtifactNetError: no image can be used, or a line is invalid.
             OSError: the disk is full, or the folder cannot be written.
         """
         report = self.folder / f"{self.name}.left_out.json"
@@ -157,9 +200,6 @@ class ManifestWriter:
         named_splits(self.lines)  # the check of the reader that looks at all lines together
         write_json(report, dict(self._left_out))
         manifest_format.write_manifest(self.manifest, self.lines)
-        return Conversion(self.manifest, self._counts(), tuple(warnings))
-
-    def _counts(self) -> dict[str, int]:
         counts = Counter({"images": len(self.lines)})
         for line in self.lines:
             counts["fake" if line.label else "real"] += 1
@@ -170,24 +210,31 @@ class ManifestWriter:
             counts["with a score"] += line.score is not None
             counts["with a text"] += line.text is not None
             counts[line.split or "without a split"] += 1
-        return {key: count for key, count in counts.items() if count}
+        found = {key: count for key, count in counts.items() if count}
+        return Conversion(self.manifest, found, tuple(warnings))
 
 
-def read_json(path: Path, text: str | None = None, where: str | None = None) -> object:
-    """Parse a JSON file, or one line of it.
-
-    Args:
-        path: read unless ``text`` is given.
-        text: what to parse instead.
-        where: what to call it in error messages; the path by default.
+def read_json(path: Path) -> object:
+    """Parse a JSON file.
 
     Raises:
         ArtifactNetError: it cannot be read or is no JSON.
     """
-    name = where or str(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8") if text is None else text)
+        return parse_json(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
-        raise ArtifactNetError(f"{name}: cannot be read ({error.strerror})") from None
+        raise ArtifactNetError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ArtifactNetError(f"{path}: not readable as JSON ({error})") from None
+
+
+def parse_json(text: str, where: str) -> object:
+    """Parse JSON; an error names ``where`` it stands.
+
+    Raises:
+        ArtifactNetError: it is no JSON.
+    """
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ArtifactNetError(f"{name}: not readable as JSON ({error})") from None
+        raise ArtifactNetError(f"{where}: not readable as JSON ({error})") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,14 @@ def convert_demo_data(
 
     Args:
         config: its ``demo_*`` keys say which images.
-        out: see `artifactnet.data.converters.common.ManifestWriter`, as for ``name`` and ``overwrite``.
+        out: folder for the manifest and its maps, see `ManifestWriter`.
         name: of the manifest.
         overwrite: replace the manifest.
 
     Raises:
         ArtifactNetError: a packaged photograph is missing, or the manifest exists.
     """
-    output = ManifestWriter(out, name, overwrite)
+    writer = ManifestWriter(out, name, overwrite)
     for split, source in demo.build_demo_splits(config, seed=0).items():
         assert isinstance(source, demo.DemoSource)
         for index, record in enumerate(source.records):
@@ -37,23 +38,15 @@ def convert_demo_data(
             with atomic_path(path) as temporary:
                 temporary.write_bytes(source.encoded(index))
             sample = source.load(index)
-            heatmap = mask = None
-            if sample.mask is not None and sample.heatmap is not None:
-                mask = output.store("masks", key, sample.mask, str(path))
-                levels = np.round(sample.heatmap * 255).astype(np.uint8)
-                heatmap = output.store("heatmaps", key, levels, str(path))
-            output.lines.append(
+            heatmap = None
+            if sample.heatmap is not None:
+                heatmap = np.round(sample.heatmap * 255).astype(np.uint8)
+            line = replace(
                 ManifestLine(
-                    image=str(path),
-                    uid=record.uid,
-                    label=record.label,
-                    annotation=record.annotation,
-                    split=split,
-                    generator=record.generator,
-                    heatmap=heatmap,
-                    mask=mask,
-                    score=sample.score,
-                    categories=record.categories,
-                )
+                    str(path), record.uid, record.label, record.annotation, split, record.generator
+                ),
+                score=sample.score,
+                categories=record.categories,
             )
-    return output.finish(out, [])
+            writer.add(line, key, heatmap=heatmap, mask=sample.mask)
+    return writer.finish(out, [])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from artifactnet.data.converters.common import Conversion, ManifestWriter, read_json
+from artifactnet.data.converters.common import Conversion, ManifestWriter, parse_json
 from artifactnet.data.heatmaps import read_gray
 from artifactnet.data.image_folders import ImageFolder
 from artifactnet.data.manifest_format import ManifestLine
@@ -37,13 +37,12 @@ class ExplRecord:
         id: of the image, unique within the file.
         image: path as the file gives it.
         heatmap: path as the file gives it.
-        score: plausibility in [0, 1]; None where nobody gave one (null), or where the file's
-            score column is no label.
+        score: plausibility in [0, 1]; None where it is null, or the file's score column is no
+            label.
         conversations: question and explanation, with the marks ``[MAP]`` and ``[SCORE]``.
         where: ``FILE:LINE``.
-        text: all that ``gpt`` says, in its order, one line end between two turns: a chain of
-            thought that was told in several turns is whole again, and nothing is lost of one that
-            was not. None where it says nothing.
+        text: all turns of ``gpt`` in order, joined by line ends: a chain of thought that was split
+            into several turns is whole again. None where they are empty.
     """
 
     id: str
@@ -77,28 +76,26 @@ def read_expl_aigi_eval(path: Path) -> tuple[list[ExplRecord], list[str]]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactNetError(f"{path}: cannot be read as a text file ({error})") from None
-    rows: list[tuple[dict[str, Any], str]] = []
-    for number, text in enumerate(lines, 1):
-        if text.strip():
-            where = f"{path}:{number}"
-            rows.append((_row(read_json(path, text, where), where), where))
-    if not rows:
-        raise ArtifactNetError(f"{path}: holds no record")
+    records = []
     first: dict[str, str] = {}
-    for row, where in rows:
-        if first.setdefault(row["id"], where) != where:
-            raise ArtifactNetError(
-                f"{where}: id {row['id']!r} occurs already in {first[row['id']]}"
-            )
-    given = [row["score"] for row, _ in rows if row["score"] is not None]
-    constant = len(set(given)) == 1 and len(given) > 1
-    warnings = []
-    if constant:
-        warnings.append(
-            f"{path}: all {len(given)} scores are {given[0]}: a defect of the file, no "
-            "label; they are left out"
-        )
-    return [_record(row, constant, where) for row, where in rows], warnings
+    for number, text in enumerate(lines, 1):
+        if not text.strip():
+            continue
+        where = f"{path}:{number}"
+        record = _parse_record(parse_json(text, where), where)
+        if first.setdefault(record.id, where) != where:
+            other = first[record.id]
+            raise ArtifactNetError(f"{where}: id {record.id!r} occurs already in {other}")
+        records.append(record)
+    if not records:
+        raise ArtifactNetError(f"{path}: holds no record")
+    scores = [record.score for record in records if record.score is not None]
+    if len(set(scores)) != 1 or len(scores) == 1:
+        return records, []
+    return [replace(record, score=None) for record in records], [
+        f"{path}: all {len(scores)} scores are {scores[0]}: a defect of the file, no label; they "
+        "are left out"
+    ]
 
 
 def convert_expl_aigi_eval(
@@ -121,68 +118,43 @@ def convert_expl_aigi_eval(
     Args:
         source: a ``.jsonl`` file, or a folder of them.
         images: folder of the images; each is found by path, else by file stem.
-        out: see `artifactnet.data.converters.common.ManifestWriter`, as for ``name`` and ``overwrite``.
+        out: folder for the manifest and its maps, see `ManifestWriter`.
         name: of the manifest.
         generator: written into every line; the records do not name it.
         overwrite: replace the manifest.
 
     Raises:
-        ArtifactNetError: see `read_expl_aigi_eval`; nothing can be used; two records give an image different
-            heatmaps or splits; ``out`` lies inside ``images``; the generator is ``real``; or the
-            manifest exists.
+        ArtifactNetError: see `read_expl_aigi_eval`, `ManifestWriter`; nothing can be used; two
+            records give an image different heatmaps or splits.
     """
     files = sorted(source.glob(f"*{SUFFIX}")) if source.is_dir() else [source]
     if not files or not files[0].is_file():
         raise ArtifactNetError(f"{source}: no such file, nor a folder with a {SUFFIX} file")
-    output = ManifestWriter(out, name, overwrite, inputs=[images], generator=generator)
+    writer = ManifestWriter(out, name, overwrite, inputs=[images], generator=generator)
     read_files = [(path, *read_expl_aigi_eval(path)) for path in files]
     # Public archives hold the heatmaps below the images, with the same stems.
     maps = {record.heatmap for _, records, _ in read_files for record in records}
     folder = ImageFolder(images, maps)
-    for path, records, _ in read_files:
-        split = _SPLITS.get(path.stem.rpartition("_")[2].lower())
+    for file, records, _ in read_files:
+        split = _SPLITS.get(file.stem.rpartition("_")[2].lower())
         for record in records:
-            line = _line(record, path, split, generator, folder, output)
-            if line is not None:
-                output.lines.append(line)
-    warnings = [text for _, _, found in read_files for text in found]
-    return output.finish(source, warnings)
+            image, size = writer.find(folder, record.image, record.where)
+            if image is None:
+                continue
+            line = ManifestLine(image, record.id, 1, Annotation.NONE, split, generator)
+            line = replace(line, score=record.score, text=record.text, where=record.where)
+            candidates = [base / record.heatmap for base in (images, file.parent)]
+            path = next((path for path in candidates if path.is_file()), None)
+            heatmap = None
+            if path is None:
+                writer.leave_out("heatmaps are missing: not annotated", record.heatmap)
+            else:
+                heatmap = read_gray(path, f"{record.where}: heatmap {path}")
+            writer.add(line, folder.key(image), size=size, heatmap=heatmap)
+    return writer.finish(source, [text for _, _, found in read_files for text in found])
 
 
-def _line(
-    record: ExplRecord,
-    file: Path,
-    split: str | None,
-    generator: str,
-    folder: ImageFolder,
-    output: ManifestWriter,
-) -> ManifestLine | None:
-    """Line of a record whose image is there; its heatmap is checked and stored."""
-    image = folder.find(record.image)
-    if image is None:
-        output.leave_out(f"images are not in {folder.folder}", record.image)
-        return None
-    size = output.size(image, record.where)
-    if size is None:
-        return None
-    line = ManifestLine(image, record.id, 1, Annotation.CLEAN, split, generator)
-    line = replace(line, score=record.score, text=record.text, where=record.where)
-    places = [base / record.heatmap for base in (folder.folder, file.parent)]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        output.leave_out("heatmaps are missing: not annotated", record.heatmap)
-        return replace(line, annotation=Annotation.NONE)
-    heatmap = read_gray(found, f"{record.where}: heatmap {found}")
-    if not output.fits(heatmap, image, size):
-        return None
-    if not heatmap.any():
-        return line
-    stored = output.store("heatmaps", folder.key(image), heatmap, image)
-    return replace(line, annotation=Annotation.MASK, heatmap=stored)
-
-
-def _row(row: Any, where: str) -> dict[str, Any]:
-    """A line whose keys and types are right."""
+def _parse_record(row: Any, where: str) -> ExplRecord:
     if not isinstance(row, dict):
         raise ArtifactNetError(f"{where}: must be a JSON object, not {type(row).__name__}")
     for key in (*_TEXTS, "score", "conversations"):
@@ -198,25 +170,20 @@ def _row(row: Any, where: str) -> dict[str, Any]:
             f"{where}: 'score' must be a number from 0 to 1, or null, not {score!r}"
         )
     turns = row["conversations"]
-    good = isinstance(turns, list) and all(
+    if not isinstance(turns, list) or not all(
         isinstance(turn, dict)
         and turn.get("from") in SPEAKERS
         and isinstance(turn.get("value"), str)
         for turn in turns
-    )
-    if not good:
+    ):
         raise ArtifactNetError(
             f"{where}: 'conversations' must be a list of {{'from': human or gpt, 'value': text}}"
         )
-    return row
-
-
-def _record(row: dict[str, Any], constant: bool, where: str) -> ExplRecord:
     return ExplRecord(
         id=row["id"],
         image=row["image"],
         heatmap=row["heatmap"],
-        score=None if constant or row["score"] is None else float(row["score"]),
-        conversations=tuple(Turn(turn["from"], turn["value"]) for turn in row["conversations"]),
+        score=None if score is None else float(score),
+        conversations=tuple(Turn(turn["from"], turn["value"]) for turn in turns),
         where=where,
     )

@@ -16,12 +16,12 @@ def convert_folder(
     """Make a manifest of a folder of any layout that ``data.name=folder`` reads.
 
     Masks are copied as bit fields. The uid of an image is ``NAME/STEM``, of the manifest and of its
-    file: stems of unrelated data sets may be equal. Where a stem occurs in several split folders,
-    these are believed to show different pictures, with a warning, and it is ``NAME/SPLIT/STEM``.
+    file, since stems of unrelated data sets may be equal. A stem that occurs in several split
+    folders counts as different pictures, with a warning; the uid is ``NAME/SPLIT/STEM``.
 
     Args:
         source: see `artifactnet.data.image_folders.LAYOUTS`.
-        out: see `artifactnet.data.converters.common.ManifestWriter`, as for ``name`` and ``overwrite``.
+        out: folder for the manifest and its maps, see `ManifestWriter`.
         name: of the manifest.
         overwrite: replace the manifest.
 
@@ -29,7 +29,7 @@ def convert_folder(
         ArtifactNetError: the folder cannot be used, a mask is damaged or of another size than its
             image, ``out`` lies inside ``source``, or the manifest exists.
     """
-    output = ManifestWriter(out, name, overwrite, inputs=[source])
+    writer = ManifestWriter(out, name, overwrite, inputs=[source])
     items, warnings = find_images(source)
     shared = stems_in_several_splits(items)
     if shared:
@@ -42,13 +42,13 @@ def convert_folder(
         record = item.record
         mask = None
         if item.mask is not None:
-            size = output.size(record.location, record.location)
+            size = writer.size(record.location, record.location)
             if size is None:
                 continue
             values = read_mask(item.mask, size, record.location)
-            mask = output.store("masks", keys[record.location], values, record.location)
+            mask = writer.store("masks", keys[record.location], values, record.location)
         place = f"{name}/{item.split}" if record.uid in shared else name
-        output.lines.append(
+        writer.lines.append(
             ManifestLine(
                 image=record.location,
                 uid=f"{place}/{record.uid}",
@@ -59,4 +59,4 @@ def convert_folder(
                 mask=mask,
             )
         )
-    return output.finish(source, warnings)
+    return writer.finish(source, warnings)

@@ -76,8 +76,8 @@ def convert_richhf(
     """Make a manifest of RichHF-18K.
 
     ``artifact_map`` becomes the heatmap (an all-zero one: annotated and clean) and
-    ``artifact_score`` the score; ``dev`` is our ``val``. What concerns the prompt, and the other
-    scores, goes to ``NAME.prompt.json`` by uid, and misalignment maps that are not empty to
+    ``artifact_score`` the score; ``dev`` is our ``val``. Annotations of the prompt, and the other
+    scores, go to ``NAME.prompt.json`` by uid, and misalignment maps that are not empty to
     ``misalignment/NAME``. Left out, counted and listed are: records without image, unreadable
     images, file names that occurred before, and images whose aspect ratio differs from their
     map's (`artifactnet.data.heatmaps.same_aspect`), since the data do not say how it was fitted.
@@ -85,82 +85,49 @@ def convert_richhf(
     Args:
         source: a TFRecord file, or the folder of ``train``, ``dev`` and ``test.tfrecord``.
         images: folder of the Pick-a-Pic images, searched deeply.
-        out: see `artifactnet.data.converters.common.ManifestWriter`, as for ``name`` and ``overwrite``.
+        out: folder for the manifest and its maps, see `ManifestWriter`.
         name: of the manifest.
         generator: written into every line; the records do not name it.
         overwrite: replace the manifest.
 
     Raises:
-        ArtifactNetError: see `read_richhf`; nothing can be used; ``out`` lies inside ``images``; the
-            generator is ``real``; or the manifest exists.
+        ArtifactNetError: see `read_richhf` and `ManifestWriter`; or nothing can be used.
     """
-    files = _files(source)
-    output = ManifestWriter(out, name, overwrite, inputs=[images], generator=generator)
-    folder = ImageFolder(images)
-    prompts: dict[str, dict[str, Any]] = {}
-    for path in files:
-        split = SPLITS.get(path.stem)
-        for record in read_richhf(path):
-            uid = PurePosixPath(record.filename).stem
-            if uid in prompts:
-                output.leave_out("file names occur more than once", record.where)
-                continue
-            line = _line(record, uid, split, generator, folder, output)
-            if line is not None:
-                output.lines.append(line)
-                prompts[uid] = _prompt(record, line.image, folder.key(line.image), output)
-    if prompts:
-        write_json(out / f"{name}.prompt.json", prompts)
-    return output.finish(source, [])
-
-
-def _line(
-    record: RichHFRecord,
-    uid: str,
-    split: str | None,
-    generator: str,
-    folder: ImageFolder,
-    output: ManifestWriter,
-) -> ManifestLine | None:
-    """Line of a record whose image is there and fits; its heatmap is stored."""
-    path = folder.find(record.filename)
-    if path is None:
-        output.leave_out(f"images are not in {folder.folder}", record.filename)
-        return None
-    size = output.size(path, record.filename)
-    if size is None:
-        return None
-    heatmap = read_gray(record.artifact_map, f"{record.where}: artifact_map")
-    if not output.fits(heatmap, path, size):
-        return None
-    key = folder.key(path)
-    stored = output.store("heatmaps", key, heatmap, path) if heatmap.any() else None
-    state = Annotation.CLEAN if stored is None else Annotation.MASK
-    score = record.scores["artifact_score"]
-    return ManifestLine(path, uid, 1, state, split, generator, heatmap=stored, score=score)
-
-
-def _prompt(record: RichHFRecord, image: str, key: str, output: ManifestWriter) -> dict[str, Any]:
-    """What is kept of a record beside the manifest."""
-    values = read_gray(record.misalignment_map, f"{record.where}: misalignment_map")
-    path = Path(output.store("misalignment", key, values, image)) if values.any() else None
-    return {
-        **{score: value for score, value in record.scores.items() if score != "artifact_score"},
-        "prompt_misalignment_label": record.token_labels,
-        "misalignment_map": None if path is None else path.relative_to(output.folder).as_posix(),
-    }
-
-
-def _files(source: Path) -> list[Path]:
-    if source.is_dir():
-        files = [source / f"{split}{SUFFIX}" for split in SPLITS]
-        files = [path for path in files if path.is_file()]
-    else:
-        files = [source] if source.is_file() else []
+    files = [source / f"{split}{SUFFIX}" for split in SPLITS] if source.is_dir() else [source]
+    files = [path for path in files if path.is_file()]
     if not files:
         names = ", ".join(f"{split}{SUFFIX}" for split in SPLITS)
         raise ArtifactNetError(f"{source}: no such file, nor a folder with any of {names}")
-    return files
+    writer = ManifestWriter(out, name, overwrite, inputs=[images], generator=generator)
+    folder = ImageFolder(images)
+    prompts: dict[str, dict[str, Any]] = {}
+    for file in files:
+        for record in read_richhf(file):
+            uid = PurePosixPath(record.filename).stem
+            if uid in prompts:
+                writer.leave_out("file names occur more than once", record.where)
+                continue
+            path, size = writer.find(folder, record.filename, record.filename)
+            if path is None:
+                continue
+            split, score = SPLITS.get(file.stem), record.scores["artifact_score"]
+            line = ManifestLine(path, uid, 1, Annotation.CLEAN, split, generator, score=score)
+            heatmap = read_gray(record.artifact_map, f"{record.where}: artifact_map")
+            if not writer.add(line, folder.key(path), size=size, heatmap=heatmap):
+                continue
+            name_of_map = f"{record.where}: misalignment_map"
+            misaligned = read_gray(record.misalignment_map, name_of_map)
+            stored = None
+            if misaligned.any():
+                stored = Path(writer.store("misalignment", folder.key(path), misaligned, path))
+            prompts[uid] = {
+                **{key: value for key, value in record.scores.items() if key != "artifact_score"},
+                "prompt_misalignment_label": record.token_labels,
+                "misalignment_map": None if stored is None else stored.relative_to(out).as_posix(),
+            }
+    if prompts:
+        write_json(out / f"{name}.prompt.json", prompts)
+    return writer.finish(source, [])
 
 
 def _single(features: dict[str, Feature], name: str, kind: type, where: str) -> Any:

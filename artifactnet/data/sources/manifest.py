@@ -1,9 +1,13 @@
-"""Images that manifests list: the one format into which all others can be converted and mixed."""
+"""Images listed in manifests: the format into which all others can be converted and mixed.
+
+Lines become splits in three steps: `merge_lines` gives one line per image, `assign_splits` one
+split per uid, and `ManifestSource` decodes what the lines name.
+"""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,103 +17,26 @@ import numpy as np
 
 from artifactnet.config import DataConfig
 from artifactnet.data import splits as splitting
+from artifactnet.data.duplicates import find_identical_files
 from artifactnet.data.heatmaps import read_stored_map, resize_heatmap
 from artifactnet.data.image_folders import SPLITS
 from artifactnet.data.images import decode_image
-from artifactnet.data.manifest_format import ManifestLine, assign_splits, read_manifest, record_of
+from artifactnet.data.manifest_format import ManifestLine, named_splits, read_manifest, record_of
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.taxonomy import UNCATEGORIZED_BIT
 from artifactnet.types import Annotation, ArtifactNetError, Float32Array, Record, Sample, UInt8Array
 
+SUFFIX = ".jsonl"
+_ARTIFACT = 0.5  # a heatmap of at least this is artifact, where there is no mask
 _ROUNDING = 1e-4  # of scores that two data sets took from one annotator
 _Value = TypeVar("_Value")
-
-
-def merge_lines(
-    lines: Sequence[ManifestLine], generators: Container[str], *, skip: bool = False
-) -> tuple[list[ManifestLine], list[str]]:
-    """Put the lines of each image together, so that it is seen once with all that is known of it.
-
-    Lines with a wanted generator come first, then the order given. What one line lacks (text,
-    score, heatmap, mask, categories) is taken from the next that has it; an image where any line
-    marks artifacts has some.
-
-    Args:
-        lines: those of one image have the same label.
-        generators: that are wanted; images of which no line names one are left out.
-        skip: a heatmap or mask whose file is not there gives way to one that is.
-
-    Returns:
-        One line per image, where its first one was, and a warning if lines contradict each other.
-    """
-    groups: dict[str, list[ManifestLine]] = {}
-    for line in lines:
-        groups.setdefault(line.place, []).append(line)
-    joined, torn = [], []
-    for group in groups.values():
-        group.sort(key=lambda line: line.generator not in generators)
-        if group[0].generator in generators:
-            joined.append(_joined(group, skip))
-            torn += [f"{group[0].image} ({', '.join(named)})" for named in [_apart(group)] if named]
-    if not torn:
-        return joined, []
-    return joined, [
-        f"{len(torn)} images have lines that contradict each other, e.g. {torn[0]}: the first that "
-        "says anything is believed, artifacts before none"
-    ]
-
-
-def _joined(lines: Sequence[ManifestLine], skip: bool) -> ManifestLine:
-    """One line of all that are about an image."""
-    if len(lines) == 1:
-        return lines[0]
-    return replace(
-        lines[0],
-        annotation=max(line.annotation for line in lines),
-        heatmap=_first_file([line.heatmap for line in lines], skip),
-        mask=_first_file([line.mask for line in lines], skip),
-        score=_first([line.score for line in lines]),
-        categories=_first([line.categories or None for line in lines]) or 0,
-        text=_first([line.text for line in lines]),
-        where=", ".join(line.where for line in lines),
-    )
-
-
-def _first(values: Sequence[_Value | None]) -> _Value | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _first_file(paths: Sequence[str | None], skip: bool) -> str | None:
-    there = [path for path in paths if path is not None and os.path.isfile(path)] if skip else []
-    return _first(there or paths)
-
-
-def _apart(lines: Sequence[ManifestLine]) -> list[str]:
-    """What the lines about one image cannot all be right in."""
-    said: dict[str, set[Any]] = {
-        "annotation": {line.annotation for line in lines} - {Annotation.NONE},
-        "heatmap": {os.path.abspath(line.heatmap) for line in lines if line.heatmap is not None},
-        "mask": {os.path.abspath(line.mask) for line in lines if line.mask is not None},
-        "categories": {line.categories for line in lines} - {0},
-        "text": {line.text for line in lines} - {None},
-        "generator": {line.generator for line in lines},
-    }
-    found = [what for what, values in said.items() if len(values) > 1]
-    scores = [line.score for line in lines if line.score is not None]
-    if max(scores, default=0) - min(scores, default=0) > _ROUNDING:
-        found.append("score")
-    return found
-
-
-SUFFIX = ".jsonl"
-_MARKED = 0.5  # where a heatmap is at least this, its mask says artifact
 
 
 class ManifestSource:
     """Images of one split.
 
     Attributes:
-        texts: what somebody wrote about each image; None where nobody did.
+        texts: explanation of each image in words, or None.
         lines: one per image.
     """
 
@@ -122,8 +49,8 @@ class ManifestSource:
     def load(self, index: int) -> Sample:
         """Decode image ``index``, its heatmap and its mask.
 
-        A heatmap of another size is resized to the image (`artifactnet.data.heatmaps.resize_heatmap`).
-        Without a mask of its own, an image's mask is bit 0 where its heatmap is at least 0.5.
+        A heatmap is resized to its image (`artifactnet.data.heatmaps.resize_heatmap`). Without a
+        mask of its own, an image's mask is bit 0 where its heatmap is at least 0.5.
 
         Raises:
             ArtifactNetError: a file cannot be used, the heatmap has another aspect ratio than the
@@ -137,7 +64,7 @@ class ManifestSource:
         if line.heatmap is not None:
             name = f"{line.where}: heatmap {line.heatmap}"
             heatmap = resize_heatmap(read_stored_map(line.heatmap, name), size, name)
-            mask = (heatmap >= _MARKED).astype(np.uint8) * np.uint8(UNCATEGORIZED_BIT)
+            mask = (heatmap >= _ARTIFACT).astype(np.uint8) * np.uint8(UNCATEGORIZED_BIT)
         if line.mask is not None:
             name = f"{line.where}: mask {line.mask}"
             mask = read_stored_map(line.mask, name)
@@ -152,11 +79,7 @@ class ManifestSource:
 def build_manifest_splits(config: DataConfig, seed: int) -> Splits:
     """Read the manifest ``config.root``, or all ``*.jsonl`` files of that folder, into splits.
 
-    A uid that any line puts into a split is there with all its images. Other uids are drawn: a
-    share ``config.val_fraction`` becomes the validation split, another such share the test split.
-    Where that leaves no validation split, such a share of the training uids becomes one.
-    Uids that share a file, or have byte-identical ones, are kept together like one uid. An image
-    of several lines is there once, with what all of them say, see `merge_lines`.
+    See `merge_lines` for images that several lines describe, and `assign_splits` for the splits.
 
     Args:
         config: ``root``, ``generators``, ``val_fraction``, ``limit`` and ``on_error`` are used.
@@ -164,32 +87,33 @@ def build_manifest_splits(config: DataConfig, seed: int) -> Splits:
 
     Raises:
         ArtifactNetError: no manifest, a malformed line, a uid or an image in two splits, an image
-            with two labels; with ``on_error=raise`` also a file that is not there, or copies of
-            one image in two splits.
+            with two labels; with ``on_error=raise`` also a missing file, or copies of one image in
+            two splits.
     """
     if config.root is None:
         raise ArtifactNetError("data.root is not set; name a manifest, or a folder of them")
     root = Path(config.root)
-    lines = [line for path in _manifests(root) for line in read_manifest(path)]
+    skip = config.on_error == "skip"
+    lines = [line for path in _list_manifests(root) for line in read_manifest(path)]
     if not lines:
         raise ArtifactNetError(f"data.root={root}: the manifest lists no image")
-    warnings = _repeated(lines)
-    if config.on_error == "raise":  # otherwise the image is met, and skipped, when it is loaded
+    warnings = _check_repeated(lines)
+    if not skip:  # otherwise a missing file is skipped when it is loaded
         _check_files(lines)
-    keep = splitting.wanted_generators(map(record_of, lines), config.generators, root)
-    every = lines
-    lines, torn = merge_lines(every, keep, skip=config.on_error == "skip")
-    home = assign_splits(lines, every, config.val_fraction, seed, skip=config.on_error == "skip")
+    wanted = splitting.wanted_generators(map(record_of, lines), config.generators, root)
+    merged, contradictions = merge_lines(lines, wanted, skip=skip)
+    split_of = assign_splits(merged, lines, config.val_fraction, seed, skip=skip)
     result: dict[str, Source] = {}
     for split in SPLITS:
-        chosen = [line for line in lines if home[line.uid] == split]
+        chosen = [line for line in merged if split_of[line.uid] == split]
         kept = splitting.limit_uids([record_of(line) for line in chosen], config.limit, seed)
         if kept:
-            result[split] = ManifestSource([chosen[k] for k in kept], (*warnings, *torn))
+            notes = (*warnings, *contradictions)
+            result[split] = ManifestSource([chosen[k] for k in kept], notes)
     return result
 
 
-def _manifests(root: Path) -> list[Path]:
+def _list_manifests(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
     if not root.is_dir():
@@ -202,24 +126,24 @@ def _manifests(root: Path) -> list[Path]:
     return found
 
 
-def _repeated(lines: list[ManifestLine]) -> list[str]:
+def _check_repeated(lines: list[ManifestLine]) -> list[str]:
     """Warning about images listed more than once; an error if with two labels."""
-    seen: dict[str, ManifestLine] = {}
-    again: Counter[str] = Counter()
+    first: dict[str, ManifestLine] = {}
+    repeated: set[str] = set()
     for line in lines:
-        place = line.place
-        first = seen.setdefault(place, line)
-        again[place] += 1
-        if first.label != line.label:
+        other = first.setdefault(line.image_path, line)
+        if other is not line:
+            repeated.add(line.image_path)
+        if other.label != line.label:
             raise ArtifactNetError(
-                f"{line.where}: {line.image} has label {line.label} here and {first.label} in "
-                f"{first.where}; correct one of them"
+                f"{line.where}: {line.image} has label {line.label} here and {other.label} in "
+                f"{other.where}; correct one of them"
             )
-    several = [place for place, count in again.items() if count > 1]
-    if not several:
+    if not repeated:
         return []
+    example = next(path for path in first if path in repeated)
     return [
-        f"{len(several)} images are listed more than once, e.g. {several[0]}; each is used once, "
+        f"{len(repeated)} images are listed more than once, e.g. {example}; each is used once, "
         "with what all its lines say"
     ]
 
@@ -233,3 +157,147 @@ def _check_files(lines: list[ManifestLine]) -> None:
                     f"{line.where}: {kind} {path}: no such file; correct the path, or leave such "
                     "images out with data.on_error=skip"
                 )
+
+
+def merge_lines(
+    lines: Sequence[ManifestLine], generators: Container[str], *, skip: bool = False
+) -> tuple[list[ManifestLine], list[str]]:
+    """Merge the lines of each image into one, so that it is used once with all that is known of it.
+
+    Lines with a wanted generator come first, then the order given. What one line lacks (text,
+    score, heatmap, mask, categories) is taken from the next that has it; an image where any line
+    marks artifacts has some.
+
+    Args:
+        lines: those of one image have the same label.
+        generators: that are wanted; images of which no line names one are left out.
+        skip: prefer heatmaps and masks whose file exists.
+
+    Returns:
+        one line per image, where its first one was, and a warning if lines contradict each other.
+    """
+    groups: dict[str, list[ManifestLine]] = {}
+    for line in lines:
+        groups.setdefault(line.image_path, []).append(line)
+    merged, contradictions = [], []
+    for group in groups.values():
+        group.sort(key=lambda line: line.generator not in generators)
+        if group[0].generator in generators:
+            merged.append(group[0] if len(group) == 1 else _merge_group(group, skip))
+            fields = _contradictions(group)
+            if fields:
+                contradictions.append(f"{group[0].image} ({', '.join(fields)})")
+    if not contradictions:
+        return merged, []
+    return merged, [
+        f"{len(contradictions)} images have lines that contradict each other, e.g. "
+        f"{contradictions[0]}: the first that has a value counts, artifacts before none"
+    ]
+
+
+def _merge_group(lines: Sequence[ManifestLine], skip: bool) -> ManifestLine:
+    def first(values: Sequence[_Value | None]) -> _Value | None:
+        return next((value for value in values if value is not None), None)
+
+    def first_file(paths: Sequence[str | None]) -> str | None:
+        existing = [path for path in paths if skip and path is not None and os.path.isfile(path)]
+        return first(existing or paths)
+
+    return replace(
+        lines[0],
+        annotation=max(line.annotation for line in lines),
+        heatmap=first_file([line.heatmap for line in lines]),
+        mask=first_file([line.mask for line in lines]),
+        score=first([line.score for line in lines]),
+        categories=first([line.categories or None for line in lines]) or 0,
+        text=first([line.text for line in lines]),
+        where=", ".join(line.where for line in lines),
+    )
+
+
+def _contradictions(lines: Sequence[ManifestLine]) -> list[str]:
+    """Fields in which the lines of one image cannot all be right."""
+    values: dict[str, set[Any]] = {
+        "annotation": {line.annotation for line in lines} - {Annotation.NONE},
+        "heatmap": {os.path.abspath(line.heatmap) for line in lines if line.heatmap is not None},
+        "mask": {os.path.abspath(line.mask) for line in lines if line.mask is not None},
+        "categories": {line.categories for line in lines} - {0},
+        "text": {line.text for line in lines} - {None},
+        "generator": {line.generator for line in lines},
+    }
+    found = [name for name, distinct in values.items() if len(distinct) > 1]
+    scores = [line.score for line in lines if line.score is not None]
+    if max(scores, default=0) - min(scores, default=0) > _ROUNDING:
+        found.append("score")
+    return found
+
+
+def assign_splits(
+    lines: list[ManifestLine],
+    all_lines: list[ManifestLine],
+    fraction: float,
+    seed: int,
+    *,
+    skip: bool = False,
+) -> dict[str, str]:
+    """Choose the split of every uid.
+
+    A uid that any line puts into a split is there with all its images. Other uids are drawn: a
+    share ``fraction`` for validation, another such share for testing. Where that leaves no
+    validation split, such a share of the training uids becomes one. Uids that share a file, or have
+    byte-identical ones, are kept together like one uid.
+
+    Args:
+        lines: of the images that are used.
+        all_lines: of all manifests: a photograph stays where a fake of it is named, and beside what
+            it is linked to, whatever generators are left out.
+        fraction: share of the uids that a drawn split gets.
+        seed: of the draws.
+        skip: copies of one image that lines put into two splits stay where they are named, for
+            `artifactnet.data.duplicates` to leave the earlier split's out; otherwise an error.
+
+    Returns:
+        uid of ``lines`` -> ``train``, ``val`` or ``test``.
+
+    Raises:
+        ArtifactNetError: lines put a uid, or an image, into two splits.
+    """
+    named = named_splits(all_lines)
+    leaders = _leaders(all_lines)
+    chosen: dict[str, tuple[str, ManifestLine]] = {}  # leader -> split of its group, naming line
+    for uid, (split, line) in named.items():
+        other, first = chosen.setdefault(leaders[uid], (split, line))
+        if other != split and not skip:
+            raise ArtifactNetError(
+                f"{line.where}: uid {uid!r} ({line.image}) is in {split} here, and {first.uid!r} "
+                f"({first.image}), linked to it by a common image, in {other} in {first.where}; "
+                "put both into one split, or leave copies out with data.on_error=skip"
+            )
+        if SPLITS.index(split) > SPLITS.index(other):
+            chosen[leaders[uid]] = split, line
+    split_of = {uid: chosen[leader][0] for uid, leader in leaders.items() if leader in chosen}
+    split_of |= {uid: split for uid, (split, _) in named.items()}
+    used = {line.uid for line in lines}
+    split_of = {uid: split for uid, split in split_of.items() if uid in used}
+
+    def draw(chosen: list[ManifestLine], shares: dict[str, float]) -> None:
+        records = [replace(record_of(line), uid=leaders[line.uid]) for line in chosen]
+        drawn = splitting.draw_splits(records, shares, seed)
+        split_of.update({line.uid: drawn[leaders[line.uid]] for line in chosen})
+
+    shares = {"train": 1 - 2 * fraction, "val": fraction, "test": fraction}
+    draw([line for line in lines if line.uid not in split_of], shares)
+    if "train" in split_of.values() and "val" not in split_of.values():
+        train = [line for line in lines if split_of[line.uid] == "train"]
+        draw(train, {"train": 1 - fraction, "val": fraction})
+    return split_of
+
+
+def _leaders(lines: list[ManifestLine]) -> dict[str, str]:
+    """uid -> smallest uid of its group; uids that share a file, or identical ones, are a group."""
+    owners: dict[str, set[str]] = defaultdict(set)  # path -> uids
+    for line in lines:
+        owners[line.image_path].add(line.uid)
+    paths = list(owners)
+    copies = [set.union(*(owners[paths[k]] for k in same)) for same in find_identical_files(paths)]
+    return splitting.link_uids((line.uid for line in lines), (*owners.values(), *copies))
