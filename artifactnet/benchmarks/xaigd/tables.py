@@ -105,7 +105,9 @@ def make_table(
     np.add.at(sums, index, stacked)
     return ScoreTable(
         overall=lines(ALL, stacked.sum(axis=0)),
-        per_generator=[line for pair in zip(names.tolist(), sums) for line in lines(*pair)],
+        per_generator=[
+            line for k, name in enumerate(names.tolist()) for line in lines(name, sums[k])
+        ],
         images=len(counts),
         warnings=warnings,
     )
