@@ -55,7 +55,7 @@ RULES: dict[str, Rule] = {
     "model.attention.method": _among("rollout", "gradient_rollout", "grad_cam"),
     "model.attention.head_fusion": _among("mean", "max", "min"),
     "model.attention.discard_ratio": _SHARE_BELOW_1,
-    "model.attention.form": _among("auto", "stored"),
+    "model.attention.form": _among("auto", "triton", "stored"),
     "model.attention.normalization": _among("saturate", "max", "minmax", "none"),
     "model.segmentation.head": _among("none", "upernet"),
     "model.segmentation.channels": _COUNT,

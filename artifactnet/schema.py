@@ -28,7 +28,7 @@ class AttentionConfig:
     discard_ratio: float = 0.0  # share of the weakest weights dropped per layer and image
     start_layer: int = 0  # first block that takes part; -4: the last four
     second_order: bool = True  # gradient_rollout: differentiate through the gradient too
-    form: str = "auto"  # auto: without N x N storage where possible | stored: for comparison
+    form: str = "auto"  # auto: no N x N storage where possible | triton: the same, on CUDA | stored
     normalization: str = "saturate"  # saturate | max | minmax | none
 
 

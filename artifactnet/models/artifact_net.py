@@ -11,8 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from artifactnet.config import ModelConfig
 from artifactnet.models.attention import rollout
-from artifactnet.models.attention.check import refused_block
-from artifactnet.models.attention.memory import cannot_hold
+from artifactnet.models.attention.requirements import cannot_hold, refused_block
 from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
 from artifactnet.models.backbone import Backbone
 from artifactnet.models.grad_cam import grad_cam

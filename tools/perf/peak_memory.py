@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from artifactnet.models.attention.memory import free_memory
+from artifactnet.models.attention.requirements import free_memory
 from artifactnet.types import ArtifactNetError
 
 MEGABYTE = 2**20

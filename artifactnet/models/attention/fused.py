@@ -1,10 +1,13 @@
-"""Fused attention that keeps its log-sum-exp and lets a row chain's gradient ride along.
+"""Fused attention that keeps its log-sum-exp and adds a rollout's gradient in its own backward.
 
-The gradient that a row chain sends to the attention weights of head h has rank one,
-dP_h = u g^T / H, so it needs no pass of its own: the fused backward gets one more column in the
-values (g / H), in the gradient of the output (u) and in the output (P_h g / H). Then
+Standard rollout: the gradient of the attention weights of head h has rank one, dP_h = u g^T / H,
+so it needs no pass of its own. g / H is appended as an extra value column to the fused attention
+backward, u to the gradient of the output, and P_h g / H to the output. Then
 dO' v'^T = dO v^T + u g^T / H, the row sums of dO' * O' are right as well, and dq and dk come out
 with both contributions. The extra columns of dv are dropped.
+
+Gradient rollout, on a CPU: a `FusedBackwardState` makes the backward of a call keep W, or add the
+gradient of W that a chain has left there.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from artifactnet.models.attention.gradient_tiles import (
 from artifactnet.models.attention.tiles import as_pairs, like
 
 
-class Message(NamedTuple):
+class MatrixGradient(NamedTuple):
     """dL/dW of a block, W > 0: share_i (target_j - slope_i); see `fused_row_backward`."""
 
     matrix: Tensor  # W (B, N, N)
@@ -34,7 +37,7 @@ class Message(NamedTuple):
     target: Tensor  # g (B, N)
     slope: Tensor  # t (B, N)
 
-    def gradient(self, images: slice, rows: slice) -> Tensor:
+    def of(self, images: slice, rows: slice) -> Tensor:
         """dL/dW / H of some rows, see `matrix_gradient`."""
         matrix, share = self.matrix[images, rows], self.share[images, rows]
         return matrix_gradient(matrix, share, self.target[images], self.slope[images, rows])
@@ -42,17 +45,17 @@ class Message(NamedTuple):
 
 @dataclass(slots=True)
 class FusedBackwardState:
-    """What one attention call is asked to do in its next backward.
+    """What the next backward of one attention call does for gradient rollout.
 
     Attributes:
         collect: keep W of the gradient that arrives.
         matrix: W (B, N, N), once collected.
-        message: a gradient of W to be added; taken by the backward that adds it.
+        pending: a gradient of W to add; cleared by the backward that adds it.
     """
 
     collect: bool = False
     matrix: Tensor | None = None
-    message: Message | None = None
+    pending: MatrixGradient | None = None
 
 
 def can_use_fused_backward(q: Tensor) -> bool:
@@ -67,25 +70,26 @@ def can_use_fused_backward(q: Tensor) -> bool:
 
 
 def attention_backward(
-    inputs: AttentionInputs, ride: FusedBackwardState
+    inputs: AttentionInputs, state: FusedBackwardState
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of softmax(scale q k^T) v with respect to q, k and v, and what a ride asks for.
+    """Gradients of softmax(scale q k^T) v with respect to q, k and v.
 
     Args:
         inputs: of the block; ``d_out`` is whatever gradient arrives at the output.
-        ride: its message is added and taken, else its W is collected if it asks for that.
+        state: its pending gradient is added and cleared; otherwise its W is collected, if it
+            is set to.
     """
     q, k, v, _, _, scale = inputs
     block = Block.of(inputs)
-    message, ride.message = ride.message, None
-    if message is None and ride.collect:
-        ride.matrix = block.left.new_empty(len(q), q.shape[2], k.shape[2])
-    logit_d_out = as_pairs(message.d_out) if message is not None else None
+    pending, state.pending = state.pending, None
+    if pending is None and state.collect:
+        state.matrix = block.left.new_empty(len(q), q.shape[2], k.shape[2])
+    logit_d_out = as_pairs(pending.d_out) if pending is not None else None
     plain_q, plain_k = block.plain()
     values = block.values.transpose(1, 2)
     d_q, d_k, d_v = (torch.zeros_like(x) for x in (block.d_out, block.values, block.values))
     for images, rows, groups in block.parts():
-        d_matrix = message.gradient(images, rows) if message is not None else None
+        d_matrix = pending.of(images, rows) if pending is not None else None
         for pairs in groups:
             weights, slopes = block.tile(pairs, rows, logit_d_out)
             by_image = (images.stop - images.start, -1, *weights.shape[1:])
@@ -95,14 +99,14 @@ def attention_backward(
                 d_v[pairs].baddbmm_(x.transpose(1, 2), logit_d_out[pairs, rows])
                 slopes.view(by_image).mul_(d_matrix)
                 slopes.baddbmm_(block.d_out[pairs, rows], values[pairs])
-            elif ride.collect:
+            elif state.collect:
                 block.add(weights, slopes, pairs is groups[0])
             d_v[pairs].baddbmm_(weights.transpose(1, 2), block.d_out[pairs, rows])
             d_scores = SOFTMAX_BACKWARD(slopes, weights, -1, weights.dtype, grad_input=slopes)
             d_q[pairs, rows] = torch.bmm(d_scores, plain_k[pairs])
             d_k[pairs].baddbmm_(d_scores.transpose(1, 2), plain_q[pairs, rows])
-        if message is None and ride.matrix is not None:
-            block.fuse(images, rows, ride.matrix[images, rows])
+        if pending is None and state.matrix is not None:
+            block.fuse(images, rows, state.matrix[images, rows])
     return like(q, d_q.mul_(scale)), like(k, d_k), like(v, d_v)
 
 
@@ -135,23 +139,24 @@ def can_fuse(
 
 
 def fused_attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, ride: FusedBackwardState | None = None
+    q: Tensor, k: Tensor, v: Tensor, scale: float, fused_backward: FusedBackwardState | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """softmax(scale q k^T) v by the library's fused kernel.
 
     Args:
         q, k, v: (B, H, N, d), see `can_fuse`.
         scale: of the scores.
-        ride: what to do for gradient rollout in its backwards; read when they run.
+        fused_backward: what its backwards do for gradient rollout; read when they run.
 
     Returns:
         output (B, H, N, d); log-sum-exp of the scores (B, H, N), float32 or wider, without
         graph; and the handle: (B, H + 2, N) zeros without storage, whose *gradient* carries a
         row chain's weights u (B, 1, N), values g (B, 1, N) and products P_h g (B, H, N) into
-        the backward of this call. A message of ``ride`` takes their place; then the gradient is
-        zeros. One chain may use a handle: rank-one gradients of two do not add.
+        the backward of this call. A pending gradient of ``fused_backward`` takes their place;
+        then the handle's gradient is zeros. Only one chain may use a handle: rank-one gradients of
+        two do not add.
     """
-    output: tuple[Tensor, Tensor, Tensor] = _FusedAttention.apply(q, k, v, scale, ride)
+    output: tuple[Tensor, Tensor, Tensor] = _FusedAttention.apply(q, k, v, scale, fused_backward)
     return output
 
 
@@ -163,18 +168,18 @@ class _FusedAttention(torch.autograd.Function):
         k: Tensor,
         v: Tensor,
         scale: float,
-        ride: FusedBackwardState | None = None,
+        fused_backward: FusedBackwardState | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-        state: tuple[Any, ...] = ()
+        flash: tuple[Any, ...] = ()
         if q.device.type == "cpu":
             out, log_sum_exp = _CPU(q, k, v, scale=scale)
         else:
             out, log_sum_exp, *rest = _CUDA(q, k, v, scale=scale)
             # cumulative lengths, longest lengths, state of the random numbers
-            state = (*rest[:4], 0.0, False, *rest[4:6])
+            flash = (*rest[:4], 0.0, False, *rest[4:6])
         ctx.save_for_backward(q, k, v, out, log_sum_exp)
-        ctx.scale, ctx.state, ctx.ride = scale, state, ride
+        ctx.scale, ctx.flash, ctx.fused_backward = scale, flash, fused_backward
         ctx.mark_non_differentiable(log_sum_exp)
         ctx.set_materialize_grads(False)
         batch, heads, tokens, _ = q.shape
@@ -191,20 +196,20 @@ class _FusedAttention(torch.autograd.Function):
             return None, None, None, None, None
         if d_out is None:
             d_out = torch.zeros_like(out)
-        ride = ctx.ride
-        if ride is not None and d_handle is None:
-            ride.message = None  # left by a backward that ended above this block
-        if ride is not None and (ride.collect or ride.message is not None):
-            # the handle's gradient is empty here: it only made sure that the message came first
+        state = ctx.fused_backward
+        if state is not None and d_handle is None:
+            state.pending = None  # left by a backward that ended above this block
+        if state is not None and (state.collect or state.pending is not None):
+            # the handle's gradient is empty here: it only ordered this after the chain's backward
             inputs = AttentionInputs(q, k, v, d_out, log_sum_exp, ctx.scale)
-            return *attention_backward(inputs, ride), None, None
+            return *attention_backward(inputs, state), None, None
         size = q.shape[-1]
         if d_handle is not None:
             d_out, q, k, v, out = _with_rank_one(d_out, q, k, v, out, d_handle)
         if q.device.type == "cpu":
             found = _CPU_BACKWARD(d_out, q, k, v, out, log_sum_exp, 0.0, False, scale=ctx.scale)
         else:
-            found = _CUDA_BACKWARD(d_out, q, k, v, out, log_sum_exp, *ctx.state, scale=ctx.scale)
+            found = _CUDA_BACKWARD(d_out, q, k, v, out, log_sum_exp, *ctx.flash, scale=ctx.scale)
         d_q, d_k, d_v = (gradient[..., :size] for gradient in found[:3])
         return d_q, d_k, d_v, None, None
 

@@ -1,4 +1,4 @@
-"""Which implementation multiplies with attention matrices: Triton on a GPU, else plain PyTorch."""
+"""Which implementation multiplies with attention matrices: plain PyTorch, or Triton on request."""
 
 from __future__ import annotations
 
@@ -13,44 +13,55 @@ from artifactnet.models.attention import tiles
 _log = logging.getLogger(__name__)
 
 
-def products_for(q: Tensor, k: Tensor) -> ModuleType:
-    """The module of the products for queries and keys: `tiles`, or on a GPU `triton_kernels`.
+def products_for(q: Tensor, k: Tensor, triton: bool = False) -> ModuleType:
+    """The module of the products for queries and keys: `tiles`, or on request `triton_kernels`.
 
-    Where Triton cannot be used on a GPU, the reason is logged once.
+    The Triton kernels have never run on a GPU, so they are used only with
+    ``model.attention.form=triton``. Logged once: that they exist, where CUDA goes without them;
+    why they cannot run, where they were requested.
 
     Args:
         q: (B, H, M, d).
         k: (B, H, N, d).
+        triton: use the Triton kernels if they can run.
     """
-    if q.device.type != "cuda":
+    if not triton:
+        if q.device.type == "cuda":
+            _warn_once(
+                "rollout by plain PyTorch; model.attention.form=triton switches to Triton kernels, "
+                "which have not been verified on a GPU yet"
+            )
         return tiles
     try:
         from artifactnet.models.attention import triton_kernels
     except ImportError as error:
-        _say_once(f"triton cannot be imported ({error})")
-        return tiles
-    reason = triton_kernels.why_not(q, k)
-    if reason is not None:
-        _say_once(reason)
-        return tiles
-    return triton_kernels
+        reason: str | None = f"triton cannot be imported ({error})"
+    else:
+        reason = triton_kernels.why_not(q, k)
+        if reason is None:
+            return triton_kernels
+    _warn_once(f"model.attention.form=triton: rollout by plain PyTorch instead: {reason}")
+    return tiles
 
 
-def sums_of(q: Tensor, k: Tensor, scale: float, known: Tensor | None) -> Tensor:
+def log_sum_exp_of(
+    q: Tensor, k: Tensor, scale: float, known: Tensor | None, triton: bool = False
+) -> Tensor:
     """Log-sum-exp of the scores of some queries, (B, H, M), float32 or wider.
 
     Args:
         q: (B, H, M, d), the first M of N queries.
         k: (B, H, N, d).
         scale: of the scores.
-        known: of all queries, (B, H, N), where the attention's kernel told it.
+        known: of all queries, (B, H, N), where the attention's kernel returned it.
+        triton: see `products_for`.
     """
     if known is None:
-        found: Tensor = products_for(q, k).log_sum_exp(q, k, scale)
+        found: Tensor = products_for(q, k, triton).log_sum_exp(q, k, scale)
         return found
     return known[:, :, : q.shape[2]]
 
 
 @cache
-def _say_once(reason: str) -> None:
-    _log.warning("rollout by plain PyTorch instead of Triton: %s", reason)
+def _warn_once(text: str) -> None:
+    _log.warning(text)

@@ -10,8 +10,7 @@ from functools import cache
 
 import torch
 
-from artifactnet.models.attention.gradient_chain import collecting, weighted_row
-from artifactnet.models.attention.row_chain import mean_row
+from artifactnet.models.attention.chains import collecting, mean_row, weighted_row
 from artifactnet.models.attention.stored import (
     attention_weights,
     chain_rows,
@@ -21,7 +20,6 @@ from artifactnet.models.attention.stored import (
 from artifactnet.models.attention.tap import AttentionLayer
 
 NORMALIZATIONS = ("saturate", "max", "minmax", "none")
-FORMS = ("auto", "stored")
 _log = logging.getLogger(__name__)
 
 
@@ -41,8 +39,8 @@ def attention_rollout(
         discard_ratio: share of the weakest fused weights dropped per block and image.
         start_layer: first block that takes part; negative: counted from the end.
         form: ``auto``: without storing N x N matrices of heads wherever heads are averaged,
-            nothing is discarded and the attention has no bias. ``stored``: by whole matrices in
-            any case.
+            nothing is discarded and the attention has no bias. ``triton``: the same by Triton
+            kernels on an NVIDIA GPU. ``stored``: by whole matrices in any case.
 
     Returns:
         (B, N) over all tokens, prefix tokens included; non-negative, each row sums to 1.
@@ -53,7 +51,7 @@ def attention_rollout(
     layers = _chosen(layers, start_layer)
     with _no_autocast(layers[0].q):
         if not _stores(layers, head_fusion, discard_ratio, form):
-            return mean_row(layers)
+            return mean_row(layers, form == "triton")
 
         def matrix_of(index: int, rows: slice) -> torch.Tensor:
             return fuse_heads(attention_weights(layers[index], rows), head_fusion)
@@ -94,12 +92,12 @@ def gradient_rollout(
     exact = create_graph and second_order
     with torch.set_grad_enabled(create_graph):
         stores = _stores(layers, head_fusion, discard_ratio, form)
-    rides = create_graph and not exact and not stores
-    with collecting(layers) if rides else nullcontext():
+    collects = create_graph and not exact and not stores
+    with collecting(layers) if collects else nullcontext():
         gradients = output_gradients(logit, layers, exact)
     with _no_autocast(logit), torch.set_grad_enabled(create_graph):
         if not stores:
-            return weighted_row(layers, gradients)
+            return weighted_row(layers, gradients, form == "triton")
 
         def matrix_of(index: int, rows: slice) -> torch.Tensor:
             weights = attention_weights(layers[index], rows)
@@ -112,7 +110,7 @@ def gradient_rollout(
 def _stores(
     layers: Sequence[AttentionLayer], head_fusion: str, discard_ratio: float, form: str
 ) -> bool:
-    """Whether whole matrices are needed; where nobody asked for them, it is said once."""
+    """Whether whole matrices are needed; logged once if nobody requested them."""
     if form == "stored":
         return True
     reason = None
@@ -123,12 +121,12 @@ def _stores(
     elif any(layer.bias is not None for layer in layers):
         reason = "the attention has a bias"
     if reason is not None and torch.is_grad_enabled():
-        _say_once(reason)
+        _log_once(reason)
     return reason is not None
 
 
 @cache
-def _say_once(reason: str) -> None:
+def _log_once(reason: str) -> None:
     _log.warning("rollout keeps every block's N x N matrix for its gradient: %s", reason)
 
 

@@ -1,8 +1,8 @@
-"""Attention matrices that are formed and kept: the form that any rollout can take.
+"""Rollout by whole attention matrices: the form that supports every option.
 
 Under autograd every block's matrix stays in memory, as in public scripts. Without a graph only a
-band of rows exists at a time. `row_chain` and `gradient_chain` do without either where heads are
-averaged and nothing is discarded.
+band of rows exists at a time. `chains` needs neither where heads are averaged and nothing is
+discarded.
 """
 
 from __future__ import annotations

@@ -28,17 +28,19 @@ class AttentionLayer:
     out: torch.Tensor
     scale: float
     bias: torch.Tensor | None = None  # added to the scores, broadcastable to (B, H, N, N)
-    log_sum_exp: torch.Tensor | None = None  # (B, H, N) float32 or wider, where the kernel told it
+    log_sum_exp: torch.Tensor | None = (
+        None  # (B, H, N) float32 or wider, if the kernel gave it
+    )
     handle: torch.Tensor | None = None  # takes a row chain's gradient, see `fused`
-    ride: FusedBackwardState | None = None  # what the call's backwards do for gradient rollout
+    state: FusedBackwardState | None = None  # what the call's backwards do for gradient rollout
 
-    def take(self) -> None:
-        """Leave handle and ride to the chain that uses them now: only one may, and it trains.
+    def release_handle(self) -> None:
+        """Leave handle and state to the chain that trains through them now: only one may.
 
         Further chains go through q, k and v themselves.
         """
         if torch.is_grad_enabled():
-            self.handle = self.ride = None
+            self.handle = self.state = None
 
 
 class AttentionTap(TorchFunctionMode):
@@ -98,9 +100,9 @@ class AttentionTap(TorchFunctionMode):
             bias = torch.zeros_like(attn_mask, dtype=query.dtype)
             bias = bias.masked_fill_(~attn_mask, float("-inf"))
         if self._fused and can_fuse(query, key, value, attn_mask, dropout_p):
-            ride = FusedBackwardState() if can_use_fused_backward(query) else None
-            out, log_sum_exp, handle = fused_attention(query, key, value, scale, ride)
-            return AttentionLayer(query, key, value, out, scale, bias, log_sum_exp, handle, ride)
+            state = FusedBackwardState() if can_use_fused_backward(query) else None
+            out, log_sum_exp, handle = fused_attention(query, key, value, scale, state)
+            return AttentionLayer(query, key, value, out, scale, bias, log_sum_exp, handle, state)
         out = F.scaled_dot_product_attention(
             query, key, value, attn_mask=attn_mask, dropout_p=dropout_p, scale=scale
         )

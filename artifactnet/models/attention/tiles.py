@@ -118,7 +118,7 @@ def pad_queries(gradient: Tensor, missing: int) -> Tensor:
 
 
 def log_sum_exp(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """Natural log of sum_j exp(scale q_i . k_j), (B, H, M), for kernels that do not tell it."""
+    """Natural log of sum_j exp(scale q_i . k_j), (B, H, M), for kernels that do not return it."""
     queries, keys = as_pairs(q) * scale, as_pairs(k).transpose(1, 2)
     found = queries.new_empty(queries.shape[:2])
     tiles = Tiles(queries.shape[0], queries.shape[1], k.shape[2], queries)

@@ -1,7 +1,7 @@
 """The products of `tiles` for NVIDIA GPUs in Triton.
 
-Same names, arguments and results as in `tiles`; the GPU's programs are in `triton_programs`, their
-block sizes in `triton_plans`. They were checked on a CPU through Triton's interpreter and compiled
+Same names, arguments and results as in `tiles`; the GPU's programs are in `triton_programs`. They
+were checked on a CPU through Triton's interpreter and compiled
 for compute capabilities 8.0 and 9.0; the block sizes were chosen by counting, not by measurement
 on a GPU. Results have a fixed order of sums: two runs agree bit by bit.
 
@@ -123,7 +123,7 @@ def _interpreted() -> bool:
 
 
 class _Call:
-    """What every kernel is told about one q and k.
+    """What every kernel needs to know about one q and k.
 
     Args:
         q: (B, H, M, d).

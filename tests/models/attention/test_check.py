@@ -7,7 +7,7 @@ from tiny_models import TINY, tiny
 from torch import nn
 
 from artifactnet.config import AttentionConfig
-from artifactnet.models.attention import memory, tiles
+from artifactnet.models.attention import requirements, tiles
 from artifactnet.models.backbone import why_no_rollout
 from artifactnet.types import ArtifactNetError
 
@@ -100,13 +100,13 @@ def test_tokens_dropped_in_training_are_refused():
 def test_matrices_that_cannot_fit_are_refused_before_the_first_step(monkeypatch, options):
     model = tiny(attention=AttentionConfig(**options))
     model.check_attention(batch(model))
-    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(requirements, "free_memory", lambda device: 1000)
     with pytest.raises(ArtifactNetError, match=r"7 x 7 tokens, 3 blocks, 2 heads and 2 images"):
         model.check_attention(batch(model))
 
 
 def test_the_form_that_stores_nothing_is_not_refused(monkeypatch):
-    monkeypatch.setattr(memory, "free_memory", lambda device: 0)
+    monkeypatch.setattr(requirements, "free_memory", lambda device: 0)
     model = tiny()
     model.check_attention(batch(model))
 
@@ -114,9 +114,9 @@ def test_the_form_that_stores_nothing_is_not_refused(monkeypatch):
 def test_first_order_needs_room_for_one_matrix_per_block(monkeypatch):
     model = tiny(attention=AttentionConfig(method="gradient_rollout", second_order=False))
     needed = 2 * 3 * 49 * 4
-    monkeypatch.setattr(memory, "free_memory", lambda device: needed)
+    monkeypatch.setattr(requirements, "free_memory", lambda device: needed)
     model.check_attention(batch(model))
-    monkeypatch.setattr(memory, "free_memory", lambda device: needed - 1)
+    monkeypatch.setattr(requirements, "free_memory", lambda device: needed - 1)
     with pytest.raises(ArtifactNetError, match=r"blocks 0 to 2 \(Attention\).*1 heads"):
         model.check_attention(batch(model))
 
@@ -130,7 +130,7 @@ def test_a_row_of_tokens_beyond_a_tile_is_refused(monkeypatch):
 
 
 def test_a_last_few_blocks_need_less(monkeypatch):
-    monkeypatch.setattr(memory, "free_memory", lambda device: 1 * 2 * 2 * 49 * 4)
+    monkeypatch.setattr(requirements, "free_memory", lambda device: 1 * 2 * 2 * 49 * 4)
     model = tiny(attention=AttentionConfig(form="stored", start_layer=-1))
     model.check_attention(batch(model))
     model = tiny(attention=AttentionConfig(form="stored", start_layer=-2))

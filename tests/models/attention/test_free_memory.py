@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from artifactnet.models.attention import memory as module
-from artifactnet.models.attention.memory import free_memory
+from artifactnet.models.attention import requirements as module
+from artifactnet.models.attention.requirements import free_memory
 
 CPU = torch.device("cpu")
 MEMINFO = "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    600 kB\n"

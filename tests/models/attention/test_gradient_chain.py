@@ -9,7 +9,7 @@ from tiny_models import tiny
 
 from artifactnet.config import AttentionConfig
 from artifactnet.models.attention import tiles
-from artifactnet.models.attention.gradient_chain import weighted_row
+from artifactnet.models.attention.chains import weighted_row
 from artifactnet.models.attention.rollout import gradient_rollout
 from artifactnet.models.attention.tap import AttentionLayer
 

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from tiny_models import tiny
 
 from artifactnet.config import AttentionConfig, LoraConfig
-from artifactnet.models.attention import gradient_chain, tap, tiles
+from artifactnet.models.attention import chains, tap, tiles
+from artifactnet.models.attention.chains import collecting
 from artifactnet.models.attention.fused import (
     FusedBackwardState,
-    Message,
+    MatrixGradient,
     attention_backward,
     can_use_fused_backward,
 )
-from artifactnet.models.attention.gradient_chain import collecting
 from artifactnet.models.attention.gradient_tiles import AttentionInputs
 from artifactnet.models.attention.rollout import attention_rollout, gradient_rollout
 from artifactnet.models.attention.tap import AttentionTap
@@ -47,16 +47,16 @@ def test_both_backwards_equal_whole_matrices_in_tiles_of_any_size(seed, batch, h
     sums = (q @ k.mT * 0.5).logsumexp(-1).detach()
     out = F.scaled_dot_product_attention(q, k, v, scale=0.5)
     plain = [x.detach() for x in (q, k, v)]
-    ride = FusedBackwardState(collect=True)
+    state = FusedBackwardState(collect=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "tile_bytes", lambda device: rows * tokens * 8)
-        first = attention_backward(AttentionInputs(*plain, logit_d_out, sums, 0.5), ride)
+        first = attention_backward(AttentionInputs(*plain, logit_d_out, sums, 0.5), state)
         matrix = matrix_of(q, k, v, logit_d_out, 0.5)
-        torch.testing.assert_close(ride.matrix, matrix.detach(), atol=1e-12, rtol=0)
+        torch.testing.assert_close(state.matrix, matrix.detach(), atol=1e-12, rtol=0)
         share, target, slope = torch.rand(3, batch, tokens, dtype=torch.float64)
-        ride.message = Message(ride.matrix, logit_d_out, share / heads, target, slope)
-        second = attention_backward(AttentionInputs(*plain, d_out, sums, 0.5), ride)
-    assert ride.message is None
+        state.pending = MatrixGradient(state.matrix, logit_d_out, share / heads, target, slope)
+        second = attention_backward(AttentionInputs(*plain, d_out, sums, 0.5), state)
+    assert state.pending is None
     expected = torch.autograd.grad(out, (q, k, v), logit_d_out, retain_graph=True)
     for one, other in zip(first, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
@@ -84,7 +84,7 @@ def test_a_step_is_the_same_with_and_without_riding(monkeypatch):
     riding, twice = gradients()
     for one, other in zip(riding, twice, strict=True):  # the graph can be gone through again
         torch.testing.assert_close(2 * one, other)
-    monkeypatch.setattr(tap, "can_ride", lambda q: False)
+    monkeypatch.setattr(tap, "can_use_fused_backward", lambda q: False)
     alone, _ = gradients()
     for one, other in zip(riding, alone, strict=True):
         torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-7)
@@ -108,16 +108,16 @@ def test_nobody_collects_after_a_failure():
         for _ in range(4):
             q = torch.randn(1, 2, 5, 8)
             F.scaled_dot_product_attention(q, q, q)
-    rides = [layer.ride for layer in watched.layers]
+    rides = [layer.state for layer in watched.layers]
 
     def fail():
         with collecting(watched.layers):
-            assert [ride.collect for ride in rides] == [False, True, True, False]
+            assert [state.collect for ride in rides] == [False, True, True, False]
             raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
         fail()
-    assert not any(ride.collect for ride in rides)
+    assert not any(state.collect for ride in rides)
 
 
 def watched(seed=0, depth=4):
@@ -169,14 +169,14 @@ def test_a_backward_that_ends_early_leaves_nothing_behind(kind):
 
 def test_a_map_that_is_only_looked_at_keeps_no_matrix(monkeypatch):
     kept = []
-    row = gradient_chain.fused_row
+    row = chains.fused_row
 
     def watching(inputs, above, keep):
         found = row(inputs, above, keep)
         kept.append(found[2])
         return found
 
-    monkeypatch.setattr(gradient_chain, "fused_row", watching)
+    monkeypatch.setattr(chains, "fused_row", watching)
     layers, _, logit, _ = watched()
     gradient_rollout(logit, layers, create_graph=False)
     assert len(kept) == 4

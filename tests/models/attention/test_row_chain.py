@@ -10,8 +10,8 @@ from tiny_models import fuse_by_loops, rollout_by_loops, softmax_by_loops, tiny
 
 from artifactnet.config import AttentionConfig
 from artifactnet.models.attention import rollout, tiles
+from artifactnet.models.attention.chains import mean_row
 from artifactnet.models.attention.rollout import attention_rollout
-from artifactnet.models.attention.row_chain import mean_row
 from artifactnet.models.attention.tap import AttentionTap
 
 
@@ -156,7 +156,7 @@ def test_nothing_of_size_n_times_n_is_kept(monkeypatch):
 
 
 def test_where_whole_matrices_are_needed_it_is_said_once(caplog):
-    rollout._say_once.cache_clear()  # another test of this process may have heard it
+    rollout._log_once.cache_clear()  # another test of this process may have heard it
     tensors = leaves(2)
     for _ in range(2):
         attention_rollout(attend(tensors)[0], head_fusion="max")
