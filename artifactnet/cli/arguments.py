@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGES",
         help="files, folders (searched deeply), X-AIGD parquet shards, patterns",
     )
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Print, on standard error, what must be known before trusting an answer."""
+    for warning in warnings:
+        print(f"artifactnet: warning: {warning}", file=sys.stderr)
 
 
 def print_failures(failures: Sequence[Failure]) -> None:

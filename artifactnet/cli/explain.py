@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from artifactnet.cli.arguments import (
     Commands,
     add_batch_size,
     add_images,
-    batch_size_of,
     names,
     natural,
     positive,
     print_failures,
+    print_warnings,
 )
 
 
@@ -96,25 +97,24 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from artifactnet import load_model
-    from artifactnet.explanation.explainer import Explainer, Options
     from artifactnet.explanation.folder import explain_to_folder
+    from artifactnet.inference.load import find_weights, load_model
 
-    predictor = load_model(args.model, device=args.device)
-    for notice in predictor.warnings:
-        print(f"artifactnet: warning: {notice}", file=sys.stderr)
-    options = Options(batch_size_of(args.model, args.batch_size), args.window, args.stride)
-    explainer = Explainer(predictor, args.methods, options)
+    predictor = load_model(find_weights(args.model), device=args.device)
+    print_warnings(predictor.warnings)
     summary = explain_to_folder(
-        explainer,
+        predictor,
         args.images,
         args.out,
-        options.batch_size,
+        args.methods,
+        batch_size=args.batch_size or 8,
+        window=args.window,
+        stride=args.stride,
         report=lambda e: print(f"{e.probability:.4f} {'fake' if e.is_fake else 'real'} {e.name}"),
     )
     total = summary.images + len(summary.failures)
     print(
-        f"{summary.images} of {total} images explained by {', '.join(explainer.methods)}; "
+        f"{summary.images} of {total} images explained by {', '.join(summary.methods)}; "
         f"maps in {args.out}"
     )
     if summary.constant:
@@ -127,27 +127,21 @@ def _explain(args: argparse.Namespace) -> int:
 
 
 def _judge(args: argparse.Namespace) -> int:
-    from pathlib import Path
+    from artifactnet.explanation.judge import judge, scores_table
 
-    from artifactnet.evaluation.samples import open_samples
-    from artifactnet.explanation.explainer import Options
-    from artifactnet.explanation.judge import judge, table, write
-
-    data = open_samples(args.run_dir, args.overrides)
-    for warning in data.warnings:
-        print(f"artifactnet: warning: {warning}", file=sys.stderr)
-    found = judge(
-        data.model,
-        data.each(),
+    result = judge(
+        args.run_dir,
+        args.overrides,
         args.methods,
         threshold=args.threshold,
         faithfulness_images=args.faithfulness,
         sanity_images=args.sanity,
-        seed=data.config.seed,
-        options=Options(batch_size_of(args.run_dir, args.batch_size), args.window, args.stride),
+        batch_size=args.batch_size or 8,
+        window=args.window,
+        stride=args.stride,
+        out=args.out,
     )
-    folder = Path(args.out) if args.out else data.folder / "explanations"
-    write(folder, found)
-    print(table(found))
-    print(f"\ntable in {folder}")
+    print_warnings(result["notices"])
+    print(scores_table(result))
+    print(f"\ntable in {args.out or Path(args.run_dir) / 'explanations'}")
     return 0

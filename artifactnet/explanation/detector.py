@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from artifactnet.data.transforms import Preprocess
-from artifactnet.inference.backends.base import ExportedModel
+from artifactnet.inference.backends.exported import ExportedModel
 from artifactnet.inference.predictor import Predictor
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
@@ -103,7 +103,7 @@ class Classifier:
             mean: per channel, for pixel values in [0, 1]; None asks a timm model and falls back
                 on ImageNet's.
             std: likewise.
-            resize: how an image is brought to that size, see `artifactnet.data.geometry.fit_geometry`.
+            resize: how images get that size, see `artifactnet.data.geometry.fit_geometry`.
             fake_class: index of the fake one of two classes. Their logit is the difference of
                 the two, so that its sigmoid is the softmax's probability.
             threshold: an image is called fake if its probability is not below.

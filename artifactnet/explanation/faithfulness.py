@@ -1,12 +1,7 @@
-"""Does a map depend on what the model has learnt? The randomised-weights check.
-
-Adebayo et al. 2018: explain the same image with the same method once more, by a model whose
-weights mean nothing. A map that stays the same shows the image, not the model.
-"""
+"""Is a map faithful to the model? Deletion and insertion curves (Petsiuk et al. 2018)."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -16,7 +11,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from artifactnet.explanation.detector import Detector, preprocess_for
 from artifactnet.models.state import undisturbed
@@ -31,10 +25,10 @@ class Curves:
     """Probability of fake after each share of the pixels, 0 to 1 in equal steps.
 
     Attributes:
-        deletion: from the image to its mean colour; the first is that of the image itself.
-        insertion: from the blurred image to the image; the last is that of the image itself.
-        deletion_area: area under ``deletion`` by trapezoids, in [0, 1]; small is good.
-        insertion_area: area under ``insertion``, in [0, 1]; large is good.
+        deletion: from the image to its mean color; starts at the image itself.
+        insertion: from the blurred image to the image; ends at the image itself.
+        deletion_area: area under ``deletion`` by trapezoids, in [0, 1]; lower is better.
+        insertion_area: area under ``insertion``, in [0, 1]; higher is better.
     """
 
     deletion: tuple[float, ...]
@@ -54,22 +48,22 @@ def faithfulness(
 ) -> Curves:
     """Deletion and insertion curve of one map.
 
-    Pixels are changed in the image at its own size, before the detector's preprocessing: a
-    deleted one gets the image's mean colour, an inserted one takes the place of a strongly blurred
-    one. Equal values of the map follow one another in a random order, the same for every map of
-    one size, so that a constant map is a random order and not one from top to bottom.
+    Pixels change in the image at its own size, before the detector's preprocessing: a deleted
+    pixel gets the image's mean color, an inserted one replaces that of a strongly blurred image.
+    Equal values of the map are ordered at random, identically for every map of one size, so that
+    a constant map is a random order and not one from top to bottom.
 
     Args:
         detector: runs on its own device; its state is left as it was found.
         pixels: (H, W, 3) image.
         heatmap: (H, W), finite; the largest values come first.
         steps: number of equal shares.
-        batch_size: pictures that pass through the model together.
+        batch_size: pictures per forward pass.
         seed: of the order of equal values.
 
     Raises:
-        ValueError: the map is not of the image's size, or a number below 1.
-        ArtifactNetError: a map or an answer that is not finite, or an image that the detector
+        ValueError: the map and the image differ in size, or a number is below 1.
+        ArtifactNetError: a map or an output that is not finite, or an image that the detector
             cannot take.
     """
     if heatmap.shape != pixels.shape[:2]:
@@ -89,12 +83,7 @@ def faithfulness(
 
 
 def pixel_order(heatmap: npt.NDArray[Any], seed: int = 0) -> npt.NDArray[np.intp]:
-    """Flat positions of the pixels, the largest value first, equal values in a random order.
-
-    Args:
-        heatmap: (H, W).
-        seed: of that order, which is the same for every map of one size.
-    """
+    """Flat positions of the pixels of a (H, W) map, largest value first, ties in random order."""
     shuffled = np.random.default_rng(seed).permutation(heatmap.size)
     order: npt.NDArray[np.intp] = shuffled[
         np.argsort(-heatmap.ravel()[shuffled].astype(np.float64), kind="stable")
@@ -103,11 +92,7 @@ def pixel_order(heatmap: npt.NDArray[Any], seed: int = 0) -> npt.NDArray[np.intp
 
 
 def blurred(pixels: UInt8Array) -> UInt8Array:
-    """The image without anything finer than about a tenth of its long side.
-
-    Args:
-        pixels: (H, W, 3).
-    """
+    """The (H, W, 3) image without details finer than about a tenth of its long side."""
     height, width = pixels.shape[:2]
     scale = min(1.0, _BLUR_SIDE / max(height, width))  # else the kernel is as large as the image
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -121,9 +106,9 @@ def blurred(pixels: UInt8Array) -> UInt8Array:
 def _exchange(
     start: UInt8Array, end: UInt8Array, order: npt.NDArray[np.intp], steps: int
 ) -> Iterator[UInt8Array]:
-    """``start``, then with ever more of its pixels those of ``end``: ``steps + 1`` pictures.
+    """``start``, then with more and more pixels of ``end``: ``steps + 1`` pictures.
 
-    It is one picture that changes; whoever wants to keep one copies it.
+    All of them are one array that changes; copy it to keep a picture.
     """
     picture = start.copy()
     into, source = picture.reshape(-1, 3), end.reshape(-1, 3)
@@ -151,70 +136,5 @@ def _probabilities(
 
 
 def _area(curve: list[float]) -> float:
-    """By trapezoids over [0, 1]."""
+    """Trapezoids over [0, 1]."""
     return (sum(curve) - (curve[0] + curve[-1]) / 2) / (len(curve) - 1)
-
-
-def randomized(detector: Detector, seed: int = 0) -> Detector:
-    """A detector of the same form whose weights mean nothing.
-
-    A deep copy in which the values of every floating-point parameter are shuffled within it: each
-    keeps its distribution, so that activations stay of the size that the layers are made for, but
-    nothing of what was learnt. Shuffling leaves alone what has one value: parameters with a single
-    element (say, the bias of the one logit) or whose elements are all equal (say, the scale of a
-    norm that was never trained). Buffers, among them the statistics of batch norms, are kept.
-
-    Args:
-        detector: left unchanged.
-        seed: of the shuffling; the same on every device.
-    """
-    shuffled = copy.deepcopy(detector)
-    shuffle(shuffled.module, seed)
-    return shuffled
-
-
-def shuffle(module: nn.Module, seed: int = 0) -> None:
-    """Shuffle the values of every floating-point parameter within it, in place.
-
-    Args:
-        module: a parameter that it holds twice is shuffled once.
-        seed: of the shuffling; the same on every device.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in module.parameters():
-            if weight.is_floating_point() and weight.numel() > 1:
-                order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
-                weight.copy_(weight.flatten()[order].view_as(weight))
-
-
-def rank_correlation(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float | None:
-    """Spearman's rank correlation of two maps; equal values share their mean rank.
-
-    Args:
-        first: (h, w), finite.
-        second: (h, w), finite.
-
-    Returns:
-        A number in [-1, 1]: near 1, the second map ranks the pixels as the first does. None where
-        a map is constant: it ranks nothing.
-
-    Raises:
-        ValueError: shapes differ, or values that are not finite.
-    """
-    if first.shape != second.shape:
-        raise ValueError(f"maps of one size are needed, got {first.shape} and {second.shape}")
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise ValueError("a map holds values that are not finite")
-    ranks = [_ranks(values) for values in (first, second)]
-    a, b = (rank - rank.mean() for rank in ranks)
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(np.clip(a @ b / scale, -1.0, 1.0)) if scale else None
-
-
-def _ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """(n,) ranks from 1; equal values have the mean of theirs."""
-    _, group, counts = np.unique(values.ravel(), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    means: npt.NDArray[np.float64] = last - (counts - 1) / 2
-    return means[group.ravel()]

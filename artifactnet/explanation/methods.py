@@ -20,7 +20,7 @@ _TILES = "its network sees a thumbnail and tiles (model.heatmap.head=mapper), ne
 METHODS: dict[str, str] = {
     **CAM_METHODS,
     **ATTENTION_METHODS,
-    SLIDING: "Probability of being fake of each patch, judged on its own",
+    SLIDING: "Probability of being fake of each patch, predicted on its own",
     SEGMENTATION: "Probability of an artifact, from the model's segmentation head",
     HEATMAP: "The model's own attention or activation map, as it was trained to be",
     PREDICTED: "Where the model itself says that the image looks wrong, from its heatmap head",

@@ -11,7 +11,7 @@ import artifactnet
 from artifactnet.config import AttentionConfig, HeatmapConfig, SegmentationConfig
 from artifactnet.data.transforms import Preprocess
 from artifactnet.explanation.detector import Classifier
-from artifactnet.explanation.explainer import CONSTANT, Explained, Explainer, Options, explain
+from artifactnet.explanation.explainer import CONSTANT, Explained, Explainer, explain
 from artifactnet.explanation.methods import METHODS, available, default_method, scale_of
 from artifactnet.inference.inputs import Failure
 from artifactnet.inference.predictor import Predictor
@@ -41,9 +41,9 @@ def swin():
 
 def test_every_method_of_a_vit_gives_a_map_at_the_image_size(vit):
     every = [method for method in METHODS if method != "predicted_heatmap"]  # has another head
-    explainer = Explainer(vit, every, Options(window=20, stride=10))
+    explainer = Explainer(vit, every, window=20, stride=10)
     assert explainer.methods == tuple(every)
-    (answer,) = explainer.batch([("a", picture(37, 61))])
+    (answer,) = explainer.explain_batch([("a", picture(37, 61))])
     assert isinstance(answer, Explained)
     assert (answer.score, answer.rationale, answer.warnings) == (None, None, ())
     for method in every:
@@ -62,10 +62,10 @@ def test_every_method_of_a_vit_gives_a_map_at_the_image_size(vit):
 def test_a_batch_equals_its_images_one_by_one(vit, swin):
     images = [(str(k), picture(30 + 7 * k, 50, k)) for k in range(3)]
     for model, methods in ((vit, available(Explainer(vit).detector)), (swin, ["grad_cam"])):
-        explainer = Explainer(model, methods, Options(batch_size=3, window=25, stride=25))
-        together = explainer.batch(images)
+        explainer = Explainer(model, methods, batch_size=3, window=25, stride=25)
+        together = explainer.explain_batch(images)
         for image, answer in zip(images, together, strict=True):
-            (alone,) = explainer.batch([image])
+            (alone,) = explainer.explain_batch([image])
             assert answer.probability == pytest.approx(alone.probability, abs=1e-6)
             for method in methods:
                 one, other = answer.explanations[method], alone.explanations[method]
@@ -76,7 +76,7 @@ def test_verdict_and_own_maps_are_those_of_the_predictor(vit, swin):
     image = picture(40, 40)
     for model, method in ((vit, "segmentation"), (swin, "heatmap")):
         prediction = Predictor(model).predict(image)
-        (answer,) = Explainer(model, [method]).batch([("a", image)])
+        (answer,) = Explainer(model, [method]).explain_batch([("a", image)])
         assert answer.probability == pytest.approx(prediction.probability, abs=1e-7)
         assert answer.is_fake == prediction.is_fake
         heatmap = answer.explanations[method].heatmap
@@ -89,7 +89,7 @@ def test_a_heatmap_head_says_what_it_says_to_the_predictor():
     assert "predicted_heatmap" in methods
     assert "heatmap" not in methods  # there is no attention map beside it
     images = [(str(k), picture(40, 50, k)) for k in range(3)]
-    answers = Explainer(model, ["predicted_heatmap", "rollout"]).batch(images)
+    answers = Explainer(model, ["predicted_heatmap", "rollout"]).explain_batch(images)
     for (_, pixels), answer in zip(images, answers, strict=True):
         expected = Predictor(model).predict(pixels)
         assert answer.probability == pytest.approx(expected.probability, abs=1e-6)
@@ -98,7 +98,7 @@ def test_a_heatmap_head_says_what_it_says_to_the_predictor():
         assert found.scale == "probability"
         np.testing.assert_allclose(found.heatmap, expected.heatmap, atol=1e-6)
         assert answer.rationale is None
-    (alone,) = Explainer(model, ["rollout"]).batch(images[:1])
+    (alone,) = Explainer(model, ["rollout"]).explain_batch(images[:1])
     assert alone.score == pytest.approx(answers[0].score, abs=1e-6)  # whatever is drawn
 
 
@@ -107,8 +107,10 @@ def test_an_adaptive_mapper_says_what_it_says_to_the_predictor():
     model = tiny(size=(64, 64), kwargs=DEEP, heatmap=heatmap)
     shapes = ((30, 120), (120, 30), (64, 64), (31, 120))  # three grids in one batch
     images = [(str(k), picture(*shape, k)) for k, shape in enumerate(shapes)]
-    explainer = Explainer(model, ["predicted_heatmap", "sliding_patch"], Options(4, 200, 200))
-    answers = explainer.batch(images)
+    explainer = Explainer(
+        model, ["predicted_heatmap", "sliding_patch"], batch_size=4, window=200, stride=200
+    )
+    answers = explainer.explain_batch(images)
     for (name, pixels), answer in zip(images, answers, strict=True):
         expected = Predictor(model).predict(pixels)
         assert answer.name == name
@@ -144,7 +146,7 @@ def test_a_score_that_is_no_number_is_a_failure(monkeypatch):
 
     monkeypatch.setattr(type(model), "forward", broken)
     images = [(str(k), picture(40, 50, k)) for k in range(3)]
-    first, second, third = Explainer(model, ["predicted_heatmap"]).batch(images)
+    first, second, third = Explainer(model, ["predicted_heatmap"]).explain_batch(images)
     assert (first.name, third.name) == ("0", "2")
     assert (second.path, second.reason) == ("1", "the model's answer is not a number (NaN)")
 
@@ -182,22 +184,22 @@ def test_a_third_party_classifier_is_explained(vit):
 @pytest.mark.parametrize(
     ("methods", "options", "message"),
     [
-        (["gradcam"], Options(), "unknown method 'gradcam'; known: grad_cam, "),
-        (["relevance"], Options(), "relevance cannot explain this model.*global attention"),
-        (["segmentation"], Options(), "no segmentation head; what can: grad_cam"),
-        (None, Options(window=0), "window must be 1 or more"),
-        (None, Options(batch_size=0), "batch_size must be 1 or more"),
-        (None, Options(window=10, stride=11), "a stride of 11 leaves out pixels"),
+        (["gradcam"], {}, "unknown method 'gradcam'; known: grad_cam, "),
+        (["relevance"], {}, "relevance cannot explain this model.*global attention"),
+        (["segmentation"], {}, "no segmentation head; what can: grad_cam"),
+        (None, {"window": 0}, "window must be 1 or more"),
+        (None, {"batch_size": 0}, "batch_size must be 1 or more"),
+        (None, {"window": 10, "stride": 11}, "a stride of 11 leaves out pixels"),
     ],
 )
 def test_what_cannot_be_is_said_before_any_image(swin, methods, options, message):
     with pytest.raises(ArtifactNetError, match=message):
-        Explainer(swin, methods, options)
+        Explainer(swin, methods, **options)
 
 
 def test_images_that_are_too_small_fail_alone_and_large_ones_work(vit):
     images = [("tiny", picture(1, 1)), ("wide", picture(40, 900)), ("good", picture(20, 20))]
-    tiny_one, wide, good = Explainer(vit, ["rollout"]).batch(images)
+    tiny_one, wide, good = Explainer(vit, ["rollout"]).explain_batch(images)
     assert isinstance(tiny_one, Failure)
     assert tiny_one.path == "tiny"
     assert "1x1 pixels is too small" in tiny_one.reason
@@ -209,7 +211,7 @@ def test_images_that_are_too_small_fail_alone_and_large_ones_work(vit):
 
 @pytest.mark.slow
 def test_48_megapixels_are_explained(vit):
-    (answer,) = Explainer(vit, ["relevance", "grad_cam"]).batch([("big", picture(6000, 8000))])
+    (answer,) = Explainer(vit, ["relevance", "grad_cam"]).explain_batch([("big", picture(6000, 8000))])
     assert answer.explanations["relevance"].heatmap.shape == (6000, 8000)
 
 
@@ -234,7 +236,7 @@ def test_weights_that_are_no_numbers_fail_with_a_reason():
     model = tiny(size=SIZE)
     with torch.no_grad():
         model.head.weight.fill_(float("nan"))
-    (answer,) = Explainer(model, ["relevance"]).batch([("a", picture(32, 48))])
+    (answer,) = Explainer(model, ["relevance"]).explain_batch([("a", picture(32, 48))])
     assert answer == Failure("a", "the model's answer is not a number (NaN)")
 
 
@@ -252,7 +254,7 @@ def test_one_image_without_a_map_spoils_no_other(vit, monkeypatch):
     normal = Explainer(vit, ["rollout", "grad_cam"])
     # so that a black image is flat to the model as well
     normal.detector.preprocess = Preprocess(SIZE, "stretch", (0, 0, 0), (1, 1, 1), 16)
-    first, second = normal.batch(images)
+    first, second = normal.explain_batch(images)
     assert set(first.explanations) == {"rollout", "grad_cam"}
     assert second == Failure("flat", "grad_cam: out of paper")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from artifactnet.explanation.detector import as_detector
-from artifactnet.inference.backends.base import ExportedModel
+from artifactnet.inference.backends.exported import ExportedModel
 from artifactnet.types import ArtifactNetError
 
 

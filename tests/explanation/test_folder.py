@@ -8,7 +8,6 @@ from PIL import Image
 from tiny_models import tiny
 
 from artifactnet.cli import main
-from artifactnet.explanation.explainer import Explainer, Options
 from artifactnet.explanation.folder import explain_to_folder
 from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import ArtifactNetError
@@ -27,10 +26,11 @@ def photos(tmp_path):
 
 
 def test_maps_overlays_and_answers(photos, tmp_path):
-    explainer = Explainer(tiny(), ["rollout", "grad_cam"], Options(batch_size=2))
     told = []
     out = tmp_path / "out"
-    summary = explain_to_folder(explainer, [photos], out, 2, told.append)
+    summary = explain_to_folder(
+        tiny(), [photos], out, ["rollout", "grad_cam"], batch_size=2, report=told.append
+    )
     assert summary.images == len(told) == 2
     assert [failure.path for failure in summary.failures] == [str(photos / "broken.jpg")]
     lines = [json.loads(line) for line in summary.answers.read_text().splitlines()]
@@ -50,7 +50,7 @@ def test_maps_overlays_and_answers(photos, tmp_path):
 def test_a_folder_that_cannot_be_written_is_one_error(photos, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactNetError, match="the answers cannot be written"):
-        explain_to_folder(Explainer(tiny()), [photos], tmp_path / "file" / "out")
+        explain_to_folder(tiny(), [photos], tmp_path / "file" / "out")
 
 
 def test_command(photos, tmp_path, capsys):

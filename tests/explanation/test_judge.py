@@ -16,8 +16,8 @@ from torch import nn
 
 from artifactnet.explanation import judge as judging
 from artifactnet.explanation.detector import Classifier
-from artifactnet.explanation.explainer import Explained, Explainer, Options
-from artifactnet.explanation.judge import judge
+from artifactnet.explanation.explainer import Explained, Explainer
+from artifactnet.explanation.judge import score_explanations
 from artifactnet.inference.inputs import Failure
 from artifactnet.types import Annotation, ArtifactNetError, Explanation, Record, Sample
 
@@ -68,11 +68,11 @@ class Faker:
     methods_known: dict
     batches: list
 
-    def __init__(self, model, methods=None, options=None):
+    def __init__(self, model, methods=None, **options):
         self.detector = model
         self.methods = tuple(methods or self.methods_known)
 
-    def batch(self, images):
+    def explain_batch(self, images):
         (method,) = self.methods
         self.batches.append((method, [name for name, _ in images]))
         answers = []
@@ -148,8 +148,8 @@ def test_every_figure_by_loops(fake, threshold, overlap):
     samples = [sample(k, annotation=CLEAN if k % 5 == 4 else MASK) for k in range(14)]
     sizes = {name: each.image.shape[:2] for name, each in named(samples)}
     fake(random=lambda name, _: random_map(name, sizes[name]))
-    result = judge(
-        detector(), named(samples), threshold=threshold, overlap=overlap, options=Options(4)
+    result = score_explanations(
+        detector(), named(samples), threshold=threshold, overlap=overlap, batch_size=4
     )
     row = result["methods"]["random"]
     maps = [random_map(name, size) for name, size in sizes.items()]
@@ -183,7 +183,7 @@ def test_perfect_inverted_constant_and_empty_maps(fake):
         constant=lambda name, _: np.full(masks[name].shape, 0.75),
         empty=lambda name, _: np.zeros(masks[name].shape),
     )
-    result = judge(detector(), named(samples))
+    result = score_explanations(detector(), named(samples))
     rows, share = result["methods"], result["images"]["artifact_share"]
     figures = ("IoU", "PixP", "PixR", "PixF1", "R@0.5", "pointing_game", "mass_inside")
     assert [rows["perfect"][key] for key in figures] == [1] * 7
@@ -219,7 +219,7 @@ def test_who_takes_part(fake):
         sample(4, label=0, annotation=CLEAN),
     ]
     batches = fake(full=lambda name, _: np.ones(samples[int(name[-1])].image.shape[:2]))
-    result = judge(detector(), named(samples))
+    result = score_explanations(detector(), named(samples))
     assert batches == [("full", ["image 2", "image 3"])]
     images = result["images"]
     assert images.pop("artifact_share") == pytest.approx((samples[3].mask > 0).mean())
@@ -239,13 +239,13 @@ def test_who_takes_part(fake):
 
 def test_no_image_at_all_is_said_and_not_scored(fake):
     fake(full=lambda name, _: None)
-    result = judge(detector(), named([sample(0, label=0, annotation=CLEAN)]))
+    result = score_explanations(detector(), named([sample(0, label=0, annotation=CLEAN)]))
     row = result["methods"]["full"]
     assert row["evaluated_images"] == 0
     assert row["IoU"] == 0
     for key in ("pointing_game", "deletion", "sanity_correlation", "seconds_per_image"):
         assert row[key] is None
-    assert "0 annotated fakes of 1 images" in judging.markdown(result)
+    assert "0 annotated fakes of 1 images" in judging.scores_page(result)
 
 
 def test_failures_are_listed_and_cost_only_their_image(fake):
@@ -259,7 +259,7 @@ def test_failures_are_listed_and_cost_only_their_image(fake):
         return samples[int(name[-1])].mask > 0
 
     batches = fake(troubled=troubled, sound=lambda name, _: samples[int(name[-1])].mask > 0)
-    result = judge(detector(), named(samples), faithfulness_images=5, sanity_images=5)
+    result = score_explanations(detector(), named(samples), faithfulness_images=5, sanity_images=5)
     row = result["methods"]["troubled"]
     assert row["failures"] == [
         {"name": "image 1", "reason": "too small"},
@@ -270,18 +270,18 @@ def test_failures_are_listed_and_cost_only_their_image(fake):
     assert result["methods"]["sound"]["evaluated_images"] == 5
     assert result["methods"]["sound"]["failures"] == []
     assert batches[0] == ("troubled", [f"image {k}" for k in range(5)])
-    page = judging.markdown(result)
+    page = judging.scores_page(result)
     assert "- troubled: image 3: the map is not a number\n" in page
 
 
 def test_images_that_cannot_be_read_are_listed(fake):
     good = sample(0)
     fake(full=lambda name, _: good.mask > 0)
-    result = judge(detector(), [("a", good), ("b", ArtifactNetError("b: is torn"))])
+    result = score_explanations(detector(), [("a", good), ("b", ArtifactNetError("b: is torn"))])
     assert result["images"]["seen"] == 2
     assert result["images"]["unusable"] == [{"name": "b", "reason": "is torn"}]
     assert result["methods"]["full"]["IoU"] == 1
-    page = judging.markdown(result)
+    page = judging.scores_page(result)
     assert "- b: is torn\n" in page
     assert "1 images that cannot be used" in page
 
@@ -297,8 +297,8 @@ def test_faithfulness_and_sanity_look_at_the_first_images(fake):
         return model.net.weight[0].detach().numpy() - model.net.weight.min().item()
 
     fake(image=image, flat=lambda name, _: np.ones(samples[int(name[-1])].image.shape[:2]))
-    result = judge(
-        own, named(samples), faithfulness_images=4, sanity_images=3, options=Options(2), seed=5
+    result = score_explanations(
+        own, named(samples), faithfulness_images=4, sanity_images=3, batch_size=2, seed=5
     )
     row = result["methods"]["image"]
     assert (row["faithfulness_images"], row["sanity_images"]) == (4, 3)
@@ -315,7 +315,7 @@ def test_faithfulness_and_sanity_look_at_the_first_images(fake):
 
     samples = [sample(k, size=(16, 16)) for k in range(4)]
     fake(learnt=learnt)
-    row = judge(own, named(samples), sanity_images=10)["methods"]["learnt"]
+    row = score_explanations(own, named(samples), sanity_images=10)["methods"]["learnt"]
     assert row["sanity_images"] == 4
     assert abs(row["sanity_correlation"]) < 0.3
     assert (row["faithfulness_images"], row["deletion"]) == (0, None)
@@ -331,7 +331,7 @@ def test_a_randomised_model_without_an_answer_is_counted(fake):
 
     fake(broken=broken_after)
     samples = named([sample(k, size=(16, 16)) for k in range(3)])
-    row = judge(own, samples, sanity_images=2)["methods"]["broken"]
+    row = score_explanations(own, samples, sanity_images=2)["methods"]["broken"]
     assert (row["sanity_images"], row["sanity_undefined"], row["failures"]) == (0, 2, [])
 
 
@@ -354,7 +354,7 @@ def test_one_batch_is_in_memory_at_a_time(fake):
         return np.zeros(SIZES[int(name.split()[1]) % len(SIZES)])
 
     fake(first=watching, second=watching)
-    result = judge(detector(), samples(), options=Options(batch_size=3))
+    result = score_explanations(detector(), samples(), batch_size=3)
     assert result["methods"]["second"]["evaluated_images"] == 12
     assert max(most) <= 2 * 3
 
@@ -368,18 +368,18 @@ def test_the_result_becomes_files(fake, tmp_path):
     )
     own = detector()
     own.warnings = ("random weights",)
-    result = judge(own, [("image 0", samples[0])], overlap=0.25)
-    judging.write(tmp_path / "new", result)
+    result = score_explanations(own, [("image 0", samples[0])], overlap=0.25)
+    judging.write_scores(tmp_path / "new", result)
     assert json.loads((tmp_path / "new" / "explanations.json").read_text()) == result
     page = (tmp_path / "new" / "explanations.md").read_text()
-    assert page == judging.markdown(result)
+    assert page == judging.scores_page(result)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
         "explanations.json",
         "explanations.md",
     ]
     assert "> **Warning:** random weights" in page
     assert "- two: bad | image <x>.png: too small\n" in page
-    lines = judging.table(result).splitlines()
+    lines = judging.scores_table(result).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert {len(row) for row in cells} == {len(cells[0])}
     one, two = (dict(zip(cells[0], row, strict=True)) for row in cells[2:])
@@ -400,8 +400,8 @@ def test_the_result_becomes_files(fake, tmp_path):
     [{"threshold": 1.5}, {"threshold": math.nan}, {"overlap": -0.1}, {"sanity_images": -1}],
 )
 def test_settings_that_make_no_sense_are_refused(options):
-    with pytest.raises(ArtifactNetError, match="judging: "):
-        judge(detector(), [], **options)
+    with pytest.raises(ArtifactNetError, match="judge: "):
+        score_explanations(detector(), [], **options)
 
 
 def test_a_sample_that_contradicts_itself_is_refused(fake):
@@ -409,15 +409,15 @@ def test_a_sample_that_contradicts_itself_is_refused(fake):
     other = sample(0)
     other.mask = other.mask[:-1]
     with pytest.raises(ArtifactNetError, match=r"image 0: the mask has shape \(23, 30\)"):
-        judge(detector(), named([other]))
+        score_explanations(detector(), named([other]))
     other.mask = None
     with pytest.raises(ArtifactNetError, match="image 0: annotation is MASK but .* has no mask"):
-        judge(detector(), named([other]))
+        score_explanations(detector(), named([other]))
 
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(ArtifactNetError, match="no_such"):
-        judge(detector(), [], ["no_such"])
+        score_explanations(detector(), [], ["no_such"])
 
 
 def test_one_of_ours_by_its_own_maps():
@@ -425,16 +425,16 @@ def test_one_of_ours_by_its_own_maps():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     samples = [sample(k, size=(40, 44)) for k in range(3)]
     methods = ["rollout", "gradient_rollout", "relevance", "heatmap"]
-    result = judge(
+    result = score_explanations(
         model,
         named(samples),
         methods,
         faithfulness_images=1,
         sanity_images=2,
-        options=Options(batch_size=2),
+        batch_size=2,
     )
     assert list(result["methods"]) == methods
-    explained = Explainer(model, ["relevance"]).batch(
+    explained = Explainer(model, ["relevance"]).explain_batch(
         [(name, each.image) for name, each in named(samples)]
     )
     maps = [each.explanations["relevance"].heatmap for each in explained]

@@ -6,19 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from canned_predictor import RATIONALE, CannedPredictor, canned_pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import TINY, tiny
-from told_answers import WORDS, ToldPredictor, told_pixels
 
 from artifactnet.config import HeatmapConfig
-from artifactnet.explanation.explainer import CONSTANT, Explained, Predicted
+from artifactnet.explanation.explainer import CONSTANT, Explained
+from artifactnet.explanation.predicted import PredictionExplainer
 from artifactnet.inference.inputs import Failure
 from artifactnet.inference.predictor import Predictor
 from artifactnet.types import ArtifactNetError
 
 
-class Changed(ToldPredictor):
+class Changed(CannedPredictor):
     """Says the same, but for some fields."""
 
     def __init__(self, **changes):
@@ -30,9 +31,9 @@ class Changed(ToldPredictor):
 
 
 def test_an_answer_is_kept_as_it_is():
-    predictor = ToldPredictor(WORDS, None)
-    images = [("a", told_pixels(0.2)), ("b", told_pixels(0.8, (1, 7)))]
-    first, second = Predicted(predictor, batch_size=5).batch(images)
+    predictor = CannedPredictor(RATIONALE, None)
+    images = [("a", canned_pixels(0.2)), ("b", canned_pixels(0.8, (1, 7)))]
+    first, second = PredictionExplainer(predictor, batch_size=5).explain_batch(images)
     assert predictor.calls == [(5, 0, True)]
     assert isinstance(first, Explained)
     assert (first.name, second.name) == ("a", "b")
@@ -40,10 +41,10 @@ def test_an_answer_is_kept_as_it_is():
     assert first.probability == pytest.approx(0.8)
     assert (first.is_fake, second.is_fake) == (True, False)
     assert first.score == pytest.approx(0.2)
-    assert (first.rationale, second.rationale) == (WORDS, None)
+    assert (first.rationale, second.rationale) == (RATIONALE, None)
     assert first.warnings == ("the text was cut off",)  # without that of the model itself
     assert second.warnings == ()
-    (method,) = Predicted.methods
+    (method,) = PredictionExplainer.methods
     found = first.explanations[method]
     assert (found.method, found.scale, found.warnings) == (method, "probability", ())
     np.testing.assert_array_equal(found.heatmap, images[0][1][..., 1].astype(np.float32) / 255)
@@ -54,7 +55,7 @@ def test_an_answer_is_kept_as_it_is():
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
 def test_the_predictor_sees_the_very_pixels(height, width, seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    (answer,) = Predicted(ToldPredictor()).batch([("a", pixels)])
+    (answer,) = PredictionExplainer(CannedPredictor()).explain_batch([("a", pixels)])
     assert answer.score == pixels[0, 0, 0] / 255
     heatmap = answer.explanations["predicted_heatmap"].heatmap
     np.testing.assert_array_equal(np.round(heatmap * 255), pixels[..., 1])
@@ -64,7 +65,7 @@ def test_it_says_what_a_predictor_of_ours_says():
     model = tiny(kwargs={**TINY, "depth": 4}, heatmap=HeatmapConfig(head="decoder", width=16))
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     expected = Predictor(model).predict(pixels)
-    (answer,) = Predicted(Predictor(model)).batch([("a", pixels)])
+    (answer,) = PredictionExplainer(Predictor(model)).explain_batch([("a", pixels)])
     assert (answer.probability, answer.score) == (expected.probability, expected.score)
     heatmap = answer.explanations["predicted_heatmap"].heatmap
     np.testing.assert_array_equal(heatmap, expected.heatmap)
@@ -81,7 +82,7 @@ def test_it_says_what_a_predictor_of_ours_says():
     ],
 )
 def test_what_cannot_be_shown_is_a_failure(changes, reason):
-    (answer,) = Predicted(Changed(**changes)).batch([("a.png", told_pixels(0.5))])
+    (answer,) = PredictionExplainer(Changed(**changes)).explain_batch([("a.png", canned_pixels(0.5))])
     assert isinstance(answer, Failure)
     assert answer.path == "a.png"
     assert reason in answer.reason
@@ -90,31 +91,31 @@ def test_what_cannot_be_shown_is_a_failure(changes, reason):
 def test_a_heatmap_of_another_size_is_a_bug_not_an_answer():
     predictor = Changed(heatmap=np.zeros((36, 24), np.float32))
     with pytest.raises(ValueError, match=r"a heatmap of \(36, 24\) for \(24, 36\)"):
-        Predicted(predictor).batch([("a", told_pixels(0.5))])
+        PredictionExplainer(predictor).explain_batch([("a", canned_pixels(0.5))])
 
 
 def test_a_constant_heatmap_says_so():
     predictor = Changed(heatmap=np.zeros((24, 36), np.float32))
-    (answer,) = Predicted(predictor).batch([("a", told_pixels(0.5))])
+    (answer,) = PredictionExplainer(predictor).explain_batch([("a", canned_pixels(0.5))])
     assert answer.explanations["predicted_heatmap"].warnings == (CONSTANT,)
 
 
 def test_a_failure_keeps_its_reason_and_stops_nothing():
-    class Failing(ToldPredictor):
+    class Failing(CannedPredictor):
         def _answer(self, source, heatmaps):
             answer = super()._answer(source, heatmaps)
             return Failure(source.name, "too narrow") if source.name == "a" else answer
 
-    images = [("a", told_pixels(0.2)), ("b", told_pixels(0.8))]
-    first, second = Predicted(Failing()).batch(images)
+    images = [("a", canned_pixels(0.2)), ("b", canned_pixels(0.8))]
+    first, second = PredictionExplainer(Failing()).explain_batch(images)
     assert (first.path, first.reason) == ("a", "too narrow")
     assert second.score == pytest.approx(0.8)
 
 
 def test_methods():
     for methods in (None, ["all"], ["predicted_heatmap"]):
-        assert Predicted(ToldPredictor(), methods).methods == ("predicted_heatmap",)
+        assert PredictionExplainer(CannedPredictor(), methods).methods == ("predicted_heatmap",)
     with pytest.raises(ArtifactNetError, match="unknown method 'magic'; known: grad_cam"):
-        Predicted(ToldPredictor(), ["magic"])
+        PredictionExplainer(CannedPredictor(), ["magic"])
     with pytest.raises(ArtifactNetError, match="grad_cam cannot .* what can: predicted_heatmap"):
-        Predicted(ToldPredictor(), ["grad_cam"])
+        PredictionExplainer(CannedPredictor(), ["grad_cam"])

@@ -14,7 +14,7 @@ from tiny_models import tiny
 from torch import nn
 
 from artifactnet.explanation.detector import Classifier, OwnDetector
-from artifactnet.explanation.faithfulness import randomized, rank_correlation, shuffle
+from artifactnet.explanation.sanity import randomized, rank_correlation, shuffle_weights
 
 
 def classifier():
@@ -92,7 +92,7 @@ def test_what_has_one_value_and_what_is_no_weight_stays():
     module.kept = nn.Parameter(torch.arange(100.0), requires_grad=False)
     module.register_buffer("running", torch.arange(100.0))
     before = snapshot(module)
-    shuffle(module)
+    shuffle_weights(module)
     for name in ("scale", "flat", "counts", "running"):
         assert torch.equal(getattr(module, name), before[name])
     assert not torch.equal(module.kept, before["kept"])  # frozen weights are learnt all the same
@@ -103,8 +103,8 @@ def test_a_shared_weight_is_shuffled_once_and_stays_shared():
     module = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
     module[1].weight = module[0].weight
     single = nn.Sequential(copy.deepcopy(module[0]))
-    shuffle(module, 0)
-    shuffle(single, 0)
+    shuffle_weights(module, 0)
+    shuffle_weights(single, 0)
     assert module[1].weight is module[0].weight
     assert torch.equal(module[0].weight, single[0].weight)
 

@@ -1,4 +1,8 @@
-"""Writing a report: one HTML file, and the same figures as JSON and PNG."""
+"""A report: one HTML page of verdicts and maps, and the same figures as JSON and PNG.
+
+`report` opens the model and the images that a command line names; `write_report` takes them as
+objects.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from artifactnet import files
+from artifactnet.config import load
 from artifactnet.explanation.detector import Detector, OwnDetector, as_detector
-from artifactnet.explanation.explainer import Explainer, Options, Predicted
+from artifactnet.explanation.explainer import Explainer
 from artifactnet.explanation.methods import METHODS, PREDICTED, default_method, scale_of, why_not
+from artifactnet.explanation.predicted import PredictionExplainer
 from artifactnet.explanation.report.charts import CHART_NAMES, Chart, draw_charts
 from artifactnet.explanation.report.content import (
     LABELS,
     MAP_THRESHOLD,
     Content,
-    Explains,
-    Item,
-    gather,
-    spread,
+    gather_content,
 )
+from artifactnet.explanation.report.items import Item, file_items, record_items, spread_evenly
 from artifactnet.explanation.report.page import write_page
 from artifactnet.explanation.report.summary import CATEGORY_NAMES, summarize
+from artifactnet.inference.base import BasePredictor
 from artifactnet.inference.inputs import Failure
-from artifactnet.inference.predictor import Predictor, PredictorLike
+from artifactnet.inference.load import find_model, load_model
+from artifactnet.inference.predictor import Predictor
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_COLOR
 from artifactnet.types import ArtifactNetError
@@ -42,7 +48,7 @@ class About:
         title: of the page; None makes one.
         model: what the model is called; None: its backbone.
         data: what the images are called.
-        split: of the data; None where it has none.
+        split: of the data; None if it has none.
         warnings: what must be known about model and data before trusting the report.
     """
 
@@ -62,9 +68,10 @@ class ReportResult:
         json: the same without pictures.
         pngs: its charts.
         images: number of images in it.
-        of: number of images there were.
+        of: number of images found.
         called_fake: how many of ``images`` were called fake.
-        failures: images that could not be read or explained, and inputs that stand for none.
+        failures: images that could not be read or explained, and inputs without images.
+        warnings: about model and data, as at the head of the report.
     """
 
     html: Path
@@ -74,31 +81,157 @@ class ReportResult:
     of: int
     called_fake: int
     failures: tuple[Failure, ...]
+    warnings: tuple[str, ...]
 
 
 def report(
-    model: Detector | ArtifactNet | Predictor | PredictorLike,
+    source: str | Path,
+    images: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    methods: Sequence[str] | None = None,
+    limit: int = 500,
+    title: str | None = None,
+    text: str | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    window: int = 224,
+    stride: int = 224,
+) -> ReportResult:
+    """Write a report on files, or on the test images of a run with their annotation.
+
+    Args:
+        source: the folder of a run; with ``images`` any model that `load_model` opens.
+        images: files, folders (searched recursively), X-AIGD parquet shards and patterns; none:
+            the run's test images.
+        out: folder to write to; None: ``report`` in the model's folder, or here for a packaged
+            model. An older report in it is replaced.
+        overrides: ``dotted.key=value`` strings, without ``images``: ``data.*``, ``train.device``,
+            and of a detector ``model.threshold``.
+        methods: of explanation, see `write_report`.
+        limit: of more images than this, so many are taken, evenly spread.
+        title: of the page; None makes one.
+        text: of a HEIE on a language model, see `load_model`.
+        device: see `load_model`; None: ``auto``, or what the run says.
+        batch_size: images in memory, and per forward pass; None: the model's default.
+        window: side of a sliding patch, pixels of the image.
+        stride: from one sliding patch to the next, pixels.
+
+    Raises:
+        ArtifactNetError: no such model or run, an option that does not go with it, data that
+            cannot be used, or any error of `write_report`.
+    """
+    kind, path = find_model(source)
+    predictor: BasePredictor
+    items: Iterable[Item | Failure]
+    folder = path if path.is_dir() else path.parent
+    packaged = not Path(source).exists()
+    if images:
+        if overrides:
+            raise ArtifactNetError(
+                f"{overrides[0]} changes the data of the run, but other images are named; leave "
+                "one of them out"
+            )
+        predictor = load_model(source, device or "auto", text=text)
+        out = out or (Path("report") if packaged else folder / "report")
+        items = file_items(images, skip=out)
+        data = ", ".join(Path(image).name or str(image) for image in images[:3])
+        data += f" and {len(images) - 3} more" if len(images) > 3 else ""
+        name = str(source) if packaged else folder.resolve().name
+        about = About(title, name, data, None, predictor.warnings)
+    elif kind == "heie":
+        predictor, items, about = _open_heie_run(path, overrides, title, text, device)
+    else:
+        if text is not None:
+            raise ArtifactNetError(
+                f"{source}: text={text} is for a HEIE on a language model, which this is not; "
+                "leave it out"
+            )
+        from artifactnet.evaluation.samples import open_samples
+
+        moved = [f"train.device={device}"] if device else []
+        run = open_samples(source, [*overrides, *moved])
+        predictor, items, folder = (
+            Predictor(run.model),
+            record_items(run.records, run.load),
+            run.folder,
+        )
+        about = About(title, run.name, run.config.data.name, run.split, run.warnings)
+    return write_report(
+        predictor,
+        items,
+        out or folder / "report",
+        methods=methods,
+        limit=limit,
+        about=about,
+        batch_size=batch_size,
+        window=window,
+        stride=stride,
+    )
+
+
+def _open_heie_run(
+    folder: Path,
+    overrides: Sequence[str],
+    title: str | None,
+    text: str | None,
+    device: str | None,
+) -> tuple[BasePredictor, list[Item], About]:
+    """Model and test images of a run that trained a HEIE on a language model."""
+    from artifactnet.evaluation.samples import VALIDATION_ONLY
+    from artifactnet.runs.run_folder import CONFIG
+    from artifactnet.vlm.heie.data import TextData
+    from artifactnet.vlm.heie.predictor import HeiePredictor
+
+    if not (folder / CONFIG).is_file():
+        raise ArtifactNetError(
+            f"{folder}: a HEIE without the {CONFIG} of its run has no images of its own; name "
+            "some with --images"
+        )
+    for override in overrides:
+        if not override.startswith(("data.", "train.device=")):
+            raise ArtifactNetError(
+                f"{override.partition('=')[0]} cannot be changed for a report of a HEIE; what "
+                "can: data.*, train.device"
+            )
+    config = load(folder / CONFIG, ["data.check=counts", *overrides])
+    predictor = load_model(folder, device or config.train.device, text=text)
+    assert isinstance(predictor, HeiePredictor)
+    data = TextData(config, predictor.model.processing)
+    split = data.judged
+    warnings = [*data.summary["warnings"], *([VALIDATION_ONLY] if split == "val" else [])]
+    records = data.splits[split]
+    items = record_items(records.records, records.load)
+    return predictor, items, About(title, config.name, config.data.name, split, tuple(warnings))
+
+
+def write_report(
+    model: Detector | ArtifactNet | BasePredictor,
     images: Iterable[Item | Failure],
     out: str | Path,
     *,
     methods: Sequence[str] | None = None,
     limit: int = 500,
     about: About = About(),
-    options: Options | None = None,
+    batch_size: int | None = None,
+    window: int = 224,
+    stride: int = 224,
 ) -> ReportResult:
     """Write ``report.html``, ``report.json`` and ``figures/*.png``, each of them atomically.
 
     Args:
-        model: one of ours, a `Classifier` around any torch or timm classifier, or anything else
-            that answers as a `Predictor` does: its own heatmap, score and explanation are shown.
-        images: what is to be looked at (see `artifactnet.explanation.report.content`), and inputs
-            that could not be found, which the report lists.
+        model: one of ours, a `Classifier` around any torch or timm classifier, or any other
+            predictor: its own heatmap, score and explanation are shown.
+        images: see `artifactnet.explanation.report.items`; failures are inputs without images,
+            which the report lists.
         out: folder to write to; an older report in it is replaced.
         methods: of explanation; None: a predicted heatmap and the paper's choice, where possible.
         limit: of more images than this, so many are taken, evenly spread.
         about: names and warnings for the head.
-        options: how maps are made, None as by default; ``batch_size`` images are in memory
-            together.
+        batch_size: images in memory, and per forward pass; None: the predictor's default, or 8.
+        window: side of a sliding patch, pixels of the image.
+        stride: from one sliding patch to the next, pixels.
 
     Raises:
         ArtifactNetError: a method cannot serve this model, ``limit`` is below 1, or ``out`` cannot
@@ -106,22 +239,44 @@ def report(
     """
     if limit < 1:
         raise ArtifactNetError(f"limit must be 1 or more, not {limit}")
-    options = options or Options()
-    explainer = _explainer(model, methods, options)
-    folder = _folder(out)  # fails now rather than after the work
+    if batch_size is None:
+        batch_size = model.default_batch_size if isinstance(model, BasePredictor) else 8
+    explainer: Explainer | PredictionExplainer
+    if isinstance(model, BasePredictor) and not isinstance(model, Predictor):
+        explainer = PredictionExplainer(model, methods, batch_size)
+    else:
+        detector = as_detector(model)
+        methods = methods or _default_methods(detector)
+        explainer = Explainer(
+            detector, methods, batch_size=batch_size, window=window, stride=stride
+        )
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
+    except OSError as error:
+        raise ArtifactNetError(f"{folder}: no folder for the report: {error}") from error
     everything = list(images)
     items = [item for item in everything if isinstance(item, Item)]
-    chosen = spread(items, limit)
-    content = gather(explainer, chosen, options.batch_size)
+    chosen = spread_evenly(items, limit)
+    content = gather_content(explainer, chosen, batch_size)
     content.failures[:0] = [item for item in everything if isinstance(item, Failure)]
     summary = summarize(content.facts, explainer.methods)
     charts, left_out = draw_charts(summary)
-    notices = _notices(content, len(chosen), len(items)) + left_out
+    notices = []
+    if len(chosen) < len(items):
+        notices.append(
+            f"{len(chosen)} of {len(items)} images were taken, evenly spread over the data; the "
+            "figures are those of these images."
+        )
+    if content.entries and all(entry["label"] is None for entry in content.entries):
+        notices.append("The images have no labels: no verdict is called right or wrong.")
     head = {
         **_head(explainer, content, len(items), about),
-        "notices": notices,
+        "notices": notices + left_out,
         "summary": summary,
-        "failures": _failures(content),
+        "failures": [
+            {"name": failure.path, "reason": failure.reason} for failure in content.failures
+        ],
     }
     try:
         pngs = _write(folder, head, charts, content)
@@ -135,45 +290,48 @@ def report(
         len(items),
         summary["called_fake"],
         tuple(content.failures),
+        tuple(head["warnings"]),
     )
 
 
-def _explainer(
-    model: Detector | ArtifactNet | Predictor | PredictorLike,
-    methods: Sequence[str] | None,
-    options: Options,
-) -> Explains:
-    if isinstance(model, PredictorLike) and not isinstance(model, Predictor):
-        return Predicted(model, methods, options.batch_size)
-    detector = as_detector(model)
-    return Explainer(detector, methods or _methods(detector), options)
-
-
-def _methods(detector: Detector) -> list[str] | None:
-    """What a report shows unless somebody chooses; None leaves the choice to the explainer."""
+def _default_methods(detector: Detector) -> list[str] | None:
+    """What a report shows by default; None leaves the choice to the explainer."""
     if why_not(detector, [PREDICTED])[PREDICTED] is not None:
         return None
     usual = default_method(detector)
     return [PREDICTED, *(name for name, no in why_not(detector, [usual]).items() if no is None)]
 
 
-def _folder(out: str | Path) -> Path:
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactNetError(f"{folder}: no folder for the report: {error}") from error
-    return folder
-
-
-def _head(explainer: Explains, content: Content, total: int, about: About) -> dict[str, Any]:
+def _head(
+    explainer: Explainer | PredictionExplainer, content: Content, total: int, about: About
+) -> dict[str, Any]:
     """What concerns the whole report, but for its figures, notices and failures."""
-    model = _model(explainer.detector, about)
+    detector = explainer.detector
+    map_threshold = MAP_THRESHOLD
+    if isinstance(detector, OwnDetector):
+        config = detector.model.config
+        backbone, map_threshold = config.backbone, config.map_threshold
+    elif isinstance(detector, BasePredictor):
+        backbone = about.model or type(detector).__name__  # it does not say what it is made of
+    else:
+        backbone = type(detector.net).__name__
+    name = about.model or backbone
+    try:
+        package = version("artifactnet")
+    except PackageNotFoundError:  # a checkout that was never installed
+        package = "of unknown version"
+    colors = {category.label: category.color for category in CATEGORIES}
+    colors[UNCATEGORIZED] = UNCATEGORIZED_COLOR
     return {
-        "title": about.title or f"{model['name']} on {about.data}",
+        "title": about.title or f"{name} on {about.data}",
         "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "version": _version(),
-        "model": model,
+        "version": package,
+        "model": {
+            "name": name,
+            "backbone": backbone,
+            "threshold": detector.threshold,
+            "map_threshold": map_threshold,
+        },
         "data": {
             "name": about.data,
             "split": about.split,
@@ -181,68 +339,21 @@ def _head(explainer: Explains, content: Content, total: int, about: About) -> di
             "of": total,
             "labelled": any(entry["label"] is not None for entry in content.entries),
         },
-        "warnings": list(dict.fromkeys((*explainer.detector.warnings, *about.warnings))),
+        "warnings": list(dict.fromkeys((*detector.warnings, *about.warnings))),
         "methods": [
             {
-                "name": name,
-                "label": LABELS.get(name, name),
-                "scale": scale_of(name),
-                "description": METHODS[name],
+                "name": method,
+                "label": LABELS.get(method, method),
+                "scale": scale_of(method),
+                "description": METHODS[method],
             }
-            for name in explainer.methods
+            for method in explainer.methods
         ],
-        "categories": _categories(),
+        "categories": [
+            {"label": label, "name": short, "color": "#{:02x}{:02x}{:02x}".format(*colors[label])}
+            for label, short in CATEGORY_NAMES.items()
+        ],
     }
-
-
-def _notices(content: Content, chosen: int, total: int) -> list[str]:
-    """What a reader should know of how the images came together."""
-    notices = []
-    if chosen < total:
-        notices.append(
-            f"{chosen} of {total} images were taken, evenly spread over the data; the figures are "
-            "those of these images."
-        )
-    if content.entries and all(entry["label"] is None for entry in content.entries):
-        notices.append("Nobody said which images are fake: no verdict is called right or wrong.")
-    return notices
-
-
-def _model(detector: Detector | PredictorLike, about: About) -> dict[str, Any]:
-    map_threshold = MAP_THRESHOLD
-    if isinstance(detector, OwnDetector):
-        config = detector.model.config
-        backbone, map_threshold = config.backbone, config.map_threshold
-    elif isinstance(detector, PredictorLike):
-        backbone = about.model or type(detector).__name__  # what it is made of is its own affair
-    else:
-        backbone = type(detector.net).__name__
-    return {
-        "name": about.model or backbone,
-        "backbone": backbone,
-        "threshold": detector.threshold,
-        "map_threshold": map_threshold,
-    }
-
-
-def _version() -> str:
-    try:
-        return version("artifactnet")
-    except PackageNotFoundError:  # a checkout that was never installed
-        return "of unknown version"
-
-
-def _categories() -> list[dict[str, str]]:
-    colors = {category.label: category.color for category in CATEGORIES}
-    colors[UNCATEGORIZED] = UNCATEGORIZED_COLOR
-    return [
-        {"label": label, "name": name, "color": "#{:02x}{:02x}{:02x}".format(*colors[label])}
-        for label, name in CATEGORY_NAMES.items()
-    ]
-
-
-def _failures(content: Content) -> list[dict[str, str]]:
-    return [{"name": failure.path, "reason": failure.reason} for failure in content.failures]
 
 
 def _write(

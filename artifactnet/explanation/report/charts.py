@@ -3,106 +3,12 @@
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from xml.etree import ElementTree
 
-_BLACK = {"#000000", "#000", "black"}
-_REFERENCE = re.compile(r"^(?:url\()?#([^)]+)\)?$")
-
-# as attributes they would do nothing: the page's own font is used
-_LEFT_OUT = {"font-family", "white-space"}
-
-
-def inline_svg(drawing: str, prefix: str, title: str) -> str:
-    """An SVG file as an element for a page.
-
-    Text takes the page's font, and what is black takes the colour of the page's text, so that a
-    dark page stays legible. Metadata, style sheets (which would rule the whole page) and inline
-    styles (which a strict content security policy forbids) become attributes or go.
-
-    Args:
-        drawing: what matplotlib wrote, with text as text.
-        prefix: put before every id, so that two drawings of one page do not clash.
-        title: the accessible name.
-
-    Returns:
-        One ``<svg>`` element without size of its own: it fills the width it is given.
-
-    Raises:
-        xml.etree.ElementTree.ParseError: ``drawing`` is not XML.
-    """
-    root = ElementTree.fromstring(drawing)
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if _local(child.tag) in ("metadata", "style"):
-                parent.remove(child)
-    wanted = {name for element in root.iter() for name in _references(element)}
-    for element in root.iter():
-        _simplify(element, prefix, wanted)
-    attributes = {
-        "viewBox": root.attrib["viewBox"],
-        "role": "img",
-        "aria-label": title,
-        "fill": "currentColor",
-        "stroke-linejoin": "round",
-        "stroke-linecap": "butt",
-    }
-    root.attrib.clear()
-    root.attrib.update(attributes)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _local(name: str) -> str:
-    """A name without its namespace."""
-    return name.rpartition("}")[2]
-
-
-def _references(element: ElementTree.Element) -> list[str]:
-    matches = (_REFERENCE.match(value) for value in element.attrib.values())
-    return [match[1] for match in matches if match]
-
-
-def _simplify(element: ElementTree.Element, prefix: str, wanted: set[str]) -> None:
-    """Drop namespaces, unused ids, blanks and styles of one element, in place."""
-    attributes = {_local(name): value for name, value in element.attrib.items()}
-    attributes |= _declarations(attributes.pop("style", ""))
-    if attributes.get("id") in wanted:
-        attributes["id"] = f"{prefix}-{attributes['id']}"
-    else:
-        attributes.pop("id", None)
-    for name, value in attributes.items():
-        match = _REFERENCE.match(value)
-        if match and match[1] in wanted:
-            attributes[name] = value.replace(f"#{match[1]}", f"#{prefix}-{match[1]}")
-        elif name in ("fill", "stroke") and value.lower() in _BLACK:
-            attributes[name] = "currentColor"
-        elif name == "d":
-            attributes[name] = " ".join(value.split())
-    element.tag = _local(element.tag)
-    element.attrib.clear()
-    element.attrib.update(attributes)
-    if element.tag != "text":
-        element.text = None
-    element.tail = None
-
-
-def _declarations(style: str) -> dict[str, str]:
-    """Declarations of an inline style as attributes."""
-    found: dict[str, str] = {}
-    for declaration in filter(str.strip, style.split(";")):
-        name, _, value = (part.strip() for part in declaration.partition(":"))
-        if name == "font":  # older versions write one declaration: "bold 10px 'DejaVu Sans'"
-            size = re.search(r"[\d.]+px", value)
-            if size:
-                found["font-size"] = size[0]
-        elif name not in _LEFT_OUT:
-            found[name] = value
-    return found
-
+from artifactnet.explanation.report.svg import inline_svg
 
 PNG_DPI = 150
 MAX_ROWS = 30  # bars of one chart; a list of a thousand generators is for the table
@@ -132,7 +38,7 @@ class Chart:
         name: also of its file.
         title: one line.
         description: the same in words, with the numbers.
-        svg: an element for the page, see `artifactnet.explanation.report.charts.inline_svg`.
+        svg: an element for the page, see `artifactnet.explanation.report.svg.inline_svg`.
         png: content of a file, on white.
     """
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from artifactnet.explanation.overlay import colorize
-from artifactnet.explanation.report.summary import figures, tables
+from artifactnet.explanation.report.tables import summary_figures, summary_tables
 from artifactnet.files import atomic_path
 
 _PACKAGE = __name__.rpartition(".")[0]  # template, style and script lie beside this file
@@ -70,7 +70,7 @@ def write_page(path: Path, head: dict[str, Any], entries: Sequence[dict[str, Any
                 embed=embed,
                 visible=visible,
                 words=words,
-                figures=figures(head["summary"]),
+                figures=summary_figures(head["summary"]),
                 **_contents(head, entries),
             )
         )
@@ -127,7 +127,7 @@ def _contents(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[s
         "first_layer": (keys[1:] or keys)[0],
         "categories": categories,
         "generators": generators,
-        "tables": tables(head["summary"], names),
+        "tables": summary_tables(head["summary"], names),
         "index": index,
         "share": share,
         "script_head": {

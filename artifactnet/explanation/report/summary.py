@@ -1,4 +1,4 @@
-"""The summary of a report as texts: single figures and the rows of tables."""
+"""The figures of a report, over all of its images."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from artifactnet.metrics import calibration
-from artifactnet.metrics.scores import pixel_scores, verdict_scores
+from artifactnet.metrics.confusion import pixel_scores, verdict_scores
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED
 
 MASK = "mask"  # name of the predicted mask among the maps that are scored
-UNKNOWN = "unknown"  # row of images whose generator nobody named, beside others
+UNKNOWN = "unknown"  # row of images without a generator, beside others
 HISTOGRAM_BINS = 20
 
 # label in the files -> name in tables
@@ -30,13 +30,13 @@ class Fact:
     Attributes:
         probability: of being fake, in [0, 1].
         is_fake: what the detector called it.
-        label: 0 real, 1 fake, None where nobody knows.
-        generator: what made it; None where nobody knows.
+        label: 0 real, 1 fake, None if unknown.
+        generator: what made it; None if unknown.
         annotated: labels of the categories annotated in it.
         predicted: labels of the categories of the predicted mask.
         regions: how many regions of each category were predicted; None without a mask.
         pixels: of each map (a method, or `MASK`) against the annotation, at the image's own
-            size; empty unless the image is a fake whose artifacts were looked for.
+            size; empty unless the image is an annotated fake.
         category_pixels: the same of the predicted mask for each category; empty also where the
             annotation names no category.
         scores: of each method, ``pointing`` and ``mass``; empty unless artifacts were annotated.
@@ -66,14 +66,14 @@ def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
 
         - ``images``, ``labelled``, ``called_fake``, ``called_real``: counts of images;
         - ``verdicts``: ``tp``, ``fp``, ``tn``, ``fn`` of the labelled images;
-        - ``authenticity``: see `artifactnet.metrics.scores.verdict_scores`, and ``auc``, which is
-          None unless both classes occur;
+        - ``authenticity``: see `artifactnet.metrics.confusion.verdict_scores`, and ``auc``, None
+          unless both classes occur;
         - ``calibration``: ``ece`` and ``bins`` (``low``, ``high``, ``count``, ``confidence``,
           ``fake``), and ``roc``: ``points`` of (false positive rate, true positive rate,
           threshold) and ``auc``; both need both classes;
         - ``histogram``: ``edges`` and, for each of ``real``, ``fake`` and ``unknown`` that occurs,
           how many images' probabilities lie in each bin;
-        - ``generators``: rows of ``name``, ``label`` (None where images differ or nobody knows),
+        - ``generators``: rows of ``name``, ``label`` (None where images differ or it is unknown),
           ``images``, ``called_fake``, ``accuracy`` (over labelled images) and
           ``mean_probability``;
         - ``categories``: rows of ``label``, ``name``, ``annotated_images``, ``predicted_images``,
@@ -93,7 +93,7 @@ def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
         "labelled": len(known),
         "called_fake": called_fake,
         "called_real": len(facts) - called_fake,
-        **_judgment(known),
+        **_labelled_figures(known),
         "histogram": _histogram(facts),
         "generators": _generators(facts),
         "categories": _categories(facts),
@@ -101,8 +101,8 @@ def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _judgment(known: Sequence[Fact]) -> dict[str, Any]:
-    """What can be said only where the truth is known."""
+def _labelled_figures(known: Sequence[Fact]) -> dict[str, Any]:
+    """Figures that need labels."""
     empty = dict.fromkeys(("verdicts", "authenticity", "calibration", "roc"))
     if not known:
         return empty
@@ -148,7 +148,7 @@ def _histogram(facts: Sequence[Fact]) -> dict[str, Any]:
 
 
 def _generators(facts: Sequence[Fact]) -> list[dict[str, Any]]:
-    """Rows in alphabetical order, real images first and nameless ones last."""
+    """Rows in alphabetical order, real images first, those without a generator last."""
     groups: dict[str, list[Fact]] = {}
     for fact in facts:
         groups.setdefault(UNKNOWN if fact.generator is None else fact.generator, []).append(fact)
@@ -225,131 +225,3 @@ def _pixels(counts: Sequence[Counts]) -> dict[str, Any]:
 def _mean(values: Iterable[float]) -> float | None:
     each = list(values)
     return sum(each) / len(each) if each else None
-
-
-NOTHING = "\N{EN DASH}"  # a cell without data
-_CLASSES = {None: "not stated", 0: "real", 1: "fake"}
-_PIXELS = ("IoU", "PixP", "PixR", "PixF1")
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table for people.
-
-    Attributes:
-        caption: what it shows and how it was counted.
-        header: names of the columns; the first one names the rows.
-        rows: texts, as many per row as the header has.
-    """
-
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of the figures that stand first in a report.
-
-    Args:
-        summary: as `artifactnet.explanation.report.summary.summarize` makes it.
-    """
-    found = [
-        ("Images", str(summary["images"])),
-        ("Called fake", str(summary["called_fake"])),
-        ("Called real", str(summary["called_real"])),
-    ]
-    scores = summary["authenticity"]
-    if scores is None:
-        return found
-    if summary["labelled"] < summary["images"]:
-        found.append(("With a label", str(summary["labelled"])))
-    names = {"balanced_accuracy": "Balanced accuracy", "f1": "F1", "auc": "Area under ROC"}
-    found += [(name, _number(scores[key])) for key, name in names.items()]
-    if summary["calibration"] is not None:
-        found.append(("Calibration error", _number(summary["calibration"]["ece"])))
-    return found
-
-
-def tables(summary: dict[str, Any], names: dict[str, str]) -> list[Table]:
-    """Tables of a report; only those that have rows.
-
-    Args:
-        summary: as `artifactnet.explanation.report.summary.summarize` makes it.
-        names: what people call each map of the summary.
-    """
-    made = [
-        _verdicts(summary["verdicts"], (summary["authenticity"] or {}).get("note", "")),
-        _tables_generators(summary["generators"]),
-        _tables_categories(summary["categories"]),
-        _tables_maps(summary["maps"], names),
-    ]
-    return [table for table in made if table.rows]
-
-
-def _verdicts(counts: dict[str, int] | None, note: str) -> Table:
-    header = ("Labelled images", "called fake", "called real")
-    caption = "Verdicts" + (f" ({note})" if note else "")
-    if counts is None:
-        return Table(caption, header, ())
-    fake = ("fake", str(counts["tp"]), f"{counts['fn']} (missed)")
-    real = ("real", f"{counts['fp']} (false alarms)", str(counts["tn"]))
-    return Table(caption, header, (fake, real))
-
-
-def _tables_generators(rows: Sequence[dict[str, Any]]) -> Table:
-    header = ("Generator", "label", "images", "called fake", "accuracy", "mean probability")
-    texts = tuple(
-        (
-            row["name"],
-            _CLASSES[row["label"]],
-            str(row["images"]),
-            str(row["called_fake"]),
-            _number(row["accuracy"]),
-            _number(row["mean_probability"]),
-        )
-        for row in rows
-    )
-    return _without_empty(Table("Generators", header, texts))
-
-
-def _tables_categories(rows: Sequence[dict[str, Any]]) -> Table:
-    header = ("Category", "annotated in images", "predicted in images", "regions predicted")
-    texts = tuple(
-        (
-            row["name"],
-            str(row["annotated_images"]),
-            str(row["predicted_images"]),
-            NOTHING if row["regions"] is None else str(row["regions"]),
-            *(_number(row[key]) for key in _PIXELS),
-        )
-        for row in rows
-    )
-    caption = "Artifact categories; scores over all pixels of the annotated fakes together"
-    return _without_empty(Table(caption, (*header, *_PIXELS), texts))
-
-
-def _tables_maps(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> Table:
-    header = ("Map", "annotated fakes", *_PIXELS, "pointing game", "mass inside", "TP", "FP", "FN")
-    texts = tuple(
-        (
-            names.get(row["name"], row["name"]),
-            str(row["evaluated_images"]),
-            *(_number(row[key]) for key in (*_PIXELS, "pointing", "mass")),
-            *(f"{row[key]:,}" for key in ("tp", "fp", "fn")),
-        )
-        for row in rows
-    )
-    caption = "Maps against annotated artifacts, over all pixels of the annotated fakes together"
-    return Table(caption, header, texts)
-
-
-def _without_empty(table: Table) -> Table:
-    """The table without the columns in which no row says anything."""
-    silent = {NOTHING, _CLASSES[None]}
-    kept = [i for i in range(len(table.header)) if {row[i] for row in table.rows} - silent]
-    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
-    return Table(table.caption, tuple(table.header[i] for i in kept), rows)
-
-
-def _number(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.4f}"

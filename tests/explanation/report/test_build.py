@@ -14,8 +14,8 @@ from tiny_models import tiny
 
 from artifactnet.config import SegmentationConfig
 from artifactnet.explanation.report import build
-from artifactnet.explanation.report.build import About, report
-from artifactnet.explanation.report.content import Item, file_items
+from artifactnet.explanation.report.build import About, write_report
+from artifactnet.explanation.report.items import Item, file_items
 from artifactnet.explanation.report.encode import BUDGET
 from artifactnet.inference.inputs import Failure
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
@@ -54,7 +54,7 @@ def written(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     methods = ["relevance", "rollout"]
     about = About("A <b>title</b>", "tiny", "made up", "test", ("few images",))
-    result = report(model, labelled(), folder, methods=methods, about=about)
+    result = write_report(model, labelled(), folder, methods=methods, about=about)
     return result, json.loads(result.json.read_text())
 
 
@@ -120,11 +120,11 @@ def test_the_page_has_every_picture(written):
 
 
 def test_an_older_report_is_replaced_with_its_charts(model, tmp_path):
-    report(model, labelled(), tmp_path)
+    write_report(model, labelled(), tmp_path)
     assert (tmp_path / "figures" / "roc.png").exists()
     (tmp_path / "figures" / "mine.png").write_bytes(b"mine")
     unlabelled = [Item("a.png", lambda: pixels(0)), Failure("none.png", "no such file")]
-    result = report(model, unlabelled, tmp_path)
+    result = write_report(model, unlabelled, tmp_path)
     assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == [
         "mine.png",
         "probabilities.png",
@@ -138,7 +138,7 @@ def test_an_older_report_is_replaced_with_its_charts(model, tmp_path):
 
 
 def test_a_limit_is_told(model, tmp_path):
-    result = report(model, labelled(40), tmp_path, limit=4)
+    result = write_report(model, labelled(40), tmp_path, limit=4)
     found = json.loads(result.json.read_text())
     assert (result.images, result.of) == (4, 40)
     assert found["data"]["images"] == 4
@@ -151,7 +151,7 @@ def test_nothing_usable_is_a_report_too(model, tmp_path):
     def load():
         raise ArtifactNetError("a.png: truncated")
 
-    result = report(model, [Item("a.png", load)], tmp_path)
+    result = write_report(model, [Item("a.png", load)], tmp_path)
     assert (result.images, result.of, result.pngs) == (0, 1, ())
     assert [(f.path, f.reason) for f in result.failures] == [("a.png", "truncated")]
     assert "truncated" in result.html.read_text()
@@ -160,16 +160,16 @@ def test_nothing_usable_is_a_report_too(model, tmp_path):
 def test_mistakes(model, tmp_path):
     (tmp_path / "file").write_text("here")
     with pytest.raises(ArtifactNetError, match="no folder for the report"):
-        report(model, [], tmp_path / "file")
+        write_report(model, [], tmp_path / "file")
     with pytest.raises(ArtifactNetError, match="limit must be 1"):
-        report(model, [], tmp_path / "out", limit=0)
+        write_report(model, [], tmp_path / "out", limit=0)
     with pytest.raises(ArtifactNetError, match="unknown method"):
-        report(model, [], tmp_path / "out", methods=["magic"])
+        write_report(model, [], tmp_path / "out", methods=["magic"])
     assert not (tmp_path / "out").exists()
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(model, tmp_path, monkeypatch):
-    report(model, labelled(2), tmp_path)
+    write_report(model, labelled(2), tmp_path)
     before = (tmp_path / "report.html").read_bytes()
 
     def full(*args):
@@ -177,7 +177,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(model, tmp_path, monke
 
     monkeypatch.setattr(build, "write_page", full)
     with pytest.raises(ArtifactNetError, match="cannot be written: .*No space"):
-        report(model, labelled(3), tmp_path)
+        write_report(model, labelled(3), tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
 
 
@@ -186,7 +186,7 @@ def test_masks_of_a_model_with_a_segmentation_head(tmp_path):
     head = SegmentationConfig(head="upernet", channels=8, auxiliary_channels=8)
     shape = {"embed_dim": 24, "depth": 4, "num_heads": 2}
     model = tiny(segmentation=head, kwargs=shape)
-    result = report(model, labelled(4), tmp_path, methods=["segmentation"])
+    result = write_report(model, labelled(4), tmp_path, methods=["segmentation"])
     found = json.loads(result.json.read_text())
     assert (result.images, result.failures) == (4, ())
     assert result.html.read_text().count('"mask":"data:image/png') == 4
@@ -201,7 +201,7 @@ def test_masks_of_a_model_with_a_segmentation_head(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not PAL4VST.is_dir(), reason="the photographs of ../shared are not there")
 def test_real_images_of_many_sizes(model, tmp_path):
-    result = report(model, file_items([PAL4VST], tmp_path), tmp_path, limit=26)
+    result = write_report(model, file_items([PAL4VST], tmp_path), tmp_path, limit=26)
     assert (result.images, result.failures) == (26, ())
     found = json.loads(result.json.read_text())
     assert len(found["summary"]["generators"]) == 13

@@ -11,7 +11,8 @@ import pytest
 from artifactnet.explanation.explainer import Explained
 from artifactnet.explanation.methods import METHODS
 from artifactnet.explanation.report import content
-from artifactnet.explanation.report.content import LABELS, MAX_INSTANCES, Item, gather
+from artifactnet.explanation.report.content import LABELS, MAX_INSTANCES, gather_content
+from artifactnet.explanation.report.items import Item
 from artifactnet.inference.inputs import Failure
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import (
@@ -36,7 +37,7 @@ class Told:
     def __init__(self):
         self.batches = []
 
-    def batch(self, images):
+    def explain_batch(self, images):
         self.batches.append([name for name, _ in images])
         return [self._answer(name, pixels) for name, pixels in images]
 
@@ -76,7 +77,7 @@ def broken(message):
 
 
 def test_an_entry_without_label():
-    found = gather(Told(), [item("a.png", picture(0.8), generator="g")], 8)
+    found = gather_content(Told(), [item("a.png", picture(0.8), generator="g")], 8)
     (entry,) = found.entries
     assert {k: v for k, v in entry.items() if k not in ("thumb", "layers")} == {
         "id": 0,
@@ -106,7 +107,7 @@ def test_an_entry_without_label():
 )
 def test_right_and_wrong(label, probability, correct):
     loaded = sample(label, Annotation.NONE, probability=probability)
-    (entry,) = gather(Told(), [item("a", loaded, label)], 8).entries
+    (entry,) = gather_content(Told(), [item("a", loaded, label)], 8).entries
     assert entry["correct"] is correct
     assert entry["confidence"] == 0.8
 
@@ -121,7 +122,7 @@ def test_failures_are_listed_and_stop_nothing():
         item("last", picture(0.8)),
     ]
     explainer = Told()
-    found = gather(explainer, items, 2)
+    found = gather_content(explainer, items, 2)
     assert [entry["name"] for entry in found.entries] == ["good", "last"]
     assert [entry["id"] for entry in found.entries] == [0, 1]
     assert [fact.probability for fact in found.facts] == [0.2, 0.8]
@@ -143,11 +144,11 @@ def test_images_are_read_a_batch_at_a_time():
             yield item(str(k), picture(0.5))
 
     class Watching(Told):
-        def batch(self, images):
+        def explain_batch(self, images):
             events.append(tuple(name for name, _ in images))
-            return super().batch(images)
+            return super().explain_batch(images)
 
-    gather(Watching(), items(), 2)
+    gather_content(Watching(), items(), 2)
     assert events == [0, 1, ("0", "1"), 2, 3, ("2", "3"), 4, ("4",)]
 
 
@@ -159,7 +160,7 @@ def annotated(mask_value=TEXTURES.bit):
 
 def test_scores_against_loops():
     loaded = annotated()
-    found = gather(Told(), [item("a", loaded, 1, "g")], 8)
+    found = gather_content(Told(), [item("a", loaded, 1, "g")], 8)
     (entry,), (fact,) = found.entries, found.facts
     counts = {"tp": 0, "fp": 0, "fn": 0}
     for y in range(20):
@@ -177,7 +178,7 @@ def test_scores_against_loops():
 
 def test_a_fake_that_was_found_clean_counts_only_false_pixels():
     items = [item("a", sample(1, Annotation.CLEAN), 1), item("b", annotated(), 1)]
-    found = gather(Told(), items, 8)
+    found = gather_content(Told(), items, 8)
     assert found.facts[0].pixels["m"] == (0, 100, 0)
     assert found.facts[0].scores == {}
     assert found.entries[0]["scores"] == {}
@@ -189,7 +190,7 @@ def test_a_fake_that_was_found_clean_counts_only_false_pixels():
 )
 def test_others_are_not_scored(label, annotation):
     loaded = sample(label or 0, annotation)
-    found = gather(Told(), [item("a", loaded, label)], 8)
+    found = gather_content(Told(), [item("a", loaded, label)], 8)
     assert found.facts[0].pixels == {}
     assert found.entries[0]["scores"] == {}
     # an annotation that shows nothing on any image is no layer to choose
@@ -217,12 +218,12 @@ class Segmenter:
 @pytest.fixture
 def segmenter(monkeypatch):
     made = Segmenter()
-    monkeypatch.setattr(content, "segmenter_of", lambda detector: made)
+    monkeypatch.setattr(content, "find_segmenter", lambda detector: made)
     return made
 
 
 def test_masks_and_instances(segmenter):
-    found = gather(Told(), [item("a", annotated(SHAPES.bit | TEXTURES.bit), 1, "g")], 8)
+    found = gather_content(Told(), [item("a", annotated(SHAPES.bit | TEXTURES.bit), 1, "g")], 8)
     (entry,), (fact,) = found.entries, found.facts
     assert entry["predicted"] == [SHAPES.label, "uncategorized"]
     assert entry["annotated"] == [TEXTURES.label, SHAPES.label]
@@ -244,14 +245,14 @@ def test_masks_and_instances(segmenter):
 
 
 def test_artifacts_without_category_are_not_held_against_categories(segmenter):
-    (fact,) = gather(Told(), [item("a", annotated(1), 1)], 8).facts
+    (fact,) = gather_content(Told(), [item("a", annotated(1), 1)], 8).facts
     assert fact.annotated == ("uncategorized",)
     assert fact.pixels["mask"] == (50, 51, 50)
     assert fact.category_pixels == {}
 
 
 def test_a_failing_mask_is_a_failure(segmenter):
-    found = gather(Told(), [item("a", picture(0.0)), item("b", picture(0.9))], 8)
+    found = gather_content(Told(), [item("a", picture(0.0)), item("b", picture(0.9))], 8)
     assert [entry["name"] for entry in found.entries] == ["b"]
     assert found.entries[0]["id"] == 0
     assert found.failures[0].reason.startswith("the model's map")

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from artifactnet.explanation.report.content import (
+from artifactnet.explanation.report.items import (
     Item,
     file_items,
     record_items,
     short_names,
-    spread,
+    spread_evenly,
 )
 from artifactnet.inference.inputs import Failure
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
@@ -57,7 +57,7 @@ def nothing():
 )
 def test_spread_keeps_order_and_shares(groups, limit):
     items = [Item(str(k), nothing, g, label) for k, (label, g) in enumerate(groups)]
-    kept = spread(items, limit)
+    kept = spread_evenly(items, limit)
     assert len(kept) == min(limit, len(items))
     numbers = [int(item.name) for item in kept]
     assert numbers == sorted(set(numbers))
@@ -68,17 +68,17 @@ def test_spread_keeps_order_and_shares(groups, limit):
 
 def test_spread_is_even_within_a_group():
     items = [Item(str(k), nothing) for k in range(100)]
-    assert [item.name for item in spread(items, 4)] == ["12", "37", "62", "87"]
+    assert [item.name for item in spread_evenly(items, 4)] == ["12", "37", "62", "87"]
 
 
 def test_images_that_are_real_and_fake_in_turn():
     items = [Item(str(k), nothing, "ab"[k % 2], k % 2) for k in range(100)]
-    assert Counter(item.label for item in spread(items, 50)) == {0: 25, 1: 25}
+    assert Counter(item.label for item in spread_evenly(items, 50)) == {0: 25, 1: 25}
 
 
 def test_a_limit_below_one():
     with pytest.raises(ValueError, match="limit"):
-        spread([], 0)
+        spread_evenly([], 0)
 
 
 # --- records ------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from report_pages import write
 
 from artifactnet.explanation.overlay import colorize
 from artifactnet.explanation.report.page import embed, visible, write_page
-from artifactnet.explanation.report.summary import NOTHING, figures, tables
+from artifactnet.explanation.report.tables import NOTHING, summary_figures, summary_tables
 
 URI = re.compile(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]*")
 
@@ -226,7 +226,7 @@ def test_ids_are_unique_and_labels_have_their_inputs(tmp_path):
 
 def test_figures_of_labelled_and_unlabelled_images():
     entries = samples.entries(9)
-    named = dict(figures(samples.head(entries)["summary"]))
+    named = dict(summary_figures(samples.head(entries)["summary"]))
     assert named["Images"] == "9"
     assert int(named["Called fake"]) == sum(e["is_fake"] for e in entries)
     right = [e["correct"] for e in entries if e["label"] == 1]
@@ -234,17 +234,17 @@ def test_figures_of_labelled_and_unlabelled_images():
     expected = (sum(right) / len(right) + sum(wrong) / len(wrong)) / 2
     assert named["Balanced accuracy"] == f"{expected:.4f}"
     unlabelled = samples.head(samples.entries(9, labelled=False))["summary"]
-    assert list(dict(figures(unlabelled))) == ["Images", "Called fake", "Called real"]
+    assert list(dict(summary_figures(unlabelled))) == ["Images", "Called fake", "Called real"]
 
 
 def test_figures_say_how_many_have_labels():
     entries = [*samples.entries(3), samples.entry(7, labelled=False)]
-    assert ("With a label", "3") in figures(samples.head(entries)["summary"])
+    assert ("With a label", "3") in summary_figures(samples.head(entries)["summary"])
 
 
 def test_tables_hold_the_counts():
     entries = samples.entries(12)
-    made = {t.caption.partition(" ")[0].rstrip(";"): t for t in tables(
+    made = {t.caption.partition(" ")[0].rstrip(";"): t for t in summary_tables(
         samples.head(entries)["summary"], {"relevance": "Relevance map"}
     )}  # fmt: skip
     pairs = [(e["label"], e["is_fake"]) for e in entries]
@@ -267,7 +267,7 @@ def test_tables_hold_the_counts():
 
 
 def test_tables_leave_out_what_nobody_knows():
-    made = tables(samples.head(samples.entries(9, labelled=False))["summary"], {})
+    made = summary_tables(samples.head(samples.entries(9, labelled=False))["summary"], {})
     (categories,) = made  # no labels: no verdicts, generators or scores
     assert categories.header == (
         "Category",
@@ -276,4 +276,4 @@ def test_tables_leave_out_what_nobody_knows():
         "regions predicted",
     )
     assert NOTHING not in {cell for row in categories.rows for cell in row}
-    assert tables(samples.head([])["summary"], {}) == []
+    assert summary_tables(samples.head([])["summary"], {}) == []

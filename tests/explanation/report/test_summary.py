@@ -10,7 +10,7 @@ import torch
 
 from artifactnet.explanation.report.summary import Fact, summarize
 from artifactnet.metrics import authenticity
-from artifactnet.metrics.scores import verdict_scores
+from artifactnet.metrics.confusion import verdict_scores
 from artifactnet.types import ArtifactNetError
 
 

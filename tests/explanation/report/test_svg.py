@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from artifactnet.explanation.report.charts import inline_svg
+from artifactnet.explanation.report.svg import inline_svg
 
 DRAWING = """<?xml version="1.0" encoding="utf-8" standalone="no"?>
 <!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd">

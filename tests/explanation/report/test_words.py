@@ -9,15 +9,15 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import report_samples as samples
+from canned_predictor import NOTICE, RATIONALE, CannedPredictor, canned_pixels
 from hypothesis import given
 from hypothesis import strategies as st
 from report_pages import write
 from tiny_models import TINY, tiny
-from told_answers import NOTICE, WORDS, ToldPredictor, told_pixels
 
 from artifactnet.config import HeatmapConfig
-from artifactnet.explanation.report.build import About, report
-from artifactnet.explanation.report.content import Item
+from artifactnet.explanation.report.build import About, write_report
+from artifactnet.explanation.report.items import Item
 from artifactnet.explanation.report.page import prose, words
 from artifactnet.inference.predictor import Predictor
 from artifactnet.types import ArtifactNetError
@@ -37,7 +37,7 @@ HOSTILE = [
 
 
 def items(*scores):
-    return [Item(f"{k}.png", lambda s=score: told_pixels(s)) for k, score in enumerate(scores)]
+    return [Item(f"{k}.png", lambda s=score: canned_pixels(s)) for k, score in enumerate(scores)]
 
 
 def said(text):
@@ -45,8 +45,8 @@ def said(text):
 
 
 def test_a_report_of_a_predictor(tmp_path):
-    predictor = ToldPredictor(WORDS, None, replace(WORDS, issues=""))
-    result = report(
+    predictor = CannedPredictor(RATIONALE, None, replace(RATIONALE, issues=""))
+    result = write_report(
         predictor, items(0.2, 0.8, 0.4), tmp_path, about=About(model="heie", data="photos")
     )
     assert (result.images, result.called_fake, result.failures) == (3, 2, ())
@@ -62,11 +62,11 @@ def test_a_report_of_a_predictor(tmp_path):
     assert (method["name"], method["scale"]) == ("predicted_heatmap", "probability")
     first, second, third = found["entries"]
     assert [e["score"] for e in found["entries"]] == pytest.approx([0.2, 0.8, 0.4])
-    assert first["explanation"] == asdict(WORDS)
+    assert first["explanation"] == asdict(RATIONALE)
     assert first["warnings"] == ["the text was cut off"]
     assert "explanation" not in second
     assert third["explanation"]["issues"] == ""
-    heatmap = told_pixels(0.2)[..., 1].astype(np.float32) / 255
+    heatmap = canned_pixels(0.2)[..., 1].astype(np.float32) / 255
     assert first["artifact_share"] == float((heatmap > 0.5).mean()) > 0
     html = result.html.read_text()
     assert html.count('"heat:predicted_heatmap":"data:image/png;base64,') == 3
@@ -74,22 +74,20 @@ def test_a_report_of_a_predictor(tmp_path):
 
 
 def test_batches_go_through_together(tmp_path):
-    from artifactnet.explanation.explainer import Options
-
-    predictor = ToldPredictor()
-    report(predictor, items(*[0.5] * 5), tmp_path, options=Options(batch_size=2))
+    predictor = CannedPredictor()
+    write_report(predictor, items(*[0.5] * 5), tmp_path, batch_size=2)
     assert predictor.calls == [(2, 0, True)] * 3
 
 
 def test_other_methods_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ArtifactNetError, match="relevance cannot explain this model"):
-        report(ToldPredictor(), items(0.5), tmp_path / "out", methods=["relevance"])
+        write_report(CannedPredictor(), items(0.5), tmp_path / "out", methods=["relevance"])
     assert not (tmp_path / "out").exists()
 
 
 def test_a_student_shows_its_heatmap_and_score(tmp_path):
     model = tiny(kwargs={**TINY, "depth": 4}, heatmap=HeatmapConfig(head="decoder", width=16))
-    result = report(model, items(0.3, 0.6), tmp_path)
+    result = write_report(model, items(0.3, 0.6), tmp_path)
     found = json.loads(result.json.read_text())
     assert [m["name"] for m in found["methods"]] == ["predicted_heatmap", "relevance"]
     for entry, item in zip(found["entries"], items(0.3, 0.6), strict=True):
@@ -101,7 +99,7 @@ def test_a_student_shows_its_heatmap_and_score(tmp_path):
 
 
 def test_detectors_without_score_or_words_have_no_such_keys(tmp_path):
-    result = report(tiny(), items(0.3), tmp_path)
+    result = write_report(tiny(), items(0.3), tmp_path)
     found = json.loads(result.json.read_text())
     assert [m["name"] for m in found["methods"]] == ["relevance"]
     assert not {"score", "explanation"} & set(found["entries"][0])

@@ -1,0 +1,134 @@
+"""The summary of a report as texts: single figures and the rows of tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+NOTHING = "\N{EN DASH}"  # a cell without data
+_CLASSES = {None: "not stated", 0: "real", 1: "fake"}
+_PIXELS = ("IoU", "PixP", "PixR", "PixF1")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table for people.
+
+    Attributes:
+        caption: what it shows and how it was counted.
+        header: names of the columns; the first one names the rows.
+        rows: texts, as many per row as the header has.
+    """
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def summary_figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of the figures that stand first in a report.
+
+    Args:
+        summary: as `artifactnet.explanation.report.summary.summarize` makes it.
+    """
+    found = [
+        ("Images", str(summary["images"])),
+        ("Called fake", str(summary["called_fake"])),
+        ("Called real", str(summary["called_real"])),
+    ]
+    scores = summary["authenticity"]
+    if scores is None:
+        return found
+    if summary["labelled"] < summary["images"]:
+        found.append(("With a label", str(summary["labelled"])))
+    names = {"balanced_accuracy": "Balanced accuracy", "f1": "F1", "auc": "Area under ROC"}
+    found += [(name, _number(scores[key])) for key, name in names.items()]
+    if summary["calibration"] is not None:
+        found.append(("Calibration error", _number(summary["calibration"]["ece"])))
+    return found
+
+
+def summary_tables(summary: dict[str, Any], names: dict[str, str]) -> list[Table]:
+    """Tables of a report; only those that have rows.
+
+    Args:
+        summary: as `artifactnet.explanation.report.summary.summarize` makes it.
+        names: what people call each map of the summary.
+    """
+    made = [
+        _verdict_table(summary),
+        _generator_table(summary),
+        _category_table(summary),
+        _map_table(summary, names),
+    ]
+    return [table for table in made if table.rows]
+
+
+def _verdict_table(summary: dict[str, Any]) -> Table:
+    note, counts = (summary["authenticity"] or {}).get("note", ""), summary["verdicts"]
+    header = ("Labelled images", "called fake", "called real")
+    caption = "Verdicts" + (f" ({note})" if note else "")
+    if counts is None:
+        return Table(caption, header, ())
+    fake = ("fake", str(counts["tp"]), f"{counts['fn']} (missed)")
+    real = ("real", f"{counts['fp']} (false alarms)", str(counts["tn"]))
+    return Table(caption, header, (fake, real))
+
+
+def _generator_table(summary: dict[str, Any]) -> Table:
+    header = ("Generator", "label", "images", "called fake", "accuracy", "mean probability")
+    rows = tuple(
+        (
+            row["name"],
+            _CLASSES[row["label"]],
+            str(row["images"]),
+            str(row["called_fake"]),
+            _number(row["accuracy"]),
+            _number(row["mean_probability"]),
+        )
+        for row in summary["generators"]
+    )
+    return _drop_empty_columns(Table("Generators", header, rows))
+
+
+def _category_table(summary: dict[str, Any]) -> Table:
+    header = ("Category", "annotated in images", "predicted in images", "regions predicted")
+    rows = tuple(
+        (
+            row["name"],
+            str(row["annotated_images"]),
+            str(row["predicted_images"]),
+            NOTHING if row["regions"] is None else str(row["regions"]),
+            *(_number(row[key]) for key in _PIXELS),
+        )
+        for row in summary["categories"]
+    )
+    caption = "Artifact categories; scores over all pixels of the annotated fakes together"
+    return _drop_empty_columns(Table(caption, (*header, *_PIXELS), rows))
+
+
+def _map_table(summary: dict[str, Any], names: dict[str, str]) -> Table:
+    header = ("Map", "annotated fakes", *_PIXELS, "pointing game", "mass inside", "TP", "FP", "FN")
+    rows = tuple(
+        (
+            names.get(row["name"], row["name"]),
+            str(row["evaluated_images"]),
+            *(_number(row[key]) for key in (*_PIXELS, "pointing", "mass")),
+            *(f"{row[key]:,}" for key in ("tp", "fp", "fn")),
+        )
+        for row in summary["maps"]
+    )
+    caption = "Maps against annotated artifacts, over all pixels of the annotated fakes together"
+    return Table(caption, header, rows)
+
+
+def _drop_empty_columns(table: Table) -> Table:
+    """The table without the columns that have no data in any row."""
+    silent = {NOTHING, _CLASSES[None]}
+    kept = [i for i in range(len(table.header)) if {row[i] for row in table.rows} - silent]
+    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
+    return Table(table.caption, tuple(table.header[i] for i in kept), rows)
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.4f}"
