@@ -38,6 +38,9 @@ ALLOWED: dict[str, set[str]] = {
     "inference.load": INFERENCE,  # the one place that opens every kind of model
     "exporters": {*INFERENCE, "exporters", "metrics"},
     "explanation": {*INFERENCE, "explanation", "metrics", "evaluation.tables"},
+    # these two open runs with their data
+    "explanation.judge": {*INFERENCE, "explanation", "metrics", "evaluation"},
+    "explanation.report.build": {*INFERENCE, "explanation", "evaluation", "runs", "vlm.heie.data"},
     "llm": {"types", "files", "data", "metrics", "llm", "config"},
     "annotation": {*BASE, "annotation", "data", "llm", "inference", "vlm.text"},
     # vision-language models need the extra `mllm`
@@ -46,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "vlm.heie.trainer": {*TRAINING, "vlm"},
     "vlm.heie.data": {*TRAINING, "vlm"},
     "vlm.heie.evaluate": {*TRAINING, "vlm", "llm"},
-    "distillation": {*INFERENCE, "distillation", "runs"},
+    "distillation": {*INFERENCE, "distillation", "runs", "vlm.text.template"},
     "evaluation": {*INFERENCE, "evaluation", "distillation", "runs", "metrics"},
     "training": {*TRAINING, "explanation.overlay"},
     "api": {*TRAINING, "api", "vlm", "llm"},
