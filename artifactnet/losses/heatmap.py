@@ -1,4 +1,8 @@
-"""Similarity-preserving distillation of features (Tung & Mori 2019)."""
+"""Losses of heatmap, deviation and score (HEIE Sec. 3), and of features (Tung & Mori 2019).
+
+Annotated and pseudo-labelled images learn from the same terms; all of them are means over the
+batch, computed in float32 or wider.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# log sigma is clamped to it, since -inf would be the optimum of an exact map; wider than what
-# the heads of this library predict, which bound theirs
+# log sigma is clamped to it, since -inf would be the optimum of an exact map; the heads of this
+# library predict a narrower range
 LOG_SIGMA_LIMITS = (-7.0, 7.0)
 _LOG_EPS = 1e-12  # least argument of a logarithm
 _DISTANCE_EPS = 1e-6  # least focal distance
@@ -149,7 +153,7 @@ def score_loss(score: Tensor, target: Tensor) -> Tensor:
 
     Args:
         score: (B,) predicted, in [0, 1].
-        target: (B,) in [0, 1]; NaN where nobody gave a score, whatever the annotation of
+        target: (B,) in [0, 1]; NaN where there is no score, whatever the annotation of
             artifacts: such an image contributes 0.
 
     Raises:
@@ -160,6 +164,27 @@ def score_loss(score: Tensor, target: Tensor) -> Tensor:
     known = ~target.isnan()
     error = _precise(score) - torch.where(known, _precise(target), 0.0)
     return (known * error**2).mean()
+
+
+def similarity_loss(feature: Tensor, target: Tensor) -> Tensor:
+    """How differently student and teacher relate the images of a batch (Tung & Mori 2019, Eq. 4).
+
+    With G the (B, B) products of all pairs of features, each row divided by its L2 norm, the loss
+    is ``|G_teacher - G_student|_F^2 / B^2``. The two may have different numbers of channels. It
+    lies in [0, 4 / B]; a single image relates to nothing: 0. Computed in float32 or better, under
+    autocast as well. In a distributed run each process compares its own images.
+
+    Args:
+        feature: (B, C) of the student.
+        target: (B, D) of the teacher.
+
+    Raises:
+        ValueError: shapes do not match or the batch is empty.
+    """
+    if feature.ndim != 2 or target.ndim != 2 or len(feature) != len(target) or len(feature) == 0:
+        raise ValueError(f"feature {tuple(feature.shape)} and target {tuple(target.shape)}")
+    with torch.autocast(feature.device.type, enabled=False):
+        return (_relations(target) - _relations(feature)).square().mean()
 
 
 def _pixel_weight(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -186,27 +211,6 @@ def _safe(total: Tensor) -> Tensor:
     return torch.where(total > 0, total, 1.0)
 
 
-def similarity_loss(feature: Tensor, target: Tensor) -> Tensor:
-    """How differently student and teacher relate the images of a batch (Tung & Mori 2019, Eq. 4).
-
-    With G the (B, B) products of all pairs of features, each row divided by its L2 norm, the loss
-    is ``|G_teacher - G_student|_F^2 / B^2``. The two may have different numbers of channels. It
-    lies in [0, 4 / B]; a single image relates to nothing: 0. Computed in float32 or better, under
-    autocast as well. In a distributed run each process compares its own images.
-
-    Args:
-        feature: (B, C) of the student.
-        target: (B, D) of the teacher.
-
-    Raises:
-        ValueError: shapes do not match or the batch is empty.
-    """
-    if feature.ndim != 2 or target.ndim != 2 or len(feature) != len(target) or len(feature) == 0:
-        raise ValueError(f"feature {tuple(feature.shape)} and target {tuple(target.shape)}")
-    with torch.autocast(feature.device.type, enabled=False):
-        return (_relations(target) - _relations(feature)).square().mean()
-
-
 def _relations(feature: Tensor) -> Tensor:
-    precise = feature.to(torch.promote_types(feature.dtype, torch.float32))
+    precise = _precise(feature)
     return F.normalize(precise @ precise.T, dim=1)

@@ -48,12 +48,6 @@ def test_gradients_that_an_optimizer_waits_for_survive():
         assert grad is None or torch.equal(grad, copy)
 
 
-def test_evaluating_leaves_weights_learning():
-    model = net()
-    with evaluating(model):
-        assert model[3].weight.requires_grad
-
-
 def test_images_of_one_size_go_together():
     sizes = [(2, 3), (4, 4), (2, 3), (3, 2)]
     images = [torch.full((3, *size), float(k)) for k, size in enumerate(sizes)]

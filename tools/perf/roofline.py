@@ -1,4 +1,4 @@
-"""How close the rollout's GPU kernels come to what the GPU can move and compute."""
+"""How close the rollout's GPU kernels come to the GPU's memory bandwidth and arithmetic rate."""
 
 from __future__ import annotations
 
@@ -10,47 +10,6 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
-import triton
-import triton.language as tl
-from torch import Tensor
-
-_BLOCK = 1024  # values of a program: 8 chains in each of 128 threads
-_PROGRAMS = 1 << 14  # of which a large GPU runs some thousand at a time
-_ROUNDS = 512  # 67 exponentials per byte moved: memory takes next to no time
-
-
-class Exponentials(NamedTuple):
-    """Work that is exponentials and hardly anything else."""
-
-    run: Callable[[], object]
-    exponentials: int
-
-
-def exponentials_in_registers() -> Exponentials:
-    """Exponentials (base 2, float32) on the GPU that take a few milliseconds."""
-    values = torch.rand(_PROGRAMS * _BLOCK, device="cuda")
-    return Exponentials(lambda: raise_powers(values, _ROUNDS), len(values) * _ROUNDS)
-
-
-def raise_powers(values: Tensor, rounds: int) -> None:
-    """x <- 2^-x in place, again and again.
-
-    Args:
-        values: (n,) float32 on a GPU, n a multiple of 1024; on a CPU in Triton's interpreter.
-        rounds: how often.
-    """
-    repeat_exp2[(len(values) // _BLOCK,)](values, ROUNDS=rounds, BLOCK=_BLOCK)
-
-
-@triton.jit
-def repeat_exp2(values: tl.tensor, ROUNDS: tl.constexpr, BLOCK: tl.constexpr) -> None:
-    """x <- 2^-x in place, again and again: from anything >= 0 it stays between 0 and 1."""
-    where = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(values + where)
-    for _ in range(ROUNDS):
-        x = tl.exp2(-x)
-    tl.store(values + where, x)
-
 
 _COPIED = 1 << 30  # bytes: far more than any cache holds
 _SIDE = 8192  # of the matrices whose product shows the arithmetic rate
@@ -94,12 +53,14 @@ def roofline(
     reason = triton_kernels.why_not(sample, sample)
     if reason is not None:
         return {"reason": reason}
+    from perf.exponentials import exponentials_in_registers  # needs Triton
+
     used = calls_in_steps(triton_kernels, steps)
     work = exponentials_in_registers()
     peaks = measure_peaks("cuda", dtype, cuda_clock, repeats, *work)
     calls = product_calls(triton_kernels, shape, dtype, "cuda")
     batch, heads, tokens, size = shape
-    costs = triton_kernels.cost(batch, heads, tokens, tokens, size, sample.element_size())
+    costs = cost_of_products(batch, heads, tokens, tokens, size, sample.element_size())
     found = compare(calls, costs, peaks, cuda_clock, repeats)
     products = {name: {**row, "calls_in_step": used[name]} for name, row in found.items()}
     return {"peaks": peaks._asdict(), "products": products}
@@ -263,3 +224,44 @@ def cuda_clock(call: Callable[[], object], repeats: int) -> float:
         end.synchronize()
         times.append(start.elapsed_time(end) / 1000)
     return statistics.median(times)
+
+
+def cost_of_products(
+    batch: int, heads: int, queries: int, keys: int, dim: int, element_bytes: int
+) -> dict[str, dict[str, int]]:
+    """What each product must move and compute, for a comparison with a GPU's peak rates.
+
+    Args:
+        batch: images.
+        heads: of the attention.
+        queries: M.
+        keys: N.
+        dim: head size, without the padding to a power of two.
+        element_bytes: of q and k.
+
+    Returns:
+        product's name -> ``bytes`` (every input read from memory once by each kernel, every
+        result written once; what the cache serves again is not counted), ``flops`` (of the
+        matrix products, a multiply-add is two) and ``exponentials`` (usually the tightest limit).
+    """
+    pairs = batch * heads
+    both = pairs * (queries + keys) * dim * element_bytes
+    row, column = 4 * batch * queries, 4 * batch * keys
+    per_head_row, per_head_column = heads * row, heads * column
+    entries = pairs * queries * keys
+    one = {"flops": 2 * entries * dim, "exponentials": entries}
+    inputs = both + 2 * per_head_row + row + column
+    return {
+        "log_sum_exp": {"bytes": both + per_head_row, **one},
+        # every head's part is written, read again and averaged
+        "row_product": {
+            "bytes": both + per_head_row + row + 2 * per_head_column + column,
+            **one,
+        },
+        "column_product": {"bytes": both + 2 * per_head_row + column, **one},
+        "rank_one_backward": {
+            "bytes": 2 * inputs + both,
+            "flops": 8 * entries * dim,
+            "exponentials": 2 * entries,
+        },
+    }

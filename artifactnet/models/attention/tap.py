@@ -28,9 +28,7 @@ class AttentionLayer:
     out: torch.Tensor
     scale: float
     bias: torch.Tensor | None = None  # added to the scores, broadcastable to (B, H, N, N)
-    log_sum_exp: torch.Tensor | None = (
-        None  # (B, H, N) float32 or wider, if the kernel gave it
-    )
+    log_sum_exp: torch.Tensor | None = None  # (B, H, N) float32 or wider, if the kernel gave it
     handle: torch.Tensor | None = None  # takes a row chain's gradient, see `fused`
     state: FusedBackwardState | None = None  # what the call's backwards do for gradient rollout
 

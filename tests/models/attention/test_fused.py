@@ -1,4 +1,4 @@
-"""The tapped attention call: the library's numbers, and a second gradient that rides along."""
+"""The tapped attention call: the library's numbers, and a second gradient in its backward."""
 
 from types import SimpleNamespace
 

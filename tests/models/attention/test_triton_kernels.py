@@ -185,27 +185,3 @@ def test_pairs_that_do_not_match_and_old_gpus_are_refused(gpu, monkeypatch):
     assert "7.5" in triton_kernels.why_not(tensor(), tensor())
     monkeypatch.setattr(torch.version, "hip", "6.2")
     assert "NVIDIA" in triton_kernels.why_not(tensor(), tensor())
-
-
-def test_cost_counts_tensors_and_multiplications():
-    batch, heads, queries, keys, dim = 2, 3, 5, 7, 48
-    q = torch.zeros(batch, heads, queries, dim, dtype=torch.float16)
-    k = torch.zeros(batch, heads, keys, dim, dtype=torch.float16)
-    lse = torch.zeros(batch, heads, queries)
-    weights, values = torch.zeros(batch, queries), torch.zeros(batch, keys)
-    part = torch.zeros(batch, heads, keys)
-    gradient_inputs = [q, k, lse, weights, values, lse]
-    moved = {
-        "log_sum_exp": [q, k, lse],
-        "row_product": [q, k, lse, weights, part, part, values],
-        "column_product": [q, k, lse, values, lse],
-        "rank_one_backward": [*gradient_inputs, q, *gradient_inputs, k],
-    }
-    found = triton_kernels.cost(batch, heads, queries, keys, dim, element_bytes=2)
-    entries = len([0 for _ in range(batch * heads) for _ in range(queries) for _ in range(keys)])
-    for name, tensors in moved.items():
-        kernels, products = (2, 4) if name == "rank_one_backward" else (1, 1)
-        assert found[name]["bytes"] == sum(each.nbytes for each in tensors)
-        assert found[name]["flops"] == products * 2 * entries * dim
-        assert found[name]["exponentials"] == kernels * entries
-    assert found.keys() == moved.keys()

@@ -11,7 +11,14 @@ from tiny_models import tiny
 
 from artifactnet.config import AttentionConfig, SegmentationConfig
 from artifactnet.models.checkpoint import init_weights, load_checkpoint, save_checkpoint
-from artifactnet.models.heads.segmentation import bit_field, probabilities
+from artifactnet.models.heads.classification import EvidenceHead
+from artifactnet.models.heads.segmentation import (
+    any_artifact,
+    any_artifact_of_planes,
+    artifact_log_odds,
+    bit_field,
+    probabilities,
+)
 from artifactnet.models.pyramid import LEVELS, SimplePyramid, level_indices
 from artifactnet.types import ArtifactNetError
 
@@ -32,6 +39,11 @@ def images(size=(64, 96), count=2):
 def test_probabilities_equal_loops_in_float64(channels):
     logits = torch.randn(2, channels, 3, 4, generator=torch.Generator().manual_seed(0)) * 4
     each, artifact = probabilities(logits)
+    assert torch.equal(any_artifact(logits), artifact)
+    planes = any_artifact_of_planes(each[0].numpy(), exclusive=channels == 8)
+    np.testing.assert_allclose(planes, artifact[0], atol=1e-6)
+    larger = torch.nn.functional.interpolate(logits, (6, 9), mode="bilinear")
+    assert torch.equal(any_artifact(logits, (6, 9)), any_artifact(larger))
     values = logits.double().numpy()
     for b in range(2):
         for y in range(3):
@@ -90,7 +102,7 @@ def test_evidence_is_the_mean_of_the_strongest_hundredth(labels):
             odds = np.log(np.exp(values[b, 1:]).sum(0)) - values[b, 0]
         else:
             odds = values[b].max(0)
-        assert float(found[b, 0]) == pytest.approx(np.sort(odds)[-4:].mean(), abs=1e-5)
+        assert float(found[b]) == pytest.approx(np.sort(odds)[-4:].mean(), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -96,19 +96,6 @@ def test_tiles_are_the_pieces_of_the_image_and_come_back_in_place(batch, grid, t
     assert torch.equal(stitch(tiles, grid), images)
 
 
-@pytest.mark.parametrize("grid", [(1, 1), (2, 1), (1, 3), (3, 2)])
-def test_stitched_maps_of_the_tile_index(grid):
-    rows, columns = grid
-    index = torch.arange(2.0 * rows * columns).reshape(-1, 1, 1, 1).expand(-1, 2, 3, 5)
-    whole = stitch(index, grid)
-    assert whole.shape == (2, 2, 3 * rows, 5 * columns)
-    for b in range(2):
-        for y in range(3 * rows):
-            for x in range(5 * columns):
-                expected = (b * rows + y // 3) * columns + x // 5
-                assert (whole[b, :, y, x] == expected).all()
-
-
 def test_thumbnail_averages_what_it_leaves_out():
     image = torch.zeros(1, 3, 8, 16)
     image[..., ::2] = 1  # stripes of one pixel: a plain resize would take one of the two

@@ -91,7 +91,7 @@ def test_a_step_is_the_same_with_and_without_riding(monkeypatch):
     assert max(float(g.abs().max()) for g in riding) > 1e-3
 
 
-def test_which_calls_can_ride():
+def test_which_calls_can_use_the_fused_backward():
     q = torch.zeros(1, 2, 5, 8)
     assert can_use_fused_backward(q)
     assert can_use_fused_backward(q.double())
@@ -108,20 +108,20 @@ def test_nobody_collects_after_a_failure():
         for _ in range(4):
             q = torch.randn(1, 2, 5, 8)
             F.scaled_dot_product_attention(q, q, q)
-    rides = [layer.state for layer in watched.layers]
+    states = [layer.state for layer in watched.layers]
 
     def fail():
         with collecting(watched.layers):
-            assert [state.collect for ride in rides] == [False, True, True, False]
+            assert [state.collect for state in states] == [False, True, True, False]
             raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
         fail()
-    assert not any(state.collect for ride in rides)
+    assert not any(state.collect for state in states)
 
 
 def watched(seed=0, depth=4):
-    """Blocks' attention with handles and rides, their leaves, a logit and another loss."""
+    """Blocks' attention with handles and states, their leaves, a logit and another loss."""
     generator = torch.Generator().manual_seed(seed)
     leaves = [
         torch.randn(2, 2, 6, 8, generator=generator, dtype=torch.float64).requires_grad_()
