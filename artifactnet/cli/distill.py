@@ -27,7 +27,7 @@ def add_distill(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="dotted keys that replace values of the config: distill.teacher=runs/teacher",
     )
     distill.add_argument(
-        "--label-only", action="store_true", help="fill the cache of answers; train nothing"
+        "--label-only", action="store_true", help="fill the cache of pseudo-labels; train nothing"
     )
     distill.set_defaults(run=_distill)
 
@@ -35,15 +35,10 @@ def add_distill(commands: Commands, common: argparse.ArgumentParser) -> None:
 def _distill(args: argparse.Namespace) -> int:
     from artifactnet import load_config
 
-    config = load_config(args.config, args.overrides)  # a mistake shows before the slow import
-    from artifactnet.distillation import distill
-    from artifactnet.vlm.heie.teacher import open_any_teacher
+    config = load_config(args.config, args.overrides)  # user errors first, then the slow import
+    from artifactnet.api import distill
 
-    distill.need_teacher(config)
+    found = distill(config, args.label_only)
     if args.label_only:
-        print(f"answers    {distill.label_only(config, open_any_teacher)}")
-        return 0
-    from artifactnet import train
-
-    train(config, open_any_teacher)
+        print(f"answers    {found}")
     return 0

@@ -97,56 +97,29 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     from artifactnet import load_config
 
-    config = load_config(args.config, args.overrides)  # a mistake shows before the slow import
-    if config.mllm.base is not None:
-        from artifactnet.vlm.heie.trainer import train as train_heie
+    config = load_config(args.config, args.overrides)  # user errors first, then the slow import
+    from artifactnet.api import train
 
-        train_heie(config)
-        return 0
-    from artifactnet import train
-    from artifactnet.vlm.heie.teacher import open_any_teacher
-
-    train(config, open_any_teacher)
+    train(config)
     return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from artifactnet.vlm.heie.saving import is_heie
-
-    if is_heie(args.folder):
-        return _evaluate_heie(args)
-    from artifactnet import evaluate
-    from artifactnet.evaluation.evaluate import evaluate_file, is_model_file
     from artifactnet.types import ArtifactNetError
-    from artifactnet.vlm.heie.teacher import open_any_teacher
 
-    for option in ("text", "judge_url", "judge_model", "judge_key_env"):
-        if getattr(args, option) is not None:
-            raise ArtifactNetError(
-                f"--{option.replace('_', '-')} is for a HEIE on a language model, which "
-                f"{args.folder} is not; leave it out"
-            )
-    if is_model_file(args.folder):
-        evaluate_file(args.folder, args.overrides, open_any_teacher)
-    else:
-        evaluate(args.folder, args.overrides, open_any_teacher)
-    return 0
-
-
-def _evaluate_heie(args: argparse.Namespace) -> int:
-    from artifactnet.llm.client import KEY_VARIABLE, Chat, Endpoint
-    from artifactnet.types import ArtifactNetError
-    from artifactnet.vlm.heie.evaluate import evaluate
-
+    chat = None
     if (args.judge_url is None) != (args.judge_model is None):
         raise ArtifactNetError("--judge-url and --judge-model come together")
-    chat = None
     if args.judge_url is not None:
-        key_variable = args.judge_key_env or KEY_VARIABLE
-        chat = Chat(Endpoint(args.judge_url, key_variable), args.judge_model)
+        from artifactnet.llm.client import KEY_VARIABLE, Chat, Endpoint
+
+        endpoint = Endpoint(args.judge_url, args.judge_key_env or KEY_VARIABLE)
+        chat = Chat(endpoint, args.judge_model)
     elif args.judge_key_env is not None:
         raise ArtifactNetError("--judge-key-env needs --judge-url and --judge-model")
-    evaluate(args.folder, args.overrides, args.text, chat)
+    from artifactnet.api import evaluate
+
+    evaluate(args.folder, args.overrides, text=args.text, chat=chat)
     return 0
 
 

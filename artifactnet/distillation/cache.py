@@ -1,4 +1,4 @@
-"""What a teacher said, kept on disk: asked once per image, read by any number of processes.
+"""Pseudo-labels of a teacher on disk: each image is labelled once, any number of processes read.
 
 CACHE/FINGERPRINT/
   teacher.json                     which teacher this is
@@ -11,7 +11,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -25,21 +25,64 @@ from safetensors.numpy import save
 
 from artifactnet.data.geometry import resample
 from artifactnet.files import atomic_path, write_json
-from artifactnet.types import ArtifactNetError, Float32Array, TeacherAnswer, UInt8Array
+from artifactnet.types import ArtifactNetError, TeacherAnswer, UInt8Array
 
 FORMAT = "artifactnet-answers-2"
+TEACHER = "teacher.json"
+PER_SHARD = 256  # images
+PATIENCE = 300.0  # seconds after which a smaller shard is written: a slow teacher's work is costly
 ID_BYTES = 16  # of a key and of a stamp
 NO_STAMP = bytes(ID_BYTES)
-REMEDY = "delete this file and start again: its images will be labelled anew, the others are kept"
-_SCALARS = ("scores", "logits")
+Identity = Mapping[str, str | int]  # JSON-ready; two teachers are one where these are equal
+
+_SHARDS = "answers-*.safetensors"
 _FEATURES = "features"  # (n, C); C is 0 of a teacher without
+_SCALARS = ("scores", "logits")
 _MAPS = ("heatmaps", "sigmas")
 _HALF = np.finfo(np.float16)
+_OPEN = 16  # shards open at once
+_ABANDONED = 3600.0  # seconds after which nobody is still writing a temporary file
+_REMEDY = "delete this file and start again: its images will be labelled anew, the others are kept"
+
+
+def image_key(image: UInt8Array) -> bytes:
+    """16 bytes that identify an image's pixels, whatever its file is called.
+
+    Args:
+        image: (H, W, 3) uint8.
+    """
+    hasher = blake2b(repr(image.shape).encode(), digest_size=ID_BYTES)
+    hasher.update(np.ascontiguousarray(image).data)
+    return hasher.digest()
+
+
+def fingerprint(identity: Identity) -> str:
+    """32 hexadecimal digits that identify a teacher."""
+    text = json.dumps(dict(identity), sort_keys=True)
+    return blake2b(text.encode(), digest_size=ID_BYTES).hexdigest()
+
+
+def shrink_maps(answer: TeacherAnswer, side: int) -> TeacherAnswer:
+    """The answer with maps whose longer side is at most ``side``: averaged, never enlarged.
+
+    Args:
+        answer: maps of (H, W).
+        side: pixels, 1 or more. The aspect ratio is kept to within the rounding of a side.
+    """
+    height, width = answer.heatmap.shape
+    scale = min(1.0, side / max(height, width))
+    return resize_maps(answer, (max(1, round(height * scale)), max(1, round(width * scale))))
+
+
+def resize_maps(answer: TeacherAnswer, size: tuple[int, int]) -> TeacherAnswer:
+    """The answer with maps of ``size`` (height, width): averaged or interpolated linearly."""
+    heatmap, sigma = resample(answer.heatmap, size), resample(answer.sigma, size)
+    return replace(answer, heatmap=np.clip(heatmap, 0.0, 1.0), sigma=sigma)
 
 
 @dataclass(slots=True)
 class Row:
-    """The answer about one image.
+    """The pseudo-label of one image.
 
     Attributes:
         key: of the image's pixels, 16 bytes.
@@ -53,7 +96,7 @@ class Row:
 
 
 def write_shard(path: Path, teacher: str, rows: Sequence[Row]) -> None:
-    """Write answers to one file, atomically.
+    """Write pseudo-labels to one file, atomically.
 
     Maps become float16: an error of at most 0.0005 in the heatmap and of 0.05 % in sigma, which
     is kept within float16's range. So do features, within its range likewise. Score and logit
@@ -61,13 +104,21 @@ def write_shard(path: Path, teacher: str, rows: Sequence[Row]) -> None:
 
     Args:
         path: the ``.safetensors`` file to write.
-        teacher: fingerprint of the teacher whose answers they are.
+        teacher: fingerprint of the teacher.
         rows: one per image, at least one.
 
     Raises:
-        ArtifactNetError: the disk refused; nothing is left behind.
+        ArtifactNetError: features of unequal lengths, or the file cannot be written; no part of
+            it stays.
     """
     answers = [row.answer for row in rows]
+    features = [a.feature for a in answers if a.feature is not None]
+    if len(features) not in (0, len(answers)) or len({len(feature) for feature in features}) > 1:
+        raise ArtifactNetError(
+            "the teacher's features have unequal lengths, or some answers have none: it must give "
+            "equally many numbers for every image"
+        )
+    stacked = np.stack(features) if features else np.zeros((len(answers), 0))
     sigmas = [np.clip(a.sigma, _HALF.tiny, _HALF.max).ravel() for a in answers]
     tensors: dict[str, npt.NDArray[Any]] = {
         "keys": _ids(row.key for row in rows),
@@ -77,7 +128,7 @@ def write_shard(path: Path, teacher: str, rows: Sequence[Row]) -> None:
         "sigmas": np.concatenate(sigmas).astype(np.float16),
         "scores": np.array([a.score for a in answers], np.float32),
         "logits": np.array([a.logit for a in answers], np.float32),
-        _FEATURES: _features(answers),
+        _FEATURES: np.clip(stacked, -_HALF.max, _HALF.max).astype(np.float16),
     }
     content = save(tensors, metadata={"format": FORMAT, "teacher": teacher})
     try:
@@ -90,26 +141,13 @@ def write_shard(path: Path, teacher: str, rows: Sequence[Row]) -> None:
         ) from error
 
 
-def _features(answers: Sequence[TeacherAnswer]) -> npt.NDArray[np.float16]:
-    """(n, C), where C is 0 if the teacher has none."""
-    found = [a.feature for a in answers if a.feature is not None]
-    if not found:
-        return np.zeros((len(answers), 0), np.float16)
-    if len(found) < len(answers) or len({len(feature) for feature in found}) > 1:
-        raise ArtifactNetError(
-            "the teacher's features have unequal lengths, or some answers have none: it must give "
-            "equally many numbers for every image"
-        )
-    return np.clip(np.stack(found), -_HALF.max, _HALF.max).astype(np.float16)
-
-
-def _ids(values: Any) -> npt.NDArray[np.uint8]:
+def _ids(values: Iterable[bytes]) -> npt.NDArray[np.uint8]:
     """(n, 16) from n times 16 bytes."""
     return np.frombuffer(b"".join(values), np.uint8).reshape(-1, ID_BYTES)
 
 
 class Shard:
-    """A finished file of answers, open for reading; maps are read row by row.
+    """A finished file of pseudo-labels, open for reading; maps are read row by row.
 
     Args:
         path: of the file.
@@ -128,7 +166,7 @@ class Shard:
         try:
             self._file: Any = safe_open(path, framework="np")
             metadata = self._file.metadata() or {}
-            self._tensors = set(self._file.keys())
+            tensors = set(self._file.keys())
         except FileNotFoundError:
             raise ArtifactNetError(
                 f"{path}: vanished while its answers were in use; start again to label its images"
@@ -142,47 +180,47 @@ class Shard:
                 f"{path}: answers of another teacher ({metadata.get('teacher')}) in the folder of "
                 f"{teacher}; move the file to {metadata.get('teacher')}/, or delete it"
             )
-        missing = {"keys", "stamps", "sizes", _FEATURES, *_SCALARS, *_MAPS} - self._tensors
+        missing = {"keys", "stamps", "sizes", _FEATURES, *_SCALARS, *_MAPS} - tensors
         if missing:
             raise self._broken(f"no {', '.join(sorted(missing))} in it")
         self._sizes = self._read("sizes")
         if self._sizes.ndim != 2 or self._sizes.shape[1] != 2 or (self._sizes < 1).any():
             raise self._broken("sizes are not rows of two sides, 1 pixel or more")
         self._starts = np.concatenate([[0], np.cumsum(self._sizes.astype(np.int64).prod(1))])
-        self._check()
+        self._check_shapes()
         # S16 compares like the bytes themselves: all are equally long
         self.keys = self._read("keys").view(f"S{ID_BYTES}")[:, 0]
         self.stamps = self._read("stamps").view(f"S{ID_BYTES}")[:, 0]
 
     def read(self, row: int) -> TeacherAnswer:
-        """Answer of a row; its maps are (h, w) float32, of the size they are stored at.
+        """The pseudo-label of a row; its maps are (h, w) float32, of the size they are stored at.
 
         Raises:
             ArtifactNetError: a value is out of range, so the file is damaged.
         """
         place = slice(int(self._starts[row]), int(self._starts[row + 1]))
-        heatmap, sigma = (self._read(name, place) for name in _MAPS)
+        size = tuple(self._sizes[row])
+        heatmap, sigma = (self._read(n, place).astype(np.float32).reshape(size) for n in _MAPS)
         if not (heatmap.min() >= 0 and heatmap.max() <= 1 and sigma.min() > 0):
             raise self._broken(f"row {row} holds a heatmap outside 0..1 or a sigma not above 0")
-        size = tuple(self._sizes[row])
         score, logit = (float(self._read(name, slice(row, row + 1))[0]) for name in _SCALARS)
         feature = self._read(_FEATURES, slice(row, row + 1))[0].astype(np.float32)
         if not np.isfinite(feature).all():
             raise self._broken(f"row {row} holds a feature that is not a number")
-        maps = _map(heatmap, size), _map(sigma, size)
-        return TeacherAnswer(*maps, score, logit, feature if len(feature) else None)
+        return TeacherAnswer(heatmap, sigma, score, logit, feature if len(feature) else None)
 
     def _read(self, name: str, place: slice | None = None) -> npt.NDArray[Any]:
         try:
+            found: npt.NDArray[Any]
             if place is None:
-                whole: npt.NDArray[Any] = self._file.get_tensor(name)
-                return whole
-            part: npt.NDArray[Any] = self._file.get_slice(name)[place]
-            return part
+                found = self._file.get_tensor(name)
+            else:
+                found = self._file.get_slice(name)[place]
+            return found
         except (SafetensorError, OSError) as error:
             raise self._broken(str(error)) from error
 
-    def _check(self) -> None:
+    def _check_shapes(self) -> None:
         """Refuse tensors that do not go together."""
         count, total = len(self._sizes), int(self._starts[-1])
         wanted = {"keys": [count, ID_BYTES], "stamps": [count, ID_BYTES]}
@@ -195,68 +233,24 @@ class Shard:
                 raise self._broken(f"{name} has shape {found} instead of {shape}")
 
     def _broken(self, why: str) -> ArtifactNetError:
-        return ArtifactNetError(f"{self._path}: broken file of answers ({why}); {REMEDY}")
-
-
-def _map(values: npt.NDArray[Any], size: tuple[Any, ...]) -> Float32Array:
-    return values.astype(np.float32).reshape(size)
-
-
-TEACHER = "teacher.json"
-PER_SHARD = 256  # images
-PATIENCE = 300.0  # seconds after which fewer will do: a slow teacher's work is worth keeping
-_SHARDS = "answers-*.safetensors"
-_OPEN = 16  # shards open at once
-_ABANDONED = 3600.0  # seconds after which nobody is still writing a temporary file
-Identity = Mapping[str, str | int]  # JSON-ready; two teachers are one where these are equal
-
-
-def image_key(image: UInt8Array) -> bytes:
-    """16 bytes that stand for an image's pixels, whatever its file is called.
-
-    Args:
-        image: (H, W, 3) uint8.
-    """
-    hasher = blake2b(repr(image.shape).encode(), digest_size=ID_BYTES)
-    hasher.update(np.ascontiguousarray(image).data)
-    return hasher.digest()
-
-
-def fingerprint(identity: Identity) -> str:
-    """32 hexadecimal digits that stand for a teacher."""
-    text = json.dumps(dict(identity), sort_keys=True)
-    return blake2b(text.encode(), digest_size=ID_BYTES).hexdigest()
-
-
-def shrunk(answer: TeacherAnswer, side: int) -> TeacherAnswer:
-    """The answer with maps whose longer side is at most ``side``: averaged, never enlarged.
-
-    Args:
-        answer: maps of (H, W).
-        side: pixels, 1 or more. The aspect ratio is kept to within the rounding of a side.
-    """
-    height, width = answer.heatmap.shape
-    scale = min(1.0, side / max(height, width))
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    heatmap, sigma = resample(answer.heatmap, size), resample(answer.sigma, size)
-    return replace(answer, heatmap=np.clip(heatmap, 0.0, 1.0), sigma=sigma)
+        return ArtifactNetError(f"{self._path}: broken file of answers ({why}); {_REMEDY}")
 
 
 class TeacherCache:
-    """The answers of one teacher.
+    """The pseudo-labels of one teacher.
 
     Safe with several processes: each writes files of its own, and none touches another's.
     It can be pickled or forked into the workers of a loader.
 
     Args:
-        root: folder of all teachers' answers; made if missing.
+        root: folder of the pseudo-labels of all teachers; made if missing.
         identity: of the teacher.
-        about: what else is worth writing down about it, for people; JSON-ready.
+        about: what else people should know about it; JSON-ready.
 
     Attributes:
-        folder: of this teacher's answers.
+        folder: of this teacher's pseudo-labels.
         teacher: its fingerprint, which is the folder's name.
-        keys: sorted keys of the images that have an answer, 16 bytes each.
+        keys: sorted keys of the labelled images, 16 bytes each.
 
     Raises:
         ArtifactNetError: the folder belongs to another teacher, cannot be written, or holds a
@@ -271,15 +265,20 @@ class TeacherCache:
             )
         self.teacher = fingerprint(identity)
         self.folder = root / self.teacher
-        self._introduce(identity, about)
-        self._sweep()
+        self._write_identity(identity, about)
+        for leftover in self.folder.glob(".*.tmp"):  # of killed processes; a fresh one is in use
+            try:
+                if time.time() - leftover.stat().st_mtime > _ABANDONED:
+                    leftover.unlink()
+            except FileNotFoundError:
+                continue  # its writer has just renamed it
         self.refresh()
 
     def refresh(self) -> None:
         """Look up what is on disk now.
 
         Raises:
-            ArtifactNetError: a file of answers is broken or from another teacher.
+            ArtifactNetError: a file is broken or from another teacher.
         """
         self._open: dict[int, Shard] = {}
         self._pid = os.getpid()
@@ -292,21 +291,21 @@ class TeacherCache:
             rows = np.arange(len(shard.keys), dtype=np.int32)
             places.append(np.stack([np.full_like(rows, number), rows], 1))
         none = np.zeros(0, f"S{ID_BYTES}")
-        # of an image that two processes labelled at once the first answer counts
+        # of an image that two processes labelled at once the first label counts
         self.keys, first = np.unique(np.concatenate([none, *keys]), return_index=True)
         self._places = np.concatenate([np.zeros((0, 2), np.int32), *places])[first]
         self._stamps = np.concatenate([none, *stamps])
 
     def __len__(self) -> int:
-        """Number of images that have an answer."""
+        """Number of labelled images."""
         return len(self.keys)
 
     def known(self) -> tuple[set[bytes], set[bytes]]:
-        """Keys of the images, and stamps of the files, that have an answer."""
+        """Keys of the labelled images, and stamps of their files."""
         return _padded(self.keys), _padded(self._stamps) - {NO_STAMP}
 
     def read(self, key: bytes) -> TeacherAnswer | None:
-        """The answer about an image, at the size it is stored at; None where there is none.
+        """The pseudo-label of an image, at the size it is stored at; None where there is none.
 
         Raises:
             ArtifactNetError: its file is broken.
@@ -331,12 +330,11 @@ class TeacherCache:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
 
-    def _introduce(self, identity: Identity, about: Mapping[str, Any]) -> None:
-        """Write who the teacher is, or check that it is the one the folder was made for."""
+    def _write_identity(self, identity: Identity, about: Mapping[str, Any]) -> None:
+        """Record who the teacher is, or check that the folder was made for the same one."""
         path = self.folder / TEACHER
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            who = found["identity"]
+            recorded = json.loads(path.read_text(encoding="utf-8"))["identity"]
         except FileNotFoundError:
             try:
                 write_json(path, {"identity": dict(identity), "about": dict(about)})
@@ -351,29 +349,20 @@ class TeacherCache:
                 f"{path}: cannot be read ({str(error).splitlines()[0]}); delete it if the answers "
                 "beside it are of this teacher, else the folder"
             ) from error
-        if who != dict(identity):
+        if recorded != dict(identity):
             raise ArtifactNetError(
-                f"{path}: the answers beside it are of another teacher ({who}), not of the one "
-                f"asked for ({dict(identity)}); set distill.cache to another folder"
+                f"{path}: the answers beside it are of another teacher ({recorded}), not of "
+                f"{dict(identity)}; set distill.cache to another folder"
             )
 
-    def _sweep(self) -> None:
-        """Remove what killed processes left; a fresh temporary file may be somebody's."""
-        for leftover in self.folder.glob(".*.tmp"):
-            try:
-                if time.time() - leftover.stat().st_mtime > _ABANDONED:
-                    leftover.unlink()
-            except FileNotFoundError:
-                continue  # its writer has just renamed it
 
-
-class Writer:
-    """Adds answers to a cache; what is complete is on disk, the rest follows when it closes.
+class CacheWriter:
+    """Adds pseudo-labels to a cache; full shards are written at once, the rest on closing.
 
     Args:
         cache: of the teacher.
         side: longer side of a stored map, pixels.
-        per_shard: images per file, fewer where they take longer than `PATIENCE`; so many answers
+        per_shard: images per file, fewer where they take longer than `PATIENCE`; at most so many
             are lost where the process is killed.
     """
 
@@ -386,7 +375,7 @@ class Writer:
         self._flushed = time.monotonic()
 
     def add(self, key: bytes, stamp: bytes, answer: TeacherAnswer) -> None:
-        """Keep the answer about an image.
+        """Keep the pseudo-label of an image.
 
         Args:
             key: of the image, see `image_key`.
@@ -394,9 +383,9 @@ class Writer:
             answer: maps of any size.
 
         Raises:
-            ArtifactNetError: the disk refused.
+            ArtifactNetError: see `write_shard`.
         """
-        self._rows.append(Row(key, stamp, shrunk(answer, self._side)))
+        self._rows.append(Row(key, stamp, shrink_maps(answer, self._side)))
         late = time.monotonic() - self._flushed > PATIENCE
         if late or len(self._rows) >= self._per_shard:
             self.flush()
@@ -405,7 +394,7 @@ class Writer:
         """Write what has been added.
 
         Raises:
-            ArtifactNetError: the disk refused.
+            ArtifactNetError: see `write_shard`.
         """
         if self._rows:
             name = f"answers-{self._name}-{self._written:05d}.safetensors"
@@ -414,7 +403,7 @@ class Writer:
             self._rows = []
         self._flushed = time.monotonic()
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> CacheWriter:
         return self
 
     def __exit__(
@@ -423,8 +412,7 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # also after Ctrl-C or a bad image: what was answered need not be asked again
-        self.flush()
+        self.flush()  # also after Ctrl-C or a bad image: what was labelled is kept
 
 
 def _padded(ids: Any) -> set[bytes]:

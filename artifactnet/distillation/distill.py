@@ -1,18 +1,17 @@
-"""Distillation: the teacher labels the data of a run, then the student learns from both."""
+"""Distillation: a teacher labels the data of a run, then the student learns from both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from artifactnet.config import Config, ConfigError
 from artifactnet.data.datamodule import DataModule, build_splits
 from artifactnet.data.sources.base import Splits
-from artifactnet.distillation.labelling import TeacherLabeledSource, label
-from artifactnet.distillation.teachers import OpenTeacher, Teacher, open_teacher
+from artifactnet.distillation.labelling import TeacherLabeledSource, label_splits
+from artifactnet.distillation.teachers import Teacher, open_teacher
 from artifactnet.runs.device import choose_device, is_main_process, own_device
 
-CACHE = ".cache/teachers"  # below config.out: answers that several runs share
+CACHE = ".cache/teachers"  # below config.out: pseudo-labels that several runs share
 
 
 def need_teacher(config: Config) -> str:
@@ -23,68 +22,55 @@ def need_teacher(config: Config) -> str:
     """
     if config.distill.teacher is None:
         raise ConfigError(
-            "distill.teacher is not set: name a run, a .safetensors file or a folder of heatmaps, "
-            "say distill.teacher=runs/teacher"
+            "distill.teacher is not set: name a run, a .safetensors file, the folder of a HEIE or "
+            "a folder of heatmaps, say distill.teacher=runs/teacher"
         )
     return config.distill.teacher
 
 
 def cache_folder(config: Config) -> Path:
-    """Where the run keeps the answers of its teachers."""
-    if config.distill.cache is not None:
-        return Path(config.distill.cache)
-    return Path(config.out) / CACHE
+    """Where the run keeps the pseudo-labels of its teachers."""
+    return Path(config.out) / CACHE if config.distill.cache is None else Path(config.distill.cache)
 
 
 def attach_teacher_labels(
-    data: DataModule,
-    config: Config,
-    device: str,
-    opener: OpenTeacher = open_teacher,
-    *,
-    only: str | None = None,
+    data: DataModule, config: Config, device: str, *, only: str | None = None
 ) -> None:
-    """Replace the splits of ``data`` by taught ones, asking the teacher where it must.
+    """Replace the splits of ``data`` by labelled ones; the teacher labels what is not cached.
 
     Call it before any loader is made: a loader keeps the source that it was made with.
 
     Args:
         data: the student's.
-        config: the run; ``distill`` says who teaches.
+        config: the run; ``distill`` names the teacher.
         device: where a teacher that is a model runs, on this process's own GPU if there are
-            several; it is let go afterwards.
-        opener: opens the teacher; another one than the default knows more kinds of them.
+            several.
         only: the one split to replace; None: all of them.
 
     Raises:
-        ArtifactNetError: no teacher, or one that cannot teach these images, see `label`.
+        ArtifactNetError: no teacher, or one that cannot label these images, see `label_splits`.
     """
-    report = print if is_main_process() else _silent
-    teacher = opener(need_teacher(config), own_device(device))
+    teacher = open_teacher(need_teacher(config), own_device(device))
     if only is None:
         _need_features(config, teacher)
     wanted = {name: data.splits[name] for name in data.splits if only in (None, name)}
-    data.splits = {**data.splits, **_label(wanted, teacher, config, report)}
+    data.splits = {**data.splits, **_label(wanted, teacher, config)}
     data.summary["teacher"] = {**teacher.about, "identity": teacher.identity}
 
 
-def label_only(config: Config, opener: OpenTeacher = open_teacher) -> Path:
-    """Label the data of a run without training, say, on another machine, or several at once.
-
-    Args:
-        config: the run.
-        opener: see `attach_teacher_labels`.
+def label_run(config: Config) -> Path:
+    """Label the data of a run without training: on another machine, or several GPUs at once.
 
     Returns:
-        The folder of all teachers' answers.
+        The folder of the pseudo-labels of all teachers.
 
     Raises:
         ArtifactNetError: see `attach_teacher_labels`.
     """
-    device = choose_device(config.train.device)
-    teacher = opener(need_teacher(config), device)
+    device = own_device(choose_device(config.train.device))
+    teacher = open_teacher(need_teacher(config), device)
     _need_features(config, teacher)
-    _label(build_splits(config.data, config.seed), teacher, config, print)
+    _label(build_splits(config.data, config.seed), teacher, config)
     return cache_folder(config)
 
 
@@ -96,10 +82,8 @@ def _need_features(config: Config, teacher: Teacher) -> None:
         )
 
 
-def _label(
-    splits: Splits, teacher: Teacher, config: Config, report: Callable[[str], None]
-) -> dict[str, TeacherLabeledSource]:
-    return label(
+def _label(splits: Splits, teacher: Teacher, config: Config) -> dict[str, TeacherLabeledSource]:
+    return label_splits(
         splits,
         teacher,
         cache_folder(config),
@@ -107,9 +91,10 @@ def _label(
         config.data.eval_batch_size or config.data.batch_size,
         workers=config.data.workers,
         on_error=config.data.on_error,
-        report=report,
+        report=print if is_main_process() else _ignore,
+        launch=str((Path(config.out) / config.name).resolve()),
     )
 
 
-def _silent(line: str) -> None:
-    """Of several processes only one speaks."""
+def _ignore(line: str) -> None:
+    """Of several processes only the first one reports."""

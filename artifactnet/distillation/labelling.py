@@ -1,11 +1,11 @@
-"""Asking a teacher about every image of a data set, once."""
+"""Labelling the images of a data set with a teacher, each of them once."""
 
 from __future__ import annotations
 
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -13,31 +13,34 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from artifactnet.data.duplicates import content_of
-from artifactnet.data.geometry import resample
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.distillation.cache import (
     FORMAT,
     ID_BYTES,
     NO_STAMP,
+    CacheWriter,
     TeacherCache,
-    Writer,
     image_key,
+    resize_maps,
 )
+from artifactnet.distillation.ranks import Ranks, launched_rank
 from artifactnet.distillation.teachers import Teacher
-from artifactnet.types import ArtifactNetError, Record, Sample, TeacherAnswer, UInt8Array
+from artifactnet.types import ArtifactNetError, Record, Sample, UInt8Array
+
+logger = logging.getLogger(__name__)
+_SECONDS = 10.0  # between two lines of progress
 
 
 class TeacherLabeledSource:
-    """Another source, with the answers of a cache.
+    """Another source, with the pseudo-labels of a cache.
 
     Args:
         source: the images.
-        cache: what the teacher said about them.
+        cache: their pseudo-labels.
 
     Attributes:
         records: those of ``source``.
@@ -54,7 +57,7 @@ class TeacherLabeledSource:
         """Decode image ``index``; its ``teacher`` has maps of the image's size.
 
         Raises:
-            ArtifactNetError: the image cannot be used, or the teacher was never asked about it.
+            ArtifactNetError: the image cannot be used, or it has no pseudo-label.
         """
         sample = self._source.load(index)
         answer = self._cache.read(image_key(sample.image))
@@ -64,7 +67,7 @@ class TeacherLabeledSource:
                 "use it, or the image was changed since: start again to label it"
             )
         height, width = sample.image.shape[:2]
-        return replace(sample, teacher=enlarged(answer, (height, width)))
+        return replace(sample, teacher=resize_maps(answer, (height, width)))
 
     def encoded(self, index: int) -> bytes | None:
         """Content of the image's file, or None where the underlying source offers none."""
@@ -72,19 +75,68 @@ class TeacherLabeledSource:
         return None if read is None else read(index)
 
 
-def enlarged(answer: TeacherAnswer, size: tuple[int, int]) -> TeacherAnswer:
-    """The answer with maps of ``size`` (height, width), interpolated linearly."""
-    heatmap, sigma = resample(answer.heatmap, size), resample(answer.sigma, size)
-    return replace(answer, heatmap=np.clip(heatmap, 0.0, 1.0), sigma=sigma)
+def label_splits(
+    splits: Splits,
+    teacher: Teacher,
+    cache_folder: Path,
+    side: int,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    on_error: str = "raise",
+    report: Callable[[str], None] = print,
+    launch: str = "",
+) -> dict[str, TeacherLabeledSource]:
+    """Let a teacher label every image that has no pseudo-label of it yet.
 
+    May be stopped at any time, by Ctrl-C or worse: called again, it continues. Several processes
+    may label at once, into one folder; those that torchrun or srun started together take a share
+    each, and wait for one another (see `artifactnet.distillation.ranks`).
 
-logger = logging.getLogger(__name__)
-_SECONDS = 10.0  # between two lines of progress
+    Args:
+        splits: the images.
+        teacher: labels them.
+        cache_folder: of the pseudo-labels of all teachers; this one's get a folder in it.
+        side: longer side of a stored map, pixels. Another side is another set of pseudo-labels.
+        batch_size: images that pass through the teacher together.
+        workers: processes that decode ahead of the teacher; 0 decodes in between.
+        on_error: ``raise``, or ``skip``: an image that cannot be used is logged and left out.
+        report: is given lines of progress.
+        launch: names the run, in case processes of several runs share the cache.
+
+    Returns:
+        The same splits, with pseudo-labels.
+
+    Raises:
+        ArtifactNetError: an image that cannot be used or labelled, a cache that is broken or
+            cannot be written, or another process of the launch failed. What was labelled before
+            is kept.
+    """
+    teacher.check(splits)
+    identity = {**teacher.identity, "side": side, "format": FORMAT}
+    cache = TeacherCache(Path(cache_folder), identity, teacher.about)
+    ranks = Ranks(cache.folder, launch, *launched_rank())
+    before = len(cache)
+    with ranks.share():
+        for name, source in splits.items():
+            known = cache.known()
+            images = _Unlabelled(source, teacher.prepare, known, ranks)
+            with CacheWriter(cache, side) as writer:
+                batches = _Batches(teacher, writer, known[0], batch_size, on_error)
+                _label_split(name, images, batches, workers, report, ranks)
+            cache.refresh()
+    cache.refresh()
+    total = sum(len(source.records) for source in splits.values())
+    report(
+        f"teacher {teacher.about['name']}: {len(cache) - before} images labelled, "
+        f"answers to {len(cache)} in {cache.folder} ({total} images in this run)"
+    )
+    return {name: TeacherLabeledSource(source, cache) for name, source in splits.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """An image on its way to the teacher; without ``prepared`` where it has an answer."""
+    """An image on its way to the teacher; without ``prepared`` where it has a pseudo-label."""
 
     key: bytes
     stamp: bytes
@@ -92,23 +144,26 @@ class _Item:
 
 
 class _Unlabelled(Dataset["_Item | ArtifactNetError | None"]):
-    """Images of a split, made ready for the teacher; None for those whose file is known."""
+    """This process's share of a split, prepared for the teacher; None where the file is known."""
 
     def __init__(
         self,
         source: Source,
         prepare: Callable[[Record, UInt8Array], Any],
         known: tuple[set[bytes], set[bytes]],
+        ranks: Ranks,
     ) -> None:
         self._source = source
         self._prepare = prepare
         self._keys, self._stamps = known
+        self._indices = range(ranks.rank, len(source.records), ranks.world)
 
     def __len__(self) -> int:
-        return len(self._source.records)
+        return len(self._indices)
 
-    def __getitem__(self, index: int) -> _Item | ArtifactNetError | None:
+    def __getitem__(self, number: int) -> _Item | ArtifactNetError | None:
         # An error is returned: raised in a worker, its one line would drown in a traceback.
+        index = self._indices[number]
         stamp = file_stamp(self._source, index)
         if stamp != NO_STAMP and stamp in self._stamps:
             return None
@@ -128,7 +183,7 @@ def file_stamp(source: Source, index: int) -> bytes:
     Made of path, size and time of change of its file, or of the content where it lies in a shard;
     `NO_STAMP` where there is neither.
     """
-    with suppress(ArtifactNetError, OSError):  # whoever decodes the image says what is wrong
+    with suppress(ArtifactNetError, OSError):  # decoding the image will report what is wrong
         content = content_of(source, index)
         if isinstance(content, bytes):
             return blake2b(content, digest_size=ID_BYTES).digest()
@@ -139,111 +194,79 @@ def file_stamp(source: Source, index: int) -> bytes:
     return NO_STAMP
 
 
-def label(
-    splits: Splits,
-    teacher: Teacher,
-    cache_folder: Path,
-    side: int,
-    batch_size: int,
-    *,
-    workers: int = 0,
-    on_error: str = "raise",
-    report: Callable[[str], None] = print,
-) -> dict[str, TeacherLabeledSource]:
-    """Ask a teacher about every image that it was not asked about before.
+def _label_split(
+    name: str,
+    images: _Unlabelled,
+    batches: _Batches,
+    workers: int,
+    report: Callable[[str], None],
+    ranks: Ranks,
+) -> None:
+    """Label the images of a split, decoded by ``workers`` processes, in order."""
+    loader = DataLoader(
+        images,
+        batch_size=None,
+        collate_fn=_as_is,
+        worker_init_fn=_init_worker,
+        generator=torch.Generator(),  # else labelling draws from the run's own random state
+        num_workers=workers,
+        prefetch_factor=max(2, -(-batches.size // workers)) if workers else None,
+    )
+    total, known = len(images), 0
+    start = reported = time.monotonic()
+    for seen, item in enumerate(loader, 1):
+        if item is None and known == seen - 1:
+            known, start = seen, time.monotonic()  # the rate is that of new images
+        batches.add(item)
+        ranks.beat()
+        now = time.monotonic()
+        if now - reported >= _SECONDS:
+            reported = now
+            report(_progress(name, seen, known, total, now - start))
+    batches.flush()
 
-    May be stopped at any time, by Ctrl-C or worse: called again, it goes on where it was. Several
-    processes may label at once, into one folder.
+
+class _Batches:
+    """Collects images for the teacher, batch by batch.
 
     Args:
-        splits: the images.
-        teacher: the one to ask.
-        cache_folder: of all teachers' answers; this one's get a folder in it.
-        side: longer side of a stored map, pixels. Answers of another side are other answers.
-        batch_size: images that pass through the teacher together.
-        workers: processes that decode ahead of the teacher; 0 decodes in between.
-        on_error: ``raise``, or ``skip``: an image that cannot be used is logged and left out.
-        report: is given lines of progress.
-
-    Returns:
-        The same splits, with answers.
-
-    Raises:
-        ArtifactNetError: an image that cannot be used, a teacher that has no answer, a cache that
-            is broken or cannot be written. What was answered before is kept.
+        teacher: labels them.
+        writer: takes the pseudo-labels.
+        keys: of the images that have a pseudo-label.
+        size: images in a batch.
+        on_error: see `label_splits`.
     """
-    teacher.check(splits)
-    identity = {**teacher.identity, "side": side, "format": FORMAT}
-    cache = TeacherCache(Path(cache_folder), identity, teacher.about)
-    before = len(cache)
-    for name, source in splits.items():
-        known = cache.known()
-        with Writer(cache, side) as writer:
-            job = _Job(name, teacher, writer, known[0], batch_size, on_error, report)
-            job.run(_Unlabelled(source, teacher.prepare, known), workers)
-        cache.refresh()
-    total = sum(len(source.records) for source in splits.values())
-    report(
-        f"teacher {teacher.about['name']}: {len(cache) - before} images labelled, "
-        f"answers to {len(cache)} in {cache.folder} ({total} images in this run)"
-    )
-    return {name: TeacherLabeledSource(source, cache) for name, source in splits.items()}
-
-
-class _Job:
-    """Labelling of one split."""
 
     def __init__(
-        self,
-        name: str,
-        teacher: Teacher,
-        writer: Writer,
-        keys: set[bytes],
-        batch_size: int,
-        on_error: str,
-        report: Callable[[str], None],
+        self, teacher: Teacher, writer: CacheWriter, keys: set[bytes], size: int, on_error: str
     ) -> None:
-        self._name, self._teacher, self._writer = name, teacher, writer
-        self._keys = keys  # with an answer, or waiting for one
-        self._batch_size, self._on_error, self._report = batch_size, on_error, report
+        self.size = size
+        self._teacher, self._writer, self._on_error = teacher, writer, on_error
+        self._keys = keys  # of labelled and waiting images
         self._waiting: list[_Item] = []
 
-    def run(self, images: _Unlabelled, workers: int) -> None:
-        """Ask about the images that have no answer yet."""
-        total, known = len(images), 0
-        start = said = time.monotonic()
-        for seen, item in enumerate(_items(images, workers, self._batch_size), 1):
-            if item is None and known == seen - 1:
-                known, start = seen, time.monotonic()  # work of an earlier run says no rate
-            self._take(item)
-            now = time.monotonic()
-            if now - said >= _SECONDS:
-                said = now
-                self._report(_progress(self._name, seen, known, total, now - start))
-        self._ask()
-
-    def _take(self, item: _Item | ArtifactNetError | None) -> None:
+    def add(self, item: _Item | ArtifactNetError | None) -> None:
         if isinstance(item, ArtifactNetError):
             self._refuse(item)
         elif item is not None and item.key not in self._keys:
             self._keys.add(item.key)
             self._waiting.append(item)
-            if len(self._waiting) >= self._batch_size:
-                self._ask()
+            if len(self._waiting) >= self.size:
+                self.flush()
 
-    def _ask(self) -> None:
-        """Send the waiting images to the teacher; where one spoils the batch, one by one."""
+    def flush(self) -> None:
+        """Label the waiting images together; one by one where one spoils the batch."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
         try:
-            answers = self._teacher.answer([item.prepared for item in waiting])
+            answers = self._teacher.label([item.prepared for item in waiting])
         except ArtifactNetError as error:
             if len(waiting) == 1:
                 return self._refuse(error)
             for item in waiting:
                 self._waiting = [item]
-                self._ask()
+                self.flush()
             return None
         for item, answer in zip(waiting, answers, strict=True):
             self._writer.add(item.key, item.stamp, answer)
@@ -253,21 +276,6 @@ class _Job:
         if self._on_error == "raise":
             raise error
         logger.warning("not labelled (data.on_error=skip): %s", error)
-
-
-def _items(
-    images: _Unlabelled, workers: int, ahead: int
-) -> Iterator[_Item | ArtifactNetError | None]:
-    """Every image in order, decoded by ``workers`` processes."""
-    yield from DataLoader(
-        images,
-        batch_size=None,
-        collate_fn=_as_is,
-        worker_init_fn=_init_worker,
-        generator=torch.Generator(),  # else labelling draws from the run's own random state
-        num_workers=workers,
-        prefetch_factor=max(2, -(-ahead // workers)) if workers else None,
-    )
 
 
 def _init_worker(_: int) -> None:

@@ -13,7 +13,6 @@ import torch
 from artifactnet.config import Config, load, to_dict
 from artifactnet.data.datamodule import DataModule
 from artifactnet.distillation.distill import attach_teacher_labels
-from artifactnet.distillation.teachers import OpenTeacher, open_teacher
 from artifactnet.evaluation import results as tables
 from artifactnet.evaluation.figures import Figures
 from artifactnet.evaluation.samples import (
@@ -23,7 +22,7 @@ from artifactnet.evaluation.samples import (
     judged_split,
     open_run,
 )
-from artifactnet.inference.backends.base import SUFFIXES, AnyModel
+from artifactnet.inference.backends.exported import SUFFIXES, AnyModel
 from artifactnet.inference.load import find_weights, load_model
 from artifactnet.inference.predictor import Predictor
 from artifactnet.inference.preprocessing import preprocess_of
@@ -41,7 +40,7 @@ TEACHER_KEYS = ("distill.teacher", "distill.cache", "distill.side")  # that an e
 
 
 def evaluate(
-    run_dir: str | Path, overrides: Sequence[str] = (), opener: OpenTeacher = open_teacher
+    run_dir: str | Path, overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Evaluate a run's best model and write ``results.json`` and ``results.md``.
 
@@ -56,7 +55,6 @@ def evaluate(
         overrides: ``dotted.key=value`` strings of ``data.*``, ``train.device``,
             ``model.threshold``, ``model.map_threshold``, ``distill.teacher``, ``distill.cache``
             and ``distill.side``.
-        opener: see `artifactnet.training.trainer.train_detector`.
 
     Returns:
         The content of ``results.json``.
@@ -70,9 +68,9 @@ def evaluate(
     named = names_teacher(overrides)
     target = folder / _subfolder(own, config, named)
     if named:
-        ask_teacher(run.data, config, opener)
+        ask_teacher(run.data, config)
     elif target == folder and own.distill.teacher is not None:
-        _ask_own_teacher(run.data, config, opener)
+        _ask_own_teacher(run.data, config)
     found = evaluate_model(run.model, run.data, config, run.epoch)
     if target == folder:
         found["training"] = training_of(folder)
@@ -179,26 +177,25 @@ def names_teacher(overrides: Sequence[str]) -> bool:
     return any(text.startswith(TEACHER_KEYS) for text in overrides)
 
 
-def ask_teacher(data: DataModule, config: Config, opener: OpenTeacher) -> None:
+def ask_teacher(data: DataModule, config: Config) -> None:
     """Let the config's teacher answer about the images that are judged.
 
     Args:
         data: the images; those that are judged then carry its answers.
         config: of the evaluation.
-        opener: see `artifactnet.training.trainer.train_detector`.
 
     Raises:
         ArtifactNetError: there is none, or it cannot.
     """
     attach_teacher_labels(
-        data, config, choose_device(config.train.device), opener, only=judged_split(data)
+        data, config, choose_device(config.train.device), only=judged_split(data)
     )
 
 
-def _ask_own_teacher(data: DataModule, config: Config, opener: OpenTeacher) -> None:
+def _ask_own_teacher(data: DataModule, config: Config) -> None:
     """A student is judged against its teacher too, whose answers are kept since the training."""
     try:
-        ask_teacher(data, config, opener)
+        ask_teacher(data, config)
     except ArtifactNetError as error:
         data.summary["warnings"].append(f"not compared with the teacher: {error}")
 
@@ -288,7 +285,7 @@ def is_model_file(path: str | Path) -> bool:
 
 
 def evaluate_file(
-    path: str | Path, overrides: Sequence[str] = (), opener: OpenTeacher = open_teacher
+    path: str | Path, overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Evaluate a file and write ``results.json`` and ``results.md``.
 
@@ -302,7 +299,6 @@ def evaluate_file(
         overrides: ``dotted.key=value`` strings of ``data.*``, ``seed`` (of splits that are
             drawn), ``out``, ``train.device``, ``model.threshold``, ``model.map_threshold``,
             ``distill.teacher``, ``distill.cache`` and ``distill.side``.
-        opener: see `artifactnet.training.trainer.train_detector`.
 
     Returns:
         The content of ``results.json``.
@@ -328,7 +324,7 @@ def evaluate_file(
                 f"{path}: predicts no heatmap that could be compared with a teacher's; leave out "
                 "distill.teacher"
             )
-        ask_teacher(data, config, opener)
+        ask_teacher(data, config)
     # an exported file has all that figures ask of a model
     found = evaluate_model(cast(ArtifactNet, model), data, config, epoch)
     if config.data.name != "demo":

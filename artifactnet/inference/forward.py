@@ -51,7 +51,7 @@ def _together(
     with evaluating(model), torch.no_grad():
         output = model(batch, attention=attention, segmentation=segmentation, heatmap=heatmap)
     logits = output.logit.detach().cpu().double()  # MPS has no float64
-    names = ("attention", "heatmap", "segmentation", "sigma", "score")
+    names = ("attention", "heatmap", "segmentation", "sigma", "score", "feature")
     found: dict[str, Any] = {name: _to_cpu(getattr(output, name)) for name in names}
     return [
         ModelOutput(logit, **{name: x[k] for name, x in found.items() if x is not None})

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from artifactnet.data.image_folders import Item
+from artifactnet.data.image_folders import FolderImage
 from artifactnet.data.sources.folder import FolderSource
 from artifactnet.distillation import labelling
 from artifactnet.distillation.cache import NO_STAMP, TeacherCache, image_key
-from artifactnet.distillation.labelling import file_stamp, label
+from artifactnet.distillation.labelling import file_stamp, label_splits
 from artifactnet.types import Annotation, ArtifactNetError, Record, TeacherAnswer
 
 
@@ -29,23 +29,23 @@ class Grayness:
         self.identity = {"kind": "test", "hash": version}
         self.about = {"name": f"gray {version}"}
         self.prepare = prepared
-        self.asked: list[bytes] = []
+        self.labelled: list[bytes] = []
         self.batches: list[int] = []
         self._left, self._error = fail_after, error
 
     def check(self, splits):
         pass
 
-    def answer(self, images):
+    def label(self, images):
         self.batches.append(len(images))
         answers = []
         for image in images:
-            if self._left is not None and len(self.asked) >= self._left:
+            if self._left is not None and len(self.labelled) >= self._left:
                 raise self._error
             if image[0, 0, 0] == 99:
                 raise ArtifactNetError("photo 99: the teacher's answer is not a number (NaN)")
             answers.append(expected(image))
-        self.asked += [image_key(image) for image in images]
+        self.labelled += [image_key(image) for image in images]
         return answers
 
 
@@ -81,21 +81,21 @@ def source(root, numbers=range(20)) -> Counting:
     for number in numbers:
         path = str(root / f"{number:02d}.png")
         record = Record(str(number), number % 2, "g", Annotation.NONE, path, path=path)
-        items.append(Item(record, None, None))
+        items.append(FolderImage(record, None, None))
     return Counting(items)
 
 
 def run(splits, teacher, root, side=16, batch_size=4, **options):
     lines: list[str] = []
-    taught = label(
+    labelled = label_splits(
         splits, teacher, root / "cache", side, batch_size, report=lines.append, **options
     )
-    return taught, lines
+    return labelled, lines
 
 
-def check(taught, images) -> None:
+def check(labelled, images) -> None:
     for index in range(len(images.records)):
-        sample = taught.load(index)
+        sample = labelled.load(index)
         wanted = expected(sample.image)
         np.testing.assert_allclose(sample.teacher.heatmap, wanted.heatmap, atol=2**-12)
         np.testing.assert_allclose(sample.teacher.sigma, wanted.sigma, rtol=2**-11)
@@ -106,10 +106,10 @@ def check(taught, images) -> None:
 def test_all_splits_are_labelled_with_their_own_answers(folder, tmp_path, workers):
     splits = {"train": source(folder, range(13)), "val": source(folder, range(13, 20))}
     teacher = Grayness()
-    taught, lines = run(splits, teacher, tmp_path, workers=workers)
-    assert list(taught) == ["train", "val"]
+    labelled, lines = run(splits, teacher, tmp_path, workers=workers)
+    assert list(labelled) == ["train", "val"]
     for name in splits:
-        check(taught[name], splits[name])
+        check(labelled[name], splits[name])
     assert teacher.batches == [4, 4, 4, 1, 4, 3]
     assert "20 images labelled" in lines[-1]
 
@@ -117,11 +117,11 @@ def test_all_splits_are_labelled_with_their_own_answers(folder, tmp_path, worker
 def test_nothing_is_asked_twice_nor_even_decoded(folder, tmp_path):
     run({"train": source(folder)}, Grayness(), tmp_path)
     again, images = Grayness(), source(folder)
-    taught, lines = run({"train": images}, again, tmp_path)
-    assert again.asked == []
+    labelled, lines = run({"train": images}, again, tmp_path)
+    assert again.labelled == []
     assert images.loads == 0
     assert "0 images labelled, answers to 20" in lines[-1]
-    check(taught["train"], images)
+    check(labelled["train"], images)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, ArtifactNetError("no")])
@@ -130,25 +130,25 @@ def test_a_stopped_run_goes_on_where_it_was(folder, tmp_path, error):
     with pytest.raises(error if isinstance(error, type) else type(error)):
         run({"train": source(folder)}, first, tmp_path)
     second = Grayness()
-    taught, _ = run({"train": source(folder)}, second, tmp_path)
-    assert len(first.asked) == 8
-    assert len(second.asked) == 12
-    assert not set(first.asked) & set(second.asked)
-    check(taught["train"], source(folder))
+    labelled, _ = run({"train": source(folder)}, second, tmp_path)
+    assert len(first.labelled) == 8
+    assert len(second.labelled) == 12
+    assert not set(first.labelled) & set(second.labelled)
+    check(labelled["train"], source(folder))
 
 
 def test_a_killed_process_loses_only_its_last_shard(folder, tmp_path, monkeypatch):
     """Without the chance to close: what was complete is there, the rest is asked again."""
-    monkeypatch.setattr(labelling, "Writer", lambda cache, side: Unclosed(cache, side, 8))
+    monkeypatch.setattr(labelling, "CacheWriter", lambda cache, side: Unclosed(cache, side, 8))
     run({"train": source(folder)}, Grayness(), tmp_path, on_error="skip")
     monkeypatch.undo()
     second = Grayness()
-    taught, _ = run({"train": source(folder)}, second, tmp_path)
-    assert len(second.asked) == 4
-    check(taught["train"], source(folder))
+    labelled, _ = run({"train": source(folder)}, second, tmp_path)
+    assert len(second.labelled) == 4
+    check(labelled["train"], source(folder))
 
 
-class Unclosed(labelling.Writer):
+class Unclosed(labelling.CacheWriter):
     def __exit__(self, *_):
         pass
 
@@ -158,24 +158,24 @@ def test_the_same_picture_is_asked_about_once_under_any_name(folder, tmp_path):
     (folder / "07.png").rename(folder / "05.png")
     (folder / "07.png").write_bytes((folder / "03.png").read_bytes())
     teacher = Grayness()
-    taught, _ = run({"train": source(folder)}, teacher, tmp_path)
-    assert len(teacher.asked) == len(set(teacher.asked)) == 19
-    check(taught["train"], source(folder))
+    labelled, _ = run({"train": source(folder)}, teacher, tmp_path)
+    assert len(teacher.labelled) == len(set(teacher.labelled)) == 19
+    check(labelled["train"], source(folder))
     (folder / "00.png").rename(folder / "20.png")
     moved = Grayness()
     run({"train": source(folder, range(1, 21))}, moved, tmp_path)
-    assert moved.asked == []
+    assert moved.labelled == []
 
 
 def test_a_file_that_changed_is_asked_about_again(folder, tmp_path):
-    taught, _ = run({"train": source(folder)}, Grayness(), tmp_path)
+    labelled, _ = run({"train": source(folder)}, Grayness(), tmp_path)
     Image.fromarray(np.full((5, 5, 3), 10, np.uint8)).save(folder / "04.png")
     with pytest.raises(ArtifactNetError, match=r"04\.png: no answer of the teacher"):
-        taught["train"].load(4)
+        labelled["train"].load(4)
     second = Grayness()
-    taught, _ = run({"train": source(folder)}, second, tmp_path)
-    assert len(second.asked) == 1
-    check(taught["train"], source(folder))
+    labelled, _ = run({"train": source(folder)}, second, tmp_path)
+    assert len(second.labelled) == 1
+    check(labelled["train"], source(folder))
 
 
 def test_another_version_of_the_teacher_and_another_side_start_anew(folder, tmp_path):
@@ -183,7 +183,7 @@ def test_another_version_of_the_teacher_and_another_side_start_anew(folder, tmp_
     newer, finer = Grayness("2"), Grayness()
     run({"train": source(folder)}, newer, tmp_path)
     run({"train": source(folder)}, finer, tmp_path, side=32)
-    assert len(newer.asked) == len(finer.asked) == 20
+    assert len(newer.labelled) == len(finer.labelled) == 20
     assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
@@ -207,8 +207,8 @@ def test_a_broken_shard_stops_the_run_and_its_removal_mends_it(folder, tmp_path)
     with pytest.raises(ArtifactNetError, match=rf"{shard.name}: broken.*delete this file"):
         run({"train": source(folder)}, Grayness(), tmp_path)
     shard.unlink()
-    taught, _ = run({"train": source(folder)}, Grayness(), tmp_path)
-    check(taught["train"], source(folder))
+    labelled, _ = run({"train": source(folder)}, Grayness(), tmp_path)
+    check(labelled["train"], source(folder))
 
 
 def spoil(folder) -> None:
@@ -221,13 +221,13 @@ def spoil(folder) -> None:
 def test_bad_images_are_left_out_and_told_where_that_is_asked(folder, tmp_path, caplog, workers):
     spoil(folder)
     teacher, images = Grayness(), source(folder)
-    taught, lines = run({"train": images}, teacher, tmp_path, on_error="skip", workers=workers)
-    assert len(teacher.asked) == 17  # the neighbours of 09 in its batch were asked one by one
+    labelled, lines = run({"train": images}, teacher, tmp_path, on_error="skip", workers=workers)
+    assert len(teacher.labelled) == 17  # the neighbours of 09 in its batch were asked one by one
     for name in ("02.png", "06.png", "photo 99"):
         assert caplog.text.count(name) == 1
     for index in (2, 6, 9):
         with pytest.raises(ArtifactNetError):
-            taught["train"].load(index)
+            labelled["train"].load(index)
     kept = [n for n in range(20) if n not in (2, 6, 9)]
     check(run({"x": source(folder, kept)}, Grayness(), tmp_path)[0]["x"], source(folder, kept))
     assert "17 images labelled" in lines[-1]
@@ -242,7 +242,7 @@ def test_a_bad_image_stops_the_run_and_keeps_what_was_answered(folder, tmp_path,
     good = source(folder, range(2))
     again = Grayness()
     run({"train": good}, again, tmp_path)
-    assert again.asked == []
+    assert again.labelled == []
 
 
 def test_progress_is_told_with_rate_and_time_left(folder, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Answers of a teacher on disk: nothing lost, nothing mixed, nothing silently wrong."""
+"""Pseudo-labels on disk: nothing lost, nothing mixed, nothing silently wrong."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from artifactnet.distillation import cache as teacher_cache
 from artifactnet.distillation.cache import (
     NO_STAMP,
     TEACHER,
+    CacheWriter,
     Shard,
     TeacherCache,
-    Writer,
     fingerprint,
     image_key,
-    shrunk,
+    shrink_maps,
 )
 from artifactnet.types import ArtifactNetError, TeacherAnswer
 
@@ -51,7 +51,7 @@ def open_cache(root, **changes) -> TeacherCache:
 
 def fill(root, numbers, per_shard=4) -> TeacherCache:
     cache = open_cache(root)
-    with Writer(cache, 16, per_shard) as writer:
+    with CacheWriter(cache, 16, per_shard) as writer:
         for number in numbers:
             writer.add(key(number), key(number + 1000), answer(number))
     return cache
@@ -88,7 +88,7 @@ def test_answers_come_back_from_several_shards(tmp_path):
 def test_each_map_keeps_its_own_size(tmp_path):
     sizes = [(1, 1), (16, 3), (2, 16), (16, 16)]
     cache = open_cache(tmp_path)
-    with Writer(cache, 16) as writer:
+    with CacheWriter(cache, 16) as writer:
         for number, size in enumerate(sizes):
             writer.add(key(number), NO_STAMP, answer(number, size))
     cache.refresh()
@@ -99,7 +99,7 @@ def test_each_map_keeps_its_own_size(tmp_path):
 
 def test_unknown_score_and_logit_stay_unknown(tmp_path):
     cache = open_cache(tmp_path)
-    with Writer(cache, 16) as writer:
+    with CacheWriter(cache, 16) as writer:
         writer.add(key(1), NO_STAMP, replace(answer(1), score=math.nan, logit=math.nan))
     cache.refresh()
     found = cache.read(key(1))
@@ -109,7 +109,7 @@ def test_unknown_score_and_logit_stay_unknown(tmp_path):
 
 def test_a_teacher_without_features_has_none(tmp_path):
     cache = open_cache(tmp_path)
-    with Writer(cache, 16) as writer:
+    with CacheWriter(cache, 16) as writer:
         for number in range(2):
             writer.add(key(number), key(9), replace(answer(number), feature=None))
     cache.refresh()
@@ -118,7 +118,7 @@ def test_a_teacher_without_features_has_none(tmp_path):
 
 @pytest.mark.parametrize("feature", [None, np.zeros(4, np.float32)])
 def test_a_teacher_whose_features_vary_in_length_is_refused(tmp_path, feature):
-    writer = Writer(open_cache(tmp_path), 16)
+    writer = CacheWriter(open_cache(tmp_path), 16)
     writer.add(key(1), key(8), answer(1))
     writer.add(key(2), key(9), replace(answer(2), feature=feature))
     with pytest.raises(ArtifactNetError, match="equally many numbers for every image"):
@@ -127,7 +127,7 @@ def test_a_teacher_whose_features_vary_in_length_is_refused(tmp_path, feature):
 
 def test_features_beyond_half_precision_are_kept_finite(tmp_path):
     cache = open_cache(tmp_path)
-    with Writer(cache, 16) as writer:
+    with CacheWriter(cache, 16) as writer:
         writer.add(key(1), key(9), replace(answer(1), feature=np.array([1e9, -1e9], np.float32)))
     cache.refresh()
     assert cache.read(key(1)).feature.tolist() == [65504, -65504]
@@ -136,7 +136,7 @@ def test_features_beyond_half_precision_are_kept_finite(tmp_path):
 def test_sigma_stays_above_zero_and_finite_in_half_precision(tmp_path):
     extreme = TeacherAnswer(np.zeros((1, 2), np.float32), np.array([[1e-12, 1e9]], np.float32))
     cache = open_cache(tmp_path)
-    with Writer(cache, 16) as writer:
+    with CacheWriter(cache, 16) as writer:
         writer.add(key(1), NO_STAMP, extreme)
     cache.refresh()
     sigma = cache.read(key(1)).sigma
@@ -183,7 +183,7 @@ def test_a_forked_process_opens_its_own_files(tmp_path):
 
 def test_writers_side_by_side_lose_nothing(tmp_path):
     one, other = open_cache(tmp_path), open_cache(tmp_path)
-    with Writer(one, 16, 2) as first, Writer(other, 16, 2) as second:
+    with CacheWriter(one, 16, 2) as first, CacheWriter(other, 16, 2) as second:
         for number in range(5):
             first.add(key(number), NO_STAMP, answer(number))
             second.add(key(number + 3), NO_STAMP, answer(number + 3))  # 3 and 4 by both
@@ -197,7 +197,7 @@ def test_an_error_on_the_way_keeps_what_was_answered(tmp_path):
     cache = open_cache(tmp_path)
 
     def stopped() -> None:
-        with Writer(cache, 16) as writer:
+        with CacheWriter(cache, 16) as writer:
             writer.add(key(1), NO_STAMP, answer(1))
             raise KeyboardInterrupt
 
@@ -210,7 +210,7 @@ def test_an_error_on_the_way_keeps_what_was_answered(tmp_path):
 def test_a_slow_teachers_answers_do_not_wait_for_a_full_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_cache, "PATIENCE", -1.0)
     cache = open_cache(tmp_path)
-    writer = Writer(cache, 16)
+    writer = CacheWriter(cache, 16)
     writer.add(key(1), NO_STAMP, answer(1))
     cache.refresh()
     assert len(cache) == 1
@@ -233,7 +233,7 @@ def test_a_full_disk_is_told_and_nothing_half_is_left(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     cache = fill(tmp_path, [1])
-    writer = Writer(cache, 16)
+    writer = CacheWriter(cache, 16)
     writer.add(key(2), NO_STAMP, answer(2))
     monkeypatch.setattr("artifactnet.files.os.fsync", refuse)
     with pytest.raises(ArtifactNetError, match=r"answers-.*No space left.*start again"):
@@ -380,7 +380,7 @@ def test_a_key_is_of_pixels_and_shape_alone(height, width, seed):
 @settings(max_examples=60, deadline=None)
 def test_shrinking_bounds_the_side_and_keeps_shape_and_mean(height, width, side):
     before = answer(height * 200 + width, (height, width))
-    after = shrunk(before, side)
+    after = shrink_maps(before, side)
     longest = max(height, width)
     if longest <= side:
         np.testing.assert_array_equal(after.heatmap, before.heatmap)
@@ -398,7 +398,7 @@ def test_shrinking_bounds_the_side_and_keeps_shape_and_mean(height, width, side)
 @settings(max_examples=30, deadline=None)
 def test_any_keys_are_found_again(tmp_path_factory, keys):
     cache = open_cache(tmp_path_factory.mktemp("keys"))
-    with Writer(cache, 16, 7) as writer:
+    with CacheWriter(cache, 16, 7) as writer:
         for number, each in enumerate(keys):
             writer.add(each, NO_STAMP, answer(number, (1, 2)))
     cache.refresh()

@@ -166,7 +166,7 @@ def test_agreement_with_any_teacher_on_any_images_against_a_loop(
     inside = np.minimum(rows + 1.5, 40) - np.maximum(rows, 8) > 0.75
     for index, record in enumerate(data.splits["test"].records):
         sample = data.splits["test"].load(index)
-        [answer] = teacher.answer([teacher.prepare(record, sample.image)])
+        [answer] = teacher.label([teacher.prepare(record, sample.image)])
         example = preprocess_of(model).sample(replace(sample, teacher=answer))
         with torch.no_grad():
             output = model(example.image[None], heatmap=True)

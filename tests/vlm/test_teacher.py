@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from artifactnet.config import load
-from artifactnet.distillation.distill import label_only
-from artifactnet.training.components import UNSCORED
-from artifactnet.training.trainer import train
+from artifactnet.distillation.distill import label_run
+from artifactnet.distillation.teachers import HeieTeacher, open_teacher
+from artifactnet.models.heads.scorer import UNSCORED
+from artifactnet.training.trainer import train_detector
 from artifactnet.types import Annotation, ArtifactNetError, Record
 from artifactnet.vlm.heie import saving
-from artifactnet.vlm.heie.teacher import HeieTeacher, open_any_teacher
 
 RNG = np.random.default_rng(6)
 RECORD = Record("a", 1, "demo", Annotation.NONE, "a.png")
@@ -17,7 +17,7 @@ RECORD = Record("a", 1, "demo", Annotation.NONE, "a.png")
 
 @pytest.fixture
 def folder(heie, tmp_path):
-    saving.save(heie, tmp_path / "heie", {})
+    saving.save_heie(heie, tmp_path / "heie", {})
     return tmp_path / "heie"
 
 
@@ -25,9 +25,9 @@ def test_answers_are_those_of_the_fast_path(heie, folder):
     from artifactnet.vlm.heie.predictor import HeiePredictor
 
     images = [RNG.integers(0, 256, size, dtype=np.uint8) for size in ((60, 50, 3), (70, 200, 3))]
-    teacher = open_any_teacher(folder)
+    teacher = open_teacher(folder)
     assert isinstance(teacher, HeieTeacher)
-    answers = teacher.answer([teacher.prepare(RECORD, image) for image in images])
+    answers = teacher.label([teacher.prepare(RECORD, image) for image in images])
     expected = HeiePredictor(heie, "template").predict(images, 2)
     for image, answer, wanted in zip(images, answers, expected, strict=True):
         assert answer.heatmap.shape == answer.sigma.shape == image.shape[:2]
@@ -43,7 +43,7 @@ def test_identity_changes_with_what_was_learnt(heie, folder, tmp_path):
     assert HeieTeacher(folder).identity == before
     with torch.no_grad():
         next(heie.head.parameters()).add_(0.1)
-    saving.save(heie, tmp_path / "other", {})
+    saving.save_heie(heie, tmp_path / "other", {})
     assert HeieTeacher(tmp_path / "other").identity != before
 
 
@@ -55,20 +55,20 @@ def test_answer_that_is_not_a_number(folder):
         teacher.predictor.model.head.mapper.maps.bias.fill_(torch.nan)
     ready = teacher.prepare(RECORD, RNG.integers(0, 256, (60, 60, 3), dtype=np.uint8))
     with pytest.raises(ArtifactNetError, match=r"a\.png: the model's answer is not a number"):
-        teacher.answer([ready])
+        teacher.label([ready])
 
 
 def test_untrained_score_is_not_taught(heie, tmp_path):
-    saving.save(heie, tmp_path, {"notices": [UNSCORED, "and more"]})
+    saving.save_heie(heie, tmp_path, {"notices": [UNSCORED, "and more"]})
     teacher = HeieTeacher(tmp_path)
     assert teacher.about["notices"] == [UNSCORED, "and more"]
     image = RNG.integers(0, 256, (60, 60, 3), dtype=np.uint8)
-    assert np.isnan(teacher.answer([teacher.prepare(RECORD, image)])[0].score)
+    assert np.isnan(teacher.label([teacher.prepare(RECORD, image)])[0].score)
 
 
 def test_other_teachers_are_opened_as_ever(tmp_path):
-    with pytest.raises(ArtifactNetError, match="no such file or folder"):
-        open_any_teacher(tmp_path / "nothing")
+    with pytest.raises(ArtifactNetError, match="nothing: no such"):
+        open_teacher(tmp_path / "nothing")
 
 
 @pytest.mark.slow
@@ -83,9 +83,9 @@ def test_student_learns_from_it_end_to_end(folder, tmp_path):
             *("train.epochs=1", "distill.side=32", "train.tensorboard=false"),
         ],
     )
-    cache = label_only(copy.deepcopy(config), open_any_teacher)
+    cache = label_run(copy.deepcopy(config))
     shards = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
-    results = train(config, open_any_teacher).results
+    results = train_detector(config).results
     assert results["teacher"]["images"] == 4
     assert (tmp_path / "runs" / "student" / "model.safetensors").is_file()
     # nothing was asked twice

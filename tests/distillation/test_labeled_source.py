@@ -14,7 +14,7 @@ from PIL import Image
 from artifactnet.config import DataConfig
 from artifactnet.data.heatmaps import HeatmapFolder, read_heatmap
 from artifactnet.data.sources import demo
-from artifactnet.distillation.cache import NO_STAMP, TeacherCache, Writer, image_key
+from artifactnet.distillation.cache import NO_STAMP, CacheWriter, TeacherCache, image_key
 from artifactnet.distillation.labelling import TeacherLabeledSource
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample, TeacherAnswer
 
@@ -66,7 +66,7 @@ def interpolated(grid, size):
 def taught(tmp_path, indices=(0, 1)) -> TeacherLabeledSource:
     photos = Photos()
     cache = TeacherCache(tmp_path, {"kind": "test"}, {})
-    with Writer(cache, 10) as writer:
+    with CacheWriter(cache, 10) as writer:
         for index in indices:
             image = photos.images[index]
             writer.add(image_key(image), NO_STAMP, ramp(image.shape[:2]))
@@ -171,7 +171,7 @@ def test_one_heatmap_cannot_serve_two_images(tmp_path):
 
 
 def test_twins_made_on_the_fly_need_one_each(tmp_path):
-    source = demo.build(DataConfig(demo_train=1, demo_val=0, demo_test=0), 0)["train"]
+    source = demo.build_demo_splits(DataConfig(demo_train=1, demo_val=0, demo_test=0), 0)["train"]
     uid = source.records[0].uid
     put(tmp_path, f"{uid}.png")
     with pytest.raises(ArtifactNetError, match=r"\(real\) as well as .*\(edit\)"):
