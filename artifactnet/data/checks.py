@@ -1,8 +1,8 @@
-"""What a run is about to learn from: counts, and the mistakes that spoil detectors.
+"""Counts of a data set, and warnings about what spoils detectors.
 
 Detectors of this field have learned JPEG against PNG, or one size against another, instead
-of artifacts. `summarize_data` counts what there is and says where the classes differ in format,
-size or quality; images that occur in two splits are an error.
+of artifacts. `summarize_data` counts images and warns where the classes differ in format, size or
+quality; images that occur in two splits are an error.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _probe(source: Source, label: int) -> dict[str, Any]:
                 continue
             kind, width, height = probe_image(content, name)
             quality = jpeg_quality(content, name) if kind == "JPEG" else None
-        except ArtifactNetError as error:  # told below; loading it is an error, or a listed skip
+        except ArtifactNetError as error:  # a warning; loading it is an error, or a listed skip
             unreadable.append(str(error))
             continue
         formats[kind] += 1

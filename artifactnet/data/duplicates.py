@@ -7,19 +7,19 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
-from typing import TypeVar
 
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.data.splits import Subset
 from artifactnet.files import sha256_file
 from artifactnet.types import ArtifactNetError
 
+MAX_ENCODED = 20_000  # images without a file of their own whose content is compared
 _PROBE = 4096  # bytes read from the middle of a file; headers and tails are often alike
-_Key = TypeVar("_Key", bound=Hashable)
+Image = tuple[str, int]  # split, index
 
 
 def hash_bytes(data: bytes) -> bytes:
-    """Fingerprint of some content (128-bit BLAKE2b)."""
+    """128-bit BLAKE2b of content in memory; `artifactnet.files.sha256_file` hashes whole files."""
     return blake2b(data, digest_size=16).digest()
 
 
@@ -33,44 +33,35 @@ def find_identical_files(
 
     Args:
         paths: files.
-        groups: one per file; only sets that span at least two groups matter, and files that
-            cannot be in one are never opened. None: every set matters.
+        groups: one per file; only sets that span two groups count, and files that cannot be in
+            one are never opened. None: every set counts.
 
     Returns:
         ascending indices of each set of two or more, ordered by their first index. A file that
-        cannot be read equals no other: whoever loads it will report it.
+        cannot be read equals no other: loading it reports the error.
     """
 
-    def matters(indices: list[int]) -> bool:
-        return len(indices) > 1 and (groups is None or len({groups[k] for k in indices}) > 1)
+    def middle(path: str) -> bytes:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(max(0, (os.fstat(file.fileno()).st_size - _PROBE) // 2))
+            return hash_bytes(file.read(_PROBE))
 
-    def refine(sets: list[list[int]], key: Callable[[str], _Key]) -> list[list[int]]:
-        result = []
+    def whole(path: str) -> str:  # `middle` has already seen all of a small file
+        return "" if os.path.getsize(path) <= _PROBE else sha256_file(path)
+
+    sets = [list(range(len(paths)))]
+    for key in (os.path.getsize, middle, whole):
+        refined = []
         for indices in sets:
-            buckets: dict[_Key, list[int]] = defaultdict(list)
+            buckets: dict[Hashable, list[int]] = defaultdict(list)
             for index in indices:
                 with suppress(OSError):
                     buckets[key(paths[index])].append(index)
-            result += [bucket for bucket in buckets.values() if matters(bucket)]
-        return result
-
-    sets = refine([list(range(len(paths)))], os.path.getsize)
-    return sorted(refine(refine(sets, _middle), _whole))
-
-
-def _middle(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        file.seek(max(0, (os.fstat(file.fileno()).st_size - _PROBE) // 2))
-        return hash_bytes(file.read(_PROBE))
-
-
-def _whole(path: str) -> str:
-    # `_middle` has already seen all of a small file
-    return "" if os.path.getsize(path) <= _PROBE else sha256_file(path)
-
-
-MAX_ENCODED = 20_000  # images without a file of their own whose content is compared
-Image = tuple[str, int]  # split, index
+            for same in buckets.values():
+                if len(same) > 1 and (groups is None or len({groups[k] for k in same}) > 1):
+                    refined.append(same)
+        sets = refined
+    return sorted(sets)
 
 
 def find_duplicates(splits: Splits) -> tuple[list[tuple[Image, Image]], int]:
@@ -96,7 +87,7 @@ def find_duplicates(splits: Splits) -> tuple[list[tuple[Image, Image]], int]:
     if len(others) <= MAX_ENCODED:
         buckets: dict[bytes, list[Image]] = defaultdict(list)
         for name, index in others:
-            # What cannot be read equals no other image: whoever loads it reports it.
+            # An unreadable image equals no other: loading it reports the error.
             with suppress(ArtifactNetError):
                 content = content_of(splits[name], index)
                 if isinstance(content, bytes):
@@ -157,6 +148,5 @@ def content_of(source: Source, index: int) -> bytes | str | None:
     path = source.records[index].path
     if path is not None:
         return path
-    read = getattr(source, "encoded", None)
-    content: bytes | None = None if read is None else read(index)
-    return content
+    encoded: Callable[[int], bytes | None] | None = getattr(source, "encoded", None)
+    return None if encoded is None else encoded(index)

@@ -32,10 +32,8 @@ class Box:
     @property
     def slices(self) -> tuple[slice, slice]:
         """Row and column slices of the box."""
-        return (
-            slice(self.top, self.top + self.height),
-            slice(self.left, self.left + self.width),
-        )
+        bottom, right = self.top + self.height, self.left + self.width
+        return slice(self.top, bottom), slice(self.left, right)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Joining annotations with images that lie in a folder of their own."""
+"""Images in folders: the layouts of labelled data, and finding the images of annotations."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _class_folders(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
                     f"{current}: holds class folders and split folders; {LAYOUTS}"
                 )
             yield Path(current), classes
-            names.clear()  # a generator never hides beside its own class folders
+            names.clear()  # no generator folders beside class folders
 
 
 def _list_set(
@@ -129,6 +129,14 @@ def stems_in_several_splits(items: list[FolderImage]) -> set[str]:
     for item in items:
         places[item.record.uid].add(item.split)
     return {uid for uid, splits in places.items() if len(splits) > 1}
+
+
+def warn_of_stems(uids: set[str]) -> str:
+    """Warning about the uids that `stems_in_several_splits` found."""
+    return (
+        f"{len(uids)} file stems occur in more than one split folder, e.g. {min(uids)!r}; they are "
+        "taken for different pictures: if they are not, the splits leak into each other"
+    )
 
 
 def list_images(folder: Path) -> Iterator[tuple[str, str]]:

@@ -108,12 +108,6 @@ def encode_polygons(mask: UInt8Array) -> list[dict[str, Any]]:
     return labels
 
 
-def canonical(mask: UInt8Array) -> UInt8Array:
-    """The mask as it reads back from its own polygons (equal to ``mask``; idempotent)."""
-    height, width = mask.shape
-    return rasterize(encode_polygons(mask), height, width, "canonical mask")
-
-
 def read_mask(path: str | Path, size: tuple[int, int], where: str) -> UInt8Array:
     """Read a mask file whose white pixels (value > 127) are artifact, of no known category.
 
@@ -160,16 +154,13 @@ def _outlines(plane: UInt8Array) -> list[list[list[float]]]:
             contours, tree = cv2.findContours(region, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
             holes = [k for k in range(len(contours)) if tree[0][k][3] >= 0]
             if not holes:
-                polygons.append(_polygon(contours[0], left))
+                points = [[float(x + left), float(y)] for x, y in contours[0].reshape(-1, 2)]
+                # A dot or a line has one or two corners; the format asks for three, repeated ones
+                # count.
+                polygons.append(points + [points[-1]] * (3 - len(points)))
                 continue
             x, _, width, _ = cv2.boundingRect(contours[holes[0]])
             cut = x + width // 2  # runs through the hole, so both sides lose it
             pending.append((np.ascontiguousarray(region[:, :cut]), left))
             pending.append((np.ascontiguousarray(region[:, cut:]), left + cut))
     return polygons
-
-
-def _polygon(contour: npt.NDArray[np.int32], left: int) -> list[list[float]]:
-    points = [[float(x + left), float(y)] for x, y in contour.reshape(-1, 2)]
-    # A dot or a line has one or two corners; the format asks for three, repeated ones count.
-    return points + [points[-1]] * (3 - len(points))

@@ -27,31 +27,26 @@ PARTS = ("labeled_train", "labeled_test", "unlabeled_train", "unlabeled_test")
 COLUMNS = ("image", "generator", "uid", "labels", "width", "height")
 CODEC_COLUMNS = ("image_format", "jpeg_quality", "chroma_subsampling")
 GENERATOR = "edit"  # of the data sets written here
-SCHEMA = pa.schema(
-    [
-        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-        ("generator", pa.string()),
-        ("uid", pa.string()),
-        (
-            "labels",
-            pa.list_(
-                pa.struct([("label", pa.string()), ("points", pa.list_(pa.list_(pa.float64())))])
-            ),
-        ),
-        ("original_prompt", pa.string()),
-        ("positive_prompt", pa.string()),
-        ("negative_prompt", pa.string()),
-        ("guidance_scale", pa.float64()),
-        ("num_inference_steps", pa.int64()),
-        ("scheduler", pa.string()),
-        ("seed", pa.int64()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("image_format", pa.string()),
-        ("jpeg_quality", pa.int64()),
-        ("chroma_subsampling", pa.string()),
-    ]
-)
+_POLYGON = pa.struct([("label", pa.string()), ("points", pa.list_(pa.list_(pa.float64())))])
+_TYPES = {
+    "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    "generator": pa.string(),
+    "uid": pa.string(),
+    "labels": pa.list_(_POLYGON),
+    "original_prompt": pa.string(),
+    "positive_prompt": pa.string(),
+    "negative_prompt": pa.string(),
+    "guidance_scale": pa.float64(),
+    "num_inference_steps": pa.int64(),
+    "scheduler": pa.string(),
+    "seed": pa.int64(),
+    "width": pa.int64(),
+    "height": pa.int64(),
+    "image_format": pa.string(),
+    "jpeg_quality": pa.int64(),
+    "chroma_subsampling": pa.string(),
+}
+SCHEMA = pa.schema(list(_TYPES.items()))
 _ROWS_PER_GROUP = 16  # a reader decodes one row group at a time
 
 
@@ -212,7 +207,7 @@ class ShardReader:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class EditedPair:
     """A real image and its edited twin.
 
     Attributes:
@@ -230,7 +225,7 @@ class Pair:
     categories: tuple[Category, ...]
 
 
-def write_split(folder: Path, split: str, pairs: Iterator[Pair], seed: int) -> list[str]:
+def write_shard(folder: Path, split: str, pairs: Iterator[EditedPair], seed: int) -> list[str]:
     """Write the only shard of ``labeled_<split>``, and the real images.
 
     Args:
@@ -258,26 +253,20 @@ def write_split(folder: Path, split: str, pairs: Iterator[Pair], seed: int) -> l
     return uids
 
 
-def _row(pair: Pair, seed: int) -> dict[str, Any]:
+def _row(pair: EditedPair, seed: int) -> dict[str, Any]:
     """One row in the X-AIGD schema; the columns of a diffusion run hold empty values."""
-    height, width = pair.mask.shape
+    empty = {pa.string(): "", pa.int64(): 0, pa.float64(): 0.0}
     return {
+        **{name: empty.get(kind) for name, kind in _TYPES.items()},
         "image": {"bytes": _png(pair.fake), "path": f"{pair.uid}.png"},
         "generator": GENERATOR,
         "uid": pair.uid,
         "labels": encode_polygons(pair.mask),
-        "original_prompt": "",
         "positive_prompt": "controlled edit: " + ", ".join(c.label for c in pair.categories),
-        "negative_prompt": "",
-        "guidance_scale": 0.0,
-        "num_inference_steps": 0,
-        "scheduler": "",
         "seed": seed,
-        "width": width,
-        "height": height,
+        "height": pair.mask.shape[0],
+        "width": pair.mask.shape[1],
         "image_format": "PNG",  # of the real twin, as in X-AIGD
-        "jpeg_quality": 0,
-        "chroma_subsampling": "",
     }
 
 

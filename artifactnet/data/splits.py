@@ -83,7 +83,7 @@ def draw_splits(
 
 
 def wanted_generators(records: Iterable[Record], generators: Sequence[str], root: Path) -> set[str]:
-    """Generators to keep: those that are asked for, or all, and ``real``.
+    """Generators to keep: those asked for, or all, and ``real``.
 
     Raises:
         ArtifactNetError: one is asked for that no fake has.

@@ -54,7 +54,7 @@ class Example:
     image: Tensor  # (3, H, W) float32, normalised; padding is 0, which is the mean colour
     mask: Tensor  # (H, W) uint8 bit field; all zero unless the annotation is MASK
     heatmap: Tensor  # (H, W) float32 in [0, 1]; zeros where the sample has none
-    score: float  # plausibility in [0, 1]; NaN where nobody gave one
+    score: float  # plausibility in [0, 1]; NaN where unknown
     record: Record
     teacher: TeacherAnswer | None = None  # its maps at model size
 
@@ -147,7 +147,7 @@ class Preprocess:
         return pad_to_frame(np.clip(seen, 0.0, 1.0), geometry, self._mirror)
 
     def restore(self, heatmap: Float32Array, geometry: Geometry) -> Float32Array:
-        """(h, w) map on the model's grid to (H0, W0), see `artifactnet.data.geometry.restore_map`."""
+        """(h, w) map on the model's grid to (H0, W0), see `restore_map` in `data.geometry`."""
         return restore_map(heatmap, geometry)
 
     def sample(self, sample: Sample) -> Example:
@@ -177,23 +177,20 @@ class Preprocess:
             mask = self.mask(sample.mask, geometry)
         if sample.heatmap is not None:
             heatmap = self.heatmap(sample.heatmap, geometry)
+        teacher = sample.teacher
+        if teacher is not None:  # what it never saw (padding) is clean and unsure
+            sigma = resample(teacher.sigma[geometry.source.slices], geometry.target.size)
+            sigma = pad_to_frame(sigma, geometry, self._mirror)
+            sigma = np.where(sigma > 0, sigma, np.float32(UNSEEN_SIGMA))
+            heatmap_of_teacher = self.heatmap(teacher.heatmap, geometry)
+            teacher = replace(teacher, heatmap=heatmap_of_teacher, sigma=sigma)
         return Example(
             self.place(sample.image, geometry),
             torch.from_numpy(mask),
             torch.from_numpy(heatmap),
             math.nan if sample.score is None else sample.score,
             sample.record,
-            None if sample.teacher is None else self._teacher(sample.teacher, geometry),
-        )
-
-    def _teacher(self, answer: TeacherAnswer, geometry: Geometry) -> TeacherAnswer:
-        """A teacher's maps at model size; what it never saw (padding) is clean and unsure."""
-        sigma = resample(answer.sigma[geometry.source.slices], geometry.target.size)
-        sigma = pad_to_frame(sigma, geometry, self._mirror)
-        return replace(
-            answer,
-            heatmap=self.heatmap(answer.heatmap, geometry),
-            sigma=np.where(sigma > 0, sigma, np.float32(UNSEEN_SIGMA)),
+            teacher,
         )
 
 

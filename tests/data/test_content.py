@@ -44,7 +44,7 @@ def test_equals_the_comparison_of_every_pair(tmp_path_factory, files):
 
 def test_opens_nothing_that_cannot_matter(tmp_path, monkeypatch):
     paths = write(tmp_path, [b"1", b"22", b"333", b"333"])
-    monkeypatch.setattr(duplicates, "_middle", lambda path: (_ for _ in ()).throw(AssertionError))
+    monkeypatch.setattr(duplicates, "open", None, raising=False)
     assert find_identical_files(paths, ["train", "test", "train", "train"]) == []
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from artifactnet.data.masks import canonical, encode_polygons, rasterize, read_mask
+from artifactnet.data.masks import encode_polygons, rasterize, read_mask
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import ArtifactNetError
 
@@ -25,6 +25,11 @@ polygon = st.fixed_dictionaries(
 bit_fields = hnp.arrays(
     np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=16), elements=st.integers(0, 255)
 ).map(lambda mask: mask & np.uint8(0xFE))
+
+
+def canonical(mask):
+    """The mask as it reads back from its own polygons."""
+    return rasterize(encode_polygons(mask), *mask.shape, "canonical mask")
 
 
 def benchmark_mask(labels, height, width, label):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from artifactnet.config import DataConfig
 from artifactnet.data import shards
-from artifactnet.data.masks import canonical, rasterize
+from artifactnet.data.masks import encode_polygons, rasterize
 from artifactnet.data.sources import demo as packaged
 from artifactnet.data.sources import xaigd
 from artifactnet.data.synthetic import synthesize
@@ -45,6 +45,11 @@ def folder(tmp_path_factory) -> Path:
 def written(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "set"
     return synthesize.synthesize(folder, out, seed=3, per_photo=4, size=128, test_fraction=0.34)
+
+
+def canonical(mask):
+    """The mask as it reads back from its own polygons."""
+    return rasterize(encode_polygons(mask), *mask.shape, "canonical mask")
 
 
 def rows(out: Path, split: str) -> list[dict]:

@@ -155,7 +155,7 @@ def aligned(example):
     area = max(mask.sum(), red.sum(), 1.0)
     perimeter = np.abs(np.diff(mask.astype(int), axis=0)).sum()
     perimeter += np.abs(np.diff(mask.astype(int), axis=1)).sum()
-    allowed = 0.75 * perimeter + 0.02 * area + 2
+    allowed = 0.9 * perimeter + 0.02 * area + 2
     assert np.abs(mask - red).sum() <= allowed
     assert np.abs(mask - heatmap).sum() <= allowed
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from artifactnet.data.converters.common import Conversion, ManifestWriter
-from artifactnet.data.image_folders import find_images, map_keys, stems_in_several_splits
+from artifactnet.data.image_folders import (
+    find_images,
+    map_keys,
+    stems_in_several_splits,
+    warn_of_stems,
+)
 from artifactnet.data.manifest_format import ManifestLine
 from artifactnet.data.masks import read_mask
 
@@ -33,10 +38,7 @@ def convert_folder(
     items, warnings = find_images(source)
     shared = stems_in_several_splits(items)
     if shared:
-        warnings.append(
-            f"{len(shared)} file stems occur in more than one split folder, e.g. {min(shared)!r}; "
-            "they are taken for different pictures: if they are not, the splits leak"
-        )
+        warnings.append(warn_of_stems(shared))
     keys = map_keys([item.record.location for item in items], source)
     for item in items:
         record = item.record

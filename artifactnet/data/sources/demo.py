@@ -23,14 +23,18 @@ from artifactnet.data.images import decode_image, encode_jpeg
 from artifactnet.data.sources.base import Splits
 from artifactnet.data.synthetic import edits
 from artifactnet.taxonomy import Category
-from artifactnet.types import (
-    Annotation,
-    ArtifactNetError,
-    Float32Array,
-    Record,
-    Sample,
-    UInt8Array,
-)
+from artifactnet.types import Annotation, ArtifactNetError, Float32Array, Record, Sample, UInt8Array
+
+GENERATOR = "edit"
+_SPLITS = ("train", "val", "test")
+_SCALE = (0.25, 1.0)  # side of a crop, as a share of the photograph's short side
+_SMALLEST_CROP = 96  # pixels of the photograph; smaller crops would be mostly interpolation
+_LEAST_CONTRAST = 20.0  # standard deviation of gray; emptier crops are drawn again
+_CROP_ATTEMPTS = 20
+_QUALITY = (80, 98)  # JPEG, inclusive
+_HEATMAP_SIGMA = 0.02  # of the side
+_HALF_SEVERE = 4.0  # mean change of an image that is half spoiled, levels
+_CACHE_BYTES = 256 * 2**20  # per source and process
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +123,6 @@ def read_photo(photo: Photo) -> UInt8Array:
     return pixels
 
 
-GENERATOR = "edit"
-_SPLITS = ("train", "val", "test")
-_SCALE = (0.25, 1.0)  # side of a crop, as a share of the photograph's short side
-_SMALLEST_CROP = 96  # pixels of the photograph; smaller crops would be mostly interpolation
-_LEAST_CONTRAST = 20.0  # standard deviation of gray; emptier crops are drawn again
-_CROP_ATTEMPTS = 20
-_QUALITY = (80, 98)  # JPEG, inclusive
-_HEATMAP_SIGMA = 0.02  # of the side
-_HALF_SEVERE = 4.0  # mean change of an image that is half spoiled, levels
-_CACHE_BYTES = 256 * 2**20  # per source and process
-
-
 @dataclass(frozen=True, slots=True)
 class _Twin:
     """One image of a pair as it is kept: JPEG bytes, and the deflated mask of a fake."""
@@ -166,8 +158,16 @@ class DemoSource:
         self._plans: list[tuple[Category, ...]] = []
         self.records: list[Record] = []
         for number in range(pairs):
-            self._plans.append(edits.choose_categories(self._rng(number, "plan"), categories))
-            self.records.extend(self._pair_records(number))
+            plan = edits.choose_categories(self._rng(number, "plan"), categories)
+            self._plans.append(plan)
+            uid = f"demo-{split}-{number:05d}"
+            photo = self._photo(self._rng(number, "crop"))
+            location = f"{photo.package}/{photo.file}#{uid}"
+            bits = sum(category.bit for category in plan)
+            self.records += (
+                Record(uid, 0, "real", Annotation.CLEAN, location),
+                Record(uid, 1, GENERATOR, Annotation.MASK, location, bits),
+            )
 
     def load(self, index: int) -> Sample:
         """Image ``index``: even is real, odd is the fake twin of the one before.
@@ -196,35 +196,24 @@ class DemoSource:
     def _photo(self, rng: np.random.Generator) -> Photo:
         return self._photos[int(rng.choice(len(self._photos), p=self._weights))]
 
-    def _pair_records(self, number: int) -> tuple[Record, Record]:
-        uid = f"demo-{self._split}-{number:05d}"
-        photo = self._photo(self._rng(number, "crop"))
-        location = f"{photo.package}/{photo.file}#{uid}"
-        bits = sum(category.bit for category in self._plans[number])
-        return (
-            Record(uid, 0, "real", Annotation.CLEAN, location),
-            Record(uid, 1, GENERATOR, Annotation.MASK, location, bits),
-        )
-
     def _twin(self, index: int) -> _Twin:
         if index in self._kept:
             return self._kept[index]
-        twin = self._make(index // 2, fake=bool(index % 2))
+        number, fake = divmod(index, 2)
+        rng = self._rng(number, "crop")
+        image = _crop(read_photo(self._photo(rng)), rng, self._size)
+        quality = int(rng.integers(_QUALITY[0], _QUALITY[1] + 1))
+        if fake:
+            edited, mask = edits.edit_photo(image, self._rng(number, "edit"), self._plans[number])
+            packed = zlib.compress(mask.tobytes(), 1)
+            twin = _Twin(encode_jpeg(edited, quality), packed, 1.0 - _severity(image, edited))
+        else:
+            twin = _Twin(encode_jpeg(image, quality), None, 1.0)
         size = len(twin.jpeg) + len(twin.mask or b"")
         if self._kept_bytes + size <= _CACHE_BYTES:
             self._kept[index] = twin
             self._kept_bytes += size
         return twin
-
-    def _make(self, number: int, fake: bool) -> _Twin:
-        rng = self._rng(number, "crop")
-        image = _crop(read_photo(self._photo(rng)), rng, self._size)
-        quality = int(rng.integers(_QUALITY[0], _QUALITY[1] + 1))
-        if not fake:
-            return _Twin(encode_jpeg(image, quality), None, 1.0)
-        edited, mask = edits.edit_photo(image, self._rng(number, "edit"), self._plans[number])
-        packed = zlib.compress(mask.tobytes(), 1)
-        return _Twin(encode_jpeg(edited, quality), packed, 1.0 - _severity(image, edited))
 
 
 def build_demo_splits(config: DataConfig, seed: int) -> Splits:
@@ -261,7 +250,7 @@ def build_demo_splits(config: DataConfig, seed: int) -> Splits:
             pairs = min(pairs, config.limit)
         if pairs:
             for photo in photos_of_split(split):
-                locate_photo(photo)  # a missing package is told now, not in the third epoch
+                locate_photo(photo)  # report a missing package now, not in the third epoch
             splits[split] = DemoSource(split, pairs, config.demo_size, config.demo_seed, categories)
     if not splits:
         raise ArtifactNetError("the demo data is empty; set data.demo_train, _val or _test above 0")
@@ -287,8 +276,7 @@ def _crop(photo: UInt8Array, rng: np.random.Generator, size: int) -> UInt8Array:
             best, best_contrast = square, contrast
         if contrast >= _LEAST_CONTRAST:
             break
-    shrinks = best.shape[0] > size
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    interpolation = cv2.INTER_AREA if best.shape[0] > size else cv2.INTER_CUBIC
     image = np.asarray(cv2.resize(best, (size, size), interpolation=interpolation), np.uint8)
     return np.ascontiguousarray(image[:, ::-1]) if rng.integers(2) else image
 

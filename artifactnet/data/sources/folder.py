@@ -8,7 +8,13 @@ from pathlib import Path
 from artifactnet.config import DataConfig
 from artifactnet.data import splits as splitting
 from artifactnet.data.duplicates import find_identical_files
-from artifactnet.data.image_folders import SPLITS, FolderImage, find_images, stems_in_several_splits
+from artifactnet.data.image_folders import (
+    SPLITS,
+    FolderImage,
+    find_images,
+    stems_in_several_splits,
+    warn_of_stems,
+)
 from artifactnet.data.images import decode_image
 from artifactnet.data.masks import read_mask
 from artifactnet.data.sources.base import Source, Splits
@@ -78,10 +84,10 @@ def build_folder_splits(config: DataConfig, seed: int) -> Splits:
 
 
 def _separate(items: list[FolderImage]) -> tuple[list[FolderImage], list[str]]:
-    """Make uids disjoint between split folders that somebody else has drawn.
+    """Make uids disjoint between split folders of the user's own.
 
     Many public sets number their files anew in every folder, so a stem that occurs in two of
-    them may or may not be the same picture: the folders are believed, and the user is told.
+    them may or may not be the same picture: they count as different, with a warning.
     """
     repeated = stems_in_several_splits(items)
     if not repeated:
@@ -92,10 +98,7 @@ def _separate(items: list[FolderImage]) -> tuple[list[FolderImage], list[str]]:
         else item
         for item in items
     ]
-    return renamed, [
-        f"{len(repeated)} file stems occur in more than one split folder, e.g. {min(repeated)!r}; "
-        "they are taken for different pictures: if they are not, the splits leak into each other"
-    ]
+    return renamed, [warn_of_stems(repeated)]
 
 
 def _divide(

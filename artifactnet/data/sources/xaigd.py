@@ -7,7 +7,6 @@ not. Every photograph appears once, whatever the number of fakes made from it.
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,26 +67,23 @@ def read_items(part: str, shards: list[Path], config: DataConfig) -> list[XAigdI
     items = []
     for shard in shards:
         for place, row in read_rows(shard, columns):
-            if not row["uid"] or not row["generator"]:
+            uid, generator = row["uid"], row["generator"]
+            if not uid or not generator:
                 raise ArtifactNetError(f"{place}: uid or generator is empty")
+            labels = (row["labels"] or []) if labeled else []
+            bits = 0
+            for label in labels:
+                if config.on_error == "raise":  # otherwise a bad row is skipped when it is loaded
+                    parse_label(label, f"{place} ({generator}/{uid})")
+                known = BY_LABEL.get(label["label"])
+                bits |= known.bit if known else 0
+            state = Annotation.NONE
+            if labeled:
+                state = Annotation.MASK if labels else Annotation.CLEAN
             codec = _codec(row) if config.augment.align_compression else None
-            record = _record(place, row, labeled, config.on_error == "raise")
+            record = Record(uid, 1, generator, state, str(place), bits)
             items.append(XAigdItem(record, place, codec))
     return items
-
-
-def _record(place: RowLocation, row: dict[str, Any], labeled: bool, strict: bool) -> Record:
-    labels = (row["labels"] or []) if labeled else []
-    bits = 0
-    for label in labels:
-        if strict:  # otherwise the bad row is met, and skipped, when it is loaded
-            parse_label(label, f"{place} ({row['generator']}/{row['uid']})")
-        known = BY_LABEL.get(label["label"])
-        bits |= known.bit if known else 0
-    state = Annotation.NONE
-    if labeled:
-        state = Annotation.MASK if labels else Annotation.CLEAN
-    return Record(row["uid"], 1, row["generator"], state, str(place), bits)
 
 
 def _codec(row: dict[str, Any]) -> tuple[int, str] | None:
@@ -96,17 +92,6 @@ def _codec(row: dict[str, Any]) -> tuple[int, str] | None:
         return None
     subsampling = row["chroma_subsampling"]
     return int(quality), subsampling if subsampling in SUBSAMPLINGS else "4:2:0"
-
-
-def codec_warnings(items: list[XAigdItem]) -> list[str]:
-    """Say how many of the fakes compression alignment leaves as they are."""
-    plain = sum(item.codec is None for item in items)
-    if not plain:
-        return []
-    return [
-        f"compression alignment: {plain} of {len(items)} fakes stay as they are, since their "
-        "photograph is not a JPEG or its quality is not recorded"
-    ]
 
 
 class XAigdSource:
@@ -163,8 +148,8 @@ def build_xaigd_splits(config: DataConfig, seed: int) -> Splits:
 
     With ``config.augment.align_compression`` a fake is re-encoded with the JPEG quality and
     chroma subsampling of its photograph. Where that was no JPEG, or its quality is not
-    recorded (missing or 0), the fake stays as it is; an unknown subsampling counts as 4:2:0,
-    libjpeg's own. How many stay as they are is in the source's ``warnings``.
+    recorded (missing or 0), the fake stays as it is, and a warning counts it; an unknown
+    subsampling counts as 4:2:0, libjpeg's own.
 
     Args:
         config: see above; ``generators`` and ``limit`` are used too.
@@ -180,15 +165,25 @@ def build_xaigd_splits(config: DataConfig, seed: int) -> Splits:
         raise ArtifactNetError(f"data.val_fraction={config.val_fraction}: must be in [0, 1)")
     shards, warnings = find_shards(Path(config.root))
     rows = {part: read_items(part, paths, config) for part, paths in shards.items()}
-    rows = {part: _filter(items, config.generators, rows) for part, items in rows.items()}
+    fakes = [item.record for items in rows.values() for item in items]
+    keep = splitting.wanted_generators(fakes, config.generators, Path(config.root))
+    rows = {
+        part: [item for item in items if item.record.generator in keep]
+        for part, items in rows.items()
+    }
     splits, extra = _assign(rows, config, seed, _named_val(Path(config.root)))
     if not splits:
         raise ArtifactNetError(
             f"data.root={config.root}: only {', '.join(shards)} shards; data.unlabeled=true "
             "uses them"
         )
-    if config.augment.align_compression:
-        warnings += codec_warnings([item for items in splits.values() for item in items])
+    fakes = [item for items in splits.values() for item in items]
+    plain = sum(item.codec is None for item in fakes)
+    if config.augment.align_compression and plain:
+        warnings.append(
+            f"compression alignment: {plain} of {len(fakes)} fakes stay as they are, since their "
+            "photograph is not a JPEG or its quality is not recorded"
+        )
     real = _photographs(config)
     wanted = {
         name: sorted({item.record.uid for item in items} | extra.get(name, set()))
@@ -197,25 +192,16 @@ def build_xaigd_splits(config: DataConfig, seed: int) -> Splits:
     warnings += _missing({uid for uids in wanted.values() for uid in uids}, real, config)
     result: dict[str, Source] = {}
     for name, items in splits.items():
-        photographs = [_photograph(uid, real[uid]) for uid in wanted[name] if uid in real]
+        photographs = [
+            XAigdItem(Record(uid, 0, "real", Annotation.CLEAN, real[uid], path=real[uid]))
+            for uid in wanted[name]
+            if uid in real
+        ]
         together = items + photographs
         kept = splitting.limit_uids([item.record for item in together], config.limit, seed)
         if kept:
             result[name] = XAigdSource([together[k] for k in kept], tuple(warnings))
     return result
-
-
-def _filter(
-    items: list[XAigdItem], generators: list[str], rows: dict[str, list[XAigdItem]]
-) -> list[XAigdItem]:
-    known = Counter(item.record.generator for part in rows.values() for item in part)
-    unknown = [name for name in generators if name not in known]
-    if unknown:
-        raise ArtifactNetError(
-            f"data.generators: {unknown[0]!r} is not in the shards; they have "
-            f"{', '.join(sorted(known))}"
-        )
-    return [item for item in items if not generators or item.record.generator in generators]
 
 
 def _named_val(root: Path) -> set[str]:
@@ -275,12 +261,8 @@ def _photographs(config: DataConfig) -> dict[str, str]:
     return paths
 
 
-def _photograph(uid: str, path: str) -> XAigdItem:
-    return XAigdItem(Record(uid, 0, "real", Annotation.CLEAN, path, path=path))
-
-
 def _missing(uids: Iterable[str], real: dict[str, str], config: DataConfig) -> list[str]:
-    """Warning about photographs that are not there; an error if none is."""
+    """Warning about photographs that are missing; an error if all are."""
     wanted = sorted(uids)
     absent = [uid for uid in wanted if uid not in real]
     if not absent:

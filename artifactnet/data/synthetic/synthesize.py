@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from artifactnet.data.images import EXTENSIONS, decode_image
-from artifactnet.data.shards import Pair, write_split
+from artifactnet.data.shards import EditedPair, write_shard
 from artifactnet.data.splits import split_uids
 from artifactnet.data.synthetic import edits
 from artifactnet.taxonomy import Category
@@ -180,7 +180,7 @@ def _write(
         ("train", by_split["train"] + by_split["val"]),  # X-AIGD has no shards for validation
         ("test", by_split["test"]),
     ):
-        uids = write_split(folder, part, _pairs(photographs, job, summary), job.seed)
+        uids = write_shard(folder, part, _pairs(photographs, job, summary), job.seed)
         summary.counts[part] = len(uids)
         rows += [(uid, "val" if uid.rsplit("_", 2)[1] in val else part) for uid in uids]
     if not rows:
@@ -194,7 +194,7 @@ def _write(
 
 def _pairs(
     photographs: Iterable[tuple[str, Path]], job: _Job, summary: Synthesis
-) -> Iterator[Pair]:
+) -> Iterator[EditedPair]:
     """Pairs of all photographs; one that fails gives none of its pairs and is listed."""
     for digest, path in photographs:
         try:
@@ -208,13 +208,13 @@ def _pairs(
         yield from pairs
 
 
-def _pair(photo: UInt8Array, digest: str, path: Path, number: int, job: _Job) -> Pair:
+def _pair(photo: UInt8Array, digest: str, path: Path, number: int, job: _Job) -> EditedPair:
     rng = np.random.default_rng([job.seed, int(digest, 16), number])
     real = _crop(photo, rng, job.size, whole=number == 0)
     categories = edits.choose_categories(rng, job.categories)
     fake, mask = edits.edit_photo(real, rng, categories)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem)[:40]
-    return Pair(f"{stem}_{digest}_{number:03d}", real, fake, mask, categories)
+    return EditedPair(f"{stem}_{digest}_{number:03d}", real, fake, mask, categories)
 
 
 def _crop(photo: UInt8Array, rng: np.random.Generator, size: int | None, whole: bool) -> UInt8Array:
