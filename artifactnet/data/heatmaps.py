@@ -1,4 +1,4 @@
-"""Heatmaps made elsewhere, one file per image: finding, checking and reading them."""
+"""Maps in files: reading, writing and fitting them to images; folders of a teacher's heatmaps."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import csv
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -21,7 +21,6 @@ from artifactnet.data.synthetic import edits
 from artifactnet.taxonomy import Category
 from artifactnet.types import ArtifactNetError, UInt8Array
 
-_SPLITS = ("train", "test", "val")  # in the order in which they get a photograph, if few
 _SMALLEST_CROP = 0.5  # of the photograph's side
 
 
@@ -40,16 +39,6 @@ class Synthesis:
     counts: dict[str, int] = field(default_factory=dict)
     photographs: int = 0
     skipped: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What is asked for, without the photographs."""
-
-    seed: int
-    per_photo: int
-    size: int | None
-    categories: tuple[Category, ...]
 
 
 def synthesize(
@@ -93,32 +82,18 @@ def synthesize(
             or ``out`` cannot be written; nothing is left behind.
     """
     photos, out = Path(photos), Path(out)
-    job = _Job(seed, per_photo, size, edits.parse_categories(categories, "categories"))
+    kinds = edits.parse_categories(categories, "categories")
     shares = {"test": test_fraction, "val": val_fraction}
-    _validate(photos, out, job, shares)
-    summary = Synthesis(out)
-    by_digest = _find(photos, summary)
-    parts = split_uids(by_digest, {"train": 1 - sum(shares.values()), **shares}, seed)
-    by_split = {split: [(d, by_digest[d]) for d in parts[split]] for split in _SPLITS}
-    try:
-        _write_whole(by_split, job, summary)
-    except OSError as error:
-        reason = error.strerror or error  # pyarrow's errors have no strerror
-        raise ArtifactNetError(f"{out}: the data set could not be written: {reason}") from error
-    return summary
-
-
-def _validate(photos: Path, out: Path, job: _Job, shares: Mapping[str, float]) -> None:
     if not photos.is_dir():
         raise ArtifactNetError(f"{photos}: no such folder of photographs")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ArtifactNetError(f"{out}: exists already; name a new folder or remove it")
-    if job.seed < 0:
-        raise ArtifactNetError(f"seed is {job.seed}; use 0 or more")
-    if job.per_photo < 1:
-        raise ArtifactNetError(f"per_photo is {job.per_photo}; use 1 or more")
-    if job.size is not None and job.size < edits.MIN_SIDE:
-        raise ArtifactNetError(f"size is {job.size}; use at least {edits.MIN_SIDE} pixels")
+    if seed < 0:
+        raise ArtifactNetError(f"seed is {seed}; use 0 or more")
+    if per_photo < 1:
+        raise ArtifactNetError(f"per_photo is {per_photo}; use 1 or more")
+    if size is not None and size < edits.MIN_SIDE:
+        raise ArtifactNetError(f"size is {size}; use at least {edits.MIN_SIDE} pixels")
     for name, share in shares.items():
         if not 0 <= share < 1:
             raise ArtifactNetError(f"{name}_fraction is {share}; use 0 up to below 1")
@@ -127,9 +102,64 @@ def _validate(photos: Path, out: Path, job: _Job, shares: Mapping[str, float]) -
             f"test_fraction {shares['test']} and val_fraction {shares['val']} leave no photograph "
             "for training; make them smaller"
         )
+    summary = Synthesis(out)
+    by_digest = _list_photographs(photos, summary)
+    parts = split_uids(by_digest, {"train": 1 - sum(shares.values()), **shares}, seed)
+
+    def pairs(digests: Iterable[str]) -> Iterator[EditedPair]:
+        """Pairs of photographs; one that fails gives none of its pairs and is listed."""
+        for digest in digests:
+            path = by_digest[digest]
+            try:
+                photo = decode_image(path, str(path))
+                made = [
+                    _make_pair(photo, path, [seed, int(digest, 16), number], size, kinds)
+                    for number in range(per_photo)
+                ]
+            except ArtifactNetError as error:
+                reason = str(error)
+                summary.skipped.append(reason if str(path) in reason else f"{path}: {reason}")
+                continue
+            summary.photographs += 1
+            yield from made
+
+    def write(folder: Path) -> None:
+        (folder / "data").mkdir()
+        (folder / "real").mkdir()
+        rows: list[tuple[str, str]] = []
+        val = set(parts["val"])
+        # X-AIGD has no shards for validation
+        for part, digests in (("train", parts["train"] + parts["val"]), ("test", parts["test"])):
+            uids = write_shard(folder, part, pairs(digests), seed)
+            summary.counts[part] = len(uids)
+            rows += [(uid, "val" if uid.rsplit("_", 2)[1] in val else part) for uid in uids]
+        if not rows:
+            raise ArtifactNetError(
+                f"none of {len(summary.skipped)} photographs can be used; "
+                f"the first: {summary.skipped[0]}"
+            )
+        with open(folder / "uid_splits.csv", "w", newline="", encoding="utf-8") as handle:
+            csv.writer(handle).writerows([("uid", "split"), *sorted(rows)])
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+        try:
+            write(work)
+            work.chmod(0o755)  # mkdtemp makes private folders
+            if out.exists():
+                out.rmdir()
+            work.rename(out)
+        finally:
+            if work.exists():  # something failed
+                shutil.rmtree(work)
+    except OSError as error:
+        reason = error.strerror or error  # pyarrow's errors have no strerror
+        raise ArtifactNetError(f"{out}: the data set could not be written: {reason}") from error
+    return summary
 
 
-def _find(photos: Path, summary: Synthesis) -> dict[str, Path]:
+def _list_photographs(photos: Path, summary: Synthesis) -> dict[str, Path]:
     """Photographs by content, so that copies of one cannot reach two splits."""
     found: dict[str, Path] = {}
     paths = [path for path in photos.rglob("*") if path.suffix.lower() in EXTENSIONS]
@@ -150,71 +180,29 @@ def _find(photos: Path, summary: Synthesis) -> dict[str, Path]:
     return found
 
 
-def _write_whole(
-    by_split: dict[str, list[tuple[str, Path]]], job: _Job, summary: Synthesis
-) -> None:
-    """Write into a temporary sibling that takes the place of ``summary.out`` at the end."""
-    out = summary.out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
-    try:
-        _write(work, by_split, job, summary)
-        work.chmod(0o755)  # mkdtemp makes private folders
-        if out.exists():
-            out.rmdir()
-        work.rename(out)
-    finally:
-        if work.exists():  # something failed
-            shutil.rmtree(work)
+def _make_pair(
+    photo: UInt8Array,
+    path: Path,
+    seed: list[int],
+    size: int | None,
+    categories: tuple[Category, ...],
+) -> EditedPair:
+    """A crop of a photograph and its edited twin.
 
-
-def _write(
-    folder: Path, by_split: dict[str, list[tuple[str, Path]]], job: _Job, summary: Synthesis
-) -> None:
-    """Fill the folder of the data set from (digest, path) of each split's photographs."""
-    (folder / "data").mkdir()
-    (folder / "real").mkdir()
-    rows: list[tuple[str, str]] = []
-    val = {digest for digest, _ in by_split["val"]}
-    for part, photographs in (
-        ("train", by_split["train"] + by_split["val"]),  # X-AIGD has no shards for validation
-        ("test", by_split["test"]),
-    ):
-        uids = write_shard(folder, part, _pairs(photographs, job, summary), job.seed)
-        summary.counts[part] = len(uids)
-        rows += [(uid, "val" if uid.rsplit("_", 2)[1] in val else part) for uid in uids]
-    if not rows:
-        raise ArtifactNetError(
-            f"none of {len(summary.skipped)} photographs can be used; "
-            f"the first: {summary.skipped[0]}"
-        )
-    with open(folder / "uid_splits.csv", "w", newline="", encoding="utf-8") as handle:
-        csv.writer(handle).writerows([("uid", "split"), *sorted(rows)])
-
-
-def _pairs(
-    photographs: Iterable[tuple[str, Path]], job: _Job, summary: Synthesis
-) -> Iterator[EditedPair]:
-    """Pairs of all photographs; one that fails gives none of its pairs and is listed."""
-    for digest, path in photographs:
-        try:
-            photo = decode_image(path, str(path))
-            pairs = [_pair(photo, digest, path, number, job) for number in range(job.per_photo)]
-        except ArtifactNetError as error:
-            reason = str(error)
-            summary.skipped.append(reason if str(path) in reason else f"{path}: {reason}")
-            continue
-        summary.photographs += 1
-        yield from pairs
-
-
-def _pair(photo: UInt8Array, digest: str, path: Path, number: int, job: _Job) -> EditedPair:
-    rng = np.random.default_rng([job.seed, int(digest, 16), number])
-    real = _crop(photo, rng, job.size, whole=number == 0)
-    categories = edits.choose_categories(rng, job.categories)
-    fake, mask = edits.edit_photo(real, rng, categories)
+    Args:
+        photo: (H, W, 3) uint8.
+        path: of its file.
+        seed: of the run, digest of the photograph, number of the pair.
+        size: see `synthesize`.
+        categories: kinds of edits.
+    """
+    _, digest, number = seed
+    rng = np.random.default_rng(seed)
+    real = _crop(photo, rng, size, whole=number == 0)
+    chosen = edits.choose_categories(rng, categories)
+    fake, mask = edits.edit_photo(real, rng, chosen)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem)[:40]
-    return EditedPair(f"{stem}_{digest}_{number:03d}", real, fake, mask, categories)
+    return EditedPair(f"{stem}_{digest:016x}_{number:03d}", real, fake, mask, chosen)
 
 
 def _crop(photo: UInt8Array, rng: np.random.Generator, size: int | None, whole: bool) -> UInt8Array:
