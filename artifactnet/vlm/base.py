@@ -1,7 +1,9 @@
-"""Low-rank adapters and new token rows on a base model: what is learnt, saved and merged."""
+"""The base model of a vision-language model: loading it, and LoRA adapters on it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,114 +13,137 @@ from torch import Tensor
 
 from artifactnet.config import MllmConfig
 from artifactnet.types import ArtifactNetError
-from artifactnet.vlm.text.chain_of_thought import MAP, SCORE
 
 _PACKAGES = ("transformers", "peft", "accelerate")
 
 
-def need_extra() -> None:
-    """Say at once what is missing.
+def require_mllm_extra() -> None:
+    """Fail early, with the command that installs what is missing.
 
     Raises:
-        ArtifactNetError: the extra is not installed; the message holds the command.
+        ArtifactNetError: the extra ``mllm`` is not installed.
     """
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise ArtifactNetError(
-            f"the multimodal HEIE needs {', '.join(missing)}: pip install 'artifactnet[mllm]'"
+            f"vision-language models need {', '.join(missing)}: pip install 'artifactnet[mllm]'"
         )
 
 
-FAMILIES = ("internvl",)  # `model_type` of configurations that HEIE can be built on
+def check_family(config: MllmConfig, families: Sequence[str], hint: str) -> None:
+    """Refuse a base that a model cannot be built on; loads no weights.
 
-
-def load_processor(config: MllmConfig) -> Any:
-    """Image processor and tokenizer of the base, its tokenizer knowing ``[MAP]`` and ``[SCORE]``.
+    Args:
+        config: names the base.
+        families: supported values of ``model_type`` in the base's configuration.
+        hint: what to use instead, for the error message.
 
     Raises:
-        ArtifactNetError: nothing to be found there, or a base of another family.
+        ArtifactNetError: the base cannot be read, or is of another family.
     """
-    need_extra()
+    require_mllm_extra()
+    from transformers import AutoConfig
+
+    found = _from_pretrained(AutoConfig, config, hint).model_type
+    if found not in families:
+        raise ArtifactNetError(
+            f"mllm.base={config.base}: model family {found!r} is not supported "
+            f"({', '.join(families)}): {hint}"
+        )
+
+
+def load_processor(config: MllmConfig, new_tokens: Sequence[str] = ()) -> Any:
+    """Image processor and tokenizer of the base.
+
+    Args:
+        config: names the base.
+        new_tokens: special tokens to add to the tokenizer.
+
+    Raises:
+        ArtifactNetError: the base cannot be loaded.
+    """
+    require_mllm_extra()
     from transformers import AutoProcessor
 
-    _check_family(config)
     processor = _from_pretrained(AutoProcessor, config)
-    processor.tokenizer.add_special_tokens(
-        {"extra_special_tokens": [MAP, SCORE]}, replace_extra_special_tokens=False
-    )
+    if new_tokens:
+        processor.tokenizer.add_special_tokens(
+            {"extra_special_tokens": list(new_tokens)}, replace_extra_special_tokens=False
+        )
     return processor
 
 
 def load_base(
     config: MllmConfig, tokens: int, device: str | torch.device, tuned: bool = False
 ) -> Any:
-    """The base model on ``device``, with a row in its embeddings for every token.
+    """The base model on ``device``, with an embedding row for every token.
 
     Weights are bfloat16 on a GPU and float32 on a CPU; quantised ones as the config says.
 
     Args:
-        config: which base.
+        config: names the base.
         tokens: size of its tokenizer.
-        device: where it shall run.
-        tuned: all its weights are to be learnt, so they are float32 anywhere: in bfloat16 small
-            steps of an optimizer would be rounded away.
+        device: where to run it.
+        tuned: all weights will be trained, so they are float32 on every device: in bfloat16, small
+            optimizer steps would be rounded away.
 
     Raises:
-        ArtifactNetError: nothing to be found there, a base of another family, one that lacks
-            weights, or quantisation that this platform does not have.
+        ArtifactNetError: the base cannot be loaded or lacks weights, or the quantisation is not
+            available on this platform.
     """
-    need_extra()
-    from transformers import InternVLForConditionalGeneration
+    require_mllm_extra()
+    from transformers import AutoModelForImageTextToText
 
-    _check_family(config)
     device = torch.device(device)
     dtype = torch.bfloat16 if device.type == "cuda" and not tuned else torch.float32
     options: dict[str, Any] = {"dtype": dtype}
     if config.quantize != "none":
         options |= {"quantization_config": _quantization(config, device), "device_map": device}
     base, found = _from_pretrained(
-        InternVLForConditionalGeneration, config, output_loading_info=True, **options
+        AutoModelForImageTextToText, config, output_loading_info=True, **options
     )
     lacking = sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]]))
     if lacking:  # transformers would go on with random ones
         raise ArtifactNetError(
-            f"mllm.base={config.base}: lacks {len(lacking)} weights, e.g. {lacking[0]}: is the "
-            "checkpoint complete?"
+            f"mllm.base={config.base}: {len(lacking)} weights are missing, e.g. {lacking[0]}: is "
+            "the checkpoint complete?"
         )
     if tokens > base.get_input_embeddings().weight.shape[0]:
         base.resize_token_embeddings(tokens, mean_resizing=False)
     return base if config.quantize != "none" else base.to(device)
 
 
-def _check_family(config: MllmConfig) -> None:
-    from transformers import AutoConfig
+def pin_base(config: MllmConfig, base: Any) -> MllmConfig:
+    """The same config with the commit that was loaded, or the folder by its full path.
 
-    found = _from_pretrained(AutoConfig, config)
-    if found.model_type not in FAMILIES:
-        raise ArtifactNetError(
-            f"mllm.base={config.base}: a model of the family {found.model_type!r}; HEIE is built "
-            f"on {', '.join(FAMILIES)}: take an InternVL checkpoint for transformers, whose name "
-            "ends in -hf"
-        )
+    Args:
+        config: names the base.
+        base: the loaded model.
+    """
+    assert config.base is not None
+    if Path(config.base).is_dir():
+        return replace(config, base=str(Path(config.base).resolve()))
+    return replace(config, revision=getattr(base.config, "_commit_hash", None) or config.revision)
 
 
-def _from_pretrained(kind: Any, config: MllmConfig, **options: Any) -> Any:
-    """Read a part of the base; whatever is wrong with it becomes one line."""
+def _from_pretrained(auto_class: Any, config: MllmConfig, hint: str = "", **options: Any) -> Any:
+    """Read a part of the base; any problem with it becomes a one-line error."""
     if config.base is None:
-        raise ArtifactNetError("mllm.base is not set: name an InternVL checkpoint, or its folder")
-    revision = None if Path(config.base).is_dir() else config.revision
+        raise ArtifactNetError("mllm.base is not set: give a checkpoint's name or folder")
     from safetensors import SafetensorError
 
     try:
-        return kind.from_pretrained(
-            config.base, revision=revision, trust_remote_code=False, **options
+        return auto_class.from_pretrained(
+            config.base,
+            revision=None if Path(config.base).is_dir() else config.revision,
+            trust_remote_code=False,
+            **options,
         )
     # what transformers raises for missing, unknown and broken parts
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactNetError(
-            f"mllm.base={config.base}: cannot be loaded: {reason}; HEIE takes InternVL checkpoints "
-            "for transformers, whose names end in -hf"
+            f"mllm.base={config.base}: cannot be loaded: {reason}{hint and f'; {hint}'}"
         ) from error
 
 
@@ -140,16 +165,16 @@ def _quantization(config: MllmConfig, device: torch.device) -> Any:
     )
 
 
-def add_adapters(base: Any, config: MllmConfig, new_tokens: list[int]) -> Any:
+def to_peft_model(base: Any, config: MllmConfig, new_tokens: list[int]) -> Any:
     """The base with LoRA on every linear layer of language model, vision tower and projector.
 
-    Everything else is frozen but the new tokens' rows of the embedding, and of the output layer
-    where that has rows of its own.
+    Everything else is frozen except the new tokens' rows of the embedding, and of the output layer
+    if that has its own weights.
 
     Args:
-        base: an ``InternVLForConditionalGeneration``.
+        base: see `load_base`.
         config: rank, alpha and dropout; a rank above 0.
-        new_tokens: ids of the tokens that HEIE added.
+        new_tokens: ids of the added tokens.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -180,16 +205,15 @@ def adapter_state(base: Any) -> dict[str, Tensor]:
 
 
 def load_adapter_state(base: Any, state: dict[str, Tensor]) -> list[str]:
-    """Put what `adapter_state` gave back; returns names that the base does not have."""
+    """Load an `adapter_state`; returns the names that do not match, and then loads nothing."""
     from peft import set_peft_model_state_dict
 
-    expected = set(adapter_state(base))
-    if expected != set(state):
-        return sorted(expected ^ set(state))
-    set_peft_model_state_dict(base, state)
-    return []
+    unmatched = sorted(set(adapter_state(base)) ^ set(state))
+    if not unmatched:
+        set_peft_model_state_dict(base, state)
+    return unmatched
 
 
-def merged(base: Any) -> Any:
-    """The base model with its adapters added to its weights; ``base`` is used up."""
+def merge_adapters(base: Any) -> Any:
+    """The base model with its adapters added to its weights; invalidates ``base``."""
     return base.merge_and_unload()

@@ -1,11 +1,10 @@
-"""A HEIE from a configuration."""
+"""HEIE on a multimodal language model (Yang et al. 2024): the module, and generation of text."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,19 +16,20 @@ from artifactnet.models.heads.decoder import HeatmapOutput
 from artifactnet.models.heads.hierarchy import HierarchicalHead
 from artifactnet.models.heads.mapper import Tokens
 from artifactnet.models.state import evaluating
-from artifactnet.types import ArtifactNetError, UInt8Array
-from artifactnet.vlm.base import add_adapters, load_base, load_processor
-from artifactnet.vlm.processing import IGNORED, ProcessedInputs, Processing
+from artifactnet.types import UInt8Array
+from artifactnet.vlm.base import load_base, pin_base, to_peft_model
+from artifactnet.vlm.heie.processing import HeieInputs, HeieProcessing, load_heie_processing
+from artifactnet.vlm.processing import IGNORE_INDEX
 
 
 @dataclass(slots=True)
-class Output:
-    """What HEIE says of a batch.
+class HeieOutput:
+    """Outputs of HEIE for a batch.
 
     Attributes:
-        heatmaps: one per image, each a batch of 1 and of the size of the image's own grid.
+        heatmaps: one per image, each a batch of 1 with the size of the image's own grid.
         nll: (B,) negative log-likelihood of each answer, in nats, summed over its tokens.
-        tokens: (B,) int64 tokens of each answer.
+        tokens: (B,) int64 number of tokens of each answer.
         text_loss: mean negative log-likelihood over the tokens of all answers; None without
             labels.
     """
@@ -48,7 +48,7 @@ class HEIE(nn.Module):
     the scorer.
 
     Args:
-        base: an ``InternVLForConditionalGeneration``, with adapters or without.
+        base: an ``InternVLForConditionalGeneration``, with or without adapters.
         processing: of the same base model.
         config: of the mapper, fuser and scorer; its ``tile`` is the base model's.
         mllm: what the base was loaded with.
@@ -56,11 +56,11 @@ class HEIE(nn.Module):
     Attributes:
         base, processing, config, mllm: as given.
         head: mapper, fuser and scorer, in float32.
-        notices: what must be known before trusting an answer.
+        notices: what users should know before they trust an answer.
     """
 
     def __init__(
-        self, base: Any, processing: Processing, config: HeatmapConfig, mllm: MllmConfig
+        self, base: Any, processing: HeieProcessing, config: HeatmapConfig, mllm: MllmConfig
     ) -> None:
         super().__init__()
         self.base = base
@@ -86,17 +86,17 @@ class HEIE(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the head is, and with it everything else."""
+        """Of the head, and with it of everything else."""
         return next(self.head.parameters()).device
 
-    def forward(self, inputs: ProcessedInputs) -> Output:
-        """Read answers: their likelihood, and what their map and score tokens say.
+    def forward(self, inputs: HeieInputs) -> HeieOutput:
+        """Likelihood of answers, and the heatmaps and scores of their map and score tokens.
 
         Args:
-            inputs: made by `Processing.encode`.
+            inputs: made by `HeieProcessing.encode`.
 
         Raises:
-            ValueError: a row has not 1 + N map tokens and one score token.
+            ValueError: a row does not have 1 + N map tokens and one score token.
         """
         inner = self.inner
         seen = inner.get_image_features(inputs.pixel_values.to(inner.dtype), return_dict=True)
@@ -108,14 +108,14 @@ class HEIE(nn.Module):
         ).last_hidden_state
         nll, tokens = self._likelihood(hidden, inputs)
         total = tokens.sum()
-        return Output(
+        return HeieOutput(
             heatmaps=self._maps(seen.last_hidden_state, hidden, inputs),
             nll=nll,
             tokens=tokens,
             text_loss=None if inputs.labels is None else nll.sum() / total.clamp_min(1),
         )
 
-    def _likelihood(self, hidden: Tensor, inputs: ProcessedInputs) -> tuple[Tensor, Tensor]:
+    def _likelihood(self, hidden: Tensor, inputs: HeieInputs) -> tuple[Tensor, Tensor]:
         """(B,) summed negative log-likelihood, and (B,) counts, of the labelled tokens.
 
         The output layer sees only the states that predict a labelled token: over a large
@@ -125,22 +125,19 @@ class HEIE(nn.Module):
         if inputs.labels is None:
             return hidden.new_zeros(rows, dtype=torch.float32), hidden.new_zeros(rows).long()
         labels = inputs.labels[:, 1:]
-        known = labels != IGNORED
+        known = labels != IGNORE_INDEX
         logits = self.causal.lm_head(hidden[:, :-1][known]).float()
         each = F.cross_entropy(logits, labels[known], reduction="none")
         row = known.nonzero()[:, 0]
         return each.new_zeros(rows).index_add(0, row, each), known.sum(1)
 
-    def _maps(
-        self, features: Tensor, hidden: Tensor, inputs: ProcessedInputs
-    ) -> list[HeatmapOutput]:
+    def _maps(self, features: Tensor, hidden: Tensor, inputs: HeieInputs) -> list[HeatmapOutput]:
         """Heatmaps, from the vision tower's (T, 1 + P, d) and the language model's (B, L, D)."""
-        precise = next(self.head.parameters()).dtype
-        # the class token is dropped; row by row the others are the cells of the tile
-        pieces = features[:, 1:].to(precise).transpose(1, 2)
+        dtype = next(self.head.parameters()).dtype
+        # without the class token; the others are the cells of the tile, row by row
+        pieces = features[:, 1:].to(dtype).transpose(1, 2)
         pieces = pieces.unflatten(2, (self._cells, -1))
         thumbnails, tiles = piece_indices(inputs.grids)
-        states = hidden.to(precise)
         score_at = inputs.input_ids == self.processing.score_id
         map_at = inputs.input_ids == self.processing.map_id
         counts = [1 + rows * columns for rows, columns in inputs.grids]
@@ -149,22 +146,18 @@ class HEIE(nn.Module):
                 f"rows have {map_at.sum(1).tolist()} map and {score_at.sum(1).tolist()} score "
                 f"tokens, but grids {inputs.grids} need {counts} and one each"
             )
-        maps = states[map_at].split(counts)
+        maps = hidden[map_at].to(dtype).split(counts)
         tokens = Tokens(
             global_map=torch.stack([one[:1] for one in maps]),
             local_map=torch.cat([one[1:] for one in maps])[:, None],
-            score=states[score_at],
+            score=hidden[score_at].to(dtype),
         )
         whole, local, score = self.head.map_pieces([pieces[thumbnails]], [pieces[tiles]], tokens)
         return self.head.assemble(whole, local, score, inputs.grids)
 
 
 def piece_indices(grids: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
-    """Rows of ``ProcessedInputs.pixel_values`` that are thumbnails (one per image), and tiles.
-
-    Args:
-        grids: (rows, columns) of each image.
-    """
+    """Rows of ``HeieInputs.pixel_values`` that are thumbnails (one per image), and tiles."""
     thumbnails: list[int] = []
     tiles: list[int] = []
     start = 0
@@ -179,17 +172,16 @@ def piece_indices(grids: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
 
 
 class MapTokens:
-    """Makes a run of exactly 1 + N map tokens of the first one that a model writes.
+    """Logits processor that extends the first map token to a run of exactly 1 + N.
 
-    A callable as ``generate`` takes among its logits processors. Tokens that stand for images are
-    never written, since a later forward pass would look for tiles that are not there, nor are
-    control words of the chat format.
+    Tokens that stand for images are never generated, since a later forward pass would look for
+    tiles that do not exist, nor are control words of the chat format.
 
     Args:
         grids: (rows, columns) of each image of the batch.
-        prompt: tokens before the answers, L.
+        prompt: number of tokens before the answers, L.
         map_id: token of ``[MAP]``.
-        forbidden: see `Processing.forbidden_ids`.
+        forbidden: see `HeieProcessing.forbidden_ids`.
     """
 
     def __init__(
@@ -199,7 +191,7 @@ class MapTokens:
         self._prompt, self._map, self._forbidden = prompt, map_id, list(forbidden)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """(B, V) scores of the next token after (B, L + n) ids, with only what may come."""
+        """(B, V) scores of the next token after (B, L + n) ids, -inf where not allowed."""
         scores = scores.clone()
         scores[:, self._forbidden] = -torch.inf
         written = (input_ids[:, self._prompt :] == self._map).sum(1).tolist()
@@ -212,23 +204,23 @@ class MapTokens:
         return scores
 
 
-def generate(
+def generate_texts(
     model: HEIE,
     images: Sequence[UInt8Array],
     questions: Sequence[str | None] | None = None,
 ) -> list[str]:
-    """Answers of a model, as it wrote them; they may lack marks or end early.
+    """Generate answers (greedy decoding); they may lack marks or end early.
 
     Args:
-        model: on the device where it shall run.
+        model: on its device.
         images: (H, W, 3) sRGB.
-        questions: see `Processing.prompt`.
+        questions: see `HeieProcessing.prompt`.
 
     Returns:
         One text per image, at most ``mllm.max_new_tokens`` tokens long.
 
     Raises:
-        ArtifactNetError: see `Processing.prompt`.
+        ArtifactNetError: see `HeieProcessing.prompt`.
     """
     processing = model.processing
     inputs = processing.prompt(images, questions).to(model.device)
@@ -248,62 +240,46 @@ def generate(
     return [processing.decode(row[length:]) for row in ids]
 
 
-def build(config: Config, device: str | torch.device = "cpu") -> HEIE:
-    """Base model, adapters, mapper and scorer of a run, the last two with random weights.
+def build_heie(config: Config, device: str | torch.device = "cpu") -> HEIE:
+    """A HEIE to train: base model, adapters, and a mapper and scorer with random weights.
 
-    With ``mllm.lora_rank=0`` every weight of the base learns, else only adapters, new token rows,
-    mapper and scorer.
+    With ``mllm.lora_rank=0`` every weight of the base is trained, otherwise only adapters, new
+    token rows, mapper and scorer.
 
     Args:
-        config: ``mllm`` and ``model.heatmap`` are used, and ``seed`` by whoever calls.
-        device: where it shall run.
+        config: its ``mllm`` and ``model.heatmap`` are used; the caller seeds.
+        device: where to run it.
 
     Raises:
-        ArtifactNetError: the base cannot be used, or ``model.heatmap.tile`` is not its tile.
+        ArtifactNetError: the base cannot be used, or ``model.heatmap.tile`` is not its tile size.
     """
-    model = assemble(config.mllm, config.model.heatmap, device, training=True)
+    model = assemble_heie(config.mllm, config.model.heatmap, device, training=True)
     if config.mllm.gradient_checkpointing:
         model.causal.gradient_checkpointing_enable({"use_reentrant": False})
     return model
 
 
-def assemble(
+def assemble_heie(
     mllm: MllmConfig,
     heatmap: HeatmapConfig,
     device: str | torch.device = "cpu",
     training: bool = False,
 ) -> HEIE:
-    """`build` without what only training needs.
+    """`build_heie` without what only training needs.
 
     Args:
         mllm: the base and its adapters.
         heatmap: mapper and scorer.
-        device: where it shall run.
-        training: see ``tuned`` of `artifactnet.vlm.base.load_base`.
+        device: where to run it.
+        training: keep a base that is trained in float32; see `load_base`.
 
     Raises:
-        ArtifactNetError: see `build`.
+        ArtifactNetError: see `build_heie`.
     """
-    processor = load_processor(mllm)
-    processing = Processing(processor, heatmap.max_tiles, mllm.question)
-    if heatmap.tile != processing.tile:
-        raise ArtifactNetError(
-            f"model.heatmap.tile={heatmap.tile}, but {mllm.base} takes tiles of "
-            f"{processing.tile} pixels: set model.heatmap.tile={processing.tile} and "
-            f"model.image_size=[{processing.tile}, {processing.tile}]"
-        )
+    processing = load_heie_processing(mllm, heatmap)
     tuned = training and not mllm.lora_rank
-    base = load_base(mllm, len(processor.tokenizer), device, tuned)
-    mllm = _pinned(mllm, base)
+    base = load_base(mllm, len(processing.processor.tokenizer), device, tuned)
+    mllm = pin_base(mllm, base)
     if mllm.lora_rank:
-        base = add_adapters(base, mllm, [processing.map_id, processing.score_id])
+        base = to_peft_model(base, mllm, [processing.map_id, processing.score_id])
     return HEIE(base, processing, copy.deepcopy(heatmap), mllm).to(device)
-
-
-def _pinned(mllm: MllmConfig, base: Any) -> MllmConfig:
-    """The same with the commit that was loaded, or the folder by its full path."""
-    assert mllm.base is not None
-    if Path(mllm.base).is_dir():
-        return replace(mllm, base=str(Path(mllm.base).resolve()))
-    commit = getattr(base.config, "_commit_hash", None)
-    return replace(mllm, revision=commit or mllm.revision)

@@ -1,4 +1,4 @@
-"""Chains of thought: read tolerantly, written strictly, mended where a model broke off.
+"""Chains of thought: parsing them leniently, writing them strictly, repairing broken ones.
 
 A chain of thought is an answer in the form of Expl-AIGI-Eval (HEIE, Sec. 3.3.2, Fig. 3)::
 
@@ -11,6 +11,9 @@ A chain of thought is an answer in the form of Expl-AIGI-Eval (HEIE, Sec. 3.3.2,
     ### Analysis of Issues
     ...
     Based on the overall analysis, the plausibility score for this image is [SCORE].
+
+`ChainOfThought` is such a text parsed to the letter, for code that reads and writes it. Users see
+`artifactnet.types.Rationale`: the same three parts without the layout, next to the whole text.
 """
 
 from __future__ import annotations
@@ -25,31 +28,11 @@ MAP = "[MAP]"
 SCORE = "[SCORE]"
 MARKS = (MAP, SCORE)
 TITLES = ("Image Description", "Problematic Regions Identification", "Analysis of Issues")
-SENTENCES = {
+PARTS = ("description", "regions", "issues")
+CLOSING_SENTENCES = {
     MAP: "So, the potential problematic regions in the image are ",
     SCORE: "Based on the overall analysis, the plausibility score for this image is ",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """What stands around the three parts, to the letter; by default as in Expl-AIGI-Eval.
-
-    Attributes:
-        opening: before the description, its heading included.
-        before_regions: from the description's end to the regions.
-        before_map: from the regions' end to ``[MAP]``.
-        before_issues: from ``[MAP]`` to the issues.
-        before_score: from the issues' end to ``[SCORE]``.
-        closing: what follows ``[SCORE]``.
-    """
-
-    opening: str = f"Sure. \n### {TITLES[0]}\n"
-    before_regions: str = f"\n\n### {TITLES[1]}\n"
-    before_map: str = f"\n{SENTENCES[MAP]}"
-    before_issues: str = f"\n\n### {TITLES[2]}\n"
-    before_score: str = f"\n{SENTENCES[SCORE]}"
-    closing: str = "."
 
 
 def _heading(title: str) -> re.Pattern[str]:
@@ -62,136 +45,306 @@ def _heading(title: str) -> re.Pattern[str]:
     return re.compile(rf"^[ \t#*]*{words}{end}", re.MULTILINE | re.IGNORECASE | re.ASCII)
 
 
-HEADINGS = {title: _heading(title) for title in TITLES}
-HASHES = re.compile(r"^[ \t]*#", re.MULTILINE)  # any heading, known or not
-_SENTENCE = re.compile(r"(?<=[.!?])[ \t]+(?=\S)")
-
-# What a closing sentence speaks of and how it ends. Two searches each: one expression with
-# anything in between would take quadratic time on a long line.
+_HEADINGS = {title: _heading(title) for title in TITLES}
+_ANY_HEADING = re.compile(r"^[ \t]*#", re.MULTILINE)
+_SENTENCE_START = re.compile(r"(?<=[.!?])[ \t]+(?=\S)")
+# What a closing sentence is about and how it ends. Two searches each: one expression with anything
+# in between would take quadratic time on a long line.
 _TOPIC = {MAP: re.compile(r"\b(?:regions?|areas?)\b", re.I), SCORE: re.compile(r"\bscore\b", re.I)}
 _ENDS = {
     MAP: re.compile(r"\b(?:is|are|at|in)[ \t]*:?\Z", re.I),
     SCORE: re.compile(r"(?:\b(?:is|of|as|score)[ \t]*:?|:)\Z", re.I),
 }
+# for repairs
+_EMPTY = {
+    "description": "The image was not described.",
+    "regions": "No region was named.",
+    "issues": "No issue was named.",
+}
+_TRUNCATED_MARK = re.compile(r"\[(?:M(?:AP?)?|S(?:C(?:O(?:RE?)?)?)?)?\Z")
+_LINE_END = re.compile(r"\r\n?")
+_ODD_SPACE = re.compile(r"[^\S\n\t]")
+_FULL_STOP = re.compile(r"[.\s]*")
 
 
-def content(text: str, start: int, stop: int) -> tuple[int, int]:
-    """``start`` and ``stop`` moved to what lies between them without white space at the ends."""
-    inside = text[start:stop]
-    begin = start + len(inside) - len(inside.lstrip())
-    return begin, max(begin, start + len(inside.rstrip()))
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What is around the three parts, to the letter; by default as in Expl-AIGI-Eval.
+
+    Attributes:
+        opening: before the description, its heading included.
+        before_regions: from the description's end to the regions.
+        before_map: from the regions' end to ``[MAP]``.
+        before_issues: from ``[MAP]`` to the issues.
+        before_score: from the issues' end to ``[SCORE]``.
+        closing: what follows ``[SCORE]``.
+    """
+
+    opening: str = f"Sure. \n### {TITLES[0]}\n"
+    before_regions: str = f"\n\n### {TITLES[1]}\n"
+    before_map: str = f"\n{CLOSING_SENTENCES[MAP]}"
+    before_issues: str = f"\n\n### {TITLES[2]}\n"
+    before_score: str = f"\n{CLOSING_SENTENCES[SCORE]}"
+    closing: str = "."
 
 
-def last_line(text: str) -> int:
-    """Where the last line begins, white space at the end not counting."""
+@dataclass(frozen=True, slots=True)
+class ChainOfThought:
+    """The parts of one text. Steps 3 and 5 are the marks ``[MAP]`` and ``[SCORE]``.
+
+    Attributes:
+        description: step 1, what the image shows.
+        regions: step 2, where it looks wrong, without the sentence that leads to ``[MAP]``.
+        issues: step 4, what is wrong there, without the sentence that leads to ``[SCORE]``.
+        style: what is around the parts; the default is the standard form.
+    """
+
+    description: str
+    regions: str
+    issues: str
+    style: Style = field(default_factory=Style)
+
+
+def parse_cot(text: str) -> ChainOfThought:
+    """Parse a chain of thought.
+
+    Headings may have any number of ``#`` or ``*`` on both sides, a colon, other letter case, or
+    text after them on the same line; lines may end in CRLF; anything may precede the first heading
+    and follow ``[SCORE]``. The marks are taken literally. `build_cot` restores the text.
+
+    Args:
+        text: by a person or a model.
+
+    Returns:
+        The parts, without white space at their ends.
+
+    Raises:
+        ArtifactNetError: a heading or mark is missing, duplicated or out of order, or a part is
+            empty.
+    """
+    heads = [_only_heading(text, title) for title in TITLES]
+    for before, after, title, following in zip(heads, heads[1:], TITLES, TITLES[1:], strict=False):
+        if after.start() < before.end():
+            raise ArtifactNetError(f"the heading {following!r} comes before {title!r}")
+    at_map, at_score = (_only_mark(text, mark) for mark in MARKS)
+    if not heads[1].end() <= at_map < heads[2].start():
+        raise ArtifactNetError(f"{MAP} must be between {TITLES[1]!r} and {TITLES[2]!r}")
+    if at_score < heads[2].end():
+        raise ArtifactNetError(f"{SCORE} must be after {TITLES[2]!r}")
+    stops = (
+        heads[1].start(),
+        heads[1].end() + _part_end(text[heads[1].end() : at_map], MAP),
+        heads[2].end() + _part_end(text[heads[2].end() : at_score], SCORE),
+    )
+    spans = []
+    for head, stop, title in zip(heads, stops, TITLES, strict=True):
+        inside = text[head.end() : stop]
+        if not inside.strip():
+            raise ArtifactNetError(f"nothing is written under {title!r}")
+        start = head.end() + len(inside) - len(inside.lstrip())
+        spans.append((start, head.end() + len(inside.rstrip())))
+    (d0, d1), (r0, r1), (i0, i1) = spans
+    style = Style(
+        opening=text[:d0],
+        before_regions=text[d1:r0],
+        before_map=text[r1:at_map],
+        before_issues=text[at_map + len(MAP) : i0],
+        before_score=text[i1:at_score],
+        closing=text[at_score + len(SCORE) :],
+    )
+    return ChainOfThought(text[d0:d1], text[r0:r1], text[i0:i1], style)
+
+
+def build_cot(cot: ChainOfThought) -> str:
+    """Write a chain of thought such that `parse_cot` returns ``cot`` again.
+
+    Args:
+        cot: parts without marks, headings, or white space at their ends.
+
+    Raises:
+        ArtifactNetError: a part is empty or holds any of those, or the style does not fit: it
+            lacks a heading, duplicates one, or would be parsed as a part.
+    """
+    for name in PARTS:
+        part = getattr(cot, name)
+        if not part.strip():
+            raise ArtifactNetError(f"chain of thought: the {name} must not be empty")
+        if part != part.strip():
+            raise ArtifactNetError(f"chain of thought: strip outer white space off the {name}")
+        for mark in MARKS:
+            if mark in part:
+                raise ArtifactNetError(f"chain of thought: the {name} must not hold {mark}")
+        if _ANY_HEADING.search(part) or any(h.search(part) for h in _HEADINGS.values()):
+            raise ArtifactNetError(f"chain of thought: the {name} must not hold a heading")
+    style = cot.style
+    text = "".join(
+        (
+            *(style.opening, cot.description),
+            *(style.before_regions, cot.regions, style.before_map, MAP),
+            *(style.before_issues, cot.issues, style.before_score, SCORE, style.closing),
+        )
+    )
+    try:
+        parsed = parse_cot(text)
+    except ArtifactNetError as error:
+        raise ArtifactNetError(f"chain of thought: style and parts do not fit: {error}") from None
+    for name in (*PARTS, "style"):
+        if getattr(parsed, name) != getattr(cot, name):
+            raise ArtifactNetError(
+                f"chain of thought: the {name} would be parsed differently; the style must hold "
+                "the headings and the closing sentences, and the parts none of them"
+            )
+    return text
+
+
+def parse_rationale(text: str) -> Rationale:
+    """The parts of a chain of thought, for people.
+
+    Raises:
+        ArtifactNetError: see `parse_cot`; `repair_cot` makes any text parse.
+    """
+    cot = parse_cot(text)
+    return Rationale(cot.description, cot.regions, cot.issues, text)
+
+
+def repair_cot(text: str) -> tuple[str, list[str]]:
+    """Repair a generated text, so that it can be parsed and its marks can be read.
+
+    A text that `parse_cot` accepts is not changed. Otherwise what is missing is added in the words
+    of the standard form where it belongs; duplicated or misplaced marks and headings are removed,
+    and so is a heading or mark that is cut off at the end.
+
+    Args:
+        text: any text.
+
+    Returns:
+        A text that `parse_cot` accepts, and a sentence for each repair.
+    """
+    try:
+        parse_cot(text)
+    except ArtifactNetError:
+        pass
+    else:
+        return text, []
+    notes: list[str] = []
+    # one kind of line end and of space: headings are found by them, and are cut at them below
+    text = _ODD_SPACE.sub(" ", _LINE_END.sub("\n", text))
+    slots = _split(_without_truncated_end(text, notes))
+    for name in ("opening", *PARTS, "after_map", "closing"):
+        slots[name] = _without_marks_and_headings(slots.get(name, ""), notes)
+    if TITLES[0] in slots:
+        heads = [slots["opening"] + slots[TITLES[0]].rstrip()]
+    else:
+        notes.append(f"The heading {TITLES[0]!r} was missing.")
+        heads = [Style().opening.rstrip()]
+    for title in TITLES[1:]:
+        if title not in slots:
+            notes.append(f"The heading {title!r} was missing.")
+        heads.append("\n\n" + slots.get(title, f"### {title}").strip())
+    bodies = []
+    for name, mark in zip(PARTS, (None, MAP, SCORE), strict=True):
+        body = _filled(slots[name], name, mark, notes)
+        if mark is not None and mark not in slots:
+            body = _closed(body, name, mark, notes)
+        bodies.append(body if body.startswith("\n") else "\n" + body.lstrip())
+    after_map = slots["after_map"].rstrip()
+    closing = slots["closing"] or Style().closing
+    pieces = (heads[0], bodies[0], heads[1], bodies[1], MAP, after_map, heads[2], bodies[2], SCORE)
+    return "".join((*pieces, closing)), list(dict.fromkeys(notes))
+
+
+def _only_heading(text: str, title: str) -> re.Match[str]:
+    found = list(_HEADINGS[title].finditer(text))
+    if len(found) != 1:
+        count = f"there {len(found)} times" if found else "missing"
+        raise ArtifactNetError(f"the heading {title!r} is {count}; it must be there once")
+    return found[0]
+
+
+def _only_mark(text: str, mark: str) -> int:
+    if (count := text.count(mark)) != 1:
+        found = f"there {count} times" if count else "missing"
+        raise ArtifactNetError(f"the mark {mark} is {found}; it must be there once")
+    return text.index(mark)
+
+
+def _last_line(text: str) -> int:
+    """Where the last line begins, ignoring white space at the end."""
     return text.rstrip().rfind("\n") + 1
 
 
-def part_end(body: str, mark: str) -> int:
+def _part_end(body: str, mark: str) -> int:
     """Where a part ends and its closing sentence begins.
 
     Args:
-        body: what stands between a heading and the part's mark.
+        body: the text between a heading and the part's mark.
         mark: `MAP` or `SCORE`.
 
     Returns:
-        the end of the part; the end of ``body`` where no sentence leads to the mark.
+        The end of the part; the end of ``body`` if no sentence leads to the mark.
     """
     stop = len(body.rstrip())
-    begin = last_line(body)
+    begin = _last_line(body)
     line = body[begin:stop]
-    begin += max((found.end() for found in _SENTENCE.finditer(line)), default=0)
+    begin += max((found.end() for found in _SENTENCE_START.finditer(line)), default=0)
     sentence = body[begin:stop]
     if _TOPIC[mark].search(sentence) and _ENDS[mark].search(sentence):
         return len(body[:begin].rstrip())
     return stop
 
 
-_PARTS = ("description", "regions", "issues")
-_NOTHING = {
-    "description": "The image was not described.",
-    "regions": "No region was named.",
-    "issues": "No issue was named.",
-}
-_MARK_END = re.compile(r"\[(?:M(?:AP?)?|S(?:C(?:O(?:RE?)?)?)?)?\Z")
-_LINE_END = re.compile(r"\r\n?")
-_ODD_SPACE = re.compile(r"[^\S\n\t]")
-_FULL_STOP = re.compile(r"[.\s]*")
-
-
-def repair(text: str) -> tuple[str, list[str]]:
-    """What `complete` does with a text that does not parse."""
-    notes: list[str] = []
-    # one kind of line end and of space: headings are found by them, and are cut at them below
-    text = _ODD_SPACE.sub(" ", _LINE_END.sub("\n", text))
-    slots = _slots(_without_ragged_end(text, notes))
-    for name in ("opening", *_PARTS, "after_map", "closing"):
-        slots[name] = _cleaned(slots.get(name, ""), notes)
-    heads = [_first_heading(slots, notes), *_later_headings(slots, notes)]
-    bodies = [
-        _filled(slots["description"], "description", None, notes),
-        _closed(_filled(slots["regions"], "regions", MAP, notes), MAP, slots, notes),
-        _closed(_filled(slots["issues"], "issues", SCORE, notes), SCORE, slots, notes),
-    ]
-    bodies = [_on_its_own_line(body) for body in bodies]
-    after_map = slots["after_map"].rstrip()
-    closing = slots["closing"] or Style().closing
-    parts = (*heads[:1], *bodies[:1], *heads[1:2], bodies[1], MAP, after_map, heads[2], bodies[2])
-    return "".join((*parts, SCORE, closing)), list(dict.fromkeys(notes))
-
-
-def _without_ragged_end(text: str, notes: list[str]) -> str:
-    """The text without a mark or heading that is broken off at its end."""
+def _without_truncated_end(text: str, notes: list[str]) -> str:
+    """The text without a mark or heading that is cut off at its end."""
     if SCORE in text:
         return text
     whole = text
-    text = _MARK_END.sub("", text)
-    begin = last_line(text)
+    text = _TRUNCATED_MARK.sub("", text)
+    begin = _last_line(text)
     line = text[begin:]
-    if line.lstrip().startswith("#") and not any(h.match(line) for h in HEADINGS.values()):
+    if line.lstrip().startswith("#") and not any(h.match(line) for h in _HEADINGS.values()):
         text = text[:begin]
     if Style().opening.startswith(text.strip()):
         return ""
     if text != whole:
-        notes.append("A heading or mark that was broken off at the end was taken out.")
+        notes.append("A heading or mark that was cut off at the end was removed.")
     return text
 
 
-def _slots(text: str) -> dict[str, str]:
-    """The text cut at the first headings and marks that stand in order.
+def _split(text: str) -> dict[str, str]:
+    """The text cut at the first headings and marks that are in order.
 
     Returns:
-        the headings by title and the marks by themselves, as they are written, where there are
-        any; the text behind each of them by the names used in `repair`.
+        The headings by title and the marks by themselves, as written, if present; the text after
+        each of them by the names used in `repair_cot`.
     """
     found = list(_in_order(text))
     names = {TITLES[0]: "description", TITLES[1]: "regions", TITLES[2]: "issues"}
     names |= {MAP: "after_map", SCORE: "closing"}
     kinds = [kind for kind, _, _ in found]
     slots = {kind: text[start:stop] for kind, start, stop in found}
-    # what comes first belongs to the step before the first thing found
+    # the beginning belongs to the step before the first thing found
     first = {TITLES[0]: "opening", MAP: "regions"}.get(kinds[0] if kinds else "", "description")
-    edges = [(first, 0), *((names[kind], stop) for kind, _, stop in found)]
+    starts = [(first, 0), *((names[kind], stop) for kind, _, stop in found)]
     ends = [start for _, start, _ in found] + [len(text)]
-    for (name, start), stop in zip(edges, ends, strict=True):
+    for (name, start), stop in zip(starts, ends, strict=True):
         slots[name] = text[start:stop]
     if MAP in slots and TITLES[0] in slots and TITLES[1] not in slots:
         both = slots["description"]
-        cut = part_end(both, MAP)
+        cut = _part_end(both, MAP)
         slots["description"], slots["regions"] = both[:cut], both[cut:]
     if MAP in slots and TITLES[2] not in slots:
-        behind = slots["after_map"]
-        cut = _FULL_STOP.match(behind).end()  # type: ignore[union-attr]  # it matches nothing too
-        slots["after_map"], slots["issues"] = behind[:cut], behind[cut:]
+        rest = slots["after_map"]
+        cut = _FULL_STOP.match(rest).end()  # type: ignore[union-attr]  # it matches nothing too
+        slots["after_map"], slots["issues"] = rest[:cut], rest[cut:]
     return slots
 
 
 def _in_order(text: str) -> Iterator[tuple[str, int, int]]:
-    """(title or mark, start, end) of the first headings and marks that stand in order."""
+    """(title or mark, start, end) of the first headings and marks that are in order."""
     spans: dict[str, tuple[int, int]] = {}
     stop = 0
     for title in TITLES:
-        found = HEADINGS[title].search(text, stop)
+        found = _HEADINGS[title].search(text, stop)
         if found is not None:
             spans[title] = found.span()
             stop = found.end()
@@ -208,220 +361,45 @@ def _in_order(text: str) -> Iterator[tuple[str, int, int]]:
             yield (kind, *spans[kind])
 
 
-def _cleaned(text: str, notes: list[str]) -> str:
-    """The text without marks and headings; what arises when one is taken out goes too."""
+def _without_marks_and_headings(text: str, notes: list[str]) -> str:
+    """The text without marks and headings, nor any that arise when one is removed."""
     before = None
     while before != text:
         before = text
         for mark in MARKS:
             if mark in text:
-                notes.append(f"A {mark} too many, or out of place, was taken out.")
+                notes.append(f"An extra or misplaced {mark} was removed.")
                 text = text.replace(mark, "")
-        for title, heading in HEADINGS.items():
+        for title, heading in _HEADINGS.items():
             if heading.search(text):
-                notes.append(f"A heading {title!r} too many, or out of place, was taken out.")
+                notes.append(f"An extra or misplaced heading {title!r} was removed.")
                 text = heading.sub("", text)
     return text
 
 
-def _first_heading(slots: dict[str, str], notes: list[str]) -> str:
-    if TITLES[0] in slots:
-        return slots["opening"] + slots[TITLES[0]].rstrip()
-    notes.append(f"The heading {TITLES[0]!r} was missing.")
-    return Style().opening.rstrip()
-
-
-def _later_headings(slots: dict[str, str], notes: list[str]) -> Iterator[str]:
-    for title in TITLES[1:]:
-        if title not in slots:
-            notes.append(f"The heading {title!r} was missing.")
-        yield "\n\n" + slots.get(title, f"### {title}").strip()
-
-
 def _filled(body: str, name: str, mark: str | None, notes: list[str]) -> str:
-    """The part without white space at its end; a sentence that says so where there is none."""
-    end = len(body.rstrip()) if mark is None else part_end(body, mark)
+    """The part without white space at its end, or a sentence that it is empty."""
+    end = len(body.rstrip()) if mark is None else _part_end(body, mark)
     if body[:end].strip():
         return body.rstrip() if mark is None else body
-    notes.append(f"Nothing was written under {TITLES[_PARTS.index(name)]!r}.")
+    notes.append(_note_empty(name))
     if mark is None:
-        return f"\n{_NOTHING[name]}"
-    return f"\n{_NOTHING[name]}\n{body[end:].lstrip() or SENTENCES[mark]}"
+        return f"\n{_EMPTY[name]}"
+    return f"\n{_EMPTY[name]}\n{body[end:].lstrip() or CLOSING_SENTENCES[mark]}"
 
 
-def _on_its_own_line(body: str) -> str:
-    return body if body.startswith("\n") else "\n" + body.lstrip()
-
-
-def _closed(body: str, mark: str, slots: dict[str, str], notes: list[str]) -> str:
-    """The part with a sentence that leads to its mark; one that was broken off is finished."""
-    if mark in slots:
-        return body
+def _closed(body: str, name: str, mark: str, notes: list[str]) -> str:
+    """The part with a sentence that leads to its missing mark; a cut-off sentence is completed."""
     notes.append(f"The mark {mark} was missing.")
-    begin = last_line(body)
-    line = body[begin:].strip().rstrip(" .")  # the full stop behind a lost mark
-    if not line or not SENTENCES[mark].startswith(line):
-        return f"{body.rstrip()}\n{SENTENCES[mark]}"
+    begin = _last_line(body)
+    line = body[begin:].strip().rstrip(" .")  # the full stop after a lost mark
+    if not line or not CLOSING_SENTENCES[mark].startswith(line):
+        return f"{body.rstrip()}\n{CLOSING_SENTENCES[mark]}"
     if body[:begin].strip():
-        return body[:begin] + SENTENCES[mark]
-    name = "regions" if mark == MAP else "issues"  # the broken sentence was all there was
-    notes.append(f"Nothing was written under {TITLES[_PARTS.index(name)]!r}.")
-    return f"\n{_NOTHING[name]}\n{SENTENCES[mark]}"
+        return body[:begin] + CLOSING_SENTENCES[mark]
+    notes.append(_note_empty(name))  # the cut-off sentence was all there was
+    return f"\n{_EMPTY[name]}\n{CLOSING_SENTENCES[mark]}"
 
 
-_NAMES = ("description", "regions", "issues")
-
-
-@dataclass(frozen=True, slots=True)
-class ChainOfThought:
-    """The parts of one text. Steps 3 and 5 are the marks ``[MAP]`` and ``[SCORE]``.
-
-    Attributes:
-        description: step 1, what the image shows.
-        regions: step 2, where it looks wrong, without the sentence that leads to ``[MAP]``.
-        issues: step 4, what is wrong there, without the sentence that leads to ``[SCORE]``.
-        style: what stands around the parts; the default writes the standard form.
-    """
-
-    description: str
-    regions: str
-    issues: str
-    style: Style = field(default_factory=Style)
-
-
-def parse(text: str) -> ChainOfThought:
-    """Read a chain of thought.
-
-    Headings may have any number of ``#`` or ``*`` on both sides, a colon, other letter case, or
-    text behind them on the same line; lines may end in CRLF; what stands before the first heading
-    and after ``[SCORE]`` is free. The marks are taken literally. `build` gives the same text again.
-
-    Args:
-        text: what a person or a model wrote.
-
-    Returns:
-        the parts, without white space at their ends.
-
-    Raises:
-        ArtifactNetError: a heading or mark is missing, there more than once or out of order, or a
-            part is empty.
-    """
-    heads = [_only_heading(text, title) for title in TITLES]
-    for before, after, title, following in zip(heads, heads[1:], TITLES, TITLES[1:], strict=False):
-        if after.start() < before.end():
-            raise ArtifactNetError(f"the heading {following!r} stands before {title!r}")
-    at_map, at_score = (_only_mark(text, mark) for mark in MARKS)
-    if not heads[1].end() <= at_map < heads[2].start():
-        raise ArtifactNetError(f"{MAP} must stand between {TITLES[1]!r} and {TITLES[2]!r}")
-    if at_score < heads[2].end():
-        raise ArtifactNetError(f"{SCORE} must stand after {TITLES[2]!r}")
-    stops = (
-        heads[1].start(),
-        heads[1].end() + part_end(text[heads[1].end() : at_map], MAP),
-        heads[2].end() + part_end(text[heads[2].end() : at_score], SCORE),
-    )
-    spans = [content(text, h.end(), stop) for h, stop in zip(heads, stops, strict=True)]
-    for (start, stop), title in zip(spans, TITLES, strict=True):
-        if start == stop:
-            raise ArtifactNetError(f"nothing is written under {title!r}")
-    (d0, d1), (r0, r1), (i0, i1) = spans
-    style = Style(
-        opening=text[:d0],
-        before_regions=text[d1:r0],
-        before_map=text[r1:at_map],
-        before_issues=text[at_map + len(MAP) : i0],
-        before_score=text[i1:at_score],
-        closing=text[at_score + len(SCORE) :],
-    )
-    return ChainOfThought(text[d0:d1], text[r0:r1], text[i0:i1], style)
-
-
-def build(cot: ChainOfThought) -> str:
-    """Write a chain of thought, so that `parse` gives ``cot`` again.
-
-    Args:
-        cot: parts without marks, headings, or white space at their ends.
-
-    Raises:
-        ArtifactNetError: a part is empty or holds any of those, or the style is none: what stands
-            around the parts lacks a heading, doubles one, or would be taken for a part.
-    """
-    for name in _NAMES:
-        part = getattr(cot, name)
-        if not part.strip():
-            raise ArtifactNetError(f"chain of thought: the {name} must not be empty")
-        if part != part.strip():
-            raise ArtifactNetError(f"chain of thought: strip the {name} of outer white space")
-        for mark in MARKS:
-            if mark in part:
-                raise ArtifactNetError(f"chain of thought: the {name} must not hold {mark}")
-        if HASHES.search(part) or any(heading.search(part) for heading in HEADINGS.values()):
-            raise ArtifactNetError(f"chain of thought: the {name} must not hold a heading")
-    style = cot.style
-    text = "".join(
-        (
-            *(style.opening, cot.description),
-            *(style.before_regions, cot.regions, style.before_map, MAP),
-            *(style.before_issues, cot.issues, style.before_score, SCORE, style.closing),
-        )
-    )
-    try:
-        back = parse(text)
-    except ArtifactNetError as error:
-        raise ArtifactNetError(f"chain of thought: style and parts do not fit: {error}") from None
-    if back != cot:
-        name = next(
-            name for name in (*_NAMES, "style") if getattr(back, name) != getattr(cot, name)
-        )
-        raise ArtifactNetError(
-            f"chain of thought: the {name} would be read back differently; the style must hold "
-            "the headings and the closing sentences, and the parts none of them"
-        )
-    return text
-
-
-def complete(text: str) -> tuple[str, list[str]]:
-    """Mend what a model wrote, so that it can be parsed and its marks can be read.
-
-    A text that `parse` accepts is left alone. Otherwise what is missing is added in the words of
-    the standard form where it belongs; marks and headings that are there more than once, or out
-    of order, are taken out, and so is a heading or mark broken off at the end.
-
-    Args:
-        text: any text.
-
-    Returns:
-        a text that `parse` accepts, and a sentence for each thing that was mended.
-    """
-    try:
-        parse(text)
-    except ArtifactNetError:
-        return repair(text)
-    return text, []
-
-
-def rationale(text: str) -> Rationale:
-    """The parts of a chain of thought, for people.
-
-    Raises:
-        ArtifactNetError: see `parse`; `complete` makes any text parse.
-    """
-    cot = parse(text)
-    return Rationale(cot.description, cot.regions, cot.issues, text)
-
-
-def _only_heading(text: str, title: str) -> re.Match[str]:
-    found = list(HEADINGS[title].finditer(text))
-    if len(found) != 1:
-        count = f"{len(found)} times" if found else "missing"
-        raise ArtifactNetError(f"the heading {title!r} is {count}; it must be there once")
-    return found[0]
-
-
-def _only_mark(text: str, mark: str) -> int:
-    count = text.count(mark)
-    if count != 1:
-        raise ArtifactNetError(
-            f"the mark {mark} is {f'{count} times' if count else 'missing'}; it must be there once"
-        )
-    return text.index(mark)
+def _note_empty(name: str) -> str:
+    return f"Nothing was written under {TITLES[PARTS.index(name)]!r}."

@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
 from artifactnet.types import Annotation, Sample
-from artifactnet.vlm.text.chain_of_thought import ChainOfThought, build
+from artifactnet.vlm.text.chain_of_thought import ChainOfThought, build_cot
 
 # Read by force where no text is to be generated: it says nothing of the image.
-TEMPLATE = build(
+TEMPLATE = build_cot(
     ChainOfThought(
         "An image whose plausibility is to be judged.",
         "Every region that looks implausible.",
@@ -39,7 +39,7 @@ _MOST = 0.5  # least part of the image that is most of it
 _MARKED = 0.5  # of a heatmap's own maximum, where it has no mask
 
 
-def describe(sample: Sample) -> str:
+def describe_annotation(sample: Sample) -> str:
     """A chain of thought made of what is annotated in an image.
 
     Each category in the mask is named with the places that hold most of it, in a grid of three by
@@ -57,7 +57,7 @@ def describe(sample: Sample) -> str:
     found = _found(sample)
     regions = [f"- {_WORDS[label][0]}: {_where(marked)}." for label, marked in found]
     issues = [f"- {_WORDS[label][0]}: {_WORDS[label][1]}" for label, _ in found]
-    return build(
+    return build_cot(
         ChainOfThought(
             _kind(sample),
             "\n".join(regions) or "No region looks implausible.",
