@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,7 +61,9 @@ class ArtifactNet(nn.Module):
         self.head = ClassificationHead(self.backbone.num_features)
         self.has_segmentation = config.segmentation.head != "none"
         self.has_heatmap = self.has_score = config.heatmap.head != "none"
-        self._require_pyramid()
+        if self.backbone.no_pyramid is not None and (self.has_segmentation or self.has_heatmap):
+            key = "model.segmentation.head" if self.has_segmentation else "model.heatmap.head"
+            raise ArtifactNetError(f"{key}: {self.backbone.no_pyramid}")
         self.segmentation: SegmentationHead | None = None
         if self.has_segmentation:
             channels, hierarchical = self.backbone.level_channels, self.backbone.hierarchical
@@ -88,14 +91,6 @@ class ArtifactNet(nn.Module):
         if config.lora.rank:
             add_adapters(self.backbone.net, config.lora)
         self._frozen: tuple[str, ...] = ()
-
-    def _require_pyramid(self) -> None:
-        if self.backbone.no_pyramid is None:
-            return
-        if self.has_segmentation:
-            raise ArtifactNetError(f"model.segmentation.head=upernet: {self.backbone.no_pyramid}")
-        if self.has_heatmap:
-            raise ArtifactNetError(f"model.heatmap.head: {self.backbone.no_pyramid}")
 
     @property
     def _uses_cam(self) -> bool:
@@ -293,30 +288,28 @@ class ArtifactNet(nn.Module):
             output.logit = output.logit.detach()
         return output, raw
 
+    @property
+    def _rollout_options(self) -> dict[str, Any]:
+        names = ("head_fusion", "discard_ratio", "start_layer", "form")
+        return {name: getattr(self.config.attention, name) for name in names}
+
     def _standard_row(
         self, images: torch.Tensor, segmentation: bool, create_graph: bool
     ) -> tuple[ModelOutput, torch.Tensor]:
-        options = self.config.attention
         with AttentionTap() as tap:
             output, _ = self._predict(images, segmentation)
         self._check_blocks(tap.layers, images)
         with torch.set_grad_enabled(create_graph and torch.is_grad_enabled()):
-            row = rollout.attention_rollout(
-                tap.layers,
-                head_fusion=options.head_fusion,
-                discard_ratio=options.discard_ratio,
-                start_layer=options.start_layer,
-                form=options.form,
-            )
+            row = rollout.attention_rollout(tap.layers, **self._rollout_options)
         return output, row
 
     def _gradient_row(
         self, images: torch.Tensor, segmentation: bool, create_graph: bool
     ) -> tuple[ModelOutput, torch.Tensor]:
         """The map needs a gradient even where the caller wants none."""
-        options = self.config.attention
+        second_order = self.config.attention.second_order
         outer = torch.is_grad_enabled()
-        exact = create_graph and options.second_order
+        exact = create_graph and second_order
         # fused kernels have no second derivative
         kernel = sdpa_kernel(SDPBackend.MATH) if exact else nullcontext()
         with torch.inference_mode(False), torch.enable_grad(), kernel:
@@ -328,12 +321,9 @@ class ArtifactNet(nn.Module):
             row = rollout.gradient_rollout(
                 output.logit,
                 tap.layers,
-                head_fusion=options.head_fusion,
-                discard_ratio=options.discard_ratio,
-                start_layer=options.start_layer,
-                second_order=options.second_order,
+                second_order=second_order,
                 create_graph=create_graph,
-                form=options.form,
+                **self._rollout_options,
             )
         if not outer:
             output.logit = output.logit.detach()

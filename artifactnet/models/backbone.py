@@ -134,20 +134,6 @@ def create_net(config: ModelConfig, pretrained: bool = False) -> Any:
     """
     import timm
 
-    arguments = _base_arguments(config) | config.backbone_kwargs
-    try:
-        net = timm.create_model(config.backbone, pretrained=pretrained, **arguments)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise ArtifactNetError(
-            f"model.backbone {config.backbone} cannot be built with {arguments}: {error}"
-        ) from error
-    if _timm_file(config.backbone) in _SWIN_FILES:
-        accept_any_size(net)
-    return net
-
-
-def _base_arguments(config: ModelConfig) -> dict[str, Any]:
-    """What every model of a family is built with; ``model.backbone_kwargs`` come on top."""
     arguments: dict[str, Any] = {
         "num_classes": 0,
         "drop_rate": config.drop_rate,
@@ -161,7 +147,16 @@ def _base_arguments(config: ModelConfig) -> dict[str, Any]:
         arguments["img_size"] = tuple(config.image_size)
     if file in _SWIN_FILES:
         arguments["dynamic_img_size"] = True
-    return arguments
+    arguments |= config.backbone_kwargs
+    try:
+        net = timm.create_model(config.backbone, pretrained=pretrained, **arguments)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise ArtifactNetError(
+            f"model.backbone {config.backbone} cannot be built with {arguments}: {error}"
+        ) from error
+    if file in _SWIN_FILES:
+        accept_any_size(net)
+    return net
 
 
 def _timm_file(name: str) -> str:

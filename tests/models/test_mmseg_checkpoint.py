@@ -334,12 +334,6 @@ def test_tensors_are_read_from_the_usual_wrappings(tmp_path, wrapper, legacy):
     assert torch.equal(found[1], state["a.weight"])
 
 
-def test_averaged_weights_come_first_as_in_timm(tmp_path):
-    content = {"model": {"a": torch.tensor([1.0])}, "model_ema": {"a": torch.tensor([2.0])}}
-    torch.save(content, tmp_path / "ema.pth")
-    assert read(tmp_path / "ema.pth")["a"] == 2
-
-
 @pytest.mark.slow
 def test_a_file_with_objects_says_how_to_export_its_tensors(tmp_path):
     path = tmp_path / "iter 80000.pth"

@@ -1,4 +1,4 @@
-"""Models in the package: what lies there, found by name, and taken as a start."""
+"""Packaged models: what there is, found by name, and used as a start."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ FOUR = {**TINY, "depth": 4}  # blocks: as many as a heatmap head has levels
 
 
 @pytest.fixture
-def box(tmp_path, monkeypatch):
-    """An empty box of our own, and no hub to be reached."""
+def folder(tmp_path, monkeypatch):
+    """An empty folder of packaged models, and no hub."""
 
     def refuse(*args, **kwargs):
         raise urllib.error.URLError("no route to host")
@@ -37,15 +37,15 @@ def box(tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(packaged, "FOLDER", tmp_path / "box")
-    return tmp_path / "box"
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path / "packaged")
+    return tmp_path / "packaged"
 
 
-def put(box: Path, name: str, trained_on: str | None = "edits", **config) -> ArtifactNet:
+def put(folder: Path, name: str, trained_on: str | None = "edits", **config) -> ArtifactNet:
     """A model with random weights that no other seed gives."""
     model = tiny(seed=77, **{"kwargs": FOUR, **config})
     extra = {} if trained_on is None else {"packed": {"trained_on": trained_on}}
-    save_checkpoint(model, box / f"{name}.safetensors", extra, half=True)
+    save_checkpoint(model, folder / f"{name}.safetensors", extra, half=True)
     return model
 
 
@@ -58,7 +58,7 @@ def fresh(**config) -> ArtifactNet:
 # --- what is really in the package --------------------------------------------------------
 
 
-def test_the_box_holds_models_with_cards_and_nothing_else():
+def test_every_packaged_model_has_a_card():
     files = [p for p in packaged.FOLDER.iterdir() if p.is_file()]
     weights = {p.stem for p in files if p.suffix == ".safetensors"}
     cards = {p.stem for p in files if p.suffix == ".md" and p.read_text(encoding="utf-8").strip()}
@@ -68,12 +68,12 @@ def test_the_box_holds_models_with_cards_and_nothing_else():
     assert [p.name for p in files if p.suffix == ".py"] == ["__init__.py"]
 
 
-def test_the_box_is_small():
+def test_packaged_models_are_small():
     assert sum(p.stat().st_size for p in packaged.FOLDER.iterdir() if p.is_file()) <= MOST_BYTES
 
 
 @pytest.mark.parametrize("name", packaged.list_packaged())
-def test_a_model_of_the_package_loads_by_name_and_answers(name):
+def test_a_packaged_model_loads_by_name_and_predicts(name):
     predictor = artifactnet.load_model(name, device="cpu")
     assert all(p.dtype == torch.float32 for p in predictor.model.parameters())
     image = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
@@ -84,7 +84,7 @@ def test_a_model_of_the_package_loads_by_name_and_answers(name):
 
 
 @pytest.mark.parametrize("name", packaged.list_packaged())
-def test_a_model_of_the_package_says_where_it_comes_from(name):
+def test_a_packaged_model_records_its_origin(name):
     path = packaged.FOLDER / f"{name}.safetensors"
     packed = read_metadata(path)["extra"]["packed"]
     assert packed["trained_on"]
@@ -101,27 +101,27 @@ def test_a_model_of_the_package_says_where_it_comes_from(name):
 # --- by name ------------------------------------------------------------------------------
 
 
-def test_names_are_those_of_the_files(box):
+def test_names_are_those_of_the_files(folder):
     assert packaged.list_packaged() == []
     for name in ("nano", "aligned"):
-        put(box, name)
-    (box / "nano.md").write_text("# nano")
+        put(folder, name)
+    (folder / "nano.md").write_text("# nano")
     assert packaged.list_packaged() == ["aligned", "nano"]
 
 
-def test_a_path_that_exists_wins(box, tmp_path, monkeypatch):
-    put(box, "nano")
+def test_a_path_that_exists_wins(folder, tmp_path, monkeypatch):
+    put(folder, "nano")
     monkeypatch.chdir(tmp_path)
-    assert packaged.resolve_model("nano") == box / "nano.safetensors"
-    assert packaged.resolve_model(Path("nano")) == box / "nano.safetensors"
+    assert packaged.resolve_model("nano") == folder / "nano.safetensors"
+    assert packaged.resolve_model(Path("nano")) == folder / "nano.safetensors"
     (tmp_path / "nano").mkdir()
     assert packaged.resolve_model("nano") == Path("nano")
 
 
-@pytest.mark.parametrize("wrong", ["nanu", "nano.safetensors", "./nano", "../box/nano", ""])
-def test_an_unknown_name_is_told_the_known_ones(box, wrong, tmp_path, monkeypatch):
-    put(box, "nano")
-    put(box, "aligned")
+@pytest.mark.parametrize("wrong", ["nanu", "nano.safetensors", "./nano", "../packaged/nano", ""])
+def test_an_unknown_name_lists_the_known_ones(folder, wrong, tmp_path, monkeypatch):
+    put(folder, "nano")
+    put(folder, "aligned")
     monkeypatch.chdir(tmp_path)
     if wrong == "":  # the current folder
         assert packaged.resolve_model(wrong) == Path()
@@ -131,7 +131,7 @@ def test_an_unknown_name_is_told_the_known_ones(box, wrong, tmp_path, monkeypatc
         packaged.resolve_model(wrong)
 
 
-def test_an_empty_box_promises_nothing(box):
+def test_an_empty_package_lists_nothing(folder):
     with pytest.raises(ArtifactNetError, match="^nano: no such model file$"):
         packaged.resolve_model("nano")
 
@@ -139,13 +139,13 @@ def test_an_empty_box_promises_nothing(box):
 # --- half precision -----------------------------------------------------------------------
 
 
-def test_half_precision_is_how_it_is_stored_not_how_it_computes(box):
-    model = put(box, "nano", heatmap=HeatmapConfig(head="decoder", width=8))
+def test_half_precision_is_how_it_is_stored_not_how_it_computes(folder):
+    model = put(folder, "nano", heatmap=HeatmapConfig(head="decoder", width=8))
     model.half()  # what float16 keeps, computed independently
-    with safe_open(box / "nano.safetensors", framework="pt") as handle:
+    with safe_open(folder / "nano.safetensors", framework="pt") as handle:
         stored = {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
     assert {v.dtype for v in stored.values()} == {torch.float16}
-    loaded = load_checkpoint(box / "nano.safetensors")
+    loaded = load_checkpoint(folder / "nano.safetensors")
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     state = loaded.state_dict()
     assert all(torch.equal(state[k], v.float()) for k, v in model.state_dict().items())
@@ -184,8 +184,8 @@ def same_backbone(one: ArtifactNet, other: ArtifactNet) -> bool:
     return all(torch.equal(ours[k], v.half().float()) for k, v in theirs.items())
 
 
-def test_auto_starts_from_the_same_backbone(box, caplog):
-    packed = put(box, "nano", "edits of photographs")
+def test_auto_starts_from_the_same_backbone(folder, caplog):
+    packed = put(folder, "nano", "edits of photographs")
     model = fresh(heatmap=HeatmapConfig(head="decoder", width=8))  # heads may differ
     assert same_backbone(model, packed)
     assert not torch.equal(model.head.weight, packed.head.weight.half().float())
@@ -198,20 +198,20 @@ def test_auto_starts_from_the_same_backbone(box, caplog):
     assert notice in caplog.text
 
 
-def test_the_notice_claims_no_data_that_nobody_named(box):
-    put(box, "nano", trained_on=None)
+def test_unspecified_training_data_is_left_out_of_the_notice(folder):
+    put(folder, "nano", trained_on=None)
     assert "packaged weights nano (see its model card)" in fresh().notices[0]
 
 
-def test_auto_also_where_the_hub_is_what_is_missing(box):
-    packed = put(box, "nano", backbone="test_vit", kwargs={})
+def test_auto_also_where_the_hub_is_what_is_missing(folder):
+    packed = put(folder, "nano", backbone="test_vit", kwargs={})
     model = fresh(backbone="test_vit", backbone_kwargs={})
     assert same_backbone(model, packed)
     assert model.notices[0].endswith("no route to host)")
 
 
-def test_a_convolutional_stem_comes_along(box):
-    packed = put(box, "nano", stem="conv", stem_width=8)
+def test_a_convolutional_stem_comes_along(folder):
+    packed = put(folder, "nano", stem="conv", stem_width=8)
     model = fresh(stem="conv", stem_width=8)
     assert same_backbone(model, packed)
     assert "packaged weights nano" in model.notices[0]
@@ -225,28 +225,28 @@ def test_a_convolutional_stem_comes_along(box):
         {"stem": "conv", "stem_width": 8},
     ],
 )
-def test_another_backbone_is_not_taken(box, other):
-    put(box, "nano")
+def test_another_backbone_is_not_taken(folder, other):
+    put(folder, "nano")
     (notice,) = fresh(**other).notices
     assert "RANDOM weights" in notice
 
 
-def test_another_stem_width_is_another_backbone_only_where_there_is_a_stem(box):
-    packed = put(box, "nano", stem_width=32)
+def test_another_stem_width_is_another_backbone_only_where_there_is_a_stem(folder):
+    packed = put(folder, "nano", stem_width=32)
     assert same_backbone(fresh(stem_width=8), packed)
-    put(box, "nano", stem="conv", stem_width=16)
+    put(folder, "nano", stem="conv", stem_width=16)
     assert "RANDOM weights" in fresh(stem="conv", stem_width=8).notices[0]
 
 
-def test_the_first_of_two_by_name(box):
+def test_the_first_of_two_by_name(folder):
     for seed, name in enumerate(("b", "a")):
         model = tiny(seed=seed, kwargs=FOUR)
-        save_checkpoint(model, box / f"{name}.safetensors", half=True)
+        save_checkpoint(model, folder / f"{name}.safetensors", half=True)
     assert same_backbone(fresh(), model)
 
 
-def test_positions_are_resized_to_another_image_size(box):
-    packed = put(box, "nano", size=(64, 64))
+def test_positions_are_resized_to_another_image_size(folder):
+    packed = put(folder, "nano", size=(64, 64))
     model = fresh(image_size=[96, 96])
     theirs, ours = packed.backbone.net.pos_embed, model.backbone.net.pos_embed
     assert ours.shape == (1, 1 + 36, 24)
@@ -258,13 +258,13 @@ def test_positions_are_resized_to_another_image_size(box):
     torch.testing.assert_close(ours[:, 1:], expected, atol=1e-3, rtol=1e-3)
 
 
-def test_oblong_positions_come_to_the_bit(box):
-    packed = put(box, "nano", size=(32, 64))
+def test_positions_of_the_same_size_are_kept_to_the_bit(folder):
+    packed = put(folder, "nano", size=(32, 64))
     assert same_backbone(fresh(image_size=[32, 64]), packed)
 
 
-def test_who_asks_for_true_false_or_a_file_gets_it(box, tmp_path):
-    packed = put(box, "nano")
+def test_true_false_and_files_go_first(folder, tmp_path):
+    packed = put(folder, "nano")
     silent = fresh(pretrained="false")
     assert silent.notices == ()
     assert not same_backbone(silent, packed)
@@ -276,12 +276,12 @@ def test_who_asks_for_true_false_or_a_file_gets_it(box, tmp_path):
     assert same_backbone(named, other)
 
 
-def test_loading_a_model_looks_at_no_box(box):
-    box.mkdir()
+def test_loading_a_saved_model_ignores_packaged_ones(folder):
+    folder.mkdir()
     model = tiny(seed=3)
-    save_checkpoint(model, box.parent / "own.safetensors")
-    (box / "nano.safetensors").write_bytes(b"damaged")
-    loaded = load_checkpoint(box.parent / "own.safetensors")
+    save_checkpoint(model, folder.parent / "own.safetensors")
+    (folder / "nano.safetensors").write_bytes(b"damaged")
+    loaded = load_checkpoint(folder.parent / "own.safetensors")
     assert torch.equal(loaded.head.weight, model.head.weight)
     with pytest.raises(ArtifactNetError, match=r"nano\.safetensors: not a readable"):
         fresh()

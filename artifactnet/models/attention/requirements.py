@@ -134,35 +134,16 @@ def cannot_hold(
         return f"{where}: {error}; lower model.image_size"
     heads = attention.num_heads if stores else int(by_gradient)
     copies = 2 if second else 1  # the gradient of the attention is a matrix as well
-    reason = too_large(len(images), len(used), heads, tokens, copies, images.device)
-    if reason is None:
-        return None
-    return (
-        f"{where}: {reason}. model.attention.form=auto head_fusion=mean discard_ratio=0 "
-        "second_order=false keep least; else lower data.batch_size or model.image_size"
-    )
-
-
-def too_large(
-    images: int, blocks: int, heads: int, tokens: int, copies: int, device: torch.device
-) -> str | None:
-    """Why attention matrices that are kept cannot fit into free memory, or None.
-
-    Args:
-        images: in a batch.
-        blocks: that take part.
-        heads: of a block.
-        tokens: N of the N x N matrices.
-        copies: of each that are certainly kept at one time.
-        device: where.
-    """
-    needed = images * blocks * heads * tokens**2 * copies * _FLOAT_BYTES
-    free = free_memory(device)
+    needed = len(images) * len(used) * heads * tokens**2 * copies * _FLOAT_BYTES
+    free = free_memory(images.device)
     if free is None or needed <= free:
         return None
     return (
-        f"attention matrices of {tokens} x {tokens} tokens, {blocks} blocks, {heads} heads and "
-        f"{images} images need at least {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        f"{where}: attention matrices of {tokens} x {tokens} tokens, {len(used)} blocks, {heads} "
+        f"heads and {len(images)} images need at least {needed / 1e9:.1f} GB, and "
+        f"{free / 1e9:.1f} GB are free. model.attention.form=auto head_fusion=mean "
+        "discard_ratio=0 second_order=false keep least; else lower data.batch_size or "
+        "model.image_size"
     )
 
 

@@ -82,7 +82,10 @@ def cut(images: Tensor, tile: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
     height, width = images.shape[-2:]
     if not height or not width or height % tile or width % tile:
         raise ValueError(f"an image of {height}x{width} pixels does not fill tiles of {tile}")
-    thumbnails = F.interpolate(images, (tile, tile), mode="bilinear", antialias=True)
+    on_mps = images.device.type == "mps"  # older PyTorch has no such kernel there
+    source = images.cpu() if on_mps else images
+    thumbnails = F.interpolate(source, (tile, tile), mode="bilinear", antialias=True)
+    thumbnails = thumbnails.to(images.device) if on_mps else thumbnails
     rows, columns = height // tile, width // tile
     parts = images.unflatten(3, (columns, tile)).unflatten(2, (rows, tile))
     return thumbnails, parts.permute(0, 2, 4, 1, 3, 5).flatten(0, 2), (rows, columns)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
+import torch
 from torch import nn
 
 from artifactnet.types import ArtifactNetError
@@ -46,7 +47,12 @@ def uper_head(
         "in_index": list(range(len(in_channels))),
         "pool_scales": _POOL_SCALES,
     }
-    return _build("UPerHead", arguments)
+    head = _build("UPerHead", arguments)
+    for module in list(head.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.AdaptiveAvgPool2d):
+                setattr(module, name, _Pool(child.output_size))
+    return head
 
 
 def fcn_head(
@@ -74,6 +80,15 @@ def fcn_head(
         "concat_input": False,
     }
     return _build("FCNHead", arguments)
+
+
+class _Pool(nn.AdaptiveAvgPool2d):
+    """Adaptive pooling for any size; MPS has none for sizes that the grid does not divide."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type == "mps":
+            return super().forward(x.cpu()).to(x.device)
+        return super().forward(x)
 
 
 def _common(channels: int, num_outputs: int, dropout: float) -> dict[str, Any]:

@@ -187,37 +187,6 @@ def test_a_loss_on_map_score_and_levels_reaches_every_weight(fusion):
             assert weight.grad.abs().max() > 0, name
 
 
-@pytest.mark.slow
-def test_it_learns_where_the_marked_cell_is():
-    torch.manual_seed(0)
-    net = HierarchicalHead(replace(CONFIG, blocks=1), [4])
-    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
-
-    def scene(seed):
-        """Eight images of 2x2 tiles; one of four cells of one tile carries a mark."""
-        generator = torch.Generator().manual_seed(seed)
-        tiles = torch.randn(32, 4, 2, 2, generator=generator)
-        target = torch.zeros(8, 16, 16)
-        for image in range(8):
-            r, c = torch.randint(4, (2,), generator=generator).tolist()
-            tiles[4 * image + 2 * (r // 2) + c // 2, 0, r % 2, c % 2] += 8
-            target[image, 4 * r : 4 * r + 4, 4 * c : 4 * c + 4] = 1
-        return torch.zeros(8, 4, 2, 2), tiles, target
-
-    for step in range(60):
-        small, tiles, target = scene(step)
-        output = net([small], [tiles], (2, 2))
-        loss = torch.nn.functional.binary_cross_entropy(output.heatmap, target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    small, tiles, target = scene(1000)
-    with torch.no_grad():
-        found = net([small], [tiles], (2, 2)).heatmap
-    both = torch.stack([found.flatten(), target.flatten()])
-    assert torch.corrcoef(both)[0, 1].item() > 0.8
-
-
 def test_bad_grids_counts_and_widths_are_refused():
     net = head(max_tiles=4)
     with pytest.raises(ArtifactNetError, match=r"3x2 tiles .* model.heatmap.max_tiles=4"):
