@@ -219,18 +219,18 @@ def _saved_by_us(path: str) -> bool:
 def load_backbone_weights(net: Any, path: str, strict: bool = True) -> str:
     """Load local weights into a timm model without classifier.
 
-    A model saved by ArtifactNet gives its backbone. Original layouts (for instance Meta's
-    DINOv2 files) go through timm's own key conversion; position embeddings are resized by it.
+    Of a model saved by ArtifactNet the backbone is taken. Original layouts (for instance Meta's
+    DINOv2 files) go through timm's own key conversion, which also resizes position embeddings.
     A classifier in the file is left out.
 
     Args:
         net: the timm model.
         path: ``.safetensors``, or a ``.pth`` with tensors only (``weights_only=True``).
-        strict: every key must fit. Else what fits by timm's name and by shape is taken: a net
-            that was made shallower starts from the part that it shares with a deeper one.
+        strict: every key must fit. Otherwise tensors that fit by timm's name and by shape are
+            loaded: a shallower net starts from the part that it shares with a deeper one.
 
     Returns:
-        What must be known about the weights: how many tensors stayed random; or "".
+        A notice of how many tensors stayed random; or "".
 
     Raises:
         ArtifactNetError: the file is missing, unreadable or of another architecture.
@@ -239,7 +239,7 @@ def load_backbone_weights(net: Any, path: str, strict: bool = True) -> str:
 
     try:
         state = load_state_dict(path)
-    except Exception as error:  # whatever the reader raises, the answer is about this file
+    except Exception as error:  # whatever the reader raises, the message names this file
         why = str(error) or type(error).__name__
         raise ArtifactNetError(f"model.weights {path}: cannot be read: {why}") from error
     ours = {k.removeprefix(_OURS): v for k, v in state.items() if k.startswith(_OURS)}

@@ -63,7 +63,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the reader raises, the answer is about this file
+    except Exception as error:  # whatever the reader raises, the message names this file
         raise ArtifactNetError(
             f"model.weights {path}: cannot be read: {_why(error, path)}"
         ) from error
@@ -159,7 +159,7 @@ def load_mmseg(model: ArtifactNet, path: str | Path) -> list[str]:
 
     Returns:
         Sentences about what the file did not give or the model did not take: classifiers of
-        another number of classes, heads that one of the two lacks. All else was loaded.
+        another number of classes, heads that one of the two lacks. Everything else was loaded.
 
     Raises:
         ArtifactNetError: see `read`; or the file is of another architecture; the model is

@@ -1,4 +1,4 @@
-"""Feature pyramids: what a segmentation head reads from a backbone, finest level first."""
+"""Feature pyramids: the levels that dense heads read from a backbone, finest first."""
 
 from __future__ import annotations
 

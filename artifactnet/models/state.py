@@ -1,4 +1,4 @@
-"""Using a model without leaving a trace on it."""
+"""Using a model without changing its state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Relevance maps of a ViT: which patches made the class token say what it says."""
+"""Relevance maps of a ViT: which patches the prediction of the class token depends on."""
 
 from __future__ import annotations
 

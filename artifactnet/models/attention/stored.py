@@ -22,7 +22,7 @@ def attention_weights(layer: AttentionLayer, rows: slice = slice(None)) -> torch
 
     Args:
         layer: one recorded block.
-        rows: compute these queries' rows alone.
+        rows: compute only these queries' rows.
 
     Returns:
         (B, H, M, N), M the number of ``rows``; float32 or wider.

@@ -108,7 +108,7 @@ class AttentionTap(TorchFunctionMode):
 
 
 def _as_autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What autocast does to the arguments of attention, done where a custom call can see it."""
+    """Autocast's conversion of the arguments of attention, which a custom call must do itself."""
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind) or tensors[0].dtype == torch.float64:
         return tensors

@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from artifactnet.config import HeatmapConfig
 from artifactnet.types import HeatmapLevel
 
-_GROUP = 8  # channels per group of a norm: no statistics of the batch, so any batch size will do
+_GROUP = 8  # channels per group of a norm, which works with any batch size
 _CLEAN = -3.0  # first bias of the heatmap's logit: most of an image is clean
 LOG_SIGMA = (-5.0, 1.0)  # range of log sigma; without a floor an easy map drives it to -inf
 
 
 @dataclass(slots=True)
 class HeatmapOutput:
-    """What a heatmap head says of a batch.
+    """Output of a heatmap head.
 
     Attributes:
         heatmap: (B, h, w) in [0, 1].
         sigma: (B, h, w) > 0, its Laplace deviation.
         score: (B,) plausibility in [0, 1].
-        levels: what the heatmap was made of, all (B, h, w).
+        levels: the maps that were fused, all (B, h, w).
     """
 
     heatmap: Tensor
@@ -111,11 +111,10 @@ def group_norm(width: int) -> nn.GroupNorm:
 
 
 def to_level(maps: Tensor) -> HeatmapLevel:
-    """Logit and bounded log sigma of what a head's last layer gives.
+    """Logit and bounded log sigma from the output of a head's last layer.
 
-    Float32 or better, under autocast too: in bfloat16 a sure pixel would be exactly 1, and never
-    learn better. Log sigma lies in the open range `LOG_SIGMA`, smoothly, so that a gradient always
-    leads back.
+    Float32 or wider, under autocast too: in bfloat16 a confident pixel would be exactly 1 and get
+    no gradient. Log sigma stays inside `LOG_SIGMA` smoothly, so it always has a gradient.
 
     Args:
         maps: (B, 2, h, w).

@@ -1,4 +1,4 @@
-"""The hierarchical heatmap head: tiles and thumbnail, mapped, stitched, fused and scored (HEIE)."""
+"""The hierarchical heatmap head (HEIE): map tiles and thumbnail, stitch, fuse, score."""
 
 from __future__ import annotations
 
@@ -35,8 +35,6 @@ class Fuser(nn.Module):
     Args:
         mode: one of `MODES`.
 
-    Raises:
-        ValueError: it is none of them.
     """
 
     def __init__(self, mode: str) -> None:
@@ -134,7 +132,7 @@ class HierarchicalHead(nn.Module):
         grid: tuple[int, int],
         tokens: Tokens | None = None,
     ) -> HeatmapOutput:
-        """Judge images of one common grid.
+        """Predict for images of one common grid.
 
         Args:
             thumbnails: (B, C_k, h_k, w_k) pyramid levels of the thumbnails, finest first.
@@ -175,7 +173,7 @@ class HierarchicalHead(nn.Module):
         small, large = self.neck(thumbnails, cell), self.neck(tiles, cell)
         if tokens is None:
             if self.tokens is None:
-                raise ValueError("this head has no tokens of its own: give it some")
+                raise ValueError("this head has no tokens of its own: pass them")
             tokens = self.tokens(_sequence(small), _sequence(large))
         counts = [x.shape[0] for x in (tokens.global_map, tokens.local_map, tokens.score)]
         if counts != [small.shape[0], large.shape[0], small.shape[0]]:

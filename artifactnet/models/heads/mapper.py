@@ -1,4 +1,4 @@
-"""Where map and score tokens come from when no language model gives them (HEIE "without LLM")."""
+"""HEIE's Implausibility Mapper, and learned tokens for it in place of a language model's."""
 
 from __future__ import annotations
 
@@ -23,9 +23,6 @@ class Attention(nn.Module):
     Args:
         width: channels.
         heads: they must divide ``width``.
-
-    Raises:
-        ValueError: they do not.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -101,9 +98,6 @@ class ImplausibilityMapper(nn.Module):
         width: of both inside; a multiple of 4 (position waves) and of ``heads``.
         blocks: two-way blocks; the paper stacks 2.
         heads: attention heads.
-
-    Raises:
-        ValueError: ``width`` is no multiple of 4 or of ``heads``.
     """
 
     def __init__(
@@ -140,11 +134,11 @@ class ImplausibilityMapper(nn.Module):
             ``logit`` and ``log_sigma``, both (M, 4h, 4w), see `decoder.to_level`.
         """
         height, width = features.shape[-2:]
-        inner, told = self.features(features).flatten(2).transpose(1, 2), self.tokens(tokens)
-        place = positions(height, width, inner.shape[2]).to(inner)
+        cells, tokens = self.features(features).flatten(2).transpose(1, 2), self.tokens(tokens)
+        place = positions(height, width, cells.shape[2]).to(cells)
         for block in self.blocks:
-            told, inner = block(told, inner, place)
-        return to_level(self.maps(self.finer(inner.transpose(1, 2).unflatten(2, (height, width)))))
+            tokens, cells = block(tokens, cells, place)
+        return to_level(self.maps(self.finer(cells.transpose(1, 2).unflatten(2, (height, width)))))
 
 
 def positions(rows: int, columns: int, width: int) -> Tensor:
@@ -170,7 +164,7 @@ def positions(rows: int, columns: int, width: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a token source says of B images cut into M tiles in all.
+    """Map and score tokens of B images cut into M tiles in all.
 
     An MLLM supplies the same from the last hidden states of its [MAP] and [SCORE] tokens, in
     its own width.
@@ -189,17 +183,14 @@ class Tokens:
 class LearnedTokens(nn.Module):
     """Learned vectors in place of a language model's hidden states.
 
-    Every thumbnail is given the same map tokens, and so is every tile: it is the mapper that
-    makes them attend to the image. The score token goes to the scorer directly, so here already
-    it attends to the thumbnail's features; else it would be the same for every image.
+    Every thumbnail gets the same map tokens, and so does every tile: the mapper makes them attend
+    to the image. The score token goes to the scorer directly, so it attends to the thumbnail's
+    features here; otherwise it would be the same for every image.
 
     Args:
         width: channels of tokens and features.
         tokens: map tokens of a thumbnail or tile, n.
         heads: attention heads of the score token; they must divide ``width``.
-
-    Raises:
-        ValueError: they do not, or ``tokens`` is below 1.
     """
 
     def __init__(self, width: int, tokens: int, heads: int) -> None:

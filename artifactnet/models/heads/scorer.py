@@ -14,14 +14,14 @@ _CHANNELS = (8, 16, 32)  # of the heatmap branch's convolutions
 
 
 class VerisimilitudeScorer(nn.Module):
-    """S = Calib(S_token, S_map): both branches say a score in [0, 1], a weight mixes them.
+    """S = Calib(S_token, S_map): both branches predict a score in [0, 1], a weight mixes them.
 
     S_token is a feed-forward net of the score token. S_map is made of the predicted heatmap by
     convolutions, mean and maximum over the image, and a feed-forward net. The weight of S_token
     is, by calibration:
 
     - ``sum``: one learned number, 1/2 at first;
-    - ``dynamic``: told for each image by a gate that sees what both branches see, 1/2 at first.
+    - ``dynamic``: predicted for each image by a gate on the inputs of both branches, 1/2 at first.
 
     Args:
         token_width: channels of the score token.
@@ -55,7 +55,7 @@ class VerisimilitudeScorer(nn.Module):
             nn.init.zeros_(self.gate.bias)
 
     def forward(self, token: Tensor, heatmap: Tensor) -> Tensor:
-        """Judge.
+        """Score.
 
         Args:
             token: (B, token_width).

@@ -58,7 +58,7 @@ def uper_head(
 def fcn_head(
     in_channels: Sequence[int], level: int, channels: int, num_outputs: int, dropout: float
 ) -> nn.Module:
-    """FCN head on one level of the pyramid (Long et al. 2015), for training alone.
+    """FCN head on one level of the pyramid (Long et al. 2015), for training only.
 
     Args:
         in_channels: channels of the pyramid's levels, finest first.
@@ -129,7 +129,7 @@ def _mmseg_heads() -> Any:
 
 
 def _check_mmcv() -> None:
-    """mmseg's own words about a wrong mmcv name the oldest version alone."""
+    """mmseg's own message about a wrong mmcv names only the oldest version."""
     import mmcv
 
     numbers = [int(number) for number in re.findall(r"\d+", mmcv.__version__)[:2]]
