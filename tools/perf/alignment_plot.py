@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from artifactnet.files import atomic_path
 from artifactnet.types import ArtifactNetError
 from perf.alignment_step import FEWEST_SIZES, fit_line
+from perf.harness import check_out
 
 KINDS = (".svg", ".png")
 _DPI = 150
@@ -76,6 +78,20 @@ class Panel(NamedTuple):
     floor: bool
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("reports", nargs="+", metavar="REPORT", help="JSON files of alignment-step")
+    parser.add_argument("--out", required=True, metavar="SVG", help="file for the plot, SVG or PNG")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw the plot."""
+    check_out(args.out)
+    check_plot(args.out)
+    plot_costs([read_report(path) for path in args.reports], args.out)
+    return 0
+
+
 def check_plot(path: str | Path) -> None:
     """Refuse a file that cannot be drawn, before the long work.
 
@@ -126,7 +142,7 @@ def plot_costs(reports: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (series, panel) in zip(grid, panels, strict=True):
             panel.draw(axes, series)
-            _say_what_is_missing(axes, reports, panel)
+            _count_missing(axes, reports, panel)
             axes.set(xscale=panel.scale, xlabel="tokens N")
             ticks = sorted({point[0] for _, _, points in series for point in points})
             axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], rotation=45)
@@ -142,13 +158,13 @@ def plot_costs(reports: Sequence[Mapping[str, Any]], path: str | Path) -> None:
 
 
 def _series(reports: Sequence[Mapping[str, Any]], panel: Panel) -> list[Series]:
-    """Labelled points of every form in every report, where there are any."""
+    """Labelled points of every form in every report that has any."""
     found: dict[tuple[str, str], Series] = {}
     for report, where in zip(reports, _places(reports), strict=True):
         for form in _forms(report, panel):
             points = panel.find(report, form)[0]
             if points:
-                # reports of one setting and machine at other sizes go on with its line
+                # reports of one setting and machine at other sizes extend its line
                 series = found.setdefault((where, form), (_label(form, where), form, []))
                 series[2].extend(points)
     return [(label, form, sorted(points)) for label, form, points in found.values()]
@@ -196,8 +212,8 @@ def _peaks(report: Mapping[str, Any], form: str) -> tuple[list[Point], int]:
     return points, len(found) - len(points)
 
 
-def _say_what_is_missing(axes: Any, reports: Sequence[Mapping[str, Any]], panel: Panel) -> None:
-    """How many points are not drawn, in the legend."""
+def _count_missing(axes: Any, reports: Sequence[Mapping[str, Any]], panel: Panel) -> None:
+    """Number of points that are not drawn, in the legend."""
     missing = sum(panel.find(r, form)[1] for r in reports for form in _forms(r, panel))
     if missing:
         axes.plot([], [], linestyle="none", label=f"points left out: {missing} out of memory")

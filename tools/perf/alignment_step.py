@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -14,225 +15,123 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
+from artifactnet.cli.arguments import names, positive
 from artifactnet.config import AttentionConfig, ModelConfig, OptimConfig
 from artifactnet.losses.alignment import alignment_loss
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.training.optim import parameter_groups
 from artifactnet.types import ArtifactNetError
-from perf.harness import Times, check_setting, machine, spread, take_turns
+from perf.alignment_forms import FLOOR, FORMS, Form, attention_shape, baseline_of
+from perf.harness import (
+    Times,
+    add_report_options,
+    check_out,
+    check_setting,
+    make_report,
+    spread,
+    take_turns,
+    write_report,
+)
 from perf.peak_memory import MEGABYTE, cuda_peak, fresh_peak, limited_memory, out_of_memory
 from perf.roofline import roofline
 
-Judged = tuple[Tensor, Tensor | None]  # logits (B,), and heatmaps (B, h, w) where they are made
+DEVICES = ("auto", "cpu", "cuda")
 
-
-class _Watch(TorchFunctionMode):
-    """Keeps what went through every attention call: output, and weights P (B, H, N, N).
-
-    Args:
-        weights: form P and keep it in the graph.
-        fused: let the kernel compute the output; else it is P v.
-    """
-
-    def __init__(self, weights: bool, fused: bool) -> None:
-        super().__init__()
-        self.outputs: list[Tensor] = []
-        self.weights: list[Tensor] = []
-        self._keep, self._fused = weights, fused
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Run ``func``, or attention in the way asked for."""
-        kwargs = kwargs or {}
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        if kwargs.get("attn_mask") is not None or kwargs.get("is_causal"):
-            raise ArtifactNetError("the benchmark's baselines need attention without a mask")
-        q, k, v = args
-        weights = None
-        if self._keep or not self._fused:
-            scale = kwargs.get("scale") or q.shape[-1] ** -0.5
-            weights = (q @ k.transpose(-2, -1) * scale).softmax(dim=-1)
-        if self._keep:
-            assert weights is not None
-            self.weights.append(weights)
-        output = func(*args, **kwargs) if self._fused else weights @ v
-        self.outputs.append(output)
-        return output
-
-
-def plain(model: ArtifactNet, images: Tensor) -> Judged:
-    """No alignment, fused attention: the floor."""
-    return model(images).logit, None
-
-
-def unfused(model: ArtifactNet, images: Tensor) -> Judged:
-    """No alignment, every block forms its N x N weights."""
-    with _Watch(weights=False, fused=False):
-        return model(images).logit, None
-
-
-def extra_backward(model: ArtifactNet, images: Tensor) -> Judged:
-    """No alignment, but the backward pass that gradient rollout cannot do without."""
-    with _Watch(weights=False, fused=True) as watch:
-        logit = model(images).logit
-    torch.autograd.grad(logit.sum(), watch.outputs, retain_graph=True)
-    return logit, None
-
-
-def naive_rollout(model: ArtifactNet, images: Tensor) -> Judged:
-    """Rollout with the weights of all blocks and heads kept, multiplied as N x N matrices."""
-    with _Watch(weights=True, fused=True) as watch:
-        logit = model(images).logit
-    start = model.config.attention.start_layer
-    matrices = [weights.mean(dim=1) for weights in watch.weights[start:]]
-    return logit, _heatmap(model, images, matrices)
-
-
-def naive_gradient_rollout(model: ArtifactNet, images: Tensor) -> Judged:
-    """Gradient rollout by ``create_graph`` through kept weights and N x N products."""
-    with _Watch(weights=True, fused=False) as watch:
-        logit = model(images).logit
-    kept = watch.weights[model.config.attention.start_layer :]
-    slopes = torch.autograd.grad(logit.sum(), kept, create_graph=True)
-    matrices = [(p * g).mean(dim=1).clamp_min(0) for p, g in zip(kept, slopes, strict=True)]
-    return logit, _heatmap(model, images, matrices)
-
-
-def attention_shape(model: ArtifactNet, images: Tensor) -> tuple[int, int, int, int]:
-    """(B, H, N, d) of the blocks' queries."""
-    with torch.no_grad(), _Watch(weights=False, fused=True) as watch:
-        model(images)
-    batch, heads, tokens, size = watch.outputs[0].shape
-    return batch, heads, tokens, size
-
-
-def _heatmap(model: ArtifactNet, images: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Map of the class row of A_L ... A_1, with A = (M + I) / row sums, from M (B, N, N).
-
-    The share a of each of n patches becomes 1 - 2^(-n a / 2) (the ``saturate`` normalization).
-    """
-    assert model.config.attention.normalization == "saturate"
-    patch = model.backbone.patch_size
-    assert patch
-    eye = torch.eye(matrices[0].shape[-1], dtype=matrices[0].dtype, device=images.device)
-    product = None
-    for matrix in matrices:
-        step = matrix + eye
-        step = step / step.sum(dim=-1, keepdim=True)
-        product = step if product is None else step @ product
-    assert product is not None
-    height, width = images.shape[-2] // patch, images.shape[-1] // patch
-    shares = product[:, 0, model.backbone.prefix_tokens :].float()
-    saturated = -torch.expm1(-math.log(2) * shares * (height * width / 2))
-    return saturated.view(-1, height, width)
-
-
-pass
-
-FLOOR = "sdpa"
-
-
-@dataclass(frozen=True)
-class Form:
-    """A way to take the step.
-
-    Attributes:
-        text: what it is, in a line.
-        judge: logits and heatmaps of a batch.
-        gradient: forms with the same name here have the same gradient; None: no alignment.
-    """
-
-    text: str
-    judge: Callable[[ArtifactNet, Tensor], Judged]
-    gradient: str | None = None
-
-
-def _own(form: str, second_order: bool) -> Callable[[ArtifactNet, Tensor], Judged]:
-    """The library's map, with these options."""
-
-    def judge(model: ArtifactNet, images: Tensor) -> Judged:
-        options = model.config.attention
-        changed = dataclasses.replace(options, form=form, second_order=second_order)
-        model.config.attention = changed
-        try:
-            output = model(images, attention=True, create_graph=True)
-        finally:
-            model.config.attention = options
-        return output.logit, output.heatmap
-
-    return judge
-
-
-_PLAIN = Form("no alignment, fused attention: the floor", plain)
-_UNFUSED = Form("no alignment, every block forms its N x N weights", unfused)
-
-# the baseline of a method is the last of its forms
-FORMS: dict[str, dict[str, Form]] = {
-    "rollout": {
-        FLOOR: _PLAIN,
-        "unfused": _UNFUSED,
-        "fused": Form(
-            "model.attention.form=auto: nothing N x N is stored", _own("auto", True), "exact"
-        ),
-        "stored row": Form(
-            "model.attention.form=stored: weights kept, the class row multiplied through them",
-            _own("stored", True),
-            "exact",
-        ),
-        "naive": Form(
-            "weights of all heads and blocks kept, N x N products, as public scripts do",
-            naive_rollout,
-            "exact",
-        ),
-    },
-    "gradient_rollout": {
-        FLOOR: _PLAIN,
-        "unfused": _UNFUSED,
-        "extra backward": Form(
-            "no alignment, one more backward to the attention outputs: the method's floor",
-            extra_backward,
-        ),
-        "first order": Form(
-            "second_order=false, form=auto: of a block and image one N x N matrix, heads fused, is "
-            "stored while N <= 4 x width; beyond that nothing N x N",
-            _own("auto", False),
-            "first",
-        ),
-        "stored first order": Form(
-            "second_order=false, form=stored: weights kept, row products",
-            _own("stored", False),
-            "first",
-        ),
-        "second order": Form(
-            "second_order=true, form=auto: attention is not fused, every head's matrices stored",
-            _own("auto", True),
-            "second",
-        ),
-        "plain create_graph": Form(
-            "gradient of kept weights with create_graph, N x N products, as public scripts do",
-            naive_gradient_rollout,
-            "second",
-        ),
-    },
-}
-
-
-def baseline_of(method: str) -> str:
-    """The form that does what public scripts do."""
-    return list(FORMS[method])[-1]
-
+# Largest differences between forms that compute the same: of loss and map (as a share of its
+# largest value), and of the gradient's norm. Autocast rounds the baselines' matrices, the
+# library's row is float32 throughout.
+TOLERANCES = {"float32": (1e-4, 1e-3), "bfloat16": (5e-2, 1e-1), "float16": (1e-2, 5e-2)}
+# the gradient rollout's dO goes through all blocks twice: ViT-B/14 at 224 px is 1.6e-4 from
+# float64 in either form
+_GRADIENT_TOLERANCES = {"float32": (1e-3, 1e-3)}
+FEWEST_SIZES = 3  # of a line that could fail to be one
 
 _LOSS_SCALE = 2.0**10  # of float16, whose gradients underflow otherwise
 _BENIGN_WEIGHT = 0.4
 _SHARPER, _LOUDER = 4.0, 10.0  # factors on random weights, see `_model`
+_MEMORY_STEPS = 2  # the second has the optimizer's state from its start
+_KERNEL_REPEATS = 20
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the benchmark."""
+    parser.add_argument("--backbone", default="vit_small_patch14_dinov2", metavar="NAME")
+    parser.add_argument(
+        "--size",
+        type=positive,
+        nargs="+",
+        metavar="PIXELS",
+        help="one or several sides (518; none with --memory-sizes)",
+    )
+    parser.add_argument("--batch-size", type=positive, default=1, metavar="N")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="half precision by autocast; float16 with a fixed loss scale",
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--method", choices=("rollout", "gradient_rollout"), default="rollout")
+    parser.add_argument(
+        "--forms",
+        type=names,
+        default=[],
+        metavar="NAMES",
+        help="some of the method's forms, with commas and dashes: fused,stored-row",
+    )
+    parser.add_argument(
+        "--start-layer",
+        type=int,
+        default=0,
+        metavar="N",
+        help="first block of the map; -4: the last four",
+    )
+    parser.add_argument(
+        "--every", type=positive, default=1, metavar="N", help="align at every N-th step"
+    )
+    parser.add_argument(
+        "--memory-sizes",
+        type=positive,
+        nargs="+",
+        default=[],
+        metavar="PIXELS",
+        help="sides at which memory alone is measured, for a line over N",
+    )
+    parser.add_argument("--no-memory", action="store_true", help="measure time alone at --size")
+    parser.add_argument("--plot", metavar="SVG", help="file for cost against N, SVG or PNG")
+    add_report_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, print and write the report."""
+    from perf.alignment_plot import check_plot, plot_costs  # which imports this module
+
+    check_out(args.out, args.plot)
+    if args.plot:
+        check_plot(args.plot)
+    setting = StepSetting(
+        backbone=args.backbone,
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+        device=args.device,
+        method=args.method,
+        start_layer=args.start_layer,
+        every=args.every,
+    )
+    report = benchmark_alignment(
+        setting,
+        sizes=args.size or ([] if args.memory_sizes else [518]),
+        memory_sizes=args.memory_sizes,
+        forms=[form.replace("-", " ") for form in args.forms],
+        repeats=args.repeats,
+        memory=not args.no_memory,
+    )
+    write_report(args.out, report)
+    _print_report(report)
+    if args.plot:
+        plot_costs([report], args.plot)
+    return 0
 
 
 @dataclass(frozen=True)
@@ -352,7 +251,7 @@ class TrainingStep:
         """Gradients of the loss, with BCE or without; heatmap and alignment loss."""
         half = self.dtype != torch.float32
         with torch.autocast(self.setting.device, self.dtype, enabled=half):
-            logit, heatmap = form.judge(self.model, self._images)
+            logit, heatmap = form.forward(self.model, self._images)
         parts = []
         if verdict:
             parts.append(F.binary_cross_entropy_with_logits(logit.float(), self._labels))
@@ -395,10 +294,6 @@ def _model(setting: StepSetting) -> ArtifactNet:
                 parameter.fill_(1.0)
         model.head.weight.mul_(_LOUDER)
     return model.train()
-
-
-_STEPS = 2  # the second has the optimizer's state from its start
-FEWEST_SIZES = 3  # of a line that could fail to be one
 
 
 def peak_memory(setting: StepSetting, forms: Sequence[str]) -> dict[str, Any]:
@@ -449,7 +344,7 @@ def take_steps(setting: StepSetting, form: str) -> None:
 
 
 def _steps(step: TrainingStep, form: str) -> None:
-    for _ in range(_STEPS):
+    for _ in range(_MEMORY_STEPS):
         step.run(form)
 
 
@@ -499,18 +394,6 @@ def fit_line(points: Sequence[tuple[float, float]]) -> dict[str, Any]:
     }
 
 
-DEVICES = ("auto", "cpu", "cuda")
-
-# How far forms that compute the same may be apart: loss and map (as a share of its largest
-# value), and norm of the gradient. Autocast rounds the baselines' matrices, the library's row is
-# float32 throughout.
-TOLERANCES = {"float32": (1e-4, 1e-3), "bfloat16": (5e-2, 1e-1), "float16": (1e-2, 5e-2)}
-
-# dO has gone through all blocks twice: ViT-B/14 at 224 px is 1.6e-4 from float64 in either form
-_BY_GRADIENT = {"float32": (1e-3, 1e-3)}
-_KERNEL_REPEATS = 20
-
-
 def benchmark_alignment(
     setting: StepSetting,
     sizes: Sequence[int] = (518,),
@@ -530,7 +413,7 @@ def benchmark_alignment(
         sizes: sides of the images at which steps are timed, pixels.
         memory_sizes: further sides at which peak memory alone is measured; from three sides on,
             a line is fitted to extra memory over tokens.
-        forms: what to compare, see `benchmark_forms.FORMS`; empty is all. The floor is always in.
+        forms: some of `FORMS`; empty: all. The floor is always included.
         repeats: how often each form is timed.
         memory: also measure memory at ``sizes``.
 
@@ -544,7 +427,7 @@ def benchmark_alignment(
     setting = _checked(setting, [*sizes, *memory_sizes], repeats)
     chosen = _chosen(setting.method, forms)
     at = {size: dataclasses.replace(setting, size=size) for size in sorted({*sizes, *memory_sizes})}
-    tokens = {size: TrainingStep(at[size]).tokens for size in at}  # a mistake shows at once
+    tokens = {size: TrainingStep(at[size]).tokens for size in at}  # errors show at once
     peaks = {size: peak_memory(at[size], chosen) for size in at if memory or size in memory_sizes}
     rows = [{"size": size, "tokens": tokens[size], "forms": peaks[size]} for size in peaks]
     timed = []
@@ -553,21 +436,22 @@ def benchmark_alignment(
         row = {"size": size, "tokens": tokens[size]}
         timed.append({**row, **_timed(at[size], chosen, fitting, repeats)})
     shown = {key: value for key, value in dataclasses.asdict(setting).items() if key != "size"}
-    return {
-        "benchmark": "alignment-step",
-        "setting": {**shown, "repeats": repeats, "tolerances": list(_tolerances(setting))},
-        "machine": {**machine(), "torch_threads": torch.get_num_threads(), **_gpu(setting)},
-        "floor": FLOOR,
-        "baseline": baseline_of(setting.method),
-        "forms": {form: FORMS[setting.method][form].text for form in chosen},
-        "steps": timed,
-        "memory": rows,
-        "memory_fit": fit_lines(rows, chosen),
-    }
+    report = make_report(
+        "alignment-step",
+        {**shown, "repeats": repeats, "tolerances": list(_tolerances(setting))},
+        baseline_of(setting.method),
+        floor=FLOOR,
+        forms={form: FORMS[setting.method][form].text for form in chosen},
+        steps=timed,
+        memory=rows,
+        memory_fit=fit_lines(rows, chosen),
+    )
+    report["machine"].update(_gpu(setting))
+    return report
 
 
 def _checked(setting: StepSetting, sizes: Sequence[int], repeats: int) -> StepSetting:
-    """The setting with its device, where all of it makes sense."""
+    """The setting with its device resolved, after all checks."""
     numbers = {"batch_size": setting.batch_size, "every": setting.every, "repeats": repeats}
     check_setting({**numbers, "size": min(sizes, default=1)})
     for what, value, known in (
@@ -600,7 +484,7 @@ def _chosen(method: str, forms: Sequence[str]) -> list[str]:
 def _timed(
     setting: StepSetting, forms: Sequence[str], fitting: Sequence[str], repeats: int
 ) -> dict[str, Any]:
-    """Times of all forms at one size; those that ran out of memory say so."""
+    """Times of all forms at one size, or that memory ran out."""
     step = TrainingStep(setting)
     on_gpu = setting.device == "cuda"
     with nullcontext() if on_gpu else limited_memory():
@@ -629,7 +513,7 @@ def _timed(
 
 
 def _figures(step: TrainingStep, forms: Sequence[str]) -> dict[str, Figures | None]:
-    """A first, untimed step of every form that memory suffices for, and what it computes."""
+    """A first, untimed step of every form that fits into memory, and its numbers."""
     figures: dict[str, Figures | None] = {}
     for form in forms:
         try:
@@ -644,7 +528,7 @@ def _figures(step: TrainingStep, forms: Sequence[str]) -> dict[str, Figures | No
 
 
 def _check_equal(setting: StepSetting, figures: Mapping[str, Figures | None]) -> None:
-    """Refuse to time forms that differ in what they claim to share.
+    """Refuse to time forms that differ in what they should share.
 
     All have the same map and loss; those with the same `Form.gradient` its gradient too.
     """
@@ -676,13 +560,13 @@ def _step_summary(
 ) -> dict[str, Any]:
     """Seconds of a step, ratio to the floor in each repeat, and what that means per second."""
     own, floor = times[form], times[FLOOR]
-    seconds = spread([time.wall / setting.every for time in own])
+    seconds = spread(time.wall / setting.every for time in own)
     pairs = list(zip(own, floor, strict=True))
     return {
         "seconds": seconds,
-        "cpu_seconds": spread([time.cpu / setting.every for time in own]),
-        "ratio": spread([a.wall / b.wall for a, b in pairs]),
-        "cpu_ratio": spread([a.cpu / b.cpu for a, b in pairs]),
+        "cpu_seconds": spread(time.cpu / setting.every for time in own),
+        "ratio": spread(a.wall / b.wall for a, b in pairs),
+        "cpu_ratio": spread(a.cpu / b.cpu for a, b in pairs),
         "steps_per_second": 1 / seconds["median"],
         "images_per_second": setting.batch_size / seconds["median"],
     }
@@ -703,4 +587,84 @@ def _gpu(setting: StepSetting) -> dict[str, Any]:
 def _tolerances(setting: StepSetting) -> tuple[float, float]:
     """Of loss and map, and of the gradient's norm."""
     own = TOLERANCES[setting.dtype]
-    return _BY_GRADIENT.get(setting.dtype, own) if setting.method == "gradient_rollout" else own
+    return (
+        _GRADIENT_TOLERANCES.get(setting.dtype, own)
+        if setting.method == "gradient_rollout"
+        else own
+    )
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    setting, floor = report["setting"], report["floor"]
+    keys = ("backbone", "method", "dtype", "device", "batch_size", "start_layer", "every")
+    print(", ".join(f"{key} {setting[key]}" for key in keys))
+    for row in report["steps"]:
+        print(f"\n{row['size']} px, {row['tokens']} tokens: seconds a step, ratio to {floor}")
+        for form, found in row["forms"].items():
+            print(f"  {form:<19} {_time_words(found)}")
+        if "roofline" in row:
+            _print_roofline(row["roofline"])
+    for row in report["memory"]:
+        print(
+            f"\n{row['size']} px, {row['tokens']} tokens: MB beyond {floor} at the peak, share of "
+            f"what {report['baseline']} adds"
+        )
+        for form, found in row["forms"].items():
+            print(f"  {form:<19} {_memory_words(found)}")
+    if report["memory_fit"]:
+        print("\nMB beyond the floor = a + b N")
+    for form, fit in report["memory_fit"].items():
+        print(
+            f"  {form:<19} a {fit['intercept_megabytes']:9.2f}  b {fit['megabytes_per_token']:8.4f}"
+            f"  R2 {_number(fit['r_squared'], '.4f')}"
+            f"  largest residual {_number(fit['max_relative_residual'], '.1%')}"
+        )
+    compared = [row for row in report["steps"] if row["forms"]]
+    if compared:
+        print("\nforms that compute the same were compared before they were timed")
+
+
+def _time_words(found: dict[str, Any]) -> str:
+    if found["out_of_memory"]:
+        return "out of memory"
+    seconds, ratio = found["seconds"]["median"], found["ratio"]
+    return (
+        f"{seconds:9.4f} s  {ratio['median']:6.3f} x ({ratio['min']:.3f} to {ratio['max']:.3f})"
+        f"  CPU {found['cpu_ratio']['median']:.3f} x  {found['images_per_second']:.2f} images/s"
+    )
+
+
+def _memory_words(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "out of memory"
+    return (
+        f"{found['extra_megabytes']:9.1f} MB  {_number(found['share_of_baseline'], '.3f')}"
+        f"  (peak {found['peak_megabytes']:.0f} MB)"
+    )
+
+
+def _print_roofline(found: dict[str, Any]) -> None:
+    if "reason" in found:
+        print(f"  no kernel times: {found['reason']}")
+        return
+    peaks = found["peaks"]
+    print(
+        f"  kernels, against {peaks['bytes_per_second'] / 1e12:.2f} TB/s, "
+        f"{peaks['flops_per_second'] / 1e12:.0f} TFLOP/s and "
+        f"{peaks['exponentials_per_second'] / 1e12:.2f}e12 exponentials/s measured in this run:"
+    )
+    for name, row in found["products"].items():
+        print(
+            f"    {name:<19} {row['seconds'] * 1e3:8.3f} ms  roofline "
+            f"{row['roofline_seconds'] * 1e3:.3f} ms by {row['limit']} "
+            f"({row['share_of_roofline']:.0%}); {_call_words(row['calls_in_step'])}"
+        )
+
+
+def _call_words(calls: dict[str, int]) -> str:
+    words = [f"{count} calls in a step of {form}" for form, count in calls.items()]
+    return ", ".join(words) or "not used by the steps above"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

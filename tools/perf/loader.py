@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -11,21 +12,68 @@ from typing import Any
 import numpy as np
 import torch
 
+from artifactnet import load_config
+from artifactnet.cli.arguments import natural
 from artifactnet.config import Config
 from artifactnet.data.datamodule import DataModule
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.types import ArtifactNetError
 from perf.harness import (
     Arrays,
+    add_report_options,
+    check_out,
     check_setting,
-    machine,
+    check_workers,
+    make_report,
     spread,
+    summary,
     time_side_by_side,
+    write_report,
 )
 
 LOOP = "plain loop"
-_STRIDE = 16  # pixels between those that show which image it is
+_STRIDE = 16  # pixels between those that identify an image
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the benchmark."""
+    parser.add_argument(
+        "config",
+        nargs="?",
+        default="dinov2_align",
+        metavar="CONFIG",
+        help="a YAML file, or the name of a recipe (dinov2_align)",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
+    parser.add_argument(
+        "--workers",
+        type=natural,
+        nargs="+",
+        default=[0, 1, 2],
+        metavar="N",
+        help="processes of the loader (0 1 2)",
+    )
+    add_report_options(parser, repeats=3)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, print and write the report."""
+    name, overrides = args.config, args.overrides
+    if "=" in name:  # the recipe may be left out before overrides
+        name, overrides = "dinov2_align", [name, *overrides]
+    config = load_config(name, overrides)
+    check_out(args.out)
+    report = benchmark_loader(config, args.workers, args.repeats)
+    write_report(args.out, report)
+    print(f"{report['setting']['images']} images an epoch; images per second, and times faster:")
+    for form, found in report["forms"].items():
+        speed, ratio = found["images_per_second"], found["times_faster"]
+        print(
+            f"  {form:<12} {speed['median']:8.1f} ({speed['min']:.1f} to {speed['max']:.1f})"
+            f"  {ratio['median']:6.2f} x ({ratio['min']:.2f} to {ratio['max']:.2f})"
+        )
+    print(f"compared with the {report['baseline']}; all give the same images")
+    return 0
 
 
 def benchmark_loader(
@@ -43,15 +91,13 @@ def benchmark_loader(
         repeats: how often each form is timed.
 
     Returns:
-        A report for ``json.dumps``: setting, machine, and for each form seconds of an epoch,
-        images per second and ratios to the baseline.
+        See `perf.harness.make_report`; ``forms``: a `summary` and ``images_per_second`` each.
 
     Raises:
-        ArtifactNetError: the data cannot be used, a number makes no sense, or the forms differ.
+        ArtifactNetError: the data or a number is invalid, or the forms differ.
     """
     check_setting({"repeats": repeats})
-    if not workers or min(workers) < 0:
-        raise ArtifactNetError(f"workers must be 0 or more, not {list(workers)}")
+    check_workers(workers)
     data = _data(config)
     cases: dict[str, Callable[[], Arrays]] = {LOOP: partial(_loop, data)}
     for count in dict.fromkeys(workers):
@@ -60,29 +106,23 @@ def benchmark_loader(
         cases[form] = partial(_epoch, data.train_loader())
     images = len(_keys(data.train_loader()))
     times = time_side_by_side(cases, repeats)
-    forms = {}
-    for form, own in times.items():
-        pairs = list(zip(times[LOOP], own, strict=True))
-        forms[form] = {
-            "seconds": spread([time.wall for time in own]),
-            "images_per_second": spread([images / time.wall for time in own]),
-            "times_faster": spread([base.wall / time.wall for base, time in pairs]),
+    forms = {
+        form: {
+            **summary(times, form, LOOP),
+            "images_per_second": spread(images / own.wall for own in times[form]),
         }
-    return {
-        "benchmark": "loader",
-        "setting": {
-            "config": config.name,
-            "data": config.data.name,
-            "images": images,
-            "batch_size": config.data.batch_size,
-            "image_size": list(config.model.image_size),
-            "crop_size": config.data.augment.crop_size,
-            "repeats": repeats,
-        },
-        "machine": {**machine(), "torch_threads": torch.get_num_threads()},
-        "baseline": LOOP,
-        "forms": forms,
+        for form in times
     }
+    setting = {
+        "config": config.name,
+        "data": config.data.name,
+        "images": images,
+        "batch_size": config.data.batch_size,
+        "image_size": list(config.model.image_size),
+        "crop_size": config.data.augment.crop_size,
+        "repeats": repeats,
+    }
+    return make_report("loader", setting, LOOP, forms=forms)
 
 
 def _data(config: Config) -> DataModule:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from artifactnet.cli.arguments import positive
 from artifactnet.config import AttentionConfig, ModelConfig
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.attention.rollout import (
@@ -19,13 +21,45 @@ from artifactnet.models.attention.rollout import (
 from artifactnet.models.attention.stored import attention_weights, gradient_of_attention
 from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
 from artifactnet.types import ArtifactNetError
-from perf.harness import Arrays, check_setting, machine, summary, time_side_by_side
-from perf.peak_memory import fresh_peak
+from perf.harness import (
+    Arrays,
+    add_report_options,
+    check_out,
+    check_setting,
+    make_report,
+    print_forms,
+    summary,
+    time_side_by_side,
+    write_report,
+)
+from perf.peak_memory import MEGABYTE, fresh_peak
 
 METHODS = ("rollout", "gradient_rollout", "relevance")
 MATRICES = "full matrices"
 ROW = "row"
 FORWARD = "forward alone"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the benchmark."""
+    parser.add_argument("--backbone", default="vit_small_patch14_dinov2", metavar="NAME")
+    parser.add_argument("--size", type=positive, default=518, metavar="PIXELS")
+    parser.add_argument("--batch-size", type=positive, default=1, metavar="N")
+    add_report_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, print and write the report."""
+    check_out(args.out)
+    report = benchmark_maps(args.backbone, args.size, args.batch_size, args.repeats)
+    write_report(args.out, report)
+    for method, found in report["methods"].items():
+        print(f"{method}, {report['setting']['tokens']} tokens")
+        print_forms(found["forms"], "  ")
+        for form, size in found["extra_megabytes"].items():
+            print(f"    {form}: {size:.0f} MB more than a forward pass at its peak")
+    print(f"compared with the {report['baseline']} form; all give the same maps")
+    return 0
 
 
 def benchmark_maps(
@@ -47,12 +81,11 @@ def benchmark_maps(
         repeats: how often each form is timed.
 
     Returns:
-        A report for ``json.dumps``: for each method seconds and ratios to the baseline, and peak
-        memory over a forward pass, each measured in a process of its own.
+        See `perf.harness.make_report`; ``methods``: for each its ``forms``, a `summary` each, and
+        ``extra_megabytes``: peak memory beyond a forward pass, each in a fresh process.
 
     Raises:
-        ArtifactNetError: a number below 1, a backbone that has no rollout, or forms that do not
-            agree in their maps.
+        ArtifactNetError: a number below 1, a backbone without rollout, or maps that differ.
     """
     setting = {"size": size, "batch_size": batch_size, "repeats": repeats}
     check_setting(setting)
@@ -68,15 +101,10 @@ def benchmark_maps(
         floor = _peak(backbone, size, batch_size, method, FORWARD)
         methods[method] = {
             "forms": {form: summary(times, form, MATRICES) for form in times},
-            "extra_megabytes": {form: (peak - floor) / 2**20 for form, peak in peaks.items()},
+            "extra_megabytes": {form: (peak - floor) / MEGABYTE for form, peak in peaks.items()},
         }
-    return {
-        "benchmark": "explain-maps",
-        "setting": {"backbone": backbone, **setting, "tokens": tokens},
-        "machine": {**machine(), "torch_threads": torch.get_num_threads()},
-        "baseline": MATRICES,
-        "methods": methods,
-    }
+    found = {"backbone": backbone, **setting, "tokens": tokens}
+    return make_report("explain-maps", found, MATRICES, methods=methods)
 
 
 def row_map(logit: Tensor, layers: list[AttentionLayer], method: str) -> Tensor:

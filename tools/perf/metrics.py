@@ -1,7 +1,8 @@
-"""The speed of instance scoring: ours beside the rules written down without a second thought."""
+"""Instance scoring: the package's code beside a straightforward form of the same rules."""
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Callable
 from functools import partial
@@ -13,9 +14,20 @@ import numpy as np
 from artifactnet.benchmarks.xaigd.instances import ImageBoxes, count_instances
 from artifactnet.benchmarks.xaigd.labels import LabelRow
 from artifactnet.benchmarks.xaigd.tables import ROW_ORDER, Counts, parallel_map
+from artifactnet.cli.arguments import positive
 from artifactnet.data.masks import parse_label
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import UInt8Array
+from perf.harness import (
+    add_report_options,
+    check_out,
+    check_setting,
+    make_report,
+    print_forms,
+    summary,
+    time_side_by_side,
+    write_report,
+)
 
 Image = tuple[LabelRow, ImageBoxes]
 THRESHOLD = 0.5
@@ -23,31 +35,83 @@ STRAIGHTFORWARD = "straightforward"
 VECTORISED = "vectorised"
 
 
-def cases(
-    images: int, size: int, polygons: int, boxes: int, workers: int
-) -> dict[str, Callable[[], list[Counts]]]:
-    """What is timed, by name; all count the same images and must return the same counts.
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the benchmark."""
+    parser.add_argument("--images", type=positive, default=300, metavar="N")
+    parser.add_argument("--size", type=positive, default=1024, metavar="PIXELS", help="their side")
+    parser.add_argument("--polygons", type=positive, default=6, metavar="N", help="in each image")
+    parser.add_argument("--boxes", type=positive, default=20, metavar="N", help="in each image")
+    parser.add_argument(
+        "--workers", type=positive, default=1, metavar="N", help="also time N processes"
+    )
+    add_report_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, print and write the report."""
+    check_out(args.out)
+    report = benchmark_metrics(
+        images=args.images,
+        size=args.size,
+        polygons=args.polygons,
+        boxes=args.boxes,
+        repeats=args.repeats,
+        workers=args.workers,
+    )
+    write_report(args.out, report)
+    print_forms(report["forms"])
+    print(f"compared with the {report['baseline']} form; all give the same numbers")
+    return 0
+
+
+def benchmark_metrics(
+    images: int = 300,
+    size: int = 1024,
+    polygons: int = 6,
+    boxes: int = 20,
+    repeats: int = 5,
+    workers: int = 1,
+) -> dict[str, Any]:
+    """Time instance scoring against the straightforward form.
 
     Args:
         images: number of images.
         size: side of each, pixels.
-        polygons: in each image.
-        boxes: in each image.
-        workers: where above 1, ours is also run in that many processes, their start included.
+        polygons: annotated in each.
+        boxes: predicted in each.
+        repeats: how often each form is timed.
+        workers: processes of an additional run, if above 1.
+
+    Returns:
+        See `perf.harness.make_report`; ``forms`` holds a `summary` each.
+
+    Raises:
+        ArtifactNetError: a number below 1, or the forms do not agree in their numbers.
     """
-    data = [made_up_image(seed, size, polygons, boxes) for seed in range(images)]
+    setting = {"images": images, "size": size, "polygons": polygons, "boxes": boxes}
+    check_setting({**setting, "repeats": repeats, "workers": workers})
+    times = time_side_by_side(make_cases(workers=workers, **setting), repeats)
+    forms = {form: summary(times, form, STRAIGHTFORWARD) for form in times}
+    return make_report("metrics", {**setting, "repeats": repeats}, STRAIGHTFORWARD, forms=forms)
+
+
+def make_cases(
+    images: int, size: int, polygons: int, boxes: int, workers: int
+) -> dict[str, Callable[[], list[Counts]]]:
+    """Forms by name; all count the same images. Several processes include their start."""
+    data = [random_image(seed, size, polygons, boxes) for seed in range(images)]
     ours = partial(count_instances, THRESHOLD)
     result: dict[str, Callable[[], list[Counts]]] = {
         STRAIGHTFORWARD: lambda: [straightforward(THRESHOLD, image) for image in data],
-        VECTORISED: lambda: parallel_map(ours, data, workers=1, fewest=1),
+        VECTORISED: lambda: parallel_map(ours, data, workers=1, min_items=1),
     }
     if workers > 1:
         name = f"{VECTORISED}, {workers} processes"
-        result[name] = lambda: parallel_map(ours, data, workers=workers, fewest=1)
+        result[name] = lambda: parallel_map(ours, data, workers=workers, min_items=1)
     return result
 
 
-def made_up_image(seed: int, size: int, polygons: int, boxes: int) -> Image:
+def random_image(seed: int, size: int, polygons: int, boxes: int) -> Image:
     """A random annotation, and boxes of which about half lie on it.
 
     Polygons have 8 to 40 corners at fractional places and radii from 2 % to 20 % of the
@@ -55,7 +119,7 @@ def made_up_image(seed: int, size: int, polygons: int, boxes: int) -> Image:
     """
     rng = np.random.default_rng(seed)
     labels: list[dict[str, Any]] = []
-    found = ImageBoxes("made up")
+    found = ImageBoxes("random")
     centres = []
     for _ in range(polygons):
         category = CATEGORIES[rng.integers(len(CATEGORIES))]
@@ -73,14 +137,14 @@ def made_up_image(seed: int, size: int, polygons: int, boxes: int) -> Image:
         half = radius * rng.uniform(0.3, 1.2, 2)
         low, high = np.clip([centre - half, centre + half], -2.0, size)  # a few are invalid
         found.boxes.setdefault(category.index, []).append((*low.tolist(), *high.tolist()))
-    return LabelRow("made up", str(seed), size, size, labels, "made up"), found
+    return LabelRow("random", str(seed), size, size, labels, "random"), found
 
 
 def straightforward(t: float, image: Image) -> Counts:
     """The baseline: one mask of the image's size for every instance and every box.
 
-    Rasters once per category and makes each mask once, so that only the size of the masks and
-    the comparison of every pair are what `count_instances` does better.
+    Draws once per category and makes each mask once, so that `count_instances` gains only from
+    smaller masks and fewer comparisons.
 
     Returns:
         as `count_instances`.

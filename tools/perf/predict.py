@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from artifactnet.cli.arguments import natural, positive
 from artifactnet.data.images import encode_jpeg
 from artifactnet.data.sources import demo
 from artifactnet.files import write_json
@@ -22,7 +24,17 @@ from artifactnet.inference.load import find_model, load_model
 from artifactnet.inference.predictor import Predictor
 from artifactnet.models.state import evaluating
 from artifactnet.types import ArtifactNetError, Prediction
-from perf.harness import check_setting, machine, spread, summary, take_turns
+from perf.harness import (
+    add_report_options,
+    check_out,
+    check_setting,
+    check_workers,
+    make_report,
+    spread,
+    summary,
+    take_turns,
+    write_report,
+)
 from perf.peak_memory import MEGABYTE, fresh_peak, resident_peak
 
 BARE = "bare model"
@@ -61,6 +73,73 @@ class Setting:
     device: str = "auto"
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the benchmark."""
+    parser.add_argument("--model", default="student-nano", metavar="PATH", help="as for predict")
+    parser.add_argument(
+        "--images", type=positive, default=1000, metavar="N", help="files in the folder (1000)"
+    )
+    parser.add_argument(
+        "--size", type=positive, default=512, metavar="PIXELS", help="side of each (512)"
+    )
+    parser.add_argument(
+        "--timed", type=positive, default=64, metavar="N", help="images of each timed round (64)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=natural,
+        nargs="+",
+        default=[0, 2],
+        metavar="N",
+        help="threads of each form; memory is that of the last (0 2)",
+    )
+    parser.add_argument("--batch-size", type=positive, default=8, metavar="N")
+    parser.add_argument("--no-heatmaps", action="store_true", help="make and write no pictures")
+    parser.add_argument("--threads", type=natural, default=0, metavar="N", help="of the model")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add_report_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, print and write the report."""
+    check_out(args.out)
+    setting = Setting(
+        model=args.model,
+        images=args.images,
+        size=args.size,
+        timed=args.timed,
+        workers=args.workers,
+        batch_size=args.batch_size,
+        heatmaps=not args.no_heatmaps,
+        repeats=args.repeats,
+        threads=args.threads,
+        device=args.device,
+    )
+    report = benchmark_predict(setting)
+    write_report(args.out, report)
+    for form, found in report["forms"].items():
+        speed, share, less = (
+            found[key] for key in ("images_per_second", "share_of_bare_model", "times_less_cpu")
+        )
+        print(
+            f"{form:<20} {speed['median']:8.2f} images/s ({speed['min']:.2f} to "
+            f"{speed['max']:.2f})  {share['median']:6.1%} of the bare model ({share['min']:.1%} to "
+            f"{share['max']:.1%}), by processor time {less['median']:.1%}"
+        )
+    _print_memory(report["memory"])
+    return 0
+
+
+def _print_memory(memory: dict[str, Any] | None) -> None:
+    if memory is None:
+        print("memory ran out on the way through the folder")
+        return
+    ends = [f"{memory['peak_megabytes'][k]:.0f} MB after {memory['images'][k]}" for k in (0, -1)]
+    print(f"peak memory {ends[0]} images, {ends[1]}; {memory['images_per_second']:.2f} images/s")
+    if memory["megabytes_per_1000_images"] is not None:
+        print(f"  {memory['megabytes_per_1000_images']:+.2f} MB per 1,000 images")
+
+
 def benchmark_predict(setting: Setting) -> dict[str, Any]:
     """Time `predict_to_folder` beside the model alone, and watch its memory.
 
@@ -80,8 +159,7 @@ def benchmark_predict(setting: Setting) -> dict[str, Any]:
     """
     counts = ("images", "size", "timed", "batch_size", "repeats")
     check_setting({name: getattr(setting, name) for name in counts})
-    if not setting.workers or min(setting.workers) < 0:
-        raise ArtifactNetError(f"workers must be 0 or more, not {list(setting.workers)}")
+    check_workers(setting.workers)
     timed = min(setting.timed, setting.images)
     predictor = open_predictor(setting.model, setting.device, setting.threads)
     with tempfile.TemporaryDirectory() as scratch:
@@ -97,17 +175,11 @@ def benchmark_predict(setting: Setting) -> dict[str, Any]:
         pairs = zip(times[BARE], times[form], strict=True)
         forms[form] = {
             **summary(times, form, BARE),
-            "images_per_second": spread([timed / own.wall for own in times[form]]),
-            "share_of_bare_model": spread([bare.wall / own.wall for bare, own in pairs]),
+            "images_per_second": spread(timed / own.wall for own in times[form]),
+            "share_of_bare_model": spread(bare.wall / own.wall for bare, own in pairs),
         }
-    return {
-        "benchmark": "predict",
-        "setting": {**asdict(setting), "timed": timed},
-        "machine": {**machine(), "torch_threads": torch.get_num_threads()},
-        "baseline": BARE,
-        "forms": forms,
-        "memory": memory,
-    }
+    found = {**asdict(setting), "timed": timed}
+    return make_report("predict", found, BARE, forms=forms, memory=memory)
 
 
 def _cases(
@@ -202,7 +274,7 @@ def _bare(predictor: Predictor, setting: Setting, images: int) -> Callable[[], N
 
 
 def _memory(setting: Setting, folder: Path, scratch: Path) -> dict[str, Any] | None:
-    """Peak memory of a process on its way through a folder; None if it ran out.
+    """Peak memory of a process that works through a folder; None if it ran out.
 
     Returns:
         ``images``: after how many it was looked at; ``peak_megabytes`` (resident, of 2^20 bytes)
@@ -219,7 +291,7 @@ def _memory(setting: Setting, folder: Path, scratch: Path) -> dict[str, Any] | N
 
 
 def walk(setting: Setting, folder: Path, out: Path, file: Path) -> None:
-    """Judge a folder and write down the peak memory on the way; for a process of its own.
+    """Predict a folder and record the peak memory on the way; runs in a fresh process.
 
     Args:
         setting: the last of its ``workers`` counts.
@@ -228,7 +300,7 @@ def walk(setting: Setting, folder: Path, out: Path, file: Path) -> None:
         file: JSON to write.
 
     Raises:
-        ArtifactNetError: an image could not be judged.
+        ArtifactNetError: an image could not be predicted.
     """
     predictor = open_predictor(setting.model, setting.device, setting.threads)
     every = max(1, setting.images // _MARKS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,22 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from artifactnet.cli.arguments import names, positive
 from artifactnet.config import HeatmapConfig, ModelConfig, load
 from artifactnet.exporters.export import Int8, export_model
-from artifactnet.inference.backends.base import Session, open_session
+from artifactnet.inference.backends.exported import Session, open_session
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError, UInt8Array
-from perf.harness import check_setting, machine, summary, take_turns
+from perf.harness import (
+    add_report_options,
+    check_out,
+    check_setting,
+    make_report,
+    print_forms,
+    summary,
+    take_turns,
+    write_report,
+)
 
 TEACHER = "teacher, torch"
 FORMATS = {
@@ -29,6 +40,53 @@ FORMATS = {
 }
 _CHECKED = 2  # images that an export is checked with
 _CALIBRATED = 4
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the benchmark."""
+    parser.add_argument(
+        "--students",
+        type=names,
+        default=["student_nano", "student_small"],
+        metavar="RECIPES",
+        help="with commas (student_nano,student_small)",
+    )
+    parser.add_argument("--teacher", default="vit_large_patch14_dinov2", metavar="BACKBONE")
+    parser.add_argument("--teacher-size", type=positive, default=518, metavar="PIXELS")
+    parser.add_argument("--size", type=positive, default=512, metavar="PIXELS")
+    parser.add_argument(
+        "--formats",
+        type=names,
+        default=["onnx", "openvino"],
+        metavar="NAMES",
+        help="of onnx,onnx-int8,openvino,openvino-int8; each student also runs in PyTorch",
+    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="of every runtime")
+    add_report_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, print and write the report."""
+    check_out(args.out)
+    report = benchmark_student(
+        students=args.students,
+        teacher=args.teacher,
+        teacher_size=args.teacher_size,
+        size=args.size,
+        formats=args.formats,
+        repeats=args.repeats,
+        threads=args.threads,
+    )
+    write_report(args.out, report)
+    for name, found in report["models"].items():
+        print(
+            f"{name}: {found['parameters'] / 1e6:.2f} M parameters, "
+            f"{found['multiply_adds'] / 1e9:.2f} G multiply-adds an image, "
+            f"{found['times_fewer']:.1f} times fewer than the teacher"
+        )
+    print_forms(report["forms"])
+    print(f"one image at a time; compared with the {report['baseline']}")
+    return 0
 
 
 def benchmark_student(
@@ -44,8 +102,8 @@ def benchmark_student(
 
     Weights are random, since they do not change the time. The teacher is the backbone with a
     light heatmap head on one image: HEIE runs it on every tile and a thumbnail, and a language
-    model after it, so the ratios are on the safe side. Every timed run follows one of the same
-    model, as in a service that answers image after image.
+    model after it, so the ratios are conservative. Every timed run follows an untimed one of the
+    same model, as in a service that answers image after image.
 
     Args:
         students: names of recipes, or config files.
@@ -57,8 +115,8 @@ def benchmark_student(
         threads: of every runtime; None: PyTorch's number.
 
     Returns:
-        a report for ``json.dumps``: machine, setting, ``multiply_adds`` and ``parameters`` of
-        each model, seconds and ratios to the teacher of each form.
+        See `perf.harness.make_report`; ``models``: ``multiply_adds`` and ``parameters`` of each;
+        ``forms``: a `summary` each.
 
     Raises:
         ArtifactNetError: an unknown format, a number below 1, or a missing package.
@@ -77,16 +135,16 @@ def benchmark_student(
         cases = _cases(nets, formats, Path(folder), threads)
         for case in cases.values():
             case()  # warm
-        times = take_turns(cases, repeats, settle=True)
-    sizes = {"teacher_size": teacher_size, "size": size}
-    return {
-        "benchmark": "student",
-        "setting": {"teacher": teacher, **sizes, "repeats": repeats, "threads": threads},
-        "machine": machine(),
-        "baseline": TEACHER,
-        "models": facts,
-        "forms": {form: summary(times, form, TEACHER) for form in cases},
+        times = take_turns(cases, repeats, warm_up=True)
+    setting = {
+        "teacher": teacher,
+        "teacher_size": teacher_size,
+        "size": size,
+        "repeats": repeats,
+        "threads": threads,
     }
+    forms = {form: summary(times, form, TEACHER) for form in cases}
+    return make_report("student", setting, TEACHER, models=facts, forms=forms)
 
 
 def _cases(

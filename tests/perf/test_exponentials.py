@@ -6,18 +6,20 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 triton = pytest.importorskip("triton", reason="triton comes with PyTorch for Linux only")
 
-from perf import roofline as module  # noqa: E402
+from perf import exponentials as module  # noqa: E402
 
 # triton decides when it is imported whether it interprets, hence a process of its own
+TOOLS = Path(__file__).parent.parent.parent / "tools"
 INTERPRETED = """
 import torch
-from artifactnet.engine import benchmark_exponentials as module
+from perf import exponentials as module
 values = torch.rand(2 * module._BLOCK)
 expected = values.double()
 for _ in range(3):
@@ -32,7 +34,7 @@ print("equal")
 def test_every_value_goes_through_all_rounds():
     done = subprocess.run(
         [sys.executable, "-c", INTERPRETED],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(TOOLS)},
         capture_output=True,
         text=True,
         timeout=120,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -38,17 +37,6 @@ def test_images_are_those_of_training(tiny):
     assert np.array_equal(marks, module._marks(expected))
     assert len(set(marks.tolist())) == len(marks)
     assert np.array_equal(module._loop(data)[0], marks)
-
-
-def test_speed_is_that_of_the_epoch(tiny, monkeypatch):
-    def slow(loader):
-        time.sleep(0.2)
-        return module._loop(module._data(tiny()))
-
-    monkeypatch.setattr(module, "_epoch", slow)
-    found = benchmark_loader(tiny(), [0], repeats=1)["forms"]["0 workers"]
-    assert found["seconds"]["median"] >= 0.2
-    assert found["images_per_second"]["median"] <= 16 / 0.2
 
 
 def test_other_images_are_not_compared(tiny, monkeypatch):
