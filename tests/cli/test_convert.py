@@ -11,7 +11,7 @@ from annotated_files import picture, png, richhf_example, spot, write_records
 
 from artifactnet.cli import main
 from artifactnet.config import DataConfig
-from artifactnet.data.checks import summarize
+from artifactnet.data.checks import summarize_data
 from artifactnet.data.datamodule import build_splits
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -50,7 +50,7 @@ def test_formats_are_converted_into_one_folder_and_mixed(tmp_path, capsys):
     folder = own_folder(tmp_path / "own")
     assert main(["convert", "folder", str(folder), "--out", str(out), "--name", "mine"]) == 0
     splits = splits_of(out)
-    counts = summarize(splits, "full")["splits"]
+    counts = summarize_data(splits, "full")["splits"]
     assert sum(part["images"] for part in counts.values()) == 12
     assert sum(part["annotation"]["mask"] for part in counts.values()) == 5
     assert set(counts["train"]["generator"]) >= {"pickapic", "real"}
@@ -145,16 +145,6 @@ def test_boxes_and_texts(tmp_path):
     splits = splits_of(tmp_path / "out")
     assert list(splits) == ["test"]
     assert "listed more than once" in splits["test"].warnings[0]
-
-
-def test_unrelated_folders_with_equal_names_do_not_collide(tmp_path):
-    out = tmp_path / "out"
-    for name in ("one", "two"):
-        folder = own_folder(tmp_path / name)
-        assert main(["convert", "folder", str(folder), "--out", str(out), "--name", name]) == 0
-    records = [record for source in splits_of(out).values() for record in source.records]
-    assert len(records) == 16
-    assert {r.uid for r in records} == {f"{name}/{k}" for name in ("one", "two") for k in range(4)}
 
 
 def test_a_fake_in_two_formats_has_its_mask_twice(tmp_path):

@@ -168,11 +168,6 @@ def test_off_looks_at_nothing():
     assert summarize_data(splits, "off") == {"check": "off", "splits": {}, "warnings": []}
 
 
-def test_unknown_level():
-    with pytest.raises(ValueError, match="'half'"):
-        summarize_data({}, "half")
-
-
 @pytest.fixture
 def leaky(tmp_path):
     """Train image 1 is also in val and test; val image 2 is also in test."""

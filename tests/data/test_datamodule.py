@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import shutil
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from artifactnet.config import AugmentConfig, DataConfig
 from artifactnet.data import datamodule
+from artifactnet.data.checks import choose_jpeg_classes
 from artifactnet.data.datamodule import DataModule
 from artifactnet.data.dataset import DetectionDataset, collate
 from artifactnet.data.transforms import Preprocess, TrainTransform
@@ -274,32 +276,22 @@ def test_one_class_alone_is_compressed_only_where_files_call_for_it(
     assert changed == {0: chosen == "both", 1: chosen in ("fake", "both")}
 
 
-def test_aligned_fakes_have_the_history_of_their_photographs(monkeypatch):
-    formats = {"real": {"probed": 1, "format": JPEG}, "fake": {"probed": 1, "format": LOSSLESS}}
-    summary = {"splits": {"train": {"files": formats}}, "warnings": []}
-    monkeypatch.setattr(datamodule, "summarize_data", lambda splits, check: summary)
-    augment = AugmentConfig(align_compression=True)
-    data = module(monkeypatch, {"train": MemorySource([0, 1])}, augment=augment)
-    data.check_train()
-    assert (data.summary["jpeg_on"], data.summary["warnings"]) == ("both", [])
+def test_compression_that_is_aligned_or_off():
+    files = {"real": {"probed": 10, "format": JPEG}, "fake": {"probed": 10, "format": LOSSLESS}}
+    aligned = AugmentConfig(align_compression=True)  # fakes get their photographs' history
+    assert choose_jpeg_classes(aligned, files) == ("both", None)
+    assert choose_jpeg_classes(AugmentConfig(jpeg_quality=[]), files) == ("none", None)
 
 
-def test_an_unknown_source_names_the_known_ones():
+def test_sources_are_built_by_the_module_of_their_name(monkeypatch):
+    for name in datamodule.SOURCES:
+        source = importlib.import_module(f"artifactnet.data.sources.{name}")
+        build = lambda config, seed: (config, seed)  # noqa: E731
+        monkeypatch.setattr(source, f"build_{name}_splits", build)
+        config = DataConfig(name=name)
+        assert datamodule.build_splits(config, 11) == (config, 11)
     with pytest.raises(ArtifactNetError, match=r"data\.name=foldr.*demo, folder, xaigd"):
-        DataModule(DataConfig(name="foldr"), PREPROCESS, 0)
-
-
-@pytest.mark.parametrize("name", ["demo", "folder", "xaigd"])
-def test_sources_are_built_by_the_module_of_their_name(monkeypatch, name):
-    module_ = pytest.importorskip(f"artifactnet.data.{name}")
-    splits = {"train": MemorySource([0, 1])}
-    asked = []
-    monkeypatch.setattr(
-        module_, "build", lambda config, seed: asked.append((config, seed)) or splits
-    )
-    config = DataConfig(name=name, check="off")
-    assert DataModule(config, PREPROCESS, 11).splits is splits
-    assert asked == [(config, 11)]
+        datamodule.build_splits(DataConfig(name="foldr"), 0)
 
 
 def split_folders(root):
@@ -316,29 +308,6 @@ def split_folders(root):
 
 def paths(data, split):
     return {record.path for record in data.splits[split].records}
-
-
-def test_duplicates_are_dropped_from_the_earlier_split_where_the_user_says_skip(tmp_path):
-    root = split_folders(tmp_path)
-    train, val, test = (root / name for name in ("train", "val", "test"))
-    shutil.copy(test / "real/test0.png", train / "real/train0.png")
-    shutil.copy(test / "fake/test1.png", val / "fake/val3.png")
-    shutil.copy(val / "fake/val2.png", train / "fake/train2.png")
-    options = {"name": "folder", "root": str(root), "batch_size": 3, "check": "full"}
-    with pytest.raises(ArtifactNetError, match=r"3 images of one split .*data\.on_error=skip"):
-        DataModule(DataConfig(**options), PREPROCESS, 0)
-    before = {
-        split: paths(DataModule(DataConfig(**options, on_error="skip"), PREPROCESS, 0), split)
-        for split in ("train", "val", "test")
-    }
-    everything = {str(path) for path in root.rglob("*.png")}
-    dropped = {
-        str(train / "real/train0.png"),
-        str(val / "fake/val3.png"),
-        str(train / "fake/train2.png"),
-    }
-    assert set.union(*before.values()) == everything - dropped
-    assert len(before["test"]) == 8  # the last split keeps what it has
 
 
 def test_dropped_duplicates_are_told_and_never_served(tmp_path):
@@ -360,15 +329,6 @@ def test_dropped_duplicates_are_told_and_never_served(tmp_path):
     assert served == paths(data, "train")
     assert str(twin) not in served
     assert data.skipped["train"] == []  # left out, not stumbled over
-
-
-def test_without_duplicates_skip_leaves_the_splits_alone(tmp_path):
-    config = DataConfig(
-        name="folder", root=str(split_folders(tmp_path)), check="full", on_error="skip"
-    )
-    data = DataModule(config, PREPROCESS, 0)
-    assert [len(source.records) for source in data.splits.values()] == [8, 8, 8]
-    assert not any("left out" in text for text in data.summary["warnings"])
 
 
 class TwinSource:

@@ -1,15 +1,21 @@
+"""The embedded data set: twins, masks, determinism, packaged photographs."""
+
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import pickle
+from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from artifactnet.config import DataConfig
-from artifactnet.data.sources import demo
+from artifactnet.data.converters.demo import convert_demo_data
+from artifactnet.data.sources import demo, manifest
 from artifactnet.types import Annotation, ArtifactNetError
 
 
@@ -21,19 +27,6 @@ def small(**changes) -> DataConfig:
 @pytest.fixture(scope="module")
 def splits():
     return demo.build_demo_splits(small(), 0)
-
-
-def test_records_need_no_pixels(monkeypatch):
-    def refuse(photo):
-        raise AssertionError("a photograph was opened")
-
-    monkeypatch.setattr(demo, "read_photo", refuse)
-    built = demo.build_demo_splits(small(), 0)
-    assert {name: len(source.records) for name, source in built.items()} == {
-        "train": 48,
-        "val": 16,
-        "test": 16,
-    }
 
 
 def test_twins_share_uid_crop_and_file_history(splits):
@@ -76,13 +69,6 @@ def test_masks_match_their_records(splits):
             assert 0 <= sample.heatmap.min() <= sample.heatmap.max() <= 1
             assert sample.heatmap[sample.mask > 0].mean() > 0.6
             assert sample.heatmap[sample.mask == 0].mean() < 0.15
-
-
-def test_decoding_the_encoded_bytes_gives_the_image(splits):
-    source = splits["val"]
-    for index in range(4):
-        with Image.open(io.BytesIO(source.encoded(index))) as opened:
-            assert (np.asarray(opened) == source.load(index).image).all()
 
 
 def test_splits_share_no_photograph(splits):
@@ -187,21 +173,6 @@ def test_categories_are_restricted():
         assert bits <= {1 << 4, 1 << 7, 1 << 4 | 1 << 7}
 
 
-def test_all_categories_occur(splits):
-    bits = 0
-    for record in splits["train"].records:
-        bits |= record.categories
-    assert bits == 0b11111110
-
-
-def test_limit_and_empty_splits():
-    built = demo.build_demo_splits(small(limit=5, demo_val=0), 0)
-    assert {name: len(source.records) for name, source in built.items()} == {
-        "train": 10,
-        "test": 10,
-    }
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -217,18 +188,80 @@ def test_impossible_keys(changes, message):
         demo.build_demo_splits(small(**changes), 0)
 
 
-def test_a_missing_package_is_told_at_build_time(monkeypatch):
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
-    with pytest.raises(ArtifactNetError, match="pip install"):
-        demo.build_demo_splits(small(), 0)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [64, 192])
-def test_no_sample_of_a_large_set_fails(size):
+def test_no_sample_of_a_large_set_fails():
     for source in demo.build_demo_splits(
-        small(demo_train=150, demo_val=60, demo_test=80, demo_size=size), 0
+        small(demo_train=150, demo_val=60, demo_test=80, demo_size=64), 0
     ).values():
         for index in range(1, len(source.records), 2):
             sample = source.load(index)
             assert 0.01 < (sample.mask > 0).mean() < 0.7
+
+
+def test_a_scene_is_in_one_split_only():
+    splits = defaultdict(set)
+    for photo in demo.PHOTOS:
+        splits[photo.scene].add(photo.split)
+    assert all(len(where) == 1 for where in splits.values()), splits
+    motorcycles = [photo for photo in demo.PHOTOS if photo.scene == "motorcycle"]
+    assert len(motorcycles) == 2
+
+
+def test_cached_pixels_cannot_be_written():
+    image = demo.read_photo(demo.PHOTOS[0])
+    with pytest.raises(ValueError, match="read-only"):
+        image[0, 0] = 0
+    assert demo.read_photo(demo.PHOTOS[0]) is image
+
+
+def test_missing_package_names_the_pip_line(monkeypatch):
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    with pytest.raises(ArtifactNetError, match="pip install scikit-learn"):
+        demo.locate_photo(next(p for p in demo.PHOTOS if p.package == "sklearn"))
+    with pytest.raises(ArtifactNetError, match="pip install"):  # when splits are built
+        demo.build_demo_splits(small(), 0)
+
+
+def test_missing_file_names_the_package():
+    gone = replace(demo.PHOTOS[0], file="data/no_such_photograph.png")
+    with pytest.raises(ArtifactNetError, match=r"no_such_photograph\.png.*scikit-image"):
+        demo.locate_photo(gone)
+
+
+def test_the_packages_are_not_imported(monkeypatch):
+    real_import = builtins.__import__
+
+    def guarded(name, *args, **options):
+        assert name.split(".")[0] not in ("skimage", "sklearn", "matplotlib", "pooch")
+        return real_import(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", guarded)
+    demo.read_photo.cache_clear()
+    for photo in demo.PHOTOS:
+        assert min(demo.read_photo(photo).shape[:2]) >= 180
+
+
+def test_files_hold_what_the_source_gives(tmp_path):
+    config = DataConfig(demo_train=2, demo_val=1, demo_test=1, demo_size=64)
+    made = convert_demo_data(config, tmp_path)
+    assert made.counts["images"] == 8
+    assert made.counts["with a score"] == 8
+    ours = demo.build_demo_splits(config, 0)
+    theirs = manifest.build_manifest_splits(DataConfig(name="manifest", root=str(tmp_path)), 0)
+    assert set(ours) == set(theirs) == {"train", "val", "test"}
+    for split, source in ours.items():
+        assert len(source.records) == len(theirs[split].records)
+        for index, record in enumerate(source.records):
+            one, other = source.load(index), theirs[split].load(index)
+            assert (other.record.uid, other.record.label) == (record.uid, record.label)
+            assert other.record.annotation is record.annotation
+            assert other.record.categories == record.categories
+            assert (record.categories > 1) == (record.label == 1)
+            np.testing.assert_array_equal(one.image, other.image)
+            assert one.score == other.score
+            if record.label:
+                assert 0 < one.score < 1
+                np.testing.assert_array_equal(one.mask, other.mask)
+                np.testing.assert_allclose(one.heatmap, other.heatmap, atol=0.51 / 255)
+            else:
+                assert other.score == 1

@@ -1,6 +1,6 @@
-from __future__ import annotations
+"""Controlled edits: exact masks, visible changes, determinism, bad input."""
 
-import time
+from __future__ import annotations
 
 import cv2
 import numpy as np
@@ -90,6 +90,7 @@ def test_every_variant_works_on_every_photograph(category):
 
 def test_same_rng_same_edit_and_another_seed_another():
     before = crop(0)
+    before.setflags(write=False)
     for category in CATEGORIES:
         first = edits.apply_edit(before, category, np.random.default_rng(5), 0.8)
         again = edits.apply_edit(before, category, np.random.default_rng(5), 0.8)
@@ -157,13 +158,6 @@ def test_an_empty_image_is_refused_instead_of_an_empty_mask():
 def test_impossible_input(image, severity, message):
     with pytest.raises(ArtifactNetError, match=message):
         edits.apply_edit(image, CATEGORIES[0], np.random.default_rng(0), severity)
-
-
-def test_read_only_images_are_accepted():
-    before = crop(1)
-    before.setflags(write=False)
-    for category in CATEGORIES:
-        edits.apply_edit(before, category, np.random.default_rng(1), 0.7)
 
 
 def test_edit_joins_its_masks():
@@ -234,21 +228,3 @@ def test_compose_closes_gaps_between_strokes():
     edited[50:90:4, 50:120] = 255
     change = blend.compose(before, blend.Proposal(edited, np.ones((192, 192), np.float32)))
     assert change.mask[52:84, 54:116].all()
-
-
-def test_compose_without_any_change():
-    before = crop(0, 64)
-    change = blend.compose(before, blend.Proposal(before, np.ones((64, 64), np.float32)))
-    assert not change.mask.any()
-    assert change.strength == 0.0
-    assert (change.image == before).all()
-
-
-def test_edits_are_fast_enough_for_training():
-    images = [crop(number, 192) for number in range(6)]
-    start = time.process_time()
-    for category in CATEGORIES:
-        for number, image in enumerate(images):
-            edits.apply_edit(image, category, np.random.default_rng(number), 0.75)
-    mean = (time.process_time() - start) / (len(CATEGORIES) * len(images))
-    assert mean < 0.1, f"{1000 * mean:.0f} ms per edit"  # measured: about 10 ms

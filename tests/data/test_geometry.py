@@ -116,11 +116,6 @@ def test_crop_and_pad_keep_the_aspect_ratio(original, size):
         assert got == 1 or abs(got - side * scale) <= 0.5 + 1e-9
 
 
-def test_square_crop_is_the_short_side_exactly():
-    assert fit_geometry((300, 201), (56, 56), "crop").source.size == (201, 201)
-    assert fit_geometry((300, 201), (56, 56), "crop").source.top == 49
-
-
 def test_unknown_policy_and_empty_image_are_refused():
     with pytest.raises(ValueError, match="'squash'; known: stretch, crop, pad"):
         fit_geometry((4, 4), (4, 4), "squash")
@@ -175,11 +170,6 @@ def test_nearest_takes_the_pixel_under_the_centre(was, now):
             # Exact in integers: floor((i + 1/2) * was / now).
             row, column = (2 * i + 1) * was[0] // (2 * now[0]), (2 * j + 1) * was[1] // (2 * now[1])
             assert got[i, j] == mask[row, column]
-
-
-def test_nearest_of_an_integer_factor_repeats_pixels():
-    mask = np.array([[1, 2], [4, 128]], np.uint8)
-    np.testing.assert_array_equal(resample_nearest(mask, (6, 4)), np.kron(mask, np.ones((3, 2))))
 
 
 @settings(deadline=None)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artifactnet.data.dataset import SampleKey, derive_seed
+from artifactnet.data.dataset import derive_seed
 from artifactnet.data.sampler import EpochSampler
 
 labels_of = st.lists(st.integers(0, 1), min_size=1, max_size=60)
@@ -50,16 +50,6 @@ def test_joint_training_batches_are_those_of_one_process(labels, batch, world, b
         # Only an epoch smaller than one joint batch is topped up, by fewer than `world` images.
         assert len(interleaved) - len(joint) < world
         assert len(interleaved) == len(joint) or len(expected) == 1
-
-
-@given(labels=labels_of, batch=st.integers(1, 8), world=st.integers(1, 4))
-def test_only_full_joint_batches_are_trained_on_if_there_is_one(labels, batch, world):
-    sampler = EpochSampler(labels, batch_size=batch, shuffle=True, world=world)
-    if len(labels) >= batch * world:
-        assert len(sampler) == len(labels) // (batch * world) * batch
-        assert len({key.item for key in sampler}) == len(sampler)
-    else:
-        assert len(sampler) == -(-len(labels) // world)
 
 
 def test_a_topped_up_image_is_a_repeat_and_not_the_same_key():
@@ -145,10 +135,6 @@ def test_seeds_are_the_same_in_every_process_and_differ_by_every_part():
     assert len(seeds) == 12**3
     assert all(0 <= seed < 2**32 for seed in seeds)
     assert derive_seed(1, 23) != derive_seed(12, 3)
-
-
-def test_a_plain_pair_is_a_key():
-    assert SampleKey(*(3, 7)) == (3, 7, 0)
 
 
 @given(

@@ -82,10 +82,6 @@ def test_limit_keeps_both_classes_of_unpaired_data():
         assert sorted(labels) == [0, 1]
 
 
-def test_no_limit():
-    assert limit_uids([record("a", 0), record("b", 1)], None, 0) == [0, 1]
-
-
 class Letters:
     records = tuple(record(letter, 0) for letter in "abc")
     warnings = ("careful",)
