@@ -1,4 +1,4 @@
-"""Activation maps of the grad-cam package (Grad-CAM and its kin), guarded.
+"""Activation maps of the grad-cam package (Grad-CAM and its variants), guarded.
 
 The package answers wrongly without a word when it gets fewer targets than images, swallows
 errors in its context manager, changes the model's state, and turns rounding into pictures.
@@ -8,6 +8,7 @@ that is constant to within rounding is all 0.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -107,16 +108,11 @@ def _run(detector: Detector, frames: Tensor, method: str, found: Layer) -> Float
     cam.projects = method.startswith("eigen")
     try:
         maps: Float32Array = cam(
-            frames, [_score] * len(frames), aug_smooth=method == "grad_cam_smooth"
+            frames, [itemgetter(0)] * len(frames), aug_smooth=method == "grad_cam_smooth"
         )
     finally:
         cam.activations_and_grads.release()
     return maps
-
-
-def _score(output: Tensor) -> Tensor:
-    """The package's target of one image: its only output."""
-    return output[0]
 
 
 class _FakeLogit(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from artifactnet.data.transforms import Preprocess
 from artifactnet.inference.backends.exported import ExportedModel
+from artifactnet.inference.base import BasePredictor
 from artifactnet.inference.predictor import Predictor
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
@@ -55,8 +56,8 @@ class OwnDetector:
         """Wrap a model.
 
         Args:
-            model: on the device where it shall run. Of one in half precision a float32 copy is
-                used: maps made from its gradients would underflow.
+            model: on its device. One in half precision is copied to float32: maps made from its
+                gradients would underflow.
         """
         self.model = full_precision(model)
         self.module: nn.Module = self.model
@@ -98,7 +99,7 @@ class Classifier:
 
         Args:
             net: takes (B, 3, H, W) and returns (B, 2) logits of two classes, or (B,) or (B, 1)
-                logits of the fake class; on the device where it shall run.
+                logits of the fake class; on its device.
             image_size: height and width it takes, pixels; None asks a timm model.
             mean: per channel, for pixel values in [0, 1]; None asks a timm model and falls back
                 on ImageNet's.
@@ -185,21 +186,22 @@ def _preprocess(
         raise ArtifactNetError(f"Classifier: {error}") from error
 
 
-def as_detector(model: Detector | ArtifactNet | Predictor) -> Detector:
+def as_detector(model: Detector | ArtifactNet | BasePredictor) -> Detector:
     """The detector that a caller means.
 
     Raises:
-        ArtifactNetError: a plain module, of which one must know what its outputs are, or
-            something else that is no detector.
+        ArtifactNetError: a plain module, whose outputs may mean anything, a model that gives only
+            predictions, or something else that is no detector.
     """
     given = model.model if isinstance(model, Predictor) else model
-    if isinstance(given, ExportedModel):
-        raise ArtifactNetError(
-            "an exported file has neither layers nor gradients to explain; use the model that it "
-            "was made of"
-        )
     if isinstance(given, ArtifactNet):
         return OwnDetector(given)
+    if isinstance(given, ExportedModel | BasePredictor):
+        raise ArtifactNetError(
+            f"explain: {type(given).__name__} has neither layers nor gradients to explain; an "
+            "exported file is explained by the model that it was made of, a HEIE on a language "
+            "model by `predict` and `report`"
+        )
     if all(hasattr(given, name) for name in ("module", "net", "preprocess", "logits")):
         return given
     if isinstance(model, nn.Module):

@@ -24,9 +24,9 @@ from artifactnet.explanation.detector import (
 )
 from artifactnet.explanation.layers import target_layer
 from artifactnet.explanation.sliding import check_windows, sliding_map
+from artifactnet.inference.base import BasePredictor
 from artifactnet.inference.inputs import Failure, ImageLike, to_pixels
 from artifactnet.inference.instances import frame_probabilities, restore_planes
-from artifactnet.inference.predictor import Predictor
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.attention.rollout import normalize
 from artifactnet.models.heads.segmentation import any_artifact_of_planes
@@ -133,7 +133,7 @@ class Explainer:
 
     def __init__(
         self,
-        model: Detector | ArtifactNet | Predictor,
+        model: Detector | ArtifactNet | BasePredictor,
         methods: Sequence[str] | None = None,
         *,
         batch_size: int = 8,
@@ -285,7 +285,7 @@ class Explainer:
 
 
 def explain(
-    model: Detector | ArtifactNet | Predictor,
+    model: Detector | ArtifactNet | BasePredictor,
     images: ImageLike | list[Any] | tuple[Any, ...],
     method: str | None = None,
     *,
@@ -304,9 +304,7 @@ def explain(
         method: one of `artifactnet.explanation.methods.METHODS`; None takes the paper's choice,
             ``relevance`` for ViTs and ``grad_cam_smooth`` for others (X-AIGD Sec. 4); of models
             that see tiles, their own heatmap.
-        batch_size: images, or windows, per forward pass.
-        window: side of a sliding patch, pixels of the image.
-        stride: from one sliding patch to the next, pixels.
+        batch_size, window, stride: see `Explainer`.
 
     Returns:
         One explanation for one image; for a list, a list in its order.

@@ -16,9 +16,9 @@ from artifactnet.explanation.detector import Detector
 from artifactnet.explanation.explainer import Explained, Explainer
 from artifactnet.files import atomic_path
 from artifactnet.inference import collect
+from artifactnet.inference.base import BasePredictor
 from artifactnet.inference.folder import save_heatmap
 from artifactnet.inference.inputs import Failure, ImageInput, to_pixels
-from artifactnet.inference.predictor import Predictor
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError, UInt8Array
 
@@ -45,7 +45,7 @@ class ExplainSummary:
 
 
 def explain_to_folder(
-    model: Detector | ArtifactNet | Predictor,
+    model: Detector | ArtifactNet | BasePredictor,
     inputs: Sequence[str | Path],
     out: str | Path,
     methods: Sequence[str] | None = None,
@@ -66,9 +66,7 @@ def explain_to_folder(
         inputs: files, folders (searched recursively), X-AIGD parquet shards and glob patterns.
         out: folder to write to; files of the same names are replaced.
         methods: as for `Explainer`.
-        batch_size: images decoded together, and images or windows per forward pass.
-        window: side of a sliding patch, pixels of the image.
-        stride: from one sliding patch to the next, pixels.
+        batch_size, window, stride: see `Explainer`.
         report: called with every answer as it comes.
 
     Raises:

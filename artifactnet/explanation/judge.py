@@ -23,8 +23,8 @@ from artifactnet.explanation.detector import Detector, as_detector
 from artifactnet.explanation.explainer import Explainer
 from artifactnet.explanation.faithfulness import faithfulness
 from artifactnet.explanation.sanity import randomized, rank_correlation
+from artifactnet.inference.base import BasePredictor
 from artifactnet.inference.inputs import Failure
-from artifactnet.inference.predictor import Predictor
 from artifactnet.metrics.confusion import instance_scores, pixel_scores
 from artifactnet.metrics.instances import InstanceCounts, match_regions
 from artifactnet.metrics.localization import mass_inside, pixel_average_precision, pointing_game
@@ -87,12 +87,8 @@ def judge(
         run_dir: folder of the run.
         overrides: ``dotted.key=value`` strings: ``data.*``, ``train.device``, ``model.threshold``.
         methods: as for `Explainer`.
-        threshold: a pixel is called artifact if ``heatmap > threshold``, strictly.
-        faithfulness_images: see `score_explanations`.
-        sanity_images: see `score_explanations`.
-        batch_size: images, or windows, per forward pass.
-        window: side of a sliding patch, pixels of the image.
-        stride: from one sliding patch to the next, pixels.
+        threshold, faithfulness_images, sanity_images: see `score_explanations`.
+        batch_size, window, stride: see `Explainer`.
         out: folder for the tables; None: ``explanations`` in the run's folder.
 
     Returns:
@@ -123,7 +119,7 @@ def judge(
 
 
 def score_explanations(
-    model: Detector | ArtifactNet | Predictor,
+    model: Detector | ArtifactNet | BasePredictor,
     samples: Iterable[tuple[str | int, Sample | ArtifactNetError]],
     methods: Sequence[str] | None = None,
     *,
@@ -151,9 +147,7 @@ def score_explanations(
         faithfulness_images: deletion and insertion curves of this many annotated fakes, the first.
         sanity_images: randomized-weights check on this many annotated fakes, the first.
         seed: of the randomized weights and of the order of equal pixels.
-        batch_size: images, or windows, per forward pass.
-        window: side of a sliding patch, pixels of the image.
-        stride: from one sliding patch to the next, pixels.
+        batch_size, window, stride: see `Explainer`.
 
     Returns:
         A dictionary ready for JSON: ``threshold``, ``overlap``, ``seed``, ``notices`` (the
@@ -213,19 +207,12 @@ def score_explanations(
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An annotated fake.
-
-    Attributes:
-        name: for messages.
-        pixels: (H, W, 3) image.
-        union: (H, W) where any artifact is.
-        instances: the artifact instances of ``union``.
-    """
+    """An annotated fake."""
 
     name: str
-    pixels: UInt8Array
-    union: BoolArray
-    instances: LabelMap
+    pixels: UInt8Array  # (H, W, 3)
+    union: BoolArray  # (H, W) where any artifact is
+    instances: LabelMap  # of ``union``
 
 
 def _explain(explainer: Explainer, targets: Sequence[Target]) -> list[Explanation | Failure]:
@@ -257,33 +244,19 @@ def _add_curves(
 
 @dataclass(slots=True)
 class ImageCounts:
-    """Which images were seen, and which of them are scored.
-
-    Attributes:
-        seen: images.
-        real: of them; left out.
-        unannotated: fakes whose artifacts nobody annotated; left out.
-        annotated: fakes that are scored.
-        with_artifacts: of the annotated.
-        shares: of each of these, the share of its pixels that is artifact.
-        unusable: images that could not be read, with the reason.
-    """
+    """Which images were seen, and which of them are scored."""
 
     seen: int = 0
-    real: int = 0
-    unannotated: int = 0
-    annotated: int = 0
-    with_artifacts: int = 0
-    shares: list[float] = field(default_factory=list)
+    real: int = 0  # left out
+    unannotated: int = 0  # fakes whose artifacts nobody annotated; left out
+    annotated: int = 0  # fakes that are scored
+    shares: list[float] = field(default_factory=list)  # of artifact pixels; of those with artifacts
     unusable: list[Failure] = field(default_factory=list)
 
     def annotated_fakes(
         self, samples: Iterable[tuple[str | int, Sample | ArtifactNetError]]
     ) -> Iterator[Target]:
         """The images that are scored; all that pass are counted.
-
-        Args:
-            samples: name of each image, and the image or why it cannot be used.
 
         Raises:
             ArtifactNetError: a mask that does not fit its image or annotation state.
@@ -301,7 +274,6 @@ class ImageCounts:
                 self.annotated += 1
                 union = _union(str(name), sample)
                 if union.any():
-                    self.with_artifacts += 1
                     self.shares.append(float(union.mean()))
                 yield Target(str(name), sample.image, union, instance_labels(union))
 
@@ -312,7 +284,7 @@ class ImageCounts:
             "real": self.real,
             "unannotated": self.unannotated,
             "annotated": self.annotated,
-            "with_artifacts": self.with_artifacts,
+            "with_artifacts": len(self.shares),
             "unusable": _named(self.unusable),
             "artifact_share": _mean(self.shares),
         }
@@ -341,8 +313,7 @@ class MethodScores:
     """The scores of one method, summed up image by image.
 
     Attributes:
-        threshold: a pixel is called artifact if ``heatmap > threshold``, strictly.
-        overlap: share of a region that must lie on an instance, exceeded strictly.
+        threshold, overlap: see `score_explanations`.
         seconds: that making the maps took.
     """
 

@@ -58,14 +58,9 @@ def target_layer(detector: Detector) -> Layer:
 
 
 def fits(height: int, width: int, size: tuple[int, int]) -> bool:
-    """Whether a map has the proportions of an image, to within a cell per side.
+    """Whether a map of (height, width) cells has the proportions of an image, to within a cell.
 
-    Attention matrices, and maps whose channels come last, are told from maps by it.
-
-    Args:
-        height: of the map, cells.
-        width: of the map, cells.
-        size: height and width of the image, pixels.
+    Attention matrices, and maps whose channels come last, do not.
     """
     return abs(height * size[1] - width * size[0]) <= sum(size)
 
@@ -77,7 +72,7 @@ def name_of(net: nn.Module) -> str:
 
 
 def _only_one(found: Iterable[nn.Module]) -> Any:
-    """The module, or None where there is none or a choice."""
+    """The module, or None unless there is exactly one."""
     modules = list(found)
     return modules[0] if len(modules) == 1 else None
 

@@ -26,10 +26,7 @@ _GAP = 4
 
 
 def colorize(heatmap: npt.NDArray[np.floating]) -> UInt8Array:
-    """Colours of a map.
-
-    Args:
-        heatmap: (H, W) in [0, 1]; values outside are clipped.
+    """Colors of a (H, W) map, clipped to [0, 1].
 
     Returns:
         (H, W, 3) sRGB: 0 is black, 1 nearly white, brightness never falls in between.

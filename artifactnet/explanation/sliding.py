@@ -1,4 +1,4 @@
-"""Sliding-patch maps: each patch of an image judged as an image of its own (X-AIGD Sec. 6.2)."""
+"""Sliding-patch maps: each patch of an image is predicted as an image (X-AIGD Sec. 6.2)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sliding_map(
     stride: int = 224,
     batch_size: int = 8,
 ) -> Float32Array:
-    """Probability of being fake of every place of an image, judged from its window alone.
+    """Probability of being fake of every place of an image, predicted from its window alone.
 
     Windows start every ``stride`` pixels; the last one of a row or column is moved back to end
     at the border, so that every pixel is covered. Along a side shorter than the window there is
@@ -56,12 +56,7 @@ def sliding_map(
 
 
 def check_windows(window: int, stride: int, batch_size: int) -> None:
-    """Refuse windows that cannot cover an image.
-
-    Args:
-        window: see `sliding_map`.
-        stride: see `sliding_map`.
-        batch_size: see `sliding_map`.
+    """Refuse options of `sliding_map` with which windows cannot cover an image.
 
     Raises:
         ArtifactNetError: one of them is below 1, or the stride leaves out pixels.

@@ -8,17 +8,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from artifactnet.inference.backends.base import ExportedModel
+from canned_predictor import CannedPredictor
 from tiny_detectors import SIZE, SmallCnn, pictures, small_cnn, timm_net
 from tiny_models import tiny
 from torch import nn
 
-from artifactnet.explanation.detector import (
-    Classifier,
-    OwnDetector,
-    as_detector,
-    full_precision,
-    reference_weight,
-)
+from artifactnet.explanation.detector import Classifier, OwnDetector, as_detector, reference_weight
 from artifactnet.inference.predictor import Predictor
 from artifactnet.types import ArtifactNetError
 
@@ -49,26 +45,15 @@ def test_two_classes_give_the_logit_of_their_softmax(fake_class):
         assert float(logit.sigmoid()) == pytest.approx(chances[fake_class], abs=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 1)])
-def test_one_logit_is_taken_as_it_is(shape):
-    one = torch.arange(4.0).reshape(shape)
-    assert answering(one).logits(torch.zeros(4, 3, 8, 8)).tolist() == [0, 1, 2, 3]
-
-
-def test_a_net_that_squeezes_its_output():
-    assert answering(torch.tensor(2.0)).logits(torch.zeros(1, 3, 8, 8)).tolist() == [2]
-    with pytest.raises(ArtifactNetError, match=r"one row per image, not \(\) for 2"):
-        answering(torch.tensor(2.0)).logits(torch.zeros(2, 3, 8, 8))
-
-
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ((torch.zeros(2, 2), torch.zeros(2, 4)), "one row per image, not tuple"),
-        ({"logits": torch.zeros(2)}, "one row per image, not dict"),
-        (torch.zeros(3, 2), r"one row per image, not \(3, 2\) for 2"),
-        (torch.zeros(2, 1000), r"returns \(1000,\) values per image; it must be one fake logit"),
-        (torch.zeros(2, 1, 4, 4), r"returns \(1, 4, 4\) values per image"),
+        ((torch.zeros(2, 2), torch.zeros(2, 4)), "tuple"),
+        ({"logits": torch.zeros(2)}, "dict"),
+        (torch.zeros(3, 2), r"\(3, 2\)"),
+        (torch.tensor(2.0), r"\(\)"),
+        (torch.zeros(2, 1000), r"\(1000,\)"),
+        (torch.zeros(2, 1, 4, 4), r"\(1, 4, 4\)"),
     ],
 )
 def test_other_answers_are_errors(answer, words):
@@ -93,25 +78,19 @@ def test_the_size_that_a_model_was_built_for_comes_before_the_published_one():
     assert Classifier(timm_net("resnet")).preprocess.size == (176, 176)
 
 
-def test_imagenets_normalisation_for_nets_that_say_nothing():
-    black, _ = small_cnn().preprocess.image(np.zeros((9, 9, 3), np.uint8))
-    expected = [-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]
-    assert black.mean(dim=(1, 2)).tolist() == pytest.approx(expected, abs=1e-5)
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"image_size": None}, r"SmallCnn: does not say what size.*image_size=\(height, width\)"),
-        ({"image_size": 224}, r"SmallCnn: got 224; give image_size"),
-        ({"image_size": (0, 8)}, r"SmallCnn: got \(0, 8\); give image_size"),
-        ({"image_size": (8.5, 8)}, r"got \(8.5, 8\)"),
-        ({"fake_class": 2}, "fake_class is 2, but there are two classes"),
-        ({"threshold": 1.5}, r"threshold must be in 0..1, not 1.5"),
-        ({"threshold": float("nan")}, r"threshold must be in 0..1, not nan"),
-        ({"target_layer": "layer9"}, "SmallCnn has no layer 'layer9'"),
-        ({"resize": "squash"}, "Classifier: unknown resize policy 'squash'"),
-        ({"mean": (0.5,)}, "Classifier: need 3 means"),
+        ({"image_size": None}, "image_size="),
+        ({"image_size": 224}, "224"),
+        ({"image_size": (0, 8)}, r"\(0, 8\)"),
+        ({"image_size": (8.5, 8)}, r"\(8.5, 8\)"),
+        ({"fake_class": 2}, "fake_class is 2"),
+        ({"threshold": 1.5}, "threshold.*1.5"),
+        ({"threshold": float("nan")}, "threshold.*nan"),
+        ({"target_layer": "layer9"}, "SmallCnn.*'layer9'"),
+        ({"resize": "squash"}, "'squash'"),
+        ({"mean": (0.5,)}, "means"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(options, words):
@@ -131,12 +110,6 @@ def test_half_precision_is_copied_not_changed(dtype):
     assert own.net is own.model.backbone.net
     assert own.logits(pictures((32, 48))).dtype == torch.float32
     assert {weight.dtype for weight in model.parameters()} == {dtype}
-
-
-def test_full_precision_is_used_as_it_is():
-    net = SmallCnn()
-    assert full_precision(net) is net
-    assert Classifier(net, (8, 8)).module is net
 
 
 def test_a_copy_of_a_detector_runs_its_own_copy_of_the_model():
@@ -165,17 +138,14 @@ def test_own_models_keep_their_preprocessing_threshold_and_notices():
         assert torch.equal(detector.logits(images), model(images).logit)
 
 
-def test_a_detector_is_one_already():
-    detector = small_cnn()
-    assert as_detector(detector) is detector
-
-
 @pytest.mark.parametrize(
     ("model", "words"),
     [
         (SmallCnn(), r"wrap SmallCnn first: Classifier\(net"),
-        ("runs/best", "str is no detector"),
-        (None, "NoneType is no detector"),
+        ("runs/best", "str"),
+        (None, "NoneType"),
+        (ExportedModel.__new__(ExportedModel), "ExportedModel"),
+        (CannedPredictor(), "CannedPredictor"),
     ],
 )
 def test_what_is_no_detector_is_named(model, words):
@@ -183,8 +153,15 @@ def test_what_is_no_detector_is_named(model, words):
         as_detector(model)
 
 
-def test_images_come_in_the_weights_precision():
+@pytest.mark.parametrize("shape", [(4,), (4, 1), ()])
+def test_one_logit_is_taken_as_it_is(shape):
+    one = torch.arange(4.0).reshape(shape) if shape else torch.tensor(0.0)  # a net that squeezes
+    logits = answering(one).logits(torch.zeros(len(one.reshape(-1)), 3, 8, 8))
+    assert logits.tolist() == [0, 1, 2, 3][: len(logits)]
+
+
+def test_weights_decide_the_precision_of_images():
     assert reference_weight(small_cnn()).dtype == torch.float32
     assert reference_weight(Classifier(SmallCnn().double(), (8, 8))).dtype == torch.float64
-    with pytest.raises(ArtifactNetError, match="Identity has no weights"):
+    with pytest.raises(ArtifactNetError, match="Identity"):
         reference_weight(Classifier(nn.Identity(), (8, 8)))

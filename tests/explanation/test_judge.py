@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import weakref
+from types import SimpleNamespace
 
 import metric_reference as reference
 import numpy as np
@@ -196,18 +197,8 @@ def test_perfect_inverted_constant_and_empty_maps(fake):
     assert rows["constant"]["instances"]["fp"] == 6  # one region each, as large as the image
     assert [rows["empty"][key] for key in figures if key != "pointing_game"] == [0] * 6
     assert rows["empty"]["pointing_game"] == pytest.approx(share)
-    assert {name: row["constant_images"] for name, row in rows.items()} == {
-        "perfect": 0,
-        "inverted": 0,
-        "constant": 6,
-        "empty": 6,
-    }
-    assert {name: row["zero_prediction_images"] for name, row in rows.items()} == {
-        "perfect": 0,
-        "inverted": 0,
-        "constant": 0,
-        "empty": 6,
-    }
+    assert [row["constant_images"] for row in rows.values()] == [0, 0, 6, 6]
+    assert [row["zero_prediction_images"] for row in rows.values()] == [0, 0, 0, 6]
 
 
 def test_who_takes_part(fake):
@@ -235,55 +226,6 @@ def test_who_takes_part(fake):
     assert row["tp"] == (samples[3].mask > 0).sum()
     assert row["fp"] == samples[2].image[..., 0].size + (samples[3].mask == 0).sum()
     assert (row["evaluated_images"], row["artifact_images"]) == (2, 1)
-
-
-def test_no_image_at_all_is_said_and_not_scored(fake):
-    fake(full=lambda name, _: None)
-    result = score_explanations(detector(), named([sample(0, label=0, annotation=CLEAN)]))
-    row = result["methods"]["full"]
-    assert row["evaluated_images"] == 0
-    assert row["IoU"] == 0
-    for key in ("pointing_game", "deletion", "sanity_correlation", "seconds_per_image"):
-        assert row[key] is None
-    assert "0 annotated fakes of 1 images" in judging.scores_page(result)
-
-
-def test_failures_are_listed_and_cost_only_their_image(fake):
-    samples = [sample(k) for k in range(5)]
-
-    def troubled(name, _):
-        if name == "image 1":
-            return Failure(name, "too small")
-        if name == "image 3":
-            return Failure(name, "the map is not a number")
-        return samples[int(name[-1])].mask > 0
-
-    batches = fake(troubled=troubled, sound=lambda name, _: samples[int(name[-1])].mask > 0)
-    result = score_explanations(detector(), named(samples), faithfulness_images=5, sanity_images=5)
-    row = result["methods"]["troubled"]
-    assert row["failures"] == [
-        {"name": "image 1", "reason": "too small"},
-        {"name": "image 3", "reason": "the map is not a number"},
-    ]
-    assert row["evaluated_images"] == row["faithfulness_images"] == row["sanity_images"] == 3
-    assert row["IoU"] == 1
-    assert result["methods"]["sound"]["evaluated_images"] == 5
-    assert result["methods"]["sound"]["failures"] == []
-    assert batches[0] == ("troubled", [f"image {k}" for k in range(5)])
-    page = judging.scores_page(result)
-    assert "- troubled: image 3: the map is not a number\n" in page
-
-
-def test_images_that_cannot_be_read_are_listed(fake):
-    good = sample(0)
-    fake(full=lambda name, _: good.mask > 0)
-    result = score_explanations(detector(), [("a", good), ("b", ArtifactNetError("b: is torn"))])
-    assert result["images"]["seen"] == 2
-    assert result["images"]["unusable"] == [{"name": "b", "reason": "is torn"}]
-    assert result["methods"]["full"]["IoU"] == 1
-    page = judging.scores_page(result)
-    assert "- b: is torn\n" in page
-    assert "1 images that cannot be used" in page
 
 
 def test_faithfulness_and_sanity_look_at_the_first_images(fake):
@@ -321,20 +263,6 @@ def test_faithfulness_and_sanity_look_at_the_first_images(fake):
     assert (row["faithfulness_images"], row["deletion"]) == (0, None)
 
 
-def test_a_randomised_model_without_an_answer_is_counted(fake):
-    own = detector()
-
-    def broken_after(name, model):
-        if model is own:
-            return random_map(name, (16, 16))
-        return Failure(name, "the model's answer is not a number (NaN)")
-
-    fake(broken=broken_after)
-    samples = named([sample(k, size=(16, 16)) for k in range(3)])
-    row = score_explanations(own, samples, sanity_images=2)["methods"]["broken"]
-    assert (row["sanity_images"], row["sanity_undefined"], row["failures"]) == (0, 2, [])
-
-
 def test_one_batch_is_in_memory_at_a_time(fake):
     """Images are asked for when they are due, and gone when the next ones come."""
     alive: list = []
@@ -357,67 +285,6 @@ def test_one_batch_is_in_memory_at_a_time(fake):
     result = score_explanations(detector(), samples(), batch_size=3)
     assert result["methods"]["second"]["evaluated_images"] == 12
     assert max(most) <= 2 * 3
-
-
-def test_the_result_becomes_files(fake, tmp_path):
-    samples = [sample(k) for k in range(3)]
-    trouble = "bad | image\n<x>.png"
-    fake(
-        one=lambda name, _: samples[0].mask > 0,
-        two=lambda name, _: Failure(trouble, "too\nsmall"),
-    )
-    own = detector()
-    own.warnings = ("random weights",)
-    result = score_explanations(own, [("image 0", samples[0])], overlap=0.25)
-    judging.write_scores(tmp_path / "new", result)
-    assert json.loads((tmp_path / "new" / "explanations.json").read_text()) == result
-    page = (tmp_path / "new" / "explanations.md").read_text()
-    assert page == judging.scores_page(result)
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
-        "explanations.json",
-        "explanations.md",
-    ]
-    assert "> **Warning:** random weights" in page
-    assert "- two: bad | image <x>.png: too small\n" in page
-    lines = judging.scores_table(result).splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert {len(row) for row in cells} == {len(cells[0])}
-    one, two = (dict(zip(cells[0], row, strict=True)) for row in cells[2:])
-    assert (one["method"], one["IoU"], one["images"], one["failures"]) == (
-        "one",
-        "1.0000",
-        "1",
-        "0",
-    )
-    assert (one["F1@0.25"], one["deletion"]) == ("1.0000", "-")
-    assert (two["method"], two["AP"], two["images"], two["failures"]) == ("two", "-", "0", "1")
-    assert lines[0] in page
-    assert str(one) != str(two)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"threshold": 1.5}, {"threshold": math.nan}, {"overlap": -0.1}, {"sanity_images": -1}],
-)
-def test_settings_that_make_no_sense_are_refused(options):
-    with pytest.raises(ArtifactNetError, match="judge: "):
-        score_explanations(detector(), [], **options)
-
-
-def test_a_sample_that_contradicts_itself_is_refused(fake):
-    fake(any=lambda name, _: None)
-    other = sample(0)
-    other.mask = other.mask[:-1]
-    with pytest.raises(ArtifactNetError, match=r"image 0: the mask has shape \(23, 30\)"):
-        score_explanations(detector(), named([other]))
-    other.mask = None
-    with pytest.raises(ArtifactNetError, match="image 0: annotation is MASK but .* has no mask"):
-        score_explanations(detector(), named([other]))
-
-
-def test_an_unknown_method_is_refused():
-    with pytest.raises(ArtifactNetError, match="no_such"):
-        score_explanations(detector(), [], ["no_such"])
 
 
 def test_one_of_ours_by_its_own_maps():
@@ -449,3 +316,107 @@ def test_one_of_ours_by_its_own_maps():
     assert model.training
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_failures_cost_only_their_image(fake):
+    own = detector()
+    samples = [sample(k, size=(16, 16)) for k in range(5)]
+
+    def troubled(name, model):
+        if name == "image 1":
+            return Failure(name, "too small")
+        if name == "image 3" and model is not own:
+            return Failure(name, "not a number")
+        return samples[int(name[-1])].mask > 0
+
+    batches = fake(troubled=troubled, sound=lambda name, _: samples[int(name[-1])].mask > 0)
+    each = [*named(samples), ("torn", ArtifactNetError("torn: is torn"))]
+    result = score_explanations(own, each, faithfulness_images=5, sanity_images=5)
+    row = result["methods"]["troubled"]
+    assert row["failures"] == [{"name": "image 1", "reason": "too small"}]
+    assert row["evaluated_images"] == row["faithfulness_images"] == 4
+    assert (row["sanity_images"], row["sanity_undefined"]) == (3, 1)
+    assert row["IoU"] == 1
+    assert result["methods"]["sound"]["evaluated_images"] == 5
+    assert batches[0] == ("troubled", [f"image {k}" for k in range(5)])
+    assert result["images"]["seen"] == 6
+    assert result["images"]["unusable"] == [{"name": "torn", "reason": "is torn"}]
+
+
+def test_results_become_files(fake, tmp_path):
+    samples = [sample(k) for k in range(3)]
+    trouble = "bad | image\n<x>.png"
+    fake(
+        one=lambda name, _: samples[0].mask > 0,
+        two=lambda name, _: Failure(trouble, "too\nsmall"),
+    )
+    own = detector()
+    own.warnings = ("random weights",)
+    each = [("image 0", samples[0]), ("b", ArtifactNetError("b: is torn"))]
+    result = score_explanations(own, each, overlap=0.25)
+    judging.write_scores(tmp_path / "new", result)
+    assert json.loads((tmp_path / "new" / "explanations.json").read_text()) == result
+    page = (tmp_path / "new" / "explanations.md").read_text()
+    assert "random weights" in page
+    assert "- two: bad | image <x>.png: too small\n" in page
+    assert "- b: is torn\n" in page
+    table = judging.scores_table(result)
+    assert table in page
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert {len(row) for row in cells} == {len(cells[0])}
+    one, two = (dict(zip(cells[0], row, strict=True)) for row in cells[2:])
+    assert [one[key] for key in ("method", "IoU", "images", "failures")] == [
+        "one",
+        "1.0000",
+        "1",
+        "0",
+    ]
+    assert (one["F1@0.25"], one["deletion"]) == ("1.0000", "-")
+    assert (two["method"], two["AP"], two["images"], two["failures"]) == ("two", "-", "0", "1")
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"threshold": 1.5}, "threshold"),
+        ({"threshold": math.nan}, "threshold"),
+        ({"overlap": -0.1}, "overlap"),
+        ({"sanity_images": -1}, "-1"),
+        ({"methods": ["no_such"]}, "no_such"),
+    ],
+)
+def test_bad_options_are_refused(options, key):
+    with pytest.raises(ArtifactNetError, match=key):
+        score_explanations(detector(), [], **options)
+
+
+def test_a_mask_that_does_not_fit_is_refused(fake):
+    fake(any=lambda name, _: None)
+    other = sample(0)
+    for mask in (other.mask[:-1], None):
+        other.mask = mask
+        with pytest.raises(ArtifactNetError, match="image 0"):
+            score_explanations(detector(), named([other]))
+
+
+@pytest.mark.slow
+def test_command(tmp_path, capsys, monkeypatch):
+    """`judge` opens a run with its data, writes its tables, and passes on warnings."""
+    from artifactnet.cli import main
+    from artifactnet.evaluation import samples
+
+    opened = SimpleNamespace(
+        model=tiny(size=(32, 48)),
+        config=SimpleNamespace(seed=3),
+        folder=tmp_path,
+        warnings=("no test split",),
+        each=lambda: named([sample(k, size=(40, 44)) for k in range(2)]),
+    )
+    monkeypatch.setattr(samples, "open_samples", lambda *arguments: opened)
+    assert main(["judge", "run", "data.root=x", "--methods", "rollout", "--sanity", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "warning: no test split" in err
+    found = json.loads((tmp_path / "explanations" / "explanations.json").read_text())
+    assert judging.scores_table(found) in out
+    assert (found["seed"], found["notices"]) == (3, ["no test split"])
+    assert found["methods"]["rollout"]["evaluated_images"] == 2

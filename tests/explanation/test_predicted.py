@@ -82,40 +82,26 @@ def test_it_says_what_a_predictor_of_ours_says():
     ],
 )
 def test_what_cannot_be_shown_is_a_failure(changes, reason):
-    (answer,) = PredictionExplainer(Changed(**changes)).explain_batch([("a.png", canned_pixels(0.5))])
+    explainer = PredictionExplainer(Changed(**changes))
+    (answer,) = explainer.explain_batch([("a.png", canned_pixels(0.5))])
     assert isinstance(answer, Failure)
     assert answer.path == "a.png"
     assert reason in answer.reason
 
 
-def test_a_heatmap_of_another_size_is_a_bug_not_an_answer():
-    predictor = Changed(heatmap=np.zeros((36, 24), np.float32))
-    with pytest.raises(ValueError, match=r"a heatmap of \(36, 24\) for \(24, 36\)"):
-        PredictionExplainer(predictor).explain_batch([("a", canned_pixels(0.5))])
-
-
-def test_a_constant_heatmap_says_so():
-    predictor = Changed(heatmap=np.zeros((24, 36), np.float32))
-    (answer,) = PredictionExplainer(predictor).explain_batch([("a", canned_pixels(0.5))])
+def test_other_heatmaps():
+    constant = Changed(heatmap=np.zeros((24, 36), np.float32))
+    (answer,) = PredictionExplainer(constant).explain_batch([("a", canned_pixels(0.5))])
     assert answer.explanations["predicted_heatmap"].warnings == (CONSTANT,)
-
-
-def test_a_failure_keeps_its_reason_and_stops_nothing():
-    class Failing(CannedPredictor):
-        def _answer(self, source, heatmaps):
-            answer = super()._answer(source, heatmaps)
-            return Failure(source.name, "too narrow") if source.name == "a" else answer
-
-    images = [("a", canned_pixels(0.2)), ("b", canned_pixels(0.8))]
-    first, second = PredictionExplainer(Failing()).explain_batch(images)
-    assert (first.path, first.reason) == ("a", "too narrow")
-    assert second.score == pytest.approx(0.8)
+    turned = Changed(heatmap=np.zeros((36, 24), np.float32))  # a bug, not a failure
+    with pytest.raises(ValueError, match=r"\(36, 24\)"):
+        PredictionExplainer(turned).explain_batch([("a", canned_pixels(0.5))])
 
 
 def test_methods():
     for methods in (None, ["all"], ["predicted_heatmap"]):
         assert PredictionExplainer(CannedPredictor(), methods).methods == ("predicted_heatmap",)
-    with pytest.raises(ArtifactNetError, match="unknown method 'magic'; known: grad_cam"):
+    with pytest.raises(ArtifactNetError, match="magic"):
         PredictionExplainer(CannedPredictor(), ["magic"])
-    with pytest.raises(ArtifactNetError, match="grad_cam cannot .* what can: predicted_heatmap"):
+    with pytest.raises(ArtifactNetError, match="grad_cam.*predicted_heatmap"):
         PredictionExplainer(CannedPredictor(), ["grad_cam"])

@@ -90,24 +90,6 @@ def test_every_pixel_is_the_mean_over_the_windows_that_see_it(
     np.testing.assert_allclose(found, by_loops(detector, pixels, window, stride), atol=1e-6)
 
 
-def test_default_windows_of_a_large_image_do_not_overlap():
-    pixels = np.zeros((448, 672, 3), np.uint8)
-    pixels[:224, 224:448] = 255
-    found = sliding_map(MeanDetector(), pixels)
-    bright, dark = 1 / (1 + math.exp(-4)), 1 / (1 + math.exp(4))
-    expected = np.full((448, 672), dark)
-    expected[:224, 224:448] = bright
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_batches_do_not_change_the_map():
-    detector, pixels = small_cnn(), noise(40, 50)
-    maps = [sliding_map(detector, pixels, 16, 9, batch_size) for batch_size in (1, 4, 100)]
-    np.testing.assert_allclose(maps[0], maps[1], atol=1e-6)
-    np.testing.assert_allclose(maps[0], maps[2], atol=1e-6)
-    assert maps[0].std() > 0
-
-
 def test_the_model_is_left_as_found_in_any_grad_mode():
     detector, pixels = small_cnn(), noise(20, 30)
     detector.module.train()

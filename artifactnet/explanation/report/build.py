@@ -114,9 +114,7 @@ def report(
         title: of the page; None makes one.
         text: of a HEIE on a language model, see `load_model`.
         device: see `load_model`; None: ``auto``, or what the run says.
-        batch_size: images in memory, and per forward pass; None: the model's default.
-        window: side of a sliding patch, pixels of the image.
-        stride: from one sliding patch to the next, pixels.
+        batch_size, window, stride: see `write_report`.
 
     Raises:
         ArtifactNetError: no such model or run, an option that does not go with it, data that
@@ -230,8 +228,7 @@ def write_report(
         limit: of more images than this, so many are taken, evenly spread.
         about: names and warnings for the head.
         batch_size: images in memory, and per forward pass; None: the predictor's default, or 8.
-        window: side of a sliding patch, pixels of the image.
-        stride: from one sliding patch to the next, pixels.
+        window, stride: see `artifactnet.explanation.explainer.Explainer`.
 
     Raises:
         ArtifactNetError: a method cannot serve this model, ``limit`` is below 1, or ``out`` cannot

@@ -123,23 +123,14 @@ def characters(uris: Mapping[str, str]) -> int:
 
 
 def fit(shape: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Height and width with a long side of at most ``side``: never enlarged, aspect ratio kept.
-
-    Both are rounded to whole pixels, and are at least 1.
-    """
+    """Height and width, at least 1, with a long side of at most ``side``; never enlarged."""
     height, width = shape[:2]
     scale = min(1.0, side / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def picture_uri(pixels: UInt8Array, side: int, quality: int) -> str:
-    """An image as WebP.
-
-    Args:
-        pixels: (H, W, 3) sRGB.
-        side: long side at most, pixels.
-        quality: 0..100.
-    """
+    """An image (H, W, 3) as WebP of quality 0..100, its long side at most ``side`` pixels."""
     small = resample(pixels, fit(pixels.shape, side))
     buffer = io.BytesIO()
     Image.fromarray(small).save(buffer, format="WEBP", quality=quality, method=4)
@@ -147,13 +138,9 @@ def picture_uri(pixels: UInt8Array, side: int, quality: int) -> str:
 
 
 def heat_uri(heatmap: Float32Array, side: int) -> str:
-    """A heatmap as PNG whose colours are those of `overlay.colorize`, opaque where it is 1.
+    """A (H, W) heatmap as PNG in the colours of `overlay.colorize`, as opaque as it is high.
 
-    Opacity rises with the value, so that the image shows unchanged where the map is 0.
-
-    Args:
-        heatmap: (H, W) in [0, 1]; values outside are clipped.
-        side: long side at most, pixels; averaged over areas.
+    It is clipped to [0, 1] and averaged down to a long side of at most ``side`` pixels.
 
     Raises:
         ValueError: a value is not finite.
@@ -171,10 +158,6 @@ def mask_uri(mask: UInt8Array, side: int) -> str:
 
     No region vanishes, however small: a pixel of the picture has every category of the pixels
     that it stands for. Where categories overlap, the one that is smaller in the image lies on top.
-
-    Args:
-        mask: (H, W) bit field, see `artifactnet.taxonomy`.
-        side: long side at most, pixels.
     """
     small = shrink_mask(mask, fit(mask.shape, side))
     thickness = 1 if max(small.shape) < 300 else 2
@@ -192,15 +175,7 @@ def mask_uri(mask: UInt8Array, side: int) -> str:
 
 
 def shrink_mask(mask: UInt8Array, size: tuple[int, int]) -> UInt8Array:
-    """Shrink a bit field so that every bit set anywhere stays set somewhere.
-
-    Args:
-        mask: (H, W) bit field.
-        size: height and width wanted, none larger than the mask's.
-
-    Returns:
-        The union of the bits of all pixels that a new pixel stands for.
-    """
+    """Shrink a (H, W) bit field; each new pixel has the union of the bits that it stands for."""
     for axis, side in enumerate(size):
         starts = np.arange(side) * mask.shape[axis] // side
         mask = np.bitwise_or.reduceat(mask, starts, axis=axis)

@@ -81,17 +81,12 @@ def _resource(name: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Text from data as a reader shall see it: each invisible character spelt out, as \\u202e."""
+    """Text from data with each invisible character spelled out, as \\u202e."""
     return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def words(explanation: dict[str, str]) -> dict[str, str]:
-    """The parts of an explanation as a reader shall see them, see `prose`.
-
-    Args:
-        explanation: ``description``, ``regions`` and ``issues``; ``text``, which is all of them
-            once more, is left out.
-    """
+    """The parts of an explanation as `prose`, without ``text``, which holds all of them again."""
     return {part: prose(explanation[part]) for part in ("description", "regions", "issues")}
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from canned_predictor import NOTICE, RATIONALE, CannedPredictor, canned_pixels
 from PIL import Image
-from tiny_models import tiny
+from tiny_models import TINY, tiny
 
-from artifactnet.config import SegmentationConfig
+from artifactnet.config import HeatmapConfig, SegmentationConfig
 from artifactnet.explanation.report import build
 from artifactnet.explanation.report.build import About, write_report
-from artifactnet.explanation.report.items import Item, file_items
 from artifactnet.explanation.report.encode import BUDGET
+from artifactnet.explanation.report.items import Item, file_items
 from artifactnet.inference.inputs import Failure
+from artifactnet.inference.predictor import Predictor
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 
 PAL4VST = Path(__file__).parents[3].parent / "shared" / "data" / "pal4vst"
@@ -132,7 +135,7 @@ def test_an_older_report_is_replaced_with_its_charts(model, tmp_path):
     found = json.loads(result.json.read_text())
     assert found["failures"] == [{"name": "none.png", "reason": "no such file"}]
     assert "no such file" in result.html.read_text()
-    assert any(notice.startswith("Nobody said") for notice in found["notices"])
+    assert any("no labels" in notice for notice in found["notices"])
     assert found["title"] == "vit_tiny_patch16_224 on images"
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -159,11 +162,11 @@ def test_nothing_usable_is_a_report_too(model, tmp_path):
 
 def test_mistakes(model, tmp_path):
     (tmp_path / "file").write_text("here")
-    with pytest.raises(ArtifactNetError, match="no folder for the report"):
+    with pytest.raises(ArtifactNetError, match="file"):
         write_report(model, [], tmp_path / "file")
-    with pytest.raises(ArtifactNetError, match="limit must be 1"):
+    with pytest.raises(ArtifactNetError, match="limit"):
         write_report(model, [], tmp_path / "out", limit=0)
-    with pytest.raises(ArtifactNetError, match="unknown method"):
+    with pytest.raises(ArtifactNetError, match="magic"):
         write_report(model, [], tmp_path / "out", methods=["magic"])
     assert not (tmp_path / "out").exists()
 
@@ -176,9 +179,64 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(model, tmp_path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(build, "write_page", full)
-    with pytest.raises(ArtifactNetError, match="cannot be written: .*No space"):
+    with pytest.raises(ArtifactNetError, match="No space"):
         write_report(model, labelled(3), tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
+
+
+def pictures(*scores):
+    return [Item(f"{k}.png", lambda s=score: canned_pixels(s)) for k, score in enumerate(scores)]
+
+
+def test_a_report_of_a_predictor(tmp_path):
+    predictor = CannedPredictor(RATIONALE, None, replace(RATIONALE, issues=""))
+    result = write_report(
+        predictor, pictures(0.2, 0.8, 0.4), tmp_path, about=About(model="heie", data="photos")
+    )
+    assert (result.images, result.called_fake, result.failures) == (3, 2, ())
+    found = json.loads(result.json.read_text())
+    assert (found["model"]["name"], found["model"]["threshold"]) == ("heie", 0.5)
+    assert found["warnings"] == [NOTICE]
+    (method,) = found["methods"]
+    assert (method["name"], method["scale"]) == ("predicted_heatmap", "probability")
+    first, second, third = found["entries"]
+    assert [e["score"] for e in found["entries"]] == pytest.approx([0.2, 0.8, 0.4])
+    assert first["explanation"] == asdict(RATIONALE)
+    assert first["warnings"] == ["the text was cut off"]
+    assert "explanation" not in second
+    assert third["explanation"]["issues"] == ""
+    heatmap = canned_pixels(0.2)[..., 1].astype(np.float32) / 255
+    assert first["artifact_share"] == float((heatmap > 0.5).mean()) > 0
+    html = result.html.read_text()
+    assert html.count('"heat:predicted_heatmap":"data:image/png;base64,') == 3
+    assert len(re.findall('<script type="application/json" id="words-', html)) == 2
+
+
+def test_other_methods_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ArtifactNetError, match="relevance"):
+        write_report(CannedPredictor(), pictures(0.5), tmp_path / "out", methods=["relevance"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_student_shows_its_heatmap_and_score(tmp_path):
+    model = tiny(kwargs={**TINY, "depth": 4}, heatmap=HeatmapConfig(head="decoder", width=16))
+    result = write_report(model, pictures(0.3, 0.6), tmp_path)
+    found = json.loads(result.json.read_text())
+    assert [m["name"] for m in found["methods"]] == ["predicted_heatmap", "relevance"]
+    for entry, item in zip(found["entries"], pictures(0.3, 0.6), strict=True):
+        expected = Predictor(model).predict(item.load())
+        assert entry["score"] == pytest.approx(expected.score, abs=1e-6)
+        share = float((expected.heatmap > 0.5).mean())
+        assert entry["artifact_share"] == pytest.approx(share, abs=0.01)
+        assert "explanation" not in entry
+
+
+def test_detectors_without_score_or_words_have_no_such_keys(tmp_path):
+    result = write_report(tiny(), pictures(0.3), tmp_path)
+    found = json.loads(result.json.read_text())
+    assert [m["name"] for m in found["methods"]] == ["relevance"]
+    assert not {"score", "explanation"} & set(found["entries"][0])
+    assert 'id="words-' not in result.html.read_text()
 
 
 @pytest.mark.slow
@@ -191,7 +249,7 @@ def test_masks_of_a_model_with_a_segmentation_head(tmp_path):
     assert (result.images, result.failures) == (4, ())
     assert result.html.read_text().count('"mask":"data:image/png') == 4
     assert [row["name"] for row in found["summary"]["maps"]] == ["segmentation", "mask"]
-    predictor = build.Predictor(model)
+    predictor = Predictor(model)
     for entry, item in zip(found["entries"], labelled(4), strict=True):
         expected = predictor.predict(item.load().image)
         assert entry["artifact_share"] == float((expected.mask != 0).mean())
