@@ -272,12 +272,7 @@ def _attention(block: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def why_no_rollout(net: Any, name: str) -> str | None:
-    """Reason why attention rollout does not apply to a timm model, or None.
-
-    Args:
-        net: the model.
-        name: what the reason calls it.
-    """
+    """Reason why attention rollout does not apply to a timm model called ``name``, or None."""
     file = type(net).__module__.rsplit(".", 1)[-1]
     if file not in _PLAIN_VIT_FILES or not hasattr(net, "blocks"):
         return (

@@ -75,7 +75,7 @@ def test_a_batch_equals_its_images_one_by_one(attention):
 
 @pytest.mark.parametrize("attention", [AttentionConfig(), GRADIENT])
 @pytest.mark.parametrize("training", [True, False])
-def test_asking_for_a_map_leaves_the_model_as_it_was(attention, training):
+def test_computing_a_map_leaves_the_model_unchanged(attention, training):
     model = tiny(attention=attention).train(training)
     states = {name: module.training for name, module in model.named_modules()}
     flags = {n: p.requires_grad for n, p in model.named_parameters()}
@@ -110,29 +110,6 @@ def test_maps_under_inference_mode_and_with_frozen_weights(attention):
     torch.testing.assert_close(frozen.heatmap, expected.heatmap)
 
 
-@pytest.mark.parametrize(
-    "attention",
-    [
-        AttentionConfig(),
-        GRADIENT,
-    ],
-)
-def test_the_map_can_be_trained(attention):
-    model = tiny(attention=attention).train()
-    x = images(model, 4)
-    target = torch.zeros(4, 2, 3)
-    target[:, 0, 0] = 1
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(50):
-        loss = ((model(x, attention=True, create_graph=True).heatmap - target) ** 2).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0]
-
-
 def test_the_fused_and_the_mapped_forward_give_the_same_logit():
     model = tiny()
     x = images(model)
@@ -150,7 +127,7 @@ def test_any_size_of_whole_patches_and_no_other():
         tiny(size=(30, 48))
 
 
-def test_windowed_attention_judges_but_refuses_a_rollout():
+def test_windowed_attention_has_a_verdict_but_no_rollout():
     model = tiny("tiny_vit_5m_224", size=(64, 64), kwargs={})
     assert model(images(model, 1)).logit.shape == (1,)
     assert not model.has_attention
@@ -159,7 +136,7 @@ def test_windowed_attention_judges_but_refuses_a_rollout():
         model(images(model, 1), attention=True)
 
 
-def test_pooled_vits_refuse_a_rollout_of_a_token_that_does_not_judge():
+def test_pooled_vits_have_no_rollout():
     model = tiny("vit_base_patch16_siglip_224", kwargs={**TINY, "global_pool": "avg"})
     assert "class token" in model.no_attention
 
@@ -194,17 +171,6 @@ def test_unknown_backbone_and_impossible_arguments():
         tiny(attention=AttentionConfig(start_layer=3))
     with pytest.raises(ArtifactNetError, match="cannot be built"):
         tiny(kwargs={"no_such_argument": 1})
-
-
-def test_bf16_maps_stay_close_to_float32():
-    model = tiny()
-    x = images(model)
-    with torch.no_grad():
-        expected = model(x, attention=True).heatmap
-        with torch.autocast("cpu", torch.bfloat16):
-            output = model(x, attention=True)
-    assert output.heatmap.dtype == torch.float32
-    torch.testing.assert_close(output.heatmap, expected, atol=0.02, rtol=0.05)
 
 
 def test_conv_stem_residual_ignores_flat_light_and_answers_detail():

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 
 from artifactnet.config import ModelConfig, SegmentationConfig
-from artifactnet.models import checkpoint
 from artifactnet.models.create import create_model
 from artifactnet.models.heads import upernet
 from artifactnet.models.mmseg_checkpoint import convert, is_mmseg, load_mmseg, read
@@ -150,16 +149,6 @@ def test_the_classifying_feature_passes_the_last_levels_norm(theirs, ours):
         assert (ours.backbone(images) - pooled).abs().max() <= TOLERANCE
 
 
-def test_a_saved_model_computes_the_same_without_the_file(ours, tmp_path):
-    checkpoint.save_checkpoint(ours, tmp_path / "model.safetensors")
-    again = checkpoint.load_checkpoint(tmp_path / "model.safetensors")
-    images = torch.randn(1, 3, 100, 132)
-    with torch.no_grad():
-        a, b = (net(images, segmentation=True) for net in (ours, again))
-    assert torch.equal(a.segmentation, b.segmentation)
-    assert torch.equal(a.logit, b.logit)
-
-
 def test_model_weights_names_such_a_file(ours, file):
     """What a config does: the heads are filled as well, and nothing is announced as random."""
     net = model(weights=str(file))
@@ -167,12 +156,6 @@ def test_model_weights_names_such_a_file(ours, file):
     same = {k for k, v in ours.state_dict().items() if torch.equal(v, state[k])}
     assert set(state) - same <= {"head.weight", "head.bias"}
     assert net.notices == ()
-
-
-def test_every_key_is_recognised(theirs):
-    state = convert(theirs.state)
-    own = model().state_dict()
-    assert set(state) == {k for k in own if k.startswith(("backbone.", "segmentation."))}
 
 
 def authors_names(state):
@@ -311,7 +294,7 @@ def test_a_foreign_tensor_is_not_passed_over(theirs, tmp_path):
         load_mmseg(model(), tmp_path / "neck.pth")
 
 
-def test_timm_and_our_own_weights_are_not_taken_for_mmsegs(theirs):
+def test_timm_and_artifactnet_weights_are_not_mmseg_weights(theirs):
     assert is_mmseg(theirs.state)
     net = timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1), num_heads=(1, 2))
     assert not is_mmseg(net.state_dict())
@@ -335,7 +318,7 @@ def test_tensors_are_read_from_the_usual_wrappings(tmp_path, wrapper, legacy):
 
 
 @pytest.mark.slow
-def test_a_file_with_objects_says_how_to_export_its_tensors(tmp_path):
+def test_the_error_of_a_file_with_objects_gives_a_working_export_command(tmp_path):
     path = tmp_path / "iter 80000.pth"
     history = SimpleNamespace(values=[1, 2])  # as mmengine pickles its message buffers
     torch.save({"state_dict": {"a": torch.arange(2.0)}, "message_hub": history}, path)

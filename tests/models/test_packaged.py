@@ -238,13 +238,6 @@ def test_another_stem_width_is_another_backbone_only_where_there_is_a_stem(folde
     assert "RANDOM weights" in fresh(stem="conv", stem_width=8).notices[0]
 
 
-def test_the_first_of_two_by_name(folder):
-    for seed, name in enumerate(("b", "a")):
-        model = tiny(seed=seed, kwargs=FOUR)
-        save_checkpoint(model, folder / f"{name}.safetensors", half=True)
-    assert same_backbone(fresh(), model)
-
-
 def test_positions_are_resized_to_another_image_size(folder):
     packed = put(folder, "nano", size=(64, 64))
     model = fresh(image_size=[96, 96])

@@ -141,9 +141,8 @@ def weighted_row(
     """Class row of A_L ... A_1 with A = (W + I) / (1 + W 1), W = max(0, mean_h P_h * dO_h v_h^T).
 
     Args:
-        layers: the blocks' attention without bias, first block first.
-        d_outs: dO (B, H, N, d) of each.
-        triton: use the Triton kernels where they can run, see `products_for`.
+        layers, triton: see `mean_row`.
+        d_outs: dO (B, H, N, d) of each layer.
 
     Returns:
         (B, N), float32 or wider.

@@ -80,7 +80,7 @@ def attention_backward(
             is set to.
     """
     q, k, v, _, _, scale = inputs
-    block = Block.of(inputs)
+    block = Block(inputs)
     pending, state.pending = state.pending, None
     if pending is None and state.collect:
         state.matrix = block.left.new_empty(len(q), q.shape[2], k.shape[2])

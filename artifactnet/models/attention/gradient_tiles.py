@@ -7,7 +7,6 @@ where they do not fit together their scores are computed twice in the backward.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -46,44 +45,21 @@ class Gradients(NamedTuple):
     d_out: Tensor | None
 
 
-@dataclass(slots=True)
 class Block:
     """One block's tensors with (image, head) pairs in front, and room for its tiles."""
 
-    heads: int
-    left: Tensor  # (B H, M, d + 1), with `right` the logarithm of P
-    right: Tensor  # (B H, d + 1, N)
-    d_out: Tensor  # (B H, M, d)
-    values: Tensor  # (B H, N, d)
-    tiles: Tiles
-    weights: Tensor  # buffers of one tile
-    slopes: Tensor
-    spare: Tensor
-    products: Tensor
-    matrix: Tensor
-    total: Tensor  # what of `products` is in use
-
-    @classmethod
-    def of(cls, inputs: AttentionInputs) -> Block:
-        """Copies in the layout of tiles."""
+    def __init__(self, inputs: AttentionInputs) -> None:
         q, k, v, d_out, log_sum_exp, scale = inputs
-        left, right = with_log_sum_exp(q, k, log_sum_exp, scale)
-        tiles = Tiles(left.shape[0], left.shape[1], k.shape[2], left)
-        weights, slopes, spare, products, matrix = (tiles.buffer() for _ in range(5))
-        return cls(
-            heads=q.shape[1],
-            left=left,
-            right=right,
-            d_out=as_pairs(d_out),
-            values=as_pairs(v),
-            tiles=tiles,
-            weights=weights,
-            slopes=slopes,
-            spare=spare,
-            products=products,
-            matrix=matrix,
-            total=products,
+        self.heads = q.shape[1]
+        # (B H, M, d + 1) and (B H, d + 1, N): their product is the logarithm of P
+        self.left, self.right = with_log_sum_exp(q, k, log_sum_exp, scale)
+        self.d_out = as_pairs(d_out)  # (B H, M, d)
+        self.values = as_pairs(v)  # (B H, N, d)
+        self.tiles = Tiles(self.left.shape[0], self.left.shape[1], k.shape[2], self.left)
+        self.weights, self.slopes, self.spare, self.products, self.matrix = (
+            self.tiles.buffer() for _ in range(5)
         )
+        self.total = self.products  # what of them is in use
 
     def parts(self) -> Iterator[tuple[slice, slice, list[slice]]]:
         """Images, rows, and the groups of pairs that make up these images' heads."""
@@ -102,13 +78,7 @@ class Block:
         return self.left[..., :-1], self.right[:, :-1].transpose(1, 2)
 
     def tile(self, pairs: slice, rows: slice, d_out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """P and G of some pairs and rows; valid until the next call.
-
-        Args:
-            pairs: (image, head) pairs.
-            rows: of their matrices.
-            d_out: another dO than the block's, (B H, M, d).
-        """
+        """P and G (of another ``d_out`` if given) of some rows; valid until the next call."""
         d_out = self.d_out if d_out is None else d_out
         weights = product(self.left[pairs, rows], self.right[pairs], self.weights).exp_()
         values = self.values[pairs].transpose(1, 2)
@@ -147,13 +117,13 @@ def fused_row(
     Args:
         inputs: of the block.
         row: r, (B, M); zero for the other queries.
-        keep: return W where it is no larger than q, k, v and dO, which are kept anyway: N <= 4 H d.
+        keep: return W if it is no larger than q, k, v and dO, which are kept anyway: N <= 4 H d.
 
     Returns:
         the next row (B, N), the sums 1 + W 1 (B, M), and W (B, M, N) or None.
     """
     q, k = inputs.q, inputs.k
-    block = Block.of(inputs)
+    block = Block(inputs)
     sums = torch.empty_like(row)
     found = row.new_zeros(len(row), k.shape[2])
     keep = keep and k.shape[2] <= 4 * q.shape[1] * q.shape[3]
@@ -202,7 +172,7 @@ def fused_row_backward(
         through_d_out: also the gradient with respect to dO; otherwise it is a constant.
     """
     q, k, v, d_out, _, scale = inputs
-    block = Block.of(inputs)
+    block = Block(inputs)
     plain_q, plain_k = block.plain()
     d_q, d_k, d_v = (torch.zeros_like(x) for x in (block.d_out, block.values, block.values))
     d_d_out = torch.empty_like(block.d_out) if through_d_out else None

@@ -77,8 +77,7 @@ def gradient_rollout(
         layers: the blocks' attention, recorded in the forward pass that gave ``logit``; by a tap
             with ``fused=False`` where the map is differentiated to second order.
         head_fusion: ``mean``, ``max`` or ``min`` of P * G over heads.
-        discard_ratio: share of the weakest fused weights dropped per block and image.
-        start_layer: first block that takes part; negative: counted from the end.
+        discard_ratio, start_layer: as of `attention_rollout`.
         second_order: with ``create_graph``, also differentiate through the gradient dO. If
             False, dO is a constant while q, k and v carry gradient (one more backward only).
         create_graph: the map will be differentiated.

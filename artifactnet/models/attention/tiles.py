@@ -3,6 +3,9 @@
 P_h = softmax(scale q_h k_h^T) exists a tile at a time: some heads, some rows, all columns. With
 the log-sum-exp of its rows a tile costs one matrix product and one exponential. Everything is
 float32 or wider whatever the model runs in; sums have a fixed order.
+
+Arguments of the products: q (B, H, M, d), where M may be fewer than N; k (B, H, N, d); lse, the
+log-sum-exp of the scores (B, H, M); and the scale of the scores.
 """
 
 from __future__ import annotations
@@ -80,17 +83,7 @@ def as_pairs(tensor: Tensor) -> Tensor:
 def with_log_sum_exp(
     q: Tensor, k: Tensor, log_sum_exp: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Factors whose plain product is scale q k^T - log-sum-exp, one column wider.
-
-    Args:
-        q: (B, H, M, d).
-        k: (B, H, N, d).
-        log_sum_exp: (B, H, M).
-        scale: of the scores.
-
-    Returns:
-        (B H, M, d + 1) and (B H, d + 1, N).
-    """
+    """(B H, M, d + 1) and (B H, d + 1, N) whose plain product is scale q k^T - log-sum-exp."""
     size = q.shape[-1]
     left = log_sum_exp.new_empty(*q.shape[:3], size + 1)
     left[..., :size] = q
@@ -130,18 +123,7 @@ def log_sum_exp(q: Tensor, k: Tensor, scale: float) -> Tensor:
 
 
 def row_product(q: Tensor, k: Tensor, lse: Tensor, weights: Tensor, scale: float) -> Tensor:
-    """A row vector times the mean attention matrix: sum_i weights_i mean_h P_h,ij.
-
-    Args:
-        q: (B, H, M, d); M may be fewer than N.
-        k: (B, H, N, d).
-        lse: (B, H, M) log-sum-exp of the scores.
-        weights: (B, M).
-        scale: of the scores.
-
-    Returns:
-        (B, N).
-    """
+    """Weights (B, M) times the mean attention matrix: sum_i weights_i mean_h P_h,ij, (B, N)."""
     batch, heads, queries, _ = q.shape
     left, right = with_log_sum_exp(q, k, lse, scale)
     shares = weights[:, None].expand(batch, heads, queries).reshape(batch * heads, 1, queries)
@@ -155,18 +137,7 @@ def row_product(q: Tensor, k: Tensor, lse: Tensor, weights: Tensor, scale: float
 
 
 def column_product(q: Tensor, k: Tensor, lse: Tensor, values: Tensor, scale: float) -> Tensor:
-    """Every head's attention matrix times a column vector, (P_h g)_i.
-
-    Args:
-        q: (B, H, M, d); M may be fewer than N.
-        k: (B, H, N, d).
-        lse: (B, H, M) log-sum-exp of the scores.
-        values: g, (B, N).
-        scale: of the scores.
-
-    Returns:
-        (B, H, M).
-    """
+    """Every head's attention matrix times a column vector g (B, N): (P_h g)_i, (B, H, M)."""
     batch, heads, queries, _ = q.shape
     left, right = with_log_sum_exp(q, k, lse, scale)
     found = left.new_empty(batch * heads, queries)
@@ -194,13 +165,9 @@ def rank_one_backward(
     dS_h,ij = P_h,ij (weights_i / H) (g_j - (P_h g)_i), dq = scale dS k, dk = scale dS^T q.
 
     Args:
-        q: (B, H, M, d); M may be fewer than N.
-        k: (B, H, N, d).
-        lse: (B, H, M) log-sum-exp of the scores.
         weights: (B, M).
         values: g, (B, N).
         products: (B, H, M), see `column_product`.
-        scale: of the scores.
 
     Returns:
         gradients like q and k, in their type.

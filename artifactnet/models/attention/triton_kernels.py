@@ -123,13 +123,7 @@ def _interpreted() -> bool:
 
 
 class _Call:
-    """What every kernel needs to know about one q and k.
-
-    Args:
-        q: (B, H, M, d).
-        k: (B, H, N, d).
-        scale: of the scores.
-    """
+    """What every kernel needs to know about q (B, H, M, d) and k (B, H, N, d)."""
 
     def __init__(self, q: Tensor, k: Tensor, scale: float) -> None:
         if _interpreted() and q.dtype == torch.bfloat16:
@@ -146,13 +140,9 @@ class _Call:
         return tuple(tensor.to(torch.float32).contiguous() for tensor in tensors)
 
     def run(self, kernel: triton.JITFunction, what: Kernel, rows: int, *arguments: object) -> None:
-        """Launch one program per block of ``rows`` and image and head.
+        """Launch one program per block of ``rows`` of the result, image and head.
 
-        Args:
-            kernel: takes q, k, then ``arguments``, then layout and block sizes.
-            what: kind of plan.
-            rows: of the result.
-            arguments: tensors and numbers.
+        ``kernel`` takes q, k, then ``arguments``, then layout and block sizes.
         """
         on_gpu = self.q.is_cuda
         capability = torch.cuda.get_device_capability(self.q.device) if on_gpu else (0, 0)

@@ -148,8 +148,7 @@ def positions(rows: int, columns: int, width: int) -> Tensor:
     with wavelengths from 2 pi to nearly 2 pi * 10000 cells.
 
     Args:
-        rows: of the grid.
-        columns: of the grid.
+        rows, columns: of the grid.
         width: channels, a multiple of 4.
 
     Returns:

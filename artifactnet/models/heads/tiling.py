@@ -28,10 +28,7 @@ def choose_grid(height: int, width: int, tile: int, max_tiles: int) -> tuple[int
         ValueError: an argument is below 1.
     """
     if min(height, width, tile, max_tiles) < 1:
-        raise ValueError(
-            f"an image of {height}x{width}, tiles of {tile} and at most {max_tiles} of them: "
-            "all must be at least 1"
-        )
+        raise ValueError(f"{height}x{width}, tile={tile}, max_tiles={max_tiles}: at least 1 each")
     grids = [(r, c) for r in range(1, max_tiles + 1) for c in range(1, max_tiles // r + 1)]
     aspect = width / height
     best, nearest = (1, 1), float("inf")
@@ -44,14 +41,13 @@ def choose_grid(height: int, width: int, tile: int, max_tiles: int) -> tuple[int
 
 
 def adapted_size(options: HeatmapConfig, height: int, width: int) -> tuple[int, int] | None:
-    """Size at which a heatmap head wants to see an image; None: the model's own size.
+    """Size at which a heatmap head needs an image; None: the model's own size.
 
-    An adaptive mapper wants each image stretched to the grid of tiles that suits it.
+    An adaptive mapper needs each image stretched to the grid of tiles that suits it.
 
     Args:
         options: of the head.
-        height: of the image, pixels.
-        width: of the image, pixels.
+        height, width: of the image, pixels.
 
     Returns:
         (height, width), pixels.

@@ -61,17 +61,10 @@ def fcn_head(
     """FCN head on one level of the pyramid (Long et al. 2015), for training only.
 
     Args:
-        in_channels: channels of the pyramid's levels, finest first.
-        level: which level it reads.
-        channels: hidden width.
-        num_outputs: channels of the result.
-        dropout: of whole channels before the last layer.
+        level: which level it reads. All others, and errors, are as of `uper_head`.
 
     Returns:
         Module from the list of all levels to logits (B, num_outputs, h_level, w_level).
-
-    Raises:
-        ArtifactNetError: see `uper_head`.
     """
     arguments = _common(channels, num_outputs, dropout) | {
         "in_channels": in_channels[level],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_models import fuse_by_loops, rollout_by_loops, softmax_by_loops, tiny
 
 from artifactnet.config import AttentionConfig
-from artifactnet.models.attention import rollout, tiles
+from artifactnet.models.attention import tiles
 from artifactnet.models.attention.chains import mean_row
 from artifactnet.models.attention.rollout import attention_rollout
 from artifactnet.models.attention.tap import AttentionTap
@@ -153,22 +153,6 @@ def test_nothing_of_size_n_times_n_is_kept(monkeypatch):
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         attention_rollout(layers, form="stored")
     assert max(x.numel() for x in kept) >= 300 * 300
-
-
-def test_where_whole_matrices_are_needed_it_is_said_once(caplog):
-    rollout._log_once.cache_clear()  # another test of this process may have heard it
-    tensors = leaves(2)
-    for _ in range(2):
-        attention_rollout(attend(tensors)[0], head_fusion="max")
-    with torch.no_grad():
-        attention_rollout(attend(tensors)[0], discard_ratio=0.123)  # bands suffice: nothing is kept
-    assert [r.message for r in caplog.records] == [
-        "rollout keeps every block's N x N matrix for its gradient: head_fusion=max needs every "
-        "head's matrix"
-    ]
-    caplog.clear()
-    attention_rollout(attend(tensors)[0], head_fusion="min", form="stored")  # asked for
-    assert not caplog.records
 
 
 def test_negative_start_layers_count_from_the_end():

@@ -1,4 +1,4 @@
-"""Attention that a rollout would misread is refused, by block and class."""
+"""What a rollout requires: standard attention in every block, and enough memory."""
 
 import pytest
 import torch
@@ -139,7 +139,7 @@ def test_a_last_few_blocks_need_less(monkeypatch):
         model.check_attention(batch(model))
 
 
-def test_nothing_is_asked_of_a_map_that_is_no_rollout():
+def test_other_maps_have_no_requirements():
     model = tiny("resnet18", size=(64, 64), kwargs={}, attention=AttentionConfig(method="grad_cam"))
     model.check_attention(batch(model))
 
@@ -186,7 +186,7 @@ def system(tmp_path, monkeypatch):
     return write
 
 
-def test_the_system_tells_what_is_available(system):
+def test_available_memory_of_the_system(system):
     system(MEMINFO)
     assert free_memory(CPU) == 600 * 1024
 
@@ -239,12 +239,12 @@ def test_without_numbers_there_is_none(system):
 def test_a_gpu_also_has_what_pytorch_holds_and_does_not_use(monkeypatch):
     asked = []
 
-    def tells(value):
+    def returns(value):
         return lambda device: asked.append(device) or value
 
-    monkeypatch.setattr(torch.cuda, "mem_get_info", tells((5000, 9000)))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", tells(700))
-    monkeypatch.setattr(torch.cuda, "memory_allocated", tells(300))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", returns((5000, 9000)))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", returns(700))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", returns(300))
     gpu = torch.device("cuda", 1)
     assert free_memory(gpu) == 5400
     assert asked == [gpu] * 3

@@ -52,14 +52,6 @@ def test_row_equals_the_full_product_by_loops(seed, depth, how, ratio):
     np.testing.assert_allclose(row.sum(dim=1).numpy(), 1.0, atol=1e-12)
 
 
-def test_start_layer_drops_the_first_blocks():
-    layers = random_layers(4)
-    late = rollout.attention_rollout(layers, start_layer=2)
-    torch.testing.assert_close(late, rollout.attention_rollout(layers[2:]))
-    with pytest.raises(ValueError, match="start_layer 4"):
-        rollout.attention_rollout(layers, start_layer=4)
-
-
 @pytest.mark.parametrize("how", ["mean", "max", "min"])
 @pytest.mark.parametrize("ratio", [0.0, 0.3])
 def test_gradient_rollout_equals_loops_over_the_gradient_of_each_weight(how, ratio):

@@ -1,4 +1,4 @@
-"""The students' head, and a model whose heatmap a head predicts."""
+"""The decoder head of students, and models with a heatmap head."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_verdict_is_the_same_with_and_without_maps(head):
 
 
 @pytest.mark.parametrize("head", ["decoder", "mapper"])
-def test_images_of_a_batch_do_not_meet(head):
+def test_images_of_a_batch_are_independent(head):
     net, images = model(head), torch.randn(3, 3, 64, 96)
     with torch.no_grad():
         together = net(images, heatmap=True)
@@ -89,7 +89,7 @@ def test_images_of_a_batch_do_not_meet(head):
             torch.testing.assert_close(alone.score[0], together.score[k], rtol=1e-4, atol=1e-5)
 
 
-def test_suspicious_places_speak_in_the_verdict():
+def test_heatmap_evidence_enters_the_verdict():
     net, images = model(), torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         before = net(images).logit
@@ -109,7 +109,7 @@ def test_saved_and_loaded(head, tmp_path):
     assert again.config.heatmap == net.config.heatmap
 
 
-def test_what_such_a_model_has_and_has_not():
+def test_attributes_of_a_model_with_a_heatmap_head():
     net = model()
     assert not net.has_attention
     assert "model.heatmap.head" in net.no_attention
@@ -122,7 +122,7 @@ def test_what_such_a_model_has_and_has_not():
         bare(torch.randn(1, 3, 32, 32), heatmap=True)
 
 
-def test_tiles_and_thumbnail_judge_together():
+def test_tiles_and_thumbnail_share_one_forward_pass():
     net, images = model("mapper"), torch.randn(2, 3, 64, 96)
     seen = []
     net.backbone.net.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -133,12 +133,3 @@ def test_tiles_and_thumbnail_judge_together():
     assert seen[0].shape == (2 * (1 + 2 * 3), 3, 32, 32)
     assert torch.equal(seen[0][2], images[0, :, :32, :32])
     assert torch.equal(seen[0][2 + 6 + 4], images[1, :, 32:, 32:64])
-
-
-def test_autocast_gives_float32_maps_and_scores():
-    net = model()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        found = net(torch.randn(1, 3, 64, 96), heatmap=True)
-    (level,) = found.levels
-    every = (found.heatmap, found.sigma, found.score, level.logit, level.log_sigma)
-    assert {x.dtype for x in every} == {torch.float32}

@@ -113,19 +113,6 @@ def test_assembled_images_equal_each_image_alone():
 
 
 @torch.no_grad()
-def test_images_of_a_batch_do_not_mix():
-    net = head()
-    thumbnails, tiles = pyramid(2), pyramid(4, 1)
-    both = net(thumbnails, tiles, (1, 2))
-    other = [torch.cat([level[:1], level[1:] + 1]) for level in thumbnails]
-    others = [torch.cat([level[:2], level[2:] + 1]) for level in tiles]
-    changed = net(other, others, (1, 2))
-    torch.testing.assert_close(changed.heatmap[0], both.heatmap[0])
-    torch.testing.assert_close(changed.score[0], both.score[0])
-    assert not torch.allclose(changed.heatmap[1], both.heatmap[1])
-
-
-@torch.no_grad()
 def test_tokens_from_outside_have_their_own_width():
     net = head(token_width=10).double()
     thumbnails, tiles = ([x.double() for x in pyramid(count, count)] for count in (2, 4))
@@ -244,7 +231,7 @@ def test_fused_map_equals_the_formula(mode, learned, seed):
         assert sigma[tuple(at)].item() == pytest.approx(expected)
 
 
-def test_the_surer_map_wins_and_equally_sure_ones_are_averaged():
+def test_the_more_certain_map_wins():
     low, high = torch.full((1, 1, 1), -2.0), torch.full((1, 1, 1), 1.0)
     yes, no = torch.full((1, 1, 1), 50.0), torch.full((1, 1, 1), -50.0)
     fuser = Fuser("uncertainty")

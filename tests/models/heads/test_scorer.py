@@ -60,13 +60,6 @@ def test_token_and_heatmap_both_matter_and_every_weight_learns(calibration):
         assert weight.grad.abs().max() > 0, name
 
 
-@pytest.mark.parametrize("size", [(1, 1), (4, 4), (31, 7), (64, 128)])
-def test_any_size_of_heatmap(size):
-    token, heatmap = example(size=size)
-    score = scorer()(token, heatmap)
-    assert score.isfinite().all()
-
-
 def test_extreme_branches_stay_in_range_and_images_do_not_mix():
     net = scorer()
     token, heatmap = example()

@@ -43,26 +43,6 @@ def test_grid_equals_the_reference(size, tile, max_tiles):
     assert (rows, columns) == internvl_grid(height, width, tile, max_tiles)
 
 
-@pytest.mark.parametrize(
-    ("size", "max_tiles", "grid"),
-    [
-        ((448, 448), 6, (1, 1)),
-        ((640, 640), 6, (2, 2)),  # more than half the pixels of 2x2 tiles
-        ((630, 630), 6, (1, 1)),
-        ((448, 896), 6, (1, 2)),
-        ((800, 1600), 12, (2, 4)),
-        ((1600, 800), 12, (4, 2)),
-        ((900, 600), 6, (3, 2)),
-        ((100, 5000), 6, (1, 6)),
-        ((5000, 100), 6, (6, 1)),
-        ((2000, 2000), 1, (1, 1)),
-        ((2000, 2000), 3, (1, 1)),
-    ],
-)
-def test_grids_of_known_sizes(size, max_tiles, grid):
-    assert choose_grid(*size, 448, max_tiles) == grid
-
-
 @pytest.mark.parametrize("bad", [(0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 0, 1), (1, 1, 1, 0)])
 def test_an_empty_image_has_no_grid(bad):
     with pytest.raises(ValueError, match="at least 1"):

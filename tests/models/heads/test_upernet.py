@@ -10,7 +10,6 @@ import sys
 
 import pytest
 import torch
-from torch import nn
 
 from artifactnet.models.heads import upernet
 from artifactnet.types import ArtifactNetError
@@ -64,24 +63,6 @@ def test_every_weight_and_level_learns(heads):
     assert [level.grad is not None for level in pyramid] == [False, False, True, False]
     for head in (main, auxiliary):
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
-
-
-def test_norms_need_no_process_group(heads):
-    for head in heads:
-        norms = [m for m in head.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        assert norms
-        assert {type(norm) for norm in norms} == {nn.BatchNorm2d}
-
-
-@pytest.mark.parametrize("outputs", [7, 8])
-def test_widths_are_as_asked(outputs):
-    main = upernet.uper_head(tuple(WIDTHS[:3]), 6, outputs, 0.0)
-    assert main.conv_seg.weight.shape == (outputs, 6, 1, 1)
-    assert [conv.conv.weight.shape[:2] for conv in main.lateral_convs] == [(6, 8), (6, 12)]
-    assert main.dropout is None
-    auxiliary = upernet.fcn_head(WIDTHS, 1, 5, outputs, 0.25)
-    assert auxiliary.convs[0].conv.weight.shape == (5, 12, 3, 3)
-    assert auxiliary.dropout.p == 0.25
 
 
 class Finder:
