@@ -225,7 +225,7 @@ def test_paper_recipes() -> None:
     assert full.model.attention.method == "gradient_rollout"
     assert (full.data.batch_size, full.train.epochs, full.optim.lr) == (8, 20, 1e-5)
     assert full.loss.alignment.weight == 0.1
-    assert (full.data.augment.jpeg_quality, full.data.augment.jpeg_on) == ([60, 100], "auto")
+    assert (full.data.augment.jpeg_quality, full.data.augment.jpeg_on) == ([60, 100], "fake")
     assert full.data.augment.scale == [1.0, 1.0]
     lora = load(CONFIGS / "paper" / "xaigd_dinov2_lora.yaml")
     assert (lora.model.lora.rank, lora.optim.lr, lora.optim.schedule) == (8, 1e-4, "cosine")
