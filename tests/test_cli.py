@@ -239,8 +239,6 @@ def test_interrupt(monkeypatch, capsys):
         (["score-pixels", "--resize-size", "5", "5", "--resize-short-side", "5"], "not allowed"),
         (["score-pixels", "--center-crop", "5", "0"], "below 1"),
         (["score-instances", "--labels", "x", "--out", "z"], "--predictions"),
-        (["benchmark"], "NAME"),
-        (["benchmark", "speed"], "explain-maps"),
     ],
 )
 def test_wrong_arguments(arguments, message, capsys):
@@ -279,7 +277,7 @@ def test_predict(run_folder, photos, capsys):
     assert all(0 <= e["probability"] <= 1 for e in entries)
     assert all(e["warnings"] == ["these weights are random"] for e in entries)
     assert all(Path("out", e["heatmap"]).is_file() for e in entries)
-    assert "2 of 3 images judged" in out
+    assert "2 of 3 images predicted" in out
     for entry in entries:
         word = "fake" if entry["is_fake"] else "real"
         assert f"{entry['probability']:.4f} {word} {entry['path']}" in out
@@ -320,7 +318,7 @@ def test_predict_without_heatmaps(run_folder, photos):
 def test_predict_where_no_image_works(run_folder, photos, images, capsys):
     assert main(["predict", images, "--model", str(run_folder), "--out", "out"]) == 1
     out, err = capsys.readouterr()
-    assert "0 of 1 images judged" in out
+    assert "0 of 1 images predicted" in out
     assert f"  {images}: " in err
 
 
@@ -462,16 +460,18 @@ def test_an_old_table_survives_a_mistake(scored):
     assert Path("all.csv").read_text() == "old"
 
 
-def test_benchmark(scored, capsys):
-    small = ["--images", "3", "--size", "64", "--polygons", "3", "--boxes", "5", "--repeats", "1"]
-    assert main(["benchmark", "metrics", *small, "--out", "report.json"]) == 0
-    report = json.loads(Path("report.json").read_text())
-    assert report["setting"] == {
-        "images": 3, "size": 64, "polygons": 3, "boxes": 5, "repeats": 1,
-    }  # fmt: skip
-    out = capsys.readouterr().out
-    assert "straightforward" in out
-    assert "times less cpu" in out
+def test_benchmark_is_a_deprecated_alias(monkeypatch, capsys):
+    ran = []
+
+    def start(command):
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr("artifactnet.cli.benchmark.subprocess.run", start)
+    options = ["metrics", "--out", "report.json", "--images", "3", "--help"]
+    assert main(["benchmark", *options]) == 3
+    assert ran == [[sys.executable, str(ROOT / "tools" / "benchmark.py"), *options]]
+    assert "deprecated" in capsys.readouterr().err
 
 
 # --- config, version ----------------------------------------------------------------------
@@ -521,7 +521,7 @@ def test_module_runs_as_a_program():
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("tool", ["train", "evaluate", "predict", "synthesize", "benchmark"])
+@pytest.mark.parametrize("tool", ["train", "evaluate", "predict", "synthesize"])
 def test_tools_are_the_subcommands(tool):
     done = program(f"tools/{tool}.py", "--help", PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import artifactnet
 from artifactnet.cli.arguments import Commands
-from artifactnet.types import ArtifactNetError
 
 
 def add_benchmark(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
+    """Add the subcommand.
+
+    Args:
+        commands: what ``add_subparsers`` returned.
+        common: parent parser with the options that every subcommand takes.
+    """
     parser = commands.add_parser(
         "benchmark",
         parents=[common],
@@ -28,6 +32,8 @@ def add_benchmark(commands: Commands, common: argparse.ArgumentParser) -> None:
 def _benchmark(args: argparse.Namespace) -> int:
     script = Path(artifactnet.__file__).parents[1] / "tools" / "benchmark.py"
     if not script.is_file():
+        from artifactnet.types import ArtifactNetError  # loads torch
+
         raise ArtifactNetError(
             "the benchmarks are not part of the installed package; run "
             "`python tools/benchmark.py NAME` in a checkout of the repository"
