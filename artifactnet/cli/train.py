@@ -8,24 +8,14 @@ from artifactnet.cli.arguments import Commands
 
 
 def add_train(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     train = commands.add_parser("train", parents=[common], help="train, evaluate and save")
     _add_config_arguments(train)
     train.set_defaults(run=_train)
 
 
 def add_evaluate(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     evaluate = commands.add_parser("evaluate", parents=[common], help="evaluate a trained run")
     evaluate.add_argument(
         "folder",
@@ -56,24 +46,14 @@ def add_evaluate(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def add_config(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     config = commands.add_parser("config", parents=[common], help="print the resolved config")
     _add_config_arguments(config)
     config.set_defaults(run=_config)
 
 
 def add_version(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     version = commands.add_parser("version", parents=[common], help="print versions")
     version.set_defaults(run=_version)
 
@@ -105,20 +85,26 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from artifactnet.api import evaluate
+    from artifactnet.llm.client import KEY_VARIABLE, Chat, Endpoint
     from artifactnet.types import ArtifactNetError
+    from artifactnet.vlm.heie.saving import is_heie
 
-    chat = None
+    if not is_heie(args.folder):
+        for option in ("text", "judge_url", "judge_model", "judge_key_env"):
+            if getattr(args, option) is not None:
+                raise ArtifactNetError(
+                    f"--{option.replace('_', '-')} is for a HEIE on a language model, which "
+                    f"{args.folder} is not; leave it out"
+                )
     if (args.judge_url is None) != (args.judge_model is None):
         raise ArtifactNetError("--judge-url and --judge-model come together")
+    chat = None
     if args.judge_url is not None:
-        from artifactnet.llm.client import KEY_VARIABLE, Chat, Endpoint
-
-        endpoint = Endpoint(args.judge_url, args.judge_key_env or KEY_VARIABLE)
-        chat = Chat(endpoint, args.judge_model)
+        key_variable = args.judge_key_env or KEY_VARIABLE
+        chat = Chat(Endpoint(args.judge_url, key_variable), args.judge_model)
     elif args.judge_key_env is not None:
         raise ArtifactNetError("--judge-key-env needs --judge-url and --judge-model")
-    from artifactnet.api import evaluate
-
     evaluate(args.folder, args.overrides, text=args.text, chat=chat)
     return 0
 

@@ -42,9 +42,28 @@ class BatchLoader(DataLoader[Any]):
                 yield batch
 
 
+class _ListLoader(BatchLoader):
+    """BatchLoader whose workers make several batches of the images of one."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batches in super().__iter__():
+            yield from batches  # type: ignore[misc]
+
+
 def _collate(examples: Any) -> Batch | ArtifactNetError | None:
     """Collate, letting through the error that `DetectionDataset.__getitems__` may return."""
     return examples if isinstance(examples, ArtifactNetError) else collate(examples)
+
+
+def _collate_by_size(examples: Any) -> list[Batch] | ArtifactNetError:
+    """One batch of all examples of a size."""
+    if isinstance(examples, ArtifactNetError):
+        return examples
+    sizes: dict[torch.Size, list[Any]] = {}
+    for example in examples:
+        if example is not None:
+            sizes.setdefault(example.image.shape, []).append(example)
+    return [batch for group in sizes.values() if (batch := collate(group)) is not None]
 
 
 def _init_worker(_: int) -> None:
@@ -60,22 +79,16 @@ def build_splits(config: DataConfig, seed: int) -> Splits:
     """
     # Imported here: a run pays only for the format it reads.
     if config.name == "demo":
-        from artifactnet.data.sources import demo
-
-        return demo.build_demo_splits(config, seed)
-    if config.name == "folder":
-        from artifactnet.data.sources import folder
-
-        return folder.build_folder_splits(config, seed)
-    if config.name == "xaigd":
-        from artifactnet.data.sources import xaigd
-
-        return xaigd.build_xaigd_splits(config, seed)
-    if config.name == "manifest":
-        from artifactnet.data.sources import manifest
-
-        return manifest.build_manifest_splits(config, seed)
-    raise ArtifactNetError(f"data.name={config.name}: unknown; known: {', '.join(SOURCES)}")
+        from artifactnet.data.sources.demo import build_demo_splits as build
+    elif config.name == "folder":
+        from artifactnet.data.sources.folder import build_folder_splits as build
+    elif config.name == "xaigd":
+        from artifactnet.data.sources.xaigd import build_xaigd_splits as build
+    elif config.name == "manifest":
+        from artifactnet.data.sources.manifest import build_manifest_splits as build
+    else:
+        raise ArtifactNetError(f"data.name={config.name}: unknown; known: {', '.join(SOURCES)}")
+    return build(config, seed)
 
 
 def labels_of(splits: Splits, split: str, data: str) -> list[int]:
@@ -211,9 +224,7 @@ class DataModule:
     def train_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
         """Shuffled, augmented batches; call ``loader.sampler.set_epoch`` before each epoch.
 
-        Args:
-            rank: this process, from 0.
-            world: number of processes.
+        ``rank``, from 0, is this process of ``world``.
 
         Raises:
             ArtifactNetError: there is no train split, or it holds one class only.
@@ -254,6 +265,31 @@ class DataModule:
             ArtifactNetError: there is no test split.
         """
         return self._loader("test", rank, world)
+
+    def loader_by_size(self, split: str, preprocess: Preprocess) -> DataLoader[Batch]:
+        """Batches of a split in fixed order, every image once, for a model that takes many sizes.
+
+        Args:
+            split: of the images.
+            preprocess: brings each image to a size of its own. Images of one size that would be
+                in one batch are in one batch.
+
+        Raises:
+            ArtifactNetError: there is no such split.
+        """
+        labels_of(self.splits, split, self.config.name)
+        self._datasets[split] = DetectionDataset(
+            self.splits[split], preprocess, None, self._seed, self.config.on_error
+        )
+        return build_loader(
+            self._datasets[split],
+            self.splits,
+            split,
+            self.config,
+            self._seed,
+            collate_fn=_collate_by_size,
+            loader=_ListLoader,
+        )
 
     def _dataset(self, split: str) -> DetectionDataset:
         """Dataset of a split: one for all its loaders, so that it counts each bad image once."""

@@ -1,4 +1,4 @@
-"""Which device a run uses, and which of its processes speaks."""
+"""Which device a run uses, and which of its processes writes and prints."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import os
 import torch
 
 from artifactnet.types import ArtifactNetError
+
+# set by torchrun, by Lightning for the processes that it starts, by SLURM and by jsrun
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 def choose_device(device: str, count: int = 1) -> str:
@@ -17,31 +20,36 @@ def choose_device(device: str, count: int = 1) -> str:
         count: how many are needed.
 
     Raises:
-        ArtifactNetError: more GPUs were asked for than there are.
+        ArtifactNetError: fewer GPUs are available than were asked for.
     """
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "cpu" or (device == "auto" and not there):
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device == "auto" and not available):
         return "cpu"
-    if there < count:
+    if available < count:
         raise ArtifactNetError(
-            f"train.device={device} train.devices={count}, but {there} GPUs can be used; "
+            f"train.device={device} train.devices={count}, but {available} GPUs are available; "
             "set train.device=cpu or fewer devices"
         )
     return "cuda"
 
 
 def own_device(device: str) -> str:
-    """The GPU that belongs to this process of a distributed run; any other device as it is.
+    """The GPU of this process in a distributed run; any other device as it is.
 
     Args:
         device: ``cuda`` or ``cpu``.
     """
-    rank = os.environ.get("LOCAL_RANK")  # set by whatever starts the helper processes
+    rank = os.environ.get("LOCAL_RANK")
     return f"cuda:{rank}" if device == "cuda" and rank is not None else device
 
 
-def is_main_process() -> bool:
-    """False in the helper processes of a distributed run, which write and print nothing."""
-    from lightning.pytorch.utilities import rank_zero_only  # takes seconds, of every report too
+def process_rank() -> int:
+    """Rank of this process in a distributed run, also before its process group exists; else 0."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), 0)
 
-    return getattr(rank_zero_only, "rank", 0) == 0
+
+def is_main_process() -> bool:
+    """False in the other processes of a distributed run, which write and print nothing."""
+    return process_rank() == 0

@@ -1,11 +1,10 @@
-"""What a run saves while it trains: the state to go on from, and the best model so far."""
+"""What a run saves while it trains: the state to resume from, and the best model so far."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -13,8 +12,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from artifactnet.files import atomic_path
-from artifactnet.models.checkpoint import save_checkpoint
-from artifactnet.training.module import DetectorModule
+from artifactnet.training.base import TrainingModule
 from artifactnet.types import ArtifactNetError
 
 
@@ -27,7 +25,7 @@ class AtomicCheckpointIO(CheckpointIO):
         """Write to a temporary file, flush it to disk, rename.
 
         Raises:
-            ArtifactNetError: the disk refused; the previous checkpoint is untouched.
+            ArtifactNetError: writing failed; the previous checkpoint is untouched.
         """
         try:
             with atomic_path(path) as temporary:
@@ -35,8 +33,8 @@ class AtomicCheckpointIO(CheckpointIO):
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
             raise ArtifactNetError(
                 f"{path}: the checkpoint could not be saved (is the disk full?): "
-                f"{_first_line(error)}. What was saved before is intact: make room, then go on "
-                "with resume=true"
+                f"{_first_line(error)}. What was saved before is intact: free some space, then "
+                "continue with resume=true"
             ) from error
 
     def load_checkpoint(
@@ -79,57 +77,34 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.path)
 
 
-class Judged(Protocol):
-    """What `BestModel` asks of the module under training."""
-
-    def validation_figures(self) -> dict[str, float]:
-        """Figures of the validation that has just run, over all processes; starts them anew."""
-        ...
-
-
-# writes the model of a module to a path, with facts of its training
-Save = Callable[[pl.LightningModule, Path, dict[str, Any]], None]
-
-
-def save_detector(module: pl.LightningModule, path: Path, facts: dict[str, Any]) -> None:
-    """Write the detector of a module into one file, in the main process alone."""
-    assert isinstance(module, DetectorModule)
-    if module.trainer.is_global_zero:
-        save_checkpoint(module.model, path, facts)
-
-
 class BestModel(Callback):
     """Computes the validation figures and saves the model whenever they are the best so far.
 
     Equal values of the monitored figure are common on small validation sets; the lower
     validation loss decides then, and the earlier epoch if that is equal too.
 
-    It must stand before a weight-averaging callback in the list of callbacks: that one puts
-    the averaged weights in place for validation, and they are the ones to save.
+    It must come before a weight-averaging callback in the list of callbacks: that one swaps the
+    averaged weights in for validation, and they are the ones to save.
 
     Args:
-        path: model file to replace each time.
+        path: of the model, replaced each time.
         monitor: ``balanced_accuracy`` or ``map_iou`` (higher is better), or ``loss``.
-        extra: facts to keep in the model file.
-        save: writes the model; called in every process, since sharded weights are gathered by
-            all, so that it must see to it that one alone writes.
+        extra: facts to keep with the model.
     """
 
-    def __init__(
-        self, path: Path, monitor: str, extra: dict[str, Any], save: Save = save_detector
-    ) -> None:
+    def __init__(self, path: Path, monitor: str, extra: dict[str, Any]) -> None:
         self.path = path
         self.monitor = monitor
         self.extra = extra
-        self.save = save
         self.latest: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.epoch = 0  # epochs completed when the best was found
         self.step = -1  # optimizer steps taken at the latest validation
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Judge the weights that have just been validated."""
-        self.latest = cast(Judged, pl_module).validation_figures()
+        """Compare the weights that have just been validated with the best ones."""
+        assert isinstance(pl_module, TrainingModule)
+        self.latest = pl_module.validation_figures()
         self.step = trainer.global_step
         pl_module.log_dict({f"val/{name}": value for name, value in self.latest.items()})
         loss = self.latest["loss"]
@@ -143,7 +118,7 @@ class BestModel(Callback):
         self.best = self.latest
         self.epoch = epochs_completed(trainer)
         facts = {"epoch": self.epoch, "step": self.step, "validation": self.best}
-        self.save(pl_module, self.path, {**self.extra, **facts})
+        pl_module.save_model(self.path, {**self.extra, **facts})
 
     def _rank(self, figures: dict[str, float]) -> tuple[float, float]:
         loss = figures["loss"]
@@ -155,7 +130,7 @@ class BestModel(Callback):
         return {"latest": self.latest, "best": self.best, "epoch": self.epoch, "step": self.step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self.latest, self.best = state_dict["latest"], state_dict["best"]
         self.epoch, self.step = state_dict["epoch"], state_dict["step"]
 

@@ -1,41 +1,38 @@
-"""The training step: losses of a batch, their gradients, and the figures of a validation."""
+"""A detector under training: the losses of a batch, and the figures of a validation."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from artifactnet.config import Config, heatmap_terms
+from artifactnet.config import Config
 from artifactnet.evaluation.figures import Figures
 from artifactnet.losses.alignment import alignment_loss, artifact_share
 from artifactnet.losses.dense import segmentation_loss
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.checkpoint import save_checkpoint
+from artifactnet.rules import heatmap_terms
 from artifactnet.taxonomy import AGNOSTIC
-from artifactnet.training.components import scored
+from artifactnet.training.base import TrainingModule
+from artifactnet.training.components import drop_score_notice
 from artifactnet.training.heatmap_losses import annotation_losses, teacher_losses
-from artifactnet.training.optim import adamw, checked_loss, parameter_groups, reseed
+from artifactnet.training.optim import parameter_groups
 from artifactnet.types import Annotation, ArtifactNetError, Batch, ModelOutput
 
-_REMEDY = (
-    "Lower optim.lr, lengthen optim.warmup, set optim.clip_norm=1 or train.precision=32; "
-    "what was saved before is intact"
-)
 
-
-class DetectorModule(pl.LightningModule):
+class DetectorModule(TrainingModule):
     """ArtifactNet under training: a weighted sum of the losses that the config asks for.
 
     BCE of the verdict and alignment of its attention (X-AIGD Sec. 6.1), cross-entropy of the
-    segmentation heads (Sec. 5, B.2), and what a heatmap head is told by annotation (HEIE Sec. 3)
-    or a teacher. Images that nobody annotated take part in BCE alone, and learn from a teacher;
-    real images and fakes annotated as clean are aligned to an empty map and are background.
+    segmentation heads (Sec. 5, B.2), and losses of the heatmap head against annotation (HEIE
+    Sec. 3) or a teacher. Images without annotation take part in BCE and distillation alone; real
+    images and fakes annotated as clean are aligned to an empty map and are background.
 
     Args:
         model: the network.
@@ -44,6 +41,7 @@ class DetectorModule(pl.LightningModule):
         class_weights: nine weights of the segmentation loss, see `losses.dense`.
     """
 
+    model: ArtifactNet
     class_weights: Tensor
 
     def __init__(
@@ -53,9 +51,7 @@ class DetectorModule(pl.LightningModule):
         generators: Sequence[str],
         class_weights: Sequence[float] = (1.0,) * 9,
     ) -> None:
-        super().__init__()
-        self.model = model
-        self.config = config
+        super().__init__(model, config)
         self.aligned = config.loss.alignment.weight > 0
         self.segmented = config.loss.segmentation.weight > 0
         self._attention_checked = False
@@ -112,10 +108,6 @@ class DetectorModule(pl.LightningModule):
             found |= teacher_losses(output, batch.teacher, self.config.distill)
         return found
 
-    def on_train_epoch_start(self) -> None:
-        """Reseed from (seed, epoch, rank), so that a resumed run draws what it would have."""
-        reseed(self.config.seed, self.current_epoch, self.global_rank)
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch.
 
@@ -123,8 +115,6 @@ class DetectorModule(pl.LightningModule):
             ArtifactNetError: the loss is not finite (on any process: all of them stop), or the
                 attention cannot be aligned (before the first step).
         """
-        if self.model.has_heatmap and self._meets_score(batch):
-            scored(self.model)
         aligned = self.aligned and self.global_step % self.config.loss.alignment.every == 0
         if aligned and not self._attention_checked:
             self.model.check_attention(batch.image)
@@ -132,34 +122,19 @@ class DetectorModule(pl.LightningModule):
         terms, _ = self.losses(
             batch, attention=aligned, segmentation=self.segmented, create_graph=aligned
         )
-        return checked_loss(self, terms, batch.record, _REMEDY)
+        loss = self.finish_step(terms, batch)
+        if self.scored:
+            drop_score_notice(self.model)
+        return loss
 
-    def _meets_score(self, batch: Batch) -> bool:
-        """Whether a loss of this batch teaches the score."""
+    def trains_score(self, batch: Batch) -> bool:
+        """Whether a loss of this batch reaches the score."""
+        if not self.model.has_heatmap:
+            return False
         given = self.config.loss.heatmap.score > 0 and not bool(batch.score.isnan().all())
         if batch.teacher is None or not self.config.distill.score:
             return given
         return given or not bool(batch.teacher.score.isnan().all())
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before a gradient that is not finite reaches the weights.
-
-        With 16-bit floats overflow is normal: the gradient scaler skips such a step.
-
-        Raises:
-            ArtifactNetError: the gradient is not finite.
-        """
-        if self.trainer.precision == "16-mixed":
-            return
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not math.isfinite(norm):
-            raise ArtifactNetError(
-                f"the gradient is not finite at step {self.global_step} although the loss is. "
-                "Lower optim.lr, lengthen optim.warmup or set train.precision=32; what was "
-                "saved before is intact"
-            )
-        self.log("train/grad_norm", norm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch into the validation figures."""
@@ -192,7 +167,7 @@ class DetectorModule(pl.LightningModule):
             values["teacher_cc"] = teacher["CC"]
         elif self.config.train.monitor == "teacher_cc":
             raise ArtifactNetError(
-                "train.monitor=teacher_cc cannot be had: all maps of the teacher on the "
+                "train.monitor=teacher_cc is not available: all maps of the teacher on the "
                 "validation images are constant"
             )
         self.figures.reset()
@@ -200,11 +175,14 @@ class DetectorModule(pl.LightningModule):
             mean.reset()
         return values
 
-    def configure_optimizers(self) -> Any:
-        """AdamW over the model's parameter groups, warm-up + cosine per step."""
-        optim = self.config.optim
-        groups = parameter_groups(self.model, optim)
-        return adamw(groups, optim, int(self.trainer.estimated_stepping_batches))
+    def save_model(self, path: Path, facts: dict[str, Any]) -> None:
+        """Write the detector into one file, in the main process alone."""
+        if self.trainer.is_global_zero:
+            save_checkpoint(self.model, path, facts)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """See `artifactnet.training.optim.parameter_groups`."""
+        return parameter_groups(self.model, self.config.optim)
 
 
 def _heatmap_names(config: Config) -> list[str]:

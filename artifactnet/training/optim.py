@@ -1,26 +1,28 @@
-"""What the training steps of all models have in common."""
+"""AdamW: groups of parameters with their learning rates, and the schedule over a run."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from artifactnet.config import OptimConfig
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.types import ArtifactNetError, Record
+
+_NO_DECAY = re.compile(r"(pos_embed|cls_token|reg_token|dist_token|relative_position|gamma)")
+_BLOCK = re.compile(r"\.blocks\.(\d+)\.")  # of a plain ViT
+_STAGE = re.compile(r"^backbone\.net\.(?:layers|stages|blocks)[._](\d+)")
+_LAYER = re.compile(r"^backbone\.net\.layer(\d+)\.")  # ResNet counts its stages from 1
 
 
 def lr_factor(
     step: int, total: int, *, warmup: float, schedule: str, min_ratio: float = 0.0
 ) -> float:
-    """What the base learning rate is multiplied with at an optimizer step.
+    """Factor of the base learning rate at an optimizer step.
 
     Rises linearly over the first ``round(warmup * total)`` steps (never starting at 0, so that
     no step is wasted), then stays (``constant``) or falls to ``min_ratio``, which the last step
@@ -53,77 +55,10 @@ def lr_factor(
     return min_ratio + (1 - min_ratio) * left
 
 
-_NO_DECAY = re.compile(r"(pos_embed|cls_token|reg_token|dist_token|relative_position|gamma)")
-_BLOCK = re.compile(r"\.blocks\.(\d+)\.")  # of a plain ViT
-_STAGE = re.compile(r"^backbone\.net\.(?:layers|stages|blocks)[._](\d+)")
-_LAYER = re.compile(r"^backbone\.net\.layer(\d+)\.")  # ResNet counts its stages from 1
-
-
-def parameter_groups(model: ArtifactNet, optim: OptimConfig) -> list[dict[str, Any]]:
-    """AdamW groups of the trainable parameters.
-
-    The backbone learns at ``lr`` times ``layer_decay`` to the power of the number of blocks
-    above, or of stages in a net that has a pyramid of them (patch embedding and tokens count as
-    below the first), the heads at ``head_lr``.
-
-    Returns:
-        Groups with ``params``, ``lr``, ``weight_decay`` and ``name``; every trainable
-        parameter is in exactly one.
-    """
-    place_of = _block if model.backbone.depth else _stage
-    depth = 1 + max(place_of(name) for name, _ in model.named_parameters())
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        lr = _learning_rate(name, place_of(name), depth, optim)
-        decay = 0.0 if _skips_decay(name, parameter) else optim.weight_decay
-        group = groups.setdefault(
-            (lr, decay),
-            {"params": [], "lr": lr, "weight_decay": decay, "name": f"lr{lr:g}_wd{decay:g}"},
-        )
-        group["params"].append(parameter)
-    return list(groups.values())
-
-
-def _skips_decay(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim <= 1 or _NO_DECAY.search(name) is not None
-
-
-def _block(name: str) -> int:
-    """Number of the block of a plain ViT, or -1."""
-    match = _BLOCK.search(name)
-    return int(match[1]) if match else -1
-
-
-def _stage(name: str) -> int:
-    """Number of the stage of another net, from 0, or -1."""
-    match, layer = _STAGE.search(name), _LAYER.search(name)
-    if layer:
-        return int(layer[1]) - 1
-    return int(match[1]) if match else -1
-
-
-def _learning_rate(name: str, place: int, depth: int, optim: OptimConfig) -> float:
-    if not name.startswith("backbone."):
-        return optim.lr if optim.head_lr is None else optim.head_lr
-    above = depth - 1 - place
-    if place < 0 and (".norm." in name or ".fc_norm." in name):
-        above = 0
-    return optim.lr * optim.layer_decay**above
-
-
-_FILES_SHOWN = 4
-
-
-def reseed(seed: int, epoch: int, rank: int) -> None:
-    """Seed PyTorch from (seed, epoch, rank), so that a resumed run draws what it would have."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{rank}".encode(), digest_size=7).digest()
-    torch.manual_seed(int.from_bytes(digest, "big"))
-
-
-def adamw(groups: list[dict[str, Any]], optim: OptimConfig, total: int) -> dict[str, Any]:
-    """AdamW over parameter groups, with warm-up and decay per step, as Lightning takes them.
+def adamw_with_schedule(
+    groups: list[dict[str, Any]], optim: OptimConfig, total: int
+) -> dict[str, Any]:
+    """AdamW over parameter groups, with `lr_factor` per step, as Lightning takes them.
 
     Args:
         groups: with ``params``, ``lr`` and ``weight_decay``.
@@ -145,37 +80,65 @@ def adamw(groups: list[dict[str, Any]], optim: OptimConfig, total: int) -> dict[
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def checked_loss(
-    module: pl.LightningModule, terms: Mapping[str, Tensor], records: Sequence[Record], remedy: str
-) -> Tensor:
-    """The loss of a training step, its terms logged.
+def group_parameters(
+    model: nn.Module, settings: Callable[[str, nn.Parameter], tuple[float, float]]
+) -> list[dict[str, Any]]:
+    """AdamW groups of the trainable parameters of a model.
 
     Args:
-        module: that takes the step.
-        terms: of the loss, their weighted sum under ``loss``.
-        records: of the batch's images.
-        remedy: ends the message of the error.
+        model: the model.
+        settings: from a parameter and its name to its learning rate and weight decay.
 
-    Raises:
-        ArtifactNetError: the loss is not finite, on any process: all of them stop.
+    Returns:
+        Groups with ``params``, ``lr``, ``weight_decay`` and ``name``; every trainable
+        parameter is in exactly one.
     """
-    finite = bool(torch.isfinite(terms["loss"]))
-    if not module.trainer.strategy.reduce_boolean_decision(finite, all=True):
-        raise ArtifactNetError(f"{_not_finite(module.global_step, terms, records)} {remedy}")
-    module.log_dict(
-        {f"train/{name}": value.detach() for name, value in terms.items()},
-        prog_bar=True,
-        on_step=True,
-        on_epoch=True,
-        batch_size=len(records),
-        sync_dist=module.trainer.world_size > 1,
-    )
-    return terms["loss"]
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        lr, decay = settings(name, parameter)
+        group = groups.setdefault(
+            (lr, decay),
+            {"params": [], "lr": lr, "weight_decay": decay, "name": f"lr{lr:g}_wd{decay:g}"},
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
 
 
-def _not_finite(step: int, parts: Mapping[str, Tensor], records: Sequence[Record]) -> str:
-    """Sentence about a loss that is not finite: its parts, and the images it came from."""
-    values = ", ".join(f"{name} {float(value.detach()):g}" for name, value in parts.items())
-    names = [record.location for record in records]
-    files = ", ".join(names[:_FILES_SHOWN]) + (", ..." if len(names) > _FILES_SHOWN else "")
-    return f"the loss is not finite at step {step} ({values}; images {files})."
+def parameter_groups(model: ArtifactNet, optim: OptimConfig) -> list[dict[str, Any]]:
+    """`group_parameters` of a detector, with layer-wise learning rate decay.
+
+    The backbone learns at ``lr`` times ``layer_decay`` to the power of the number of blocks
+    above, or of stages in a net with a pyramid of them (patch embedding and tokens count as
+    below the first), the heads at ``head_lr``. Norms, biases, tokens and position embeddings do
+    not decay.
+    """
+    place_of = _block if model.backbone.depth else _stage
+    depth = 1 + max(place_of(name) for name, _ in model.named_parameters())
+
+    def settings(name: str, parameter: nn.Parameter) -> tuple[float, float]:
+        decay = 0.0 if parameter.ndim <= 1 or _NO_DECAY.search(name) else optim.weight_decay
+        if not name.startswith("backbone."):
+            return optim.lr if optim.head_lr is None else optim.head_lr, decay
+        place = place_of(name)
+        above = depth - 1 - place
+        if place < 0 and (".norm." in name or ".fc_norm." in name):
+            above = 0
+        return optim.lr * optim.layer_decay**above, decay
+
+    return group_parameters(model, settings)
+
+
+def _block(name: str) -> int:
+    """Index of the block of a plain ViT, or -1."""
+    match = _BLOCK.search(name)
+    return int(match[1]) if match else -1
+
+
+def _stage(name: str) -> int:
+    """Index of the stage of another net, or -1."""
+    match, layer = _STAGE.search(name), _LAYER.search(name)
+    if layer:
+        return int(layer[1]) - 1
+    return int(match[1]) if match else -1

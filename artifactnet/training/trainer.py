@@ -1,134 +1,126 @@
-"""A run from its config to its results: build, check, train, evaluate, save, tell."""
+"""Training of a detector: build, check, train, evaluate, save."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
 
-from artifactnet import files
-from artifactnet.config import AlignmentConfig, Config, ConfigError, problems
+from artifactnet.config import AlignmentConfig, Config, ConfigError
 from artifactnet.data.datamodule import DataModule
 from artifactnet.distillation.distill import attach_teacher_labels
-from artifactnet.distillation.teachers import OpenTeacher, open_teacher
 from artifactnet.evaluation import results as tables
 from artifactnet.evaluation.evaluate import evaluate_model
-from artifactnet.evaluation.samples import preprocess_of
-from artifactnet.models import packaged
+from artifactnet.inference.load import find_weights
+from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import init_weights, load_checkpoint, save_checkpoint
-from artifactnet.runs import run_folder
-from artifactnet.runs.device import choose_device, is_main_process
+from artifactnet.models.create import create_model
+from artifactnet.runs.run_folder import BEST, LAST, PICTURES, RunResult, check_same_teacher
 from artifactnet.taxonomy import CATEGORIES
-from artifactnet.training import components
+from artifactnet.training.callbacks import Pictures
 from artifactnet.training.checkpoints import BestModel
 from artifactnet.training.class_weights import ClassFrequencies, class_frequencies
-from artifactnet.training.fit import fit, global_state
+from artifactnet.training.components import choose_components, ddp_strategy
 from artifactnet.training.module import DetectorModule
+from artifactnet.training.run import Run, start_run
 from artifactnet.types import Annotation, ArtifactNetError
 
 CACHE = ".cache"  # below config.out: counts that several runs share
 _WEIGHT_POWER = {"inverse": 1.0, "inverse_sqrt": 0.5, "none": 0.0}  # of the pixel frequency
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """Where a run is and what it reached.
-
-    Attributes:
-        run_dir: folder of the run.
-        results: content of its ``results.json``; empty in the helper processes of a
-            distributed run.
-    """
-
-    run_dir: Path
-    results: dict[str, Any]
-
-
-def train(config: Config, opener: OpenTeacher = open_teacher) -> RunResult:
+def train_detector(config: Config) -> RunResult:
     """Train, evaluate and save a detector.
 
     Args:
-        config: the run; see `artifactnet.config.load`.
-        opener: opens the teacher where one is named
-            (`artifactnet.vlm.heie.teacher.open_any_teacher` knows HEIE too).
+        config: the run, without ``mllm.base``; see `artifactnet.config.load`.
 
     Returns:
         Folder and results of the run.
 
     Raises:
-        ArtifactNetError: anything the user can mend; what was saved before stays loadable.
-        KeyboardInterrupt: Ctrl-C; how to go on has been printed.
+        ArtifactNetError: any user error; what was saved before stays loadable.
+        KeyboardInterrupt: Ctrl-C; how to resume has been printed.
     """
-    for key, problem in problems(config):
-        raise ConfigError(f"{key} {problem}")
-    main = is_main_process()
-    folder = Path(config.out) / config.name
-    if main:
-        run_folder.check(config)
-    with run_folder.explain_full_disk(folder), global_state():
-        return _run(config, folder, main, opener)
+    if config.mllm.base is not None:
+        raise ConfigError(
+            f"mllm.base is {config.mllm.base}, which is not a detector: artifactnet.train trains "
+            "it; set mllm.base=null to train the detector of this config"
+        )
+    with start_run(config) as run:
+        return _train(run)
 
 
-def _run(config: Config, folder: Path, main: bool, opener: OpenTeacher) -> RunResult:
-    """`train` after its checks; helper processes of a distributed run write nothing."""
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    device = choose_device(config.train.device, config.train.devices)
-    if config.train.precision == "16" and device == "cpu":
-        raise ArtifactNetError("train.precision=16 needs a GPU; use bf16, 32 or auto")
-    model = ArtifactNet(copy.deepcopy(config.model))  # training adds what it taught
+def _train(run: Run) -> RunResult:
+    config, folder = run.config, run.folder
+    model = create_model(config.model)
     fresh = list(model.parts())
     if config.init_from is not None:
-        fresh = init_weights(model, _model_file(config.init_from))
+        fresh = init_weights(model, find_weights(config.init_from))
     data = DataModule(config.data, preprocess_of(model), config.seed)
     data.needs_both_classes = config.loss.bce > 0
-    data.check_train()  # say now what is missing: before a teacher is asked, and a folder made
+    data.check_train()  # report missing data before asking a teacher or making a folder
     _check_map(model, config, data)
     if config.distill.teacher is not None:
-        attach_teacher_labels(data, config, device, opener)
-        run_folder.same_teacher(config, data.summary["teacher"])
+        attach_teacher_labels(data, config, run.device)
+        check_same_teacher(config, data.summary["teacher"])
     data.train_loader(), data.val_loader()
     effective = _without_empty_alignment(config, data)
-    components.choose(model, effective, fresh)
+    choose_components(model, effective, fresh)
     frequencies = _class_frequencies(effective, data)
     if frequencies is not None:
         labels = [CATEGORIES[index - 1].label for index in frequencies.categories]
         model.config.segmentation.categories = labels
         data.summary["class_pixels"] = frequencies.pixels
     generators = sorted({record.generator for record in data.splits["val"].records})
-    if main:
-        run_folder.prepare(config)
-        files.write_json(folder / run_folder.DATA, data.summary)
-        print(_opening(folder, config, model, data), flush=True)
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    height, width = model.image_size
+    words = f"{config.model.backbone}, {learning:,} parameters learn, images {height}x{width}"
+    run.open_folder(data, words, model.notices)
     power = _WEIGHT_POWER[config.loss.segmentation.class_weights]
     weights = [1.0] * 9 if frequencies is None else frequencies.weights(power)
     module = DetectorModule(model, effective, generators, weights)
-    best = BestModel(folder / run_folder.BEST, config.train.monitor, {"run": config.name})
-    trainer, seconds = fit(module, data, best, folder, device)
-    if not main:
+    best = BestModel(folder / BEST, config.train.monitor, {"run": config.name})
+    distributed = config.train.strategy == "ddp" or config.train.devices > 1
+    strategy = ddp_strategy(effective) if distributed else "auto"
+    training = run.fit(module, data, best, strategy, _pictures(run, model, data))
+    if not run.main:
         return RunResult(folder, {})
-    progress = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
-    save_checkpoint(model, folder / run_folder.LAST, {"run": config.name, **progress})
-    chosen = load_checkpoint(folder / run_folder.BEST, device)
-    found = evaluate_model(chosen, data, config, best.epoch)
-    found["training"] = {
-        **progress,
-        "seconds": round(seconds, 1),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "best_epoch": best.epoch,
-        "best_validation": best.best,
-    }
-    tables.write(folder, found)
-    run_folder.finish(folder, progress)
-    print(_closing(folder, found), flush=True)
-    return RunResult(folder, found)
+    facts = {"run": config.name, "epochs": training["epochs"], "steps": training["steps"]}
+    save_checkpoint(model, folder / LAST, facts)
+    results = evaluate_model(load_checkpoint(folder / BEST, run.device), data, config, best.epoch)
+    results["training"] = training
+    tables.write(folder, results)
+    usage = [
+        "import artifactnet",
+        f"model = artifactnet.load_model({str(folder / BEST)!r})",
+        'print(model.predict("photo.jpg").probability)',
+    ]
+    return run.finish(results, tables.terminal(results), folder / BEST, usage)
+
+
+def _pictures(run: Run, model: ArtifactNet, data: DataModule) -> list[Callback]:
+    """What draws the model's maps, if the run wants it and there are any."""
+    train = run.config.train
+    drawn = model.has_attention or model.has_segmentation or model.has_heatmap
+    if not train.picture_every or not drawn:
+        return []
+    return [
+        Pictures(
+            run.folder / PICTURES,
+            data.splits["val"],
+            preprocess_of(model),
+            train.pictures,
+            train.picture_every,
+            skip=run.config.data.on_error == "skip",
+        )
+    ]
 
 
 def _check_map(model: ArtifactNet, config: Config, data: DataModule) -> None:
-    """What is asked of the map must be possible with this model and this data."""
+    """Refuse a loss or monitored figure of a map that this model or data does not have."""
     if config.loss.alignment.weight > 0:
         if not model.has_attention:
             raise ArtifactNetError(
@@ -143,11 +135,11 @@ def _check_map(model: ArtifactNet, config: Config, data: DataModule) -> None:
     if not any(r.label == 1 and r.annotation for r in data.splits["val"].records):
         reason = "none of the validation fakes is annotated"
     if reason is not None:
-        raise ArtifactNetError(f"train.monitor={monitor} cannot be had: {reason}")
+        raise ArtifactNetError(f"train.monitor={monitor} is not available: {reason}")
 
 
 def _without_empty_alignment(config: Config, data: DataModule) -> Config:
-    """The run as it can be trained: without alignment, and saying so, if nothing is annotated."""
+    """The config without alignment if no image is annotated, with a warning; else as it is."""
     weight = config.loss.alignment.weight
     if not weight or any(r.annotation is Annotation.MASK for r in data.splits["train"].records):
         return config
@@ -159,7 +151,7 @@ def _without_empty_alignment(config: Config, data: DataModule) -> Config:
 
 
 def _class_frequencies(config: Config, data: DataModule) -> ClassFrequencies | None:
-    """Pixels of each class in the training masks, where a segmentation is to be learned."""
+    """Pixels of each class in the training masks, if a segmentation is to be learned."""
     if config.loss.segmentation.weight == 0:
         return None
     source = data.splits["train"]
@@ -169,53 +161,3 @@ def _class_frequencies(config: Config, data: DataModule) -> ClassFrequencies | N
             "image has an artifact mask; set it to 0, or use data with masks"
         )
     return class_frequencies(source, Path(config.out) / CACHE, config.data.on_error)
-
-
-def _model_file(path: str) -> Path:
-    """Model of a run given by its folder, a packaged one by its name, or the file itself."""
-    file = packaged.resolve(path)
-    return file / run_folder.BEST if file.is_dir() else file
-
-
-def _opening(folder: Path, config: Config, model: ArtifactNet, data: DataModule) -> str:
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    counts = ", ".join(f"{name} {len(split.records)}" for name, split in data.splits.items())
-    lines = [
-        *_loud(model.notices),
-        f"run {folder}: {config.model.backbone}, {learning:,} parameters learn, images "
-        f"{model.image_size[0]}x{model.image_size[1]}",
-        f"data {config.data.name}: {counts} images",
-        *(f"warning: {warning}" for warning in data.summary["warnings"]),
-    ]
-    return "\n".join(lines)
-
-
-def _closing(folder: Path, found: dict[str, Any]) -> str:
-    model, pictures = folder / run_folder.BEST, folder / run_folder.PICTURES
-    return "\n".join(
-        [
-            "",
-            *_loud(found["notices"]),
-            f"results on the {found['data']['split']} split ({found['images']} images), model of "
-            f"epoch {found['model']['epoch']} of {found['training']['epochs']}:",
-            tables.terminal(found),
-            "",
-            f"model      {model}",
-            f"results    {folder / tables.MARKDOWN}, {folder / tables.JSON}",
-            *([f"pictures   {pictures}"] if pictures.is_dir() else []),
-            f"logs       {folder / 'logs'}",
-            "",
-            "use it:",
-            "    import artifactnet",
-            f"    model = artifactnet.load_model({str(model)!r})",
-            '    print(model.predict("photo.jpg").probability)',
-        ]
-    )
-
-
-def _loud(notices: tuple[str, ...] | list[str]) -> list[str]:
-    """Notices between lines that nobody overlooks."""
-    if not notices:
-        return []
-    bar = "!" * 78
-    return [bar, *(f"!! WARNING: {notice}" for notice in notices), bar]

@@ -1,4 +1,4 @@
-"""Weights divided among processes (FSDP2), and put together again to be saved."""
+"""Weights sharded among processes (FSDP2), and gathered again to be saved."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import Any
 
 from torch import nn
 
-from artifactnet.vlm.heie.model import HEIE
 
-
-def shard(model: HEIE, mesh: Any) -> None:
-    """Divide a model's weights: each layer of the base on its own, then what is left.
+def shard(model: nn.Module, base: nn.Module, mesh: Any) -> None:
+    """Shard a model's weights: each layer of the base on its own, then all others.
 
     Args:
-        model: whole, the same on every process.
+        model: whole, the same in every process.
+        base: its language model and vision tower.
         mesh: one-dimensional ``DeviceMesh`` of the processes.
     """
     from torch.distributed.fsdp import fully_shard
 
-    for stack in model.base.modules():
+    for stack in base.modules():
         if isinstance(stack, nn.ModuleList):  # layers of the language model and vision tower
             for layer in stack:
                 fully_shard(layer, mesh=mesh)
@@ -28,14 +27,14 @@ def shard(model: HEIE, mesh: Any) -> None:
 
 
 @contextmanager
-def whole(model: HEIE, here: bool) -> Iterator[None]:
-    """What learns as whole tensors on the CPU, in the place of the parts, inside the block.
+def gather_weights(model: nn.Module, here: bool) -> Iterator[None]:
+    """Replace shards of trainable weights by whole tensors on the CPU inside the block.
 
-    All processes must enter it together. Where weights are not divided it does nothing.
+    All processes must enter it together. Without sharding it does nothing.
 
     Args:
-        model: divided or not.
-        here: this process wants them; the others only send their parts.
+        model: sharded or not.
+        here: this process wants the tensors; the others only send their shards.
     """
     from torch.distributed.fsdp import FSDPModule
 

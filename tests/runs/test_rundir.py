@@ -20,7 +20,7 @@ def config_in(folder: Path, **changes: object) -> Config:
 
 def refusal(config: Config) -> str:
     with pytest.raises(ArtifactNetError) as caught:
-        run_folder.prepare(config)
+        run_folder.prepare_run_folder(config)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -28,7 +28,7 @@ def refusal(config: Config) -> str:
 def test_a_new_run_is_recorded(tmp_path: Path) -> None:
     config = config_in(tmp_path, seed=7)
     config.model.backbone_kwargs = {"depth": 2}
-    folder = run_folder.prepare(config)
+    folder = run_folder.prepare_run_folder(config)
     assert folder == tmp_path / "x"
     assert load(folder / "config.yaml") == config
     (start,) = json.loads((folder / "provenance.json").read_text())
@@ -39,22 +39,22 @@ def test_a_new_run_is_recorded(tmp_path: Path) -> None:
 
 
 def test_an_existing_run_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    folder = run_folder.prepare(config_in(tmp_path))
+    folder = run_folder.prepare_run_folder(config_in(tmp_path))
     text = refusal(config_in(tmp_path))
     assert "an unfinished run" in text
     for word in ("resume=true", "overwrite=true", "name=", str(folder)):
         assert word in text
-    run_folder.finish(folder, {"epochs": 1})
+    run_folder.finish_run(folder, {"epochs": 1})
     text = refusal(config_in(tmp_path))
     assert "a finished run" in text
     assert "train.epochs" in text
 
 
 def test_overwrite_empties_the_folder(tmp_path: Path) -> None:
-    folder = run_folder.prepare(config_in(tmp_path))
+    folder = run_folder.prepare_run_folder(config_in(tmp_path))
     (folder / run_folder.CHECKPOINT).write_text("old")
-    run_folder.finish(folder, {})
-    run_folder.prepare(config_in(tmp_path, overwrite=True, seed=1))
+    run_folder.finish_run(folder, {})
+    run_folder.prepare_run_folder(config_in(tmp_path, overwrite=True, seed=1))
     assert sorted(p.name for p in folder.iterdir()) == [run_folder.CONFIG, run_folder.PROVENANCE]
     saved = load(folder / run_folder.CONFIG)
     assert (saved.seed, saved.overwrite) == (1, False)
@@ -77,25 +77,25 @@ def test_a_start_on_a_full_disk_can_be_repeated(
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_json", full)
         with pytest.raises(ArtifactNetError, match="cannot be prepared.*No space left"):
-            run_folder.prepare(config_in(tmp_path))
-    folder = run_folder.prepare(config_in(tmp_path, **{word: True}))
+            run_folder.prepare_run_folder(config_in(tmp_path))
+    folder = run_folder.prepare_run_folder(config_in(tmp_path, **{word: True}))
     assert len(json.loads((folder / run_folder.PROVENANCE).read_text())) == 1
 
 
 def test_an_empty_folder_is_fine_and_a_file_is_not(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
-    run_folder.prepare(config_in(tmp_path))
+    run_folder.prepare_run_folder(config_in(tmp_path))
     (tmp_path / "y").write_text("")
     assert "not a run" in refusal(config_in(tmp_path, name="y"))
 
 
 def test_check_changes_nothing(tmp_path: Path) -> None:
-    folder = run_folder.prepare(config_in(tmp_path))
+    folder = run_folder.prepare_run_folder(config_in(tmp_path))
     before = {p: p.read_bytes() for p in folder.iterdir()}
-    run_folder.check(config_in(tmp_path, overwrite=True))
-    run_folder.check(config_in(tmp_path, resume=True))
+    run_folder.check_run_folder(config_in(tmp_path, overwrite=True))
+    run_folder.check_run_folder(config_in(tmp_path, resume=True))
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
-    run_folder.check(config_in(tmp_path / "new"))
+    run_folder.check_run_folder(config_in(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
 
 
@@ -104,14 +104,14 @@ def test_resume_of_nothing(tmp_path: Path) -> None:
 
 
 def test_resume_wants_the_same_config(tmp_path: Path) -> None:
-    folder = run_folder.prepare(config_in(tmp_path))
+    folder = run_folder.prepare_run_folder(config_in(tmp_path))
     (folder / run_folder.CHECKPOINT).write_text("state")
     (folder / ".last.ckpt.123.tmp").write_text("half")
-    run_folder.finish(folder, {})
+    run_folder.finish_run(folder, {})
     longer = config_in(tmp_path, resume=True)
     longer.train.epochs = 99
     longer.data.workers = 3
-    run_folder.prepare(longer)
+    run_folder.prepare_run_folder(longer)
     assert (folder / run_folder.CHECKPOINT).read_text() == "state"
     assert not (folder / run_folder.FINISHED).exists()
     assert not list(folder.glob(".*.tmp"))
@@ -136,12 +136,12 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_open_run(tmp_path: Path) -> None:
     with pytest.raises(ArtifactNetError, match="not the folder of a run"):
-        run_folder.open_run(tmp_path)
-    folder = run_folder.prepare(config_in(tmp_path))
+        run_folder.find_run(tmp_path)
+    folder = run_folder.prepare_run_folder(config_in(tmp_path))
     with pytest.raises(ArtifactNetError, match=r"model\.safetensors"):
-        run_folder.open_run(folder)
+        run_folder.find_run(folder)
     (folder / run_folder.BEST).write_bytes(b"")
-    assert run_folder.open_run(str(folder)) == (folder, config_in(tmp_path))
+    assert run_folder.find_run(str(folder)) == (folder, config_in(tmp_path))
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -172,4 +172,4 @@ def test_git_revision(tmp_path: Path) -> None:
 
 def test_flat() -> None:
     nested = {"a": {"b": 1, "c": {"d": [2]}}, "e": {}}
-    assert run_folder.flat(nested) == {"a.b": 1, "a.c.d": [2], "e": {}}
+    assert run_folder.flatten_keys(nested) == {"a.b": 1, "a.c.d": [2], "e": {}}

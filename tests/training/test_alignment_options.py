@@ -14,7 +14,7 @@ from torch import nn
 from artifactnet.config import Config
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.training.module import DetectorModule
-from artifactnet.training.trainer import train
+from artifactnet.training.trainer import train_detector
 from artifactnet.types import ArtifactNetError
 
 Tiny = Callable[..., Config]
@@ -52,7 +52,7 @@ def test_every_other_step(
     monkeypatch.setattr(DetectorModule, "losses", watched)
     options = ("loss.alignment.every=2", "loss.alignment.weight=3", "train.epochs=1")
     config = tiny(*options, "data.batch_size=2", f"train.accumulate={accumulate}")
-    result = train(config)
+    result = train_detector(config)
     assert "".join(str(int(each)) for each in aligned) == expected
     assert all(value > 0 for value in column(result.run_dir, "train/alignment_step"))
     assert all(value > 0 for value in column(result.run_dir, "val/alignment"))
@@ -71,7 +71,7 @@ def test_attention_that_cannot_be_aligned_stops_before_the_first_step(
     monkeypatch.setattr(ArtifactNet, "__init__", linear)
     monkeypatch.setattr(DetectorModule, "on_before_optimizer_step", lambda *_: steps.append(1))
     with pytest.raises(ArtifactNetError, match=r"block 1 \(Linear\) does not use"):
-        train(tiny())
+        train_detector(tiny())
     assert not steps
 
 
@@ -83,7 +83,7 @@ def test_fifty_steps_in_both_forms_agree(tiny: Tiny, method: str) -> None:
         options = [f"model.attention.form={form}", f"model.attention.method={method}"]
         options += ["model.attention.second_order=false", f"name={form}", "train.max_steps=50"]
         options += ["train.epochs=25", "loss.alignment.weight=10", "train.eval_every=25"]
-        curves.append(column(train(tiny(*options)).run_dir, "train/loss_step"))
+        curves.append(column(train_detector(tiny(*options)).run_dir, "train/loss_step"))
     assert len(curves[0]) == 50
     assert curves[0][-1] < curves[0][0]  # it learns
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from artifactnet.config import Config
-from artifactnet.training.trainer import train
+from artifactnet.training.trainer import train_detector
 
 REPOSITORY = Path(__file__).parents[2]
 OPTIONS = (
@@ -105,7 +105,7 @@ def check_equal(one: Path, two: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tiny: Callable[..., Config], tmp_path: Path) -> None:
-    one = train(tiny(*OPTIONS, *ROLLOUT, "name=one", "data.batch_size=8"))
+    one = train_detector(tiny(*OPTIONS, *ROLLOUT, "name=one", "data.batch_size=8"))
     arguments = command(tmp_path, "two", ROLLOUT, 1)
     printed = in_two_processes(tmp_path, ["-m", "artifactnet", *arguments])
     check_equal(one.run_dir, tmp_path / "runs" / "two")
@@ -119,7 +119,7 @@ def runs(tiny_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFa
     (folder / "cases.py").write_text(ONE_AFTER_ANOTHER)
     for name, (options, _) in CASES.items():
         own = (*OPTIONS, *options, f"name=one_{name}", "data.batch_size=8")
-        train(tiny_config(folder, *own))
+        train_detector(tiny_config(folder, *own))
     commands = [command(folder, name, *details) for name, details in CASES.items()]
     printed = in_two_processes(folder, ["cases.py", json.dumps(commands)])
     assert printed.count("use it:") == len(CASES)

@@ -13,7 +13,7 @@ from artifactnet.config import Config, ConfigError, load
 from artifactnet.data.converters import demo
 from artifactnet.models import checkpoint
 from artifactnet.runs import run_folder
-from artifactnet.training.trainer import train
+from artifactnet.training.trainer import train_detector
 
 BASE = """
 model:
@@ -38,7 +38,7 @@ def config(folder: Path, *overrides: str) -> Config:
 
 @pytest.mark.parametrize("head", ["decoder", "mapper"])
 def test_a_run_learns_saves_and_answers(head: str, tmp_path: Path) -> None:
-    run = train(config(tmp_path, f"model.heatmap.head={head}", "train.monitor=map_iou"))
+    run = train_detector(config(tmp_path, f"model.heatmap.head={head}", "train.monitor=map_iou"))
     results = json.loads((run.run_dir / "results.json").read_text())
     assert results["no_heatmap"] is None
     assert 0 <= results["heatmap"]["IoU"] <= 1
@@ -55,7 +55,7 @@ def test_a_run_learns_saves_and_answers(head: str, tmp_path: Path) -> None:
 
 def test_a_head_that_nothing_teaches_says_so(tmp_path: Path) -> None:
     untaught = [f"loss.heatmap.{name}=0" for name in ("focal", "laplace", "correlation", "score")]
-    run = train(config(tmp_path, *untaught))
+    run = train_detector(config(tmp_path, *untaught))
     model = checkpoint.load_checkpoint(run.run_dir / run_folder.BEST)
     assert [n for n in model.notices if "heatmap head is UNTRAINED" in n]
 
@@ -63,22 +63,22 @@ def test_a_head_that_nothing_teaches_says_so(tmp_path: Path) -> None:
 def test_heatmaps_of_fakes_alone_can_be_learned(tmp_path: Path) -> None:
     small = load("student_small", ["data.demo_train=4", "data.demo_val=2", "data.demo_test=2"]).data
     small.demo_size = 64
-    made = demo.convert(small, tmp_path / "data")
+    made = demo.convert_demo_data(small, tmp_path / "data")
     fakes = [line for line in made.manifest.read_text().splitlines() if '"label": 1' in line]
     made.manifest.write_text("\n".join(fakes) + "\n")
     data = ["data.name=manifest", f"data.root={tmp_path / 'data'}", "data.pairs=false"]
     with pytest.raises(Exception, match="train split holds only fake images"):
-        train(config(tmp_path, "name=refused", *data))
-    run = train(config(tmp_path, "name=fakes", "loss.bce=0", "train.monitor=loss", *data))
+        train_detector(config(tmp_path, "name=refused", *data))
+    run = train_detector(config(tmp_path, "name=fakes", "loss.bce=0", "train.monitor=loss", *data))
     assert run.results["saliency"]["images"] == 2
 
 
 def test_scores_that_nobody_gave_are_not_to_be_used(tmp_path: Path) -> None:
     said = "the score is UNTRAINED"
-    run = train(config(tmp_path, "loss.heatmap.score=0"))
+    run = train_detector(config(tmp_path, "loss.heatmap.score=0"))
     model = checkpoint.load_checkpoint(run.run_dir / run_folder.BEST)
     assert [n for n in model.notices if said in n]
-    again = train(config(tmp_path, "name=taught", f"init_from={run.run_dir}"))
+    again = train_detector(config(tmp_path, "name=taught", f"init_from={run.run_dir}"))
     assert checkpoint.load_checkpoint(again.run_dir / run_folder.BEST).notices == ()
 
 

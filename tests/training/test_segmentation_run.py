@@ -10,11 +10,11 @@ import torch
 
 from artifactnet import load_model
 from artifactnet.config import Config, ConfigError, load
-from artifactnet.evaluation.evaluate import evaluate
+from artifactnet.evaluation.evaluate import evaluate_run
 from artifactnet.models import checkpoint
 from artifactnet.runs import run_folder
 from artifactnet.training import components
-from artifactnet.training.trainer import train
+from artifactnet.training.trainer import train_detector
 from artifactnet.types import ArtifactNetError
 
 SWIN = """
@@ -41,7 +41,7 @@ def config(folder: Path, *overrides: str) -> Config:
 def pad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that learns masks alone."""
     folder = tmp_path_factory.mktemp("pad")
-    train(config(folder, "name=pad", "loss.bce=0", "train.monitor=mask_iou"))
+    train_detector(config(folder, "name=pad", "loss.bce=0", "train.monitor=mask_iou"))
     return folder / "runs" / "pad"
 
 
@@ -72,18 +72,18 @@ def test_masks_alone_leave_the_verdict_untrained_and_say_so(pad: Path) -> None:
 
 def test_the_model_knows_which_categories_it_was_taught(tmp_path: Path) -> None:
     only = "data.demo_categories=[low-level-symbol]"
-    result = train(config(tmp_path, only, "train.picture_every=0"))
+    result = train_detector(config(tmp_path, only, "train.picture_every=0"))
     model = checkpoint.load_checkpoint(result.run_dir / run_folder.BEST)
     assert model.config.segmentation.categories == ["low-level-symbol"]
     assert model.known_categories == (3,)
     saved = load(result.run_dir / run_folder.CONFIG)
     assert saved.model.segmentation.categories is None  # the run's config is what was asked for
-    again = train(config(tmp_path, only, "train.picture_every=0", "resume=true", "train.epochs=2"))
+    again = train_detector(config(tmp_path, only, "train.picture_every=0", "resume=true", "train.epochs=2"))
     assert again.results["training"]["epochs"] == 2
 
 
 def test_linear_probing_moves_the_verdict_alone(pad: Path, tmp_path: Path) -> None:
-    result = train(
+    result = train_detector(
         config(
             tmp_path,
             f"init_from={pad}",
@@ -104,7 +104,7 @@ def test_linear_probing_moves_the_verdict_alone(pad: Path, tmp_path: Path) -> No
 
 
 def test_fine_tuning_leaves_the_heads_out(pad: Path, tmp_path: Path) -> None:
-    result = train(
+    result = train_detector(
         config(
             tmp_path,
             f"init_from={pad}",
@@ -120,12 +120,12 @@ def test_fine_tuning_leaves_the_heads_out(pad: Path, tmp_path: Path) -> None:
 
 
 def test_masks_of_an_earlier_backbone_are_announced(pad: Path, tmp_path: Path) -> None:
-    result = train(config(tmp_path, f"init_from={pad}", "loss.segmentation.weight=0"))
+    result = train_detector(config(tmp_path, f"init_from={pad}", "loss.segmentation.weight=0"))
     assert components.OUTDATED["segmentation"] in notices(result.run_dir)
 
 
 def test_both_tasks_with_sigmoids_evidence_and_an_aligned_map(tmp_path: Path) -> None:
-    result = train(
+    result = train_detector(
         config(
             tmp_path,
             "model.segmentation.labels=sigmoid",
@@ -143,7 +143,7 @@ def test_both_tasks_with_sigmoids_evidence_and_an_aligned_map(tmp_path: Path) ->
 
 def test_evaluation_counts_masks_as_the_run_did(pad: Path) -> None:
     before = json.loads((pad / "results.json").read_text())
-    found = evaluate(pad)
+    found = evaluate_run(pad)
     assert found["masks"] == before["masks"]
 
 
@@ -188,7 +188,7 @@ def test_what_cannot_be_trained(
     tmp_path: Path, overrides: list[str], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match="(?s)" + words.replace("(", r"\(")):
-        train(config(tmp_path, *overrides))
+        train_detector(config(tmp_path, *overrides))
     assert not (tmp_path / "runs" / "swin").exists()
 
 
@@ -203,4 +203,4 @@ def test_masks_cannot_be_learned_from_data_without_any(tmp_path: Path) -> None:
                 color = (number * 20, len(split) * 9, 90 if label == "real" else 200)
                 Image.new("RGB", (64, 64), color).save(folder / f"{split}{number}.png")
     with pytest.raises(ArtifactNetError, match="no training image has an artifact mask"):
-        train(config(tmp_path, "data.name=folder", f"data.root={tmp_path / 'data'}"))
+        train_detector(config(tmp_path, "data.name=folder", f"data.root={tmp_path / 'data'}"))

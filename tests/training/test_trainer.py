@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 
 from artifactnet.config import Config, ConfigError, load
 from artifactnet.models import checkpoint
-from artifactnet.models.checkpoint import load_checkpoint, read_metadata
+from artifactnet.models.checkpoint import load_checkpoint
+from artifactnet.models.metadata import read_metadata
 from artifactnet.training import checkpoints
 from artifactnet.training.module import DetectorModule
-from artifactnet.training.trainer import RunResult, train
+from artifactnet.training.trainer import RunResult, train_detector
 from artifactnet.types import ArtifactNetError
 
 Tiny = Callable[..., Config]
@@ -44,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Tiny) -> Run:
         "data.check=full",
     )
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        result = train(config)
+        result = train_detector(config)
     return Run(result.run_dir, result.results, printed.getvalue())
 
 
@@ -130,14 +131,14 @@ def test_a_finished_run_is_not_touched(run: Run) -> None:
     config = load(run.folder / "config.yaml")
     before = {p: p.stat().st_mtime_ns for p in run.folder.rglob("*")}
     with pytest.raises(ArtifactNetError, match="finished run"):
-        train(config)
+        train_detector(config)
     assert {p: p.stat().st_mtime_ns for p in run.folder.rglob("*")} == before
 
 
 def test_global_switches_are_put_back(tiny: Tiny) -> None:
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.utils.deterministic.fill_uninitialized_memory
-    train(tiny("train.max_steps=1"))
+    train_detector(tiny("train.max_steps=1"))
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.utils.deterministic.fill_uninitialized_memory
 
@@ -169,7 +170,7 @@ RANDOM = (
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, tiny_config: Tiny) -> RunResult:
     """A run that nothing interrupts."""
-    return train(tiny_config(tmp_path_factory.mktemp("whole"), *RANDOM, "name=whole"))
+    return train_detector(tiny_config(tmp_path_factory.mktemp("whole"), *RANDOM, "name=whole"))
 
 
 @pytest.mark.parametrize("step", [2, 5, 8])
@@ -179,9 +180,9 @@ def test_resume_equals_an_uninterrupted_run(
     with monkeypatch.context() as patch:
         stop_at(patch, step, Stop())
         with pytest.raises(Stop):
-            train(tiny(*RANDOM, "name=parts"))
+            train_detector(tiny(*RANDOM, "name=parts"))
     torch.manual_seed(12345)
-    parts = train(tiny(*RANDOM, "name=parts", "resume=true"))
+    parts = train_detector(tiny(*RANDOM, "name=parts", "resume=true"))
     for name in ("model.safetensors", "last.safetensors"):
         assert same(states(whole.run_dir / name), states(parts.run_dir / name))
     a, b = read_checkpoint(whole.run_dir), read_checkpoint(parts.run_dir)
@@ -193,8 +194,8 @@ def test_resume_equals_an_uninterrupted_run(
 
 
 def test_a_finished_run_can_go_on_for_longer(tiny: Tiny) -> None:
-    train(tiny("train.epochs=1"))
-    result = train(tiny("train.epochs=2", "resume=true"))
+    train_detector(tiny("train.epochs=1"))
+    result = train_detector(tiny("train.epochs=2", "resume=true"))
     assert result.results["training"]["epochs"] == 2
     assert result.results["training"]["steps"] == 8
     assert (result.run_dir / "finished.json").is_file()
@@ -202,7 +203,7 @@ def test_a_finished_run_can_go_on_for_longer(tiny: Tiny) -> None:
 
 def test_same_seed_same_weights_other_seed_others(tiny: Tiny) -> None:
     folders = [
-        train(tiny("train.epochs=1", f"seed={seed}", f"name={name}")).run_dir
+        train_detector(tiny("train.epochs=1", f"seed={seed}", f"name={name}")).run_dir
         for name, seed in [("a", 1), ("b", 1), ("c", 2)]
     ]
     a, b, c = (states(folder / "last.safetensors") for folder in folders)
@@ -216,7 +217,7 @@ def test_keyboard_interrupt_says_how_to_go_on(
     before = signal.getsignal(signal.SIGINT)
     stop_at(monkeypatch, 5, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        train(tiny())
+        train_detector(tiny())
     assert "resume=true" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -231,7 +232,7 @@ def test_a_loss_that_is_not_finite(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(DetectorModule, "losses", losses)
     with pytest.raises(ArtifactNetError) as caught:
-        train(tiny())
+        train_detector(tiny())
     text = str(caught.value)
     assert "\n" not in text
     for word in ("step 5", "bce nan", "alignment nan", "demo", "optim.lr", "clip_norm"):
@@ -251,14 +252,14 @@ def test_a_gradient_that_is_not_finite(tiny: Tiny, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(DetectorModule, "training_step", training_step)
     with pytest.raises(ArtifactNetError, match="gradient is not finite at step 5"):
-        train(tiny())
+        train_detector(tiny())
     weights = read_checkpoint(Path(tiny().out) / "tiny")["state_dict"]
     assert all(value.isfinite().all() for value in weights.values())
 
 
 def test_real_divergence_is_one_error(tiny: Tiny) -> None:
     with pytest.raises(ArtifactNetError, match=r"not finite|diverged"):
-        train(tiny("optim.lr=1e30", "optim.clip_norm=0", "optim.warmup=0"))
+        train_detector(tiny("optim.lr=1e30", "optim.clip_norm=0", "optim.warmup=0"))
 
 
 def test_disk_full_while_saving_the_checkpoint(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,16 +275,16 @@ def test_disk_full_while_saving_the_checkpoint(tiny: Tiny, monkeypatch: pytest.M
 
     monkeypatch.setattr(checkpoints.torch, "save", save)
     with pytest.raises(ArtifactNetError, match="No space left") as caught:
-        train(tiny())
+        train_detector(tiny())
     assert "\n" not in str(caught.value)
     folder = Path(tiny().out) / "tiny"
     assert read_checkpoint(folder)["global_step"] == 4
     assert not list(folder.glob(".*.tmp"))
-    assert train(tiny("resume=true")).results["training"]["epochs"] == 2
+    assert train_detector(tiny("resume=true")).results["training"]["epochs"] == 2
 
 
 def test_disk_full_while_saving_the_model(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    train(tiny("train.epochs=1"))
+    train_detector(tiny("train.epochs=1"))
     folder = Path(tiny().out) / "tiny"
     before = (folder / "model.safetensors").read_bytes()
 
@@ -292,7 +293,7 @@ def test_disk_full_while_saving_the_model(tiny: Tiny, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(checkpoint, "save_file", save_file)
     with pytest.raises(ArtifactNetError, match="No space left"):
-        train(tiny("train.epochs=3", "resume=true", "optim.lr=1e-3"))
+        train_detector(tiny("train.epochs=3", "resume=true", "optim.lr=1e-3"))
     assert (folder / "model.safetensors").read_bytes() == before
     load_checkpoint(folder / "model.safetensors")
 
@@ -300,27 +301,27 @@ def test_disk_full_while_saving_the_model(tiny: Tiny, monkeypatch: pytest.Monkey
 def test_disk_full_anywhere_else(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_at(monkeypatch, 1, OSError(28, "No space left on device"))
     with pytest.raises(ArtifactNetError, match="the disk is full"):
-        train(tiny())
+        train_detector(tiny())
 
 
 def test_damaged_checkpoint(tiny: Tiny) -> None:
-    train(tiny("train.epochs=1"))
+    train_detector(tiny("train.epochs=1"))
     (Path(tiny().out) / "tiny" / "last.ckpt").write_bytes(b"nothing useful")
     with pytest.raises(ArtifactNetError, match=r"last\.ckpt: not a usable checkpoint"):
-        train(tiny("resume=true"))
+        train_detector(tiny("resume=true"))
 
 
 def test_end_is_validated_whatever_eval_every_says(tiny: Tiny) -> None:
-    result = train(tiny("train.epochs=50", "train.max_steps=6", "train.eval_every=7"))
+    result = train_detector(tiny("train.epochs=50", "train.max_steps=6", "train.eval_every=7"))
     assert result.results["training"]["steps"] == 6
     extra = read_metadata(result.run_dir / "model.safetensors")["extra"]
     assert extra["step"] == 6
 
 
 def test_init_from_takes_weights_and_nothing_else(tiny: Tiny) -> None:
-    first = train(tiny("train.epochs=1", "name=first"))
+    first = train_detector(tiny("train.epochs=1", "name=first"))
     options = ("train.max_steps=1", "optim.lr=1e-12", "optim.weight_decay=0")
-    second = train(tiny("name=second", f"init_from={first.run_dir}", *options))
+    second = train_detector(tiny("name=second", f"init_from={first.run_dir}", *options))
     a = states(first.run_dir / "model.safetensors")
     b = states(second.run_dir / "last.safetensors")
     assert all(torch.allclose(a[key], b[key], atol=1e-9) for key in a)
@@ -328,7 +329,7 @@ def test_init_from_takes_weights_and_nothing_else(tiny: Tiny) -> None:
 
 
 def test_weight_average_is_what_is_judged_and_saved(tiny: Tiny) -> None:
-    folder = train(tiny("train.epochs=1", "optim.ema=0.9")).run_dir
+    folder = train_detector(tiny("train.epochs=1", "optim.ema=0.9")).run_dir
     saved = read_checkpoint(folder)
     average = {k[6:]: v for k, v in saved["state_dict"].items() if k.startswith("model.")}
     current = {k[6:]: v for k, v in saved["current_model_state"].items() if k.startswith("model.")}
@@ -340,7 +341,7 @@ def test_weight_average_is_what_is_judged_and_saved(tiny: Tiny) -> None:
 def test_lora_with_accumulation_and_gradient_rollout(tiny: Tiny) -> None:
     pytest.importorskip("peft")
     options = ("train.accumulate=2", "model.lora.rank=2", "model.attention.method=gradient_rollout")
-    result = train(tiny("train.epochs=1", *options))
+    result = train_detector(tiny("train.epochs=1", *options))
     assert result.results["training"]["steps"] == 2
     assert result.results["heatmap"]["evaluated_images"] == 4
 
@@ -353,11 +354,11 @@ def test_a_backbone_without_attention(tiny: Tiny) -> None:
     path.write_text(text.replace("{embed_dim: 32, depth: 2, num_heads: 2}", "{}"))
     options.append(f"out={tiny().out}")
     with pytest.raises(ArtifactNetError, match=r"loss\.alignment\.weight=0"):
-        train(load(path, options))
+        train_detector(load(path, options))
     options.append("loss.alignment.weight=0")
     with pytest.raises(ArtifactNetError, match="map_iou cannot be had"):
-        train(load(path, [*options, "train.monitor=map_iou"]))
-    found = train(load(path, options)).results
+        train_detector(load(path, [*options, "train.monitor=map_iou"]))
+    found = train_detector(load(path, options)).results
     assert found["heatmap"] is None
     assert found["no_heatmap"]
     assert found["authenticity"]["all"]["fake"] == 4
@@ -371,14 +372,14 @@ def test_devices_that_are_not_there(tiny: Tiny, override: str, words: str) -> No
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ArtifactNetError, match=words):
-        train(tiny(override))
+        train_detector(tiny(override))
     assert not (Path(tiny().out) / "tiny").exists()
 
 
 def test_a_first_block_that_is_not_there(tiny: Tiny) -> None:
     words = r"start_layer is 2, but vit_tiny_patch16_224 has 2 blocks"
     with pytest.raises(ArtifactNetError, match=words):
-        train(tiny("model.attention.start_layer=2"))
+        train_detector(tiny("model.attention.start_layer=2"))
     assert not (Path(tiny().out) / "tiny").exists()
 
 
@@ -390,8 +391,8 @@ def test_images_below_one_patch_stop_a_run_or_are_skipped(tiny: Tiny, tmp_path: 
     with pytest.raises(
         ArtifactNetError, match=f"{small}: .*15x40 pixels is too small for one patch"
     ):
-        train(tiny(*options))
-    assert train(tiny(*options, "data.on_error=skip", "overwrite=true")).results["images"] > 0
+        train_detector(tiny(*options))
+    assert train_detector(tiny(*options, "data.on_error=skip", "overwrite=true")).results["images"] > 0
 
 
 def test_a_bad_validation_image_is_left_out_of_the_pictures(tiny: Tiny, tmp_path: Path) -> None:
@@ -406,12 +407,12 @@ def test_a_bad_validation_image_is_left_out_of_the_pictures(tiny: Tiny, tmp_path
     options = ["data.name=folder", f"data.root={tmp_path / 'data'}", "train.epochs=1"]
     options += ["train.picture_every=1", "train.pictures=8", "overwrite=true"]
     with pytest.raises(ArtifactNetError, match=f"^{bad}: "):
-        train(tiny(*options))
-    result = train(tiny(*options, "data.on_error=skip"))
+        train_detector(tiny(*options))
+    result = train_detector(tiny(*options, "data.on_error=skip"))
     assert result.results["skipped"] == [str(bad)]
     with Image.open(result.run_dir / "pictures" / "epoch_001.png") as image:
         rows = image.height
-    result = train(tiny(*options, "data.on_error=skip", "train.pictures=7"))
+    result = train_detector(tiny(*options, "data.on_error=skip", "train.pictures=7"))
     with Image.open(result.run_dir / "pictures" / "epoch_001.png") as image:
         assert image.height < rows  # one of eight was left out, then one of seven
 
@@ -420,16 +421,16 @@ def test_configs_made_by_hand_are_checked(tiny: Tiny) -> None:
     config = tiny()
     config.model.threshold = 2.0
     with pytest.raises(ConfigError, match=r"model\.threshold"):
-        train(config)
+        train_detector(config)
 
 
 def test_alignment_without_any_mask_is_switched_off_and_said(tiny: Tiny, tmp_path: Path) -> None:
     _noise_folder(tmp_path / "data", height=32, width=32)
     options = ["data.name=folder", f"data.root={tmp_path / 'data'}", "train.epochs=1"]
-    found = train(tiny(*options, "loss.alignment.weight=5")).results
+    found = train_detector(tiny(*options, "loss.alignment.weight=5")).results
     assert any("SWITCHED OFF" in warning for warning in found["data_warnings"])
     assert "alignment" not in found["training"]["best_validation"]
-    plain = train(tiny(*options, "loss.alignment.weight=0", "name=plain")).results
+    plain = train_detector(tiny(*options, "loss.alignment.weight=0", "name=plain")).results
     assert not any("SWITCHED OFF" in warning for warning in plain["data_warnings"])
     assert found["training"]["best_validation"] == plain["training"]["best_validation"]
 

@@ -14,7 +14,7 @@ from artifactnet.config import OptimConfig
 from artifactnet.losses import heatmap as losses
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.heie.data import collate
-from artifactnet.vlm.heie.model import build
+from artifactnet.vlm.heie.model import build_heie
 from artifactnet.vlm.heie.module import HeieModule, parameter_groups
 
 SIZES = ((56, 56), (56, 112), (168, 56))
@@ -138,7 +138,7 @@ def test_a_checkpoint_holds_what_learns(heie, run):
     assert set(checkpoint["state_dict"]) == learning
     assert len(learning) < len(module.state_dict())
     torch.manual_seed(1)
-    other = HeieModule(build(copy.deepcopy(run)), run)
+    other = HeieModule(build_heie(copy.deepcopy(run)), run)
     other.on_load_checkpoint(checkpoint)
     other.load_state_dict(checkpoint["state_dict"], strict=other.strict_loading)
     assert other.scored
@@ -160,7 +160,7 @@ def test_validation_does_not_depend_on_batches(heie, run):
     module = HeieModule(heie, run).eval()
     parts = [example(k, size=size) for k, size in enumerate(SIZES)]
     parts[0].text = parts[0].text.replace("A street", "A street, " * 5)
-    parts[1].told = False
+    parts[1].supervised = False
     for part in parts:
         part.target[10:30, 10:40] = 0.7
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_validation_without_texts(heie, run):
     run.loss.text = 0.0
     module = HeieModule(heie, run).eval()
     with torch.no_grad():
-        module.validation_step(collate([example(0, told=False)], heie.processing), 0)
+        module.validation_step(collate([example(0, supervised=False)], heie.processing), 0)
     found = module.validation_figures()
     assert "text" not in found
     assert "perplexity" not in found

@@ -19,12 +19,12 @@ from tiny_heie_run import TEXT, config, line, manifest
 
 from artifactnet.cli import main
 from artifactnet.config import Config
-from artifactnet.data.manifest_format import write
+from artifactnet.data.manifest_format import write_manifest
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.heie.data import TextData
 from artifactnet.vlm.heie.module import HeieModule, parameter_groups
-from artifactnet.vlm.heie.saving import load
-from artifactnet.vlm.heie.trainer import strategy_of, train
+from artifactnet.vlm.heie.saving import load_heie
+from artifactnet.vlm.heie.trainer import lightning_strategy, train_heie
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ def run(tmp_path_factory, tiny_base):
 
 @pytest.fixture(scope="module")
 def result(run):
-    return train(run)
+    return train_heie(run)
 
 
 def test_a_run_leaves_what_a_run_leaves(run, result):
@@ -69,7 +69,7 @@ def test_a_run_leaves_what_a_run_leaves(run, result):
 
 
 def test_the_saved_model_is_the_one_that_was_validated(run, result):
-    model = load(result.run_dir)
+    model = load_heie(result.run_dir)
     module = HeieModule(model, run).eval()
     with torch.no_grad():
         for k, batch in enumerate(TextData(run, model.processing).val_loader()):
@@ -84,7 +84,7 @@ def test_the_saved_model_is_the_one_that_was_validated(run, result):
 def test_training_changes_what_learns_and_nothing_else(run, result):
     state = checkpoint(result.run_dir)["state_dict"]
     torch.manual_seed(0)
-    model = load(result.run_dir)
+    model = load_heie(result.run_dir)
     learning = {f"model.{name}" for name, p in model.named_parameters() if p.requires_grad}
     assert set(state) == learning
     adapters = {name: value for name, value in state.items() if "lora_B" in name}
@@ -96,11 +96,11 @@ def test_a_resumed_run_ends_where_it_would_have(tmp_path, tiny_base, run, result
     options = (f"data.root={run.data.root}", "name=parts", "optim.schedule=constant")
     half = config(tmp_path, tiny_base, *options, "train.epochs=1")
     half.data.root = run.data.root
-    train(half)
+    train_heie(half)
     with pytest.raises(ArtifactNetError, match="holds a finished run"):
-        train(half)
+        train_heie(half)
     half.train.epochs, half.resume = 2, True
-    again = train(half)
+    again = train_heie(half)
     first, second = checkpoint(result.run_dir), checkpoint(again.run_dir)
     assert first["state_dict"].keys() == second["state_dict"].keys()
     for name, value in first["state_dict"].items():
@@ -111,7 +111,7 @@ def test_a_resumed_run_ends_where_it_would_have(tmp_path, tiny_base, run, result
 def test_without_texts(tmp_path, tiny_base, capsys):
     manifest(tmp_path / "data", told=False)
     options = ("mllm.text=none", "loss.text=0", "loss.heatmap.score=0", "name=silent")
-    found = train(config(tmp_path, tiny_base, *options)).results
+    found = train_heie(config(tmp_path, tiny_base, *options)).results
     assert found["text"] == "template"
     assert found["explanations"] is None
     assert "text" not in found["training"]["best_validation"]
@@ -121,11 +121,11 @@ def test_without_texts(tmp_path, tiny_base, capsys):
 
 
 def test_everything_learns_without_adapters(tmp_path, tiny_base):
-    found = train(config(tmp_path, tiny_base, "mllm.lora_rank=0", "name=full", "loss.text=0.5"))
+    found = train_heie(config(tmp_path, tiny_base, "mllm.lora_rank=0", "name=full", "loss.text=0.5"))
     state = checkpoint(found.run_dir)["state_dict"]
     assert any(name.endswith("q_proj.weight") for name in state)
     assert found.results["training"]["parameters"] > 60_000
-    model = load(found.run_dir)
+    model = load_heie(found.run_dir)
     name = next(name for name in state if name.endswith("q_proj.weight"))
     saved = dict(model.named_parameters())[name.removeprefix("model.")]
     assert torch.equal(saved, state[name])
@@ -157,13 +157,13 @@ def test_from_the_command_line(tmp_path, tiny_base, capsys):
 )
 def test_what_is_not_to_be_had_is_said_at_once(tmp_path, tiny_base, options, message):
     with pytest.raises(ArtifactNetError, match=message):
-        train(config(tmp_path, tiny_base, *options))
+        train_heie(config(tmp_path, tiny_base, *options))
     assert not (tmp_path / "runs").exists()
 
 
 def test_strategies(tmp_path, tiny_base, monkeypatch):
     def chosen(*options, device="cuda"):
-        return strategy_of(config(tmp_path, tiny_base, *options), device)
+        return lightning_strategy(config(tmp_path, tiny_base, *options), device)
 
     assert chosen() == "auto"
     assert chosen("train.devices=2") == "ddp"
@@ -193,7 +193,7 @@ def test_a_full_disk_says_how_to_go_on(tmp_path, tiny_base, monkeypatch):
 
     monkeypatch.setattr("artifactnet.vlm.heie.trainer.tables.write", refuse)
     with pytest.raises(ArtifactNetError, match=r"the disk is full.*resume=true"):
-        train(config(tmp_path, tiny_base, "train.max_steps=1"))
+        train_heie(config(tmp_path, tiny_base, "train.max_steps=1"))
 
 
 def first_loss(folder: Path) -> float:
@@ -215,7 +215,7 @@ def in_processes(folder: Path, *options: str) -> None:
 
 def moments(folder: Path, run: Config, everything: bool) -> dict[str, torch.Tensor]:
     """First moment of each learning parameter: after one step 0.1 times its gradient."""
-    module = HeieModule(load(folder), run)
+    module = HeieModule(load_heie(folder), run)
     name_of = {id(p): name for name, p in module.named_parameters()}
     order = [name_of[id(p)] for g in parameter_groups(module.model, run.optim) for p in g["params"]]
     if everything:  # sharded ones are numbered with those that do not learn
@@ -230,7 +230,7 @@ def test_two_processes_take_the_step_of_one(tmp_path, tiny_base, strategy):
     """The joint batch, divided; text is left out, whose mean is over each process's own tokens."""
     same = ("mllm.text=none", "loss.text=0", "optim.schedule=constant", "optim.clip_norm=0.5")
     alone = config(tmp_path, tiny_base, *same, "name=one", "data.batch_size=8")
-    one = train(alone).run_dir
+    one = train_heie(alone).run_dir
     in_processes(tmp_path, *same, "name=two", f"train.strategy={strategy}")
     two = tmp_path / "runs" / "two"
     assert first_loss(two) == pytest.approx(first_loss(one), rel=1e-5)
@@ -261,9 +261,9 @@ def test_sharded_validation_takes_any_number_of_images(tmp_path, tiny_base):
     folder.mkdir()
     splits = ["train"] * 8 + ["val"] * 3 + ["test"]
     lines = [line(folder, k, split, TEXT.format(k=k)) for k, split in enumerate(splits)]
-    write(folder / "set.jsonl", lines)
+    write_manifest(folder / "set.jsonl", lines)
     same = ("optim.lr=1e-9", "optim.head_lr=1e-9", "data.eval_batch_size=1", "train.max_steps=1")
-    one = train(config(tmp_path, tiny_base, *same, "name=one")).run_dir
+    one = train_heie(config(tmp_path, tiny_base, *same, "name=one")).run_dir
     in_processes(tmp_path, *same, "name=two", "train.strategy=fsdp")
     files = [one.parent / name / "results.json" for name in ("one", "two")]
     alone, shared = (json.loads(f.read_text())["training"]["best_validation"] for f in files)

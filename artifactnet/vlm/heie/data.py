@@ -1,31 +1,36 @@
-"""The data of a HEIE's training: splits, loaders, and who wrote the texts."""
+"""The data of a HEIE's training: examples with their texts, batches, loaders."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from artifactnet.config import Config
-from artifactnet.data.checks import summarize
-from artifactnet.data.datamodule import BatchLoader, build_splits, labels_of
-from artifactnet.data.dataset import Key, derive_seed
-from artifactnet.data.duplicates import drop_duplicates
+from artifactnet.data.datamodule import (
+    BatchLoader,
+    build_loader,
+    build_splits,
+    drop_and_summarize,
+    labels_of,
+)
+from artifactnet.data.dataset import SampleKey, SourceDataset, derive_seed
 from artifactnet.data.sampler import EpochSampler
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.data.sources.manifest import ManifestSource
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample, UInt8Array
-from artifactnet.vlm.processing import IGNORED, ProcessedInputs, Processing
-from artifactnet.vlm.text.chain_of_thought import parse
-from artifactnet.vlm.text.template import TEMPLATE, describe
+from artifactnet.vlm.heie.processing import HeieInputs, HeieProcessing
+from artifactnet.vlm.processing import IGNORE_INDEX
+from artifactnet.vlm.text.chain_of_thought import parse_cot
+from artifactnet.vlm.text.template import TEMPLATE, describe_annotation
 
-# one is drawn for each image and epoch, so that the answer does not hang on the wording
+# one is drawn for each image and epoch, so that the answer does not depend on the wording
 QUESTIONS = (
     "Identify and describe every problematic region in this AIGC image.",
     "Find every region of this AIGC image that looks wrong and explain why.",
@@ -44,39 +49,54 @@ QUESTIONS = (
 
 @dataclass(slots=True)
 class TextExample:
-    """One image with what HEIE shall say of it.
+    """One image with the answer that HEIE learns to give.
 
     Attributes:
         record: of the image.
         image: (H, W, 3) sRGB at its own size.
         question: asked about it; None asks ``mllm.question``.
         text: a chain of thought with one ``[MAP]`` and one ``[SCORE]``.
-        told: the text is worth learning; False for a stand-in that only carries the marks.
+        supervised: the text is to be learned; False for a fixed one that only carries the marks.
         target: (H, W) float32 annotated heatmap in [0, 1]; zeros where nothing is annotated.
-        score: plausibility in [0, 1]; NaN where nobody gave one.
-        counts: False for one that only keeps processes in step, see `data.InStep`.
+        score: plausibility in [0, 1]; NaN if nobody gave one.
+        padding: only keeps processes in step, see `InStepSampler`; not evaluated.
     """
 
     record: Record
     image: UInt8Array
     question: str | None
     text: str
-    told: bool
+    supervised: bool
     target: Tensor
     score: float
-    counts: bool = True
+    padding: bool = False
 
 
 @dataclass(slots=True)
 class TextBatch:
-    """A collated batch; images keep their own sizes."""
+    """A collated batch; images keep their own sizes.
 
-    inputs: ProcessedInputs
-    target: list[Tensor]  # (H_k, W_k) float32 in [0, 1], one per image
-    annotation: Tensor  # (B,) int64, values of Annotation
-    score: Tensor  # (B,) float32 plausibility in [0, 1]; NaN where nobody gave one
+    Attributes:
+        inputs: what the model takes.
+        target: (H_k, W_k) float32 in [0, 1], one per image.
+        annotation: (B,) int64, values of Annotation.
+        score: (B,) float32 plausibility in [0, 1]; NaN if nobody gave one.
+        record: of each image.
+        tokens: of the texts to learn.
+        window_tokens: of all batches of its optimizer step in this process, see `WindowLoader`.
+        window_batches: how many these are.
+        padding: see `TextExample`.
+    """
+
+    inputs: HeieInputs
+    target: list[Tensor]
+    annotation: Tensor
+    score: Tensor
     record: list[Record]
-    counts: bool = True  # False: only keeps processes in step
+    tokens: int
+    window_tokens: int
+    window_batches: int = 1
+    padding: bool = False
 
     def to(self, device: torch.device | str) -> TextBatch:
         """Copy with its tensors on ``device``."""
@@ -89,7 +109,7 @@ class TextBatch:
         )
 
 
-def target_of(sample: Sample) -> Tensor:
+def heatmap_target(sample: Sample) -> Tensor:
     """(H, W) float32 in [0, 1]: the annotated heatmap, or the mask of any artifact without one."""
     if sample.heatmap is not None and sample.heatmap.max() > 0:
         return torch.from_numpy(sample.heatmap).float()
@@ -98,22 +118,22 @@ def target_of(sample: Sample) -> Tensor:
     return torch.zeros(sample.image.shape[:2])
 
 
-def checked(text: str, location: str, processing: Processing) -> str:
+def check_text(text: str, location: str, processing: HeieProcessing) -> str:
     """The text of an image, if it is a chain of thought that the model can take.
 
     Raises:
-        ArtifactNetError: it is none, or holds a control word; the message names the image.
+        ArtifactNetError: it is not, or holds a control token; the message names the image.
     """
     try:
-        parse(text)
+        parse_cot(text)
     except ArtifactNetError as error:
         raise ArtifactNetError(f"{location}: its text: {error}") from error
-    processing.check(text, f"{location}: its text")
+    processing.check_text(text, f"{location}: its text")
     return text
 
 
-def text_of(sample: Sample, mode: str, processing: Processing) -> tuple[str, bool]:
-    """The chain of thought of a sample, and whether it is worth learning.
+def target_text(sample: Sample, mode: str, processing: HeieProcessing) -> tuple[str, bool]:
+    """The chain of thought of a sample, and whether it is to be learned.
 
     Args:
         sample: decoded.
@@ -122,21 +142,21 @@ def text_of(sample: Sample, mode: str, processing: Processing) -> tuple[str, boo
         processing: of the model.
 
     Returns:
-        An image that nobody annotated or wrote about gets the fixed text too, not to be learned:
-        one made of nothing would call it clean.
+        An image without annotation and text gets the fixed text too, not to be learned: one made
+        of nothing would call it clean.
 
     Raises:
-        ArtifactNetError: see `checked`.
+        ArtifactNetError: see `check_text`.
     """
     if mode == "written" and sample.text is not None:
-        return checked(sample.text, sample.record.location, processing), True
+        return check_text(sample.text, sample.record.location, processing), True
     if mode == "none" or sample.record.annotation is Annotation.NONE:
         return TEMPLATE, False
-    return describe(sample), True
+    return describe_annotation(sample), True
 
 
 def collate(
-    examples: Sequence[TextExample | None] | ArtifactNetError, processing: Processing
+    examples: Sequence[TextExample | None] | ArtifactNetError, processing: HeieProcessing
 ) -> TextBatch | ArtifactNetError | None:
     """Encode examples into a batch, leaving out those that are None.
 
@@ -145,8 +165,8 @@ def collate(
         processing: of the model.
 
     Returns:
-        The batch; None if no example is left; the error, also that of a text which the model
-        cannot take, naming the image.
+        The batch; None without any example; the error, also that of a text which the model cannot
+        take, naming the image.
     """
     if isinstance(examples, ArtifactNetError):
         return examples
@@ -156,22 +176,30 @@ def collate(
     try:
         inputs = _encode(kept, processing)
     except ArtifactNetError as error:
-        return _blamed(kept, processing, error)
+        for example in kept:  # whose text is it?
+            try:
+                _encode([example], processing)
+            except ArtifactNetError as own:
+                return ArtifactNetError(f"{example.record.location}: {own}")
+        return error
     assert inputs.labels is not None
     for row, example in enumerate(kept):
-        if not example.told:
-            inputs.labels[row] = IGNORED
+        if not example.supervised:
+            inputs.labels[row] = IGNORE_INDEX
+    tokens = int((inputs.labels[:, 1:] != IGNORE_INDEX).sum())
     return TextBatch(
         inputs=inputs,
         target=[example.target for example in kept],
         annotation=torch.tensor([int(example.record.annotation) for example in kept]),
         score=torch.tensor([example.score for example in kept], dtype=torch.float32),
         record=[example.record for example in kept],
-        counts=all(example.counts for example in kept),
+        tokens=tokens,
+        window_tokens=tokens,
+        padding=any(example.padding for example in kept),
     )
 
 
-def _encode(examples: Sequence[TextExample], processing: Processing) -> ProcessedInputs:
+def _encode(examples: Sequence[TextExample], processing: HeieProcessing) -> HeieInputs:
     return processing.encode(
         [example.image for example in examples],
         [example.text for example in examples],
@@ -179,121 +207,98 @@ def _encode(examples: Sequence[TextExample], processing: Processing) -> Processe
     )
 
 
-def _blamed(
-    examples: Sequence[TextExample], processing: Processing, error: ArtifactNetError
-) -> ArtifactNetError:
-    """The error of a batch, with the place of the example that causes it."""
-    for example in examples:
-        try:
-            _encode([example], processing)
-        except ArtifactNetError as own:
-            return ArtifactNetError(f"{example.record.location}: {own}")
-    return error
+def _list_examples(
+    examples: Sequence[TextExample | None] | ArtifactNetError,
+) -> list[TextExample] | ArtifactNetError | None:
+    if isinstance(examples, ArtifactNetError):
+        return examples
+    return [example for example in examples if example is not None] or None
 
 
-logger = logging.getLogger(__name__)
-
-
-class TextDataset(Dataset["TextExample | None"]):
+class TextDataset(SourceDataset[TextExample]):
     """Examples of one split.
 
     Args:
         source: the images of the split.
         config: the run.
-        train: draw questions; an image that is to be skipped is replaced by the next one of its
-            class. Otherwise every image comes once with the default question.
+        train: draw questions; otherwise every image comes once with the default question.
         processing: of the model.
     """
 
-    def __init__(self, source: Source, config: Config, train: bool, processing: Processing) -> None:
-        self.source = source
+    def __init__(
+        self, source: Source, config: Config, train: bool, processing: HeieProcessing
+    ) -> None:
+        super().__init__(source, train, config.data.on_error)
         self._processing = processing
         self._mode, self._seed = config.mllm.text, config.seed
-        self._skip, self._train = config.data.on_error == "skip", train
-        # in shared memory, since worker processes find them
-        self._bad = torch.zeros(len(source.records), dtype=torch.bool).share_memory_()
 
-    def __len__(self) -> int:
-        """Number of images, usable or not."""
-        return len(self.source.records)
-
-    @property
-    def skipped(self) -> list[str]:
-        """Locations of the images found unusable so far."""
-        return [self.source.records[k].location for k in self._bad.nonzero().flatten().tolist()]
-
-    def __getitem__(self, key: Key | tuple[int, int]) -> TextExample | None:
-        """Example of a key; None where an unusable image is left out.
-
-        Raises:
-            ArtifactNetError: the image or its text cannot be used, and ``data.on_error`` is
-                ``raise``; or none of its class can.
-        """
-        key = Key(*key)
-        records = self.source.records
-        for step in range(len(records) if self._train else 1):
-            index = (key.item + step) % len(records)
-            if records[index].label != records[key.item].label:
-                continue
-            try:
-                return self._example(index, key)
-            except ArtifactNetError as error:
-                if not self._skip:
-                    raise
-                if not self._bad[index]:
-                    self._bad[index] = True
-                    where = records[index].location
-                    logger.warning("skipped %s (data.on_error=skip): %s", where, error)
-        if not self._train:
-            return None
-        raise ArtifactNetError(
-            f"not one usable image is left beside {records[key.item].location} "
-            "(data.on_error=skip): run with data.on_error=raise to see what is wrong"
-        )
-
-    def __getitems__(self, keys: Sequence[Key]) -> list[TextExample | None] | ArtifactNetError:
-        """Examples of a batch, or the error, which `BatchLoader` raises in the main process."""
-        try:
-            return [self[key] for key in keys]
-        except ArtifactNetError as error:
-            return ArtifactNetError(str(error))
-
-    def _example(self, index: int, key: Key) -> TextExample:
+    def make_example(self, index: int, key: SampleKey) -> TextExample:
+        """With its text and question; see `SourceDataset`."""
         sample = self.source.load(index)
-        text, told = text_of(sample, self._mode, self._processing)
+        text, supervised = target_text(sample, self._mode, self._processing)
         question = None
-        if self._train:
+        if self.train:
             draw = derive_seed(self._seed, key.epoch, index, key.repeat)
             question = QUESTIONS[draw % len(QUESTIONS)]
-        score = float("nan") if sample.score is None else sample.score
         return TextExample(
-            *(sample.record, sample.image, question, text, told, target_of(sample), score),
-            counts=self._train or not key.repeat,
+            record=sample.record,
+            image=sample.image,
+            question=question,
+            text=text,
+            supervised=supervised,
+            target=heatmap_target(sample),
+            score=float("nan") if sample.score is None else sample.score,
+            padding=not self.train and key.repeat > 0,
         )
 
 
-class InStep(EpochSampler):
-    """Evaluation order that gives all processes equally many batches, as FSDP needs.
+class InStepSampler(EpochSampler):
+    """Evaluation order that gives all processes the same number of batches, as FSDP needs.
 
-    There every forward pass gathers weights from all processes: one that is short of a batch
-    would leave the others waiting for ever. It gets one more, of an image that does not count
-    (``Key.repeat`` is 1); since shares differ by one image at most, it is a batch of its own.
+    There every forward pass gathers weights from all processes: if one ran out of batches, the
+    others would wait forever. It gets one more, of an image that is not evaluated
+    (``SampleKey.repeat`` is 1); since shares differ by one image at most, it is a batch of its own.
     """
 
     def __len__(self) -> int:
-        """Number of images, with the one that does not count."""
+        """Number of images, with the padding."""
         return super().__len__() + self._short()
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[SampleKey]:
         """Keys of this process."""
         yield from super().__iter__()
         if self._short():
-            yield Key(self.epoch, 0, 1)
+            yield SampleKey(self.epoch, 0, 1)
 
     def _short(self) -> int:
         first = len(range(0, len(self.labels), self.world))  # no process has more images
         own = super().__len__()
         return -(-first // self.batch_size) - -(-own // self.batch_size)
+
+
+class WindowLoader(BatchLoader):
+    """Loader whose batches know the text tokens of their optimizer step.
+
+    It reads the batches of a step ahead (``train.accumulate``, fewer at the end of an epoch), so
+    that the text loss of the first can be divided by the tokens of all of them.
+
+    Attributes:
+        window: batches of an optimizer step.
+    """
+
+    window: int = 1
+
+    def __iter__(self) -> Iterator[TextBatch]:  # type: ignore[override]
+        """Batches of the sampler's current epoch.
+
+        Raises:
+            ArtifactNetError: an image cannot be used and ``data.on_error`` is ``raise``.
+        """
+        batches: Iterator[Any] = super().__iter__()
+        while window := list(islice(batches, self.window)):
+            tokens = sum(batch.tokens for batch in window)
+            for batch in window:
+                yield replace(batch, window_tokens=tokens, window_batches=len(window))
 
 
 class TextData:
@@ -305,7 +310,7 @@ class TextData:
 
     Attributes:
         splits: the sources, by split name.
-        summary: what `artifactnet.data.checks.summarize` counted, its ``warnings``, and under
+        summary: what `artifactnet.data.checks.summarize_data` counted, its ``warnings``, and under
             ``texts`` for each split how many texts are ``written``, ``made`` from an annotation,
             or ``none``.
 
@@ -313,32 +318,27 @@ class TextData:
         ArtifactNetError: the data cannot be used; the message says why.
     """
 
-    def __init__(self, config: Config, processing: Processing) -> None:
+    def __init__(self, config: Config, processing: HeieProcessing) -> None:
         self.config, self.processing = config, processing
-        self.splits = build_splits(config.data, config.seed)
-        written = _written(self.splits, config, processing)
-        dropped: list[str] = []
-        if config.data.on_error == "skip" and config.data.check == "full":
-            self.splits, dropped = drop_duplicates(self.splits)
-        self.summary: dict[str, Any] = summarize(self.splits, config.data.check)
-        if dropped:
-            self.summary["warnings"].append(
-                f"{len(dropped)} images left out because another split has them too, e.g. "
-                f"{dropped[0]}"
-            )
-        counts = _count(self.splits, written, config.mllm.text)
-        self.summary["texts"] = counts
-        self.summary["warnings"] += _unwritten(counts, config.mllm.text)
+        splits = build_splits(config.data, config.seed)
+        written = _written(splits, config, processing)
+        self.splits, self.summary = drop_and_summarize(splits, config.data)
+        self.summary["texts"] = _count_texts(self.splits, written, config.mllm.text)
+        if config.mllm.text == "written":
+            self.summary["warnings"] += _missing_texts(self.summary["texts"])
         self._datasets: dict[str, TextDataset] = {}
 
     @property
     def skipped(self) -> dict[str, list[str]]:
         """Locations of the images skipped so far, by split (``data.on_error=skip``)."""
-        return {split: dataset.skipped for split, dataset in self._datasets.items()}
+        return {
+            split: [record.location for record in dataset.skipped]
+            for split, dataset in self._datasets.items()
+        }
 
     @property
-    def judged(self) -> str:
-        """``test``, or ``val`` where there is no test image."""
+    def eval_split(self) -> str:
+        """``test``, or ``val`` if there is no test image."""
         return "test" if "test" in self.splits and self.splits["test"].records else "val"
 
     def train_loader(self, rank: int = 0, world: int = 1) -> DataLoader[TextBatch]:
@@ -351,10 +351,13 @@ class TextData:
         Raises:
             ArtifactNetError: there is no train split.
         """
-        return self._loader("train", partial(collate, processing=self.processing), rank, world)
+        loader = self._loader("train", partial(collate, processing=self.processing), rank, world)
+        assert isinstance(loader, WindowLoader)
+        loader.window = self.config.train.accumulate
+        return loader
 
     def val_loader(self, rank: int = 0, world: int = 1) -> DataLoader[TextBatch]:
-        """Validation batches in fixed order, every image once, see `EpochSampler` and `InStep`.
+        """Validation batches in fixed order, see `EpochSampler` and `InStepSampler`.
 
         Raises:
             ArtifactNetError: there is no val split.
@@ -367,53 +370,37 @@ class TextData:
         Raises:
             ArtifactNetError: there is no such split.
         """
-        return self._loader(split, _listed, 0, 1)
+        return self._loader(split, _list_examples, 0, 1)
 
     def _loader(
-        self, split: str, join: Callable[[Any], Any], rank: int, world: int
-    ) -> DataLoader[Any]:
-        config, train = self.config.data, split == "train"
-        labels = labels_of(self.splits, split, config.name)
+        self, split: str, collate_fn: Callable[[Any], Any], rank: int, world: int
+    ) -> BatchLoader:
+        labels_of(self.splits, split, self.config.data.name)  # there must be images
+        train = split == "train"
         if split not in self._datasets:
             source = self.splits[split]
             self._datasets[split] = TextDataset(source, self.config, train, self.processing)
-        size = config.batch_size if train else config.eval_batch_size or config.batch_size
-        kind = InStep if self.config.train.strategy == "fsdp" and not train else EpochSampler
-        sampler = kind(
-            labels,
-            batch_size=size,
-            seed=self.config.seed,
-            shuffle=train,
-            balance=train and config.balance,
-            groups=[r.uid for r in self.splits[split].records] if train and config.pairs else None,
+        in_step = self.config.train.strategy == "fsdp" and not train
+        return build_loader(
+            self._datasets[split],
+            self.splits,
+            split,
+            self.config.data,
+            self.config.seed,
+            collate_fn=collate_fn,
             rank=rank,
             world=world,
-        )
-        return BatchLoader(
-            self._datasets[split],
-            batch_size=size,
-            sampler=sampler,
-            collate_fn=join,
-            num_workers=config.workers,
-            persistent_workers=config.workers > 0,
-            generator=torch.Generator(),  # else each pass draws from the run's own random state
+            sampler=InStepSampler if in_step else EpochSampler,
+            loader=WindowLoader if train else BatchLoader,
         )
 
 
-def _listed(
-    examples: Sequence[TextExample | None] | ArtifactNetError,
-) -> list[TextExample] | ArtifactNetError | None:
-    if isinstance(examples, ArtifactNetError):
-        return examples
-    return [example for example in examples if example is not None] or None
-
-
-def _written(splits: Splits, config: Config, processing: Processing) -> set[Record]:
-    """Images with a text that somebody wrote; most sources have none.
+def _written(splits: Splits, config: Config, processing: HeieProcessing) -> set[Record]:
+    """Images with a text that an annotator wrote; most sources have none.
 
     Raises:
-        ArtifactNetError: a text is of no use (see `checked`) and ``data.on_error`` is ``raise``:
-            better now than in the middle of an epoch.
+        ArtifactNetError: a text is unusable (see `check_text`) and ``data.on_error`` is
+            ``raise``: better now than in the middle of an epoch.
     """
     found: set[Record] = set()
     if config.mllm.text != "written":
@@ -424,13 +411,13 @@ def _written(splits: Splits, config: Config, processing: Processing) -> set[Reco
         for record, text in zip(source.records, source.texts, strict=True):
             if text is not None:
                 if config.data.on_error == "raise":
-                    checked(text, record.location, processing)
+                    check_text(text, record.location, processing)
                 found.add(record)
     return found
 
 
-def _count(splits: Splits, written: set[Record], mode: str) -> dict[str, dict[str, int]]:
-    """How many texts of each split are ``written``, ``made`` of an annotation, or ``none``."""
+def _count_texts(splits: Splits, written: set[Record], mode: str) -> dict[str, dict[str, int]]:
+    """How many texts of each split are ``written``, ``made`` from an annotation, or ``none``."""
     counts = {name: {"written": 0, "made": 0, "none": 0} for name in splits}
     for name, source in splits.items():
         for record in source.records:
@@ -440,14 +427,14 @@ def _count(splits: Splits, written: set[Record], mode: str) -> dict[str, dict[st
     return counts
 
 
-def _unwritten(counts: dict[str, dict[str, int]], mode: str) -> list[str]:
-    """A warning, where texts that somebody wrote were asked for and are missing."""
+def _missing_texts(counts: dict[str, dict[str, int]]) -> list[str]:
+    """A warning if not all images have the written text that was asked for."""
     total = {k: sum(split[k] for split in counts.values()) for k in ("written", "made", "none")}
-    without = total["made"] + total["none"]
-    if mode != "written" or not without:
+    missing = total["made"] + total["none"]
+    if not missing:
         return []
     return [
-        f"{without} of {without + total['written']} images have no text that somebody wrote "
+        f"{missing} of {missing + total['written']} images have no written text "
         f"(mllm.text=written): {total['made']} are described from their annotation, "
-        f"{total['none']} are not annotated either and teach no text"
+        f"{total['none']} have no annotation either and no text to learn"
     ]

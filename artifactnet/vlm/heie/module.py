@@ -1,55 +1,58 @@
-"""The training step of HEIE: text, heatmap and score losses, and the figures of a validation."""
+"""A HEIE under training: text, heatmap and score losses, and the figures of a validation."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, SumMetric
 
-from artifactnet.config import Config, OptimConfig, heatmap_terms
+from artifactnet.config import Config, OptimConfig
+from artifactnet.models.heads.scorer import UNSCORED
+from artifactnet.rules import heatmap_terms
+from artifactnet.training.base import TrainingModule
 from artifactnet.training.heatmap_losses import annotation_terms
-from artifactnet.training.optim import adamw, checked_loss, reseed
+from artifactnet.training.optim import group_parameters
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.heie.data import TextBatch
-from artifactnet.vlm.heie.model import HEIE, Output
-from artifactnet.vlm.sharding import shard
+from artifactnet.vlm.heie.model import HEIE, HeieOutput
+from artifactnet.vlm.heie.saving import save_heie
+from artifactnet.vlm.sharding import gather_weights, shard
 
 _TERMS = ("focal", "laplace", "correlation", "score")  # in the order of `heatmap_terms`
 _NEW_ROWS = "trainable_tokens"  # in the names of new tokens' rows of the embedding (peft)
-_HEAD = "head."
-_LARGEST = 50.0  # mean likelihood whose perplexity is still a number to print
-_STOPPED = "what was saved before is intact"
-_REMEDY = f"Lower optim.lr, lengthen optim.warmup or set optim.clip_norm=1; {_STOPPED}"
+_MAX_NLL = 50.0  # mean likelihood whose perplexity is still a number to print
+_NO_TEXT = "the text is UNTRAINED (loss.text=0): it is the base model's own, do not rely on it"
 
 
-class HeieModule(pl.LightningModule):
+class HeieModule(TrainingModule):
     """HEIE under training: a weighted sum of the losses that the config asks for.
 
     Cross-entropy of the text, and for each image, on its own grid of tiles, the heatmap and score
-    losses of HEIE Sec. 3. Images that nobody annotated take part in no heatmap loss, those
-    without a text to learn not in that of the text, those without a score not in that of it.
+    losses of HEIE Sec. 3. Images without annotation take part in no heatmap loss, those without a
+    text to learn not in the text loss, those without a score not in the score loss.
+
+    The text loss is a mean over the tokens of all batches of an optimizer step, on all processes,
+    so that each token weighs the same however images are batched. The other terms are means over
+    images.
 
     Checkpoints hold what learns, and nothing of the frozen base.
 
     Args:
         model: on the device where it is to be trained, or on the CPU.
         config: the run.
-
-    Attributes:
-        scored: a training image had a score, so that the score was taught.
     """
 
+    model: HEIE
+
     def __init__(self, model: HEIE, config: Config) -> None:
-        super().__init__()
-        self.model = model
-        self.config = config
-        self.scored = False
+        super().__init__(model, config)
         self.strict_loading = False  # of frozen tensors, see `on_load_checkpoint`
         self._sharded = False
+        self._window_tokens = 0.0
         asked = zip(_TERMS, heatmap_terms(config), strict=True)
         names = [f"heatmap_{name}" for name, weight in asked if weight]
         means = {name: MeanMetric() for name in names}
@@ -57,17 +60,25 @@ class HeieModule(pl.LightningModule):
         self.nll, self.tokens = SumMetric(), SumMetric()
 
     def configure_model(self) -> None:
-        """Divide the weights among the processes, where the run's strategy is fsdp."""
+        """Shard the weights among the processes if the run's strategy is fsdp."""
         if self.config.train.strategy != "fsdp" or self._sharded:
             return
         assert self.device_mesh is not None
-        shard(self.model, self.device_mesh["data_parallel"])
+        shard(self.model, self.model.base, self.device_mesh["data_parallel"])
         self._sharded = True
 
-    def losses(self, batch: TextBatch) -> tuple[dict[str, Tensor], Output]:
-        """Loss parts of a batch (their weighted sum under ``loss``) and the model's output."""
+    def losses(
+        self, batch: TextBatch, window_tokens: float | None = None
+    ) -> tuple[dict[str, Tensor], HeieOutput]:
+        """Loss terms of a batch (their weighted sum under ``loss``) and the model's output.
+
+        Args:
+            batch: the batch.
+            window_tokens: text tokens that a batch of its optimizer step has on average; None:
+                those of the batch, which makes its text loss a mean over its own tokens.
+        """
         weights = self.config.loss
-        output: Output = self.model(batch.inputs)
+        output: HeieOutput = self.model(batch.inputs)
         each: dict[str, list[Tensor]] = {}
         weight_of: dict[str, float] = {"text": weights.text}
         for k, found in enumerate(output.heatmaps):
@@ -76,54 +87,45 @@ class HeieModule(pl.LightningModule):
             for name, (term, weight) in annotation_terms(found, *truth, weights.heatmap).items():
                 each.setdefault(name, []).append(term)
                 weight_of[name] = weight
-        parts = {name: torch.stack(terms).mean() for name, terms in each.items()}
-        if weights.text and output.text_loss is not None:
-            parts["text"] = output.text_loss
-        total = torch.stack([weight_of[name] * part.float() for name, part in parts.items()]).sum()
-        return {"loss": total, **parts}, output
-
-    def on_train_epoch_start(self) -> None:
-        """Reseed from (seed, epoch, rank), so that a resumed run draws what it would have."""
-        reseed(self.config.seed, self.current_epoch, self.global_rank)
+        terms = {name: torch.stack(values).mean() for name, values in each.items()}
+        if weights.text and batch.inputs.labels is not None:
+            terms["text"] = output.nll.sum() / max(window_tokens or batch.tokens, 1)
+        total = torch.stack([weight_of[name] * term.float() for name, term in terms.items()]).sum()
+        return {"loss": total, **terms}, output
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         """Loss of one batch.
 
         Raises:
-            ArtifactNetError: the loss is not finite, on any process: all of them stop.
+            ArtifactNetError: the loss is not finite in any process; all of them stop.
         """
-        if self.config.loss.heatmap.score and not bool(batch.score.isnan().all()):
-            self.scored = True
         if not self.config.loss.text:
-            batch.inputs.labels = None  # spares the output layer
-        terms, _ = self.losses(batch)
-        return checked_loss(self, terms, batch.record, _REMEDY)
+            batch.inputs.labels = None  # skips the output layer
+        elif batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._window_tokens = self._mean_tokens(batch)
+        terms, _ = self.losses(batch, self._window_tokens)
+        return self.finish_step(terms, batch)
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before a gradient that is not finite reaches the weights.
+    def _mean_tokens(self, batch: TextBatch) -> float:
+        """Text tokens per batch over the optimizer step that begins, on all processes.
 
-        With 16-bit floats overflow is normal: the gradient scaler skips such a step. DeepSpeed
-        keeps the gradients to itself, and does the same.
-
-        Raises:
-            ArtifactNetError: the gradient is not finite.
+        Lightning divides the loss by the number of accumulated batches, and distributed training
+        averages gradients over processes: with this divisor in all of them, the sum of the text
+        losses becomes the mean over all tokens.
         """
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        if self.trainer.precision == "16-mixed" or not gradients:
-            return
-        norm: Any = torch.nn.utils.get_total_norm(gradients)
-        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-        if not math.isfinite(norm):
-            raise ArtifactNetError(
-                f"the gradient is not finite at step {self.global_step} although the loss is. "
-                f"Lower optim.lr or lengthen optim.warmup; {_STOPPED}"
-            )
-        self.log("train/grad_norm", norm)
+        tokens = torch.tensor(float(batch.window_tokens), device=self.device)
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(tokens)
+        return float(tokens) / (batch.window_batches * self.trainer.world_size)
+
+    def trains_score(self, batch: TextBatch) -> bool:
+        """Whether a loss of this batch reaches the score."""
+        return self.config.loss.heatmap.score > 0 and not bool(batch.score.isnan().all())
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
         """Count one batch into the validation figures."""
         parts, output = self.losses(batch)
-        if not batch.counts:  # it was there for the other processes, which waited for this forward
+        if batch.padding:
             return
         for name, mean in self.means.items():
             mean.update(parts[name], weight=len(batch.record))
@@ -134,8 +136,8 @@ class HeieModule(pl.LightningModule):
         """Figures of the validation that has just run, over all processes; starts them anew.
 
         Returns:
-            ``loss`` and its parts, each a mean over images, but ``text`` over tokens, so that none
-            depends on how images were batched; ``perplexity`` of the texts, where there are any.
+            ``loss`` and its terms, each a mean over images, but ``text`` over tokens, so that none
+            depends on how images were batched; ``perplexity`` of the texts, if there are any.
         """
         weights = self.config.loss
         values = {name: float(mean.compute()) for name, mean in self.means.items()}
@@ -145,7 +147,7 @@ class HeieModule(pl.LightningModule):
         if tokens:
             values["text"] = nll / tokens
             total += weights.text * values["text"]
-            values["perplexity"] = math.exp(min(values["text"], _LARGEST))
+            values["perplexity"] = math.exp(min(values["text"], _MAX_NLL))
         for metric in (*self.means.values(), self.nll, self.tokens):
             metric.reset()
         return {"loss": total, **values}
@@ -177,33 +179,42 @@ class HeieModule(pl.LightningModule):
     def _learns(self) -> set[str]:
         return {name for name, p in self.named_parameters() if p.requires_grad}
 
-    def configure_optimizers(self) -> Any:
-        """AdamW over the model's parameter groups, warm-up and decay per step."""
-        optim = self.config.optim
-        groups = parameter_groups(self.model, optim)
-        return adamw(groups, optim, int(self.trainer.estimated_stepping_batches))
+    def save_model(self, path: Path, facts: dict[str, Any]) -> None:
+        """Write the model into a folder; all processes gather, the first one writes.
+
+        Args:
+            path: of ``heie.json``.
+            facts: about the training.
+        """
+        notices = [] if self.scored else [UNSCORED]
+        if not self.config.loss.text:
+            notices.append(_NO_TEXT)
+        first = self.trainer.is_global_zero
+        with gather_weights(self.model, first):
+            if first:
+                save_heie(self.model, path.parent, {**facts, "notices": notices})
+
+    def count_parameters(self) -> int:
+        """Parameters that learn."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """See `parameter_groups`."""
+        return parameter_groups(self.model, self.config.optim)
 
 
 def parameter_groups(model: HEIE, optim: OptimConfig) -> list[dict[str, Any]]:
-    """AdamW groups of the trainable parameters.
+    """`artifactnet.training.optim.group_parameters` of a HEIE.
 
-    Mapper, scorer and the new tokens' rows, which start from nothing, learn at ``head_lr``,
-    adapters (or the whole base) at ``lr``; norms, biases and token rows do not decay.
-
-    Returns:
-        Groups with ``params``, ``lr``, ``weight_decay`` and ``name``; every trainable parameter
-        is in exactly one.
+    Mapper, scorer and the new tokens' rows, which start from random weights, learn at
+    ``head_lr``, adapters (or the whole base) at ``lr``; norms, biases and token rows do not
+    decay.
     """
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        fresh = name.startswith(_HEAD) or _NEW_ROWS in name
+
+    def settings(name: str, parameter: nn.Parameter) -> tuple[float, float]:
+        fresh = name.startswith("head.") or _NEW_ROWS in name
         lr = optim.head_lr if fresh and optim.head_lr is not None else optim.lr
         decay = 0.0 if parameter.ndim <= 1 or _NEW_ROWS in name else optim.weight_decay
-        group = groups.setdefault(
-            (lr, decay),
-            {"params": [], "lr": lr, "weight_decay": decay, "name": f"lr{lr:g}_wd{decay:g}"},
-        )
-        group["params"].append(parameter)
-    return list(groups.values())
+        return lr, decay
+
+    return group_parameters(model, settings)
