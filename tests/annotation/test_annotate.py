@@ -170,12 +170,12 @@ def test_same_image_twice_is_asked_about_once(data):
 
 BAD = [
     ("", "empty"),
-    ("A cat with a bad paw.", "'Image Description' is missing"),
-    (GOOD.replace("[MAP]", ""), r"\[MAP\] is missing"),
-    (GOOD.replace("[MAP]", "[MAP] [MAP]"), r"\[MAP\] is 2 times"),
-    (GOOD.replace("left paw.", "left paw, which is circled in red."), "lines drawn on the image"),
-    (GOOD.replace("- Left paw", "- The red outline"), "lines drawn on the image"),
-    (GOOD.partition("### Analysis")[0], "'Analysis of Issues' is missing"),
+    ("A cat with a bad paw.", "'Image Description'"),
+    (GOOD.replace("[MAP]", ""), r"\[MAP\].*missing"),
+    (GOOD.replace("[MAP]", "[MAP] [MAP]"), r"\[MAP\].* 2 times"),
+    (GOOD.replace("left paw.", "left paw, which is circled in red."), "lines drawn"),
+    (GOOD.replace("- Left paw", "- The red outline"), "lines drawn"),
+    (GOOD.partition("### Analysis")[0], "'Analysis of Issues'"),
 ]
 
 

@@ -20,7 +20,7 @@ def tiny_base(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_config(tiny_base):
-    """A configuration that builds on it; copy it before you change it."""
+    """A configuration of a HEIE on it; copy it before you change it."""
     config = Config(
         mllm=MllmConfig(
             base=str(tiny_base), lora_rank=4, lora_dropout=0.0, gradient_checkpointing=False
@@ -31,10 +31,16 @@ def tiny_config(tiny_base):
     return config
 
 
-@pytest.fixture
-def heie(tiny_config):
-    """A fresh HEIE with adapters."""
-    from artifactnet.vlm.heie.model import build
+@pytest.fixture(scope="session")
+def built_heie(tiny_config):
+    """A HEIE with adapters, not to be changed."""
+    from artifactnet.vlm.heie.model import build_heie
 
     torch.manual_seed(0)
-    return build(copy.deepcopy(tiny_config)).eval()
+    return build_heie(copy.deepcopy(tiny_config)).eval()
+
+
+@pytest.fixture
+def heie(built_heie):
+    """A HEIE with adapters that a test may change."""
+    return copy.deepcopy(built_heie)

@@ -1,24 +1,28 @@
+"""HEIE's forward pass: tiles and tokens in their places, losses, gradients, adapters."""
+
 import copy
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from artifactnet.vlm import base
-from artifactnet.vlm.heie.model import piece_indices
-from artifactnet.vlm.processing import ProcessedInputs
+from artifactnet.types import HeatmapLevel
+from artifactnet.vlm.base import merge_adapters
+from artifactnet.vlm.heie.model import build_heie, piece_indices
+from artifactnet.vlm.heie.processing import HeieInputs
 from artifactnet.vlm.text.template import TEMPLATE
 
 RNG = np.random.default_rng(1)
 SIZES = {(1, 1): (56, 56), (2, 1): (112, 56), (1, 3): (56, 168), (3, 2): (168, 112)}
 
 
-def picture(height, width):
+def random_image(height, width):
     return RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def encoded(model, sizes, text=TEMPLATE):
-    return model.processing.encode([picture(*size) for size in sizes], [text] * len(sizes))
+    return model.processing.encode([random_image(*size) for size in sizes], [text] * len(sizes))
 
 
 def test_piece_indices():
@@ -26,9 +30,9 @@ def test_piece_indices():
 
 
 @pytest.mark.parametrize("grid", list(SIZES))
-def test_maps_have_the_size_of_the_grid(heie, grid):
+def test_maps_have_the_size_of_the_grid(built_heie, grid):
     with torch.no_grad():
-        output = heie(encoded(heie, [SIZES[grid]]))
+        output = built_heie(encoded(built_heie, [SIZES[grid]]))
     (found,) = output.heatmaps
     assert found.heatmap.shape == (1, grid[0] * 16, grid[1] * 16)
     assert found.sigma.shape == found.heatmap.shape
@@ -39,8 +43,6 @@ def test_maps_have_the_size_of_the_grid(heie, grid):
 @pytest.mark.parametrize("grid", list(SIZES))
 def test_each_tile_comes_back_in_its_place(heie, grid, monkeypatch):
     """A mapper that writes the brightness of its piece: tile index in, tile index out."""
-    from artifactnet.types import HeatmapLevel
-
     rows, columns = grid
     inputs = encoded(heie, [SIZES[grid]])
     count = rows * columns
@@ -97,14 +99,14 @@ def test_map_tokens_belong_to_their_pieces(heie, monkeypatch):
     assert tokens.score[:, 0].tolist() == score.tolist()
 
 
-def test_alone_and_in_a_batch_of_unequal_tile_counts(heie):
-    """Padding is on the left and changes nothing; neither do the neighbours' tiles."""
-    images = [picture(56, 56), picture(168, 112), picture(56, 168)]
+def test_padding_and_neighbours_change_nothing(built_heie):
+    """In a batch of unequal tile counts, padded on the left."""
+    images = [random_image(56, 56), random_image(168, 112), random_image(56, 168)]
     texts = [TEMPLATE, TEMPLATE.replace("[MAP]", "here and there: [MAP]"), TEMPLATE]
     with torch.no_grad():
-        together = heie(heie.processing.encode(images, texts))
+        together = built_heie(built_heie.processing.encode(images, texts))
         for k in range(3):
-            alone = heie(heie.processing.encode([images[k]], [texts[k]]))
+            alone = built_heie(built_heie.processing.encode([images[k]], [texts[k]]))
             torch.testing.assert_close(
                 together.heatmaps[k].heatmap, alone.heatmaps[0].heatmap, atol=1e-5, rtol=1e-4
             )
@@ -115,11 +117,11 @@ def test_alone_and_in_a_batch_of_unequal_tile_counts(heie):
             assert together.tokens[k] == alone.tokens[0]
 
 
-def test_text_loss_is_that_of_the_language_model_itself(heie):
-    inputs = encoded(heie, [(56, 56), (112, 56)])
+def test_text_loss_is_that_of_the_language_model_itself(built_heie):
+    inputs = encoded(built_heie, [(56, 56), (112, 56)])
     with torch.no_grad():
-        ours = heie(inputs)
-        theirs = heie.causal(
+        ours = built_heie(inputs)
+        theirs = built_heie.causal(
             input_ids=inputs.input_ids,
             attention_mask=inputs.attention_mask,
             pixel_values=inputs.pixel_values,
@@ -129,27 +131,52 @@ def test_text_loss_is_that_of_the_language_model_itself(heie):
     assert int(ours.tokens.sum()) == int((inputs.labels[:, 1:] != -100).sum())
 
 
-def test_without_labels_there_is_no_text_loss(heie):
-    inputs = encoded(heie, [(56, 56)])
+def test_hidden_states_are_cast_after_they_are_selected(built_heie):
+    """The head runs in float32; a copy of all states of a bfloat16 base would waste memory."""
+    inputs = encoded(built_heie, [(56, 56), (112, 56)])
+    features = built_heie.inner.get_image_features(inputs.pixel_values).last_hidden_state
+    width = built_heie.inner.config.text_config.hidden_size
+    hidden = torch.randn(*inputs.input_ids.shape, width, dtype=torch.bfloat16)
+    casts = []
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten._to_copy.default:
+                casts.append(args[0].shape)
+            return function(*args, **(kwargs or {}))
+
+    with torch.no_grad():
+        before = built_heie._maps(features, hidden.float(), inputs)
+        with Casts():
+            after = built_heie._maps(features, hidden, inputs)
+    assert casts.count((5, width)) == 1  # map tokens
+    assert casts.count((2, width)) == 1  # score tokens
+    assert hidden.shape not in casts
+    for one, two in zip(before, after, strict=True):
+        assert torch.equal(one.heatmap, two.heatmap)
+        assert torch.equal(one.sigma, two.sigma)
+        assert torch.equal(one.score, two.score)
+
+
+def test_without_labels_there_is_no_text_loss(built_heie):
+    inputs = encoded(built_heie, [(56, 56)])
     inputs.labels = None
     with torch.no_grad():
-        output = heie(inputs)
+        output = built_heie(inputs)
     assert output.text_loss is None
     assert output.tokens.tolist() == [0]
 
 
-def test_wrong_number_of_tokens_is_refused(heie):
-    inputs = encoded(heie, [(56, 56)])
-    prompt = heie.processing.prompt([picture(56, 56)])
+def test_wrong_number_of_tokens_is_refused(built_heie):
+    inputs = encoded(built_heie, [(56, 56)])
+    prompt = built_heie.processing.prompt([random_image(56, 56)])
     with pytest.raises(ValueError, match="score tokens"):
-        heie(
-            ProcessedInputs(
-                prompt.input_ids, prompt.attention_mask, inputs.pixel_values, inputs.grids
-            )
+        built_heie(
+            HeieInputs(prompt.input_ids, prompt.attention_mask, inputs.pixel_values, inputs.grids)
         )
 
 
-def test_a_step_changes_adapters_new_rows_and_head_alone(heie):
+def test_step_changes_only_adapters_new_rows_and_head(heie):
     heie.train()
     learnt = {name for name, p in heie.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in heie.named_parameters()}
@@ -171,7 +198,7 @@ def test_a_step_changes_adapters_new_rows_and_head_alone(heie):
     assert any("vision_tower" in name for name in changed)
 
 
-def test_merged_adapters_say_the_same(heie):
+def test_merged_adapters_give_the_same_output(heie):
     inputs = encoded(heie, [(112, 56)])
     with torch.no_grad():
         for name, parameter in heie.named_parameters():
@@ -179,7 +206,7 @@ def test_merged_adapters_say_the_same(heie):
                 parameter.add_(torch.randn_like(parameter), alpha=0.05)
         before = heie(inputs)
         plain = copy.deepcopy(heie)
-        plain.base = base.merged(plain.base)
+        plain.base = merge_adapters(plain.base)
         after = plain(inputs)
     torch.testing.assert_close(
         after.heatmaps[0].heatmap, before.heatmaps[0].heatmap, atol=1e-5, rtol=1e-4
@@ -188,13 +215,11 @@ def test_merged_adapters_say_the_same(heie):
     assert not any("lora" in name for name, _ in plain.named_parameters())
 
 
-def test_full_fine_tuning_leaves_nothing_frozen(tiny_config):
-    from artifactnet.vlm.heie.model import build
-
+def test_full_fine_tuning_freezes_nothing(tiny_config):
     config = copy.deepcopy(tiny_config)
     config.mllm.lora_rank = 0
     config.mllm.gradient_checkpointing = True
-    model = build(config).train()
+    model = build_heie(config).train()
     assert all(parameter.requires_grad for parameter in model.parameters())
     model(encoded(model, [(56, 56)])).text_loss.backward()
     assert model.inner.language_model.layers[0].self_attn.q_proj.weight.grad is not None

@@ -1,15 +1,20 @@
+"""HEIE's inputs: tiles, map and score tokens, labels, and texts that are refused."""
+
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from artifactnet.types import ArtifactNetError
-from artifactnet.vlm.processing import IGNORED
+from artifactnet.vlm.heie.processing import load_heie_processing
+from artifactnet.vlm.processing import IGNORE_INDEX
 from artifactnet.vlm.text.template import TEMPLATE
 
 RNG = np.random.default_rng(0)
 
 
-def picture(height, width):
+def random_image(height, width):
     return RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -17,8 +22,8 @@ def picture(height, width):
     ("size", "grid"),
     [((56, 56), (1, 1)), ((112, 56), (2, 1)), ((56, 168), (1, 3)), ((168, 112), (3, 2))],
 )
-def test_tiles_are_the_image_row_by_row_and_the_thumbnail_last(heie, size, grid):
-    processing = heie.processing
+def test_tiles_row_by_row_then_the_thumbnail(built_heie, size, grid):
+    processing = built_heie.processing
     rows, columns = grid
     image = np.zeros((*size, 3), np.uint8)
     for index in range(rows * columns):
@@ -32,37 +37,37 @@ def test_tiles_are_the_image_row_by_row_and_the_thumbnail_last(heie, size, grid)
     levels = inputs.pixel_values.mean((1, 2, 3)).tolist()
     assert levels[:count] == sorted(levels[:count])
     assert all(float(tile.std((1, 2)).max()) < 1e-3 for tile in inputs.pixel_values[:count])
-    if count > 1:  # the thumbnail holds all of it
+    if count > 1:  # the thumbnail shows the whole image
         assert levels[-1] == pytest.approx(np.mean(levels[:count]), abs=0.02)
 
 
-def test_map_and_score_tokens_and_labels(heie):
-    processing = heie.processing
-    images = [picture(56, 56), picture(168, 112)]
+def test_map_and_score_tokens_and_labels(built_heie):
+    processing = built_heie.processing
+    images = [random_image(56, 56), random_image(168, 112)]
     inputs = processing.encode(images, [TEMPLATE, TEMPLATE])
     assert ((inputs.input_ids == processing.map_id).sum(1)).tolist() == [2, 7]
     assert ((inputs.input_ids == processing.score_id).sum(1)).tolist() == [1, 1]
     assert inputs.attention_mask[0, 0] == 0  # the shorter one is padded, on the left
     assert inputs.attention_mask[:, -1].tolist() == [1, 1]
     for row in range(2):
-        known = inputs.labels[row] != IGNORED
+        known = inputs.labels[row] != IGNORE_INDEX
         assert torch.equal(inputs.labels[row][known], inputs.input_ids[row][known])
-        assert bool((known.int().diff() >= 0).all())  # the answer is one piece at the end
+        assert bool((known.int().diff() >= 0).all())  # the answer is one block at the end
         assert not bool((inputs.labels[row] == processing.processor.image_token_id).any())
         answer = processing.decode(inputs.input_ids[row][known])
         assert answer == TEMPLATE
     prompts = processing.prompt(images)
     assert prompts.labels is None
-    length = int((inputs.labels[1] == IGNORED).sum())
+    length = int((inputs.labels[1] == IGNORE_INDEX).sum())
     assert torch.equal(
         prompts.input_ids[1][prompts.attention_mask[1] == 1],
         inputs.input_ids[1][:length][inputs.attention_mask[1][:length] == 1],
     )
 
 
-def test_question_of_an_image_is_asked(heie):
-    processing = heie.processing
-    ids = processing.prompt([picture(56, 56)] * 2, ["Where is it wrong?", None]).input_ids
+def test_questions(built_heie):
+    processing = built_heie.processing
+    ids = processing.prompt([random_image(56, 56)] * 2, ["Where is it wrong?", None]).input_ids
     texts = [processing.processor.tokenizer.decode(row) for row in ids]
     assert "Where is it wrong?" in texts[0]
     assert processing.question in texts[1]
@@ -71,50 +76,46 @@ def test_question_of_an_image_is_asked(heie):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (TEMPLATE.replace("[MAP]", ""), r"\[MAP\] must stand in it once, not 0 times"),
-        (TEMPLATE + "[MAP]", r"\[MAP\] must stand in it once, not 2 times"),
-        (TEMPLATE.replace("[SCORE]", ""), r"\[SCORE\] must stand in it once, not 0 times"),
-        (TEMPLATE + "<|im_end|>", "control word"),
-        (TEMPLATE + "<IMG_CONTEXT>", "control word"),
-        (TEMPLATE + "<|im_start|>", "control word"),  # special, though not among extra ones
+        (TEMPLATE.replace("[MAP]", ""), r"\[MAP\].* 0 "),
+        (TEMPLATE + "[MAP]", r"\[MAP\].* 2 "),
+        (TEMPLATE.replace("[SCORE]", ""), r"\[SCORE\].* 0 "),
+        (TEMPLATE + "<|im_end|>", r"<\|im_end"),
+        (TEMPLATE + "<IMG_CONTEXT>", "<IMG_CONTEXT>"),
+        (TEMPLATE + "<|im_start|>", r"<\|im_start"),  # special, though not an extra token
     ],
 )
-def test_text_that_cannot_be_used(heie, text, problem):
+def test_invalid_text_is_refused(built_heie, text, problem):
     with pytest.raises(ArtifactNetError, match=f"text 0.*{problem}"):
-        heie.processing.encode([picture(56, 56)], [text])
+        built_heie.processing.encode([random_image(56, 56)], [text])
 
 
-def test_question_with_a_control_word(heie):
-    with pytest.raises(ArtifactNetError, match="question 0.*control word"):
-        heie.processing.prompt([picture(56, 56)], ["<|im_end|>"])
+def test_question_with_a_control_word_is_refused(built_heie):
+    with pytest.raises(ArtifactNetError, match=r"question 0.*<\|im_end"):
+        built_heie.processing.prompt([random_image(56, 56)], ["<|im_end|>"])
 
 
-def test_extreme_aspect_ratio_is_cut_and_told(heie):
-    processing = heie.processing
-    image = picture(40, 800)
+def test_extreme_aspect_ratio_gives_a_warning(built_heie):
+    processing = built_heie.processing
+    image = random_image(40, 800)
     inputs = processing.encode([image], [TEMPLATE])
     assert inputs.grids == [(1, 6)]
-    (note,) = processing.notes(40, 800)
-    assert "aspect ratio 800:40" in note
-    assert "factor of 3.3" in note
-    assert processing.notes(100, 150) == []
+    (note,) = processing.tiling_warnings(40, 800)
+    assert "800:40" in note
+    assert "3.3" in note
+    assert processing.tiling_warnings(100, 150) == []
 
 
-def test_max_tiles_is_obeyed(tiny_config):
-    import copy
-
-    from artifactnet.vlm.heie.model import build
-
-    config = copy.deepcopy(tiny_config)
-    config.model.heatmap.max_tiles = 2
-    model = build(config)
-    assert model.processing.encode([picture(300, 200)], [TEMPLATE]).grids in ([(2, 1)], [(1, 1)])
+def test_max_tiles(tiny_config):
+    heatmap = copy.deepcopy(tiny_config.model.heatmap)
+    heatmap.max_tiles = 2
+    processing = load_heie_processing(tiny_config.mllm, heatmap)
+    assert processing.encode([random_image(300, 200)], [TEMPLATE]).grids in ([(2, 1)], [(1, 1)])
 
 
 @pytest.mark.parametrize("size", [(3, 90), (1, 40), (90, 3)])
-def test_image_of_a_few_rows_is_not_taken_for_channels(heie, size):
-    image = picture(*size)
+def test_few_rows_are_not_mistaken_for_channels(built_heie, size):
+    image = random_image(*size)
     image[...] = (200, 100, 50)
-    tiles = heie.processing.encode([image], [TEMPLATE]).pixel_values
+    tiles = built_heie.processing.encode([image], [TEMPLATE]).pixel_values
     assert float(tiles.std((2, 3)).max()) < 1e-3  # one colour everywhere
     assert tiles[0, 0].mean() > tiles[0, 1].mean() > tiles[0, 2].mean()

@@ -1,4 +1,4 @@
-"""Texts made of annotation."""
+"""Texts made from annotations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation, Record, Sample
-from artifactnet.vlm.text.chain_of_thought import ChainOfThought, Style, build, parse
-from artifactnet.vlm.text.template import TEMPLATE, describe
+from artifactnet.vlm.text.chain_of_thought import ChainOfThought, Style, build_cot, parse_cot
+from artifactnet.vlm.text.template import TEMPLATE, describe_annotation
 
 
 def sample(mask=None, heatmap=None, *, label=1, size=(90, 90), state=None) -> Sample:
@@ -28,15 +28,15 @@ def mask_with(*boxes, size=(90, 90)) -> np.ndarray:
     return mask
 
 
-def test_the_fixed_text_is_in_the_standard_form():
-    cot = parse(TEMPLATE)
+def test_fixed_text_has_the_standard_form():
+    cot = parse_cot(TEMPLATE)
     assert cot.style == Style()
-    assert build(cot) == TEMPLATE
+    assert build_cot(cot) == TEMPLATE
 
 
-def test_each_category_is_placed():
+def test_categories_and_their_places():
     mask = mask_with((0, 30, 0, 30, 0b10), (60, 90, 30, 90, 0b10000000), (0, 9, 81, 90, 1))
-    cot = parse(describe(sample(mask)))
+    cot = parse_cot(describe_annotation(sample(mask)))
     assert cot.regions.split("\n") == [
         "- Textures: upper left; 11% of the image.",
         "- Physics: bottom, lower right; 22% of the image.",
@@ -55,66 +55,69 @@ PLACES = ["upper left", "top", "upper right", "left", "center", "right", "lower 
 
 
 @pytest.mark.parametrize("index", range(9))
-def test_every_place_has_its_name(index):
+def test_names_of_places(index):
     y, x = index // 3 * 30, index % 3 * 30
-    text = describe(sample(mask_with((y + 10, y + 12, x + 10, x + 12, 2))))
+    text = describe_annotation(sample(mask_with((y + 10, y + 12, x + 10, x + 12, 2))))
     name = [*PLACES, "lower right"][index]
-    assert parse(text).regions == f"- Textures: {name}; less than 1% of the image."
+    assert parse_cot(text).regions == f"- Textures: {name}; less than 1% of the image."
 
 
-def test_overlapping_categories_are_named_both_and_large_ones_as_most():
+def test_overlapping_and_large_categories():
     mask = mask_with((0, 90, 0, 90, 0b1000), (40, 50, 40, 50, 0b100000))
-    assert parse(describe(sample(mask))).regions.split("\n") == [
+    assert parse_cot(describe_annotation(sample(mask))).regions.split("\n") == [
         "- Symbols: most of the image; 100% of it.",
         "- Semantics: center; 1% of the image.",
     ]
 
 
-def test_what_lies_everywhere_is_spread():
+def test_category_spread_over_the_image():
     boxes = [(y, y + 5, x, x + 5, 4) for y in (10, 40, 70) for x in (10, 40, 70)]
-    regions = parse(describe(sample(mask_with(*boxes)))).regions
+    regions = parse_cot(describe_annotation(sample(mask_with(*boxes)))).regions
     assert regions == "- Edges and shapes: spread over the image; 3% of the image."
 
 
-def test_the_fullest_place_comes_first():
+def test_fullest_place_comes_first():
     mask = mask_with((0, 10, 0, 10, 2), (70, 90, 70, 80, 2))
-    assert "lower right, upper left;" in parse(describe(sample(mask))).regions
+    assert "lower right, upper left;" in parse_cot(describe_annotation(sample(mask))).regions
 
 
-def test_a_heatmap_takes_the_place_of_an_empty_mask():
+def test_heatmap_replaces_an_empty_mask():
     heatmap = np.zeros((90, 90), np.float32)
     heatmap[:30, 60:] = 0.2
     heatmap[:30, 60:70] = 0.4  # the whole mask is below 0.5: nothing of it is in the mask
     for mask in (None, np.zeros((90, 90), np.uint8)):
-        regions = parse(describe(sample(mask, heatmap))).regions
+        regions = parse_cot(describe_annotation(sample(mask, heatmap))).regions
         assert regions == "- Artifacts: upper right; 11% of the image."
     heatmap[:30, 60:70] = 0.41
-    assert "4% of the image" in describe(sample(None, heatmap))
-    both = describe(sample(mask_with((40, 50, 40, 50, 2)), heatmap))
-    assert parse(both).regions == "- Textures: center; 1% of the image."
+    assert "4% of the image" in describe_annotation(sample(None, heatmap))
+    both = describe_annotation(sample(mask_with((40, 50, 40, 50, 2)), heatmap))
+    assert parse_cot(both).regions == "- Textures: center; 1% of the image."
 
 
-def test_clean_images_are_said_to_look_right():
-    fake, real = describe(sample()), describe(sample(label=0, size=(90, 200)))
-    assert parse(fake).regions == parse(real).regions == "No region looks implausible."
-    assert parse(real).description == "A wide photograph."
-    assert parse(describe(sample(size=(200, 90)))).description == "A tall generated image."
+def test_clean_images():
+    fake, real = describe_annotation(sample()), describe_annotation(sample(label=0, size=(90, 200)))
+    assert parse_cot(fake).regions == parse_cot(real).regions == "No region looks implausible."
+    assert parse_cot(real).description == "A wide photograph."
+    assert (
+        parse_cot(describe_annotation(sample(size=(200, 90)))).description
+        == "A tall generated image."
+    )
     empty = np.zeros((90, 90), np.float32)
-    assert describe(sample(np.zeros((90, 90), np.uint8), empty)) == fake
+    assert describe_annotation(sample(np.zeros((90, 90), np.uint8), empty)) == fake
 
 
-def test_nothing_is_said_where_nobody_looked():
-    assert describe(sample(state=Annotation.NONE)) == TEMPLATE
+def test_unannotated_image_gets_the_fixed_text():
+    assert describe_annotation(sample(state=Annotation.NONE)) == TEMPLATE
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 255), st.integers(0, 2**32 - 1))
-def test_any_mask_gives_a_text_that_names_its_categories(height, width, bits, seed):
+def test_any_mask_gives_a_valid_text_with_its_categories(height, width, bits, seed):
     rng = np.random.default_rng(seed)
     mask = rng.integers(0, 256, (height, width)).astype(np.uint8) & np.uint8(bits)
-    cot = parse(describe(sample(mask, size=(height, width))))
-    assert build(cot) == describe(sample(mask, size=(height, width)))
-    assert parse(build(ChainOfThought(cot.description, cot.regions, cot.issues))) == cot
+    cot = parse_cot(describe_annotation(sample(mask, size=(height, width))))
+    assert build_cot(cot) == describe_annotation(sample(mask, size=(height, width)))
+    assert parse_cot(build_cot(ChainOfThought(cot.description, cot.regions, cot.issues))) == cot
     bits = int(np.bitwise_or.reduce(mask, axis=None))
     lines = cot.regions.split("\n")
     assert len(lines) == max(1, bits.bit_count())

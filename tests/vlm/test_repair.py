@@ -1,4 +1,4 @@
-"""Broken chains of thought: whatever a model wrote can be parsed afterwards, and says why."""
+"""Repair of chains of thought: whatever a model wrote can be parsed afterwards."""
 
 from __future__ import annotations
 
@@ -8,84 +8,84 @@ from hypothesis import strategies as st
 
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.text.chain_of_thought import (
+    CLOSING_SENTENCES,
     MAP,
     SCORE,
-    SENTENCES,
     TITLES,
     ChainOfThought,
-    build,
-    complete,
-    parse,
+    build_cot,
+    parse_cot,
+    repair_cot,
 )
 
 PARTS = ("A cat on a mat.", "The left paw.", "It has seven toes.\nThe claws melt.")
-GOOD = build(ChainOfThought(*PARTS))
+GOOD = build_cot(ChainOfThought(*PARTS))
 NOTHING = ("The image was not described.", "No region was named.", "No issue was named.")
 MISSING_MAP, MISSING_SCORE = (f"The mark {mark} was missing." for mark in (MAP, SCORE))
 
 
 def parts_of(text: str) -> tuple[str, str, str]:
-    cot = parse(text)
+    cot = parse_cot(text)
     return cot.description, cot.regions, cot.issues
 
 
-def test_a_good_text_is_left_alone():
+def test_valid_text_is_not_changed():
     for text in (GOOD, GOOD.replace("\n", "\r\n"), GOOD.replace("###", "#") + "\n "):
-        assert complete(text) == (text, [])
+        assert repair_cot(text) == (text, [])
 
 
 def test_every_truncation_keeps_what_was_written():
     for length in range(len(GOOD) - 1):
         cut = GOOD[:length]
-        mended, notes = complete(cut)
+        repaired, notes = repair_cot(cut)
         assert notes
         assert len(set(notes)) == len(notes)
-        for found, whole, nothing in zip(parts_of(mended), PARTS, NOTHING, strict=True):
+        for found, whole, nothing in zip(parts_of(repaired), PARTS, NOTHING, strict=True):
             assert whole.startswith(found) or found == nothing
-        # a sentence that was broken off is finished, not said again
-        for sentence in SENTENCES.values():
-            assert mended.count(sentence) == 1
-        assert mended.count("#") == 9
+        # a sentence that was cut off is completed, not repeated
+        for sentence in CLOSING_SENTENCES.values():
+            assert repaired.count(sentence) == 1
+        assert repaired.count("#") == 9
         assert (MISSING_MAP in notes) == (MAP not in cut)
         assert (MISSING_SCORE in notes) == (SCORE not in cut)
-    assert complete(GOOD[:-1]) == (GOOD[:-1], [])
+    assert repair_cot(GOOD[:-1]) == (GOOD[:-1], [])
 
 
-def test_what_was_cut_off_behind_a_part_comes_back_to_the_letter():
+def test_text_cut_off_after_the_parts_is_restored_exactly():
     for start in (len(PARTS[2]), len(PARTS[2]) + 3, len(PARTS[2]) + 20):
         cut = GOOD[: GOOD.index(PARTS[2]) + start]
-        assert complete(cut) == (GOOD, [MISSING_SCORE])
+        assert repair_cot(cut) == (GOOD, [MISSING_SCORE])
 
 
-def test_nothing_at_all():
+def test_empty_text():
     for text in ("", " \n", "Sure", "Sure. \n### Image Desc"):
-        mended, notes = complete(text)
-        assert parts_of(mended) == NOTHING
-        assert mended == build(ChainOfThought(*NOTHING))
+        repaired, notes = repair_cot(text)
+        assert parts_of(repaired) == NOTHING
+        assert repaired == build_cot(ChainOfThought(*NOTHING))
         assert {MISSING_MAP, MISSING_SCORE} < set(notes)
 
 
 CASES = {
-    "a second map": (GOOD.replace(MAP, f"{MAP}{MAP}"), PARTS, f"A {MAP} too many"),
-    "a map in the issues": (GOOD.replace("seven", f"{MAP}seven"), PARTS, f"A {MAP} too many"),
+    "a second map": (GOOD.replace(MAP, f"{MAP}{MAP}"), PARTS, f"{MAP} was removed"),
+    "a map in the issues": (GOOD.replace("seven", f"{MAP}seven"), PARTS, f"{MAP} was removed"),
     "a map in the wrong place": (
         GOOD.replace(MAP, "").replace("seven", f"{MAP}seven"),
         PARTS,
         MISSING_MAP,
     ),
-    "a score before its time": (
+    "an early score": (
         GOOD.replace("a mat", f"a {SCORE}mat"),
         PARTS,
-        f"A {SCORE} too many",
+        f"{SCORE} was removed",
     ),
     "a score only at the start": (SCORE + GOOD.replace(SCORE, ""), PARTS, MISSING_SCORE),
     "no map": (GOOD.replace(MAP, ""), PARTS, MISSING_MAP),
-    "no sentence with a map": (GOOD.replace(SENTENCES[MAP] + MAP, ""), PARTS, MISSING_MAP),
+    "no sentence with a map": (GOOD.replace(CLOSING_SENTENCES[MAP] + MAP, ""), PARTS, MISSING_MAP),
     "no score": (GOOD.replace(f"{SCORE}.", ""), PARTS, MISSING_SCORE),
     "a heading twice": (
         GOOD.replace("The claws", f"### {TITLES[2]}\nThe claws"),
         (*PARTS[:2], "It has seven toes.\n\nThe claws melt."),
-        f"A heading {TITLES[2]!r} too many",
+        f"{TITLES[2]!r} was removed",
     ),
     "no first heading": (
         GOOD.replace(f"Sure. \n### {TITLES[0]}\n", ""),
@@ -117,53 +117,38 @@ CASES = {
         (NOTHING[0], "The paw", "It has seven toes"),
         f"The heading {TITLES[1]!r} was missing.",
     ),
-    "a mark broken off": (
+    "a mark cut off": (
         GOOD[: GOOD.index(MAP) + 3],
         (*PARTS[:2], NOTHING[2]),
-        "A heading or mark that was broken off at the end was taken out.",
+        "cut off at the end",
     ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_wrong_is_mended_and_told(name):
+def test_repairs_are_made_and_reported(name):
     text, expected, note = CASES[name]
     with pytest.raises(ArtifactNetError):
-        parse(text)
-    mended, notes = complete(text)
-    assert parts_of(mended) == expected
-    assert any(said.startswith(note) for said in notes)
-    assert complete(mended) == (mended, [])
+        parse_cot(text)
+    repaired, notes = repair_cot(text)
+    assert parts_of(repaired) == expected
+    assert any(note in one for one in notes)
+    assert repair_cot(repaired) == (repaired, [])
 
 
 def test_marks_within_marks():
-    mended, _ = complete(GOOD.replace("seven", "[MA[MA[MAP]P]P]"))
-    assert parts_of(mended)[2].startswith("It has  toes.")
+    repaired, _ = repair_cot(GOOD.replace("seven", "[MA[MA[MAP]P]P]"))
+    assert parts_of(repaired)[2].startswith("It has  toes.")
 
 
 PIECES = st.sampled_from(
     [
-        *(
-            MAP,
-            SCORE,
-            "[",
-            "]",
-            "MAP]",
-            "[SCO",
-            "\n",
-            "\r\n",
-            " ",
-            "\r",
-            "\x1f",
-            ":",
-            "**",
-            "#",
-            "x.",
-        ),
+        *(MAP, SCORE, "[", "]", "MAP]", "[SCO", "\n", "\r\n", " ", "\r", "\x1f"),
+        *(":", "**", "#", "x."),
         *(f"\n### {title}\n" for title in TITLES),
         *(f"\n{title}: " for title in TITLES),
         *(f"**{title.upper()}**" for title in TITLES),
-        *SENTENCES.values(),
+        *CLOSING_SENTENCES.values(),
         *("\n### Ana", "regions are", "score is", "So, the po"),
     ]
 )
@@ -172,17 +157,19 @@ ANYTHING = st.lists(st.one_of(PIECES, PIECES, st.text(max_size=4)), max_size=14)
 
 @settings(max_examples=200, deadline=None)
 @given(ANYTHING)
-@example("\n### Problematic Regions Identification\nSo, the po")  # a broken sentence and no more
+@example(
+    "\n### Problematic Regions Identification\nSo, the po"
+)  # a cut-off sentence and nothing else
 def test_any_text_can_be_parsed_afterwards(text):
-    mended, notes = complete(text)
-    parse(mended)
-    assert complete(mended) == (mended, [])
-    assert (notes == []) == (mended == text)
+    repaired, notes = repair_cot(text)
+    parse_cot(repaired)
+    assert repair_cot(repaired) == (repaired, [])
+    assert (notes == []) == (repaired == text)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, len(GOOD)), st.integers(0, len(GOOD)), ANYTHING)
-def test_a_damaged_text_can_be_parsed_afterwards(start, stop, noise):
-    mended, _ = complete(GOOD[:start] + noise + GOOD[stop:])
-    parse(mended)
-    assert complete(mended) == (mended, [])
+def test_damaged_text_can_be_parsed_afterwards(start, stop, noise):
+    repaired, _ = repair_cot(GOOD[:start] + noise + GOOD[stop:])
+    parse_cot(repaired)
+    assert repair_cot(repaired) == (repaired, [])
