@@ -16,14 +16,15 @@ from tiny_models import tiny
 from torch import nn
 
 from artifactnet.config import AttentionConfig, SegmentationConfig
-from artifactnet.explanation.cam import activation_maps
+from artifactnet.explanation.cam import CAM_METHODS, activation_maps
 from artifactnet.explanation.detector import Classifier, OwnDetector
 from artifactnet.types import ArtifactNetError
 
-CLASSES = (
-    "GradCAM GradCAM GradCAMPlusPlus HiResCAM XGradCAM LayerCAM EigenCAM EigenGradCAM ScoreCAM"
+PACKAGE_CLASSES = (
+    *("GradCAM", "GradCAM", "GradCAMPlusPlus", "HiResCAM", "XGradCAM", "LayerCAM"),
+    *("EigenCAM", "EigenGradCAM", "ScoreCAM"),
 )
-PACKAGE = dict(zip(CAM_METHODS, CLASSES.split(), strict=True))
+PACKAGE = dict(zip(CAM_METHODS, PACKAGE_CLASSES, strict=True))
 
 
 def channels_first(output):
