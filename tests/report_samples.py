@@ -25,34 +25,17 @@ HOSTILE = [
     "a" * 180 + ".png",
     "two\nlines.png",
 ]
-# the same as a reader sees them: what is invisible is spelt out
-SHOWN = [
-    name.replace("\u2028", "\\u2028")
-    .replace("\u2029", "\\u2029")
-    .replace("\u202e", "\\u202e")
-    .replace("\n", "\\u000a")
-    for name in HOSTILE
-]
+# the same as a reader sees them: what is invisible is spelled out
+ESCAPES = str.maketrans({mark: f"\\u{ord(mark):04x}" for mark in "\u2028\u2029\u202e\n"})
+SHOWN = [name.translate(ESCAPES) for name in HOSTILE]
 SIZES = [(320, 240), (240, 320), (300, 300), (900, 60), (1, 200), (1, 1)]  # width, height
 METHODS = [
-    {
-        "name": "relevance",
-        "label": "Relevance map",
-        "scale": "minmax",
-        "description": "Attention weighted by its gradient.",
-    },
-    {
-        "name": "sliding_patch",
-        "label": "Sliding patches",
-        "scale": "probability",
-        "description": "Probability of fake of each window.",
-    },
-    {
-        "name": "heatmap",
-        "label": "Model's heatmap",
-        "scale": "model",
-        "description": "The attention that was trained.",
-    },
+    {"name": name, "label": label, "scale": scale, "description": f"What {label} show."}
+    for name, label, scale in (
+        ("relevance", "Relevance map", "minmax"),
+        ("sliding_patch", "Sliding patches", "probability"),
+        ("heatmap", "Model's heatmap", "model"),
+    )
 ]
 CHART = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 300 200" role="img"
  aria-label="ROC curve" fill="currentColor">
@@ -175,12 +158,7 @@ def head(images, *, methods=METHODS, **changes):
         "title": "Report on a demonstration",
         "created": "2026-01-31 18:00 UTC",
         "version": "0.0.0",
-        "model": {
-            "name": "demo",
-            "backbone": "vit_tiny_patch16_224",
-            "threshold": 0.5,
-            "map_threshold": 0.5,
-        },
+        "model": {"name": "demo", "backbone": "vit", "threshold": 0.5, "map_threshold": 0.5},
         "data": {
             "name": "demonstration",
             "split": "test",
@@ -196,13 +174,6 @@ def head(images, *, methods=METHODS, **changes):
             for c in CATEGORIES
         ],
         "summary": summarize(facts, [m["name"] for m in methods]),
-        "charts": [
-            {
-                "name": "roc",
-                "title": "ROC curve",
-                "description": "Area 0.9: at a false positive rate of 0.1, 0.8 are found.",
-                "svg": CHART,
-            }
-        ],
+        "charts": [{"name": "roc", "title": "ROC", "description": "Area 0.9.", "svg": CHART}],
         "failures": [],
     } | changes

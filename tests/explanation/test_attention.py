@@ -5,7 +5,6 @@ import timm
 import torch
 from tiny_models import TINY, tiny
 
-from artifactnet.config import SegmentationConfig
 from artifactnet.explanation.attention import (
     ATTENTION_METHODS,
     attention_maps,
@@ -92,7 +91,7 @@ def test_networks_without_global_attention_are_refused_with_a_reason():
     net = timm.create_model("resnet10t", num_classes=2)
     detector = Classifier(net, (64, 64))
     assert "no global attention" in why_no_attention_map(net)
-    with pytest.raises(ArtifactNetError, match="relevance.*no global attention"):
+    with pytest.raises(ArtifactNetError, match="relevance"):
         attention_maps(detector, torch.zeros(1, 3, 64, 64), "relevance")
 
 
@@ -100,14 +99,5 @@ def test_unfused_attention_is_noticed(monkeypatch):
     detector = classifier()
     for block in detector.net.blocks[:1]:
         block.attn.fused_attn = False
-    with pytest.raises(ArtifactNetError, match="2 of 3 blocks.*TIMM_FUSED_ATTN"):
+    with pytest.raises(ArtifactNetError, match="2 of 3 blocks"):
         attention_maps(detector, torch.zeros(1, 3, *SIZE), "rollout")
-
-
-def test_models_with_evidence_and_segmentation_have_maps():
-    config = SegmentationConfig(head="upernet", channels=8, auxiliary_channels=8, evidence=True)
-    kwargs = {**TINY, "depth": 4}  # as many levels
-    model = tiny(size=SIZE, kwargs=kwargs, segmentation=config)
-    maps = attention_maps(OwnDetector(model), torch.randn(1, 3, *SIZE), "relevance")
-    assert maps.isfinite().all()
-    assert maps.max() > 0

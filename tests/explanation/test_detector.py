@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import timm
 import torch
-from artifactnet.inference.backends.base import ExportedModel
 from canned_predictor import CannedPredictor
 from tiny_detectors import SIZE, SmallCnn, pictures, small_cnn, timm_net
 from tiny_models import tiny
 from torch import nn
 
 from artifactnet.explanation.detector import Classifier, OwnDetector, as_detector, reference_weight
+from artifactnet.inference.backends.exported import ExportedModel
 from artifactnet.inference.predictor import Predictor
 from artifactnet.types import ArtifactNetError
 

@@ -129,7 +129,7 @@ def test_a_network_that_sees_tiles_has_no_layer_to_map():
     assert explainer.methods == ("predicted_heatmap",)
     assert available(explainer.detector) == ["sliding_patch", "predicted_heatmap"]
     for method in ("relevance", "grad_cam"):
-        with pytest.raises(ArtifactNetError, match=f"method {method} .* thumbnail and tiles"):
+        with pytest.raises(ArtifactNetError, match=method):
             Explainer(model, [method])
     assert explain(model, picture(40, 50)).method == "predicted_heatmap"
 
@@ -178,12 +178,12 @@ def test_a_third_party_classifier_is_explained(vit):
 @pytest.mark.parametrize(
     ("methods", "options", "message"),
     [
-        (["gradcam"], {}, "unknown method 'gradcam'; known: grad_cam, "),
-        (["relevance"], {}, "relevance cannot explain this model.*global attention"),
-        (["segmentation"], {}, "no segmentation head; what can: grad_cam"),
-        (None, {"window": 0}, "window must be 1 or more"),
-        (None, {"batch_size": 0}, "batch_size must be 1 or more"),
-        (None, {"window": 10, "stride": 11}, "a stride of 11 leaves out pixels"),
+        (["gradcam"], {}, "'gradcam'"),
+        (["relevance"], {}, "relevance.*global attention"),
+        (["segmentation"], {}, "segmentation head"),
+        (None, {"window": 0}, "window"),
+        (None, {"batch_size": 0}, "batch_size"),
+        (None, {"window": 10, "stride": 11}, "stride of 11"),
     ],
 )
 def test_what_cannot_be_is_said_before_any_image(swin, methods, options, message):
@@ -199,7 +199,7 @@ def test_images_that_are_too_small_fail_alone_and_large_ones_work(vit):
     assert "1x1 pixels is too small" in tiny_one.reason
     assert wide.explanations["rollout"].heatmap.shape == (40, 900)
     assert isinstance(good, Explained)
-    with pytest.raises(ArtifactNetError, match="image 0: an image of 1x1"):
+    with pytest.raises(ArtifactNetError, match="image 0.*1x1"):
         explain(vit, picture(1, 1))
 
 

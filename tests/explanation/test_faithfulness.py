@@ -149,20 +149,6 @@ def test_the_model_is_left_as_it_was():
     assert net.weight.grad is gradient
 
 
-def test_one_of_ours():
-    model = tiny(size=(32, 48))
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (50, 40, 3), dtype=np.uint8)
-    detector = OwnDetector(model)
-    found = faithfulness(detector, pixels, rng.random((50, 40)), steps=5)
-    frame = detector.preprocess.image(pixels)[0][None]
-    with torch.no_grad():
-        expected = float(model(frame).logit.double().sigmoid())
-    assert found.deletion[0] == pytest.approx(expected, abs=1e-6)
-    assert len(found.deletion) == len(found.insertion) == 6
-    assert 0 <= found.deletion_area <= 1
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (500, 3), (37, 64), (900, 1200)])
 def test_a_blurred_image_keeps_its_colour_and_loses_its_detail(size):
     rows, columns = np.indices(size)

@@ -26,16 +26,16 @@ def photos(tmp_path):
 
 
 def test_maps_overlays_and_answers(photos, tmp_path):
-    told = []
+    answers = []
     out = tmp_path / "out"
     summary = explain_to_folder(
-        tiny(), [photos], out, ["rollout", "grad_cam"], batch_size=2, report=told.append
+        tiny(), [photos], out, ["rollout", "grad_cam"], batch_size=2, report=answers.append
     )
-    assert summary.images == len(told) == 2
+    assert summary.images == len(answers) == 2
     assert [failure.path for failure in summary.failures] == [str(photos / "broken.jpg")]
     lines = [json.loads(line) for line in summary.answers.read_text().splitlines()]
-    assert [line["path"] for line in lines] == [e.name for e in told]
-    for line, answer in zip(lines, told, strict=True):
+    assert [line["path"] for line in lines] == [e.name for e in answers]
+    for line, answer in zip(lines, answers, strict=True):
         assert line["probability"] == answer.probability
         for method in ("rollout", "grad_cam"):
             written = np.asarray(Image.open(out / line["maps"][method]["heatmap"]))
@@ -49,7 +49,7 @@ def test_maps_overlays_and_answers(photos, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_error(photos, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactNetError, match="the answers cannot be written"):
+    with pytest.raises(ArtifactNetError, match="file"):
         explain_to_folder(tiny(), [photos], tmp_path / "file" / "out")
 
 
