@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from types import SimpleNamespace
+from dataclasses import replace
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from tiny_heie_run import example
@@ -191,8 +192,7 @@ def test_validation_without_texts(heie, run):
 class Alone:
     """What a training step asks of a trainer."""
 
-    world_size, precision = 1, "32-true"
-    strategy = SimpleNamespace(reduce_boolean_decision=lambda value, all: value)
+    world_size, precision, accumulate_grad_batches = 1, "32-true", 1
 
 
 def trained_alone(heie, run, monkeypatch) -> HeieModule:
@@ -204,7 +204,7 @@ def trained_alone(heie, run, monkeypatch) -> HeieModule:
     return module
 
 
-def test_the_output_layer_is_spared_where_no_text_is_learned(heie, run, monkeypatch):
+def test_the_output_layer_is_skipped_if_no_text_is_learned(heie, run, monkeypatch):
     run.loss.text = 0.0
     module = trained_alone(heie, run, monkeypatch)
     monkeypatch.setattr(heie.causal.lm_head, "forward", None)  # whoever calls it fails
@@ -214,7 +214,6 @@ def test_the_output_layer_is_spared_where_no_text_is_learned(heie, run, monkeypa
 
 def test_a_loss_or_gradient_that_is_not_finite_stops(heie, run, monkeypatch):
     module = trained_alone(heie, run, monkeypatch)
-    assert not module.scored
     silent = batch_of(heie.processing)
     silent.score[:] = math.nan
     loss = module.training_step(silent, 0)
@@ -227,7 +226,48 @@ def test_a_loss_or_gradient_that_is_not_finite_stops(heie, run, monkeypatch):
         module.on_before_optimizer_step(None)
     with torch.no_grad():
         next(heie.head.parameters())[...] = math.nan
-    with pytest.raises(
-        ArtifactNetError, match=r"not finite at step 7 \(loss nan.*image 0, image 1"
-    ):
+    with pytest.raises(ArtifactNetError, match=r"step 7 \(.*loss nan.*image 0, image 1"):
         module.training_step(batch_of(heie.processing), 0)
+
+
+def gradients(heie, run, batches) -> dict[str, torch.Tensor]:
+    """Of one optimizer step of Lightning that accumulates all batches."""
+    found = {}
+
+    class Watched(HeieModule):
+        def on_before_optimizer_step(self, optimizer):
+            for name, parameter in self.model.named_parameters():
+                if parameter.grad is not None:
+                    found[name] = parameter.grad.clone()
+
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=1, accumulate_grad_batches=len(batches), barebones=True
+    )
+    # as `WindowLoader` gives them
+    total = sum(batch.tokens for batch in batches)
+    window = [replace(b, window_tokens=total, window_batches=len(batches)) for b in batches]
+    loader = torch.utils.data.DataLoader(window, batch_size=None)
+    trainer.fit(Watched(copy.deepcopy(heie), run), loader)
+    return found
+
+
+def test_accumulated_batches_have_the_gradient_of_one(heie, run):
+    """Texts of very different lengths: each token weighs the same, however they are batched."""
+    parts = [example(k, size=SIZES[0]) for k in range(4)]
+    for k, part in enumerate(parts):
+        part.text = part.text.replace("A street", "A street, " * (1 + 12 * k))
+        part.target[5 : 20 + k, 10:30] = 0.5
+    parts[1].supervised = False
+    whole = gradients(heie, run, [collate(parts, heie.processing)])
+    for sizes in ((2, 2), (1, 1, 1, 1)):
+        starts = [sum(sizes[:k]) for k in range(len(sizes))]
+        batches = [
+            collate(parts[start : start + size], heie.processing)
+            for start, size in zip(starts, sizes, strict=True)
+        ]
+        assert len({batch.tokens for batch in batches}) == len(batches)
+        divided = gradients(heie, run, batches)
+        assert divided.keys() == whole.keys()
+        for name, gradient in whole.items():
+            torch.testing.assert_close(divided[name], gradient, rtol=1e-4, atol=1e-6)
+    assert max(float(gradient.abs().max()) for gradient in whole.values()) > 1e-2
