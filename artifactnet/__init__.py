@@ -9,13 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from artifactnet.api import distill, train
+    from artifactnet.api import distill, evaluate, train
     from artifactnet.benchmarks.xaigd.instances import score_instances
     from artifactnet.benchmarks.xaigd.pixels import score_pixels
     from artifactnet.config import Config, ModelConfig
     from artifactnet.config import load as load_config
     from artifactnet.data.synthetic.synthesize import synthesize
-    from artifactnet.evaluation.evaluate import evaluate
     from artifactnet.explanation.detector import Classifier
     from artifactnet.explanation.explainer import explain
     from artifactnet.explanation.judge import judge
@@ -72,7 +71,7 @@ _HOME = {
     "Predictor": ("artifactnet.inference.predictor", "Predictor"),
     "create_model": ("artifactnet.models.create", "create_model"),
     "distill": ("artifactnet.api", "distill"),
-    "evaluate": ("artifactnet.evaluation.evaluate", "evaluate"),
+    "evaluate": ("artifactnet.api", "evaluate"),
     "explain": ("artifactnet.explanation.explainer", "explain"),
     "export": ("artifactnet.exporters.export", "export_model"),
     "judge": ("artifactnet.explanation.judge", "judge"),

@@ -1,10 +1,9 @@
-"""Figures of a model that is a file: exported, saved, or packaged. A run needs none of this."""
+"""Figures of a detector: of a run on its own or other data, or of a model that is a file."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,14 +11,15 @@ import torch
 
 from artifactnet.config import Config, load, to_dict
 from artifactnet.data.datamodule import DataModule
+from artifactnet.data.transforms import Example, Preprocess
 from artifactnet.distillation.distill import attach_teacher_labels
-from artifactnet.evaluation import results as tables
+from artifactnet.evaluation import results
 from artifactnet.evaluation.figures import Figures
 from artifactnet.evaluation.samples import (
     ALLOWED,
-    VALIDATION_ONLY,
     check_overrides,
-    judged_split,
+    data_warnings,
+    evaluated_split,
     open_run,
 )
 from artifactnet.inference.backends.exported import SUFFIXES, AnyModel
@@ -32,23 +32,26 @@ from artifactnet.models.metadata import read_metadata
 from artifactnet.models.state import evaluating
 from artifactnet.runs import run_folder
 from artifactnet.runs.device import choose_device
-from artifactnet.types import ArtifactNetError, Batch
+from artifactnet.types import ArtifactNetError, Batch, Sample
 
-# data keys that do not change which images are judged
-_IMMATERIAL = ("data.batch_size", "data.eval_batch_size", "data.workers", "data.check")
 TEACHER_KEYS = ("distill.teacher", "distill.cache", "distill.side")  # that an evaluation may set
 
+_RECIPE = "student_nano"  # of a file: says which images where no data is named; nothing else
+_SPLITS_DRAWN = (
+    "a file does not say which images it was trained on: where this data names no splits they were "
+    "drawn with seed={seed}; if the model has learned from it, give its run's seed= and "
+    "data.val_fraction="
+)
 
-def evaluate(
-    run_dir: str | Path, overrides: Sequence[str] = ()
-) -> dict[str, Any]:
+
+def evaluate_run(run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Evaluate a run's best model and write ``results.json`` and ``results.md``.
 
     Without overrides of the data they replace those of the run; for other data (or another
     threshold or teacher) they go to ``evaluations/<data>-<fingerprint>`` inside the run's folder.
 
-    Heatmaps are compared with those of the run's own teacher on the run's own data, as far as it
-    can be asked; and on any data with those of a teacher named in ``overrides``.
+    Heatmaps are compared with those of the run's own teacher on the run's own data, if it is
+    still available; and on any data with those of a teacher named in ``overrides``.
 
     Args:
         run_dir: folder of the run.
@@ -60,56 +63,110 @@ def evaluate(
         The content of ``results.json``.
 
     Raises:
-        ArtifactNetError: no such run, an override that an evaluation cannot have, data that
-            cannot be used, or a teacher in ``overrides`` that cannot be asked about them.
+        ArtifactNetError: no such run, an override that is not allowed, data that cannot be used,
+            or a teacher in ``overrides`` that cannot label them.
     """
     run = open_run(run_dir, overrides, (*ALLOWED, *TEACHER_KEYS))
-    folder, own, config = run.folder, run.own, run.config
-    named = names_teacher(overrides)
-    target = folder / _subfolder(own, config, named)
-    if named:
-        ask_teacher(run.data, config)
-    elif target == folder and own.distill.teacher is not None:
-        _ask_own_teacher(run.data, config)
+    config, teacher = run.config, _names_teacher(overrides)
+    decisive = _decisive(config, teacher)
+    own = decisive == _decisive(run.own, teacher)
+    folder = run.folder if own else run.folder / results.subfolder(config, decisive)
+    if teacher:
+        _label_evaluated(run.data, config)
+    elif own and run.own.distill.teacher is not None:
+        try:
+            _label_evaluated(run.data, config)  # in the cache since the training
+        except ArtifactNetError as error:
+            run.data.summary["warnings"].append(f"not compared with the teacher: {error}")
     found = evaluate_model(run.model, run.data, config, run.epoch)
-    if target == folder:
-        found["training"] = training_of(folder)
-    tell(found, target)
+    if own:
+        found["training"] = results.read_training(folder)
+    results.write(folder, found)
+    results.print_results(found, results.terminal(found), folder)
     return found
 
 
-def tell(found: dict[str, Any], target: Path) -> None:
-    """Write results to a folder, and print them.
+def is_model_file(path: str | Path) -> bool:
+    """Whether a path stands for a model file and not for the folder of a run.
+
+    It does if there is a file, if it ends as model files do, or if it names a packaged model.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return False
+    suffixes = (".safetensors", *SUFFIXES)
+    return path.is_file() or path.suffix in suffixes or str(path) in packaged.list_packaged()
+
+
+def evaluate_file(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Evaluate a file and write ``results.json`` and ``results.md``.
+
+    They go to ``OUT/evaluations/<name>-<data>-<fingerprint>``. The data is that of the overrides,
+    else the embedded test images. With ``distill.teacher`` among them, heatmaps are compared with
+    that teacher's, whose pseudo-labels are kept below ``out``.
 
     Args:
-        found: what `evaluate_model` gave.
-        target: the folder; made if missing.
+        path: ``.onnx``, ``.xml`` or ``.pt2`` file, ``.safetensors`` file, or the name of a
+            packaged model.
+        overrides: ``dotted.key=value`` strings of ``data.*``, ``seed`` (of splits that are
+            drawn), ``out``, ``train.device``, ``model.threshold``, ``model.map_threshold``,
+            ``distill.teacher``, ``distill.cache`` and ``distill.side``.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        ArtifactNetError: no such file, an override that is not allowed, data or teacher that
+            cannot be used, or a teacher for a model without a heatmap.
     """
-    tables.write(target, found)
-    print_figures(found, tables.terminal(found), target)
+    check_overrides(overrides, (*ALLOWED, *TEACHER_KEYS, "out=", "seed="))
+    config = load(_RECIPE, overrides)
+    model, epoch = _open_file(path, config)
+    for key in ("threshold", "map_threshold"):
+        if any(text.startswith(f"model.{key}=") for text in overrides):
+            setattr(model.config, key, getattr(config.model, key))
+        else:
+            setattr(config.model, key, getattr(model.config, key))
+    config.name = Path(path).name
+    data = DataModule(config.data, preprocess_of(model), config.seed)
+    teacher = _names_teacher(overrides)
+    if teacher:
+        if not model.has_heatmap:
+            raise ArtifactNetError(
+                f"{path}: predicts no heatmap that could be compared with a teacher's; leave out "
+                "distill.teacher"
+            )
+        _label_evaluated(data, config)
+    # an exported file has all that figures need of a model
+    found = evaluate_model(cast(ArtifactNet, model), data, config, epoch)
+    if config.data.name != "demo":
+        found["data_warnings"].append(_SPLITS_DRAWN.format(seed=config.seed))
+    place = results.subfolder(config, _decisive(config, teacher), of=str(Path(path).resolve()))
+    folder = Path(config.out) / place.with_name(f"{config.name}-{place.name}")
+    results.write(folder, found)
+    results.print_results(found, results.terminal(found), folder)
+    return found
 
 
-def print_figures(found: dict[str, Any], lines: str, target: Path) -> None:
-    """Print what an evaluation found, after what must be known before trusting it.
-
-    Args:
-        found: content of ``results.json``.
-        lines: its figures for a terminal.
-        target: folder that it was written to.
-    """
-    for text in (*found["notices"], *found["data_warnings"]):
-        print(f"WARNING: {text}")
-    print(lines)
-    print(f"\nresults    {target / tables.MARKDOWN}, {target / tables.JSON}", flush=True)
+def _open_file(path: str | Path, config: Config) -> tuple[AnyModel, int | None]:
+    """The model, and the epochs of training that it has seen, where the file records it."""
+    exported = Path(path).suffix in SUFFIXES
+    predictor = load_model(path, "auto" if exported else choose_device(config.train.device))
+    assert isinstance(predictor, Predictor)  # HEIE has an evaluation of its own
+    epoch = None if exported else read_metadata(find_weights(path))["extra"].get("epoch")
+    return predictor.model, epoch
 
 
 def evaluate_model(
     model: ArtifactNet, data: DataModule, config: Config, epoch: int | None
 ) -> dict[str, Any]:
-    """Figures of a model on the test split (on val, and saying so, where there is no test).
+    """Figures of a model on the test split (on val, with a warning, where there is no test).
+
+    Each image passes through the model as in `predict`: an adaptive mapper cuts it by the grid of
+    tiles that suits it. Maps are compared at the size at which the model sees the image.
 
     Args:
-        model: on the device where it shall run; its train/eval state is left as it was.
+        model: on the device where it runs; its train/eval state is left as it was.
         data: the data, with the model's preprocessing.
         config: the run or evaluation.
         epoch: epochs of training that the model has seen, for the record; None: unknown.
@@ -117,23 +174,22 @@ def evaluate_model(
     Returns:
         JSON-ready results, see `artifactnet.evaluation.results`.
     """
-    split = judged_split(data)
-    loader = data.test_loader() if split == "test" else data.val_loader()
+    split = evaluated_split(data.splits)
+    if model.config.heatmap.head == "mapper" and model.config.heatmap.adaptive:
+        loader = data.loader_by_size(split, _AdaptivePreprocess(model))
+    else:
+        loader = data.test_loader() if split == "test" else data.val_loader()
     generators = sorted({record.generator for record in data.splits[split].records})
     figures = compute_figures(model, loader, generators)
     if figures["teacher"] is not None:
         figures["teacher"]["name"] = data.summary["teacher"]["name"]
-    warnings = list(data.summary["warnings"])
-    if split == "val":
-        warnings.append(VALIDATION_ONLY)
+    skipped = data.skipped.get(split, [])
+    warnings = data_warnings(data.summary, split, skipped)
+    if figures["authenticity"]["all"]["note"]:
+        warnings.append(figures["authenticity"]["all"]["note"])
     unannotated = "there is no annotated fake among the images"
     no_head = None if model.has_segmentation else "the model has no segmentation head"
     no_map = None if model.has_heatmap else model.no_attention
-    skipped = data.skipped.get(split, [])
-    if skipped:
-        warnings.append(f"{len(skipped)} images were skipped (data.on_error=skip)")
-    if figures["authenticity"]["all"]["note"]:
-        warnings.append(figures["authenticity"]["all"]["note"])
     return {
         "run": config.name,
         "data": {"name": config.data.name, "root": config.data.root, "split": split},
@@ -147,6 +203,22 @@ def evaluate_model(
         "no_masks": None if figures["masks"] else no_head or unannotated,
         **figures,
     }
+
+
+class _AdaptivePreprocess(Preprocess):
+    """Brings each image to the size at which the predictor shows it to an adaptive mapper.
+
+    Args:
+        model: with such a mapper.
+    """
+
+    def __init__(self, model: ArtifactNet) -> None:
+        super().__init__(model.image_size, model.config.resize, model.mean, model.std)
+        # without the model, which would have to go to the worker processes
+        self._config = replace(model.config, mean=list(model.mean), std=list(model.std))
+
+    def sample(self, sample: Sample) -> Example:
+        return preprocess_of(self._config, sample.image.shape[:2]).sample(sample)
 
 
 def compute_figures(
@@ -172,172 +244,35 @@ def compute_figures(
     return figures.compute()
 
 
-def names_teacher(overrides: Sequence[str]) -> bool:
-    """Whether overrides ask for the comparison with a teacher."""
+def _names_teacher(overrides: Sequence[str]) -> bool:
+    """Whether overrides request the comparison with a teacher."""
     return any(text.startswith(TEACHER_KEYS) for text in overrides)
 
 
-def ask_teacher(data: DataModule, config: Config) -> None:
-    """Let the config's teacher answer about the images that are judged.
-
-    Args:
-        data: the images; those that are judged then carry its answers.
-        config: of the evaluation.
+def _label_evaluated(data: DataModule, config: Config) -> None:
+    """Let the config's teacher label the images that are evaluated.
 
     Raises:
-        ArtifactNetError: there is none, or it cannot.
+        ArtifactNetError: there is no teacher, or it cannot.
     """
-    attach_teacher_labels(
-        data, config, choose_device(config.train.device), only=judged_split(data)
-    )
+    split = evaluated_split(data.splits)
+    attach_teacher_labels(data, config, choose_device(config.train.device), only=split)
 
 
-def _ask_own_teacher(data: DataModule, config: Config) -> None:
-    """A student is judged against its teacher too, whose answers are kept since the training."""
-    try:
-        ask_teacher(data, config)
-    except ArtifactNetError as error:
-        data.summary["warnings"].append(f"not compared with the teacher: {error}")
-
-
-def _subfolder(own: Config, config: Config, teacher: bool) -> Path:
-    """Where results go, relative to the run: its own place only for its own data."""
-    if material(own, teacher) == material(config, teacher):
-        return Path()
-    return Path("evaluations") / subfolder_name(config, teacher)
-
-
-def subfolder_name(config: Config, teacher: bool, of: str = "") -> str:
-    """Name of the folder for results of one evaluation.
-
-    Args:
-        config: of the evaluation.
-        teacher: whether a teacher was named for it.
-        of: what is evaluated, where that is not a run with a folder of its own.
-    """
-    return fingerprinted(config, json.dumps(material(config, teacher), sort_keys=True) + of)
-
-
-def fingerprinted(config: Config, decides: str, kind: str = "") -> str:
-    """Folder name for results on a config's data, unique to what decides them.
-
-    Args:
-        config: of the evaluation.
-        decides: all that decides its figures, as text.
-        kind: put between data and fingerprint, for people.
-    """
-    fingerprint = hashlib.blake2b(decides.encode(), digest_size=3).hexdigest()
-    root = f"-{Path(config.data.root).resolve().name}" if config.data.root else ""
-    return f"{config.data.name}{root}{kind}-{fingerprint}"
-
-
-def material(config: Config, teacher: bool) -> dict[str, Any]:
+def _decisive(config: Config, teacher: bool) -> dict[str, Any]:
     """The keys of a config that decide the figures of a given model, flat.
 
     Args:
         config: of a run or evaluation.
-        teacher: whether the one named in it is among them.
+        teacher: whether the teacher named in it is among them.
     """
-    found = run_folder.flatten_keys(_material(to_dict(config)))
-    for key in _IMMATERIAL:
-        del found[key]
-    if teacher:
-        found |= {"teacher": config.distill.teacher, "side": config.distill.side}
-    return found
-
-
-def _material(values: dict[str, Any]) -> dict[str, Any]:
+    values = to_dict(config)
     data = dict(values["data"])
     data["augment"] = {"align_compression": data["augment"]["align_compression"]}  # tests have it
     thresholds = {key: values["model"][key] for key in ("threshold", "map_threshold")}
-    return {"data": data, "model": thresholds, "seed": values["seed"]}
-
-
-def training_of(folder: Path) -> dict[str, Any] | None:
-    """What the run's earlier results say about its training."""
-    path = folder / tables.JSON
-    if not path.is_file():
-        return None
-    earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return earlier.get("training")
-
-
-# says which images are judged where no data is named; of its model nothing is used
-_RECIPE = "student_nano"
-_MODEL_SUFFIXES = (".safetensors", *SUFFIXES)
-_DRAWN = (
-    "a file does not say which images it was trained on: where this data names no splits they were "
-    "drawn with seed={seed}; if the model has learned from it, give its run's seed= and "
-    "data.val_fraction="
-)
-_THRESHOLDS = ("threshold", "map_threshold")
-
-
-def is_model_file(path: str | Path) -> bool:
-    """Whether a path stands for a model file and not for the folder of a run.
-
-    It does if there is a file, if it ends as model files do, or if it names a packaged model.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return False
-    return path.is_file() or path.suffix in _MODEL_SUFFIXES or str(path) in packaged.list_packaged()
-
-
-def evaluate_file(
-    path: str | Path, overrides: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Evaluate a file and write ``results.json`` and ``results.md``.
-
-    They go to ``OUT/evaluations/<name>-<data>-<fingerprint>``. The data is that of the overrides,
-    else the embedded test images. With ``distill.teacher`` among them, heatmaps are compared with
-    that teacher's, whose answers are kept below ``out``.
-
-    Args:
-        path: ``.onnx``, ``.xml`` or ``.pt2`` file, ``.safetensors`` file, or the name of a
-            packaged model.
-        overrides: ``dotted.key=value`` strings of ``data.*``, ``seed`` (of splits that are
-            drawn), ``out``, ``train.device``, ``model.threshold``, ``model.map_threshold``,
-            ``distill.teacher``, ``distill.cache`` and ``distill.side``.
-
-    Returns:
-        The content of ``results.json``.
-
-    Raises:
-        ArtifactNetError: no such file, an override that an evaluation cannot have, data or
-            teacher that cannot be used, or a teacher for a model without a heatmap.
-    """
-    check_overrides(overrides, (*ALLOWED, *TEACHER_KEYS, "out=", "seed="))
-    config = load(_RECIPE, overrides)
-    model, epoch = _open(path, config)
-    for key in _THRESHOLDS:
-        if any(text.startswith(f"model.{key}=") for text in overrides):
-            setattr(model.config, key, getattr(config.model, key))
-        else:
-            setattr(config.model, key, getattr(model.config, key))
-    config.name = Path(path).name
-    data = DataModule(config.data, preprocess_of(model), config.seed)
-    named = names_teacher(overrides)
-    if named:
-        if not model.has_heatmap:
-            raise ArtifactNetError(
-                f"{path}: predicts no heatmap that could be compared with a teacher's; leave out "
-                "distill.teacher"
-            )
-        ask_teacher(data, config)
-    # an exported file has all that figures ask of a model
-    found = evaluate_model(cast(ArtifactNet, model), data, config, epoch)
-    if config.data.name != "demo":
-        found["data_warnings"].append(_DRAWN.format(seed=config.seed))
-    folder = subfolder_name(config, named, str(Path(path).resolve()))
-    tell(found, Path(config.out) / "evaluations" / f"{config.name}-{folder}")
+    found = run_folder.flatten_keys({"data": data, "model": thresholds, "seed": values["seed"]})
+    for key in results.INDIFFERENT:
+        del found[f"data.{key}"]
+    if teacher:
+        found |= {"teacher": config.distill.teacher, "side": config.distill.side}
     return found
-
-
-def _open(path: str | Path, config: Config) -> tuple[AnyModel, int | None]:
-    """The model, and the epochs of training that it has seen, where the file knows."""
-    exported = Path(path).suffix in SUFFIXES
-    predictor = load_model(path, "auto" if exported else choose_device(config.train.device))
-    assert isinstance(predictor, Predictor)  # HEIE has its own evaluation
-    epoch = None if exported else read_metadata(find_weights(path))["extra"].get("epoch")
-    return predictor.model, epoch

@@ -22,10 +22,10 @@ from artifactnet.types import Batch, ModelOutput
 
 
 class Figures(nn.Module):
-    """Authenticity judgment, heatmap and segmentation quality of whatever passes by.
+    """Authenticity, heatmap and segmentation quality over all batches.
 
     Args:
-        model: whose outputs pass by; its thresholds are used.
+        model: whose outputs are counted, with its thresholds.
         generators: names of all generators that may occur.
         alone: count this process only, even where several train together.
     """
@@ -96,16 +96,16 @@ class Figures(nn.Module):
 
         Returns:
             ``images``; ``authenticity``: scores under ``all`` and per generator under
-            ``generators`` (see `metrics.verdicts.verdict_scores`); ``heatmap``: scores and counts
+            ``generators`` (see `metrics.confusion.verdict_scores`); ``heatmap``: scores and counts
             (see `metrics.pixels.PixelMetric`), or None if no annotated fake had a heatmap;
             ``masks``: per generator and ``all``, see `metrics.segmentation.SegmentationMetric`,
             or None if no annotated fake was segmented; ``presence``: F1 of "the image has category
             c" (Table 9), None likewise; ``by_artifact_ratio``: how many annotated fakes were
             called fake, by the share of their pixels that is artifact (Fig. 3). Of the heatmap
             head, each None if there is no head or no image for it: ``saliency``, see
-            `metrics.saliency_metric.SaliencyMetric`; ``scores``: ``PLCC``, ``SRCC`` and
+            `metrics.saliency.SaliencyMetric`; ``scores``: ``PLCC``, ``SRCC`` and
             ``images``; ``teacher``: ``CC`` and ``MSE`` with the teacher's heatmaps and
-            ``images``, see `metrics.saliency_metric.TeacherAgreementMetric`.
+            ``images``, see `metrics.saliency.TeacherAgreementMetric`.
         """
         rows = self.authenticity.compute()
         everything = rows.pop("all")

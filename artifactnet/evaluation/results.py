@@ -1,12 +1,20 @@
-"""The figures of a run as tables for people: Markdown files and terminal lines."""
+"""The figures of an evaluation as tables for people, and where they are written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from artifactnet import files
+from artifactnet.config import Config
+from artifactnet.evaluation.tables import markdown_table
+
+JSON = "results.json"
+MARKDOWN = "results.md"
+INDIFFERENT = ("batch_size", "eval_batch_size", "workers", "check")  # `data` keys: same figures
 
 # column -> field of `artifactnet.metrics.saliency.SaliencyMetric`, in the papers' order
 SALIENCY = {
@@ -19,7 +27,58 @@ SALIENCY = {
     "NSS": "NSS",
 }
 SCORES = ("PLCC", "SRCC")
-_GROUPS = ("marked", "real", "fake")  # of images, that agreement with the teacher is told of
+_GROUPS = ("marked", "real", "fake")  # of images, for which agreement with the teacher is reported
+_PIXELS = ("IoU", "PixP", "PixR", "PixF1")
+_AUTHENTICITY = ("images of", "fake", "real", "balanced accuracy", "precision", "recall", "F1")
+
+
+def subfolder(config: Config, decisive: Mapping[str, Any], kind: str = "", of: str = "") -> Path:
+    """Where results go that are not of a run's own data: ``evaluations/<data>-<fingerprint>``.
+
+    Args:
+        config: of the evaluation.
+        decisive: all that decides its figures; JSON-ready.
+        kind: put between data and fingerprint, for people.
+        of: what is evaluated, where that is not a run with a folder of its own.
+    """
+    text = json.dumps(decisive, sort_keys=True) + of
+    fingerprint = hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
+    root = f"-{Path(config.data.root).resolve().name}" if config.data.root else ""
+    return Path("evaluations") / f"{config.data.name}{root}{kind}-{fingerprint}"
+
+
+def read_training(folder: Path) -> dict[str, Any] | None:
+    """What the run's earlier results report about its training."""
+    path = folder / JSON
+    if not path.is_file():
+        return None
+    earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return earlier.get("training")
+
+
+def write(folder: Path, results: dict[str, Any]) -> None:
+    """Write ``results.json`` and ``results.md`` of a detector, both atomically."""
+    write_page(folder, results, markdown(results))
+
+
+def write_page(folder: Path, results: dict[str, Any], page: str) -> None:
+    """Write ``results.json``, and the Markdown page made of it as ``results.md``."""
+    files.write_json(folder / JSON, results)
+    files.write_text(folder / MARKDOWN, page)
+
+
+def print_results(results: dict[str, Any], lines: str, folder: Path) -> None:
+    """Print results, after what must be known before trusting them.
+
+    Args:
+        results: content of ``results.json``.
+        lines: its figures for a terminal.
+        folder: that it was written to.
+    """
+    for text in (*results["notices"], *results["data_warnings"]):
+        print(f"WARNING: {text}")
+    print(lines)
+    print(f"\nresults    {folder / MARKDOWN}, {folder / JSON}", flush=True)
 
 
 class Section(NamedTuple):
@@ -32,8 +91,26 @@ class Section(NamedTuple):
     note: str  # how many images, and what the figures are
 
 
-def sections(results: dict[str, Any], size: str = "at the model's size") -> list[Section]:
-    """Tables of what a heatmap head was judged by.
+def page_sections(sections: Sequence[Section]) -> list[str]:
+    """Lines of a page: a heading, the table and the note of each section."""
+    lines: list[str] = []
+    for section in sections:
+        table = markdown_table(section.header, [section.row])
+        lines += [f"## {section.title}", "", *table, "", section.note, ""]
+    return lines
+
+
+def terminal_sections(sections: Sequence[Section]) -> list[str]:
+    """A line for a terminal of each section."""
+    return [
+        f"{section.label}:  "
+        + "  ".join(f"{key} {cell}" for key, cell in zip(section.header, section.row, strict=True))
+        for section in sections
+    ]
+
+
+def heatmap_sections(results: dict[str, Any], size: str = "at the model's size") -> list[Section]:
+    """Tables of the figures of a heatmap head.
 
     Args:
         results: content of a ``results.json``; files written before there were heatmap heads
@@ -101,24 +178,7 @@ def _number(name: str, value: float | None) -> str:
     return f"{value:.5f}" if name.startswith("MSE") else f"{value:.3f}"
 
 
-pass
-
-JSON = "results.json"
-MARKDOWN = "results.md"
-
-
-def write(folder: Path, results: dict[str, Any]) -> None:
-    """Write ``results.json`` and ``results.md``, both atomically."""
-    write_page(folder, results, markdown(results))
-
-
-def write_page(folder: Path, results: dict[str, Any], page: str) -> None:
-    """Write ``results.json``, and the Markdown page made of it as ``results.md``."""
-    files.write_json(folder / JSON, results)
-    files.write_text(folder / MARKDOWN, page)
-
-
-def heading(results: dict[str, Any]) -> list[str]:
+def page_heading(results: dict[str, Any]) -> list[str]:
     """Title of a page, and what must be known before trusting it."""
     lines = [f"# {results['run']}", ""]
     for notice in (*results["notices"], *results["data_warnings"]):
@@ -126,29 +186,25 @@ def heading(results: dict[str, Any]) -> list[str]:
     return lines
 
 
-def judged(results: dict[str, Any]) -> str:
-    """Which images were judged, in words."""
+def describe_images(results: dict[str, Any]) -> str:
+    """Which images were evaluated, in words."""
     data = results["data"]
     where = f"`{data['name']}`" + (f" (`{data['root']}`)" if data["root"] else "")
     return f"{results['images']} images of the {data['split']} split of {where}"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
-
-
 def markdown(results: dict[str, Any]) -> str:
-    """The results as a Markdown page; every figure has its counts beside it."""
+    """The results of a detector as a Markdown page; every figure has its counts beside it."""
+    epoch = results["model"]["epoch"]
+    of_epoch = "" if epoch is None else f"; model of epoch {epoch}"
     lines = [
-        *heading(results),
-        f"{judged(results)}{_epoch(results)}. An image is called fake if its probability is at "
+        *page_heading(results),
+        f"{describe_images(results)}{of_epoch}. An image is called fake if its probability is at "
         f"least {results['threshold']}.",
         "",
         "## Authenticity judgment",
         "",
-        *table(_AUTHENTICITY, authenticity_rows(results)),
+        *markdown_table(_AUTHENTICITY, _authenticity_rows(results)),
         "",
         "A generator's row sets its fakes against all real images.",
         "",
@@ -157,7 +213,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         *_heatmap(results),
         "",
-        *_sections(results),
+        *page_sections(heatmap_sections(results)),
         "## Segmentation against annotated artifacts",
         "",
         *_masks(results),
@@ -165,17 +221,8 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _epoch(results: dict[str, Any]) -> str:
-    epoch = results["model"]["epoch"]
-    return "" if epoch is None else f"; model of epoch {epoch}"
-
-
-_PIXELS = ("IoU", "PixP", "PixR", "PixF1")
-_AUTHENTICITY = ("images of", "fake", "real", "balanced accuracy", "precision", "recall", "F1")
-
-
-def authenticity_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Rows of the authenticity table: all images first, then each generator."""
+def _authenticity_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """All images first, then each generator."""
     scores = {"all": results["authenticity"]["all"], **results["authenticity"]["generators"]}
     return [
         (
@@ -188,6 +235,17 @@ def authenticity_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+def _by_ratio(bins: list[dict[str, float]]) -> list[str]:
+    """How many annotated fakes were found, by the share of artifact pixels (X-AIGD Fig. 3)."""
+    rows = [
+        (f"up to {row['up_to']:.0%}", str(row["images"]), f"{row['accuracy']:.4f}")
+        for row in bins
+        if row["images"]
+    ]
+    header = ("artifact pixels", "annotated fakes", "called fake")
+    return [*markdown_table(header, rows), ""] if rows else []
+
+
 def _heatmap(results: dict[str, Any]) -> list[str]:
     row = results["heatmap"]
     if row is None:
@@ -196,7 +254,7 @@ def _heatmap(results: dict[str, Any]) -> list[str]:
     counts = ("tp", "fp", "fn", "evaluated_images", "zero_prediction_images")
     values = (*(f"{row[key]:.4f}" for key in _PIXELS), *(str(row[key]) for key in counts))
     return [
-        *table(header, [values]),
+        *markdown_table(header, [values]),
         "",
         "Category-agnostic, counted over all pixels of the annotated fakes at the model's size; a "
         f"pixel is called artifact if the heatmap is above {results['map_threshold']}. "
@@ -204,17 +262,35 @@ def _heatmap(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def _sections(results: dict[str, Any]) -> list[str]:
-    """What the heatmap head is judged by; nothing for a model without one."""
-    lines: list[str] = []
-    for section in sections(results):
-        rows = table(section.header, [section.row])
-        lines += [f"## {section.title}", "", *rows, "", section.note, ""]
+def _masks(results: dict[str, Any]) -> list[str]:
+    tables = results["masks"]
+    if tables is None:
+        return [f"None: {results['no_masks']}."]
+    everything = tables["all"]
+    presence = [
+        (name, *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")))
+        for name, row in results["presence"].items()
+    ]
+    lines = [
+        *markdown_table(("category", *_PIXELS, "TP", "FP", "FN"), _mask_rows(everything)),
+        "",
+        "Counted over all pixels of the annotated fakes at the model's size "
+        f"({everything['evaluated_images']} images, {everything['zero_prediction_images']} of them "
+        "with an empty prediction). A pixel is called artifact if the probability of any is above "
+        f"{results['map_threshold']}. {everything['unannotated_images']} fakes without annotation "
+        "took no part.",
+        "",
+        *markdown_table(("image has", "precision", "recall", "F1"), presence),  # X-AIGD Table 9
+    ]
+    generators = [(name, table) for name, table in tables.items() if name != "all"]
+    if len(generators) > 1:
+        rows = [(name, *_mask_rows(table)[0][1:]) for name, table in generators]
+        lines += ["", *markdown_table(("generator", *_PIXELS, "TP", "FP", "FN"), rows)]
     return lines
 
 
-def mask_rows(table: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Rows of the segmentation table of one generator: all categories as one, then each."""
+def _mask_rows(table: dict[str, Any]) -> list[tuple[str, ...]]:
+    """All categories as one, then each, of one generator."""
     return [
         (name, *(f"{row[key]:.4f}" for key in _PIXELS), *(str(row[k]) for k in ("tp", "fp", "fn")))
         for name, row in table.items()
@@ -222,52 +298,9 @@ def mask_rows(table: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _presence(scores: dict[str, Any]) -> tuple[Sequence[str], list[tuple[str, ...]]]:
-    """Header and rows of "does the image have this category?" (X-AIGD Table 9)."""
-    rows = [
-        (name, *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")))
-        for name, row in scores.items()
-    ]
-    return ("image has", "precision", "recall", "F1"), rows
-
-
-def _by_ratio(bins: list[dict[str, float]]) -> list[str]:
-    """How many annotated fakes were found, by the share of artifact pixels (X-AIGD Fig. 3)."""
-    filled = [row for row in bins if row["images"]]
-    if not filled:
-        return []
-    rows = [
-        (f"up to {row['up_to']:.0%}", str(row["images"]), f"{row['accuracy']:.4f}")
-        for row in filled
-    ]
-    return [*table(("artifact pixels", "annotated fakes", "called fake"), rows), ""]
-
-
-def _masks(results: dict[str, Any]) -> list[str]:
-    tables = results["masks"]
-    if tables is None:
-        return [f"None: {results['no_masks']}."]
-    everything = tables["all"]
-    lines = [
-        *table(("category", *_PIXELS, "TP", "FP", "FN"), mask_rows(everything)),
-        "",
-        "Counted over all pixels of the annotated fakes at the model's size "
-        f"({everything['evaluated_images']} images, {everything['zero_prediction_images']} of them "
-        "with an empty prediction). A pixel is called artifact if the probability of any is above "
-        f"{results['map_threshold']}. {everything['unannotated_images']} fakes without annotation "
-        "took no part.",
-    ]
-    lines += ["", *table(*_presence(results["presence"]))]
-    generators = [(name, table) for name, table in tables.items() if name != "all"]
-    if len(generators) > 1:
-        rows = [(name, *mask_rows(table)[0][1:]) for name, table in generators]
-        lines += ["", *table(("generator", *_PIXELS, "TP", "FP", "FN"), rows)]
-    return lines
-
-
 def terminal(results: dict[str, Any]) -> str:
-    """The same figures as aligned columns for a terminal."""
-    rows = [_AUTHENTICITY, *authenticity_rows(results)]
+    """The results of a detector as aligned columns for a terminal."""
+    rows = [_AUTHENTICITY, *_authenticity_rows(results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -277,27 +310,23 @@ def terminal(results: dict[str, Any]) -> str:
         for row in rows
     ]
     heatmap, masks = results["heatmap"], results["masks"]
+    threshold = results["map_threshold"]
     if masks is not None:
-        everything = masks["all"]
-        row = next(row for row in everything.values() if isinstance(row, dict))
-        lines += [
-            "",
-            f"masks at {results['map_threshold']}:  "
-            + "  ".join(f"{key} {row[key]:.4f}" for key in _PIXELS)
-            + f"  ({everything['evaluated_images']} annotated fakes, "
-            f"{everything['zero_prediction_images']} with an empty mask)",
-        ]
+        first = next(row for row in masks["all"].values() if isinstance(row, dict))
+        lines += ["", _pixel_line(f"masks at {threshold}", first, masks["all"], "mask")]
     elif heatmap is None:
         lines += ["", f"no heatmap: {results['no_heatmap']}"]
     if heatmap is not None:
-        lines += [
-            "",
-            f"heatmap at {results['map_threshold']}:  "
-            + "  ".join(f"{key} {heatmap[key]:.4f}" for key in _PIXELS)
-            + f"  ({heatmap['evaluated_images']} annotated fakes, "
-            f"{heatmap['zero_prediction_images']} with an empty map)",
-        ]
-    for section in sections(results):
-        pairs = (f"{key} {cell}" for key, cell in zip(section.header, section.row, strict=True))
-        lines += ["", f"{section.label}:  " + "  ".join(pairs)]
+        lines += ["", _pixel_line(f"heatmap at {threshold}", heatmap, heatmap, "map")]
+    for line in terminal_sections(heatmap_sections(results)):
+        lines += ["", line]
     return "\n".join(lines)
+
+
+def _pixel_line(label: str, scores: dict[str, Any], counts: dict[str, Any], what: str) -> str:
+    return (
+        f"{label}:  "
+        + "  ".join(f"{key} {scores[key]:.4f}" for key in _PIXELS)
+        + f"  ({counts['evaluated_images']} annotated fakes, "
+        f"{counts['zero_prediction_images']} with an empty {what})"
+    )

@@ -1,13 +1,15 @@
-"""A trained run with its data, opened to be looked at again."""
+"""A trained run with its data, opened again: to be evaluated, or looked at image by image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from artifactnet.config import Config, ConfigError, load
 from artifactnet.data.datamodule import DataModule
+from artifactnet.data.sources.base import Splits
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import load_checkpoint
@@ -26,7 +28,7 @@ VALIDATION_ONLY = (
 
 @dataclass(frozen=True, slots=True)
 class OpenedRun:
-    """A run's best model and the data it is to be judged on.
+    """A run's best model and the data to evaluate it on.
 
     Attributes:
         folder: of the run.
@@ -108,8 +110,8 @@ def open_run(
         allowed: what they may begin with.
 
     Raises:
-        ArtifactNetError: no such run, an override that an evaluation cannot have, or data
-            that cannot be used.
+        ArtifactNetError: no such run, an override that is not allowed, or data that cannot be
+            used.
     """
     check_overrides(overrides, allowed)
     folder, own = run_folder.find_run(run_dir)
@@ -123,20 +125,18 @@ def open_run(
 
 
 def open_samples(run_dir: str | Path, overrides: Sequence[str] = ()) -> RunSamples:
-    """The test images of a run, or of other data, with its model; see `find_run`.
+    """The test images of a run, or of other data, with its model; see `open_run`.
 
     The data is counted but no file is opened to check it (``data.check=counts``), unless an
     override says otherwise: that was done before training, and costs more than a short report.
 
     Raises:
-        ArtifactNetError: see `find_run`.
+        ArtifactNetError: see `open_run`.
     """
     run = open_run(run_dir, ["data.check=counts", *overrides])
-    split = judged_split(run.data)
+    split = evaluated_split(run.data.splits)
     source = run.data.splits[split]
-    warnings = [*run.model.notices, *run.data.summary["warnings"]]
-    if split == "val":
-        warnings.append(VALIDATION_ONLY)
+    warnings = (*run.model.notices, *data_warnings(run.data.summary, split, ()))
     return RunSamples(
         run.model,
         run.config,
@@ -145,10 +145,26 @@ def open_samples(run_dir: str | Path, overrides: Sequence[str] = ()) -> RunSampl
         split,
         source.records,
         source.load,
-        tuple(warnings),
+        warnings,
     )
 
 
-def judged_split(data: DataModule) -> str:
+def evaluated_split(splits: Splits) -> str:
     """``test``, or ``val`` where there is no test image."""
-    return "test" if "test" in data.splits and data.splits["test"].records else "val"
+    return "test" if "test" in splits and splits["test"].records else "val"
+
+
+def data_warnings(summary: dict[str, Any], split: str, skipped: Sequence[str]) -> list[str]:
+    """What must be known about the evaluated images before trusting any figure.
+
+    Args:
+        summary: of the data.
+        split: of it that is evaluated.
+        skipped: locations of the images that were skipped (``data.on_error=skip``).
+    """
+    warnings = list(summary["warnings"])
+    if split == "val":
+        warnings.append(VALIDATION_ONLY)
+    if skipped:
+        warnings.append(f"{len(skipped)} images were skipped (data.on_error=skip)")
+    return warnings

@@ -28,7 +28,7 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise ArtifactNetError(f"seeds must be given, each once, not {list(seeds)}")
 
 
-def finish_run(recipe: str, overrides: Sequence[str]) -> Path:
+def train_once(recipe: str, overrides: Sequence[str]) -> Path:
     """Train a config unless that run is finished; resume it if it was interrupted.
 
     Args:

@@ -12,8 +12,8 @@ from artifactnet.evaluation.results import JSON
 from artifactnet.experiments.common import (
     check_seeds,
     compute_once,
-    finish_run,
     read_results,
+    train_once,
     write_table,
 )
 from artifactnet.types import ArtifactNetError
@@ -67,7 +67,7 @@ def run_cot_ablation(
             raise ConfigError(f"{recipe}: {NAME} needs mllm.base and loss.text above 0")
     values: dict[tuple[str, int], dict[str, float]] = {}
     for (key, seed), changes in trainings.items():
-        run = finish_run(recipe, changes)
+        run = train_once(recipe, changes)
         values[key, seed] = _figures(read_results(run), run / JSON)
         if key == "with":
             values["given", seed] = _with_annotated_text(run)

@@ -12,8 +12,8 @@ from artifactnet.evaluation.samples import open_samples
 from artifactnet.experiments.common import (
     check_seeds,
     compute_once,
-    finish_run,
     read_results,
+    train_once,
     write_table,
 )
 from artifactnet.explanation.judge import score_explanations
@@ -131,7 +131,7 @@ def run_experiment(
             own = [f"name={key}_s{seed}", f"out={folder}", f"seed={seed}"]
             if training.start is not None:
                 own.append(f"init_from={folder / f'{training.start}_s{seed}'}")
-            run = finish_run(training.recipe, [*overrides, *training.overrides, *own])
+            run = train_once(training.recipe, [*overrides, *training.overrides, *own])
             if name == "interpretation" and training.method is None:
                 continue  # it is here for those that start from it
             if name == "detection":

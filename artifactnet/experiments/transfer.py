@@ -12,8 +12,8 @@ from artifactnet.evaluation.results import JSON
 from artifactnet.experiments.common import (
     check_seeds,
     compute_once,
-    finish_run,
     read_results,
+    train_once,
     write_table,
 )
 from artifactnet.types import ArtifactNetError
@@ -90,7 +90,7 @@ def run_transfer(
             load(recipe, trainings[name, seed])  # check all of them before the first is trained
     values: dict[tuple[str, int], dict[str, float]] = {}
     for (name, seed), changes in trainings.items():
-        run = finish_run(recipe, changes)
+        run = train_once(recipe, changes)
         for other, root in sets.items():
             if name == other:
                 figures = _figures(read_results(run), run / JSON)

@@ -18,7 +18,7 @@ from artifactnet.distillation import distill
 from artifactnet.distillation.cache import shrink_maps
 from artifactnet.distillation.distill import attach_teacher_labels, cache_folder, label_run
 from artifactnet.distillation.teachers import DEFAULT_SIGMA, ModelTeacher, open_teacher
-from artifactnet.evaluation.evaluate import evaluate
+from artifactnet.evaluation.evaluate import evaluate_run
 from artifactnet.inference.load import load_model
 from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import UNSEEN_SIGMA, Annotation, ArtifactNetError, Record
@@ -318,7 +318,7 @@ def test_a_student_trains_on_what_the_teacher_said(tiny, tmp_path):
     assert -1 <= found.results["training"]["best_validation"]["teacher_cc"] <= 1
     teacher = found.results["teacher"]
     assert teacher["images"] > 0
-    again = evaluate(found.run_dir)
+    again = evaluate_run(found.run_dir)
     assert again["teacher"] == teacher
     # the same run does not go on with another teacher at the same place
     resumed = [*taught, "resume=true", "train.epochs=2"]
@@ -329,4 +329,4 @@ def test_a_student_trains_on_what_the_teacher_said(tiny, tmp_path):
     with pytest.raises(ArtifactNetError, match=r"began with another teacher"):
         train_detector(tiny(*resumed))
     file.unlink()
-    assert "not compared with the teacher" in " ".join(evaluate(found.run_dir)["data_warnings"])
+    assert "not compared with the teacher" in " ".join(evaluate_run(found.run_dir)["data_warnings"])

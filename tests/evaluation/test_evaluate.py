@@ -14,7 +14,7 @@ from tiny_models import tiny
 from artifactnet.config import Config, ConfigError, HeatmapConfig, load
 from artifactnet.data.datamodule import DataModule
 from artifactnet.distillation.teachers import ModelTeacher
-from artifactnet.evaluation.evaluate import compute_figures, evaluate
+from artifactnet.evaluation.evaluate import compute_figures, evaluate_run
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.checkpoint import load_checkpoint, save_checkpoint
 from artifactnet.training.trainer import train_detector
@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[..., Con
 def test_own_data_again_gives_the_same_results(run: Path) -> None:
     before = json.loads((run / "results.json").read_text())
     markdown = (run / "results.md").read_text()
-    found = evaluate(run, ["data.eval_batch_size=3", "data.batch_size=2"])
+    found = evaluate_run(run, ["data.eval_batch_size=3", "data.batch_size=2"])
     assert found["authenticity"]["all"]["auc"] == before["authenticity"]["all"]["auc"]
     assert found["training"] == before["training"]
     assert json.loads((run / "results.json").read_text()) == found
@@ -86,7 +86,7 @@ def test_other_data_goes_to_a_folder_of_its_own(
                 pixels = rng.integers(0, 255, (40, 44, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{split}{number}.png")
     before = (run / "results.json").read_bytes()
-    found = evaluate(run, ["data.name=folder", f"data.root={tmp_path / 'mine'}"])
+    found = evaluate_run(run, ["data.name=folder", f"data.root={tmp_path / 'mine'}"])
     assert (run / "results.json").read_bytes() == before
     (folder,) = (run / "evaluations").iterdir()
     assert folder.name.startswith("folder-mine-")
@@ -100,7 +100,7 @@ def test_other_data_goes_to_a_folder_of_its_own(
 
 def test_another_threshold_is_another_evaluation(run: Path) -> None:
     before = (run / "results.json").read_bytes()
-    found = evaluate(run, ["model.threshold=0.999999"])
+    found = evaluate_run(run, ["model.threshold=0.999999"])
     assert found["threshold"] == 0.999999
     assert found["authenticity"]["all"]["recall"] == 0
     assert (run / "results.json").read_bytes() == before
@@ -109,9 +109,9 @@ def test_another_threshold_is_another_evaluation(run: Path) -> None:
 def test_what_an_evaluation_cannot_change(run: Path) -> None:
     for override in ("optim.lr=1", "model.backbone=x", "name=y"):
         with pytest.raises(ConfigError, match=override.split("=")[0]):
-            evaluate(run, [override])
+            evaluate_run(run, [override])
     with pytest.raises(ConfigError, match=r"data\.nme"):
-        evaluate(run, ["data.nme=folder"])
+        evaluate_run(run, ["data.nme=folder"])
 
 
 # --- beside a teacher --------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_agreement_with_any_teacher_on_any_images_against_a_loop(
     run, file = student
     before = (run / "results.json").read_bytes()
     overrides = [f"distill.teacher={file}", f"distill.cache={tmp_path}", "data.demo_seed=3"]
-    found = evaluate(run, [*overrides, "data.eval_batch_size=3"])["teacher"]
+    found = evaluate_run(run, [*overrides, "data.eval_batch_size=3"])["teacher"]
     assert (run / "results.json").read_bytes() == before
     model, preprocess = (
         load_checkpoint(run / "model.safetensors"),
@@ -191,33 +191,33 @@ def test_a_teacher_is_asked_about_the_judged_images_only_and_once(
 ) -> None:
     run, file = student
     overrides = [f"distill.teacher={file}", f"distill.cache={tmp_path}"]
-    first = evaluate(run, overrides)
+    first = evaluate_run(run, overrides)
     assert "tutor: 10 images labelled" in capsys.readouterr().out
-    assert evaluate(run, overrides)["teacher"] == first["teacher"]
+    assert evaluate_run(run, overrides)["teacher"] == first["teacher"]
     told = capsys.readouterr().out
     assert "tutor: 0 images labelled" in told
     assert "with the teacher:  CC" in told
     results = [path.parent for path in (run / "evaluations").rglob("results.md")]
     assert any("The teacher is tutor" in (p / "results.md").read_text() for p in results)
-    assert evaluate(run)["teacher"] is None
+    assert evaluate_run(run)["teacher"] is None
 
 
 def test_a_teacher_that_was_named_must_answer(
     student: tuple[Path, Path], run: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ArtifactNetError, match=r"distill\.teacher=.*gone: no such file"):
-        evaluate(student[0], [f"distill.teacher={tmp_path / 'gone'}"])
+    with pytest.raises(ArtifactNetError, match=r"distill\.teacher=.*gone: no such"):
+        evaluate_run(student[0], [f"distill.teacher={tmp_path / 'gone'}"])
     with pytest.raises(ConfigError, match=r"distill\.teacher is not set"):
-        evaluate(student[0], ["distill.side=64"])
+        evaluate_run(student[0], ["distill.side=64"])
     with pytest.raises(ConfigError, match=r"distill\.teacher needs model\.heatmap\.head"):
-        evaluate(run, [f"distill.teacher={student[1]}"])
+        evaluate_run(run, [f"distill.teacher={student[1]}"])
     with pytest.raises(ConfigError, match=r"distill\.laplace cannot be changed"):
-        evaluate(student[0], ["distill.laplace=1"])
+        evaluate_run(student[0], ["distill.laplace=1"])
 
 
 def test_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(ArtifactNetError, match="not the folder of a run"):
-        evaluate(tmp_path)
+        evaluate_run(tmp_path)
 
 
 def test_data_without_a_test_split_is_judged_on_val_and_says_so(run: Path) -> None:

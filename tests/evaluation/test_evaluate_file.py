@@ -18,8 +18,9 @@ from artifactnet.config import ConfigError
 from artifactnet.distillation.teachers import ModelTeacher
 from artifactnet.evaluation import evaluate
 from artifactnet.exporters.checks import answers_of_model
-from artifactnet.inference.backends.base import ExportedModel
-from artifactnet.inference.backends.metadata import facts_of
+from artifactnet.exporters.graph import facts_of
+from artifactnet.inference.backends.exported import ExportedModel
+from artifactnet.inference.predictor import Predictor
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import ArtifactNetError, Float32Array, UInt8Array
@@ -42,7 +43,12 @@ class Exported:
 def exported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any name with the suffix of an export stands for the student's."""
     model = ExportedModel(Exported(made()), "one.onnx")
-    monkeypatch.setattr(evaluate, "load_exported", lambda _: model)
+    opened = evaluate.load_model
+
+    def load(path, device):
+        return Predictor(model) if str(path) == "one.onnx" else opened(path, device)
+
+    monkeypatch.setattr(evaluate, "load_model", load)
 
 
 def made() -> ArtifactNet:
@@ -128,7 +134,7 @@ def test_the_command_tells_files_from_runs(
     assert main(["evaluate", "runs/gone"]) == 2
     assert "runs/gone is not the folder of a run" in capsys.readouterr().err
     assert main(["evaluate", "gone.onnx"]) == 2
-    assert "gone.onnx: no such file" in capsys.readouterr().err
+    assert "gone.onnx: no such" in capsys.readouterr().err
 
 
 def test_what_cannot_be_evaluated(files: dict[str, Path], tmp_path: Path) -> None:

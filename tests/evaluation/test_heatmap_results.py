@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from artifactnet.evaluation import results as tables
-from artifactnet.evaluation.results import sections
+from artifactnet.evaluation.results import heatmap_sections as sections
 from artifactnet.metrics.artifact_ratio import accuracy_by_ratio
-from artifactnet.metrics.scores import verdict_scores
+from artifactnet.metrics.confusion import verdict_scores
 
 SALIENCY = {
     "MSE": 0.008254,

@@ -10,9 +10,9 @@ import torch
 from artifactnet import files
 from artifactnet.evaluation import results as tables
 from artifactnet.metrics.artifact_ratio import accuracy_by_ratio
+from artifactnet.metrics.category_presence import presence_scores
+from artifactnet.metrics.confusion import pixel_scores, verdict_scores
 from artifactnet.metrics.pixels import PixelCounts
-from artifactnet.metrics.presence import presence_scores
-from artifactnet.metrics.scores import pixel_scores, verdict_scores
 from artifactnet.metrics.segmentation import ROWS
 
 

@@ -6,14 +6,14 @@ from PIL import Image
 
 from artifactnet.config import ConfigError
 from artifactnet.evaluation.samples import VALIDATION_ONLY, open_samples
-from artifactnet.training.trainer import train
+from artifactnet.training.trainer import train_detector
 from artifactnet.types import ArtifactNetError, Sample
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_config):
     config = tiny_config(tmp_path_factory.mktemp("run"), "train.epochs=1", "data.demo_test=3")
-    return train(config).run_dir
+    return train_detector(config).run_dir
 
 
 def test_the_test_images_come_with_the_model_and_its_thresholds(run):

@@ -15,10 +15,10 @@ from tiny_heie_run import TEXT, config, manifest
 from artifactnet.cli import main
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.heie.data import TextData
-from artifactnet.vlm.heie.evaluate import evaluate, evaluate_model, open_config, subfolder
+from artifactnet.vlm.heie.evaluate import evaluate_heie, evaluate_model, open_config, subfolder
 from artifactnet.vlm.heie.predictor import HeiePredictor
-from artifactnet.vlm.heie.saving import load
-from artifactnet.vlm.heie.trainer import train
+from artifactnet.vlm.heie.saving import load_heie
+from artifactnet.vlm.heie.trainer import train_heie
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(folder, tiny_base):
-    return train(config(folder, tiny_base, "train.max_steps=1"))
+    return train_heie(config(folder, tiny_base, "train.max_steps=1"))
 
 
 def examples_of(run_dir, model):
@@ -37,12 +37,12 @@ def examples_of(run_dir, model):
 
 
 def test_figures_by_hand(trained):
-    found = evaluate(trained.run_dir, text="given")
-    model = load(trained.run_dir)
+    found = evaluate_heie(trained.run_dir, text="given")
+    model = load_heie(trained.run_dir)
     predictor = HeiePredictor(model)
     errors, scores, correlations, nll, tokens = [], [], [], 0.0, 0
     for example in examples_of(trained.run_dir, model):
-        answer = predictor.predict(example.image, texts=[example.text])
+        answer = predictor.predict_from_texts([example.image], [example.text])[0]
         truth = example.target.numpy().astype(np.float64)
         map_ = answer.heatmap.astype(np.float64)
         assert map_.shape == truth.shape == example.image.shape[:2]
@@ -66,14 +66,14 @@ def test_figures_by_hand(trained):
 def test_own_results_are_replaced_and_others_kept_apart(trained):
     page = trained.run_dir / "results.json"
     before = json.loads(page.read_text())
-    found = evaluate(trained.run_dir)
+    found = evaluate_heie(trained.run_dir)
     assert found.keys() == before.keys()
     assert found["training"] == before["training"]
     for name in ("MSE", "KLD", "CC", "NSS"):
         assert found["saliency"][name] == pytest.approx(before["saliency"][name], rel=1e-4)
     for name in ("perplexity", "BLEU", "ROUGE-L", "tokens", "texts", "mended"):
         assert found["explanations"][name] == pytest.approx(before["explanations"][name], rel=1e-4)
-    fast = evaluate(trained.run_dir, text="template")
+    fast = evaluate_heie(trained.run_dir, text="template")
     assert json.loads(page.read_text()) == found
     (other,) = (trained.run_dir / "evaluations").glob("manifest-set.jsonl-template-*")
     assert json.loads((other / "results.json").read_text()) == fast
@@ -82,7 +82,7 @@ def test_own_results_are_replaced_and_others_kept_apart(trained):
 
 
 def test_answers_are_kept(trained):
-    evaluate(trained.run_dir)
+    evaluate_heie(trained.run_dir)
     lines = (trained.run_dir / "answers.jsonl").read_text().splitlines()
     answers = [json.loads(line) for line in lines]
     assert [answer["annotated_text"] for answer in answers] == [
@@ -97,22 +97,22 @@ def test_answers_are_kept(trained):
 
 
 def test_other_data(trained, tmp_path):
-    root = manifest(tmp_path / "other", seed=5, told=False)
-    found = evaluate(trained.run_dir, [f"data.root={root}"], "template")
+    root = manifest(tmp_path / "other", seed=5, texts=False)
+    found = evaluate_heie(trained.run_dir, [f"data.root={root}"], "template")
     assert found["data"]["root"] == str(root)
     assert found["images"] == 3
     # nobody wrote these: the reference is made of the annotation
     assert "somebody wrote" in found["data_warnings"][-1]
     with pytest.raises(ArtifactNetError, match=r"optim\.lr cannot be changed"):
-        evaluate(trained.run_dir, ["optim.lr=1"])
+        evaluate_heie(trained.run_dir, ["optim.lr=1"])
 
 
 def test_texts_that_cannot_be_had(trained, folder, tiny_base):
     silent = config(folder, tiny_base, "mllm.text=none", "loss.text=0")
     with pytest.raises(ArtifactNetError, match="text=given needs texts"):
-        evaluate_model(load(trained.run_dir), None, silent, "given", folder, folder)
+        evaluate_model(load_heie(trained.run_dir), None, silent, "given", folder, folder)
     with pytest.raises(ArtifactNetError, match="unknown text 'x'"):
-        evaluate(trained.run_dir, text="x")
+        evaluate_heie(trained.run_dir, text="x")
 
 
 def test_only_what_decides_the_figures_decides_the_folder(trained):
@@ -134,10 +134,10 @@ def test_a_judge_is_asked_only_if_there_is_one(trained, monkeypatch):
         asked.append((list(pairs), chat.model, cache))
         return SimpleNamespace(mean=0.25, failed=1, problems={2: "no number"})
 
-    monkeypatch.setattr(evaluate, "judge", judge)
-    assert evaluate(trained.run_dir)["explanations"]["similarity"] is None
+    monkeypatch.setattr("artifactnet.vlm.heie.evaluate.judge_texts", judge)
+    assert evaluate_heie(trained.run_dir)["explanations"]["similarity"] is None
     assert not asked
-    found = evaluate(trained.run_dir, chat=SimpleNamespace(model="critic"))
+    found = evaluate_heie(trained.run_dir, chat=SimpleNamespace(model="critic"))
     said = {"model": "critic", "mean": 0.25, "failed": 1, "problem": "no number"}
     assert found["explanations"]["similarity"] == said
     ((pairs, name, cache),) = asked
@@ -146,7 +146,7 @@ def test_a_judge_is_asked_only_if_there_is_one(trained, monkeypatch):
     assert cache == trained.run_dir / "similarity.jsonl"
     page = (trained.run_dir / "results.md").read_text()
     assert "as critic judges it; it failed on 1" in page
-    assert "the judge critic said nothing of 1 texts: no number" in page
+    assert "the judge critic gave no similarity of 1 texts: no number" in page
 
 
 def test_a_judge_that_fails_takes_no_figures_with_it(trained, monkeypatch, capsys):
@@ -168,7 +168,7 @@ def test_a_judge_that_fails_takes_no_figures_with_it(trained, monkeypatch, capsy
     assert (said["mean"], said["failed"]) == (None, 3)
     assert "status 401" in said["problem"]
     page = (trained.run_dir / "results.md").read_text()
-    assert "Warning:** the judge critic said nothing of 3 texts: http" in page
+    assert "Warning:** the judge critic gave no similarity of 3 texts: http" in page
 
 
 def test_from_the_command_line(trained, tmp_path, capsys):
@@ -180,12 +180,12 @@ def test_from_the_command_line(trained, tmp_path, capsys):
     assert main(["evaluate", run, "--judge-key-env", "x"]) == 2
     assert "--judge-key-env needs --judge-url" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path), "--text", "given"]) == 2
-    assert "--text is for a HEIE" in capsys.readouterr().err
+    assert "for a HEIE" in capsys.readouterr().err
 
 
 def test_no_run_and_no_model_yet(tmp_path, trained):
     with pytest.raises(ArtifactNetError, match="is not the folder of a run"):
-        evaluate(tmp_path)
+        evaluate_heie(tmp_path)
     (tmp_path / "config.yaml").write_text((trained.run_dir / "config.yaml").read_text())
     with pytest.raises(ArtifactNetError, match=r"has no heie\.json yet; finish the run"):
-        evaluate(tmp_path)
+        evaluate_heie(tmp_path)

@@ -1,10 +1,10 @@
-"""Evaluation of a trained HEIE, on its own run's data or on other data."""
+"""Evaluation of a trained HEIE, on the data of its run or on other data."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from artifactnet import files
-from artifactnet.config import Config, ConfigError, load, to_dict
-from artifactnet.evaluation.evaluate import fingerprinted, print_figures, training_of
-from artifactnet.evaluation.results import heading, judged, sections, table, write_page
-from artifactnet.evaluation.samples import VALIDATION_ONLY
+from artifactnet.config import Config, load, to_dict
+from artifactnet.evaluation import results as tables
+from artifactnet.evaluation.results import Section
+from artifactnet.evaluation.samples import check_overrides, data_warnings
 from artifactnet.inference.inputs import ImageLike
 from artifactnet.llm.client import Chat
 from artifactnet.llm.judge import judge_texts
+from artifactnet.metrics.correlation import ScoreCorrelationMetric
 from artifactnet.metrics.saliency import SaliencyMetric
-from artifactnet.metrics.score_agreement import ScoreAgreementMetric
 from artifactnet.metrics.text import TextMetric
 from artifactnet.models.state import evaluating
 from artifactnet.runs import run_folder
@@ -30,291 +30,21 @@ from artifactnet.types import ArtifactNetError, Prediction
 from artifactnet.vlm.heie import saving
 from artifactnet.vlm.heie.data import TextData, TextExample
 from artifactnet.vlm.heie.model import HEIE
-from artifactnet.vlm.heie.predictor import HeiePredictor, usual_text
-from artifactnet.vlm.heie.saving import read_facts
-from artifactnet.vlm.text.chain_of_thought import parse
+from artifactnet.vlm.heie.predictor import HeiePredictor, default_mode
+from artifactnet.vlm.text.chain_of_thought import parse_cot
 
-TEXTS = ("generate", "template", "given")
+# what may differ from the run; everything else belongs to the trained model
+ALLOWED = ("data.", "train.device", "mllm.text", "mllm.question", "mllm.max_new_tokens")
 ANSWERS = "answers.jsonl"
-JUDGED = "similarity.jsonl"  # all that a judge ever said about these texts
-
-
-@dataclass(slots=True)
-class _Found:
-    """What was counted so far."""
-
-    saliency: SaliencyMetric = field(default_factory=SaliencyMetric)
-    scores: ScoreAgreementMetric = field(default_factory=ScoreAgreementMetric)
-    texts: TextMetric = field(default_factory=TextMetric)
-    pairs: list[tuple[str, str]] = field(default_factory=list)  # annotated, generated
-    answers: list[dict[str, Any]] = field(default_factory=list)
-    mended: int = 0
-    untold: int = 0
-
-    def __post_init__(self) -> None:
-        for metric in (self.saliency, self.scores, self.texts):
-            metric.distributed_available_fn = _never
-
-
-def _never() -> bool:
-    return False
-
-
-def evaluate_model(
-    model: HEIE,
-    data: TextData,
-    config: Config,
-    text: str,
-    run: Path,
-    target: Path,
-    chat: Chat | None = None,
-) -> dict[str, Any]:
-    """Figures of a model on the test split (on val, and saying so, where there is no test).
-
-    Heatmaps are compared at the size of their image. Perplexity is that of the annotated texts,
-    whatever text the heatmaps were read from. BLEU and ROUGE-L compare the three parts of a text
-    alone: headings and closing sentences, which are always the same, would lift them.
-
-    Args:
-        model: on the device where it shall run.
-        data: the images.
-        config: the run or evaluation.
-        text: from which heatmap and score are read: ``generate``: the model's own; ``template``:
-            the fixed one; ``given``: the annotated one (the paper's "GT CoT").
-        run: folder of the run, for the facts of its training.
-        target: folder that gets ``answers.jsonl``, one line per image.
-        chat: compares generated texts with annotated ones; None leaves that out.
-
-    Returns:
-        JSON-ready results, see `artifactnet.vlm.heie.evaluate`.
-
-    Raises:
-        ArtifactNetError: no such text, none to be given, none generated for a judge to compare, or
-            an image that cannot be used. What goes wrong with the judge is a warning.
-    """
-    _check(text, config, chat)
-    predictor = HeiePredictor(model, "template" if text == "template" else "generate")
-    found = _Found()
-    for examples in data.example_loader(data.judged):
-        _add(found, predictor, examples, text)
-    facts = read_facts(run)["extra"]
-    lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in found.answers)
-    files.write_text(target / ANSWERS, lines)
-    texts = _texts(found, chat, target)
-    warnings, skipped = _warnings(data, text, found, texts)
-    return {
-        "run": config.name,
-        "data": {"name": config.data.name, "root": config.data.root, "split": data.judged},
-        "model": {
-            "base": model.mllm.base,
-            "revision": model.mllm.revision,
-            "epoch": facts["epoch"],
-        },
-        "notices": facts["notices"],
-        "data_warnings": warnings,
-        "skipped": skipped,
-        "text": text,
-        "images": len(found.answers),
-        "saliency": _of_images(found.saliency),
-        "scores": _of_images(found.scores),
-        "explanations": texts,
-    }
-
-
-def _check(text: str, config: Config, chat: Chat | None) -> None:
-    """Refuse what could only fail, or mislead, after hours."""
-    if text not in TEXTS:
-        raise ArtifactNetError(f"unknown text {text!r}: one of {', '.join(TEXTS)}")
-    if chat is not None and text != "generate":
-        raise ArtifactNetError(
-            f"a judge compares what the model writes, and {text} lets it write nothing: it needs "
-            "--text generate, or no --judge-url"
-        )
-    if text == "given" and config.mllm.text == "none":
-        raise ArtifactNetError("text=given needs texts: set mllm.text=written or template")
-
-
-def _warnings(
-    data: TextData, text: str, found: _Found, texts: dict[str, Any] | None
-) -> tuple[list[str], list[str]]:
-    """What must be known about the images of an evaluation, and those that were skipped."""
-    warnings = list(data.summary["warnings"])
-    if data.judged == "val":
-        warnings.append(VALIDATION_ONLY)
-    skipped = data.skipped.get(data.judged, [])
-    if skipped:
-        warnings.append(f"{len(skipped)} images were skipped (data.on_error=skip)")
-    if text == "given" and found.untold:
-        warnings.append(f"{found.untold} images have no text to give: the fixed one took its place")
-    judged = texts and texts["similarity"]
-    if judged and judged["problem"]:
-        missing = f"{judged['failed']} texts: {judged['problem']}"
-        warnings.append(f"the judge {judged['model']} said nothing of {missing}")
-    return warnings, skipped
-
-
-def _add(
-    found: _Found, predictor: HeiePredictor, examples: Sequence[TextExample], text: str
-) -> None:
-    """Count a batch."""
-    given = [example.text for example in examples] if text == "given" else None
-    images: list[ImageLike] = [example.image for example in examples]
-    answers = predictor.predict(images, len(images), texts=given)
-    for example, answer in zip(examples, answers, strict=True):
-        assert answer.heatmap is not None
-        assert answer.score is not None
-        heatmap, state = torch.from_numpy(answer.heatmap)[None], int(example.record.annotation)
-        found.saliency.update(heatmap, example.target[None], torch.tensor([state]))
-        found.scores.update(torch.tensor([answer.score]), torch.tensor([example.score]))
-        found.answers.append(_line(predictor, example, answer))
-        found.mended += text == "generate" and bool(found.answers[-1]["notes"])
-        found.untold += not example.told
-        if text == "generate" and example.told:
-            assert answer.explanation is not None
-            written = answer.explanation.text
-            found.pairs.append((example.text, written))
-            found.texts.update(written=[_parts(written)], references=[_parts(example.text)])
-    told = [example for example in examples if example.told]
-    if told:
-        found.texts.update(*_likelihood(predictor.model, told))
-
-
-def _parts(text: str) -> str:
-    """What a text says, without the headings and closing sentences that all texts share."""
-    cot = parse(text)
-    return "\n".join((cot.description, cot.regions, cot.issues))
-
-
-def _line(predictor: HeiePredictor, example: TextExample, answer: Prediction) -> dict[str, Any]:
-    """What is kept of an answer, to be looked at."""
-    of_size = predictor.model.processing.notes(*example.image.shape[:2])
-    notes = answer.warnings[len(predictor.warnings) :]
-    return {
-        "image": example.record.location,
-        "score": answer.score,
-        "annotated_score": None if example.score != example.score else example.score,
-        "text": None if answer.explanation is None else answer.explanation.text,
-        "annotated_text": example.text if example.told else None,
-        "notes": [note for note in notes if note not in of_size],
-    }
-
-
-def _likelihood(model: HEIE, examples: Sequence[TextExample]) -> tuple[Tensor, Tensor]:
-    """(B,) summed negative log-likelihood of the annotated texts, and (B,) their tokens."""
-    inputs = model.processing.encode(
-        [example.image for example in examples], [example.text for example in examples]
-    )
-    with evaluating(model), torch.no_grad():
-        output = model(inputs.to(model.device))
-    return output.nll, output.tokens
-
-
-def _texts(found: _Found, chat: Chat | None, target: Path) -> dict[str, Any] | None:
-    """Figures of the texts; None where nobody annotated any."""
-    if not found.texts.update_called:
-        return None
-    figures: dict[str, Any] = found.texts.compute()
-    figures |= {"mended": found.mended, "similarity": None}
-    if found.pairs and chat is not None:
-        figures["similarity"] = {"model": chat.model, **_similarity(found.pairs, chat, target)}
-    return figures
-
-
-def _similarity(pairs: list[tuple[str, str]], chat: Chat, target: Path) -> dict[str, Any]:
-    """What the judge says; hours of other figures must not be lost to its troubles."""
-    try:
-        said = judge_texts(pairs, chat, target / JUDGED)
-    except ArtifactNetError as error:
-        return {"mean": None, "failed": len(pairs), "problem": str(error)}
-    problem = next(iter(said.problems.values()), None)
-    return {"mean": said.mean, "failed": said.failed, "problem": problem}
-
-
-def _of_images(metric: Metric) -> dict[str, Any] | None:
-    """What a metric found, or None if it met no image."""
-    values: dict[str, Any] = metric.compute()
-    return values if values["images"] else None
-
-
-_SOURCES = {
+SIMILARITY = "similarity.jsonl"  # all answers of the judge about these texts
+TEXTS = {  # where heatmap and score are read from
     "generate": "a text that the model wrote",
     "template": "a fixed text, nothing generated",
     "given": "the annotated text",
 }
 
 
-def write(folder: Path, results: dict[str, Any]) -> None:
-    """Write ``results.json`` and ``results.md``, both atomically."""
-    write_page(folder, results, markdown(results))
-
-
-def markdown(results: dict[str, Any]) -> str:
-    """The results as a Markdown page; every figure has its counts beside it."""
-    lines = [
-        *heading(results),
-        f"{judged(results)}; HEIE on `{results['model']['base']}` of epoch "
-        f"{results['model']['epoch']}. Heatmap and score were read from "
-        f"{_SOURCES[results['text']]}.",
-        "",
-    ]
-    for title, header, row, note in _tables(results):
-        lines += [f"## {title}", "", *table(header, [row]), "", note, ""]
-    return "\n".join(lines)
-
-
-def terminal(results: dict[str, Any]) -> str:
-    """The same figures as lines for a terminal."""
-    return "\n".join(
-        f"{title.lower()}:  " + "  ".join(f"{k} {v}" for k, v in zip(header, row, strict=True))
-        for title, header, row, _ in _tables(results)
-    )
-
-
-def _tables(
-    results: dict[str, Any],
-) -> list[tuple[str, Sequence[str], Sequence[str], str]]:
-    """Title, header, row and note of each table."""
-    found: list[tuple[str, Sequence[str], Sequence[str], str]] = [
-        (section.title, section.header, section.row, section.note)
-        for section in sections(results, "each at its own size")
-    ]
-    texts = results["explanations"]
-    if texts:
-        found.append(_explanations(texts))
-    return found
-
-
-def _explanations(texts: dict[str, Any]) -> tuple[str, Sequence[str], Sequence[str], str]:
-    header, row = ["perplexity"], [f"{texts['perplexity']:.3f}"]
-    notes = [f"Perplexity of the annotated texts, over {texts['tokens']} tokens."]
-    if texts["texts"]:
-        header += ["BLEU", "ROUGE-L"]
-        row += [f"{texts['BLEU']:.4f}", f"{texts['ROUGE-L']:.4f}"]
-        notes.append(
-            f"BLEU and ROUGE-L of {texts['texts']} generated texts with the annotated ones, but "
-            "for headings and closing sentences, which all share; "
-            f"{texts['mended']} answers had to be mended before they could be read."
-        )
-    judged = texts["similarity"]
-    if judged:
-        header.append("similarity")
-        row.append("-" if judged["mean"] is None else f"{judged['mean']:.3f}")
-        notes.append(
-            f"Similarity as {judged['model']} judges it; it failed on {judged['failed']} texts."
-        )
-    return "Explanations against annotated ones", header, row, " ".join(notes)
-
-
-pass
-
-# what may differ from the run; everything else belongs to the trained model
-ALLOWED = ("data.", "train.device", "mllm.text", "mllm.question", "mllm.max_new_tokens")
-
-# data keys that do not change which images are judged
-_IMMATERIAL = ("batch_size", "eval_batch_size", "workers", "check", "augment")
-
-
-def evaluate(
+def evaluate_heie(
     run_dir: str | Path,
     overrides: Sequence[str] = (),
     text: str | None = None,
@@ -328,28 +58,30 @@ def evaluate(
     Args:
         run_dir: folder of the run.
         overrides: ``dotted.key=value`` strings of what `ALLOWED` names.
-        text: where heatmap and score are read from, see `figures.evaluate_model`; None: the
-            model's own text, or the fixed one where the run learned none.
+        text: where heatmap and score are read from, see `evaluate_model`; None: the model's own
+            text, or the fixed one where the run learned none.
         chat: compares generated texts with annotated ones; None leaves that out.
 
     Returns:
         The content of ``results.json``.
 
     Raises:
-        ArtifactNetError: no such run, an override that an evaluation cannot have, or data that
-            cannot be used.
+        ArtifactNetError: no such run, an override that is not allowed, or data that cannot be
+            used.
     """
     own, config = open_config(run_dir, overrides)
     folder = Path(run_dir)
-    text = text or usual_text(own.mllm)
-    model = open_model(folder, config)
+    text = text or default_mode(own.mllm)
+    model = saving.load_heie(folder, choose_device(config.train.device))
+    model.mllm.max_new_tokens = config.mllm.max_new_tokens
+    model.processing.question = config.mllm.question
     data = TextData(config, model.processing)
     target = folder / subfolder(own, config, text)
     found = evaluate_model(model, data, config, text, folder, target, chat)
     if target == folder:
-        found["training"] = training_of(folder)
+        found["training"] = tables.read_training(folder)
     write(target, found)
-    print_figures(found, terminal(found), target)
+    tables.print_results(found, terminal(found), target)
     return found
 
 
@@ -357,15 +89,10 @@ def open_config(run_dir: str | Path, overrides: Sequence[str] = ()) -> tuple[Con
     """Config of a HEIE's run, and the same with overrides.
 
     Raises:
-        ArtifactNetError: no run there, one without a model yet, or an override that an evaluation
-            cannot have.
+        ArtifactNetError: no run there, one without a model yet, or an override that is not
+            allowed.
     """
-    for override in overrides:
-        if not override.startswith(ALLOWED):
-            raise ConfigError(
-                f"command line: {override.partition('=')[0]} cannot be changed for an "
-                f"evaluation of a HEIE; what can: {', '.join(ALLOWED)}"
-            )
+    check_overrides(overrides, ALLOWED)
     path = Path(run_dir) / run_folder.CONFIG
     if not path.is_file():
         raise ArtifactNetError(
@@ -378,33 +105,265 @@ def open_config(run_dir: str | Path, overrides: Sequence[str] = ()) -> tuple[Con
     return load(path), load(path, overrides)
 
 
-def open_model(folder: Path, config: Config) -> HEIE:
-    """A run's best model on the config's device, asking and answering as the config says."""
-    model = saving.load(folder, choose_device(config.train.device))
-    model.mllm.max_new_tokens = config.mllm.max_new_tokens
-    model.processing.question = config.mllm.question
-    return model
-
-
 def subfolder(own: Config, config: Config, text: str) -> Path:
-    """Where results go, relative to the run: its own place only for what training judged too.
+    """Where results go, relative to the run: its own folder only for what training evaluated too.
 
     Args:
         own: config of the run.
         config: of the evaluation.
-        text: see `evaluate`.
+        text: see `evaluate_heie`.
     """
-    before = _material(own, usual_text(own.mllm))
-    after = _material(config, text)
-    if before == after:
+    decisive = _decisive(config, text)
+    if decisive == _decisive(own, default_mode(own.mllm)):
         return Path()
-    decides = json.dumps(after, sort_keys=True)
-    return Path("evaluations") / fingerprinted(config, decides, f"-{text}")
+    return tables.subfolder(config, decisive, kind=f"-{text}")
 
 
-def _material(config: Config, text: str) -> dict[str, Any]:
-    """What decides the figures of a given model."""
-    data = {key: value for key, value in to_dict(config.data).items() if key not in _IMMATERIAL}
+def _decisive(config: Config, text: str) -> dict[str, Any]:
+    """All that decides the figures of a given model."""
+    indifferent = (*tables.INDIFFERENT, "augment")
+    data = {key: value for key, value in to_dict(config.data).items() if key not in indifferent}
     mllm = config.mllm
     asked = [mllm.text, mllm.question, mllm.max_new_tokens]
     return {"data": data, "asked": asked, "text": text, "seed": config.seed}
+
+
+def evaluate_model(
+    model: HEIE,
+    data: TextData,
+    config: Config,
+    text: str,
+    run: Path,
+    target: Path,
+    chat: Chat | None = None,
+) -> dict[str, Any]:
+    """Figures of a model on the test split (on val, with a warning, where there is no test).
+
+    Heatmaps are compared at the size of their image. Perplexity is that of the annotated texts,
+    whatever text the heatmaps were read from. BLEU and ROUGE-L compare the three parts of a text
+    alone: headings and closing sentences, which are always the same, would lift them.
+
+    Args:
+        model: on the device where it runs.
+        data: the images.
+        config: the run or evaluation.
+        text: from which heatmap and score are read: ``generate``: the model's own; ``template``:
+            the fixed one; ``given``: the annotated one (the paper's "GT CoT").
+        run: folder of the run, for the facts of its training.
+        target: folder that gets ``answers.jsonl``, one line per image.
+        chat: compares generated texts with annotated ones; None leaves that out.
+
+    Returns:
+        JSON-ready results; `markdown` shows them.
+
+    Raises:
+        ArtifactNetError: no such text, none to be given, none generated for a judge to compare, or
+            an image that cannot be used. What goes wrong with the judge is a warning.
+    """
+    # what could only fail, or mislead, after hours
+    if text not in TEXTS:
+        raise ArtifactNetError(f"unknown text {text!r}: one of {', '.join(TEXTS)}")
+    if chat is not None and text != "generate":
+        raise ArtifactNetError(
+            f"a judge compares what the model writes, and {text} lets it write nothing: it needs "
+            "--text generate, or no --judge-url"
+        )
+    if text == "given" and config.mllm.text == "none":
+        raise ArtifactNetError("text=given needs texts: set mllm.text=written or template")
+    counts = _Counts(HeiePredictor(model, "template" if text == "template" else "generate"), text)
+    for examples in data.example_loader(data.eval_split):
+        counts.add(examples)
+    facts = saving.read_facts(run)["extra"]
+    lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in counts.answers)
+    files.write_text(target / ANSWERS, lines)
+    texts = counts.compute_texts(chat, target)
+    skipped = data.skipped.get(data.eval_split, [])
+    warnings = data_warnings(data.summary, data.eval_split, skipped)
+    if text == "given" and counts.unannotated:
+        warnings.append(
+            f"{counts.unannotated} images have no text to give: the fixed one took its place"
+        )
+    similarity = texts and texts["similarity"]
+    if similarity and similarity["problem"]:
+        missing = f"{similarity['failed']} texts: {similarity['problem']}"
+        warnings.append(f"the judge {similarity['model']} gave no similarity of {missing}")
+    return {
+        "run": config.name,
+        "data": {"name": config.data.name, "root": config.data.root, "split": data.eval_split},
+        "model": {
+            "base": model.mllm.base,
+            "revision": model.mllm.revision,
+            "epoch": facts["epoch"],
+        },
+        "notices": facts["notices"],
+        "data_warnings": warnings,
+        "skipped": skipped,
+        "text": text,
+        "images": len(counts.answers),
+        "saliency": _compute(counts.saliency),
+        "scores": _compute(counts.scores),
+        "explanations": texts,
+    }
+
+
+class _Counts:
+    """The figures of an evaluation, counted batch by batch on this process alone.
+
+    Args:
+        predictor: answers.
+        text: see `evaluate_model`.
+
+    Attributes:
+        answers: what is kept of each answer, for people.
+        unannotated: images without an annotated text.
+    """
+
+    def __init__(self, predictor: HeiePredictor, text: str) -> None:
+        self._predictor, self._text = predictor, text
+        self.saliency, self.scores = SaliencyMetric(), ScoreCorrelationMetric()
+        self.answers: list[dict[str, Any]] = []
+        self.unannotated = 0
+        self._texts = TextMetric()
+        self._pairs: list[tuple[str, str]] = []  # annotated, generated
+        self._repaired = 0
+        for metric in (self.saliency, self.scores, self._texts):
+            metric.distributed_available_fn = _never
+
+    def add(self, examples: Sequence[TextExample]) -> None:
+        """Answer and count a batch."""
+        images: list[ImageLike] = [example.image for example in examples]
+        if self._text == "given":
+            given = [example.text for example in examples]
+            answers = self._predictor.predict_from_texts(images, given, len(images))
+        else:
+            answers = self._predictor.predict(images, len(images))
+        for example, answer in zip(examples, answers, strict=True):
+            self._add_one(example, answer)
+        annotated = [example for example in examples if example.supervised]
+        self.unannotated += len(examples) - len(annotated)
+        if annotated:
+            self._texts.update(*_likelihood(self._predictor.model, annotated))
+
+    def _add_one(self, example: TextExample, answer: Prediction) -> None:
+        assert answer.heatmap is not None
+        assert answer.score is not None
+        heatmap, state = torch.from_numpy(answer.heatmap)[None], int(example.record.annotation)
+        self.saliency.update(heatmap, example.target[None], torch.tensor([state]))
+        self.scores.update(torch.tensor([answer.score]), torch.tensor([example.score]))
+        of_size = self._predictor.model.processing.tiling_warnings(*example.image.shape[:2])
+        notes = answer.warnings[len(self._predictor.warnings) :]
+        notes = tuple(note for note in notes if note not in of_size)
+        written = None if answer.explanation is None else answer.explanation.text
+        self.answers.append(
+            {
+                "image": example.record.location,
+                "score": answer.score,
+                "annotated_score": None if math.isnan(example.score) else example.score,
+                "text": written,
+                "annotated_text": example.text if example.supervised else None,
+                "notes": list(notes),
+            }
+        )
+        if self._text != "generate":
+            return
+        self._repaired += bool(notes)
+        if example.supervised:
+            assert written is not None
+            self._pairs.append((example.text, written))
+            self._texts.update(written=[_parts(written)], references=[_parts(example.text)])
+
+    def compute_texts(self, chat: Chat | None, target: Path) -> dict[str, Any] | None:
+        """Figures of the texts; None where none is annotated."""
+        if not self._texts.update_called:
+            return None
+        figures: dict[str, Any] = self._texts.compute()
+        # "mended": what results files have called repaired answers from the start
+        figures |= {"mended": self._repaired, "similarity": None}
+        if self._pairs and chat is not None:
+            figures["similarity"] = {"model": chat.model, **self._judge(chat, target)}
+        return figures
+
+    def _judge(self, chat: Chat, target: Path) -> dict[str, Any]:
+        """Similarity by a judge; if it fails, hours of other figures must not be lost."""
+        try:
+            judged = judge_texts(self._pairs, chat, target / SIMILARITY)
+        except ArtifactNetError as error:
+            return {"mean": None, "failed": len(self._pairs), "problem": str(error)}
+        problem = next(iter(judged.problems.values()), None)
+        return {"mean": judged.mean, "failed": judged.failed, "problem": problem}
+
+
+def _never() -> bool:
+    return False
+
+
+def _parts(text: str) -> str:
+    """What a text says, without the headings and closing sentences that all texts share."""
+    cot = parse_cot(text)
+    return "\n".join((cot.description, cot.regions, cot.issues))
+
+
+def _likelihood(model: HEIE, examples: Sequence[TextExample]) -> tuple[Tensor, Tensor]:
+    """(B,) summed negative log-likelihood of the annotated texts, and (B,) their tokens."""
+    inputs = model.processing.encode(
+        [example.image for example in examples], [example.text for example in examples]
+    )
+    with evaluating(model), torch.no_grad():
+        output = model(inputs.to(model.device))
+    return output.nll, output.tokens
+
+
+def _compute(metric: Metric) -> dict[str, Any] | None:
+    """What a metric found, or None if it met no image."""
+    values: dict[str, Any] = metric.compute()
+    return values if values["images"] else None
+
+
+def write(folder: Path, results: dict[str, Any]) -> None:
+    """Write ``results.json`` and ``results.md`` of a HEIE, both atomically."""
+    tables.write_page(folder, results, markdown(results))
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The results of a HEIE as a Markdown page; every figure has its counts beside it."""
+    lines = [
+        *tables.page_heading(results),
+        f"{tables.describe_images(results)}; HEIE on `{results['model']['base']}` of epoch "
+        f"{results['model']['epoch']}. Heatmap and score were read from "
+        f"{TEXTS[results['text']]}.",
+        "",
+        *tables.page_sections(_sections(results)),
+    ]
+    return "\n".join(lines)
+
+
+def terminal(results: dict[str, Any]) -> str:
+    """The results of a HEIE as lines for a terminal."""
+    return "\n".join(tables.terminal_sections(_sections(results)))
+
+
+def _sections(results: dict[str, Any]) -> list[Section]:
+    found = tables.heatmap_sections(results, "each at its own size")
+    texts = results["explanations"]
+    if not texts:
+        return found
+    header, row = ["perplexity"], [f"{texts['perplexity']:.3f}"]
+    notes = [f"Perplexity of the annotated texts, over {texts['tokens']} tokens."]
+    if texts["texts"]:
+        header += ["BLEU", "ROUGE-L"]
+        row += [f"{texts['BLEU']:.4f}", f"{texts['ROUGE-L']:.4f}"]
+        notes.append(
+            f"BLEU and ROUGE-L of {texts['texts']} generated texts with the annotated ones, "
+            "without headings and closing sentences, which all share; "
+            f"{texts['mended']} answers had to be repaired before they could be read."
+        )
+    similarity = texts["similarity"]
+    if similarity:
+        header.append("similarity")
+        row.append("-" if similarity["mean"] is None else f"{similarity['mean']:.3f}")
+        notes.append(
+            f"Similarity as {similarity['model']} judges it; it failed on {similarity['failed']} "
+            "texts."
+        )
+    title = "Explanations against annotated ones"
+    return [*found, Section(title, "explanations", tuple(header), tuple(row), " ".join(notes))]
