@@ -1,18 +1,142 @@
-"""Connected regions of a mask, against a flood fill and against their own outlines."""
+"""From logits to maps, masks and regions, against loops, a flood fill and their own outlines."""
 
 from __future__ import annotations
 
-import time
+import math
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from artifactnet.inference.instances import UNCATEGORIZED, find_instances
-from artifactnet.taxonomy import BY_LABEL, CATEGORIES
+from artifactnet.data.geometry import fit_geometry
+from artifactnet.inference import instances
+from artifactnet.inference.instances import (
+    find_artifacts,
+    find_instances,
+    frame_probabilities,
+    restore_planes,
+)
+from artifactnet.taxonomy import BY_LABEL, UNCATEGORIZED
+from artifactnet.types import ArtifactNetError
+
+# --- maps and masks ---
+
+
+def bilinear(plane, height, width):
+    """Half-pixel centres, clamped at the borders (align_corners=False), loops in float64."""
+    h, w = len(plane), len(plane[0])
+    out = np.zeros((height, width))
+    for y in range(height):
+        for x in range(width):
+            sy = max((y + 0.5) * h / height - 0.5, 0.0)
+            sx = max((x + 0.5) * w / width - 0.5, 0.0)
+            y0, x0 = min(int(sy), h - 1), min(int(sx), w - 1)
+            y1, x1 = min(y0 + 1, h - 1), min(x0 + 1, w - 1)
+            fy, fx = sy - y0, sx - x0
+            top = plane[y0][x0] * (1 - fx) + plane[y0][x1] * fx
+            bottom = plane[y1][x0] * (1 - fx) + plane[y1][x1] * fx
+            out[y, x] = top * (1 - fy) + bottom * fy
+    return out
+
+
+@pytest.mark.parametrize("channels", [7, 8])
+def test_logits_are_interpolated_then_squashed(channels):
+    logits = torch.randn(channels, 3, 5, generator=torch.Generator().manual_seed(1)) * 4
+    found = frame_probabilities(logits, (9, 12))
+    full = np.stack([bilinear(plane, 9, 12) for plane in logits.double().numpy()])
+    if channels == 8:
+        odds = np.exp(full - full.max(0))
+        expected = (odds / odds.sum(0))[1:]
+    else:
+        expected = 1 / (1 + np.exp(-full))
+    assert found.shape == (7, 9, 12)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_map_with_nan_or_inf_is_refused(value):
+    logits = torch.zeros(8, 4, 4)
+    logits[2, 1, 1] = value
+    with pytest.raises(ArtifactNetError, match="NaN"):
+        frame_probabilities(logits, (8, 8))
+
+
+@pytest.mark.parametrize("policy", ["stretch", "crop", "pad"])
+def test_planes_come_back_in_their_order(policy):
+    geometry = fit_geometry((30, 50), (16, 16), policy)
+    planes = np.stack([np.full((16, 16), (k + 1) / 8, np.float32) for k in range(7)])
+    restored = restore_planes(planes, geometry)
+    assert restored.shape == (7, 30, 50)
+    seen = np.zeros((30, 50), bool)
+    seen[geometry.source.slices] = True
+    for k, plane in enumerate(restored):
+        assert (plane[seen] == np.float32((k + 1) / 8)).all()
+        assert (plane[~seen] == 0).all()
+    assert seen.all() == (policy != "crop")
+
+
+def expected_pixel(values, threshold, exclusive, known):
+    """Any-artifact probability and bits of one pixel, in plain Python."""
+    some = min(float(np.float32(values).sum()), 1.0) if exclusive else float(max(values))
+    if not some > threshold:
+        return some, 0
+    if exclusive:
+        best = max(known, key=lambda c: (values[c - 1], -c), default=None)
+        return some, 1 << best if best else 1
+    bits = sum(1 << c for c in known if values[c - 1] > threshold)
+    return some, bits or 1
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+    st.sampled_from([0.2, 0.5, 0.8]),
+    st.sets(st.integers(1, 7)).map(sorted),
+)
+@settings(max_examples=60, deadline=None)
+def test_masks_pixel_by_pixel(seed, exclusive, threshold, known):
+    rng = np.random.default_rng(seed)
+    values = rng.random((7, 3, 4)).astype(np.float32)
+    if exclusive:
+        values /= 1.3 * values.sum(0)
+        values[:, rng.random((3, 4)) < 0.4] *= 0.3
+    artifact, mask = find_artifacts(values, threshold, exclusive, known)
+    for y in range(3):
+        for x in range(4):
+            some, bits = expected_pixel(values[:, y, x], threshold, exclusive, known)
+            assert artifact[y, x] == pytest.approx(some, abs=1e-6)
+            if abs(some - threshold) > 1e-5:
+                assert mask[y, x] == bits
+    np.testing.assert_array_equal(mask != 0, artifact > np.float32(threshold))
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_strips_do_not_show(monkeypatch, exclusive):
+    values = np.random.default_rng(0).random((7, 37, 11)).astype(np.float32) / 3
+    whole = find_artifacts(values, 0.3, exclusive, (1, 2, 5))
+    monkeypatch.setattr(instances, "_STRIP", 30)  # two rows
+    for a, b in zip(whole, find_artifacts(values, 0.3, exclusive, (1, 2, 5)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_sum_of_shares_stays_a_probability():
+    values = np.full((7, 2, 2), np.float32(1 / 7) * np.float32(1.000001))
+    artifact, _ = find_artifacts(values, 0.5, True, (1,))
+    assert artifact.max() <= 1
+
+
+def test_seven_planes_are_needed():
+    with pytest.raises(ValueError, match="7, H, W"):
+        find_artifacts(np.zeros((8, 3, 3), np.float32), 0.5, True, (1,))
+
+
+# --- regions ---
+
 
 masks = arrays.arrays(
     np.uint8,
@@ -129,16 +253,6 @@ def test_corners_connect_and_categories_do_not():
     assert (second.category, second.area) == ("low-level-edge_shape", 1)
 
 
-def test_every_bit_is_its_category():
-    for category in CATEGORIES:
-        mask = np.full((2, 3), category.bit, np.uint8)
-        probabilities, artifact = maps_for(mask)
-        (instance,) = find_instances(mask, probabilities, artifact)
-        mean = probabilities[category.index - 1].astype(np.float64).mean()
-        assert (instance.category, instance.box) == (category.label, (0, 0, 3, 2))
-        assert instance.confidence == pytest.approx(mean, abs=1e-9)
-
-
 def test_overlapping_categories_are_separate_regions():
     mask = np.full((3, 3), 2 | 128, np.uint8)
     labels = [i.category for i in find_instances(mask, *maps_for(mask))]
@@ -149,21 +263,6 @@ def test_confidence_never_leaves_its_range():
     mask = np.full((300, 300), 2, np.uint8)
     ones = np.ones((7, 300, 300), np.float32)
     assert find_instances(mask, ones, ones[0])[0].confidence == 1.0
-
-
-def test_an_empty_mask_has_none():
-    mask = np.zeros((4, 5), np.uint8)
-    assert find_instances(mask, *maps_for(mask)) == ()
-
-
-def test_thousands_of_regions_take_no_time_each():
-    """Not a full-size picture per region: 16,384 of those would take minutes."""
-    mask = np.zeros((1024, 1024), np.uint8)
-    mask[::8, ::8] = 2
-    maps = maps_for(mask)
-    start = time.perf_counter()
-    assert len(find_instances(mask, *maps)) == 128 * 128
-    assert time.perf_counter() - start < 5
 
 
 def test_shapes_must_belong_together():

@@ -1,42 +1,26 @@
-"""Whole folders: what is found, how answers are named, what is written, what survives."""
+"""Whole folders: how answers are named, what is written, what survives an error."""
 
 from __future__ import annotations
 
 import json
 import os
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from canned_predictor import NOTICE, RATIONALE, CannedPredictor, canned_pixels
 from PIL import Image
+from tiny_models import tiny
 
-from artifactnet.config import ModelConfig
 from artifactnet.inference import collect, folder
 from artifactnet.inference.folder import predict_to_folder, save_heatmap
 from artifactnet.inference.predictor import Predictor
-from artifactnet.inference.stream import BackgroundWorker, prefetch
-from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.types import ArtifactNetError
+from artifactnet.types import ArtifactNetError, Rationale
 
 
 @pytest.fixture(scope="module")
 def predictor():
-    torch.manual_seed(0)
-    return Predictor(
-        ArtifactNet(
-            ModelConfig(
-                backbone="vit_tiny_patch16_224",
-                backbone_kwargs={"embed_dim": 32, "depth": 2, "num_heads": 2},
-                image_size=[32, 32],
-                pretrained="false",
-            )
-        )
-    )
+    return Predictor(tiny(size=(32, 32)))
 
 
 @pytest.fixture
@@ -55,51 +39,6 @@ def lines(out) -> list[dict]:
     return [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
 
 
-def found(*inputs, skip="out") -> list[str]:
-    return [source.name for source in collect.iterate_images(collect.resolve_inputs(inputs, skip))]
-
-
-# --- finding ------------------------------------------------------------------------------
-
-
-def test_files_folders_and_patterns(here):
-    for name in ("a.png", "b/c.JPG", "b/d/e.webp", "f/g.png"):
-        (here / name).parent.mkdir(parents=True, exist_ok=True)
-        (here / name).touch()
-    (here / "b" / "notes.txt").touch()
-    assert found("a.png") == ["a.png"]
-    assert found("b") == [os.path.join("b", "c.JPG"), os.path.join("b", "d", "e.webp")]
-    assert found("*/*.png") == ["f/g.png"]
-    assert found("**/*.png") == ["a.png", "f/g.png"]
-    assert found("b/notes.txt") == ["b/notes.txt"]  # named outright: tried
-
-
-def test_each_image_once(here):
-    put(here / "b" / "c.png")
-    assert found("b", "b/c.png", str(here / "b" / "c.png"), "b/*.png") == ["b/c.png"]
-
-
-def test_a_name_with_brackets_is_a_name(here):
-    for name in ("a[1].png", "a1.png"):
-        put(here / name)
-    assert found("a[1].png") == ["a[1].png"]
-
-
-def test_answers_among_the_images_are_not_images(here):
-    put(here / "photos" / "a.png")
-    put(here / "photos" / "out" / "heatmaps" / "a.png.png")
-    assert found("photos", skip="photos/out") == ["photos/a.png"]
-
-
-def test_what_is_not_there_is_told(here):
-    (here / "empty").mkdir()
-    put(here / "a.png")
-    result = collect.resolve_inputs(["a.png", "gone.png", "empty", "*.jpg"], "out")
-    assert [f.path for f in result.failures] == ["gone.png", "empty", "*.jpg"]
-    assert "no images" in result.failures[1].reason
-    assert [source.name for source in collect.iterate_images(result)] == ["a.png"]
-
-
 def test_an_error_while_listing_is_told(here, predictor, monkeypatch):
     """As a folder does that may not be read."""
     put(here / "p" / "a.png")
@@ -113,82 +52,6 @@ def test_an_error_while_listing_is_told(here, predictor, monkeypatch):
     summary = predict_to_folder(predictor, ["p"], "out")
     assert summary.images == 1
     assert [f.path for f in summary.failures] == [os.path.join("p", "closed")]
-
-
-part = st.text("ab.é", min_size=1, max_size=3).filter(lambda t: t not in (".", ".."))
-
-
-@given(st.lists(st.tuples(part, part), min_size=1, max_size=8, unique=True))
-def test_names_of_answers_are_unique(names):
-    """For any files in any folders, given one by one."""
-    paths = [f"/x/{folder_name}/{name}.png" for folder_name, name in names]
-    base = os.path.commonpath([os.path.dirname(p) for p in paths])
-    result = collect.ResolvedInputs(tuple(paths), base, "/out", ())
-    answers = [collect.answer_name(p, result) for p in paths]
-    assert len(set(answers)) == len(paths)
-    assert not any(name.startswith(("../", "/")) for name in answers)
-
-
-# --- working ahead ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("workers", [0, 1, 4])
-def test_ahead_keeps_order_and_raises_where_it_happens(workers):
-    assert list(prefetch(lambda x: x * x, range(50), workers, 3)) == [x * x for x in range(50)]
-    results = prefetch(lambda x: 6 // x, [3, 2, 0, 1], workers, 1)
-    assert [next(results), next(results)] == [2, 3]
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-
-
-# --- working behind -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("workers", [0, 1, 4])
-def test_behind_has_done_everything_when_it_is_left(workers):
-    done = []
-    with BackgroundWorker(workers, 3) as behind:
-        for number in range(50):
-            behind.do(lambda number=number: (time.sleep(0.001), done.append(number))[1])
-            assert number + 1 - len(done) <= 3 + workers
-    assert sorted(done) == list(range(50))
-
-
-@pytest.mark.parametrize("workers", [0, 1, 4])
-@pytest.mark.parametrize("following", [0, 20])
-def test_behind_raises_what_its_work_raised(workers, following):
-    def produce():
-        with BackgroundWorker(workers, 3) as behind:
-            behind.do(lambda: 1 // 0)
-            for _ in range(following):
-                behind.do(lambda: None)
-
-    with pytest.raises(ZeroDivisionError):
-        produce()
-
-
-def test_behind_drops_what_waits_after_an_error():
-    started, go, done = threading.Event(), threading.Event(), []
-
-    def first():
-        started.set()
-        assert go.wait(10)
-        done.append("first")
-
-    def produce():
-        with BackgroundWorker(1, 5) as behind:
-            behind.do(first)
-            assert started.wait(10)
-            behind.do(lambda: done.append("second"))
-            threading.Timer(0.2, go.set).start()
-            raise KeyError("the producer's own")
-
-    with pytest.raises(KeyError):
-        produce()
-    assert done == ["first"]
-
-
-# --- writing ------------------------------------------------------------------------------
 
 
 def test_answers_are_written_in_order(here, predictor):
@@ -251,12 +114,6 @@ def test_bad_files_stop_nothing(here, predictor, workers):
     assert all(f.reason and "\n" not in f.reason for f in summary.failures)
 
 
-def test_nothing_to_judge(here, predictor):
-    summary = predict_to_folder(predictor, ["gone"], "out")
-    assert (summary.images, len(summary.failures)) == (0, 1)
-    assert lines(here / "out") == []
-
-
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_change_no_byte(here, predictor, workers):
     for number in range(7):
@@ -305,3 +162,71 @@ def test_interrupted_work_leaves_earlier_answers(here, predictor):
     with pytest.raises(KeyboardInterrupt):
         predict_to_folder(predictor, ["a.png", "a.png"], "out", report=stop)
     assert (here / "out" / "predictions.jsonl").read_bytes() == before
+
+
+# --- explanations of language models ---
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, score in (("a.png", 0.2), ("b.png", 0.8)):
+        Image.fromarray(canned_pixels(score)).save(folder / name)
+    (folder / "broken.png").write_bytes(b"nothing")
+    return folder
+
+
+def test_an_explanation_reaches_the_answers(photos, tmp_path):
+    predictor = CannedPredictor(RATIONALE, None)
+    seen = []
+    summary = predict_to_folder(
+        predictor, [photos], tmp_path / "out", batch_size=3, workers=2, report=seen.append
+    )
+    assert predictor.calls == [(3, 2, True)]
+    assert (summary.images, summary.fakes) == (2, 1)
+    assert [f.path for f in summary.failures] == [str(photos / "broken.png")]
+    first, second = lines(tmp_path / "out")
+    assert first["explanation"] == {
+        "description": RATIONALE.description,
+        "regions": RATIONALE.regions,
+        "issues": RATIONALE.issues,
+        "text": RATIONALE.text,
+    }
+    assert second["explanation"] is None
+    assert first["score"] == pytest.approx(0.2)
+    assert first["probability"] == pytest.approx(0.8)
+    assert first["warnings"] == [NOTICE, "the text was cut off"]
+    assert first["instances"] is None
+    assert [answer.explanation for answer in seen] == [RATIONALE, None]
+    picture = np.asarray(Image.open(tmp_path / "out" / first["heatmap"]))
+    np.testing.assert_array_equal(picture, canned_pixels(0.2)[..., 1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<script>", '"\\', "line\nand\u2028line", "\udcff", "أسد", "x" * 5000, "\x00", ""],
+)
+def test_any_text_is_one_line_of_json(photos, tmp_path, text):
+    said = Rationale(text, text, text, text)
+    predict_to_folder(CannedPredictor(said), [photos], tmp_path / "out")
+    raw = (tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8")
+    assert raw.count("\n") == 2
+    assert raw.isascii()
+    entry = json.loads(raw.split("\n")[0])["explanation"]
+    assert entry == dict.fromkeys(("description", "regions", "issues", "text"), text)
+
+
+def test_other_models_explain_nothing(photos, tmp_path):
+    predict_to_folder(Predictor(tiny()), [photos], tmp_path / "out")
+    assert [line["explanation"] for line in lines(tmp_path / "out")] == [None, None]
+
+
+@pytest.mark.parametrize("asked", ["save_masks", "tiles"])
+@pytest.mark.parametrize("kind", ["told", "own"])
+def test_masks_and_tiles_need_a_segmentation_head(photos, tmp_path, asked, kind):
+    predictor = CannedPredictor() if kind == "told" else Predictor(tiny())
+    what = asked.removeprefix("save_")
+    with pytest.raises(ArtifactNetError, match=f"^{what} need a model with a segmentation head"):
+        predict_to_folder(predictor, [photos], tmp_path / "out", **{asked: True})
+    assert not (tmp_path / "out").exists()

@@ -131,14 +131,3 @@ def test_a_folder_without_pictures_keeps_the_scores(tmp_path):
     assert line["heatmap"] is None
     assert line["score"] == pytest.approx(predictor().predict(image(40, 60)).score, abs=1e-6)
     assert [p.name for p in (tmp_path / "out").iterdir()] == [summary.answers.name]
-
-
-def test_a_folder_of_answers(tmp_path):
-    for k in range(2):
-        Image.fromarray(image(40, 60, k)).save(tmp_path / f"{k}.png")
-    summary = predict_to_folder(predictor(), [tmp_path], tmp_path / "out")
-    lines = [json.loads(line) for line in summary.answers.read_text().splitlines()]
-    assert all(0 <= line["score"] <= 1 for line in lines)
-    for line in lines:
-        with Image.open(tmp_path / "out" / line["heatmap"]) as picture:
-            assert picture.size == (60, 40)

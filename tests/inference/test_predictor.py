@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import io
 import threading
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
+from canned_predictor import CannedPredictor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from artifactnet.config import AttentionConfig, ModelConfig
+from artifactnet.config import AttentionConfig
 from artifactnet.data.transforms import Preprocess
-from artifactnet.inference.inputs import Failure
-from artifactnet.inference.load import load_model
+from artifactnet.inference.inputs import Failure, to_pixels
 from artifactnet.inference.predictor import Predictor
-from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.types import ArtifactNetError
 
 
-def tiny(method: str = "rollout", **options) -> ArtifactNet:
-    """A two-block ViT on 4x6 patches, random but always the same."""
-    torch.manual_seed(0)
-    return ArtifactNet(
-        ModelConfig(
-            backbone="vit_tiny_patch16_224",
-            backbone_kwargs={"embed_dim": 32, "depth": 2, "num_heads": 2},
-            image_size=[64, 96],
-            pretrained="false",
-            attention=AttentionConfig(method=method),
-            **options,
-        )
-    )
+def tiny(method: str = "rollout", **options):
+    """4x6 patches."""
+    return tiny_models.tiny(size=(64, 96), attention=AttentionConfig(method=method), **options)
 
 
 @pytest.fixture(scope="module")
 def predictor():
-    return Predictor(tiny().eval())
+    return Predictor(tiny())
 
 
 def picture(height: int = 50, width: int = 70, seed: int = 0) -> np.ndarray:
@@ -96,20 +84,15 @@ def test_an_image_below_one_patch_is_refused(predictor, size, tmp_path):
     assert answer.path == large
 
 
-@pytest.mark.parametrize("threshold", [0.01, 0.99])
-def test_threshold_is_the_models(threshold):
-    answer = Predictor(tiny(threshold=threshold)).predict(picture())
-    assert answer.is_fake == (answer.probability >= threshold)
-    assert answer.is_fake == (threshold == 0.01)
-
-
-def test_probability_on_the_threshold_is_fake():
-    model = tiny()
+def test_the_threshold_itself_is_fake():
+    model = tiny(threshold=0.5)
     torch.nn.init.zeros_(model.head.weight)  # logit 0, probability 0.5
     assert Predictor(model).predict(picture()).is_fake
+    model.config.threshold = 0.51
+    assert not Predictor(model).predict(picture()).is_fake
 
 
-def test_a_model_that_answers_nan_is_not_believed(tmp_path):
+def test_a_nan_is_a_failure(tmp_path):
     model = tiny()
     torch.nn.init.constant_(model.head.bias, float("nan"))
     with pytest.raises(ArtifactNetError, match=r"image 0: .*not a number"):
@@ -119,15 +102,6 @@ def test_a_model_that_answers_nan_is_not_believed(tmp_path):
     assert answer == Failure(path, "the model's answer is not a number (NaN)")
 
 
-def test_notices_of_the_model_are_in_every_answer():
-    model = tiny()
-    model.notices = ("random weights",)
-    predictor = Predictor(model)
-    assert [p.warnings for p in predictor.predict([picture(), picture()])] == [
-        ("random weights",)
-    ] * 2
-
-
 def test_gradient_rollout_works_and_leaves_no_gradient():
     model = tiny("gradient_rollout")
     answer = Predictor(model).predict(picture())
@@ -135,7 +109,7 @@ def test_gradient_rollout_works_and_leaves_no_gradient():
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-def test_model_without_attention_gives_no_map(monkeypatch):
+def test_model_without_attention_gives_no_map():
     model = tiny()
     model.has_attention = False
     answer = Predictor(model).predict(picture())
@@ -143,22 +117,17 @@ def test_model_without_attention_gives_no_map(monkeypatch):
     assert answer.attention is None
 
 
-def test_train_and_eval_flags_are_restored():
+def test_train_and_eval_flags_are_restored(monkeypatch):
     model = tiny(drop_path_rate=0.5).train()
     model.backbone.eval()
     before = {name: module.training for name, module in model.named_modules()}
     first = Predictor(model).predict(picture())
     second = Predictor(model).predict(picture())
-    assert {name: module.training for name, module in model.named_modules()} == before
     same(first, second)  # dropout would have made them differ
-
-
-def test_flags_are_restored_after_an_error(monkeypatch):
-    model = tiny().train()
     monkeypatch.setattr(model, "forward", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         Predictor(model).predict(picture())
-    assert all(module.training for module in model.modules())
+    assert {name: module.training for name, module in model.named_modules()} == before
 
 
 # --- inputs -------------------------------------------------------------------------------
@@ -194,23 +163,19 @@ def test_gray_forms_give_one_answer(predictor, tmp_path):
     for form in (gray, gray[..., None], wide, torch.from_numpy(gray), Image.fromarray(gray)):
         same(predictor.predict(form), expected)
     same(predictor.predict(tmp_path / "wide.png"), expected)
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)  # also between those of 8 bits
+    Image.fromarray(levels).save(tmp_path / "levels.png")
+    same(predictor.predict(levels), predictor.predict(tmp_path / "levels.png"))
 
 
-def test_sixteen_bit_files_and_arrays_agree(predictor, tmp_path):
-    """Also for values between the 8-bit levels."""
-    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    Image.fromarray(values).save(tmp_path / "wide.png")
-    same(predictor.predict(values), predictor.predict(tmp_path / "wide.png"))
-
-
-def test_bool_is_black_and_white(predictor):
+def test_other_ranges(predictor):
+    """Bool is black and white, transparent is white, bfloat16 a float like others."""
     mask = picture()[..., 0] > 127
     same(predictor.predict(mask), predictor.predict(mask.astype(np.uint8) * 255))
-
-
-def test_transparent_is_white(predictor):
     clear = np.dstack([picture(), np.zeros((50, 70), np.uint8)])
     same(predictor.predict(clear), predictor.predict(np.full((50, 70, 3), 255, np.uint8)))
+    half = torch.full((3, 20, 20), 0.5, dtype=torch.bfloat16)
+    same(predictor.predict(half), predictor.predict(half.float()))
 
 
 def test_exif_rotation_is_honoured(predictor, tmp_path):
@@ -229,8 +194,6 @@ def test_exif_rotation_is_honoured(predictor, tmp_path):
 )
 @settings(max_examples=10, deadline=None)
 def test_floats_round_to_the_nearest_level(dtype, seed):
-    from artifactnet.inference.inputs import to_pixels
-
     levels = picture(4, 5, seed)
     shifted = np.clip((levels + np.random.default_rng(seed).uniform(-0.2, 0.2)) / 255, 0, 1)
     np.testing.assert_array_equal(to_pixels(shifted.astype(dtype), "x"), levels)
@@ -254,28 +217,19 @@ def test_floats_round_to_the_nearest_level(dtype, seed):
         ({"a": 1}, "dict"),
     ],
 )
-def test_unusable_inputs_are_named(predictor, image, message):
+def test_unusable_arrays_are_named(predictor, image, message):
     with pytest.raises(ArtifactNetError, match=message) as info:
         predictor.predict([picture(), image])
     assert str(info.value).startswith("image 1: ")
     assert "\n" not in str(info.value)
 
 
-def test_bfloat16_tensor(predictor):
-    image = torch.full((3, 20, 20), 0.5, dtype=torch.bfloat16)
-    same(predictor.predict(image), predictor.predict(image.float()))
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
-def test_broken_file_is_named(predictor, tmp_path, content):
-    (tmp_path / "bad.png").write_bytes(content)
+@pytest.mark.parametrize("content", [None, b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
+def test_missing_and_broken_files_are_named(predictor, tmp_path, content):
+    if content is not None:
+        (tmp_path / "bad.png").write_bytes(content)
     with pytest.raises(ArtifactNetError, match=r"bad\.png"):
         predictor.predict(tmp_path / "bad.png")
-
-
-def test_missing_file_is_named(predictor, tmp_path):
-    with pytest.raises(ArtifactNetError, match=r"none\.png"):
-        predictor.predict(str(tmp_path / "none.png"))
 
 
 # --- many images --------------------------------------------------------------------------
@@ -290,18 +244,6 @@ def test_answers_do_not_depend_on_the_batch(predictor, batch_size):
         alone = predictor.predict(image)
         assert answer.probability == pytest.approx(alone.probability, abs=1e-6)
         np.testing.assert_allclose(answer.heatmap, alone.heatmap, atol=1e-5)
-
-
-def test_lists_give_lists(predictor):
-    assert predictor.predict([]) == []
-    assert len(predictor.predict([picture()])) == 1
-    assert len(predictor.predict((picture(), picture()))) == 2
-
-
-def test_paths_are_in_the_answers(predictor, tmp_path):
-    path = png(picture(), tmp_path / "a.png")
-    assert predictor.predict(path).path == path
-    assert predictor.predict(picture()).path is None
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -335,6 +277,18 @@ def test_stream_reads_no_further_than_it_must(predictor, tmp_path, workers):
     assert threading.active_count() <= max(threads - workers, 1)
 
 
+def test_calling_is_predicting(predictor, tmp_path):
+    path = png(picture(), tmp_path / "a.png")
+    answer = predictor(path)
+    assert answer.path == path
+    same(answer, predictor.predict(path))
+    assert predictor([]) == []
+    for images in ([picture()], (picture(), picture(seed=1))):
+        for ours, expected in zip(predictor(images), predictor.predict(images), strict=True):
+            assert ours.path is None
+            same(ours, expected)
+
+
 def test_stream_without_heatmaps(predictor, tmp_path):
     path = png(picture(), tmp_path / "a.png")
     (answer,) = predictor.predict_stream([path], heatmaps=False)
@@ -342,82 +296,23 @@ def test_stream_without_heatmaps(predictor, tmp_path):
     assert answer.probability == pytest.approx(predictor.predict(path).probability, abs=1e-6)
 
 
-def test_impossible_numbers(predictor):
-    with pytest.raises(ArtifactNetError, match="batch_size must be 1 or more"):
-        predictor.predict(picture(), batch_size=0)
-    with pytest.raises(ArtifactNetError, match="workers must be 0 or more"):
-        predictor.predict_stream([], workers=-1)
-
-
-# --- loading ------------------------------------------------------------------------------
-
-
-def test_saved_model_answers_alike(predictor, tmp_path):
-    run = tmp_path / "run"
-    save_checkpoint(predictor.model, run / "model.safetensors")
-    expected = predictor.predict(picture())
-    same(load_model(run, device="cpu").predict(picture()), expected)
-    same(load_model(str(run / "model.safetensors"), device="cpu").predict(picture()), expected)
-
-
-def test_preprocessing_travels_with_the_model(tmp_path):
-    model = tiny(resize="pad", mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7], threshold=0.9)
-    save_checkpoint(model, tmp_path / "m.safetensors")
-    loaded = load_model(tmp_path / "m.safetensors", device="cpu")
-    assert loaded.model.mean == pytest.approx((0.1, 0.2, 0.3))
-    same(loaded.predict(picture()), Predictor(model).predict(picture()))
-
-
-def test_notices_survive_saving(tmp_path):
-    model = tiny()
-    model.notices = ("weights are random",)
-    save_checkpoint(model, tmp_path / "m.safetensors")
-    answer = load_model(tmp_path / "m.safetensors", device="cpu").predict(picture())
-    assert answer.warnings == ("weights are random",)
-
-
-def test_folder_without_a_finished_model(tmp_path):
-    (tmp_path / "last.safetensors").write_bytes(b"")
-    with pytest.raises(ArtifactNetError, match=r"no model\.safetensors.*last\.safetensors"):
-        load_model(tmp_path)
-
-
-def test_missing_model(tmp_path):
-    with pytest.raises(ArtifactNetError, match="nothing"):
-        load_model(tmp_path / "nothing")
-
-
+@pytest.mark.parametrize("predictor", [Predictor(tiny()), CannedPredictor()], ids=["own", "canned"])
 @pytest.mark.parametrize(
-    ("suffix", "backend"), [(".onnx", "onnx"), (".xml", "openvino"), (".pt2", "torch")]
+    ("options", "word"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"workers": -1}, "workers"),
+        ({"min_area": 0}, "min_area"),
+        ({"overlap": -0.1}, r"overlap must be in 0\.\.0\.9"),
+        ({"overlap": 1.0}, "overlap"),
+        ({"overlap": float("nan")}, "overlap"),
+        ({"tiles": True}, "^tiles need .*upernet"),
+    ],
 )
-def test_an_exported_file_says_how_to_run_it(tmp_path, suffix, backend):
-    path = tmp_path / f"m{suffix}"
-    path.write_bytes(b"x")
-    words = rf"m{suffix}: an exported file.*predict --backend {backend}.*runtime\.load_exported"
-    with pytest.raises(ArtifactNetError, match=words):
-        load_model(path)
-
-
-def test_a_run_may_be_called_as_exports_are(predictor, tmp_path):
-    save_checkpoint(predictor.model, tmp_path / "run.onnx/model.safetensors")
-    same(
-        load_model(tmp_path / "run.onnx", device="cpu").predict(picture()),
-        predictor.predict(picture()),
-    )
-
-
-def test_unknown_device(tmp_path):
-    save_checkpoint(tiny(), tmp_path / "m.safetensors")
-    with pytest.raises(ArtifactNetError, match="device warp"):
-        load_model(tmp_path / "m.safetensors", device="warp")
-    if not torch.cuda.is_available():
-        with pytest.raises(ArtifactNetError, match="device gpu cannot be used"):
-            load_model(tmp_path / "m.safetensors", device="gpu")
-
-
-def test_pickles_are_refused(tmp_path):
-    buffer = io.BytesIO()
-    torch.save({"weight": torch.zeros(1)}, buffer)
-    (tmp_path / "model.safetensors").write_bytes(buffer.getvalue())
-    with pytest.raises(ArtifactNetError, match=r"model\.safetensors"):
-        load_model(tmp_path)
+def test_every_predictor_checks_options_at_the_call(predictor, options, word):
+    """Not at the first answer: a generator would be silent until then."""
+    with pytest.raises(ArtifactNetError, match=word):
+        predictor.predict_stream([], **options)
+    if "workers" not in options:
+        with pytest.raises(ArtifactNetError, match=word):
+            predictor.predict([], **options)

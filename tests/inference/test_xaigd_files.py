@@ -1,4 +1,4 @@
-"""What ``--save-masks`` writes: the benchmark's layouts, to the pixel, or nothing at all."""
+"""What ``--save-masks`` writes: X-AIGD's layouts, to the pixel, or nothing at all."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from artifactnet.cli import main
-from artifactnet.inference import folder, instances
-from artifactnet.inference import xaigd_files
+from artifactnet.inference import folder, xaigd_files
+from artifactnet.inference import predictor as predictor_module
 from artifactnet.inference.folder import predict_to_folder
 from artifactnet.inference.predictor import Predictor
-from artifactnet.models.checkpoint import save_checkpoint
+from artifactnet.models.checkpoint import load_checkpoint, save_checkpoint
 from artifactnet.types import ArtifactNetError
 
 TEXTURE, EDGES, PHYSICS = (
@@ -108,24 +108,17 @@ def test_layouts(here, predictor, painted, put):
     assert b"\r" not in Path("out/instances.csv").read_bytes()
 
 
-def test_answers_name_generator_uid_and_instances(here, predictor, painted, put):
-    put(painted((0, 2, 3, 10, 9)), here / "sdxl" / "one.v2.png")
-    predict_to_folder(predictor, ["sdxl"], "out", save_masks=True)
-    (entry,) = entries("out")
-    assert (entry["generator"], entry["uid"]) == ("sdxl", "one.v2")
-    (instance,) = entry["instances"]
-    assert (instance["category"], instance["box"], instance["area"]) == (TEXTURE, [3, 2, 9, 10], 48)
-    assert entry["heatmap"] == "heatmaps/one.v2.png.png"
-    assert Path("out", entry["heatmap"]).is_file()
-
-
 def test_instances_are_null_where_nobody_looked(here, predictor, painted, put):
-    put(painted((0, 2, 3, 10, 9)), here / "g" / "a.png")
+    put(painted((0, 2, 3, 10, 9)), here / "g" / "a.v2.png")
     put(painted(), here / "g" / "b.png")
     predict_to_folder(predictor, ["g"], "out", heatmaps=False)
     assert [e["instances"] for e in entries("out")] == [None, None]
     predict_to_folder(predictor, ["g"], "out")
-    assert [len(e["instances"]) for e in entries("out")] == [1, 0]
+    first, second = entries("out")
+    assert (first["generator"], first["uid"], second["instances"]) == ("g", "a.v2", [])
+    (instance,) = first["instances"]
+    assert (instance["category"], instance["box"], instance["area"]) == (TEXTURE, [3, 2, 9, 10], 48)
+    assert first["heatmap"] == "heatmaps/a.v2.png.png"
 
 
 def test_masks_have_the_original_size(here, pixel_model, put):
@@ -175,25 +168,17 @@ def test_two_images_of_one_name(here, predictor, painted, put):
     """The first answer stays; the other image is listed."""
     put(painted((0, 2, 3, 10, 9)), here / "p" / "g" / "a.png")
     put(painted((2, 0, 0, 32, 32)), here / "q" / "g" / "a.bmp")
+    put(painted(), here / "p" / "h" / "clean.png")
+    put(painted((2, 0, 0, 32, 32)), here / "q" / "h" / "clean.png")
     summary = predict_to_folder(predictor, ["p", "q"], "out", save_masks=True)
-    (failure,) = summary.failures
-    assert failure.path == "q/g/a.bmp"
-    assert failure.reason == (
-        "generator 'g' and uid 'a' are those of p/g/a.png too; the masks of both would have one "
-        "name"
-    )
-    assert summary.images == len(entries("out")) == 1
+    assert [f.path for f in summary.failures] == ["q/g/a.bmp", "q/h/clean.png"]
+    assert "p/g/a.png" in summary.failures[0].reason
+    assert summary.images == len(entries("out")) == 2
     assert (gray("out/masks/category-agnostic/g/a/mask.png") > 0).sum() == 48
     assert len(table("out")) == 2
-    assert files("out/heatmaps") == ["p/g/a.png.png"]
-
-
-def test_a_clean_image_takes_its_name_too(here, predictor, painted, put):
-    put(painted(), here / "p" / "g" / "a.png")
-    put(painted((2, 0, 0, 32, 32)), here / "q" / "g" / "a.png")
-    summary = predict_to_folder(predictor, ["p", "q"], "out", save_masks=True)
-    assert [f.path for f in summary.failures] == ["q/g/a.png"]
-    assert files("out/masks") == []
+    assert files("out/heatmaps") == ["p/g/a.png.png", "p/h/clean.png.png"]
+    # without masks, names may repeat
+    assert predict_to_folder(predictor, ["p", "q"], "again").failures == []
 
 
 def test_an_unusable_image_does_not_take_the_name(here, predictor, painted, put):
@@ -203,12 +188,6 @@ def test_an_unusable_image_does_not_take_the_name(here, predictor, painted, put)
     summary = predict_to_folder(predictor, ["p", "q"], "out", save_masks=True)
     assert [f.path for f in summary.failures] == ["p/g/a.png"]
     assert (gray("out/masks/category-agnostic/g/a/mask.png") > 0).all()
-
-
-def test_without_masks_names_may_repeat(here, predictor, painted, put):
-    put(painted(), here / "p" / "g" / "a.png")
-    put(painted(), here / "q" / "g" / "a.png")
-    assert predict_to_folder(predictor, ["p", "q"], "out").failures == []
 
 
 def test_a_file_name_that_is_no_text(here, predictor, painted, put):
@@ -249,11 +228,10 @@ def test_shards(here, predictor, painted, workers):
         batch_size=2,
         workers=workers,
     )
-    told = {f.path: f.reason for f in summary.failures}
-    assert list(told) == [f"{name}#{i}" for i in (1, 3, 4, 5)]
-    assert told[f"{name}#1"] == "not an image that Pillow can read"
-    assert "generator '../../evil'" in told[f"{name}#3"]
-    assert f"those of {name}#0 too" in told[f"{name}#5"]
+    reasons = {f.path: f.reason for f in summary.failures}
+    assert list(reasons) == [f"{name}#{i}" for i in (1, 3, 4, 5)]
+    assert "../../evil" in reasons[f"{name}#3"]
+    assert f"{name}#0" in reasons[f"{name}#5"]
     found = [(e["path"], e["generator"], e["uid"]) for e in entries("out/deep/er")]
     assert found == [
         (f"{name}#0", "sdxl", "u0"),
@@ -272,7 +250,7 @@ def test_shards(here, predictor, painted, workers):
     assert not [name for name in files(here) if "evil" in name]
 
 
-def test_a_row_is_judged_as_its_file_would_be(here, predictor, noise, put):
+def test_a_row_is_predicted_as_its_file(here, predictor, noise, put):
     pixels = noise(32, 32)
     shard(here / "s.parquet", [(content(pixels), "g", "a")])
     put(pixels, here / "g" / "a.png")
@@ -286,14 +264,6 @@ def test_a_row_is_judged_as_its_file_would_be(here, predictor, noise, put):
     a, b = entries("one")[0], entries("two")[0]
     assert a["probability"] == b["probability"]
     assert a["instances"] == b["instances"]
-
-
-def test_a_damaged_shard_among_images(here, predictor, painted, put):
-    (here / "s.parquet").write_bytes(b"PAR1 nothing PAR1")
-    put(painted(), here / "g" / "a.png")
-    summary = predict_to_folder(predictor, ["s.parquet", "g"], "out")
-    assert [f.path for f in summary.failures] == ["s.parquet"]
-    assert summary.images == 1
 
 
 def test_our_scores_of_our_answers(here, predictor, painted):
@@ -385,16 +355,6 @@ def test_a_full_disk_leaves_no_masks(here, predictor, painted, put, monkeypatch)
     assert files("out") == []
 
 
-def test_masks_need_a_segmentation_head(here, predictor, painted, put):
-    put(painted(), here / "g" / "a.png")
-    predictor.model.has_segmentation = False
-    with pytest.raises(ArtifactNetError, match=r"masks need .* segmentation head"):
-        predict_to_folder(predictor, ["g"], "out", save_masks=True)
-    with pytest.raises(ArtifactNetError, match=r"tiles need .* segmentation head"):
-        predict_to_folder(predictor, ["g"], "out", tiles=True)
-    assert not Path("out").exists()
-
-
 def test_maps_of_one_image_at_a_time(here, predictor, noise, put):
     """Those of the answer before are let go of before the next are made."""
     for k in range(4):
@@ -404,14 +364,14 @@ def test_maps_of_one_image_at_a_time(here, predictor, noise, put):
     def watch(answer):
         alive.append(weakref.ref(answer.probabilities))
 
-    find = instances.find_artifacts
+    find = predictor_module.find_artifacts
 
     def watched(*args):
         seen.append(sum(ref() is not None for ref in alive))
         return find(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(instances, "find_artifacts", watched)
+        patch.setattr(predictor_module, "find_artifacts", watched)
         predict_to_folder(predictor, ["g"], "out", save_masks=True, report=watch)
     assert seen == [0, 0, 0, 0]
 
@@ -451,9 +411,9 @@ def test_predict_command(here, saved, noise, put, capsys):
     arguments += ["--save-masks", "--tiles", "--overlap", "0.5", "--min-area", "3"]
     assert main(arguments) == 0
     out, err = capsys.readouterr()
-    assert "2 of 2 images judged" in out
+    assert "2 of 2 images predicted" in out
     assert "without a category" not in err
-    expected = Predictor(_load("m.safetensors")).predict(
+    expected = Predictor(load_checkpoint("m.safetensors")).predict(
         "sdxl/a.png", tiles=True, overlap=0.5, min_area=3
     )
     mask = gray("out/masks/category-agnostic/sdxl/a/mask.png")
@@ -463,27 +423,21 @@ def test_predict_command(here, saved, noise, put, capsys):
     assert {row[0] for row in table("out")[1:]} == {"sdxl", "flux"}
 
 
-def _load(path):
-    from artifactnet.models.checkpoint import load_checkpoint
-
-    return load_checkpoint(path)
-
-
-def test_predict_command_tells_of_uncategorized_regions(here, saved, noise, put, capsys):
+def test_predict_command_counts_uncategorized_regions(here, saved, noise, put, capsys):
     put(noise(60, 90), here / "sdxl" / "a.png")
     arguments = ["predict", "sdxl", "--model", "uncategorized.safetensors", *saved]
     assert main([*arguments, "--save-masks"]) == 0
     count = len(entries("out")[0]["instances"])
     assert count > 0
-    assert f"{count} regions without a category are not in instances.csv" in capsys.readouterr().err
+    assert f"{count} regions without a category" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--overlap", "0.5"], "--overlap is a matter of tiles; add --tiles"),
-        (["--tiles", "--overlap", "1.5"], "overlap must be in 0..0.9, not 1.5"),
-        (["--tiles", "--no-heatmaps"], "tiles make maps"),
+        (["--overlap", "0.5"], "--tiles"),
+        (["--tiles", "--overlap", "1.5"], "overlap"),
+        (["--tiles", "--no-heatmaps"], "tiles"),
     ],
 )
 def test_predict_command_with_contradictions(here, saved, noise, put, capsys, extra, message):
@@ -493,11 +447,3 @@ def test_predict_command_with_contradictions(here, saved, noise, put, capsys, ex
     assert message in err
     assert err.count("\n") == 1
     assert not Path("out").exists()
-
-
-@pytest.mark.parametrize("value", ["0", "-1", "x"])
-def test_predict_command_with_an_impossible_area(here, capsys, value):
-    with pytest.raises(SystemExit) as info:
-        main(["predict", "g", "--model", "m", "--out", "o", "--min-area", value])
-    assert info.value.code == 2
-    assert "--min-area" in capsys.readouterr().err

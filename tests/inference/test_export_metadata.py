@@ -1,4 +1,4 @@
-"""Metadata of exported files: complete, and read with suspicion."""
+"""Metadata of exported files: complete, and checked when read."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def test_everything_that_a_user_needs_is_there(model):
     assert facts.notices == model.notices
     assert facts.outputs == ("logit", "heatmap", "sigma", "score")
     assert facts.kept_float is None
+    assert facts_of(model, heatmap=False).outputs == ("logit",)
 
 
 def test_paths_of_the_machine_stay_out(model):
@@ -52,10 +53,6 @@ def test_strings_come_back_as_they_were(model):
     assert facts_from_strings(strings | {"of": "others"}, "x") == facts_of(model)
 
 
-def test_the_map_can_be_left_out(model):
-    assert facts_of(model, heatmap=False).outputs == ("logit",)
-
-
 def test_attention_is_refused_but_for_the_verdict_alone():
     vit = tiny_models.tiny()
     with pytest.raises(ArtifactNetError, match=r"rollout.*cannot be exported.*--no-heatmap"):
@@ -65,7 +62,7 @@ def test_attention_is_refused_but_for_the_verdict_alone():
 
 
 @pytest.mark.parametrize("adaptive", [True, False])
-def test_a_mapper_that_adapts_says_what_it_lost(adaptive):
+def test_an_adaptive_mapper_notes_its_fixed_size(adaptive):
     heatmap = HeatmapConfig(head="mapper", width=16, tile=32, heads=2, adaptive=adaptive)
     model = ArtifactNet(
         ModelConfig(
