@@ -41,11 +41,7 @@ def names(text: str) -> list[str]:
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
-    """The positional argument of subcommands that look at files.
-
-    Args:
-        parser: of a subcommand.
-    """
+    """The positional argument of subcommands that look at files."""
     parser.add_argument(
         "images",
         nargs="+",
@@ -79,11 +75,7 @@ TEXTS = ("generate", "template")
 
 
 def add_text(parser: argparse.ArgumentParser) -> None:
-    """The option that a HEIE on a language model takes.
-
-    Args:
-        parser: of a subcommand.
-    """
+    """The option that a HEIE on a language model takes."""
     parser.add_argument(
         "--text",
         choices=TEXTS,
@@ -94,11 +86,7 @@ def add_text(parser: argparse.ArgumentParser) -> None:
 
 
 def add_batch_size(parser: argparse.ArgumentParser) -> None:
-    """How many images pass through a model together; the predictor knows the default.
-
-    Args:
-        parser: of a subcommand.
-    """
+    """How many images pass through a model together; the predictor knows the default."""
     parser.add_argument(
         "--batch-size",
         type=positive,

@@ -9,12 +9,7 @@ from artifactnet.cli.arguments import Commands, names, positive, print_failures
 
 
 def add_export(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     parser = commands.add_parser(
         "export",
         parents=[common],

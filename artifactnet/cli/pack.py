@@ -9,12 +9,7 @@ from artifactnet.cli.arguments import Commands, positive
 
 
 def add_pack(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     parser = commands.add_parser(
         "pack", parents=[common], help="write a model in half precision, checked against it"
     )

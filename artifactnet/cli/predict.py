@@ -19,12 +19,7 @@ _OVERLAP = 0.25
 
 
 def add_predict(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     predict = commands.add_parser(
         "predict", parents=[common], help="judge images and draw where the model looks"
     )
@@ -113,7 +108,7 @@ def _predict(args: argparse.Namespace) -> int:
     )
     total = summary.images + len(summary.failures)
     print(
-        f"{summary.images} of {total} images judged, {summary.fakes} called fake; "
+        f"{summary.images} of {total} images predicted, {summary.fakes} called fake; "
         f"answers in {summary.answers}"
     )
     if summary.uncategorized:

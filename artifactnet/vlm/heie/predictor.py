@@ -109,7 +109,7 @@ class HeiePredictor(BasePredictor):
         ]
 
     def _prepare(self, image: OpenedImage, options: PredictOptions) -> _Ready:
-        notes = self.model.processing.notes(*image.pixels.shape[:2])
+        notes = self.model.processing.tiling_warnings(*image.pixels.shape[:2])
         return _Ready(image.name, image.path, image.pixels, notes)
 
     def _answer_batch(
@@ -121,7 +121,7 @@ class HeiePredictor(BasePredictor):
         else:
             texts = generate_texts(self.model, [item.pixels for item in batch])
             for item, text in zip(batch, texts, strict=True):
-                item.text, repairs = repair_cot(self.model.processing.without_control(text))
+                item.text, repairs = repair_cot(self.model.processing.remove_control_words(text))
                 item.notes += repairs
         return self._read(batch, self.mode == "generate", options)
 
