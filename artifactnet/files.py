@@ -61,7 +61,7 @@ def write_json(path: str | Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
-def hash_files(paths: Iterable[str | Path], hasher: hashlib._Hash) -> str:
+def hash_files(paths: Iterable[str | Path], hasher: hashlib._Hash | hashlib.blake2b) -> str:
     """Hexadecimal digest of the content of files, one after another, read in chunks.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from artifactnet.config import Config, load
-from artifactnet.data.manifest_format import Line, write
+from artifactnet.data.manifest_format import ManifestLine, write_manifest
 from artifactnet.types import Annotation, Record
 from artifactnet.vlm.heie.data import TextExample
 
@@ -37,7 +37,7 @@ TEXT = (
 )
 
 
-def line(folder: Path, k: int, split: str, text: str | None, seed: int = 0) -> Line:
+def line(folder: Path, k: int, split: str, text: str | None, seed: int = 0) -> ManifestLine:
     """An image of one, two or three tiles with a bright square, its heatmap, score and text."""
     rng = np.random.default_rng(1000 * seed + k)
     height, width = ((56, 56), (56, 112), (168, 56))[k % 3]
@@ -49,7 +49,7 @@ def line(folder: Path, k: int, split: str, text: str | None, seed: int = 0) -> L
     image, drawn = folder / f"{seed}_{k}.png", folder / f"{seed}_{k}_map.png"
     Image.fromarray(pixels).save(image)
     Image.fromarray(heatmap).save(drawn)
-    return Line(
+    return ManifestLine(
         *(str(image), f"{seed}_{k}", 1, Annotation.MASK, split, "tiny"),
         heatmap=str(drawn),
         score=float(rng.random()),
@@ -57,13 +57,15 @@ def line(folder: Path, k: int, split: str, text: str | None, seed: int = 0) -> L
     )
 
 
-def manifest(folder: Path, name: str = "set.jsonl", seed: int = 0, told: bool = True) -> Path:
+def manifest(folder: Path, name: str = "set.jsonl", seed: int = 0, texts: bool = True) -> Path:
     """Eight images to train on, two to validate, three to test."""
     folder.mkdir(parents=True, exist_ok=True)
     splits = ["train"] * 8 + ["val"] * 2 + ["test"] * 3
-    texts = [TEXT.format(k=k) if told else None for k in range(len(splits))]
-    lines = [line(folder, k, split, texts[k], seed) for k, split in enumerate(splits)]
-    write(folder / name, lines)
+    lines = [
+        line(folder, k, split, TEXT.format(k=k) if texts else None, seed)
+        for k, split in enumerate(splits)
+    ]
+    write_manifest(folder / name, lines)
     return folder / name
 
 
@@ -77,8 +79,8 @@ def config(folder: Path, base: Path, *overrides: str) -> Config:
     return load(path, [f"out={folder / 'runs'}", *overrides])
 
 
-def example(k: int, told: bool = True, size: tuple[int, int] = (56, 56)) -> TextExample:
+def example(k: int, supervised: bool = True, size: tuple[int, int] = (56, 56)) -> TextExample:
     """What `TextDataset` gives for an image of one gray."""
     record = Record(f"u{k}", 1, "g", Annotation.MASK, f"image {k}")
     image = np.full((*size, 3), 10 * k, np.uint8)
-    return TextExample(record, image, None, TEXT.format(k=k), told, torch.zeros(size), 0.5)
+    return TextExample(record, image, None, TEXT.format(k=k), supervised, torch.zeros(size), 0.5)

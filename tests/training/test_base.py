@@ -72,5 +72,3 @@ def test_logged_means_are_those_of_the_terms(monkeypatch):
     assert found[1][0] == {
         "train/loss": float(torch.tensor(0.1)), "train/text": float(torch.tensor(0.2))
     }  # fmt: skip
-
-

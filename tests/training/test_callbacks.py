@@ -61,7 +61,9 @@ def test_picture(tmp_path: Path, tiny: Callable[..., Config]) -> None:
 
 
 def test_pictures_come_when_due(tiny: Callable[..., Config]) -> None:
-    folder = train_detector(tiny("train.epochs=5", "train.picture_every=2", "train.pictures=1")).run_dir
+    folder = train_detector(
+        tiny("train.epochs=5", "train.picture_every=2", "train.pictures=1")
+    ).run_dir
     names = sorted(path.name for path in (folder / "pictures").iterdir())
     assert names == ["epoch_002.png", "epoch_004.png", "epoch_005.png"]
     short = train_detector(tiny("name=short", "train.max_steps=1", "train.picture_every=5"))

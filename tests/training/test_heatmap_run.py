@@ -140,14 +140,3 @@ def test_a_feature_term_that_could_teach_nothing_is_told(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         config(tmp_path, "distill.teacher=x", "distill.feature=10", *overrides)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("student_nano", "student_small", "student_base", "heie_vision"),
-        *("student_nano_faithful", "student_small_faithful"),
-    ],
-)
-def test_recipes_are_sound(name: str) -> None:
-    assert load(name).model.heatmap.head in ("decoder", "mapper")

@@ -78,7 +78,9 @@ def test_the_model_knows_which_categories_it_was_taught(tmp_path: Path) -> None:
     assert model.known_categories == (3,)
     saved = load(result.run_dir / run_folder.CONFIG)
     assert saved.model.segmentation.categories is None  # the run's config is what was asked for
-    again = train_detector(config(tmp_path, only, "train.picture_every=0", "resume=true", "train.epochs=2"))
+    again = train_detector(
+        config(tmp_path, only, "train.picture_every=0", "resume=true", "train.epochs=2")
+    )
     assert again.results["training"]["epochs"] == 2
 
 

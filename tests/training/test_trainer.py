@@ -392,7 +392,9 @@ def test_images_below_one_patch_stop_a_run_or_are_skipped(tiny: Tiny, tmp_path: 
         ArtifactNetError, match=f"{small}: .*15x40 pixels is too small for one patch"
     ):
         train_detector(tiny(*options))
-    assert train_detector(tiny(*options, "data.on_error=skip", "overwrite=true")).results["images"] > 0
+    assert (
+        train_detector(tiny(*options, "data.on_error=skip", "overwrite=true")).results["images"] > 0
+    )
 
 
 def test_a_bad_validation_image_is_left_out_of_the_pictures(tiny: Tiny, tmp_path: Path) -> None:
@@ -415,6 +417,14 @@ def test_a_bad_validation_image_is_left_out_of_the_pictures(tiny: Tiny, tmp_path
     result = train_detector(tiny(*options, "data.on_error=skip", "train.pictures=7"))
     with Image.open(result.run_dir / "pictures" / "epoch_001.png") as image:
         assert image.height < rows  # one of eight was left out, then one of seven
+
+
+def test_a_language_model_is_not_trained_as_a_detector(tiny: Tiny) -> None:
+    config = tiny()
+    config.mllm.base = "some/base"
+    with pytest.raises(ConfigError, match=r"mllm\.base is some/base"):
+        train_detector(config)
+    assert not (Path(config.out) / "tiny").exists()
 
 
 def test_configs_made_by_hand_are_checked(tiny: Tiny) -> None:

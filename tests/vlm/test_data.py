@@ -10,12 +10,18 @@ import pytest
 import torch
 from tiny_heie_run import TEXT, config, example, line, manifest
 
-from artifactnet.data.manifest_format import write
+from artifactnet.data.manifest_format import write_manifest
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
-from artifactnet.vlm.heie import data as examples
-from artifactnet.vlm.heie.data import QUESTIONS, InStep, TextData, collate, target_of, text_of
-from artifactnet.vlm.text.chain_of_thought import parse
-from artifactnet.vlm.text.template import TEMPLATE, describe
+from artifactnet.vlm.heie.data import (
+    QUESTIONS,
+    InStepSampler,
+    TextData,
+    collate,
+    heatmap_target,
+    target_text,
+)
+from artifactnet.vlm.text.chain_of_thought import parse_cot
+from artifactnet.vlm.text.template import TEMPLATE, describe_annotation
 
 
 def sample(annotation: Annotation, text: str | None = None, **more) -> Sample:
@@ -38,23 +44,23 @@ def processing(heie):
 def test_a_heatmap_goes_before_a_mask():
     soft = np.full((40, 30), 0.25, np.float32)
     both = sample(Annotation.MASK, mask=masked().mask, heatmap=soft)
-    assert torch.equal(target_of(both), torch.from_numpy(soft))
-    hard = target_of(masked())
+    assert torch.equal(heatmap_target(both), torch.from_numpy(soft))
+    hard = heatmap_target(masked())
     assert hard.dtype == torch.float32
     assert (hard.sum().item(), hard.max().item()) == (100, 1)
     nothing = sample(Annotation.MASK, mask=masked().mask, heatmap=np.zeros((40, 30), np.float32))
-    assert torch.equal(target_of(nothing), hard)  # a heatmap that says nothing
-    assert torch.equal(target_of(sample(Annotation.CLEAN)), torch.zeros(40, 30))
+    assert torch.equal(heatmap_target(nothing), hard)  # a heatmap that says nothing
+    assert torch.equal(heatmap_target(sample(Annotation.CLEAN)), torch.zeros(40, 30))
 
 
 def test_where_texts_come_from(processing):
     def text_of(sample, mode):
-        return examples.text_of(sample, mode, processing)
+        return target_text(sample, mode, processing)
 
     written = TEXT.format(k=1)
     assert text_of(masked(written), "written") == (written, True)
-    assert text_of(masked(), "written") == (describe(masked()), True)
-    assert text_of(masked(written), "template") == (describe(masked()), True)
+    assert text_of(masked(), "written") == (describe_annotation(masked()), True)
+    assert text_of(masked(written), "template") == (describe_annotation(masked()), True)
     assert text_of(masked(written), "none") == (TEMPLATE, False)
     # nobody looked: a text made of nothing would call it clean
     assert text_of(sample(Annotation.NONE), "written") == (TEMPLATE, False)
@@ -69,22 +75,18 @@ def test_a_text_of_no_use_names_its_image(processing):
         (TEXT.replace("tree", "<|im_end|>"), r"^folder/a\.png: its text: holds '<\|im_end\|>'"),
     ):
         with pytest.raises(ArtifactNetError, match=message):
-            text_of(masked(text), "written", processing)
+            target_text(masked(text), "written", processing)
 
 
-def test_questions_are_many_and_fit_in_one_line():
-    assert len(set(QUESTIONS)) == len(QUESTIONS) >= 10
-    assert all("\n" not in question and question.strip() == question for question in QUESTIONS)
-
-
-def test_collate_keeps_sizes_and_masks_what_is_not_told(processing):
-    parts = [example(1), example(2, told=False, size=(56, 112)), None]
+def test_collate_keeps_sizes_and_masks_texts_not_to_be_learned(processing):
+    parts = [example(1), example(2, supervised=False, size=(56, 112)), None]
     batch = collate(parts, processing)
     assert batch.inputs.grids == [(1, 1), (1, 2)]
     assert [tuple(one.shape) for one in batch.target] == [(56, 56), (56, 112)]
     learned = (batch.inputs.labels != -100).sum(1).tolist()
     assert learned[0] > 20
     assert learned[1] == 0
+    assert batch.tokens == batch.window_tokens == learned[0]
     assert batch.score.tolist() == [0.5, 0.5]
     assert batch.annotation.tolist() == [2, 2]
     moved = batch.to("meta")
@@ -129,7 +131,7 @@ def test_loaders_give_every_image(tmp_path, tiny_base, processing):
     assert len({record.uid for batch in batches for record in batch.record}) == 8
     halves = [next(iter(data.val_loader(rank, 2))).record for rank in (0, 1)]
     assert [len(half) for half in halves] == [1, 1]
-    assert data.judged == "test"
+    assert data.eval_split == "test"
     assert data.skipped == {"train": [], "val": []}
     with pytest.raises(ArtifactNetError, match="has no x images"):
         data.example_loader("x")
@@ -137,14 +139,14 @@ def test_loaders_give_every_image(tmp_path, tiny_base, processing):
 
 def test_texts_are_counted(tmp_path, tiny_base, processing):
     run = config(tmp_path, tiny_base)
-    told = TextData(run, processing).summary
-    assert told["texts"]["train"] == {"written": 8, "made": 0, "none": 0}
-    assert not [text for text in told["warnings"] if "somebody wrote" in text]
-    manifest(tmp_path / "data", told=False)
+    written = TextData(run, processing).summary
+    assert written["texts"]["train"] == {"written": 8, "made": 0, "none": 0}
+    assert not [text for text in written["warnings"] if "no written text" in text]
+    manifest(tmp_path / "data", texts=False)
     silent = TextData(run, processing).summary
     assert silent["texts"]["test"] == {"written": 0, "made": 3, "none": 0}
-    (warning,) = (text for text in silent["warnings"] if "somebody wrote" in text)
-    assert warning.startswith("13 of 13 images have no text that somebody wrote")
+    (warning,) = (text for text in silent["warnings"] if "no written text" in text)
+    assert warning.startswith("13 of 13 images")
     run.mllm.text = "none"
     assert TextData(run, processing).summary["texts"]["val"]["none"] == 2
 
@@ -155,8 +157,8 @@ def test_an_image_of_two_manifests_is_one_with_the_text_of_the_one(tmp_path, tin
     whole = line(folder, 0, "train", TEXT.format(k=0))
     others = [line(folder, k, "val", None) for k in (1, 2)]
     blank = replace(whole, score=None, heatmap=None, annotation=Annotation.NONE)
-    write(folder / "set.jsonl", [blank, *others])
-    write(folder / "scores.jsonl", [replace(whole, text=None)])
+    write_manifest(folder / "set.jsonl", [blank, *others])
+    write_manifest(folder / "scores.jsonl", [replace(whole, text=None)])
     run = config(tmp_path, tiny_base)
     run.data.root = str(folder)
     data = TextData(run, processing)
@@ -167,7 +169,7 @@ def test_an_image_of_two_manifests_is_one_with_the_text_of_the_one(tmp_path, tin
     assert found.record.annotation is Annotation.MASK
     assert found.target.sum() == 400
     assert not [text for text in data.summary["warnings"] if "contradict each other" in text]
-    write(folder / "scores.jsonl", [replace(whole, text=None), replace(whole, score=0.0)])
+    write_manifest(folder / "scores.jsonl", [replace(whole, text=None), replace(whole, score=0.0)])
     data = TextData(run, processing)
     assert "1 images have lines that contradict each other" in " ".join(data.summary["warnings"])
     assert data.train_loader().dataset[0, 0].score == whole.score
@@ -206,7 +208,7 @@ def test_a_control_word_is_said_before_training_or_skipped(tmp_path, tiny_base, 
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_processes_of_fsdp_have_equally_many_batches(count, size):
-    shares = [InStep([1] * count, batch_size=size, rank=rank, world=3) for rank in range(3)]
+    shares = [InStepSampler([1] * count, batch_size=size, rank=rank, world=3) for rank in range(3)]
     keys = [list(share) for share in shares]
     assert [len(share) for share in shares] == [len(own) for own in keys]
     assert len({-(-len(own) // size) for own in keys}) == 1
@@ -220,9 +222,9 @@ def test_processes_of_fsdp_have_equally_many_batches(count, size):
 def test_a_surplus_batch_is_marked(tmp_path, tiny_base, processing):
     run = config(tmp_path, tiny_base, "train.strategy=fsdp", "data.eval_batch_size=1")
     data = TextData(run, processing)
-    halves = [[b.counts for b in data.val_loader(rank, 3)] for rank in range(3)]
-    assert halves == [[True], [True], [False]]
-    assert all(batch.counts for batch in data.train_loader(0, 3))
+    shares = [[b.padding for b in data.val_loader(rank, 3)] for rank in range(3)]
+    assert shares == [[False], [False], [True]]
+    assert not any(batch.padding for batch in data.train_loader(0, 3))
 
 
 def test_a_bad_image_is_replaced_in_training_and_left_out_of_evaluation(
@@ -245,7 +247,7 @@ def test_a_bad_image_is_replaced_in_training_and_left_out_of_evaluation(
     for k in range(8):
         (tmp_path / "data" / f"0_{k}.png").write_bytes(b"no image")
     run.data.on_error = "skip"
-    with pytest.raises(ArtifactNetError, match="not one usable image is left"):
+    with pytest.raises(ArtifactNetError, match="not one usable fake image"):
         list(TextData(run, processing).train_loader())
 
 
@@ -261,7 +263,17 @@ def test_workers_give_the_same_batches(tmp_path, tiny_base, processing):
         assert [r.uid for r in a.record] == [r.uid for r in b.record]
 
 
+def test_batches_know_the_tokens_of_their_optimizer_step(tmp_path, tiny_base, processing):
+    options = ("data.batch_size=2", "train.accumulate=3", "data.workers=1")
+    run = config(tmp_path, tiny_base, *options)
+    batches = list(TextData(run, processing).train_loader())
+    assert [batch.window_batches for batch in batches] == [3, 3, 3, 1]
+    first, last = sum(batch.tokens for batch in batches[:3]), batches[3].tokens
+    assert [batch.window_tokens for batch in batches] == [first, first, first, last]
+    learned = sum(int((batch.inputs.labels != -100).sum()) for batch in batches)
+    assert learned == first + last > 0
+
+
 def test_made_texts_can_be_read(processing):
     for mode in ("written", "template", "none"):
-        parse(text_of(masked(), mode, processing)[0])
-    assert examples.checked(TEXT, "x", processing) == TEXT
+        parse_cot(target_text(masked(), mode, processing)[0])

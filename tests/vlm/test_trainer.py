@@ -7,6 +7,7 @@ import errno
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,7 +110,7 @@ def test_a_resumed_run_ends_where_it_would_have(tmp_path, tiny_base, run, result
 
 
 def test_without_texts(tmp_path, tiny_base, capsys):
-    manifest(tmp_path / "data", told=False)
+    manifest(tmp_path / "data", texts=False)
     options = ("mllm.text=none", "loss.text=0", "loss.heatmap.score=0", "name=silent")
     found = train_heie(config(tmp_path, tiny_base, *options)).results
     assert found["text"] == "template"
@@ -121,7 +122,9 @@ def test_without_texts(tmp_path, tiny_base, capsys):
 
 
 def test_everything_learns_without_adapters(tmp_path, tiny_base):
-    found = train_heie(config(tmp_path, tiny_base, "mllm.lora_rank=0", "name=full", "loss.text=0.5"))
+    found = train_heie(
+        config(tmp_path, tiny_base, "mllm.lora_rank=0", "name=full", "loss.text=0.5")
+    )
     state = checkpoint(found.run_dir)["state_dict"]
     assert any(name.endswith("q_proj.weight") for name in state)
     assert found.results["training"]["parameters"] > 60_000
@@ -196,21 +199,65 @@ def test_a_full_disk_says_how_to_go_on(tmp_path, tiny_base, monkeypatch):
         train_heie(config(tmp_path, tiny_base, "train.max_steps=1"))
 
 
+ALL_RUNS = """
+import json, sys
+from artifactnet.cli import main
+for arguments in json.loads(sys.argv[1]):
+    assert main(arguments) == 0
+"""
+SAME = (
+    *("optim.lr=1e-4", "optim.schedule=constant", "optim.clip_norm=0.5"),
+    *("data.eval_batch_size=1", "train.max_steps=1"),
+)
+
+
+@pytest.fixture(scope="module")
+def distributed(tmp_path_factory, tiny_base):
+    """A run of one process, and runs of two that are started once for all of them.
+
+    Lengths of texts differ, and processes divide each batch further. Three validation images, one
+    a batch: with sharded weights the shorter share must not end first.
+    """
+    folder = tmp_path_factory.mktemp("distributed")
+    (folder / "data").mkdir()
+    splits = ["train"] * 8 + ["val"] * 3 + ["test"]
+    lines = []
+    for k, split in enumerate(splits):
+        text = TEXT.format(k=k).replace("A street", "A street, " * (1 + 3 * k))
+        lines.append(line(folder / "data", k, split, text))
+    write_manifest(folder / "data" / "set.jsonl", lines)
+    train_heie(config(folder, tiny_base, *SAME, "name=one", "data.batch_size=8"))
+    both = ["train", str(folder / "tiny.yaml"), f"out={folder / 'runs'}", "train.devices=2", *SAME]
+    parts = ("data.batch_size=2", "train.accumulate=2")
+    fsdp = ("name=fsdp", "train.strategy=fsdp", "data.batch_size=4")
+    runs = [
+        [*both, "name=ddp", "train.strategy=ddp", *parts],
+        [*both, *fsdp],
+        [*both, *fsdp, "train.epochs=2", "train.max_steps=2", "resume=true"],
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    (folder / "runs.py").write_text(ALL_RUNS)
+    reached = folder / "runs" / "fsdp"
+    for commands in (runs[:2], runs[2:]):
+        done = subprocess.run(
+            [sys.executable, "runs.py", json.dumps(commands)],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("use it:") == len(commands)
+        if commands == runs[:2]:
+            shutil.copytree(reached, folder / "runs" / "first")
+    return folder / "runs"
+
+
 def first_loss(folder: Path) -> float:
     with open(folder / "logs" / "version_0" / "metrics.csv", newline="") as handle:
         rows = [row["train/loss_epoch"] for row in csv.DictReader(handle)]
     return next(float(value) for value in rows if value)
-
-
-def in_processes(folder: Path, *options: str) -> None:
-    command = [sys.executable, "-m", "artifactnet", "train", str(folder / "tiny.yaml")]
-    command += [f"out={folder / 'runs'}", "train.devices=2", "data.batch_size=4", *options]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("use it:") == 1
 
 
 def moments(folder: Path, run: Config, everything: bool) -> dict[str, torch.Tensor]:
@@ -225,46 +272,30 @@ def moments(folder: Path, run: Config, everything: bool) -> dict[str, torch.Tens
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_take_the_step_of_one(tmp_path, tiny_base, strategy):
-    """The joint batch, divided; text is left out, whose mean is over each process's own tokens."""
-    same = ("mllm.text=none", "loss.text=0", "optim.schedule=constant", "optim.clip_norm=0.5")
-    alone = config(tmp_path, tiny_base, *same, "name=one", "data.batch_size=8")
-    one = train_heie(alone).run_dir
-    in_processes(tmp_path, *same, "name=two", f"train.strategy={strategy}")
-    two = tmp_path / "runs" / "two"
+@pytest.mark.parametrize("name", ["ddp", "first"])
+def test_two_processes_take_the_step_of_one(distributed, tiny_base, name):
+    one, two = distributed / "one", distributed / name
+    run = config(distributed.parent, tiny_base, *SAME)
     assert first_loss(two) == pytest.approx(first_loss(one), rel=1e-5)
-    a, b = moments(one, alone, False), moments(two, alone, strategy == "fsdp")
+    a, b = moments(one, run, False), moments(two, run, name == "first")
     assert a.keys() == b.keys()
-    for name, moment in a.items():
-        assert torch.allclose(moment, b[name].reshape(moment.shape), rtol=1e-3, atol=1e-6), name
+    for key, moment in a.items():
+        assert torch.allclose(moment, b[key].reshape(moment.shape), rtol=1e-3, atol=1e-6), key
     assert max(float(moment.abs().max()) for moment in b.values()) > 1e-4
     saved = [load_file(folder / "heie.safetensors") for folder in (one, two)]
     assert saved[0].keys() == saved[1].keys()
     close = [torch.isclose(v, saved[1][k], atol=2e-5).flatten() for k, v in saved[0].items()]
     assert torch.cat(close).float().mean() > 0.99  # Adam divides by nearly nothing
-    if strategy == "fsdp":  # a sharded run goes on from one file, too
-        reached = checkpoint(two)["optimizer_states"][0]["state"].keys()
-        again = (*same, "name=two", "train.strategy=fsdp", "train.epochs=2", "resume=true")
-        in_processes(tmp_path, *again)
-        assert json.loads((two / "results.json").read_text())["training"]["steps"] == 2
-        assert checkpoint(two)["state_dict"].keys() == checkpoint(one)["state_dict"].keys()
-        state = checkpoint(two)["optimizer_states"][0]["state"]
-        # rows of the output layer have no gradient without a text
-        assert {float(state[key]["step"]) for key in reached} == {2.0}
+    files = [folder / "results.json" for folder in (one, two)]
+    alone, shared = (json.loads(f.read_text())["training"]["best_validation"] for f in files)
+    assert shared == pytest.approx(alone, rel=1e-3)
 
 
 @pytest.mark.slow
-def test_sharded_validation_takes_any_number_of_images(tmp_path, tiny_base):
-    """Three of them on two processes, one a batch: the shorter share must not end first."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    splits = ["train"] * 8 + ["val"] * 3 + ["test"]
-    lines = [line(folder, k, split, TEXT.format(k=k)) for k, split in enumerate(splits)]
-    write_manifest(folder / "set.jsonl", lines)
-    same = ("optim.lr=1e-9", "optim.head_lr=1e-9", "data.eval_batch_size=1", "train.max_steps=1")
-    one = train_heie(config(tmp_path, tiny_base, *same, "name=one")).run_dir
-    in_processes(tmp_path, *same, "name=two", "train.strategy=fsdp")
-    files = [one.parent / name / "results.json" for name in ("one", "two")]
-    alone, shared = (json.loads(f.read_text())["training"]["best_validation"] for f in files)
-    assert shared == pytest.approx(alone, rel=1e-4)
+def test_a_sharded_run_resumes_from_one_file(distributed):
+    first, again = distributed / "first", distributed / "fsdp"
+    assert json.loads((again / "results.json").read_text())["training"]["steps"] == 2
+    assert checkpoint(again)["state_dict"].keys() == checkpoint(first)["state_dict"].keys()
+    reached = checkpoint(first)["optimizer_states"][0]["state"].keys()
+    state = checkpoint(again)["optimizer_states"][0]["state"]
+    assert {float(state[key]["step"]) for key in reached} == {2.0}

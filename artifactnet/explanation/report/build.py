@@ -197,7 +197,7 @@ def _open_heie_run(
     predictor = load_model(folder, device or config.train.device, text=text)
     assert isinstance(predictor, HeiePredictor)
     data = TextData(config, predictor.model.processing)
-    split = data.judged
+    split = data.eval_split
     warnings = [*data.summary["warnings"], *([VALIDATION_ONLY] if split == "val" else [])]
     records = data.splits[split]
     items = record_items(records.records, records.load)
