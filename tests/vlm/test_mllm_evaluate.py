@@ -102,7 +102,7 @@ def test_other_data(trained, tmp_path):
     assert found["data"]["root"] == str(root)
     assert found["images"] == 3
     # nobody wrote these: the reference is made of the annotation
-    assert "somebody wrote" in found["data_warnings"][-1]
+    assert "mllm.text=written" in found["data_warnings"][-1]
     with pytest.raises(ArtifactNetError, match=r"optim\.lr cannot be changed"):
         evaluate_heie(trained.run_dir, ["optim.lr=1"])
 
