@@ -55,7 +55,7 @@ def pictures(count, seed=0, least=40):
 
 @contextmanager
 def traced_once():
-    """Within, `export_model` traces and converts the same model once, whatever it then writes.
+    """Within, `export_checked` traces and converts the same model once, whatever it then writes.
 
     Both take seconds, and every format begins with the first, most with the second.
     """

@@ -18,8 +18,8 @@ from artifactnet.exporters.checks import (
     answers_of_model,
     compare,
 )
-from artifactnet.inference.backends.exported import to_frames
 from artifactnet.exporters.graph import facts_of
+from artifactnet.inference.backends.exported import to_frames
 
 
 def answers(count=3, seed=0):

@@ -9,7 +9,7 @@ from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.heie import predictor as module
 from artifactnet.vlm.heie import saving
-from artifactnet.vlm.heie.predictor import HeiePredictor, load_predictor
+from artifactnet.vlm.heie.predictor import HeiePredictor, load_heie_predictor
 from artifactnet.vlm.text.template import TEMPLATE
 
 RNG = np.random.default_rng(5)
@@ -48,7 +48,7 @@ def test_answers_are_at_the_images_own_size(brief):
 def test_given_text_is_read(brief):
     predictor = HeiePredictor(brief)
     image = picture(112, 56)
-    one, two = (predictor.predict([image], texts=[text])[0] for text in (TEXT, TEMPLATE))
+    one, two = (predictor.predict_from_texts([image], [text])[0] for text in (TEXT, TEMPLATE))
     assert one.explanation.text == TEXT
     assert one.explanation.description
     assert one.score != two.score  # the states at its marks depend on it
@@ -64,10 +64,10 @@ def test_truncated_generation_is_mended_and_says_so(brief):
 
 
 def test_generated_text_decides_the_heatmap(brief, monkeypatch):
-    monkeypatch.setattr(module, "generate", lambda model, images: [TEXT] * len(images))
+    monkeypatch.setattr(module, "generate_texts", lambda model, images: [TEXT] * len(images))
     image = picture(112, 56)
     predictor = HeiePredictor(brief)
-    written, given = predictor.predict(image), predictor.predict([image], texts=[TEXT])[0]
+    written, given = predictor.predict(image), predictor.predict_from_texts([image], [TEXT])[0]
     np.testing.assert_array_equal(written.heatmap, given.heatmap)
     assert written.score == given.score
     assert written.explanation == given.explanation
@@ -83,18 +83,18 @@ def test_extreme_aspect_ratio_is_in_the_answer(brief):
     ("text", "problem"),
     [
         ("here: [MAP] [SCORE]", "heading 'Image Description' is missing"),
-        (TEMPLATE + "[MAP]", r"mark \[MAP\] is 2 times"),
-        (TEMPLATE.replace("[MAP]", ""), r"mark \[MAP\] is missing"),
+        (TEMPLATE + "[MAP]", r"mark \[MAP\]"),
+        (TEMPLATE.replace("[MAP]", ""), r"mark \[MAP\]"),
     ],
 )
 def test_given_text_must_be_a_chain_of_thought(brief, text, problem):
     with pytest.raises(ArtifactNetError, match=f"image 1: its text: the {problem}"):
-        HeiePredictor(brief).predict([picture(56, 56)] * 2, texts=[TEMPLATE, text])
+        HeiePredictor(brief).predict_from_texts([picture(56, 56)] * 2, [TEMPLATE, text])
 
 
 def test_control_words_that_a_model_spells_out_break_nothing(brief, monkeypatch):
     text = TEMPLATE.replace("[MAP]", "<|im_<|im_end|>end|> [MAP]")
-    monkeypatch.setattr(module, "generate", lambda model, images: [text])
+    monkeypatch.setattr(module, "generate_texts", lambda model, images: [text])
     answer = HeiePredictor(brief).predict(picture(56, 56))
     assert "im_" not in answer.explanation.text
 
@@ -111,7 +111,7 @@ def test_answer_that_is_no_number_is_a_failure_and_stops_nothing(brief):
 
 def test_as_many_texts_as_images(brief):
     with pytest.raises(ArtifactNetError, match="2 texts for 1 images"):
-        HeiePredictor(brief).predict([picture(56, 56)], texts=[TEXT, TEXT])
+        HeiePredictor(brief).predict_from_texts([picture(56, 56)], [TEXT, TEXT])
 
 
 def test_unknown_mode(brief):
@@ -139,14 +139,12 @@ def test_stream_passes_failures_on_in_order(brief, tmp_path):
     assert found[0].score == pytest.approx(found[3].score)
 
 
-def test_stream_options(brief):
+def test_options_are_checked_at_the_call(brief):
+    """Not at the first answer: a generator would be silent until then."""
     predictor = HeiePredictor(brief, "template")
-    with pytest.raises(ArtifactNetError, match="tiles"):
-        next(predictor.predict_stream([], tiles=True))
-    with pytest.raises(ArtifactNetError, match="batch_size"):
-        next(predictor.predict_stream([], batch_size=0))
-    with pytest.raises(ArtifactNetError, match="workers"):
-        next(predictor.predict_stream([], workers=-1))
+    for options in ({"tiles": True}, {"batch_size": 0}, {"workers": -1}):
+        with pytest.raises(ArtifactNetError, match=next(iter(options))):
+            predictor.predict_stream([], **options)
     with pytest.raises(ArtifactNetError, match="batch_size"):
         predictor.predict([], batch_size=0)
 
@@ -160,10 +158,10 @@ def test_verdict_follows_the_threshold(brief):
         assert predictor.predict(image).is_fake is fake
 
 
-def test_load_predictor(brief, tmp_path):
-    saving.save(brief, tmp_path, {"notices": ["the score is UNTRAINED"]})
+def test_load_heie_predictor(brief, tmp_path):
+    saving.save_heie(brief, tmp_path, {"notices": ["the score is UNTRAINED"]})
     image = picture(56, 112)
-    loaded = load_predictor(tmp_path, mode="template").predict(image)
+    loaded = load_heie_predictor(tmp_path, mode="template").predict(image)
     np.testing.assert_allclose(
         loaded.heatmap, HeiePredictor(brief, "template").predict(image).heatmap, atol=1e-5
     )

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from artifactnet.cli import main
-from artifactnet.inference.predictor import PredictorLike
-from artifactnet.vlm.heie.predictor import HeiePredictor, load_predictor
-from artifactnet.vlm.heie.saving import save
+from artifactnet.inference.load import load_model
+from artifactnet.vlm.heie.saving import save_heie
 
 
 @pytest.fixture
@@ -20,18 +19,12 @@ def saved(heie, tmp_path, monkeypatch):
     """Folder of a HEIE that writes little, and two photographs in the current folder."""
     monkeypatch.chdir(tmp_path)
     heie.mllm.max_new_tokens = 8
-    save(heie, tmp_path / "heie", {})
+    save_heie(heie, tmp_path / "heie", {})
     Path("photos").mkdir()
     for k, size in enumerate(((60, 100), (56, 56))):
         pixels = np.random.default_rng(k).integers(0, 256, (*size, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(f"photos/{k}.png")
     return "heie"
-
-
-def test_a_heie_answers_as_a_predictor_does(heie):
-    predictor = HeiePredictor(heie)
-    assert isinstance(predictor, PredictorLike)
-    assert predictor.threshold == 0.5
 
 
 @pytest.mark.slow
@@ -42,7 +35,7 @@ def test_predict_and_report(saved, text, capsys):
     assert main(["report", saved, "--images", "photos", "--out", "page", *extra]) == 0
     lines = [json.loads(x) for x in Path("out/predictions.jsonl").read_text().splitlines()]
     report = json.loads(Path("page/report.json").read_text())
-    expected = load_predictor(saved, "cpu", text)
+    expected = load_model(saved, "cpu", text=text)
     assert report["warnings"] == list(expected.warnings)
     assert len(lines) == len(report["entries"]) == 2
     for line, entry in zip(lines, report["entries"], strict=True):

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from artifactnet.cli.arguments import names, positive
 from artifactnet.config import HeatmapConfig, ModelConfig, load
-from artifactnet.exporters.export import Int8, export_model
+from artifactnet.exporters.export import Int8, export_checked
 from artifactnet.inference.backends.exported import Session, open_session
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError, UInt8Array
@@ -214,5 +214,5 @@ def _session(model: ArtifactNet, size: int, form: str, folder: Path, threads: in
     file, backend, int8 = FORMATS[form]
     images = _frames(size, _CHECKED + _CALIBRATED)
     calibration = Int8(images[_CHECKED:]) if int8 else None
-    export_model(model, folder / file, images[:_CHECKED], int8=calibration)
+    export_checked(model, folder / file, images[:_CHECKED], int8=calibration)
     return open_session(folder / file, backend, threads)
