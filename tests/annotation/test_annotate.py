@@ -81,8 +81,16 @@ def test_records_have_the_format_of_the_published_set(data):
         assert parts.description == "A cat sits on a chair."
         assert parts.regions == "Issues around the cat's left paw."
         assert gpt.text.startswith("Sure. \n### Image Description\n")
-    by_stage = {"analysis": "eye", "formatting": "pen"}
-    assert {(r.stage, r.body["model"]) for r in server.requests} == set(by_stage.items())
+    models = {(request.stage, request.body["model"]) for request in server.requests}
+    assert models == {("analysis", "eye"), ("formatting", "pen")}
+    made = expl_aigi_eval.convert_expl_aigi_eval(
+        data / "out.jsonl", data / "images", data / "manifest"
+    )
+    assert made.warnings == ()
+    lines = read_manifest(made.manifest)
+    assert [line.annotation for line in lines] == [Annotation.MASK] * 4
+    assert all(line.text and "seven toes" in line.text for line in lines)
+    assert (np.asarray(Image.open(lines[0].heatmap)) == MASK).all()
 
 
 def test_each_text_belongs_to_its_image(data):
@@ -110,20 +118,6 @@ def test_each_text_belongs_to_its_image(data):
         assert red[2:4, 7:11].all(), "the line runs above the defect of rows 4 to 7"
         assert red[8:10, 7:11].all(), "and below it"
         assert red[20:].mean() < 0.2  # the images are noise
-
-
-def test_output_converts_to_a_manifest(data):
-    with serving() as server:
-        run(data, server.url)
-    made = expl_aigi_eval.convert_expl_aigi_eval(
-        data / "out.jsonl", data / "images", data / "manifest"
-    )
-    assert made.warnings == ()
-    lines = read_manifest(made.manifest)
-    assert [line.annotation for line in lines] == [Annotation.MASK] * 4
-    assert all(line.text and "seven toes" in line.text for line in lines)
-    stored = np.asarray(Image.open(lines[0].heatmap))
-    assert (stored == MASK).all()
 
 
 def test_bit_fields_become_heatmaps(data):
@@ -210,8 +204,10 @@ def test_bad_form_is_shown_to_the_model_then_rejected_until_corrected(data, bad,
     assert len(rows(data / "out.raw.jsonl")) == 4 + 8 + 4
 
 
-@pytest.mark.parametrize("finish", ["length", "content_filter"])
-def test_cut_off_analysis_is_invalid(data, finish):
+@pytest.mark.parametrize(
+    ("finish", "reason"), [("length", "cut off"), ("content_filter", "filter")]
+)
+def test_cut_off_analysis_is_invalid(data, finish, reason):
     def plan(request):
         reply = polite(request)
         reply.finish = finish if request.stage == "analysis" else "stop"
@@ -221,9 +217,7 @@ def test_cut_off_analysis_is_invalid(data, finish):
         summary = run(data, server.url, attempts=2)
     assert summary.records == 0
     assert server.stages() == ["analysis"] * 8
-    reasons = {row["reason"] for row in rows(data / "out.rejected.jsonl")}
-    assert len(reasons) == 1
-    assert {"length": "cut off", "content_filter": "filter"}[finish] in reasons.pop()
+    assert all(reason in row["reason"] for row in rows(data / "out.rejected.jsonl"))
 
 
 def test_unusable_images_are_listed_and_stop_nothing(data):
@@ -244,26 +238,6 @@ def test_unusable_images_are_listed_and_stop_nothing(data):
     assert "another aspect ratio" in reasons["flat"]
     assert "marks nothing" in reasons["clean"]
     assert "broken.png" in reasons["broken"]
-
-
-def test_transient_failures_are_retried(data):
-    seen: list[str] = []
-    moments = [
-        Reply(status=429, headers={"Retry-After": "1"}),
-        Reply(status=500),
-        Reply(hang_up=True),
-        Reply(raw=b'{"cho'),
-    ]
-
-    def plan(request):
-        seen.append(request.stage)
-        return moments.pop() if moments and len(seen) % 3 == 1 else polite(request)
-
-    with serving(plan) as server:
-        analyst = chat(server.url)
-        assert run(data, server.url, analyst=analyst).records == 4
-    assert analyst.counts["answers"] == 8
-    assert analyst.counts["requests"] == 12
 
 
 def test_server_that_is_gone_ends_the_run_and_answers_are_kept(data):
@@ -326,16 +300,11 @@ def test_refused_image_is_rejected_alone_and_asked_again_next_time(data):
 
 def test_interrupt_wakes_and_stops_all_workers(data):
     """Ctrl-C while threads wait for their turn at a slow rate."""
-    asked = threading.Event()
-
-    def plan(request):
-        asked.set()
-        return polite(request)
 
     def interrupt(name, what):
         raise KeyboardInterrupt
 
-    with serving(plan) as server:
+    with serving() as server:
         slow = Chat(Endpoint(server.url), "eye", RateLimiter(0.1))
         fast = chat(server.url)
         (data / "images" / "sd" / "0.png").write_bytes(b"broken")  # fails at once, is reported

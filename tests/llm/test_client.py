@@ -36,6 +36,13 @@ def _environment(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-42")
 
 
+UNREADABLE = [
+    *(b'{"choices": [{"mess', b"{}", b"[]", b'{"choices": []}', b'{"choices": "none"}'),
+    *(b'{"choices": [{"message": null}]}', b'{"choices": [{"message": {"content": [1]}}]}'),
+    *(b'{"choices": [{"message": {"content": "\xff"}}]}', b"<html>login</html>"),
+]
+
+
 def chat_with(
     url: str, time: Time, rate: float = 0.0, retries: int = 3, timeout: float = 10
 ) -> Chat:
@@ -71,23 +78,9 @@ def test_temperature_is_sent_only_if_given(temperature):
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (Reply(status=500), "status 500"),
-        (Reply(status=503), "status 503"),
-        (Reply(status=429), "status 429"),
-        (Reply(raw=b'{"choices": [{"mess'), "unreadable answer"),
-        (Reply(raw=b"{}"), "unreadable answer"),
-        (Reply(raw=b"[]"), "unreadable answer"),
-        (Reply(raw=b'{"choices": []}'), "unreadable answer"),
-        (Reply(raw=b'{"choices": "none"}'), "unreadable answer"),
-        (Reply(raw=b'{"choices": [{"message": null}]}'), "unreadable answer"),
-        (Reply(raw=b'{"choices": [{"message": {"content": [1]}}]}'), "unreadable answer"),
-        (Reply(raw=b'{"choices": [{"message": {"content": "\xff"}}]}'), "unreadable answer"),
-        (
-            Reply(raw=b"<html>login</html>", headers={"content-type": "text/html"}),
-            "unreadable answer",
-        ),
-        (Reply(hang_up=True), "connection failed"),
-        (Reply(announce=50), "connection failed"),
+        *((Reply(status=status), f"status {status}") for status in (429, 500, 503)),
+        *((Reply(raw=raw), "unreadable answer") for raw in UNREADABLE),
+        *((bad, "connection failed") for bad in (Reply(hang_up=True), Reply(announce=50))),
     ],
 )
 def test_transient_failures_are_retried_and_counted(bad, reason):
@@ -127,12 +120,9 @@ def test_unreachable_server():
 @pytest.mark.parametrize(
     ("status", "kind", "hint"),
     [
-        (400, RefusedError, ""),
-        (413, RefusedError, ""),
-        (401, EndpointError, "OPENAI_API_KEY"),
-        (403, EndpointError, "OPENAI_API_KEY"),
+        *((400, RefusedError, ""), (413, RefusedError, ""), (402, EndpointError, "")),
+        *((status, EndpointError, "OPENAI_API_KEY") for status in (401, 403)),
         (404, EndpointError, "/v1"),
-        (402, EndpointError, ""),
     ],
 )
 def test_permanent_failures_are_one_line_without_the_key(status, kind, hint):
@@ -275,7 +265,7 @@ def test_stop_wakes_waiting_threads():
 @pytest.mark.parametrize(
     "url", ["", "localhost:8000/v1", "ftp://x/v1", "http://", "http://x:99999/v1", "http://[::1/v1"]
 )
-def test_a_bad_url_is_refused(url):
+def test_bad_url_is_refused(url):
     with pytest.raises(ArtifactNetError, match="http://localhost:8000/v1"):
         Chat(Endpoint(url), "m")
 
@@ -316,14 +306,9 @@ def test_backoff_doubles_to_a_minute(attempt, share):
 @pytest.mark.parametrize(
     ("status", "code", "wanted"),
     [
-        (429, None, True),
-        (429, "rate_limit_exceeded", True),
-        (429, "insufficient_quota", False),
-        (408, None, True),
-        (500, None, True),
-        (529, None, True),
-        (400, None, False),
-        (404, None, False),
+        *((status, None, True) for status in (408, 429, 500, 529)),
+        *((status, None, False) for status in (400, 404)),
+        *((429, "rate_limit_exceeded", True), (429, "insufficient_quota", False)),
     ],
 )
 def test_transient(status, code, wanted):
@@ -333,12 +318,7 @@ def test_transient(status, code, wanted):
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("3", 3.0),
-        (" 2.5 ", 2.5),
-        ("-4", 0.0),
-        ("nan", None),
-        ("", None),
-        ("soon", None),
+        *(("3", 3.0), (" 2.5 ", 2.5), ("-4", 0.0), ("nan", None), ("", None), ("soon", None)),
         (formatdate(1_000_090, usegmt=True), 90.0),
         (formatdate(999_000, usegmt=True), 0.0),
     ],
