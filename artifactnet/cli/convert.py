@@ -1,4 +1,4 @@
-"""``convert_richhf``: data sets of other forms become manifests."""
+"""``convert``: data sets of other forms become manifests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,7 @@ FORMATS = ("richhf", "expl_aigi_eval", "abhuman", "folder", "demo")
 
 
 def add_convert(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     parser = commands.add_parser(
         "convert", parents=[common], help="make a manifest of annotated images, to train on or mix"
     )
