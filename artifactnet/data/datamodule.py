@@ -45,7 +45,7 @@ class BatchLoader(DataLoader[Any]):
 class _ListLoader(BatchLoader):
     """BatchLoader whose workers make several batches of the images of one."""
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         for batches in super().__iter__():
             yield from batches  # type: ignore[misc]
 

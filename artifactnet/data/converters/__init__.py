@@ -1,1 +1,3 @@
 """Data sets of other formats become manifests: one file per format."""
+
+FORMATS = ("richhf", "expl_aigi_eval", "abhuman", "folder", "demo")

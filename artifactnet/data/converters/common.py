@@ -153,8 +153,12 @@ class ManifestWriter:
         if given:
             marked = any(values.any() for values in given.values())
             line = replace(line, annotation=Annotation.MASK if marked else Annotation.CLEAN)
-            for kind, values in given.items() if marked else ():
-                line = replace(line, **{kind: self.store(f"{kind}s", key, values, line.image)})
+            stored = {
+                kind: self.store(f"{kind}s", key, values, line.image)
+                for kind, values in given.items()
+                if marked
+            }
+            line = replace(line, heatmap=stored.get("heatmap"), mask=stored.get("mask"))
         self.lines.append(line)
         return True
 

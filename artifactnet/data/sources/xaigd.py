@@ -165,8 +165,8 @@ def build_xaigd_splits(config: DataConfig, seed: int) -> Splits:
         raise ArtifactNetError(f"data.val_fraction={config.val_fraction}: must be in [0, 1)")
     shards, warnings = find_shards(Path(config.root))
     rows = {part: read_items(part, paths, config) for part, paths in shards.items()}
-    fakes = [item.record for items in rows.values() for item in items]
-    keep = splitting.wanted_generators(fakes, config.generators, Path(config.root))
+    listed = [item.record for items in rows.values() for item in items]
+    keep = splitting.wanted_generators(listed, config.generators, Path(config.root))
     rows = {
         part: [item for item in items if item.record.generator in keep]
         for part, items in rows.items()
