@@ -207,7 +207,7 @@ for arguments in json.loads(sys.argv[1]):
 """
 SAME = (
     *("optim.lr=1e-4", "optim.schedule=constant", "optim.clip_norm=0.5"),
-    *("data.eval_batch_size=1", "train.max_steps=1"),
+    "data.eval_batch_size=1",
 )
 
 
@@ -233,7 +233,7 @@ def distributed(tmp_path_factory, tiny_base):
     runs = [
         [*both, "name=ddp", "train.strategy=ddp", *parts],
         [*both, *fsdp],
-        [*both, *fsdp, "train.epochs=2", "train.max_steps=2", "resume=true"],
+        [*both, *fsdp, "train.epochs=2", "resume=true"],
     ]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     (folder / "runs.py").write_text(ALL_RUNS)

@@ -227,7 +227,9 @@ class _Counts:
         self._pairs: list[tuple[str, str]] = []  # annotated, generated
         self._repaired = 0
         for metric in (self.saliency, self.scores, self._texts):
-            metric.distributed_available_fn = _never
+            for part in metric.modules():  # a metric may hold others
+                if isinstance(part, Metric):
+                    part.distributed_available_fn = _never
 
     def add(self, examples: Sequence[TextExample]) -> None:
         """Answer and count a batch."""
