@@ -351,7 +351,8 @@ class TextData:
         Raises:
             ArtifactNetError: there is no train split.
         """
-        loader = self._loader("train", partial(collate, processing=self.processing), rank, world)
+        join = partial(collate, processing=self.processing)
+        loader = self._loader("train", join, rank, world, WindowLoader)
         assert isinstance(loader, WindowLoader)
         loader.window = self.config.train.accumulate
         return loader
@@ -373,7 +374,12 @@ class TextData:
         return self._loader(split, _list_examples, 0, 1)
 
     def _loader(
-        self, split: str, collate_fn: Callable[[Any], Any], rank: int, world: int
+        self,
+        split: str,
+        collate_fn: Callable[[Any], Any],
+        rank: int,
+        world: int,
+        loader: type[BatchLoader] = BatchLoader,
     ) -> BatchLoader:
         labels_of(self.splits, split, self.config.data.name)  # there must be images
         train = split == "train"
@@ -391,7 +397,7 @@ class TextData:
             rank=rank,
             world=world,
             sampler=InStepSampler if in_step else EpochSampler,
-            loader=WindowLoader if train else BatchLoader,
+            loader=loader,
         )
 
 
