@@ -405,7 +405,11 @@ def _send(
 
     options: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
     try:
-        reply: Any = client.chat.completions.create(model=model, messages=messages, **options)
+        reply: Any = client.chat.completions.create(
+            model=model,
+            messages=messages,  # type: ignore[arg-type]  # plain dictionaries are fine
+            **options,
+        )
     except openai.APIStatusError as error:
         body = error.body
         message = body.get("message") if isinstance(body, dict) else None

@@ -42,11 +42,8 @@ def test_categories_and_their_places():
         "- Physics: bottom, lower right; 22% of the image.",
         "- Artifacts: upper right; 1% of the image.",
     ]
-    assert [line.split(":")[0] for line in cot.issues.split("\n")] == [
-        "- Textures",
-        "- Physics",
-        "- Artifacts",
-    ]
+    issues = [line.split(":")[0] for line in cot.issues.split("\n")]
+    assert issues == ["- Textures", "- Physics", "- Artifacts"]
     assert cot.description == "A square generated image."
     assert cot.style == Style()
 

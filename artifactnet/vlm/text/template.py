@@ -1,4 +1,4 @@
-"""Chains of thought that nobody wrote: made of an annotation, or one fixed text for any image."""
+"""Chains of thought without an author: made from an annotation, or one fixed text for any image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
 from artifactnet.types import Annotation, Sample
 from artifactnet.vlm.text.chain_of_thought import ChainOfThought, build_cot
 
-# Read by force where no text is to be generated: it says nothing of the image.
+# Read in place of a generated text; it says nothing about the image.
 TEMPLATE = build_cot(
     ChainOfThought(
         "An image whose plausibility is to be judged.",
@@ -18,7 +18,7 @@ TEMPLATE = build_cot(
     )
 )
 
-# what a category is called, and what is wrong where it is marked
+# name of a category, and what is wrong where it is marked
 _WORDS = {
     "low-level-texture": ("Textures", "Surfaces lack the texture of their material."),
     "low-level-edge_shape": ("Edges and shapes", "Outlines are broken, blurred or deformed."),
@@ -34,23 +34,23 @@ _PLACES = (
     *("left", "center", "right"),
     *("lower left", "bottom", "lower right"),
 )
-_NAMED = 0.25  # least part of what is marked that a place must hold to be named
-_MOST = 0.5  # least part of the image that is most of it
-_MARKED = 0.5  # of a heatmap's own maximum, where it has no mask
+_NAMED = 0.25  # share of a category that a place must hold to be named
+_MOST = 0.5  # share of the image that counts as most of it
+_MARKED = 0.5  # of a heatmap's own maximum, without a mask
 
 
 def describe_annotation(sample: Sample) -> str:
-    """A chain of thought made of what is annotated in an image.
+    """A chain of thought made from the annotation of an image.
 
     Each category in the mask is named with the places that hold most of it, in a grid of three by
-    three, and its share of the image. Without mask, or with an empty one, it is the heatmap from
-    half of its own maximum on. What was looked at without finding anything is said to look right.
+    three, and its share of the image. Without a mask, or with an empty one, the heatmap from half
+    of its own maximum on takes its place. An image annotated as clean is described as such.
 
     Args:
         sample: its text and image content are not used.
 
     Returns:
-        a text in the standard form; `TEMPLATE` where nobody looked, since nothing can be said.
+        A text in the standard form; `TEMPLATE` if the image is not annotated.
     """
     if sample.record.annotation is Annotation.NONE:
         return TEMPLATE
@@ -73,7 +73,7 @@ def _kind(sample: Sample) -> str:
 
 
 def _found(sample: Sample) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """Label of each category that is marked and (H, W) where, in the order of the taxonomy."""
+    """Label and (H, W) mask of each category present, in the order of the taxonomy."""
     mask, heatmap = sample.mask, sample.heatmap
     if mask is not None and mask.any():
         bits = {category.label: category.bit for category in CATEGORIES}
@@ -86,7 +86,7 @@ def _found(sample: Sample) -> list[tuple[str, npt.NDArray[np.bool_]]]:
 
 
 def _where(marked: npt.NDArray[np.bool_]) -> str:
-    """Places and share of what is marked, e.g. ``upper left, top; 3% of the image``."""
+    """Places and share of a mask, e.g. ``upper left, top; 3% of the image``."""
     share = float(marked.mean())
     percent = f"{100 * share:.0f}%" if share >= 0.01 else "less than 1%"
     if share >= _MOST:
