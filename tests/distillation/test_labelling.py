@@ -255,17 +255,6 @@ def test_progress_is_told_with_rate_and_time_left(folder, tmp_path, monkeypatch)
     assert again[9] == "labelling train: 10 of 20 images, all known"
 
 
-@pytest.mark.parametrize(
-    ("seen", "known", "seconds", "wanted"),
-    [
-        (100, 0, 50.0, "labelling x: 100 of 700 images, 2.0 images/s, 5.0 min left"),
-        (400, 300, 50.0, "labelling x: 400 of 700 images, 2.0 images/s, 2.5 min left"),
-    ],
-)
-def test_the_rate_is_that_of_new_images(seen, known, seconds, wanted):
-    assert labelling._progress("x", seen, known, 700, seconds) == wanted
-
-
 def test_labelling_leaves_the_runs_random_numbers_alone(folder, tmp_path):
     import torch
 

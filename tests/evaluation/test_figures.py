@@ -140,12 +140,3 @@ def test_a_diverged_head_is_an_error(model: ArtifactNet, batch: Batch, output: M
     output.score[0] = math.nan
     with pytest.raises(ArtifactNetError, match="predicted score is not finite"):
         Figures(model, ["sdxl"], alone=True).update(batch, output)
-
-
-def test_no_warning_without_a_teacher(
-    model: ArtifactNet, batch: Batch, output: ModelOutput, recwarn: pytest.WarningsRecorder
-) -> None:
-    figures = Figures(model, ["sdxl"], alone=True)
-    figures.update(batch, output)
-    figures.compute()
-    assert [str(w.message) for w in recwarn if "compute" in str(w.message)] == []
