@@ -108,11 +108,11 @@ def test_printed_differences_are_the_real_ones(run, capsys):
 def test_of_many_images_a_few_evenly_spread(run, monkeypatch):
     seen = []
 
-    def note(source, out, images, **options):
+    def note(original, packed, images):
         seen.extend(image.name for image in images)
-        return pack.Packed(Path(out), 1, 2, len(images), {"probability": 0.0})
+        return {"probability": 0.0}
 
-    monkeypatch.setattr(pack, "pack_model", note)
+    monkeypatch.setattr(pack, "_differences", note)
     photos(9)
     words = ["pack", str(run), "--out", "n.safetensors", "--images", "photos", "--check", "3"]
     assert main(words) == 0
@@ -136,7 +136,7 @@ def test_a_model_without_heatmap_and_one_that_attends(here, capsys):
 
 def packed_otherwise(monkeypatch, change) -> None:
     """The copy is spoiled between saving and checking, as a bad conversion would."""
-    real = pack.save_model
+    real = pack.save_checkpoint
 
     def spoiled(model, path, extra, *, half):
         change(model)
@@ -147,7 +147,7 @@ def packed_otherwise(monkeypatch, change) -> None:
         other = load_checkpoint(path)
         spoiled(other, path, extra, half=half)
 
-    monkeypatch.setattr(pack, "save_model", spoil_copy)
+    monkeypatch.setattr(pack, "save_checkpoint", spoil_copy)
 
 
 def shift_verdict(model):
