@@ -75,23 +75,20 @@ def fails(monkeypatch, name: str, error: BaseException) -> None:
 
 
 def test_train_gets_the_config_with_overrides(monkeypatch):
-    from artifactnet.vlm.heie.teacher import open_any_teacher
-
-    made = calls(monkeypatch, "train")
+    made = []
+    monkeypatch.setattr("artifactnet.api.train", made.append)
     file = str(ROOT / "configs" / "dinov2_align.yaml")
     assert main(["train", file, "seed=7", "loss.alignment.weight=0.5"]) == 0
-    ((config, opener), _), = made  # fmt: skip
+    (config,) = made
     assert isinstance(config, artifactnet.Config)
     assert (config.seed, config.loss.alignment.weight) == (7, 0.5)
-    assert opener is open_any_teacher
 
 
 def test_evaluate_gets_folder_and_overrides(monkeypatch):
-    from artifactnet.vlm.heie.teacher import open_any_teacher
-
-    made = calls(monkeypatch, "evaluate")
+    made = []
+    monkeypatch.setattr("artifactnet.api.evaluate", lambda *a, **k: made.append((a, k)))
     assert main(["evaluate", "runs/x", "data.name=folder", "data.root=y"]) == 0
-    assert made == [(("runs/x", ["data.name=folder", "data.root=y"], open_any_teacher), {})]
+    assert made == [(("runs/x", ["data.name=folder", "data.root=y"]), {"text": None, "chat": None})]
 
 
 def test_synthesize_writes_what_the_library_writes(tmp_path, capsys):
