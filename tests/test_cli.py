@@ -68,7 +68,10 @@ def fails(monkeypatch, name: str, error: BaseException) -> None:
     def function(*args, **kwargs):
         raise error
 
-    monkeypatch.setitem(vars(artifactnet), name, function)
+    if name in ("train", "evaluate", "distill"):
+        monkeypatch.setattr(f"artifactnet.api.{name}", function)
+    else:
+        monkeypatch.setitem(vars(artifactnet), name, function)
 
 
 # --- train, evaluate, synthesize ----------------------------------------------------------
