@@ -1,4 +1,4 @@
-"""``predict``: judge images and draw where the model looks."""
+"""``predict``: predict images and draw where the model looks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OVERLAP = 0.25
 def add_predict(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the subcommand."""
     predict = commands.add_parser(
-        "predict", parents=[common], help="judge images and draw where the model looks"
+        "predict", parents=[common], help="predict images and draw where the model looks"
     )
     _add_predict_arguments(predict)
     predict.set_defaults(run=_predict)
@@ -87,7 +87,7 @@ def _predict(args: argparse.Namespace) -> int:
     from artifactnet.types import ArtifactNetError
 
     if args.overlap is not None and not args.tiles:
-        raise ArtifactNetError("--overlap is a matter of tiles; add --tiles")
+        raise ArtifactNetError("--overlap needs --tiles")
     predictor = load_model(
         args.model, args.device, backend=args.backend, threads=args.threads, text=args.text
     )

@@ -1,4 +1,4 @@
-"""Judging files and folders, with the answers written to a folder."""
+"""Predicting files and folders, with the answers written to a folder."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from artifactnet.types import ArtifactNetError, Float32Array, Prediction, UInt8A
 
 @dataclass(slots=True)
 class Summary:
-    """What became of the images.
+    """Counts of one call of `predict_to_folder`.
 
     Attributes:
-        answers: the file with one JSON object per judged image.
-        images: number of images judged.
+        answers: the file with one JSON object per image.
+        images: number of images predicted.
         fakes: number of them called fake.
         uncategorized: regions that ``instances.csv`` lacks, since they have no category.
-        failures: the images that could not be judged, and inputs that stand for none.
+        failures: the images that could not be predicted, and inputs without images.
     """
 
     answers: Path
@@ -57,11 +57,11 @@ def predict_to_folder(
     workers: int = 0,
     report: Callable[[Prediction], None] | None = None,
 ) -> Summary:
-    """Judge files and write ``predictions.jsonl`` and ``heatmaps/<name>.png`` into ``out``.
+    """Predict files and write ``predictions.jsonl`` and ``heatmaps/<name>.png`` into ``out``.
 
     The pictures are 8-bit gray at the image's own size, 255 times the heatmap, without any
     stretching per image. Names keep folder and suffix, so that ``a.jpg``, ``a.png`` and
-    ``b/a.png`` stay apart. An image that cannot be judged is listed and stops nothing. What a
+    ``b/a.png`` stay apart. An image that cannot be predicted is listed and stops nothing. What a
     language model wrote is in the answers as ``explanation``, null for all other models.
 
     Args:

@@ -21,7 +21,7 @@ _LAYOUTS = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """An image that waits to be judged.
+    """An image to predict.
 
     Attributes:
         name: what answers and errors call it: its path, or ``shard.parquet#row``.
@@ -38,7 +38,7 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that could not be judged.
+    """An image that could not be predicted.
 
     Attributes:
         path: the image as the caller named it.
