@@ -9,9 +9,9 @@ import torch
 
 from artifactnet.config import DataConfig, HeatmapLossConfig
 from artifactnet.vlm.heie.data import TextData, collate
-from artifactnet.vlm.heie.model import build, generate
+from artifactnet.vlm.heie.model import build_heie, generate_texts
 from artifactnet.vlm.heie.module import HeieModule
-from artifactnet.vlm.text.chain_of_thought import Style, parse
+from artifactnet.vlm.text.chain_of_thought import Style, parse_cot
 
 STEPS, RATE = 150, 5e-3
 
@@ -30,7 +30,7 @@ def test_sixteen_images_are_learnt(tiny_config, tmp_path):
         name="demo", demo_train=8, demo_val=1, demo_test=1, demo_size=56, batch_size=16
     )
     torch.manual_seed(0)
-    model = build(config)
+    model = build_heie(config)
     data = TextData(config, model.processing)
     examples = [item for batch in data.example_loader("train") for item in batch]
     assert len(examples) == 16
@@ -56,10 +56,10 @@ def test_sixteen_images_are_learnt(tiny_config, tmp_path):
     for target, found in zip(batch.target, output.heatmaps, strict=True):
         small = torch.nn.functional.adaptive_avg_pool2d(target[None], found.heatmap.shape[1:])
         assert float((found.heatmap - small).abs().mean()) < 0.1
-    written = generate(
+    written = generate_texts(
         model, [example.image for example in examples], [example.question for example in examples]
     )
     for text in written:
-        assert parse(text).style == Style()  # the exact form, with nothing mended
+        assert parse_cot(text).style == Style()  # the exact form, with nothing repaired
     right = sum(text == example.text for text, example in zip(written, examples, strict=True))
     assert right >= 15, f"{right} of 16 texts are those that were learnt"
