@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from artifactnet.config import ModelConfig
 from artifactnet.data.transforms import Preprocess
 from artifactnet.inference.backends.exported import AnyModel
@@ -20,6 +22,8 @@ def preprocess_of(
         shape: (height, width) of an image, pixels: an adaptive mapper cuts it by a grid of tiles
             that suits it. None: the fixed size of training.
     """
+    mean: Sequence[float]
+    std: Sequence[float]
     if isinstance(model, ModelConfig):
         config, patch = model, 1
         image_size = (config.image_size[0], config.image_size[1])
