@@ -142,10 +142,7 @@ class _FakeLogit(nn.Module):
 def _recorder(reshape: Reshape | None, where: str, size: tuple[int, int] | None) -> Reshape:
     """What brings the layer's output, and its gradient, to the package; checked on the way.
 
-    Args:
-        reshape: to (B, C, h, w), if it needs one.
-        where: what messages call the layer.
-        size: height and width of the image, whose proportions a map must have; None: any.
+    ``where`` names the layer in messages; a map must have the proportions of ``size``, if given.
     """
 
     def record(output: Any) -> Tensor:

@@ -216,12 +216,7 @@ def as_detector(model: Detector | ArtifactNet | BasePredictor) -> Detector:
 
 
 def preprocess_for(detector: Detector, pixels: UInt8Array) -> Preprocess:
-    """What brings an image to a detector: with the grid of tiles that suits it, where it has one.
-
-    Args:
-        detector: any.
-        pixels: (H, W, 3) of the image; all images of one size are brought to one size.
-    """
+    """A detector's preprocessing of an image (H, W, 3); a mapper's depends on the image's size."""
     if isinstance(detector, OwnDetector):
         return preprocess_of(detector.model, pixels.shape[:2])
     return detector.preprocess

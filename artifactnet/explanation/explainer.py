@@ -35,11 +35,12 @@ from artifactnet.types import (
     ArtifactNetError,
     Explanation,
     Float32Array,
+    ModelOutput,
     Rationale,
     UInt8Array,
 )
 
-_NAN = "the model's answer is not a number (NaN)"
+_Maps = tuple[Float32Array, Float32Array]  # raw, and as shown
 CONSTANT = "the map is constant: this method does not say where the model looked"
 
 
@@ -76,39 +77,14 @@ def make_explanation(method: str, raw: Float32Array, heatmap: Float32Array) -> E
     )
 
 
-@dataclass(slots=True)
-class _Outputs:
-    """Outputs of one forward pass of B images, on the CPU."""
-
-    logits: Tensor  # (B,) float64
-    scores: Tensor | None = None  # (B,) of a heatmap head
-    heatmaps: Tensor | None = None  # (B, h, w) in [0, 1], likewise
-    segmentation: Tensor | None = None  # (B, K, h, w) logits, where they are shown
-
-    def finite(self) -> Tensor:
-        """(B,) which verdicts are numbers."""
-        scores = torch.zeros(()) if self.scores is None else self.scores
-        return self.logits.isfinite() & scores.isfinite()
-
-    def select(self, chosen: Tensor | slice) -> _Outputs:
-        """Outputs of some of the images."""
-        scores, heatmaps, segmentation = (
-            None if part is None else part[chosen]
-            for part in (self.scores, self.heatmaps, self.segmentation)
-        )
-        return _Outputs(self.logits[chosen], scores, heatmaps, segmentation)
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Item:
-    """A preprocessed image; methods add their ``maps`` (raw, heatmap), or a ``problem``."""
+    """A preprocessed image."""
 
     name: str
     pixels: UInt8Array
     frame: Tensor
     geometry: Geometry
-    maps: dict[str, tuple[Float32Array, Float32Array]]
-    problem: str = ""
 
 
 class Explainer:
@@ -176,75 +152,89 @@ class Explainer:
                 except ArtifactNetError as error:
                     answers[number] = Failure(name, str(error).removeprefix(f"{name}: "))
                 else:
-                    item = _Item(name, pixels, frame, geometry, {})
+                    item = _Item(name, pixels, frame, geometry)
                     sizes.setdefault(frame.shape, {})[number] = item
             for items in sizes.values():
                 answers.update(zip(items, self._explain(list(items.values())), strict=True))
         return [answers[number] for number in range(len(images))]
 
     def _explain(self, items: list[_Item]) -> list[Explained | Failure]:
-        """Explain images whose frames have one size."""
-        weight = reference_weight(self.detector)
-        frames = torch.stack([item.frame for item in items]).to(weight)
-        outputs = self._forward(frames)
-        chosen = outputs.finite()
-        finite = chosen.tolist()
-        kept = [item for item, fine in zip(items, finite, strict=True) if fine]
-        if kept:
-            inputs = frames if all(finite) else frames[chosen.to(weight.device)]
-            for method in self.methods:
-                self._add_maps(method, kept, inputs, outputs.select(chosen))
+        """Explain images whose frames have one size; after a problem, each on its own."""
+        frames = torch.stack([item.frame for item in items]).to(reference_weight(self.detector))
+        outputs, problem = self._forward(frames), ""
+        scores = torch.zeros(()) if outputs.score is None else outputs.score
+        if not bool((outputs.logit.isfinite() & scores.isfinite()).all()):
+            problem = "the model's answer is not a number (NaN)"
+        maps: dict[str, list[_Maps]] = {}
+        for method in () if problem else self.methods:
+            try:
+                maps[method] = self._maps(method, items, frames, outputs)
+            except ArtifactNetError as error:
+                problem = f"{method}: {str(error).removeprefix(f'{method}: ')}"
+                break
+            if not all(np.isfinite(grid).all() for found in maps[method] for grid in found):
+                problem = f"the map of {method} is not a number (NaN)"
+                break
+        if problem and len(items) > 1:
+            return [self._explain([item])[0] for item in items]
+        if problem:
+            return [Failure(items[0].name, problem)]
+        probabilities = [float(logit.sigmoid()) for logit in outputs.logit]
         return [
-            self._answer(item, outputs.select(slice(number, number + 1)))
-            if fine
-            else Failure(item.name, _NAN)
-            for number, (item, fine) in enumerate(zip(items, finite, strict=True))
+            Explained(
+                item.name,
+                item.pixels,
+                probabilities[k],
+                probabilities[k] >= self.detector.threshold,
+                {method: make_explanation(method, *found[k]) for method, found in maps.items()},
+                None if outputs.score is None else float(outputs.score[k]),
+            )
+            for k, item in enumerate(items)
         ]
 
-    def _forward(self, frames: Tensor) -> _Outputs:
-        """Verdicts, and the outputs of heads that a method or a reader wants."""
+    def _forward(self, frames: Tensor) -> ModelOutput:
+        """Verdicts, and the outputs of heads that a method or a reader wants; on the CPU."""
         segments = known.SEGMENTATION in self.methods
         own = self.detector.model if isinstance(self.detector, OwnDetector) else None
         with undisturbed(self.detector.module), torch.no_grad():
             if own is None or not (segments or own.has_heatmap):
-                return _Outputs(self.detector.logits(frames).double().cpu())
+                return ModelOutput(self.detector.logits(frames).double().cpu())
             output = own(frames, segmentation=segments, heatmap=own.has_heatmap)
-        scores, heatmaps, segmentation = (
+        score, heatmap, segmentation = (
             None if part is None else part.float().cpu()
             for part in (output.score, output.heatmap, output.segmentation)
         )
-        return _Outputs(output.logit.double().cpu(), scores, heatmaps, segmentation)
+        logit = output.logit.double().cpu()
+        return ModelOutput(logit, score=score, heatmap=heatmap, segmentation=segmentation)
 
-    def _add_maps(self, method: str, items: list[_Item], frames: Tensor, outputs: _Outputs) -> None:
-        """One method's maps of all items; after an error, the items one by one."""
-        try:
-            if method == known.SLIDING:
-                for item in items:
-                    windows = self._window, self._stride, self._batch_size
-                    found = sliding_map(self.detector, item.pixels, *windows)
-                    item.maps[method] = found, found
-            elif method == known.SEGMENTATION:
-                self._add_segmentation(items, outputs.segmentation)
-            else:
-                raw, scaled = self._grids(method, frames, outputs)
-                for item, own, shown in zip(items, raw, scaled, strict=True):
-                    heatmap = self.detector.preprocess.restore(shown, item.geometry)
-                    item.maps[method] = own, heatmap
-        except ArtifactNetError as error:
-            if len(items) == 1:
-                items[0].problem = f"{method}: {str(error).removeprefix(f'{method}: ')}"
-                return
-            for number, item in enumerate(items):
-                one = slice(number, number + 1)
-                self._add_maps(method, [item], frames[one], outputs.select(one))
+    def _maps(
+        self, method: str, items: list[_Item], frames: Tensor, outputs: ModelOutput
+    ) -> list[_Maps]:
+        """One method's maps of all items: raw, and at the image's size in [0, 1]."""
+        found: list[Float32Array] = []
+        if method == known.SLIDING:
+            windows = self._window, self._stride, self._batch_size
+            found = [sliding_map(self.detector, item.pixels, *windows) for item in items]
+            return list(zip(found, found, strict=True))
+        if method == known.SEGMENTATION:
+            assert isinstance(self.detector, OwnDetector)
+            assert outputs.segmentation is not None
+            exclusive = self.detector.model.config.segmentation.labels == "softmax"
+            for item, grid in zip(items, outputs.segmentation, strict=True):
+                planes = frame_probabilities(grid, self.detector.preprocess.size)
+                planes = restore_planes(planes, item.geometry)
+                found.append(any_artifact_of_planes(planes, exclusive))
+            return list(zip(found, found, strict=True))
+        return [
+            (raw, self.detector.preprocess.restore(scaled, item.geometry))
+            for item, raw, scaled in zip(items, *self._grids(method, frames, outputs), strict=True)
+        ]
 
-    def _grids(
-        self, method: str, frames: Tensor, outputs: _Outputs
-    ) -> tuple[Float32Array, Float32Array]:
+    def _grids(self, method: str, frames: Tensor, outputs: ModelOutput) -> _Maps:
         """Raw maps and maps in [0, 1], both (B, h, w) of the frame."""
         if method == known.PREDICTED:
-            assert outputs.heatmaps is not None
-            return outputs.heatmaps.numpy(), outputs.heatmaps.numpy()
+            assert outputs.heatmap is not None
+            return outputs.heatmap.numpy(), outputs.heatmap.numpy()
         if method in CAM_METHODS:
             found = activation_maps(self.detector, frames, method, self._layer)
             return found, found
@@ -255,33 +245,6 @@ class Explainer:
         with undisturbed(self.detector.module), torch.no_grad():
             output = self.detector.model(frames, attention=True)
         return tuple(x.detach().float().cpu().numpy() for x in (output.attention, output.heatmap))
-
-    def _add_segmentation(self, items: list[_Item], logits: Tensor | None) -> None:
-        assert isinstance(self.detector, OwnDetector)
-        assert logits is not None
-        exclusive = self.detector.model.config.segmentation.labels == "softmax"
-        for item, grid in zip(items, logits, strict=True):
-            planes = frame_probabilities(grid, self.detector.preprocess.size)
-            planes = restore_planes(planes, item.geometry)
-            artifact = any_artifact_of_planes(planes, exclusive)
-            item.maps[known.SEGMENTATION] = artifact, artifact
-
-    def _answer(self, item: _Item, output: _Outputs) -> Explained | Failure:
-        """The answer about one image from its maps and the outputs of a batch of one."""
-        if item.problem:
-            return Failure(item.name, item.problem)
-        for method, maps in item.maps.items():
-            if not all(np.isfinite(values).all() for values in maps):
-                return Failure(item.name, f"the map of {method} is not a number (NaN)")
-        probability = float(output.logits.sigmoid())
-        return Explained(
-            item.name,
-            item.pixels,
-            probability,
-            probability >= self.detector.threshold,
-            {method: make_explanation(method, *maps) for method, maps in item.maps.items()},
-            None if output.scores is None else float(output.scores),
-        )
 
 
 def explain(

@@ -27,9 +27,6 @@ def target_layer(detector: Detector) -> Layer:
     empty image; modules that run more than once in a pass are left out, because only one
     output can be explained. A timm network that is part of ``detector.net`` is recognised, too.
 
-    Args:
-        detector: left as found; nothing is remembered on it.
-
     Returns:
         A module inside ``detector.net``, and the reshape (None: its output is a map already).
 

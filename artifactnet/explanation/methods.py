@@ -45,9 +45,7 @@ def why_not(detector: Detector, methods: Iterable[str]) -> dict[str, str | None]
         if method not in METHODS:
             raise ArtifactNetError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     # one answer for all activation maps: looking for a layer costs a forward pass
-    no_layer = None
-    if set(methods) & set(CAM_METHODS):
-        no_layer = _TILES if _in_tiles(detector) else _why_no_layer(detector)
+    no_layer = _why_no_layer(detector) if set(methods) & set(CAM_METHODS) else None
     return {m: no_layer if m in CAM_METHODS else _why_not(detector, m) for m in methods}
 
 
@@ -71,6 +69,8 @@ def _in_tiles(detector: Detector) -> bool:
 
 
 def _why_no_layer(detector: Detector) -> str | None:
+    if _in_tiles(detector):
+        return _TILES
     try:
         target_layer(detector)
     except ArtifactNetError as error:

@@ -54,7 +54,7 @@ def resize_map(heatmap: npt.NDArray[np.floating], height: int, width: int) -> Fl
 def overlay(
     image: UInt8Array, heatmap: npt.NDArray[np.floating], opacity: float = 0.6
 ) -> UInt8Array:
-    """Image with a map laid over it; where the map is 0 the image shows unchanged.
+    """Image under a map; where the map is 0 the image is unchanged.
 
     Args:
         image: (H, W, 3) sRGB.

@@ -297,7 +297,7 @@ def _tall(bars: int) -> float:
 
 
 def short_label(name: str) -> str:
-    """A name as a label: cut where it is long, without characters that no picture can show."""
+    """A name as a label: cut if long, without characters that no picture can show."""
     shown = "".join(c if c.isprintable() else "\ufffd" for c in name)
     return shown if len(shown) <= _MAX_LABEL else shown[: _MAX_LABEL - 1] + "…"
 

@@ -52,16 +52,10 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(slots=True)
 class Content:
-    """The images of a report.
+    """The images of a report, and those that could not be read or explained."""
 
-    Attributes:
-        entries: one JSON-ready dictionary per image, with its pictures as data URIs.
-        facts: of the same images, what the summary needs.
-        failures: images that could not be read or explained.
-    """
-
-    entries: list[dict[str, Any]] = field(default_factory=list)
-    facts: list[Fact] = field(default_factory=list)
+    entries: list[dict[str, Any]] = field(default_factory=list)  # for JSON, with pictures as URIs
+    facts: list[Fact] = field(default_factory=list)  # of the same images, for the summary
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -92,8 +86,8 @@ def gather_content(
 
     Args:
         explainer: model and methods.
-        items: read lazily.
-        batch_size: images in memory together.
+        items: read lazily, ``batch_size`` at a time.
+        batch_size: images in memory.
     """
     content = Content()
     segmenter = find_segmenter(explainer.detector)
