@@ -55,10 +55,10 @@ CATEGORIES: tuple[Category, ...] = (
     Category(6, "cognitive-level-commonsense", "commonsense", "cognitive", (213, 94, 0)),
     Category(7, "cognitive-level-physics", "physics", "cognitive", (204, 121, 167)),
 )
-BY_LABEL: dict[str, Category] = {category.label: category for category in CATEGORIES}
+BY_LABEL: dict[str, Category] = {category_by_label.label: category_by_label for category_by_label in CATEGORIES}
 
 
-def category(label: str) -> Category:
+def category_by_label(label: str) -> Category:
     """Category of an X-AIGD label.
 
     Raises:

@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_annotate(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     parser = commands.add_parser(
         "annotate",
         parents=[common],

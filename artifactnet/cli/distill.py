@@ -8,12 +8,7 @@ from artifactnet.cli.arguments import Commands
 
 
 def add_distill(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     distill = commands.add_parser(
         "distill", parents=[common], help="let a teacher label images, and train a student on them"
     )

@@ -8,12 +8,7 @@ from artifactnet.cli.arguments import Commands, natural
 
 
 def add_experiment(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     parser = commands.add_parser(
         "experiment",
         parents=[common],

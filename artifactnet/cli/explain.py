@@ -19,12 +19,7 @@ from artifactnet.cli.arguments import (
 
 
 def add_explain(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     parser = commands.add_parser(
         "explain", parents=[common], help="draw where a model looks, by one or more methods"
     )
@@ -39,12 +34,7 @@ def add_explain(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def add_judge(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     parser = commands.add_parser(
         "judge", parents=[common], help="score explanations against annotated artifacts"
     )
@@ -75,11 +65,7 @@ def add_judge(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say how maps are made.
-
-    Args:
-        parser: of a subcommand.
-    """
+    """Options that say how maps are made."""
     parser.add_argument(
         "--methods",
         type=names,

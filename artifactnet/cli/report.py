@@ -15,12 +15,7 @@ from artifactnet.cli.explain import add_method_options
 
 
 def add_report(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     parser = commands.add_parser(
         "report", parents=[common], help="write an HTML page of verdicts and maps of many images"
     )

@@ -15,12 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_score_pixels(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     parser = commands.add_parser(
         "score-pixels", parents=[common], help="score predicted masks as X-AIGD does"
     )
@@ -46,12 +41,7 @@ def add_score_pixels(commands: Commands, common: argparse.ArgumentParser) -> Non
 
 
 def add_score_instances(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     parser = commands.add_parser(
         "score-instances", parents=[common], help="score predicted boxes as X-AIGD does"
     )

@@ -9,12 +9,7 @@ from artifactnet.cli.arguments import Commands, natural, positive
 
 
 def add_synthesize(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        common: parent parser with the options that every subcommand takes.
-    """
+    """Add the subcommand."""
     synthesize = commands.add_parser(
         "synthesize", parents=[common], help="make an annotated data set from your photographs"
     )
