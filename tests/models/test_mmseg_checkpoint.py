@@ -12,7 +12,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from artifactnet.config import ModelConfig, SegmentationConfig
+from artifactnet.config import LoraConfig, ModelConfig, SegmentationConfig
 from artifactnet.models.create import create_model
 from artifactnet.models.heads import upernet
 from artifactnet.models.mmseg_checkpoint import convert, is_mmseg, load_mmseg, read
@@ -156,6 +156,15 @@ def test_model_weights_names_such_a_file(ours, file):
     same = {k for k, v in ours.state_dict().items() if torch.equal(v, state[k])}
     assert set(state) - same <= {"head.weight", "head.bias"}
     assert net.notices == ()
+
+
+def test_adapters_are_added_around_the_loaded_weights(ours, file):
+    pytest.importorskip("peft")
+    net = model(weights=str(file), lora=LoraConfig(rank=2, target_modules=["qkv"]))
+    state = {k.replace(".base_layer", ""): v for k, v in net.state_dict().items()}
+    assert any(".lora_" in key for key in state)
+    for key, value in ours.state_dict().items():
+        assert key.startswith("head.") or torch.equal(state[key], value), key
 
 
 def authors_names(state):
