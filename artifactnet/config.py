@@ -1,9 +1,8 @@
 """Reading a configuration: the schema's defaults, files, overrides, and what is wrong in them.
 
-The dataclasses of `artifactnet.schema` are the one list of keys. A YAML file holds differences
-from them (and may name another file as its ``base``); dotted overrides come last. `load`
-answers any mistake with one `ConfigError` line that names the key, the place and the nearest
-valid key.
+The dataclasses of `artifactnet.schema` are the one list of keys. A YAML file holds differences from
+them (and may name another file as its ``base``); dotted overrides come last. `load` answers any
+mistake with one `ConfigError` line that names the key, the place and the nearest valid key.
 """
 
 from __future__ import annotations

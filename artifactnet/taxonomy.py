@@ -1,9 +1,8 @@
 """The X-AIGD taxonomy of perceptual artifacts: seven categories on three levels.
 
-The order is the class index of the benchmark (1..7, 0 is background). Categories may
-overlap, so masks travel as a ``uint8`` bit field in which **bit c stands for category c**;
-bit 0 stands for an artifact whose category nobody stated (a plain 0/255 mask).
-Source: X-AIGD, Section 3.2 and Fig. 1.
+The order is the class index of the benchmark (1..7, 0 is background). Categories may overlap, so
+masks travel as a ``uint8`` bit field in which **bit c stands for category c**; bit 0 stands for an
+artifact whose category nobody stated (a plain 0/255 mask). Source: X-AIGD, Section 3.2 and Fig. 1.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ CATEGORIES: tuple[Category, ...] = (
     Category(6, "cognitive-level-commonsense", "commonsense", "cognitive", (213, 94, 0)),
     Category(7, "cognitive-level-physics", "physics", "cognitive", (204, 121, 167)),
 )
-BY_LABEL: dict[str, Category] = {category_by_label.label: category_by_label for category_by_label in CATEGORIES}
+BY_LABEL: dict[str, Category] = {category.label: category for category in CATEGORIES}
 
 
 def category_by_label(label: str) -> Category:

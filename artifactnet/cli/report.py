@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from artifactnet.cli.arguments import (
-    Commands,
-    add_text,
-    positive,
-    print_failures,
-    print_warnings,
-)
+from artifactnet.cli.arguments import Commands, add_text, positive, print_failures, print_warnings
 from artifactnet.cli.explain import add_method_options
 
 

@@ -46,10 +46,7 @@ def add_score_instances(commands: Commands, common: argparse.ArgumentParser) -> 
         "score-instances", parents=[common], help="score predicted boxes as X-AIGD does"
     )
     parser.add_argument(
-        "--predictions",
-        required=True,
-        metavar="CSV",
-        help=",".join(INSTANCE_COLUMNS),
+        "--predictions", required=True, metavar="CSV", help=",".join(INSTANCE_COLUMNS)
     )
     parser.add_argument(
         "--overlap-threshold",

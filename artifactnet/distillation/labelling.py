@@ -108,9 +108,8 @@ def label_splits(
         The same splits, with pseudo-labels.
 
     Raises:
-        ArtifactNetError: an image that cannot be used or labelled, a cache that is broken or
-            cannot be written, or another process of the launch failed. What was labelled before
-            is kept.
+        ArtifactNetError: an image that cannot be used or labelled, a cache that is broken or cannot
+            be written, or another process of the launch failed. What was labelled before is kept.
     """
     teacher.check(splits)
     identity = {**teacher.identity, "side": side, "format": FORMAT}

@@ -110,8 +110,7 @@ def open_run(
         allowed: what they may begin with.
 
     Raises:
-        ArtifactNetError: no such run, an override that is not allowed, or data that cannot be
-            used.
+        ArtifactNetError: no such run, an override that is not allowed, or data that cannot be used.
     """
     check_overrides(overrides, allowed)
     folder, own = run_folder.find_run(run_dir)

@@ -66,10 +66,9 @@ def activation_maps(
         that is constant to within rounding.
 
     Raises:
-        ArtifactNetError: an unknown method, images of another size, no layer to make a map of
-            (see `artifactnet.explanation.layers.target_layer`), one that runs more than once or
-            that the logit does not depend on, or a logit, activation or gradient that is not a
-            number.
+        ArtifactNetError: an unknown method, images of another size, no layer to make a map of (see
+            `artifactnet.explanation.layers.target_layer`), one that runs more than once or that the
+            logit does not depend on, or a logit, activation or gradient that is not a number.
     """
     if method not in CAM_METHODS:
         raise ArtifactNetError(f"unknown method {method!r}; known: {', '.join(CAM_METHODS)}")

@@ -31,13 +31,7 @@ from artifactnet.metrics.localization import mass_inside, pixel_average_precisio
 from artifactnet.metrics.pixels import PixelCounts, pixel_counts
 from artifactnet.metrics.regions import BoolArray, LabelMap, instance_labels, region_labels
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.types import (
-    Annotation,
-    ArtifactNetError,
-    Explanation,
-    Sample,
-    UInt8Array,
-)
+from artifactnet.types import Annotation, ArtifactNetError, Explanation, Sample, UInt8Array
 
 JSON = "explanations.json"
 MARKDOWN = "explanations.md"

@@ -41,11 +41,7 @@ def forward(
 
 
 def _together(
-    model: AnyModel,
-    batch: torch.Tensor,
-    attention: bool,
-    segmentation: bool,
-    heatmap: bool,
+    model: AnyModel, batch: torch.Tensor, attention: bool, segmentation: bool, heatmap: bool
 ) -> list[ModelOutput]:
     # no_grad rather than inference_mode: gradient rollout needs autograd inside
     with evaluating(model), torch.no_grad():

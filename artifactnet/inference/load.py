@@ -103,8 +103,7 @@ def load_model(
         device: see `pick_device`; exported files run on the CPU.
         backend: what runs an exported file: ``onnx``, ``openvino`` or ``torch``; None goes by
             its suffix.
-        threads: CPU threads; 0 leaves it to the backend. For PyTorch it holds in the whole
-            process.
+        threads: CPU threads; 0 leaves it to the backend. For PyTorch it holds in the whole process.
         text: of a HEIE on a language model: ``generate`` lets it write its explanation,
             ``template`` takes a fixed text, which is far faster; None: ``generate`` if it has
             learned to write.

@@ -21,13 +21,7 @@ from artifactnet.inference.instances import (
 )
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.inference.tiles import tiled_probabilities
-from artifactnet.types import (
-    ArtifactNetError,
-    Float32Array,
-    ModelOutput,
-    Prediction,
-    UInt8Array,
-)
+from artifactnet.types import ArtifactNetError, Float32Array, ModelOutput, Prediction, UInt8Array
 
 
 @dataclass(slots=True)

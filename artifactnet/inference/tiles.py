@@ -89,11 +89,7 @@ def _rise(length: int) -> npt.NDArray[np.float64]:
 
 
 def tiled_probabilities(
-    model: ArtifactNet,
-    preprocess: Preprocess,
-    image: UInt8Array,
-    overlap: float,
-    batch_size: int,
+    model: ArtifactNet, preprocess: Preprocess, image: UInt8Array, overlap: float, batch_size: int
 ) -> Float32Array:
     """Probability of each category, looked for at the image's own resolution.
 

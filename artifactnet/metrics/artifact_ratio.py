@@ -34,8 +34,7 @@ def artifact_ratio(mask: Tensor) -> Tensor:
 def ratio_bins(ratios: Tensor, edges: Sequence[float] = RATIO_EDGES) -> Tensor:
     """Bin of each ratio: exactly 0, then (0, e1], (e1, e2], ..., (last edge, 1].
 
-    Images without artifacts have a bin of their own, since the paper compares PAR = 0 with
-    PAR > 0.
+    Images without artifacts have a bin of their own, since the paper compares PAR = 0 with PAR > 0.
 
     Args:
         ratios: (B,) in [0, 1].

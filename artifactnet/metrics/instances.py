@@ -21,12 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from artifactnet.metrics.regions import (
-    BoolArray,
-    Int32Array,
-    LabelMap,
-    as_plane,
-)
+from artifactnet.metrics.regions import BoolArray, Int32Array, LabelMap, as_plane
 
 Int64Array = npt.NDArray[np.int64]
 

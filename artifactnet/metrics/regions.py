@@ -71,9 +71,8 @@ def region_labels(mask: UInt8Array | BoolArray) -> LabelMap:
 def polygon_instances(polygons: Sequence[Int32Array], height: int, width: int) -> LabelMap:
     """Ground-truth instances of the polygons of one category.
 
-    Equal to drawing the polygons one by one with ``cv2.fillPoly`` into an empty image and
-    calling `instance_labels`, but works only in rectangles around polygons that are close to one
-    another.
+    Equal to drawing the polygons one by one with ``cv2.fillPoly`` into an empty image and calling
+    `instance_labels`, but works only in rectangles around polygons that are close to one another.
 
     Args:
         polygons: each (N, 2) int32 points (x, y), truncated to integers and clipped into the

@@ -131,11 +131,10 @@ class SegmentationMetric(Metric):
         """Scores of all images (``"all"``) and of each generator that occurred.
 
         Returns:
-            For each: one dictionary per row of `ROWS` with ``IoU``, ``PixP``, ``PixR``,
-            ``PixF1``, ``tp``, ``fp``, ``fn``, ``evaluated_images`` and
-            ``zero_prediction_images`` (no pixel of that row predicted); beside them
-            ``evaluated_images``, ``zero_prediction_images`` and ``unannotated_images`` of the
-            category-agnostic task.
+            For each: one dictionary per row of `ROWS` with ``IoU``, ``PixP``, ``PixR``, ``PixF1``,
+            ``tp``, ``fp``, ``fn``, ``evaluated_images`` and ``zero_prediction_images`` (no pixel of
+            that row predicted); beside them ``evaluated_images``, ``zero_prediction_images`` and
+            ``unannotated_images`` of the category-agnostic task.
         """
         result = {"all": _table(self.counts.sum(dim=0), self.unannotated.sum())}
         for index, name in enumerate(self.names):

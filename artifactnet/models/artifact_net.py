@@ -43,8 +43,7 @@ class ArtifactNet(nn.Module):
         image_size: (height, width) of the preprocessing, pixels.
         mean, std: per-channel normalisation of images in [0, 1].
         grid: (h, w) cells of the attention map of an image of ``image_size``, or None.
-        has_attention: whether ``config.attention.method`` gives a map; `no_attention` says
-            why not.
+        has_attention: whether ``config.attention.method`` gives a map; `no_attention` says why not.
         has_segmentation: whether there is a segmentation head.
         has_heatmap: whether there is a heatmap head, whose map then takes the attention's place.
         has_score: whether that head also gives a score.
@@ -212,11 +211,7 @@ class ArtifactNet(nn.Module):
         return output
 
     def _predict(
-        self,
-        images: torch.Tensor,
-        segmentation: bool,
-        watch: bool = False,
-        heatmap: bool = False,
+        self, images: torch.Tensor, segmentation: bool, watch: bool = False, heatmap: bool = False
     ) -> tuple[ModelOutput, torch.Tensor]:
         """Output without a map, and the backbone's last features.
 

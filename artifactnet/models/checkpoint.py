@@ -20,11 +20,7 @@ from artifactnet.types import ArtifactNetError
 
 
 def save_checkpoint(
-    model: ArtifactNet,
-    path: str | Path,
-    extra: dict[str, Any] | None = None,
-    *,
-    half: bool = False,
+    model: ArtifactNet, path: str | Path, extra: dict[str, Any] | None = None, *, half: bool = False
 ) -> None:
     """Write weights, config, preprocessing and notices to one file, atomically.
 

@@ -92,10 +92,9 @@ def list_models(pattern: str = "*", *, backbones: bool = False) -> list[str]:
 
     Args:
         pattern: shell-style, e.g. ``"*swin*"``.
-        backbones: list the timm backbones that `create_model` can build on, instead of the
-            packaged models that `artifactnet.load_model` opens by name. Whether a backbone has
-            attention rollout or a feature pyramid is known once it is built
-            (``ArtifactNet.no_attention``).
+        backbones: list the timm backbones that `create_model` can build on, instead of the packaged
+            models that `artifactnet.load_model` opens by name. Whether a backbone has attention
+            rollout or a feature pyramid is known once it is built (``ArtifactNet.no_attention``).
 
     Returns:
         The names that match, sorted.

@@ -37,9 +37,6 @@ def grad_cam(logit: Tensor, features: Tensor, create_graph: bool) -> Tensor:
         logit.sum(), features, create_graph=create_graph, retain_graph=True
     )
     precise = torch.promote_types(features.dtype, torch.float32)
-    with (
-        torch.autocast(features.device.type, enabled=False),
-        torch.set_grad_enabled(create_graph),
-    ):
+    with torch.autocast(features.device.type, enabled=False), torch.set_grad_enabled(create_graph):
         weights = gradient.to(precise).mean(dim=(2, 3), keepdim=True)
         return (weights * features.to(precise)).sum(1).relu()

@@ -49,8 +49,7 @@ class RunResult:
 
     Attributes:
         run_dir: folder of the run.
-        results: content of its ``results.json``; empty in the other processes of a distributed
-            run.
+        results: content of its ``results.json``; empty in the other processes of a distributed run.
     """
 
     run_dir: Path

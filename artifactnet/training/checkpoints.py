@@ -38,10 +38,7 @@ class AtomicCheckpointIO(CheckpointIO):
             ) from error
 
     def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: Any | None = None,
-        weights_only: bool | None = None,
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read tensors and plain values; never unpickles anything else, whoever asks.
 

@@ -11,12 +11,7 @@ from artifactnet.data.targets import annotated_target, seen_by_teacher
 from artifactnet.losses import heatmap as losses
 from artifactnet.losses.heatmap import similarity_loss
 from artifactnet.models.heads.decoder import HeatmapOutput
-from artifactnet.types import (
-    Annotation,
-    Batch,
-    ModelOutput,
-    TeacherBatch,
-)
+from artifactnet.types import Annotation, Batch, ModelOutput, TeacherBatch
 
 
 def annotation_losses(

@@ -69,11 +69,7 @@ def adamw_with_schedule(
 
     def factor(step: int) -> float:
         return lr_factor(
-            step,
-            total,
-            warmup=optim.warmup,
-            schedule=optim.schedule,
-            min_ratio=optim.min_lr_ratio,
+            step, total, warmup=optim.warmup, schedule=optim.schedule, min_ratio=optim.min_lr_ratio
         )
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -109,10 +105,9 @@ def group_parameters(
 def parameter_groups(model: ArtifactNet, optim: OptimConfig) -> list[dict[str, Any]]:
     """`group_parameters` of a detector, with layer-wise learning rate decay.
 
-    The backbone learns at ``lr`` times ``layer_decay`` to the power of the number of blocks
-    above, or of stages in a net with a pyramid of them (patch embedding and tokens count as
-    below the first), the heads at ``head_lr``. Norms, biases, tokens and position embeddings do
-    not decay.
+    The backbone learns at ``lr`` times ``layer_decay`` to the power of the number of blocks above,
+    or of stages in a net with a pyramid of them (patch embedding and tokens count as below the
+    first), the heads at ``head_lr``. Norms, biases, tokens and position embeddings do not decay.
     """
     place_of = _block if model.backbone.depth else _stage
     depth = 1 + max(place_of(name) for name, _ in model.named_parameters())

@@ -166,10 +166,7 @@ def test_an_export_is_no_model_to_export(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [
-        (["--keep-float", "head"], "int8"),
-        (["--images", "nowhere"], "nowhere: no such file"),
-    ],
+    [(["--keep-float", "head"], "int8"), (["--images", "nowhere"], "nowhere: no such file")],
 )
 def test_mistakes(weights, tmp_path, capsys, options, message):
     args = ["export", "--model", weights, "--out", str(tmp_path / "m.onnx"), *options]

@@ -88,10 +88,7 @@ def test_texts_are_the_modes_of_the_predictor():
 
 @pytest.mark.parametrize(
     ("extra", "mode", "batch"),
-    [
-        ([], "generate", 1),
-        (["--text", "template", "--batch-size", "2"], "template", 2),
-    ],
+    [([], "generate", 1), (["--text", "template", "--batch-size", "2"], "template", 2)],
 )
 def test_predict(heie, photos, opened, capsys, extra, mode, batch):
     words = ["predict", photos, "--model", str(heie), "--out", "out", "--device", "cpu"]

@@ -121,8 +121,7 @@ def test_without_annotation_there_are_no_maps(tmp_path):
             score=st.one_of(st.none(), st.floats(0, 1)),
             categories=st.integers(0, 127).map(lambda bits: bits << 1),
             text=st.one_of(
-                st.none(),
-                st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip),
+                st.none(), st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
             ),
         ),
         max_size=4,

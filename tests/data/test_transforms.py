@@ -440,11 +440,7 @@ def test_where_no_artifact_is_known_any_window_is_drawn():
     """Photographs, fakes without annotation, and masks in which nothing is marked."""
     empty = make_sample(150, 120, (0, 0, 0, 0), noise=True)
     assert empty.mask is not None
-    samples = [
-        make_sample(150, 120, label=0, noise=True),
-        make_sample(150, 120, noise=True),
-        empty,
-    ]
+    samples = [make_sample(150, 120, label=0, noise=True), make_sample(150, 120, noise=True), empty]
     with_rule, without = (
         TrainTransform(plain(crop=True, crop_artifact=on, scale=[0.5, 2.0]), preprocess())
         for on in (True, False)

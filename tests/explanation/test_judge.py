@@ -293,12 +293,7 @@ def test_one_of_ours_by_its_own_maps():
     samples = [sample(k, size=(40, 44)) for k in range(3)]
     methods = ["rollout", "gradient_rollout", "relevance", "heatmap"]
     result = score_explanations(
-        model,
-        named(samples),
-        methods,
-        faithfulness_images=1,
-        sanity_images=2,
-        batch_size=2,
+        model, named(samples), methods, faithfulness_images=1, sanity_images=2, batch_size=2
     )
     assert list(result["methods"]) == methods
     explained = Explainer(model, ["relevance"]).explain_batch(
@@ -347,8 +342,7 @@ def test_results_become_files(fake, tmp_path):
     samples = [sample(k) for k in range(3)]
     trouble = "bad | image\n<x>.png"
     fake(
-        one=lambda name, _: samples[0].mask > 0,
-        two=lambda name, _: Failure(trouble, "too\nsmall"),
+        one=lambda name, _: samples[0].mask > 0, two=lambda name, _: Failure(trouble, "too\nsmall")
     )
     own = detector()
     own.warnings = ("random weights",)

@@ -28,8 +28,7 @@ def chosen(detector):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "grid"),
-    [("resnet", "layer4", (3, 5)), ("convnext", "stages", (3, 5))],
+    ("kind", "name", "grid"), [("resnet", "layer4", (3, 5)), ("convnext", "stages", (3, 5))]
 )
 def test_nets_with_maps_are_explained_at_their_last(kind, name, grid):
     found, output, reshape = chosen(Classifier(timm_net(kind), SIZE))
@@ -38,8 +37,7 @@ def test_nets_with_maps_are_explained_at_their_last(kind, name, grid):
 
 
 @pytest.mark.parametrize(
-    ("name", "layer"),
-    [("efficientnet_b0", "bn2"), ("mobilenetv3_small_050", "blocks")],
+    ("name", "layer"), [("efficientnet_b0", "bn2"), ("mobilenetv3_small_050", "blocks")]
 )
 def test_what_comes_after_the_average_is_left_out(name, layer):
     net = timm.create_model(name, num_classes=1).eval()

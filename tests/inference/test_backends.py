@@ -345,8 +345,7 @@ def test_pickles_are_never_run(tmp_path, facts, change):
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"[]", b"7", b'{"config": []}', b'{"config": {"w": 1}}', b"[" * 100_000, b"\xff"],
+    "content", [b"[]", b"7", b'{"config": []}', b'{"config": {"w": 1}}', b"[" * 100_000, b"\xff"]
 )
 def test_a_table_of_weights_of_another_form_is_refused(tmp_path, facts, content):
     path = program_file(tmp_path / "m.pt2", facts)

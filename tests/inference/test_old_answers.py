@@ -11,8 +11,6 @@ from skimage import data
 from artifactnet import load_model
 
 OLD = np.load(Path(__file__).with_name("old_answers.npz"))  # MODEL/FIELD: of five images
-    Path(__file__).with_name("old_answers.npz")
-)  # MODEL/FIELD: of 5 images, see `reduced`
 
 
 def photographs():

@@ -140,11 +140,10 @@ def build_xaigd_splits(config: DataConfig, seed: int) -> Splits:
 
     Test is ``labeled_test``. The validation split is made of the uids of ``labeled_train`` that
     ``root/uid_splits.csv`` calls ``val``, as `synthesize` writes it (several uids may show one
-    photograph); where it calls none so, as in the public data, of a share
-    ``config.val_fraction`` of them. ``config.unlabeled`` adds the unlabeled rows (each to the
-    split of its uid, so validation does not depend on it), ``config.extra_real`` the
-    photographs of uids that have no labeled row to the training split (X-AIGD B.2).
-    ``config.real_root`` defaults to ``root/real``.
+    photograph); where it calls none so, as in the public data, of a share ``config.val_fraction``
+    of them. ``config.unlabeled`` adds the unlabeled rows (each to the split of its uid, so
+    validation does not depend on it), ``config.extra_real`` the photographs of uids that have no
+    labeled row to the training split (X-AIGD B.2). ``config.real_root`` defaults to ``root/real``.
 
     With ``config.augment.align_compression`` a fake is re-encoded with the JPEG quality and
     chroma subsampling of its photograph. Where that was no JPEG, or its quality is not

@@ -55,10 +55,9 @@ def synthesize(
     """Edit the photographs of a folder and write them as the `xaigd` source reads them.
 
     ``out`` receives ``data/labeled_{train,test}-00000-of-00001.parquet`` (the fakes with their
-    polygons), ``real/<uid>.png`` (the untouched twins: same crop, same size, same PNG encoder)
-    and ``uid_splits.csv``, which also names the validation uids among those of
-    ``labeled_train``. All crops of a photograph are in one split. ``out`` appears only when
-    everything is written.
+    polygons), ``real/<uid>.png`` (the untouched twins: same crop, same size, same PNG encoder) and
+    ``uid_splits.csv``, which also names the validation uids among those of ``labeled_train``. All
+    crops of a photograph are in one split. ``out`` appears only when everything is written.
 
     Args:
         photos: folder of real photographs, searched with its sub-folders.

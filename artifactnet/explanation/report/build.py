@@ -20,12 +20,7 @@ from artifactnet.explanation.explainer import Explainer
 from artifactnet.explanation.methods import METHODS, PREDICTED, default_method, scale_of, why_not
 from artifactnet.explanation.predicted import PredictionExplainer
 from artifactnet.explanation.report.charts import CHART_NAMES, Chart, draw_charts
-from artifactnet.explanation.report.content import (
-    LABELS,
-    MAP_THRESHOLD,
-    Content,
-    gather_content,
-)
+from artifactnet.explanation.report.content import LABELS, MAP_THRESHOLD, Content, gather_content
 from artifactnet.explanation.report.items import Item, file_items, record_items, spread_evenly
 from artifactnet.explanation.report.page import write_page
 from artifactnet.explanation.report.summary import CATEGORY_NAMES, summarize
@@ -170,11 +165,7 @@ def report(
 
 
 def _open_heie_run(
-    folder: Path,
-    overrides: Sequence[str],
-    title: str | None,
-    text: str | None,
-    device: str | None,
+    folder: Path, overrides: Sequence[str], title: str | None, text: str | None, device: str | None
 ) -> tuple[BasePredictor, list[Item], About]:
     """Model and test images of a run that trained a HEIE on a language model."""
     from artifactnet.evaluation.samples import VALIDATION_ONLY

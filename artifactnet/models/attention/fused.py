@@ -149,12 +149,11 @@ def fused_attention(
         fused_backward: what its backwards do for gradient rollout; read when they run.
 
     Returns:
-        output (B, H, N, d); log-sum-exp of the scores (B, H, N), float32 or wider, without
-        graph; and the handle: (B, H + 2, N) zeros without storage, whose *gradient* carries a
-        row chain's weights u (B, 1, N), values g (B, 1, N) and products P_h g (B, H, N) into
-        the backward of this call. A pending gradient of ``fused_backward`` takes their place;
-        then the handle's gradient is zeros. Only one chain may use a handle: rank-one gradients of
-        two do not add.
+        output (B, H, N, d); log-sum-exp of the scores (B, H, N), float32 or wider, without graph;
+        and the handle: (B, H + 2, N) zeros without storage, whose *gradient* carries a row chain's
+        weights u (B, 1, N), values g (B, 1, N) and products P_h g (B, H, N) into the backward of
+        this call. A pending gradient of ``fused_backward`` takes their place; then the handle's
+        gradient is zeros. Only one chain may use a handle: rank-one gradients of two do not add.
     """
     output: tuple[Tensor, Tensor, Tensor] = _FusedAttention.apply(q, k, v, scale, fused_backward)
     return output

@@ -12,14 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from artifactnet.models.attention.tiles import (
-    Tiles,
-    as_pairs,
-    cut,
-    like,
-    product,
-    with_log_sum_exp,
-)
+from artifactnet.models.attention.tiles import Tiles, as_pairs, cut, like, product, with_log_sum_exp
 
 SOFTMAX_BACKWARD = torch.ops.aten._softmax_backward_data.out
 

@@ -29,10 +29,7 @@ _SYSTEM = Path("/proc/meminfo")
 _GROUPS = Path("/sys/fs/cgroup")
 _CONTAINERS = (  # the second and the first kind of cgroup
     _Container(
-        _GROUPS / "memory.max",
-        _GROUPS / "memory.current",
-        _GROUPS / "memory.stat",
-        "inactive_file",
+        _GROUPS / "memory.max", _GROUPS / "memory.current", _GROUPS / "memory.stat", "inactive_file"
     ),
     _Container(
         _GROUPS / "memory/memory.limit_in_bytes",

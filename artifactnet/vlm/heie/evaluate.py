@@ -66,8 +66,7 @@ def evaluate_heie(
         The content of ``results.json``.
 
     Raises:
-        ArtifactNetError: no such run, an override that is not allowed, or data that cannot be
-            used.
+        ArtifactNetError: no such run, an override that is not allowed, or data that cannot be used.
     """
     own, config = open_config(run_dir, overrides)
     folder = Path(run_dir)
@@ -89,8 +88,7 @@ def open_config(run_dir: str | Path, overrides: Sequence[str] = ()) -> tuple[Con
     """Config of a HEIE's run, and the same with overrides.
 
     Raises:
-        ArtifactNetError: no run there, one without a model yet, or an override that is not
-            allowed.
+        ArtifactNetError: no run there, one without a model yet, or an override that is not allowed.
     """
     check_overrides(overrides, ALLOWED)
     path = Path(run_dir) / run_folder.CONFIG

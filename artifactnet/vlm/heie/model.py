@@ -30,8 +30,7 @@ class HeieOutput:
         heatmaps: one per image, each a batch of 1 with the size of the image's own grid.
         nll: (B,) negative log-likelihood of each answer, in nats, summed over its tokens.
         tokens: (B,) int64 number of tokens of each answer.
-        text_loss: mean negative log-likelihood over the tokens of all answers; None without
-            labels.
+        text_loss: mean negative log-likelihood over the tokens of all answers; None without labels.
     """
 
     heatmaps: list[HeatmapOutput]
@@ -205,9 +204,7 @@ class MapTokens:
 
 
 def generate_texts(
-    model: HEIE,
-    images: Sequence[UInt8Array],
-    questions: Sequence[str | None] | None = None,
+    model: HEIE, images: Sequence[UInt8Array], questions: Sequence[str | None] | None = None
 ) -> list[str]:
     """Generate answers (greedy decoding); they may lack marks or end early.
 

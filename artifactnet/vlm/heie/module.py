@@ -206,9 +206,8 @@ class HeieModule(TrainingModule):
 def parameter_groups(model: HEIE, optim: OptimConfig) -> list[dict[str, Any]]:
     """`artifactnet.training.optim.group_parameters` of a HEIE.
 
-    Mapper, scorer and the new tokens' rows, which start from random weights, learn at
-    ``head_lr``, adapters (or the whole base) at ``lr``; norms, biases and token rows do not
-    decay.
+    Mapper, scorer and the new tokens' rows, which start from random weights, learn at ``head_lr``,
+    adapters (or the whole base) at ``lr``; norms, biases and token rows do not decay.
     """
 
     def settings(name: str, parameter: nn.Parameter) -> tuple[float, float]:

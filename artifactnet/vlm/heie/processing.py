@@ -31,8 +31,7 @@ class HeieInputs:
         pixel_values: (T, 3, t, t) float32: of each image its tiles row by row, then its
             thumbnail. An image of one tile has no separate thumbnail: that tile is both.
         grids: (rows, columns) of each image.
-        labels: (B, L) int64: the token where it belongs to the answer, else -100; None for
-            prompts.
+        labels: (B, L) int64: the token where it belongs to the answer, else -100; None for prompts.
     """
 
     input_ids: Tensor

@@ -26,7 +26,7 @@ _SHARES = (0.015, 0.25)  # of the image, allowed for the final mask
 _MOST_OVERLAP = 0.3  # of a new mask with the older ones
 VARIANTS: dict[int, tuple[Variant, ...]] = {
     1: (
-        texture.oversmooth, texture.mush, texture.tile, texture.scramble, texture.checkerboard,
+        texture.oversmooth, texture.mush, texture.tile, texture.scramble, texture.checkerboard
     ),
     2: (shape.swirl, shape.ripple, shape.melt, shape.strips),
     3: (symbol.pseudo_letters, symbol.melted_letters),
