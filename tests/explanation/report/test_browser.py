@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import report_samples as samples
+from PIL import Image
 
 from artifactnet.explanation.report.charts import draw_charts
 from artifactnet.explanation.report.page import write_page
@@ -193,7 +196,12 @@ def test_opacity_changes_the_picture_and_nothing_else(visit, report):
     faint = frame.screenshot()
     choose(page, "image")
     settled(page, 1)
-    assert frame.screenshot() == faint
+    first, second = (
+        np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+        for png in (faint, frame.screenshot())
+    )
+    # the legend changes and moves the frame by a fraction of a pixel, which shows at its corners
+    assert abs(first - second).mean() < 0.01
 
 
 def test_missing_layers_are_named(visit, tmp_path):
