@@ -52,9 +52,9 @@ class SourceDataset(Dataset["_Example | None"], Generic[_Example]):
 
     Args:
         source: the images of the split.
-        train: an image that is skipped is replaced by the next usable one of its class;
-            otherwise it is left out.
-        on_error: ``raise``, or ``skip``: an image that cannot be used is logged once and counted.
+        train: an unusable image is replaced by the next usable one of its class; otherwise left
+            out.
+        on_error: ``raise``, or ``skip``: an unusable image is logged once and counted.
 
     Raises:
         ValueError: ``on_error`` is neither.
@@ -90,8 +90,8 @@ class SourceDataset(Dataset["_Example | None"], Generic[_Example]):
         """Example of a key; None if an unusable image is left out.
 
         Raises:
-            ArtifactNetError: the image cannot be used and ``on_error`` is ``raise``, or no
-                image of its class is usable.
+            ArtifactNetError: the image is unusable and ``on_error`` is ``raise``, or all of its
+                class are.
         """
         key = SampleKey(*key)
         records = self.source.records
@@ -132,16 +132,11 @@ class DetectionDataset(SourceDataset["Example"]):
     """Samples of one split at model size.
 
     Args:
-        source: the images of the split.
+        source, seed, on_error: see `SourceDataset`; the seed is that of the run.
         preprocess: the model's own preprocessing, used if ``transform`` is None.
         transform: training augmentation, or None for evaluation.
-        seed: seed of the run.
-        on_error: see `SourceDataset`.
-        alike: images of one uid get the same augmentation, and a photograph the crop of its
-            first annotated fake: then nothing but the artifact tells twins apart.
-
-    Raises:
-        ValueError: ``on_error`` is neither ``raise`` nor ``skip``.
+        alike: images of one uid get the same augmentation, and a photograph the crop of its first
+            annotated fake: then nothing but the artifact tells twins apart.
     """
 
     def __init__(
@@ -184,11 +179,7 @@ class DetectionDataset(SourceDataset["Example"]):
 
 
 def collate(examples: Iterable[Example | None]) -> Batch | None:
-    """Stack examples into a batch, leaving out those that are None.
-
-    Returns:
-        The batch, or None if no example is left.
-    """
+    """Stack the examples that are not None into a batch; None if there is none."""
     kept = [example for example in examples if example is not None]
     if not kept:
         return None

@@ -26,19 +26,12 @@ def hash_bytes(data: bytes) -> bytes:
 def find_identical_files(
     paths: Sequence[str], groups: Sequence[Hashable] | None = None
 ) -> list[list[int]]:
-    """Sets of files with the same content.
+    """Sets of files with the same content: ascending indices, ordered by their first one.
 
-    Sizes are compared first; of equal sizes 4 KB from the middle; only files that agree in
-    both are read in full.
-
-    Args:
-        paths: files.
-        groups: one per file; only sets that span two groups count, and files that cannot be in
-            one are never opened. None: every set counts.
-
-    Returns:
-        ascending indices of each set of two or more, ordered by their first index. A file that
-        cannot be read equals no other: loading it reports the error.
+    Sizes are compared first; of equal sizes 4 KB from the middle; only files that agree in both are
+    read in full. With ``groups``, one per file, only sets that span two groups count, and other
+    files are never opened. A file that cannot be read equals no other: loading it reports the
+    error.
     """
 
     def middle(path: str) -> bytes:
@@ -67,12 +60,9 @@ def find_identical_files(
 def find_duplicates(splits: Splits) -> tuple[list[tuple[Image, Image]], int]:
     """Images of one split that a later one (train, val, test) holds too, byte by byte.
 
-    Args:
-        splits: sources by split.
-
     Returns:
-        pairs of ((split, index), (later split, index)), one per image of an earlier split; and
-        how many images were not compared, since they lie inside shards and are too many.
+        pairs of ((split, index), (later split, index)), one per image of an earlier split; and how
+        many images were not compared, since they lie inside shards and are too many.
     """
     files: list[Image] = []
     others: list[Image] = []
@@ -102,13 +92,9 @@ def find_duplicates(splits: Splits) -> tuple[list[tuple[Image, Image]], int]:
 
 
 def drop_duplicates(splits: Splits) -> tuple[Splits, list[str]]:
-    """Leave out images that occur in a later split too (train yields to val, both to test).
+    """Leave out images that a later split holds too (train yields to val, both to test).
 
-    Args:
-        splits: sources by split.
-
-    Returns:
-        the splits without those images, and one line per image left out.
+    Also returns one line per image left out.
     """
     pairs, _ = find_duplicates(splits)
     dropped: dict[str, set[int]] = defaultdict(set)
@@ -136,11 +122,7 @@ def describe_duplicates(splits: Splits, pairs: list[tuple[Image, Image]]) -> str
 
 
 def content_of(source: Source, index: int) -> bytes | str | None:
-    """Path of an image's file, or its content, or None if the source offers neither.
-
-    Args:
-        source: records with paths, or with the optional method ``encoded(index) -> bytes | None``.
-        index: of the image.
+    """Path of an image's file; else its content, of a source with ``encoded(index)``; else None.
 
     Raises:
         ArtifactNetError: the source cannot read it.

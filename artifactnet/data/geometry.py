@@ -43,13 +43,10 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How an image came to model size.
+    """How an image came to model size: ``source``, a box of the ``original``, onto ``target``.
 
-    Attributes:
-        original: height and width of the image, pixels.
-        source: the box of the original that the model sees.
-        size: height and width of the model's frame, pixels.
-        target: the box of the frame that ``source`` is stretched onto; the rest is padding.
+    ``original`` is (height, width) of the image and ``size`` of the model's frame, in pixels; the
+    frame outside of ``target`` is padding.
     """
 
     original: tuple[int, int]
@@ -59,16 +56,16 @@ class Geometry:
 
 
 def fit_geometry(original: tuple[int, int], size: tuple[int, int], policy: str) -> Geometry:
-    """Geometry of a model's own preprocessing.
+    """Geometry of a model's own preprocessing; sizes are (height, width) in pixels.
 
     Args:
-        original: height and width of the image, pixels.
-        size: height and width of the model's frame, pixels.
-        policy: ``stretch`` fills the frame whatever the aspect ratio; ``crop`` keeps the
-            aspect ratio and the largest centred box of the frame's proportions (short side to
-            the frame, centre crop), to within half a pixel of the original; ``pad`` keeps
-            the aspect ratio and the whole image, centred, with padding around it; ``reflect``
-            is the same (what the padding holds is not a matter of geometry).
+        original: size of the image.
+        size: of the model's frame.
+        policy: ``stretch`` fills the frame whatever the aspect ratio; ``crop`` keeps the aspect
+            ratio and the largest centred box of the frame's proportions (short side to the frame,
+            centre crop), to within half a pixel of the original; ``pad`` keeps the aspect ratio and
+            the whole image, centred, with padding around it; ``reflect`` is the same (what the
+            padding holds is not a matter of geometry).
 
     Raises:
         ValueError: unknown policy, or a side below one pixel.
@@ -97,15 +94,10 @@ def _centred(outer: tuple[int, int], sides: list[float]) -> Box:
 def random_window(
     original: tuple[int, int], size: tuple[int, int], scale: float, rng: np.random.Generator
 ) -> Geometry:
-    """Geometry of "resize by ``scale``, then cut a random window of the frame's size".
+    """Geometry of "resize by ``scale`` > 0, then cut a random window of the frame's size".
 
-    Where the resized image is smaller than the frame it lies at a random place in it.
-
-    Args:
-        original: height and width of the image, pixels.
-        size: height and width of the model's frame, pixels.
-        scale: resize factor of both sides, > 0.
-        rng: drawn from twice per axis, whatever the sizes.
+    Where the resized image is smaller than the frame it lies at a random place in it. ``rng`` is
+    drawn from twice per axis, whatever the sizes.
     """
     axes = []
     for was, side in zip(original, size, strict=True):
@@ -122,15 +114,10 @@ def random_window(
 
 
 def pad_to_frame(content: Pixels, geometry: Geometry, mirror: bool) -> Pixels:
-    """Frame with ``content`` in its target box.
+    """Frame (H, W[, C]) with ``content``, (h, w[, C]), in its target box.
 
-    Args:
-        content: (h, w) or (h, w, C), of the target box's size.
-        geometry: says where in the frame it lies.
-        mirror: fill the rest by mirroring the content at its borders, else with 0.
-
-    Returns:
-        (H, W) or (H, W, C) of the frame's size; ``content`` itself where it fills the frame.
+    ``mirror`` fills the rest by mirroring the content at its borders, else with 0. Returns
+    ``content`` itself where it fills the frame.
     """
     box, (height, width) = geometry.target, geometry.size
     if box.size == geometry.size:
@@ -149,12 +136,9 @@ def _mirrored(length: int, before: int, after: int) -> npt.NDArray[np.int64]:
 
 
 def resample(array: Pixels, size: tuple[int, int], grow: int = cv2.INTER_LINEAR) -> Pixels:
-    """Resize to ``size``: averaging over areas along axes that shrink, else interpolating.
+    """Resize (H, W[, C]) to ``size``: area averages along axes that shrink, else interpolation.
 
-    Args:
-        array: (H, W) or (H, W, C).
-        size: height and width wanted, pixels.
-        grow: OpenCV interpolation along axes that grow.
+    ``grow`` is the OpenCV interpolation along axes that grow.
     """
     shrunk = (min(array.shape[0], size[0]), min(array.shape[1], size[1]))
     # Two steps, because OpenCV's area mode is linear as soon as one of the axes grows.
@@ -178,16 +162,12 @@ def resample_nearest(mask: UInt8Array, size: tuple[int, int]) -> UInt8Array:
 
 
 def restore_map(heatmap: Float32Array, geometry: Geometry) -> Float32Array:
-    """Bring a map on the model's grid back to the original image.
-
-    Args:
-        heatmap: (h, w) map that covers the whole frame, of any grid size.
-        geometry: what brought the image into the frame.
+    """Bring an (h, w) map of the whole frame, on any grid, back to the original image.
 
     Returns:
-        (H0, W0) float32: linear between grid points, averaged where the original is smaller
-        than the frame, never outside the map's own value range. Pixels that the model did not
-        see (policy ``crop``) are 0.
+        (H0, W0) float32: linear between grid points, averaged where the original is smaller than
+        the frame, never outside the map's own value range. Pixels that the model did not see
+        (policy ``crop``) are 0.
 
     Raises:
         ValueError: ``heatmap`` is not a non-empty 2-D array.

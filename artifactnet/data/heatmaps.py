@@ -23,14 +23,7 @@ _REGION_SIGMA = 0.25  # at most this share of a region's short side, or small re
 
 
 def read_gray(data: bytes | str | Path, name: str) -> UInt8Array:
-    """Decode a map made elsewhere, whatever its file format.
-
-    Args:
-        data: file content, or a path.
-        name: what to call it in error messages.
-
-    Returns:
-        (H, W) uint8.
+    """Decode a map made elsewhere, of any image format, to (H, W) uint8; ``name`` is for errors.
 
     Raises:
         ArtifactNetError: it cannot be decoded, is coloured, or is transparent.
@@ -46,10 +39,7 @@ def read_gray(data: bytes | str | Path, name: str) -> UInt8Array:
 
 
 def read_stored_map(path: str | Path, name: str) -> UInt8Array:
-    """Decode a map that a manifest names: a file with one channel of 8 bits, taken as it is.
-
-    Returns:
-        (H, W) uint8.
+    """Decode a map that a manifest names, one channel of 8 bits, to (H, W) uint8 as it is.
 
     Raises:
         ArtifactNetError: it cannot be decoded, or has another pixel type.
@@ -75,16 +65,10 @@ def write_map(path: Path, values: UInt8Array) -> None:
 
 
 def same_aspect(heatmap: tuple[int, int], image: tuple[int, int]) -> bool:
-    """Whether a heatmap has its image's aspect ratio.
+    """Whether a heatmap has its image's aspect ratio; both are (height, width) in pixels.
 
-    Args:
-        heatmap: height and width, pixels.
-        image: likewise.
-
-    Returns:
-        True where the ratios differ by at most `ASPECT_TOLERANCE`, or one side of the heatmap by
-        at most half a pixel from what the other asks for: a small map cannot have the ratio of
-        its image.
+    The ratios may differ by `ASPECT_TOLERANCE`, or one side of the heatmap by half a pixel from
+    what the other asks for: a small map cannot have the ratio of its image.
     """
     (height, width), (image_height, image_width) = heatmap, image
     off = abs(height * image_width - width * image_height)
@@ -94,12 +78,7 @@ def same_aspect(heatmap: tuple[int, int], image: tuple[int, int]) -> bool:
 
 
 def resize_heatmap(gray: UInt8Array, size: tuple[int, int], name: str) -> Float32Array:
-    """A stored heatmap at its image's size.
-
-    Args:
-        gray: (h, w) uint8, 255 = artifact.
-        size: (H, W) of the image.
-        name: what to call the heatmap in error messages.
+    """A stored heatmap, (h, w) uint8 with 255 = artifact, at its image's ``size``.
 
     Returns:
         (H, W) float32 in [0, 1]: resized linearly where it grows, averaged where it shrinks.
@@ -120,14 +99,12 @@ def resize_heatmap(gray: UInt8Array, size: tuple[int, int], name: str) -> Float3
 def soften_mask(mask: UInt8Array) -> Float32Array:
     """Heatmap of a mask: each region blurred, since people do not mark artifacts to the pixel.
 
-    The Gaussian's deviation is 2 % of the image's short side, but at most a quarter of the
-    region's own short side.
-
-    Args:
-        mask: (H, W); regions are the 8-connected sets of pixels that are not 0.
+    The Gaussian's deviation is 2 % of the image's short side, but at most a quarter of the short
+    side of the region (an 8-connected set of non-zero pixels). Where blurred regions meet, the
+    larger value counts.
 
     Returns:
-        (H, W) float32 in [0, 1]; where blurred regions meet, the larger value.
+        (H, W) float32 in [0, 1].
     """
     result = np.zeros(mask.shape, np.float32)
     regions = np.ascontiguousarray(mask > 0).astype(np.uint8)
@@ -149,18 +126,12 @@ _NAMED = 3  # examples in an error
 
 
 class HeatmapFolder:
-    """Which heatmap belongs to which image.
+    """The heatmaps (``.png``, ``.npy``, searched deeply) of a folder, and which image each is of.
 
-    A heatmap has the stem of its image's file. Where several do, the one whose folders agree
-    best with the image's counts: ``fake/sd/7.npy`` for ``data/fake/sd/7.jpg``. An image without
-    a file of its own (in a shard, or made on the fly) is called ``GENERATOR/UID``, and so may
-    any other be.
-
-    Args:
-        root: searched deeply for ``.png`` and ``.npy``.
-
-    Attributes:
-        hash: of names, sizes and times of change of the files: 32 hexadecimal digits.
+    A heatmap has the stem of its image's file. Where several do, the one whose folders agree best
+    with the image's counts: ``fake/sd/7.npy`` for ``data/fake/sd/7.jpg``. An image without a file
+    of its own (in a shard, or made on the fly) is called ``GENERATOR/UID``, and so may any other
+    be. ``hash`` is over names, sizes and modification times: 32 hexadecimal digits.
 
     Raises:
         ArtifactNetError: no such folder, or no heatmap in it.
@@ -189,7 +160,7 @@ class HeatmapFolder:
         return sum(map(len, self._by_stem.values()))
 
     def check(self, records: Iterable[Record]) -> None:
-        """Refuse images that have no heatmap, and heatmaps that would serve two images.
+        """Refuse images that have no heatmap, and heatmaps that fit two images.
 
         Raises:
             ArtifactNetError: names the first few, and how many there are.
@@ -218,15 +189,11 @@ class HeatmapFolder:
             )
 
     def read(self, record: Record, size: tuple[int, int]) -> Float32Array:
-        """The heatmap of an image, (h, w) in [0, 1], as it was stored.
-
-        Args:
-            record: of the image.
-            size: its height and width, pixels.
+        """The stored heatmap, (h, w) in [0, 1], of an image of ``size`` (height, width).
 
         Raises:
             ArtifactNetError: there is none, it cannot be read, or its aspect ratio is not the
-                image's (`artifactnet.data.heatmaps.same_aspect`).
+                image's.
         """
         relative = self._find(record)
         if relative is None:
@@ -243,11 +210,7 @@ class HeatmapFolder:
         return heatmap
 
     def _find(self, record: Record) -> PurePath | None:
-        """The one heatmap that fits best.
-
-        Raises:
-            ArtifactNetError: two fit equally well.
-        """
+        """The one heatmap that fits best; an error if two fit equally well."""
         names = [PurePath(record.generator, record.uid)]
         if record.path is not None:
             names.insert(0, PurePath(record.path).with_suffix(""))
@@ -267,10 +230,7 @@ class HeatmapFolder:
 
 
 def read_heatmap(path: Path) -> Float32Array:
-    """Read one heatmap: a PNG of one 8-bit channel, or a .npy of uint8 or of floats in [0, 1].
-
-    Returns:
-        (h, w) in [0, 1]; 8-bit values are divided by 255.
+    """Read an 8-bit gray PNG, or a .npy of uint8 or of floats in [0, 1], as (h, w) in [0, 1].
 
     Raises:
         ArtifactNetError: unreadable, of another kind, or with values out of range.

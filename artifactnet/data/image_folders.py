@@ -23,12 +23,9 @@ LAYOUTS = (
 
 @dataclass(frozen=True, slots=True)
 class FolderImage:
-    """One image file.
+    """One image file, its split folder (None where the data has none) and mask file (or None).
 
-    Attributes:
-        record: what is known of it; the uid is the file stem.
-        split: name of the split folder above it, or None where the data has none.
-        mask: path of its mask file, or None.
+    The uid of the record is the file stem.
     """
 
     record: Record
@@ -37,14 +34,11 @@ class FolderImage:
 
 
 def find_images(root: Path) -> tuple[list[FolderImage], list[str]]:
-    """List every image below ``root``.
-
-    Returns:
-        the images, ordered by path, and warnings about the layout.
+    """All images below ``root``, ordered by path, and warnings about the layout.
 
     Raises:
-        ArtifactNetError: the folder is missing, unreadable, empty, of an unknown layout, or a
-            split has images of one class only.
+        ArtifactNetError: the folder is missing, unreadable, empty, of an unknown layout, or a split
+            has images of one class only.
     """
     if not root.is_dir():
         raise ArtifactNetError(f"data.root={root}: no such folder; {LAYOUTS}")
@@ -161,11 +155,7 @@ class ImageFolder:
     """The images below a folder, found by the names that annotations give them."""
 
     def __init__(self, folder: Path, maps: Collection[str] = ()) -> None:
-        """List the folder.
-
-        Args:
-            folder: searched deeply.
-            maps: relative paths of files in it that are maps of images, not images.
+        """List the folder deeply, without the relative paths ``maps``: maps of images, not images.
 
         Raises:
             ArtifactNetError: there is no such folder, it cannot be listed, or holds no image.
@@ -190,11 +180,8 @@ class ImageFolder:
     def find(self, name: str) -> str | None:
         """Path of an image: that of this very relative path, else the one of the same file stem.
 
-        Args:
-            name: as an annotation gives it; folders in it and its suffix need not be right.
-
-        Returns:
-            the path, or None if there is none.
+        Folders and suffix of the ``name``, as an annotation gives it, may be wrong. None if there
+        is none.
 
         Raises:
             ArtifactNetError: several images have this stem and none this path.
@@ -220,14 +207,9 @@ class ImageFolder:
 
 
 def map_keys(paths: Iterable[str], folder: Path) -> dict[str, str]:
-    """Names for the maps of images.
+    """Names for the maps of images: path -> path below ``folder``.
 
-    Args:
-        paths: of all images.
-        folder: what the names are relative to.
-
-    Returns:
-        path -> path below the folder; without suffix, unless another image differs in that alone.
+    Without suffix, unless another image differs in that alone.
     """
     names = {path: os.path.relpath(path, folder) for path in paths}
     stems = {path: os.path.splitext(name)[0] for path, name in names.items()}

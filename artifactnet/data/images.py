@@ -45,23 +45,19 @@ _LUMINANCE = np.array(
 
 
 def decode_image(data: bytes | str | Path | Image.Image, name: str) -> UInt8Array:
-    """Decode an image to 8-bit RGB.
+    """Decode a file's content, a path or a Pillow image (left unchanged) to 8-bit RGB.
 
-    EXIF rotation is applied, transparency is composited on white, 16-bit gray is divided by
-    257, and CMYK, palette, gray and 1-bit images are converted. Of an animation the first
-    frame is taken. Colour profiles are not applied: values stay as stored, since a detector
-    looks for traces that a colour conversion would overwrite.
-
-    Args:
-        data: file content, a path, or a Pillow image (left unchanged).
-        name: what to call the image in error messages.
+    EXIF rotation is applied, transparency is composited on white, 16-bit gray is divided by 257,
+    and CMYK, palette, gray and 1-bit images are converted. Of an animation the first frame is
+    taken. Colour profiles are not applied: values stay as stored, since a detector looks for traces
+    that a colour conversion would overwrite. ``name`` is for error messages.
 
     Returns:
         (H, W, 3) uint8 array, contiguous and writable.
 
     Raises:
-        ArtifactNetError: the image is missing, truncated, of an unknown format, of a pixel
-            type without a known range, empty, or larger than `MAX_PIXELS`.
+        ArtifactNetError: the image is missing, truncated, of an unknown format, of a pixel type
+            without a known range, empty, or larger than `MAX_PIXELS`.
     """
     if isinstance(data, Image.Image):
         return _to_rgb(_guard(data, name), name)
@@ -124,13 +120,8 @@ def jpeg_quality(data: bytes | str | Path, name: str | None = None) -> int | Non
 def encode_jpeg(image: UInt8Array, quality: int, subsampling: str = "4:2:0") -> bytes:
     """Encode an (H, W, 3) uint8 RGB image as baseline JPEG.
 
-    Args:
-        image: (H, W, 3) uint8.
-        quality: libjpeg quality, 1..100.
-        subsampling: chroma subsampling, one of `SUBSAMPLINGS`.
-
     Raises:
-        ValueError: quality or subsampling is out of range.
+        ValueError: quality is not in 1..100, or subsampling not one of `SUBSAMPLINGS`.
     """
     if not 1 <= quality <= 100:
         raise ValueError(f"JPEG quality must be in 1..100, got {quality}")

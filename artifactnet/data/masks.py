@@ -25,24 +25,20 @@ _INT32 = 2.0**31 - 1
 def rasterize(
     labels: Sequence[Mapping[str, Any]], height: int, width: int, where: str
 ) -> UInt8Array:
-    """Draw X-AIGD polygons into a bit-field mask, exactly as the benchmark does.
+    """Draw X-AIGD polygons into an (H, W) uint8 bit-field mask, exactly as the benchmark does.
 
-    Coordinates are truncated to int32, clipped into the image, and filled with
-    ``cv2.fillPoly`` (outline included). Every polygon is drawn on its own, and every category
-    into its own bit, so overlaps add up instead of cancelling out.
+    Coordinates are truncated to int32, clipped into the image, and filled with ``cv2.fillPoly``
+    (outline included). Every polygon is drawn on its own, and every category into its own bit, so
+    overlaps add up instead of cancelling out.
 
     Args:
         labels: mappings with ``label`` (a category label) and ``points`` ([[x, y], ...], pixels).
-        height: of the image, pixels.
-        width: of the image, pixels.
+        height, width: of the image, pixels.
         where: what to call the image in error messages (generator and uid, file, row).
 
-    Returns:
-        (height, width) uint8 bit field.
-
     Raises:
-        ArtifactNetError: a category is unknown, a polygon has fewer than three points, or a
-            point is not a pair of finite numbers.
+        ArtifactNetError: a category is unknown, a polygon has fewer than three points, or a point
+            is not a pair of finite numbers.
     """
     planes: dict[int, UInt8Array] = {}
     for label in labels:
@@ -58,10 +54,7 @@ def rasterize(
 
 
 def parse_label(label: Mapping[str, Any], where: str) -> tuple[int, npt.NDArray[np.int32]]:
-    """Check one X-AIGD polygon.
-
-    Returns:
-        the category's bit, and the (N, 2) int32 points (x, y), truncated but not clipped.
+    """Check one X-AIGD polygon: its bit, and (N, 2) int32 points (x, y), truncated, not clipped.
 
     Raises:
         ArtifactNetError: see `rasterize`.
@@ -85,16 +78,11 @@ def parse_label(label: Mapping[str, Any], where: str) -> tuple[int, npt.NDArray[
 
 
 def encode_polygons(mask: UInt8Array) -> list[dict[str, Any]]:
-    """Turn a bit-field mask into X-AIGD polygons; `rasterize` gives the same mask back.
+    """Turn an (H, W) bit-field mask into X-AIGD polygons; `rasterize` gives the same mask back.
 
-    One polygon per 8-connected region and category. A region with holes is cut at each hole
-    into regions without, since a polygon of this format cannot hold one.
-
-    Args:
-        mask: (H, W) uint8 bit field.
-
-    Returns:
-        ``{"label": str, "points": [[x, y], ...]}`` per polygon, ordered by category.
+    One polygon ``{"label": str, "points": [[x, y], ...]}`` per 8-connected region and category,
+    ordered by category. A region with holes is cut at each hole into regions without, since a
+    polygon of this format cannot hold one.
 
     Raises:
         ValueError: the mask has uncategorised pixels (bit 0), for which no label exists.
@@ -109,19 +97,16 @@ def encode_polygons(mask: UInt8Array) -> list[dict[str, Any]]:
 
 
 def read_mask(path: str | Path, size: tuple[int, int], where: str) -> UInt8Array:
-    """Read a mask file whose white pixels (value > 127) are artifact, of no known category.
+    """Read a gray mask file: (H, W) uint8, bit 0 (no known category) where its value is > 127.
 
     Args:
-        path: an image file, gray, 0 and 255.
+        path: an image file with the values 0 and 255.
         size: (height, width) of the image it belongs to.
         where: what to call that image in error messages.
 
-    Returns:
-        (H, W) uint8, 0 or bit 0.
-
     Raises:
-        ArtifactNetError: the file cannot be read, is not gray, has another size than the
-            image, or holds only values that are neither 0 nor above 127.
+        ArtifactNetError: the file cannot be read, is not gray, has another size than the image, or
+            holds only values that are neither 0 nor above 127.
     """
     pixels = decode_image(path, str(path))
     with Image.open(path) as file:  # decoding has composited transparent pixels to white

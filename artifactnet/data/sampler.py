@@ -43,19 +43,17 @@ class EpochSampler(Sampler[SampleKey]):
         Args:
             labels: 0 real, 1 fake, one per image of the split.
             batch_size: images per batch and process.
-            seed: seed of the run.
+            seed: of the run.
             shuffle: training order, see above.
-            balance: as many real as fake images per epoch: the rarer class is repeated, in
-                whole permutations, up to the size of the other. Needs ``shuffle``.
-            groups: one name per image (its uid): images of one name follow each other, in
-                random order, so that a photograph and its fakes meet in one batch. Needs
-                ``shuffle`` and no ``balance``.
-            rank: this process, from 0.
-            world: number of processes.
+            balance: as many real as fake images per epoch: the rarer class is repeated, in whole
+                permutations, up to the size of the other. Needs ``shuffle``.
+            groups: one name per image (its uid): images of one name follow each other, in random
+                order, so that a photograph and its fakes meet in one batch. Needs ``shuffle``, no
+                ``balance``.
+            rank, world: this process, from 0, of how many.
 
         Raises:
-            ValueError: numbers out of range, no image, or ``balance`` with one class or without
-                ``shuffle``.
+            ValueError: numbers out of range, no image, or an option without what it needs.
         """
         if batch_size < 1 or not 0 <= rank < world:
             raise ValueError(f"bad batch_size={batch_size}, rank={rank}, world={world}")

@@ -19,18 +19,11 @@ def uid_sort_key(uid: str, seed: int, purpose: str = "split") -> bytes:
 def split_uids(
     uids: Iterable[str], fractions: Mapping[str, float], seed: int
 ) -> dict[str, list[str]]:
-    """Divide uids at random.
+    """Divide uids at random: part -> sorted uids, disjoint and complete.
 
-    Each part gets its share rounded to a whole number, but at least one uid if its share is
-    not zero; the first part gets the rest, and goes first where there are too few.
-
-    Args:
-        uids: any order, repeats allowed; the result depends on neither.
-        fractions: share of each part, in [0, 1], summing to 1.
-        seed: of the draw.
-
-    Returns:
-        part -> sorted uids; the parts are disjoint and cover ``uids``.
+    Each part gets its share rounded to a whole number, but at least one uid if its share is not
+    zero; the first part gets the rest, and goes first where there are too few. The result depends
+    neither on the order of the uids nor on repeats.
 
     Raises:
         ValueError: a share is negative or the shares do not sum to 1.
@@ -51,11 +44,9 @@ def split_uids(
 
 
 def link_uids(uids: Iterable[str], groups: Iterable[Iterable[str]]) -> dict[str, str]:
-    """Smallest uid of everything that a uid is linked to, directly or through others.
+    """Smallest uid of everything that each uid is linked to, directly or through others.
 
-    Args:
-        uids: all there are.
-        groups: uids that belong together; one may be in several.
+    ``groups`` are uids that belong together; one may be in several.
     """
     leaders = {uid: uid for uid in uids}
 
@@ -83,10 +74,10 @@ def draw_splits(
 
 
 def wanted_generators(records: Iterable[Record], generators: Sequence[str], root: Path) -> set[str]:
-    """Generators to keep: those asked for, or all, and ``real``.
+    """Generators to keep: the given ones, or all, and ``real``.
 
     Raises:
-        ArtifactNetError: one is asked for that no fake has.
+        ArtifactNetError: no fake is of a given generator.
     """
     known = sorted({record.generator for record in records if record.label == 1})
     unknown = [name for name in generators if name not in known]
@@ -98,10 +89,9 @@ def wanted_generators(records: Iterable[Record], generators: Sequence[str], root
 
 
 def stratify_uids(records: Iterable[Record]) -> list[list[str]]:
-    """Uids grouped by what they hold (only real, only fake, both), so that no split lacks a class.
+    """Sorted uids grouped by what they hold (only real, only fake, both), empty groups left out.
 
-    Returns:
-        sorted uids of each group that occurs; the groups are disjoint.
+    Drawing within each group leaves no split without a class.
     """
     labels: dict[str, set[int]] = defaultdict(set)
     for record in records:
@@ -113,18 +103,10 @@ def stratify_uids(records: Iterable[Record]) -> list[list[str]]:
 
 
 def limit_uids(records: Sequence[Record], count: int | None, seed: int) -> list[int]:
-    """Indices of the records that remain when at most ``count`` uids are kept.
+    """Ascending indices of the records that remain when ``count`` uids are kept (None: all).
 
     The draw is proportional within each group of `stratify_uids`, so a small sample of an unpaired
     data set still has both classes.
-
-    Args:
-        records: of one split.
-        count: number of uids; None keeps all.
-        seed: of the draw.
-
-    Returns:
-        indices into ``records``, ascending.
     """
     if count is None:
         return list(range(len(records)))

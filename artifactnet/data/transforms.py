@@ -75,10 +75,9 @@ class Preprocess:
         Args:
             image_size: height and width the model takes, pixels.
             resize: one of `artifactnet.data.geometry.POLICIES`, see `fit_geometry` there.
-            mean: per channel, for pixel values in [0, 1].
-            std: per channel, for pixel values in [0, 1]; > 0.
-            min_side: images with a shorter side, pixels, are refused: the model's patch, since
-                a smaller image holds nothing that the model could look at.
+            mean, std: per channel, for pixel values in [0, 1]; std > 0.
+            min_side: images with a shorter side, pixels, are refused: the model's patch, since a
+                smaller image holds nothing that the model could look at.
 
         Raises:
             ValueError: an unknown policy, or numbers that cannot be used.
@@ -98,10 +97,7 @@ class Preprocess:
         self._levels: Any = np.arange(256, dtype=np.float32)[:, None, None] * scale - shift
 
     def image(self, image: UInt8Array) -> tuple[Tensor, Geometry]:
-        """Bring an image to model size.
-
-        Args:
-            image: (H0, W0, 3) sRGB, no side below ``min_side``.
+        """Bring an (H0, W0, 3) uint8 sRGB image to model size.
 
         Returns:
             (3, H, W) float32 normalised tensor, and the geometry that `restore` needs.
@@ -224,15 +220,13 @@ class TrainTransform:
     """
 
     def __init__(self, augment: AugmentConfig, preprocess: Preprocess) -> None:
-        """Build the pipeline.
+        """Build the pipeline for a model's preprocessing.
 
-        Args:
-            augment: ``jpeg_on=auto`` compresses both classes; `DataModule` replaces it by what
-                `artifactnet.data.checks.choose_jpeg_classes` finds in the files.
-            preprocess: of the model.
+        ``augment.jpeg_on=auto`` compresses both classes; `DataModule` replaces it by what
+        `artifactnet.data.checks.choose_jpeg_classes` finds in the files.
 
         Raises:
-            ArtifactNetError: a key that only a crop can obey is set but ``crop`` is off.
+            ArtifactNetError: a key that needs crops is set but ``crop`` is off.
         """
         if not augment.crop:
             if list(augment.scale) != [1.0, 1.0]:
@@ -268,15 +262,11 @@ class TrainTransform:
             self._jpeg = A.Compose([A.ImageCompression(quality_range=(low, high), p=1.0)])
 
     def __call__(self, sample: Sample, seed: int, focus: UInt8Array | None = None) -> Example:
-        """Augment one sample.
+        """Augment one sample, which is left unchanged; ``seed`` is non-negative.
 
         Colour and JPEG come first, at the original size, as if the file had been saved that way.
-
-        Args:
-            sample: left unchanged.
-            seed: non-negative.
-            focus: (H, W) mask of the image's twin, which ``crop_artifact`` then goes by; the
-                sample's own where None.
+        ``focus`` is the (H, W) mask that ``crop_artifact`` goes by: that of the image's twin, or
+        None: its own.
 
         Raises:
             ArtifactNetError: the sample contradicts itself, see `Preprocess.place_sample`.
@@ -370,12 +360,11 @@ def window_around(
     scale: float,
     rng: np.random.Generator,
 ) -> Geometry:
-    """Random window as of `artifactnet.data.geometry.random_window` that holds a pixel.
+    """A `random_window` that holds a pixel; every window that does is equally likely.
 
     Args:
-        pixel: row and column in the original; every window that holds it is equally likely.
-        original: height and width of the image, pixels.
-        size: height and width of the frame, pixels.
+        pixel: row and column in the original.
+        original, size: height and width of the image and of the frame, pixels.
         scale: resize factor of both sides, > 0. Where it shrinks the image, nearest-neighbour
             resizing of a mask may still pass over a pixel that stands alone.
         rng: drawn from three times per axis, whatever the sizes.
@@ -391,13 +380,10 @@ def window_around(
 def passes_category_ratio(mask: UInt8Array, max_ratio: float) -> bool:
     """Whether a crop passes the category-ratio rule (mmsegmentation's ``cat_max_ratio``).
 
-    At least two classes are present and the largest holds less than ``max_ratio`` of the
-    pixels. Background is a class; a pixel of several categories counts for each of them (our
-    reading: the original rule knows no overlap). A ratio of 1 or more switches the rule off.
-
-    Args:
-        mask: (H, W) uint8 bit field.
-        max_ratio: share in (0, 1].
+    At least two classes are present and the largest holds less than ``max_ratio`` of the pixels of
+    the (H, W) bit field. Background is a class; a pixel of several categories counts for each of
+    them (our reading: the original rule knows no overlap). A ratio of 1 or more switches the rule
+    off.
     """
     if max_ratio >= 1:
         return True
