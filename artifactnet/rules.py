@@ -186,7 +186,7 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
     yield from _mllm_problems(config)
     learnt = (weights.bce, weights.text, weights.alignment.weight, weights.segmentation.weight)
     if not any((*learnt, *heatmap_terms(config), *teacher_terms(config))):
-        more = " (distill.feature alone teaches no head)" if config.distill.feature else ""
+        more = " (distill.feature alone trains no head)" if config.distill.feature else ""
         yield "loss.bce", f"and the weights of all other losses are 0{more}: nothing to learn"
     if weights.segmentation.weight > 0 and config.data.batch_size == 1:
         yield "data.batch_size", "must be at least 2: UPerNet's batch norm needs several images"
@@ -210,7 +210,7 @@ def heatmap_terms(config: Config) -> tuple[float, ...]:
 
 
 def teacher_terms(config: Config) -> tuple[float, ...]:
-    """Weights of the losses that teach a head what the teacher says; none without a teacher.
+    """Weights of the losses that compare a head with the teacher; none without a teacher.
 
     ``distill.feature`` is not among them: it reaches the backbone alone.
     """
@@ -265,7 +265,7 @@ def _feature_problems(config: Config) -> Iterator[tuple[str, str]]:
     if config.data.batch_size == 1:
         yield "data.batch_size", "must be at least 2: distill.feature relates images of a batch"
     if "backbone" in config.freeze:
-        yield "distill.feature", "must be 0 with freeze=[backbone]: it teaches the backbone alone"
+        yield "distill.feature", "must be 0 with freeze=[backbone]: it trains the backbone alone"
 
 
 def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:

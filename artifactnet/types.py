@@ -20,24 +20,24 @@ UNSEEN_SIGMA = 100.0  # of a teacher's heatmap where the teacher never looked
 
 
 class ArtifactNetError(Exception):
-    """A mistake the user can mend: the command line prints its message without a traceback."""
+    """A user error: the command line prints its message without a traceback."""
 
 
 class Annotation(IntEnum):
     """What is known about where an image's artifacts are.
 
-    Most fakes of X-AIGD were never annotated. Treating them as clean would teach a
-    detector to look away from artifacts, so the three states are kept apart everywhere.
+    Most fakes of X-AIGD were never annotated. Treating them as clean would train a detector to
+    look away from artifacts, so the three states are kept apart everywhere.
     """
 
-    NONE = 0  # nobody looked: any pixel may be an artifact
-    CLEAN = 1  # looked at, nothing wrong; every real photograph is in this state
-    MASK = 2  # `mask` says where
+    NONE = 0  # not inspected: any pixel may be an artifact
+    CLEAN = 1  # inspected, no artifact; every real photograph is in this state
+    MASK = 2  # `mask` marks the artifacts
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a source knows of an image without decoding it (for counting, splitting, checks).
+    """What a source knows about an image without decoding it (for counting, splitting, checks).
 
     Attributes:
         uid: shared by a photograph and every fake made from it; splits are disjoint in it.
@@ -60,13 +60,13 @@ class Record:
 
 @dataclass(slots=True)
 class TeacherAnswer:
-    """What a teacher says of one image; its student learns from it."""
+    """A teacher's pseudo-labels of one image."""
 
     heatmap: Float32Array  # (H, W) in [0, 1]
-    sigma: Float32Array  # (H, W) > 0: how far off the heatmap may be; 1 where it does not say
-    score: float = math.nan  # plausibility in [0, 1]; NaN where the teacher gives none
+    sigma: Float32Array  # (H, W) > 0: uncertainty of the heatmap; 1 if the teacher has none
+    score: float = math.nan  # plausibility in [0, 1]; NaN if the teacher has none
     logit: float = math.nan  # of the fake class; NaN likewise
-    feature: Float32Array | None = None  # (C,) what its verdict is read from; None likewise
+    feature: Float32Array | None = None  # (C,) pooled features; None likewise
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class Sample:
     heatmap: Float32Array | None = None  # (H, W) in [0, 1], soft annotation where one exists
     score: float | None = None  # plausibility in [0, 1]: 1 where nothing looks wrong
     teacher: TeacherAnswer | None = None  # at the image's size; set while a student is trained
-    text: str | None = None  # explanation in Expl-AIGI-Eval's form, where somebody wrote one
+    text: str | None = None  # explanation in Expl-AIGI-Eval's form, if there is one
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ class Batch:
     annotation: torch.Tensor  # (B,) int64, values of Annotation
     mask: torch.Tensor  # (B, H, W) uint8 bit field; all zero unless annotation is MASK
     heatmap: torch.Tensor  # (B, H, W) float32 in [0, 1]; zeros where the sample has none
-    score: torch.Tensor  # (B,) float32 plausibility in [0, 1]; NaN where nobody gave one
+    score: torch.Tensor  # (B,) float32 plausibility in [0, 1]; NaN if not annotated
     record: list[Record]
     teacher: TeacherBatch | None = None
 
@@ -156,7 +156,7 @@ class Instance:
     """One connected artifact region of a prediction, in pixels of the original image.
 
     Attributes:
-        category: X-AIGD label, or ``uncategorized`` where the model was taught none.
+        category: X-AIGD label, or ``uncategorized`` if the training masks had none.
         box: (x_min, y_min, x_max, y_max), half-open.
         area: number of pixels.
         confidence: mean probability of the category over these pixels, in [0, 1].
@@ -189,7 +189,7 @@ class Rationale:
 
 @dataclass(slots=True)
 class Prediction:
-    """One answer about one image.
+    """The prediction for one image.
 
     Attributes:
         probability: probability that the image is fake, in [0, 1].
@@ -197,8 +197,8 @@ class Prediction:
         heatmap: (H, W) float32 in [0, 1] at the original size, or None for models without one:
             the probability of any artifact where the model has a segmentation head, else what
             its heatmap head predicts, else its attention or activation map.
-        sigma: (H, W) float32 > 0: by how much a heatmap head expects its heatmap to be off; None
-            without such a head.
+        sigma: (H, W) float32 > 0: a heatmap head's uncertainty of its heatmap; None without such a
+            head.
         score: plausibility in [0, 1] (1: nothing looks wrong), or None likewise.
         attention: (h, w) float32 raw attention on the patch grid, or None.
         probabilities: (7, H, W) float32 in [0, 1] of each category, in the order of the
@@ -208,8 +208,8 @@ class Prediction:
         instances: connected regions of ``mask``, category by category, uncategorised ones last,
             the largest first; those below a least area may be left out.
         path: the file the image came from, if it came from one.
-        warnings: what a reader must know before trusting the answer (untrained weights, ...).
-        explanation: in words, by models with a language model; None from all others.
+        warnings: caveats of the prediction (untrained weights, ...).
+        explanation: text of a model with a language model; None from all others.
     """
 
     probability: float
@@ -248,17 +248,17 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Where one method says that a detector looked in one image.
+    """Where a detector looked in one image, according to one method.
 
     Attributes:
         method: name as in `artifactnet.explanation.methods.METHODS`.
         raw: (h, w) float32 on the method's own grid, as the method computed it.
-        heatmap: (H, W) float32 in [0, 1] at the image's own size; what brought ``raw`` there is
-            ``scale``. Pixels that the model did not see are 0.
+        heatmap: (H, W) float32 in [0, 1] at the image's own size; ``scale`` names
+            how ``raw`` got there. Pixels that the model did not see are 0.
         scale: ``minmax``: stretched to 0..1 per image, so that heights of two images cannot be
             compared; ``probability``: of being fake, or of being an artifact; ``model``: the
             normalisation saved with the model.
-        warnings: what a reader must know: say, that the map is constant and shows nothing.
+        warnings: caveats, e.g. that the map is constant.
     """
 
     method: str

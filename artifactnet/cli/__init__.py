@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the program's name; None takes them from ``sys.argv``.
 
     Returns:
-        The exit code: 0 for success, 1 where no image could be used, 2 for a mistake the
-        user can mend, 130 after Ctrl-C.
+        The exit code: 0 for success, 1 if no image could be used, 2 for a user error,
+        130 after Ctrl-C.
 
     Raises:
         SystemExit: the arguments do not parse (code 2), or help was asked for (code 0).
@@ -66,7 +66,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
-        if not _can_be_mended(error):
+        if not _is_user_error(error):
             raise
         if args.debug:
             traceback.print_exc()
@@ -74,8 +74,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
         return 2
 
 
-def _can_be_mended(error: Exception) -> bool:
-    """Whether the user, not the program, can help: the message says it all."""
+def _is_user_error(error: Exception) -> bool:
+    """Whether the message is enough, without a traceback."""
     from artifactnet.types import ArtifactNetError
 
     return isinstance(error, ArtifactNetError) or (
