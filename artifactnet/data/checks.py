@@ -32,16 +32,14 @@ LOSSLESS = ("BMP", "PNG", "PPM", "TIFF")  # as Pillow names them; WebP may be lo
 def summarize_data(splits: Splits, check: str) -> dict[str, Any]:
     """Count the images of each split and look for what would spoil a detector.
 
-    Args:
-        splits: sources by split.
-        check: ``full``, ``counts`` (no file is opened: no formats, sizes or duplicates) or
-            ``off`` (an empty summary).
+    ``check`` is ``full``, ``counts`` (no file is opened: no formats, sizes or duplicates) or
+    ``off`` (an empty summary).
 
     Returns:
-        JSON-ready: ``{"check", "splits": {split: counts}, "warnings": [str]}``. Counts are
-        per class, generator, category and annotation state, and with ``full`` per class also
-        the file formats, sizes (square root of the area, pixels) and JPEG qualities of up to
-        `PROBED` images.
+        JSON-ready: ``{"check", "splits": {split: counts}, "warnings": [str]}``. Counts are per
+        class, generator, category and annotation state, and with ``full`` per class also the file
+        formats, sizes (square root of the area, pixels) and JPEG qualities of up to `PROBED`
+        images.
 
     Raises:
         ArtifactNetError: a uid or, with ``full``, an identical image occurs in two splits.
@@ -80,11 +78,12 @@ def choose_jpeg_classes(
     """Which classes training compresses as JPEG (`AugmentConfig.jpeg_on`).
 
     Compressing the fakes alone evens out lossless fakes beside JPEG photographs. With any other
-    file formats it writes the label into the images instead.
+    file formats it writes the label into the images instead: ``auto`` compresses both classes
+    unless the files call for ``fake``, and an explicit ``fake`` that they contradict becomes
+    ``both``.
 
     Args:
-        augment: ``jpeg_on=auto`` compresses both classes unless the files call for ``fake``; an
-            explicit ``fake`` that the files contradict becomes ``both``.
+        augment: settings.
         files: ``summary["splits"]["train"]["files"]`` of `summarize_data`; None if not checked.
 
     Returns:

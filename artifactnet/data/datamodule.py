@@ -92,12 +92,7 @@ def build_splits(config: DataConfig, seed: int) -> Splits:
 
 
 def labels_of(splits: Splits, split: str, data: str) -> list[int]:
-    """Labels of a split that must exist and hold something.
-
-    Args:
-        splits: of the run.
-        split: its name.
-        data: ``data.name`` of the run, for the message.
+    """Labels of a split; ``data`` is ``data.name``, for the message.
 
     Raises:
         ArtifactNetError: there is no such split, or no image in it.
@@ -112,14 +107,9 @@ def labels_of(splits: Splits, split: str, data: str) -> list[int]:
 
 
 def drop_and_summarize(splits: Splits, config: DataConfig) -> tuple[Splits, dict[str, Any]]:
-    """Splits without images that a later split has too, if the config asks for that, and counts.
+    """The splits, and the counts of `artifactnet.data.checks.summarize_data`.
 
-    Args:
-        splits: of the run.
-        config: of its data.
-
-    Returns:
-        the splits, and what `artifactnet.data.checks.summarize_data` counted.
+    With ``on_error=skip`` and ``check=full``, images that a later split has too are left out.
 
     Raises:
         ArtifactNetError: the data cannot be used; the message says why.
@@ -267,12 +257,10 @@ class DataModule:
         return self._loader("test", rank, world)
 
     def loader_by_size(self, split: str, preprocess: Preprocess) -> DataLoader[Batch]:
-        """Batches of a split in fixed order, every image once, for a model that takes many sizes.
+        """Batches in fixed order, every image once, for a model that takes many sizes.
 
-        Args:
-            split: of the images.
-            preprocess: brings each image to a size of its own. Images of one size that would be
-                in one batch are in one batch.
+        ``preprocess`` brings each image to a size of its own; images of one size that would be in
+        one batch are in one batch.
 
         Raises:
             ArtifactNetError: there is no such split.

@@ -30,17 +30,15 @@ class ManifestLine:
         image: path of the image file.
         uid: shared by a photograph and every fake made from it; splits are disjoint in it.
         label: 0 real, 1 fake.
-        annotation: ``CLEAN`` for every real image; ``MASK`` if and only if there is a heatmap or
-            a mask.
+        annotation: ``CLEAN`` for every real image; ``MASK`` if and only if it has a heatmap or
+            mask.
         split: ``train``, ``val``, ``test``, or None: drawn by uid.
         generator: ``real`` for real images.
         heatmap: path of a single-channel PNG, 255 = artifact, or None.
         mask: path of a bit-field PNG (see `artifactnet.taxonomy`), or None.
         score: plausibility in [0, 1], 1 = nothing looks wrong, or None.
-        categories: bit field of the annotated categories (see `artifactnet.taxonomy`); 0 where
-            they are unknown.
-        text: explanation in words, in Expl-AIGI-Eval's form with ``[MAP]`` and ``[SCORE]``, or
-            None.
+        categories: bit field of the annotated categories; 0 where they are unknown.
+        text: explanation in Expl-AIGI-Eval's form with ``[MAP]`` and ``[SCORE]``, or None.
         where: ``FILE:LINE`` for error messages; ignored in comparisons.
     """
 
@@ -116,12 +114,9 @@ def write_manifest(path: Path, lines: Iterable[ManifestLine]) -> None:
 
 
 def parse_line(text: str, folder: Path, where: str) -> ManifestLine:
-    """Check one line.
+    """Check one line: a JSON object with the keys `REQUIRED`, any of `OPTIONAL`; null is absent.
 
-    Args:
-        text: a JSON object with the keys `REQUIRED` and any of `OPTIONAL`; null is absent.
-        folder: what relative paths are relative to.
-        where: what to call the line in error messages.
+    Relative paths are joined to ``folder``; ``where`` names the line in error messages.
 
     Raises:
         ArtifactNetError: it is no JSON object; a key is unknown, repeated, missing or of another
@@ -237,10 +232,7 @@ def record_of(line: ManifestLine) -> Record:
 
 
 def named_splits(lines: Iterable[ManifestLine]) -> dict[str, tuple[str, ManifestLine]]:
-    """Splits that lines name.
-
-    Returns:
-        uid -> its split, and the first line that names it; uids without a named split are absent.
+    """Splits that lines name: uid -> its split, and the first line that names it.
 
     Raises:
         ArtifactNetError: a uid, or an image, is put into two splits.

@@ -101,11 +101,7 @@ def parquet_errors(what: str) -> Iterator[None]:
 
 
 def open_parquet(path: str | Path, columns: Iterable[str] = ()) -> pq.ParquetFile:
-    """Open a parquet file.
-
-    Args:
-        path: of the file.
-        columns: that it must have.
+    """Open a parquet file that has these columns.
 
     Raises:
         ArtifactNetError: it cannot be read as parquet, or lacks a column.
@@ -128,11 +124,7 @@ def _read_group(file: pq.ParquetFile, path: str | Path, group: int, columns: lis
 
 
 def read_rows(shard: Path, columns: Sequence[str]) -> Iterator[tuple[RowLocation, dict[str, Any]]]:
-    """Rows of a shard without their images.
-
-    Args:
-        shard: parquet file.
-        columns: to be read, of `COLUMNS` and `CODEC_COLUMNS`; ``image`` is only checked.
+    """Rows of a shard: ``columns`` of `COLUMNS` and `CODEC_COLUMNS`; ``image`` is only checked.
 
     Raises:
         ArtifactNetError: the file cannot be read, lacks a column, or has no image bytes.
@@ -208,14 +200,10 @@ class ShardReader:
 
 @dataclass(frozen=True, slots=True)
 class EditedPair:
-    """A real image and its edited twin.
+    """A real image and its edited twin, (H, W, 3) uint8, and the fake's (H, W) bit-field mask.
 
-    Attributes:
-        uid: of both; also the stem of the real image's file.
-        real: (H, W, 3) uint8.
-        fake: (H, W, 3) uint8.
-        mask: (H, W) uint8 bit field of the fake.
-        categories: of the edits, in the order of their application.
+    The ``uid`` is also the stem of the real image's file; ``categories`` are of the edits, in the
+    order of their application.
     """
 
     uid: str
@@ -226,16 +214,10 @@ class EditedPair:
 
 
 def write_shard(folder: Path, split: str, pairs: Iterator[EditedPair], seed: int) -> list[str]:
-    """Write the only shard of ``labeled_<split>``, and the real images.
+    """Write ``data/labeled_<split>`` as one shard, and the real images into ``real``.
 
-    Args:
-        folder: of the data set; its sub-folders ``data`` and ``real`` exist.
-        split: ``train`` or ``test``.
-        pairs: taken as they come, 16 in memory at a time.
-        seed: written into every row.
-
-    Returns:
-        the uids written; without any, no shard is written.
+    Both sub-folders exist. Pairs are taken as they come, 16 in memory at a time; ``seed`` is
+    written into every row. Returns the uids written; without any, no shard is written.
     """
     first = next(pairs, None)
     if first is None:

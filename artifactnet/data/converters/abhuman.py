@@ -42,22 +42,14 @@ def convert_abhuman(
 
     An image with an empty mask, or listed without a box, is annotated and clean. An image of the
     folder that has no mask, or that the JSON file does not list, is not annotated. The uid of an
-    image is ``NAME/PATH``, its path below the folder without suffix. Masks are of images as
-    they are shown, EXIF rotation applied; boxes in an image that EXIF turns may be of either, and
-    are not used.
-
-    Args:
-        source: the folder of masks, or the JSON file of boxes.
-        images: folder of the images, searched deeply; each is found by path, else by file stem.
-        out: folder for the manifest and its maps, see `ManifestWriter`.
-        name: of the manifest.
-        generator: written into every line.
-        overwrite: replace the manifest.
+    image is ``NAME/PATH``, its path below the folder without suffix. Masks are of images as they
+    are shown, EXIF rotation applied; boxes in an image that EXIF turns may be of either, and are
+    not used. Arguments: see `convert_dataset`.
 
     Raises:
         ArtifactNetError: the source is neither, or malformed; a mask or stated size differs from
-            its image; nothing can be used; ``out`` lies inside a folder that is read; the
-            generator is ``real``; or the manifest exists.
+            its image; nothing can be used; ``out`` lies inside a folder that is read; the generator
+            is ``real``; or the manifest exists.
     """
     writer = ManifestWriter(out, name, overwrite, inputs=[images, source], generator=generator)
     folder = ImageFolder(images)

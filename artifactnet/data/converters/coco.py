@@ -19,13 +19,9 @@ Box = tuple[float, float, float, float]  # x, y, width, height, pixels
 
 @dataclass(frozen=True, slots=True)
 class CocoImage:
-    """An entry of ``images`` with its annotations.
+    """An entry of ``images`` with the boxes of its annotations.
 
-    Attributes:
-        image: file name.
-        size: stated height and width, pixels, or None.
-        boxes: of its annotations.
-        where: entry of the file, for error messages.
+    ``size`` is the stated (height, width), or None; ``where`` the entry, for error messages.
     """
 
     image: str
@@ -72,10 +68,7 @@ def read_boxes(path: Path) -> list[CocoImage]:
 def draw_boxes(boxes: list[Box], size: tuple[int, int], where: str) -> UInt8Array:
     """Mask of some boxes: every pixel that a box covers by at least half, at least one per box.
 
-    Args:
-        boxes: x, y, width, height in pixels; parts outside the image are cut off.
-        size: (height, width) of the image.
-        where: what to call the image in error messages.
+    Parts outside an image of ``size`` (height, width) are cut off; ``where`` names it in errors.
 
     Returns:
         (H, W) uint8, 0 or bit 0.

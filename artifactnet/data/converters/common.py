@@ -54,7 +54,7 @@ class ManifestWriter:
 
         Args:
             folder: made where it does not exist; may hold other manifests.
-            name: of the manifest ``folder/NAME.jsonl``; maps go to ``folder/heatmaps/NAME`` and
+            name: of ``folder/NAME.jsonl``; maps go to ``folder/heatmaps/NAME`` and
                 ``folder/masks/NAME``.
             overwrite: replace a manifest of this name; it is removed when the first map is written,
                 since it could name maps that are no longer its own.
@@ -122,7 +122,7 @@ class ManifestWriter:
         heatmap: UInt8Array | None = None,
         mask: UInt8Array | None = None,
     ) -> bool:
-        """Add the line of an image, and store its maps.
+        """Add the line of an image, and store its maps; returns whether it was added.
 
         Args:
             line: its annotation becomes ``MASK`` where a map marks something and ``CLEAN`` where
@@ -133,9 +133,6 @@ class ManifestWriter:
                 is unknown, so its places are too.
             heatmap: (h, w) uint8, 255 = artifact.
             mask: (H, W) uint8 bit field.
-
-        Returns:
-            whether the line was added.
 
         Raises:
             ArtifactNetError: see `store`.
@@ -163,16 +160,7 @@ class ManifestWriter:
         return True
 
     def store(self, kind: str, key: str, values: UInt8Array, image: str) -> str:
-        """Write a map of an image.
-
-        Args:
-            kind: ``heatmaps``, ``masks``, ...: the folder it goes to.
-            key: relative path without suffix.
-            values: (H, W) uint8.
-            image: path of the image.
-
-        Returns:
-            its path.
+        """Write an (H, W) uint8 map of an image to ``folder/KIND/NAME/KEY.png``; returns the path.
 
         Raises:
             ArtifactNetError: another image, or another map of this one, has this key.

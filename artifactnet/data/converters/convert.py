@@ -27,9 +27,11 @@ def convert_dataset(
             COCO JSON of boxes; folder: ``real/`` and ``fake/``; demo: a configuration whose
             ``data.demo_*`` keys say which images.
         out: folder for the manifest and its maps, see `ManifestWriter`.
-        images: folder of the images; None with folder and demo, which bring theirs.
+        images: folder of the images, searched deeply; each is found by path, else by file stem.
+            None with folder and demo, which bring theirs.
         name: of the manifest; None: ``kind``.
-        generator: of the fakes; None: the data set's own; not with folder and demo.
+        generator: of the fakes, written into every line; None: the data set's own; not with folder
+            and demo.
         overwrite: replace a manifest of this name.
 
     Raises:

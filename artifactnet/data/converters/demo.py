@@ -19,11 +19,7 @@ def convert_demo_data(
 ) -> Conversion:
     """Write the images, masks, heatmaps and scores of the demo data, and their manifest.
 
-    Args:
-        config: its ``demo_*`` keys say which images.
-        out: folder for the manifest and its maps, see `ManifestWriter`.
-        name: of the manifest.
-        overwrite: replace the manifest.
+    The ``demo_*`` keys of the config say which images; other arguments: see `convert_dataset`.
 
     Raises:
         ArtifactNetError: a packaged photograph is missing, or the manifest exists.

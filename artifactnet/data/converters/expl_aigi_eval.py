@@ -35,14 +35,11 @@ class ExplRecord:
 
     Attributes:
         id: of the image, unique within the file.
-        image: path as the file gives it.
-        heatmap: path as the file gives it.
+        image, heatmap: paths as the file gives them.
         score: plausibility in [0, 1]; None where it is null, or the file's score column is no
             label.
         conversations: question and explanation, with the marks ``[MAP]`` and ``[SCORE]``.
         where: ``FILE:LINE``.
-        text: all turns of ``gpt`` in order, joined by line ends: a chain of thought that was split
-            into several turns is whole again. None where they are empty.
     """
 
     id: str
@@ -107,21 +104,13 @@ def convert_expl_aigi_eval(
     generator: str = "pickapic",
     overwrite: bool = False,
 ) -> Conversion:
-    """Make a manifest of Expl-AIGI-Eval.
+    """Make a manifest of Expl-AIGI-Eval: a ``.jsonl`` file, or a folder of them.
 
     A heatmap is looked for below ``images`` and below the folder of the JSON lines, at the path
     that its record gives; an all-zero one means annotated and clean, a missing one not annotated.
     The split is the last word of a file's name (``..._train``, ``_dev``, ``_test``). Records
     without image, and those whose heatmap has another aspect ratio, are left out, counted and
-    listed. What ``gpt`` says becomes the text of its image.
-
-    Args:
-        source: a ``.jsonl`` file, or a folder of them.
-        images: folder of the images; each is found by path, else by file stem.
-        out: folder for the manifest and its maps, see `ManifestWriter`.
-        name: of the manifest.
-        generator: written into every line; the records do not name it.
-        overwrite: replace the manifest.
+    listed. What ``gpt`` says becomes the text of its image. Arguments: see `convert_dataset`.
 
     Raises:
         ArtifactNetError: see `read_expl_aigi_eval`, `ManifestWriter`; nothing can be used; two

@@ -22,13 +22,8 @@ def convert_folder(
 
     Masks are copied as bit fields. The uid of an image is ``NAME/STEM``, of the manifest and of its
     file, since stems of unrelated data sets may be equal. A stem that occurs in several split
-    folders counts as different pictures, with a warning; the uid is ``NAME/SPLIT/STEM``.
-
-    Args:
-        source: see `artifactnet.data.image_folders.LAYOUTS`.
-        out: folder for the manifest and its maps, see `ManifestWriter`.
-        name: of the manifest.
-        overwrite: replace the manifest.
+    folders counts as different pictures, with a warning; the uid is ``NAME/SPLIT/STEM``. Arguments:
+    see `convert_dataset`.
 
     Raises:
         ArtifactNetError: the folder cannot be used, a mask is damaged or of another size than its

@@ -73,22 +73,15 @@ def convert_richhf(
     generator: str = "pickapic",
     overwrite: bool = False,
 ) -> Conversion:
-    """Make a manifest of RichHF-18K.
+    """Make a manifest of RichHF-18K: ``train``, ``dev``, ``test.tfrecord`` or one such file.
 
     ``artifact_map`` becomes the heatmap (an all-zero one: annotated and clean) and
     ``artifact_score`` the score; ``dev`` is our ``val``. Annotations of the prompt, and the other
     scores, go to ``NAME.prompt.json`` by uid, and misalignment maps that are not empty to
     ``misalignment/NAME``. Left out, counted and listed are: records without image, unreadable
-    images, file names that occurred before, and images whose aspect ratio differs from their
-    map's (`artifactnet.data.heatmaps.same_aspect`), since the data do not say how it was fitted.
-
-    Args:
-        source: a TFRecord file, or the folder of ``train``, ``dev`` and ``test.tfrecord``.
-        images: folder of the Pick-a-Pic images, searched deeply.
-        out: folder for the manifest and its maps, see `ManifestWriter`.
-        name: of the manifest.
-        generator: written into every line; the records do not name it.
-        overwrite: replace the manifest.
+    images, file names that occurred before, and images whose aspect ratio differs from their map's
+    (`artifactnet.data.heatmaps.same_aspect`), since the data do not say how it was fitted.
+    Arguments: see `convert_dataset`.
 
     Raises:
         ArtifactNetError: see `read_richhf` and `ManifestWriter`; or nothing can be used.

@@ -96,11 +96,7 @@ def _reason(start: bytes, offset: int, otherwise: str) -> str:
 
 
 def decode_example(data: bytes, where: str) -> dict[str, Feature]:
-    """Features of a serialized ``tf.train.Example``.
-
-    Args:
-        data: of one record.
-        where: what to call the record in error messages.
+    """Features of a serialized ``tf.train.Example``; ``where`` names the record in errors.
 
     Returns:
         name -> list of bytes, floats or integers; an empty list where a feature has no value.

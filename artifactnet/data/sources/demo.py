@@ -39,15 +39,11 @@ _CACHE_BYTES = 256 * 2**20  # per source and process
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One packaged photograph.
+    """One packaged photograph: ``file`` inside the folder of the importable ``package``.
 
-    Attributes:
-        scene: what it shows; photographs of one scene share a split.
-        split: ``train``, ``val`` or ``test``.
-        package: importable name of the package that ships it.
-        file: path inside the package folder.
-        weight: how often it is drawn, relative to the others of its split. Colour scenes count
-            twice as much as gray ones, since a network should not take colour for an artifact.
+    Photographs of one ``scene`` share a split. ``weight`` is how often one is drawn, relative to
+    the others of its split. Colour scenes count twice as much as gray ones, since a network should
+    not take colour for an artifact.
     """
 
     scene: str
@@ -83,7 +79,7 @@ PHOTOS: tuple[Photo, ...] = (
 
 
 def photos_of_split(split: str) -> tuple[Photo, ...]:
-    """The photographs of ``split`` (``train``, ``val`` or ``test``), in a fixed order."""
+    """The photographs of ``train``, ``val`` or ``test``, in a fixed order."""
     return tuple(photo for photo in PHOTOS if photo.split == split)
 
 
@@ -91,7 +87,7 @@ def locate_photo(photo: Photo) -> Path:
     """Path of the file inside its installed package.
 
     Raises:
-        ArtifactNetError: the package or the file is missing; says what to install.
+        ArtifactNetError: package or file is missing; says what to install.
     """
     pip_name = _PIP_NAMES[photo.package]
     spec = find_spec(photo.package)
@@ -133,20 +129,19 @@ class _Twin:
 
 
 class DemoSource:
-    """Real crops and their edited twins of one split; see the module's text."""
+    """Real crops and their edited twins of one split; no photograph is opened before its turn.
+
+    Args:
+        split: ``train``, ``val`` or ``test``: which photographs are used.
+        pairs: number of uids; the source holds twice as many images.
+        size: side of the square images, pixels.
+        seed: of the data (not of a training run).
+        categories: kinds of edits that may occur.
+    """
 
     def __init__(
         self, split: str, pairs: int, size: int, seed: int, categories: Sequence[Category]
     ):
-        """Plan the pairs; no photograph is opened yet.
-
-        Args:
-            split: ``train``, ``val`` or ``test``: which photographs are used.
-            pairs: number of uids; the source holds twice as many images.
-            size: side of the square images, pixels.
-            seed: of the data (not of a training run).
-            categories: kinds of edits that may occur.
-        """
         self._split = split
         self._size = size
         self._seed = seed
@@ -219,13 +214,9 @@ class DemoSource:
 def build_demo_splits(config: DataConfig, seed: int) -> Splits:
     """The embedded data set: ``demo_train``, ``demo_val`` and ``demo_test`` pairs.
 
-    Args:
-        config: the ``demo_*`` keys, ``limit`` and ``generators`` are used.
-        seed: not used: the images depend on ``demo_seed`` alone, so that runs with different
-            seeds are compared on the same data.
-
-    Returns:
-        Sources by split; a split of size 0 is left out.
+    The ``demo_*`` keys, ``limit`` and ``generators`` are used; the ``seed`` is not: the images
+    depend on ``demo_seed`` alone, so that runs with different seeds are compared on the same data.
+    A split of size 0 is left out.
 
     Raises:
         ArtifactNetError: a key has an impossible value or a packaged photograph is missing.

@@ -45,19 +45,15 @@ class FolderSource:
 def build_folder_splits(config: DataConfig, seed: int) -> Splits:
     """List the images below ``config.root`` and divide them into splits.
 
-    A fake with a mask is annotated (`Annotation.MASK`), one without is not
-    (`Annotation.NONE`). The uid is the file stem, so a photograph and the fakes made from it
-    stay together. Without ``val/``, a share ``config.val_fraction`` of the training uids
-    becomes the validation split; without any split folder, another such share becomes the
-    test split. Byte-identical files count as one uid where the splits are drawn here.
-
-    Args:
-        config: ``root``, ``generators``, ``val_fraction`` and ``limit`` are used.
-        seed: of the draws.
+    A fake with a mask is annotated (`Annotation.MASK`), one without is not (`Annotation.NONE`). The
+    uid is the file stem, so a photograph and the fakes made from it stay together. Without
+    ``val/``, a share ``config.val_fraction`` of the training uids becomes the validation split;
+    without any split folder, another such share becomes the test split. Byte-identical files count
+    as one uid where the splits are drawn here. ``generators`` and ``limit`` are used too.
 
     Raises:
-        ArtifactNetError: the folder is missing, unreadable, empty, of an unknown layout, or
-            a split lacks a class.
+        ArtifactNetError: the folder is missing, unreadable, empty, of an unknown layout, or a split
+            lacks a class.
     """
     if config.root is None:
         raise ArtifactNetError("data.root is not set; name the folder that holds real/ and fake/")

@@ -33,12 +33,7 @@ _Value = TypeVar("_Value")
 
 
 class ManifestSource:
-    """Images of one split.
-
-    Attributes:
-        texts: explanation of each image in words, or None.
-        lines: one per image.
-    """
+    """Images of one split; ``texts`` explain them in words, or are None."""
 
     def __init__(self, lines: list[ManifestLine], warnings: tuple[str, ...] = ()) -> None:
         self.records: list[Record] = [record_of(line) for line in lines]
@@ -80,10 +75,6 @@ def build_manifest_splits(config: DataConfig, seed: int) -> Splits:
     """Read the manifest ``config.root``, or all ``*.jsonl`` files of that folder, into splits.
 
     See `merge_lines` for images that several lines describe, and `assign_splits` for the splits.
-
-    Args:
-        config: ``root``, ``generators``, ``val_fraction``, ``limit`` and ``on_error`` are used.
-        seed: of the draws.
 
     Raises:
         ArtifactNetError: no manifest, a malformed line, a uid or an image in two splits, an image
@@ -162,19 +153,12 @@ def _check_files(lines: list[ManifestLine]) -> None:
 def merge_lines(
     lines: Sequence[ManifestLine], generators: Container[str], *, skip: bool = False
 ) -> tuple[list[ManifestLine], list[str]]:
-    """Merge the lines of each image into one, so that it is used once with all that is known of it.
+    """Merge the lines of each image, which have one label, and warn of contradicting lines.
 
-    Lines with a wanted generator come first, then the order given. What one line lacks (text,
-    score, heatmap, mask, categories) is taken from the next that has it; an image where any line
-    marks artifacts has some.
-
-    Args:
-        lines: those of one image have the same label.
-        generators: that are wanted; images of which no line names one are left out.
-        skip: prefer heatmaps and masks whose file exists.
-
-    Returns:
-        one line per image, where its first one was, and a warning if lines contradict each other.
+    Lines of a wanted generator come first, then the order given; images of which no line has one
+    are left out. What one line lacks (text, score, heatmap, mask, categories) is taken from the
+    next that has it; an image where any line marks artifacts has some. ``skip`` prefers heatmaps
+    and masks whose file exists.
     """
     groups: dict[str, list[ManifestLine]] = {}
     for line in lines:
@@ -240,7 +224,7 @@ def assign_splits(
     *,
     skip: bool = False,
 ) -> dict[str, str]:
-    """Choose the split of every uid.
+    """Choose the split of every uid of ``lines``: ``train``, ``val`` or ``test``.
 
     A uid that any line puts into a split is there with all its images. Other uids are drawn: a
     share ``fraction`` for validation, another such share for testing. Where that leaves no
@@ -255,9 +239,6 @@ def assign_splits(
         seed: of the draws.
         skip: copies of one image that lines put into two splits stay where they are named, for
             `artifactnet.data.duplicates` to leave the earlier split's out; otherwise an error.
-
-    Returns:
-        uid of ``lines`` -> ``train``, ``val`` or ``test``.
 
     Raises:
         ArtifactNetError: lines put a uid, or an image, into two splits.

@@ -34,10 +34,8 @@ from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 class XAigdItem:
     """One image of X-AIGD, not yet read.
 
-    Attributes:
-        record: what is known of it.
-        place: its row in a shard, or None for a photograph, which is a file of its own.
-        codec: JPEG quality and chroma subsampling to re-encode it with, or None.
+    ``place`` is its row in a shard, or None for a photograph, which is a file of its own; ``codec``
+    the JPEG quality and chroma subsampling to re-encode it with, or None.
     """
 
     record: Record
@@ -46,17 +44,14 @@ class XAigdItem:
 
 
 def read_items(part: str, shards: list[Path], config: DataConfig) -> list[XAigdItem]:
-    """List the rows of one part of the data set.
+    """List the rows of one part of the data set (``labeled_train``, ``unlabeled_test``, ...).
 
-    Args:
-        part: ``labeled_train``, ``labeled_test``, ``unlabeled_train`` or ``unlabeled_test``.
-        shards: its files.
-        config: unlabeled parts are read only for ``unlabeled`` or ``extra_real``;
-            ``augment.align_compression`` fills `XAigdItem.codec`.
+    Unlabeled parts are read only for ``config.unlabeled`` or ``extra_real``;
+    ``augment.align_compression`` fills `XAigdItem.codec`.
 
     Raises:
-        ArtifactNetError: a shard cannot be read or lacks a column, a row has no uid or
-            generator, or, with ``on_error=raise``, a polygon is malformed.
+        ArtifactNetError: a shard cannot be read or lacks a column, a row has no uid or generator,
+            or, with ``on_error=raise``, a polygon is malformed.
     """
     labeled = part.startswith("labeled")
     columns = [name for name in COLUMNS if labeled or name != "labels"]
@@ -140,23 +135,19 @@ def build_xaigd_splits(config: DataConfig, seed: int) -> Splits:
 
     Test is ``labeled_test``. The validation split is made of the uids of ``labeled_train`` that
     ``root/uid_splits.csv`` calls ``val``, as `synthesize` writes it (several uids may show one
-    photograph); where it calls none so, as in the public data, of a share ``config.val_fraction``
-    of them. ``config.unlabeled`` adds the unlabeled rows (each to the split of its uid, so
-    validation does not depend on it), ``config.extra_real`` the photographs of uids that have no
-    labeled row to the training split (X-AIGD B.2). ``config.real_root`` defaults to ``root/real``.
+    photograph); where it names none, as in the public data, of a share ``config.val_fraction`` of
+    them. ``config.unlabeled`` adds the unlabeled rows (each to the split of its uid, so validation
+    does not depend on it), ``config.extra_real`` the photographs of uids that have no labeled row
+    to the training split (X-AIGD B.2). ``config.real_root`` defaults to ``root/real``.
 
-    With ``config.augment.align_compression`` a fake is re-encoded with the JPEG quality and
-    chroma subsampling of its photograph. Where that was no JPEG, or its quality is not
-    recorded (missing or 0), the fake stays as it is, and a warning counts it; an unknown
-    subsampling counts as 4:2:0, libjpeg's own.
-
-    Args:
-        config: see above; ``generators`` and ``limit`` are used too.
-        seed: of the draws.
+    With ``config.augment.align_compression`` a fake is re-encoded with the JPEG quality and chroma
+    subsampling of its photograph. Where that was no JPEG, or its quality is not recorded (missing
+    or 0), the fake stays as it is, and a warning counts it; an unknown subsampling counts as 4:2:0,
+    libjpeg's own.
 
     Raises:
-        ArtifactNetError: no shard, an unreadable one or one without a column; an unknown
-            generator; no photograph at all; with ``on_error=raise`` also a malformed polygon.
+        ArtifactNetError: no shard, an unreadable one or one without a column; an unknown generator;
+            no photograph at all; with ``on_error=raise`` also a malformed polygon.
     """
     if config.root is None:
         raise ArtifactNetError("data.root is not set; name the folder of the X-AIGD shards")

@@ -188,12 +188,7 @@ def _make_pair(
 ) -> EditedPair:
     """A crop of a photograph and its edited twin.
 
-    Args:
-        photo: (H, W, 3) uint8.
-        path: of its file.
-        seed: of the run, digest of the photograph, number of the pair.
-        size: see `synthesize`.
-        categories: kinds of edits.
+    ``seed`` is that of the run, the digest of the photograph and the number of the pair.
     """
     _, digest, number = seed
     rng = np.random.default_rng(seed)

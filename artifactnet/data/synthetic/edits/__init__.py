@@ -52,12 +52,12 @@ def apply_edit(
         severity: 0 (subtle) to 1 (glaring).
 
     Returns:
-        The edited image, and the (H, W) uint8 bit-field mask of the changed pixels, never
-        empty. Pixels further than MARGIN from the mask are bit-identical to ``image``.
+        The edited image, and the (H, W) uint8 bit-field mask of the changed pixels, never empty.
+        Pixels further than MARGIN from the mask are bit-identical to ``image``.
 
     Raises:
-        ArtifactNetError: the image is too small, or so empty (one flat colour) that no edit
-            of this category can be seen in it.
+        ArtifactNetError: the image is too small, or so empty (one flat colour) that no edit of this
+            category can be seen in it.
     """
     _validate(image, severity)
     best: Change | None = None
@@ -82,9 +82,7 @@ def apply_edit(
 def parse_categories(labels: Sequence[str], key: str) -> tuple[Category, ...]:
     """Categories of X-AIGD labels, in the order of the taxonomy; none given means all seven.
 
-    Args:
-        labels: such as ``low-level-color``.
-        key: where the labels were written, for the error message.
+    ``key`` says where the labels were written, for the error message.
 
     Raises:
         ArtifactNetError: a label is unknown.

@@ -81,13 +81,9 @@ def busy_point(image: UInt8Array, rng: np.random.Generator) -> tuple[float, floa
 def blob(
     image: UInt8Array, rng: np.random.Generator, *, busy: bool = True, share: float | None = None
 ) -> BoolArray:
-    """Organic region, (H, W) bool.
+    """Organic region, (H, W) bool, of a share of the image's area (None: drawn).
 
-    Args:
-        image: (H, W, 3) uint8.
-        rng: source of randomness.
-        busy: prefer detailed places.
-        share: of the image's area; None draws one from [0.04, 0.16].
+    ``busy`` prefers detailed places.
     """
     height, width = image.shape[:2]
     share = random_share(rng) if share is None else share
