@@ -24,60 +24,61 @@ def add_annotate(commands: Commands, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="let language models explain marked defects, in the form of Expl-AIGI-Eval",
     )
-    parser.add_argument("images", metavar="IMAGES", help="folder of images, searched recursively")
-    parser.add_argument(
+    option = parser.add_argument
+    option("images", metavar="IMAGES", help="folder of images, searched recursively")
+    option(
         "masks",
         metavar="MASKS",
         help="folder of masks or heatmaps with the same names: gray, 255 is artifact",
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="JSON lines to write (.jsonl)")
-    parser.add_argument(
+    option("--out", required=True, metavar="FILE", help="JSON lines to write (.jsonl)")
+    option(
         "--base-url",
         required=True,
         metavar="URL",
         help="OpenAI-compatible endpoint, including its version: http://localhost:8000/v1",
     )
-    parser.add_argument(
+    option(
         "--model", required=True, metavar="NAME", help="its name at the server; must accept images"
     )
-    parser.add_argument("--format-model", metavar="NAME", help="model of the last stage (--model)")
-    parser.add_argument(
+    option("--format-model", metavar="NAME", help="model of the last stage (--model)")
+    option(
         "--attempts",
         type=positive,
         default=3,
         metavar="N",
         help="answers per image and stage before it is rejected, earlier runs included (3)",
     )
-    parser.add_argument(
+    option(
         "--bit-fields",
         action="store_true",
         help="each bit of a mask's pixel is a category, as in the masks of manifests",
     )
-    parser.add_argument("--keep-pictures", metavar="DIR", help="keep the images with red lines")
-    parser.add_argument(
+    option("--keep-pictures", metavar="DIR", help="keep the images with red lines")
+    option(
         "--api-key-env",
         default="OPENAI_API_KEY",
         metavar="VARIABLE",
         help="environment variable that holds the key (OPENAI_API_KEY)",
     )
-    parser.add_argument(
+    option(
         "--rate",
         type=_rate,
         default=0.0,
         metavar="N",
         help="maximum requests per minute (no limit)",
     )
-    parser.add_argument(
+    option(
         "--workers", type=positive, default=1, metavar="N", help="images processed in parallel (1)"
     )
-    parser.add_argument(
+    option(
         "--retries",
         type=natural,
         default=6,
         metavar="N",
         help="retries of a request after 429, 5xx, a timeout or a lost connection (6)",
     )
-    parser.add_argument(
+    option(
         "--timeout",
         type=_seconds,
         default=180.0,
@@ -97,17 +98,11 @@ def _annotate(args: argparse.Namespace) -> int:
     formatter = Chat(endpoint, args.format_model, limiter) if args.format_model else analyst
     try:
         summary = annotate_folder(
-            Path(args.images),
-            Path(args.masks),
-            Path(args.out),
-            analyst,
-            formatter,
-            attempts=args.attempts,
-            workers=args.workers,
-            bit_fields=args.bit_fields,
+            Path(args.images), Path(args.masks), Path(args.out), analyst, formatter,
+            attempts=args.attempts, workers=args.workers, bit_fields=args.bit_fields,
             pictures=Path(args.keep_pictures) if args.keep_pictures else None,
             report=lambda name, what: print(f"{name}: {what}", flush=True),
-        )
+        )  # fmt: skip
     except KeyboardInterrupt as interrupt:
         if str(interrupt):  # where the finished images are
             print(interrupt, file=sys.stderr)

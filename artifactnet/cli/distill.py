@@ -12,16 +12,15 @@ def add_distill(commands: Commands, common: argparse.ArgumentParser) -> None:
     distill = commands.add_parser(
         "distill", parents=[common], help="let a teacher label images, and train a student on them"
     )
-    distill.add_argument(
-        "config", metavar="CONFIG", help="a YAML file, or the name of a recipe; of the student"
-    )
-    distill.add_argument(
+    option = distill.add_argument
+    option("config", metavar="CONFIG", help="a YAML file, or the name of a recipe; of the student")
+    option(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
         help="dotted keys that replace values of the config: distill.teacher=runs/teacher",
     )
-    distill.add_argument(
+    option(
         "--label-only", action="store_true", help="fill the cache of pseudo-labels; train nothing"
     )
     distill.set_defaults(run=_distill)

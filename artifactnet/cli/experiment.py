@@ -14,28 +14,29 @@ def add_experiment(commands: Commands, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="several trainings with several seeds in one table; resumes after an interruption",
     )
-    parser.add_argument(
+    option = parser.add_argument
+    option(
         "name",
         metavar="NAME",
         help="detection: the five experiments of Table 2; interpretation: Table 13; "
         "fusion-ablation: HEIE Table 5; transfer CONFIG --on A B: HEIE Table 4; cot-ablation "
         "[CONFIG]: HEIE Table 7",
     )
-    parser.add_argument(
+    option(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
         help="keys of all trainings, right after NAME: train.epochs=2; of transfer and "
         "cot-ablation the config goes before them",
     )
-    parser.add_argument(
+    option(
         "--on",
         nargs="+",
         metavar="[NAME=]MANIFEST",
         help="transfer: the data sets, two or more; each is trained on, all are evaluated on",
     )
-    parser.add_argument("--seeds", type=natural, nargs="+", default=[0, 1, 2], metavar="N")
-    parser.add_argument("--out", default="runs/experiments", metavar="DIR")
+    option("--seeds", type=natural, nargs="+", default=[0, 1, 2], metavar="N")
+    option("--out", default="runs/experiments", metavar="DIR")
     parser.set_defaults(run=_experiment)
 
 

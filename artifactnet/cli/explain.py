@@ -23,13 +23,12 @@ def add_explain(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "explain", parents=[common], help="draw where a model looks, by one or more methods"
     )
-    parser.add_argument(
-        "model", metavar="RUN", help="a run folder, a .safetensors file, or a packaged model"
-    )
+    option = parser.add_argument
+    option("model", metavar="RUN", help="a run folder, a .safetensors file, or a packaged model")
     add_images(parser)
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the maps")
+    option("--out", required=True, metavar="DIR", help="folder for the maps")
     add_method_options(parser)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.set_defaults(run=_explain)
 
 
@@ -38,23 +37,24 @@ def add_judge(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "judge", parents=[common], help="score explanations against annotated artifacts"
     )
-    parser.add_argument("run_dir", metavar="RUN", help="folder of the run")
-    parser.add_argument(
+    option = parser.add_argument
+    option("run_dir", metavar="RUN", help="folder of the run")
+    option(
         "overrides", nargs="*", metavar="KEY=VALUE", help="data.*, train.device, model.threshold"
     )
     add_method_options(parser)
-    parser.add_argument("--out", metavar="DIR", help="folder for the table (RUN/explanations)")
-    parser.add_argument(
+    option("--out", metavar="DIR", help="folder for the table (RUN/explanations)")
+    option(
         "--threshold", type=float, default=0.5, metavar="X", help="artifact where the map is above"
     )
-    parser.add_argument(
+    option(
         "--faithfulness",
         type=natural,
         default=0,
         metavar="N",
         help="also deletion and insertion curves of N images",
     )
-    parser.add_argument(
+    option(
         "--sanity",
         type=natural,
         default=0,
@@ -66,7 +66,8 @@ def add_judge(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
     """Options that say how maps are made."""
-    parser.add_argument(
+    option = parser.add_argument
+    option(
         "--methods",
         type=names,
         metavar="A,B",
@@ -74,12 +75,8 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         "grad_cam_smooth for others, predicted_heatmap for models that see tiles)",
     )
     add_batch_size(parser)
-    parser.add_argument(
-        "--window", type=positive, default=224, metavar="PIXELS", help="of sliding_patch"
-    )
-    parser.add_argument(
-        "--stride", type=positive, default=224, metavar="PIXELS", help="of sliding_patch"
-    )
+    option("--window", type=positive, default=224, metavar="PIXELS", help="of sliding_patch")
+    option("--stride", type=positive, default=224, metavar="PIXELS", help="of sliding_patch")
 
 
 def _explain(args: argparse.Namespace) -> int:
@@ -89,15 +86,10 @@ def _explain(args: argparse.Namespace) -> int:
     predictor = load_model(find_weights(args.model), device=args.device)
     print_warnings(predictor.warnings)
     summary = explain_to_folder(
-        predictor,
-        args.images,
-        args.out,
-        args.methods,
-        batch_size=args.batch_size or 8,
-        window=args.window,
-        stride=args.stride,
+        predictor, args.images, args.out, args.methods, batch_size=args.batch_size or 8,
+        window=args.window, stride=args.stride,
         report=lambda e: print(f"{e.probability:.4f} {'fake' if e.is_fake else 'real'} {e.name}"),
-    )
+    )  # fmt: skip
     total = summary.images + len(summary.failures)
     print(
         f"{summary.images} of {total} images explained by {', '.join(summary.methods)}; "
@@ -116,17 +108,10 @@ def _judge(args: argparse.Namespace) -> int:
     from artifactnet.explanation.judge import judge, scores_table
 
     result = judge(
-        args.run_dir,
-        args.overrides,
-        args.methods,
-        threshold=args.threshold,
-        faithfulness_images=args.faithfulness,
-        sanity_images=args.sanity,
-        batch_size=args.batch_size or 8,
-        window=args.window,
-        stride=args.stride,
-        out=args.out,
-    )
+        args.run_dir, args.overrides, args.methods, threshold=args.threshold,
+        faithfulness_images=args.faithfulness, sanity_images=args.sanity,
+        batch_size=args.batch_size or 8, window=args.window, stride=args.stride, out=args.out,
+    )  # fmt: skip
     print_warnings(result["notices"])
     print(scores_table(result))
     print(f"\ntable in {args.out or Path(args.run_dir) / 'explanations'}")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from artifactnet.cli.arguments import Commands, names, positive, print_failures
+from artifactnet.cli.arguments import Commands, names, positive, print_failures, print_warnings
 
 
 def add_export(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -15,19 +14,20 @@ def add_export(commands: Commands, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="write a model as ONNX, OpenVINO or torch.export file, checked against it",
     )
-    parser.add_argument(
+    option = parser.add_argument
+    option(
         "--model",
         required=True,
         metavar="PATH",
         help="a run folder, a .safetensors file, or a packaged model",
     )
-    parser.add_argument(
+    option(
         "--out",
         required=True,
         metavar="FILE",
         help="the name tells the format: .onnx, .xml (OpenVINO) or .pt2 (torch.export)",
     )
-    parser.add_argument(
+    option(
         "--images",
         nargs="+",
         default=[],
@@ -35,26 +35,24 @@ def add_export(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="what to check and calibrate with: files, folders, shards, patterns; by default the "
         "embedded photographs and their edits",
     )
-    parser.add_argument(
-        "--check", type=positive, default=16, metavar="N", help="images to check with (16)"
-    )
-    parser.add_argument("--int8", action="store_true", help="quantise to 8 bits")
-    parser.add_argument(
+    option("--check", type=positive, default=16, metavar="N", help="images to check with (16)")
+    option("--int8", action="store_true", help="quantise to 8 bits")
+    option(
         "--calibrate",
         type=positive,
         default=64,
         metavar="N",
         help="with --int8: images to calibrate with (64); none of them is checked with",
     )
-    parser.add_argument(
+    option(
         "--keep-float",
         type=names,
         default=[],
         metavar="LAYERS",
         help="with --int8: layers to leave alone, with commas between them; patterns are allowed",
     )
-    parser.add_argument("--no-heatmap", action="store_true", help="export the verdict alone")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    option("--no-heatmap", action="store_true", help="export the verdict alone")
+    option("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(run=_export)
 
 
@@ -62,18 +60,11 @@ def _export(args: argparse.Namespace) -> int:
     from artifactnet.exporters.export import export_model
 
     done = export_model(
-        args.model,
-        args.out,
-        args.images,
-        check=args.check,
-        heatmap=not args.no_heatmap,
-        int8=args.int8,
-        calibrate=args.calibrate,
-        keep_float=args.keep_float,
+        args.model, args.out, args.images, check=args.check, heatmap=not args.no_heatmap,
+        int8=args.int8, calibrate=args.calibrate, keep_float=args.keep_float,
         overwrite=args.overwrite,
-    )
-    for warning in done.warnings:
-        print(f"artifactnet: warning: {warning}", file=sys.stderr)
+    )  # fmt: skip
+    print_warnings(done.warnings)
     print_failures(done.failures)
     print(f"{done.path}: {', '.join(done.facts.outputs)}; {done.agreement}")
     if args.int8:

@@ -13,35 +13,30 @@ def add_pack(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "pack", parents=[common], help="write a model in half precision, checked against it"
     )
-    parser.add_argument(
-        "model", metavar="RUN_OR_FILE", help="folder of a run, or a .safetensors file"
-    )
-    parser.add_argument(
-        "--out", required=True, metavar="FILE", help="the .safetensors file to write"
-    )
-    parser.add_argument(
-        "--card", metavar="FILE", help="model card in Markdown, copied beside --out"
-    )
-    parser.add_argument(
+    option = parser.add_argument
+    option("model", metavar="RUN_OR_FILE", help="folder of a run, or a .safetensors file")
+    option("--out", required=True, metavar="FILE", help="the .safetensors file to write")
+    option("--card", metavar="FILE", help="model card in Markdown, copied beside --out")
+    option(
         "--trained-on",
         metavar="TEXT",
         help="the training data, in a few words, for those who start from these weights",
     )
-    parser.add_argument(
+    option(
         "--images",
         nargs="+",
         default=[],
         metavar="IMAGES",
         help="what to compare the answers on: files, folders, shards, patterns; by default noise",
     )
-    parser.add_argument(
+    option(
         "--check",
         type=positive,
         default=16,
         metavar="N",
         help="of more images, N evenly spread (16)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    option("--overwrite", action="store_true", help="replace existing files")
     parser.set_defaults(run=_pack)
 
 
@@ -49,14 +44,9 @@ def _pack(args: argparse.Namespace) -> int:
     from artifactnet.exporters.pack import pack_model
 
     done = pack_model(
-        args.model,
-        args.out,
-        args.images,
-        check=args.check,
-        card=args.card,
-        trained_on=args.trained_on,
-        overwrite=args.overwrite,
-    )
+        args.model, args.out, args.images, check=args.check, card=args.card,
+        trained_on=args.trained_on, overwrite=args.overwrite,
+    )  # fmt: skip
     differences = ", ".join(f"{name} {value:.2g}" for name, value in done.differences.items())
     kind = "images" if args.images else "images of noise"
     print(

@@ -13,6 +13,7 @@ from artifactnet.cli.arguments import (
     natural,
     positive,
     print_failures,
+    print_warnings,
 )
 
 _OVERLAP = 0.25
@@ -20,16 +21,12 @@ _OVERLAP = 0.25
 
 def add_predict(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the subcommand."""
-    predict = commands.add_parser(
+    parser = commands.add_parser(
         "predict", parents=[common], help="predict images and draw where the model looks"
     )
-    _add_predict_arguments(predict)
-    predict.set_defaults(run=_predict)
-
-
-def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
-    parser.add_argument(
+    option = parser.add_argument
+    option(
         "--model",
         required=True,
         metavar="PATH",
@@ -37,48 +34,47 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
         "exported .onnx, .xml or .pt2 file, or the folder of a HEIE on a language model",
     )
     add_text(parser)
-    parser.add_argument(
+    option(
         "--backend",
         choices=("torch", "onnx", "openvino"),
         help="what runs the model; by default what its file is made for",
     )
-    parser.add_argument(
+    option(
         "--threads",
         type=natural,
         default=0,
         metavar="N",
         help="processor threads of the model; 0 leaves it to the backend",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the answers")
+    option("--out", required=True, metavar="DIR", help="folder for the answers")
     add_batch_size(parser)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--no-heatmaps", action="store_true", help="write no pictures")
-    parser.add_argument(
-        "--workers", type=natural, default=0, metavar="N", help="threads that decode images"
-    )
-    parser.add_argument(
+    option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    option("--no-heatmaps", action="store_true", help="write no pictures")
+    option("--workers", type=natural, default=0, metavar="N", help="threads that decode images")
+    option(
         "--save-masks",
         action="store_true",
         help="also write masks/ and instances.csv in the layouts that X-AIGD's scripts score",
     )
-    parser.add_argument(
+    option(
         "--tiles",
         action="store_true",
         help="look for artifacts at the image's own resolution, in overlapping tiles",
     )
-    parser.add_argument(
+    option(
         "--overlap",
         type=float,
         metavar="X",
         help=f"with --tiles: least share of a tile that its neighbour sees too ({_OVERLAP})",
     )
-    parser.add_argument(
+    option(
         "--min-area",
         type=positive,
         default=1,
         metavar="PIXELS",
         help="leave smaller regions out of the instances",
     )
+    parser.set_defaults(run=_predict)
 
 
 def _predict(args: argparse.Namespace) -> int:
@@ -91,21 +87,13 @@ def _predict(args: argparse.Namespace) -> int:
     predictor = load_model(
         args.model, args.device, backend=args.backend, threads=args.threads, text=args.text
     )
-    for notice in predictor.warnings:
-        print(f"artifactnet: warning: {notice}", file=sys.stderr)
+    print_warnings(predictor.warnings)
     summary = predict_to_folder(
-        predictor,
-        args.images,
-        args.out,
-        heatmaps=not args.no_heatmaps,
-        save_masks=args.save_masks,
-        tiles=args.tiles,
-        overlap=_OVERLAP if args.overlap is None else args.overlap,
-        min_area=args.min_area,
-        batch_size=args.batch_size,
-        workers=args.workers,
+        predictor, args.images, args.out, heatmaps=not args.no_heatmaps, save_masks=args.save_masks,
+        tiles=args.tiles, overlap=_OVERLAP if args.overlap is None else args.overlap,
+        min_area=args.min_area, batch_size=args.batch_size, workers=args.workers,
         report=lambda p: print(f"{p.probability:.4f} {'fake' if p.is_fake else 'real'} {p.path}"),
-    )
+    )  # fmt: skip
     total = summary.images + len(summary.failures)
     print(
         f"{summary.images} of {total} images predicted, {summary.fakes} called fake; "

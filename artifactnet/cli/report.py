@@ -13,14 +13,15 @@ def add_report(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "report", parents=[common], help="write an HTML page of verdicts and maps of many images"
     )
-    parser.add_argument("model", metavar="RUN", help="folder of the run; its test images are shown")
-    parser.add_argument(
+    option = parser.add_argument
+    option("model", metavar="RUN", help="folder of the run; its test images are shown")
+    option(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
         help="data.*, train.device, model.threshold; right after RUN",
     )
-    parser.add_argument(
+    option(
         "--images",
         nargs="+",
         default=[],
@@ -28,14 +29,14 @@ def add_report(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="show these instead, without labels: files, folders (searched recursively), X-AIGD "
         "parquet shards, patterns; RUN may then be a .safetensors file or a packaged model",
     )
-    parser.add_argument("--out", metavar="DIR", help="folder for the report (RUN/report)")
-    parser.add_argument(
+    option("--out", metavar="DIR", help="folder for the report (RUN/report)")
+    option(
         "--limit", type=positive, default=500, metavar="N", help="of more images, N evenly spread"
     )
-    parser.add_argument("--title", metavar="TEXT", help="of the page")
+    option("--title", metavar="TEXT", help="of the page")
     add_method_options(parser)
     add_text(parser)
-    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps, ...")
+    option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps, ...")
     parser.set_defaults(run=_report)
 
 
@@ -43,19 +44,10 @@ def _report(args: argparse.Namespace) -> int:
     from artifactnet.explanation.report.build import report
 
     result = report(
-        args.model,
-        args.images,
-        args.out,
-        overrides=args.overrides,
-        methods=args.methods,
-        limit=args.limit,
-        title=args.title,
-        text=args.text,
-        device=args.device,
-        batch_size=args.batch_size,
-        window=args.window,
-        stride=args.stride,
-    )
+        args.model, args.images, args.out, overrides=args.overrides, methods=args.methods,
+        limit=args.limit, title=args.title, text=args.text, device=args.device,
+        batch_size=args.batch_size, window=args.window, stride=args.stride,
+    )  # fmt: skip
     print_warnings(result.warnings)
     print_failures(result.failures)
     print(

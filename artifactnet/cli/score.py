@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import TYPE_CHECKING
 
-from artifactnet.cli.arguments import Commands, positive
+from artifactnet.cli.arguments import Commands, positive, print_warnings
 from artifactnet.taxonomy import INSTANCE_COLUMNS, TASKS
 
 if TYPE_CHECKING:
@@ -19,23 +18,22 @@ def add_score_pixels(commands: Commands, common: argparse.ArgumentParser) -> Non
     parser = commands.add_parser(
         "score-pixels", parents=[common], help="score predicted masks as X-AIGD does"
     )
-    parser.add_argument(
+    option = parser.add_argument
+    option(
         "--predictions",
         required=True,
         metavar="DIR",
         help="DIR/{generator}/{uid}/*.png, or DIR/{generator}/{category}/{uid}/*.png",
     )
-    parser.add_argument("--task", required=True, choices=TASKS)
+    option("--task", required=True, choices=TASKS)
     size = parser.add_mutually_exclusive_group()
     pair = {"nargs": 2, "type": positive, "metavar": ("H", "W")}
     size.add_argument("--resize-size", **pair, help="resize the ground truth first")
     size.add_argument(
         "--resize-short-side", type=positive, metavar="S", help="... until its short side is S"
     )
-    parser.add_argument("--center-crop", **pair, help="then crop it")
-    parser.add_argument(
-        "--threshold", type=int, default=127, metavar="N", help="pixels above it are predicted"
-    )
+    option("--center-crop", **pair, help="then crop it")
+    option("--threshold", type=int, default=127, metavar="N", help="pixels above it are predicted")
     _add_files(parser)
     parser.set_defaults(run=_score_pixels)
 
@@ -60,16 +58,17 @@ def add_score_instances(commands: Commands, common: argparse.ArgumentParser) -> 
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    option = parser.add_argument
+    option(
         "--labels",
         required=True,
         nargs="+",
         metavar="FILE.parquet",
         help="annotated rows; needs no images",
     )
-    parser.add_argument("--out", required=True, metavar="CSV", help="table of all generators")
-    parser.add_argument("--out-per-generator", metavar="CSV", help="table of each generator")
-    parser.add_argument(
+    option("--out", required=True, metavar="CSV", help="table of all generators")
+    option("--out-per-generator", metavar="CSV", help="table of each generator")
+    option(
         "--workers",
         type=positive,
         default=os.cpu_count() or 1,
@@ -102,8 +101,7 @@ def _score_instances(args: argparse.Namespace) -> int:
 def _finish(table: ScoreTable, args: argparse.Namespace) -> int:
     """Write the tables and print the first one."""
     table.write(args.out, args.out_per_generator)
-    for warning in table.warnings:
-        print(f"artifactnet: warning: {warning}", file=sys.stderr)
+    print_warnings(table.warnings)
     for row in table.overall:
         ratios = [f"{name} {value:.4f}" for name, value in row.items() if isinstance(value, float)]
         print(f"{row['category']:<27} {'  '.join(ratios)}")

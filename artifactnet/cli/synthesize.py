@@ -10,34 +10,25 @@ from artifactnet.cli.arguments import Commands, natural, positive
 
 def add_synthesize(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the subcommand."""
-    synthesize = commands.add_parser(
+    parser = commands.add_parser(
         "synthesize", parents=[common], help="make an annotated data set from your photographs"
     )
-    _add_synthesize_arguments(synthesize)
-    synthesize.set_defaults(run=_synthesize)
-
-
-def _add_synthesize_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photos", metavar="PHOTOS", help="folder of your photographs")
-    parser.add_argument("out", metavar="OUT", help="folder for the data set; must be new")
-    parser.add_argument("--seed", type=natural, default=0, metavar="N")
-    parser.add_argument(
-        "--per-photo", type=positive, default=1, metavar="N", help="fakes per photograph"
-    )
+    option = parser.add_argument
+    option("photos", metavar="PHOTOS", help="folder of your photographs")
+    option("out", metavar="OUT", help="folder for the data set; must be new")
+    option("--seed", type=natural, default=0, metavar="N")
+    option("--per-photo", type=positive, default=1, metavar="N", help="fakes per photograph")
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
         "--size", type=positive, default=512, metavar="PIXELS", help="side of square crops"
     )
     size.add_argument("--full-size", action="store_true", help="keep shape and resolution instead")
-    parser.add_argument(
+    option(
         "--test-fraction", type=float, default=0.2, metavar="X", help="photographs kept for testing"
     )
-    parser.add_argument(
-        "--val-fraction", type=float, default=0.1, metavar="X", help="... and for validation"
-    )
-    parser.add_argument(
-        "--categories", nargs="+", default=(), metavar="LABEL", help="kinds of artifacts; all"
-    )
+    option("--val-fraction", type=float, default=0.1, metavar="X", help="... and for validation")
+    option("--categories", nargs="+", default=(), metavar="LABEL", help="kinds of artifacts; all")
+    parser.set_defaults(run=_synthesize)
 
 
 def _synthesize(args: argparse.Namespace) -> int:
@@ -46,15 +37,10 @@ def _synthesize(args: argparse.Namespace) -> int:
     from artifactnet import synthesize
 
     made = synthesize(
-        Path(args.photos),
-        Path(args.out),
-        seed=args.seed,
-        per_photo=args.per_photo,
-        size=None if args.full_size else args.size,
-        test_fraction=args.test_fraction,
-        val_fraction=args.val_fraction,
-        categories=args.categories,
-    )
+        Path(args.photos), Path(args.out), seed=args.seed, per_photo=args.per_photo,
+        size=None if args.full_size else args.size, test_fraction=args.test_fraction,
+        val_fraction=args.val_fraction, categories=args.categories,
+    )  # fmt: skip
     counts = ", ".join(f"{count} {split}" for split, count in made.counts.items())
     print(f"{made.photographs} photographs became {counts} pairs in {made.out}")
     print(f"train on them: artifactnet train dinov2_align data.name=xaigd data.root={made.out}")

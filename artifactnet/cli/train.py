@@ -17,27 +17,28 @@ def add_train(commands: Commands, common: argparse.ArgumentParser) -> None:
 def add_evaluate(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the subcommand."""
     evaluate = commands.add_parser("evaluate", parents=[common], help="evaluate a trained run")
-    evaluate.add_argument(
+    option = evaluate.add_argument
+    option(
         "folder",
         metavar="RUN",
         help="folder of the run; or a file of weights, a packaged model by name (student-nano), or "
         "an exported .onnx, .xml or .pt2 file",
     )
     _add_overrides(evaluate)
-    evaluate.add_argument(
+    option(
         "--text",
         choices=("generate", "template", "given"),
         help="of a HEIE on a language model: read heatmap and score from what it writes "
         "(generate), from a fixed text (template), or from the annotated one (given)",
     )
-    evaluate.add_argument(
+    option(
         "--judge-url",
         metavar="URL",
         help="OpenAI-compatible endpoint that judges how similar generated texts are to annotated "
         "ones",
     )
-    evaluate.add_argument("--judge-model", metavar="NAME", help="as that server calls it")
-    evaluate.add_argument(
+    option("--judge-model", metavar="NAME", help="as that server calls it")
+    option(
         "--judge-key-env",
         metavar="VARIABLE",
         help="environment variable that holds that server's key (OPENAI_API_KEY)",

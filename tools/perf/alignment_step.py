@@ -56,41 +56,40 @@ _KERNEL_REPEATS = 20
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmark."""
-    parser.add_argument("--backbone", default="vit_small_patch14_dinov2", metavar="NAME")
-    parser.add_argument(
+    option = parser.add_argument
+    option("--backbone", default="vit_small_patch14_dinov2", metavar="NAME")
+    option(
         "--size",
         type=positive,
         nargs="+",
         metavar="PIXELS",
         help="one or several sides (518; none with --memory-sizes)",
     )
-    parser.add_argument("--batch-size", type=positive, default=1, metavar="N")
-    parser.add_argument(
+    option("--batch-size", type=positive, default=1, metavar="N")
+    option(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
         default="float32",
         help="half precision by autocast; float16 with a fixed loss scale",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--method", choices=("rollout", "gradient_rollout"), default="rollout")
-    parser.add_argument(
+    option("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    option("--method", choices=("rollout", "gradient_rollout"), default="rollout")
+    option(
         "--forms",
         type=names,
         default=[],
         metavar="NAMES",
         help="some of the method's forms, with commas and dashes: fused,stored-row",
     )
-    parser.add_argument(
+    option(
         "--start-layer",
         type=int,
         default=0,
         metavar="N",
         help="first block of the map; -4: the last four",
     )
-    parser.add_argument(
-        "--every", type=positive, default=1, metavar="N", help="align at every N-th step"
-    )
-    parser.add_argument(
+    option("--every", type=positive, default=1, metavar="N", help="align at every N-th step")
+    option(
         "--memory-sizes",
         type=positive,
         nargs="+",
@@ -98,8 +97,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="sides at which memory alone is measured, for a line over N",
     )
-    parser.add_argument("--no-memory", action="store_true", help="measure time alone at --size")
-    parser.add_argument("--plot", metavar="SVG", help="file for cost against N, SVG or PNG")
+    option("--no-memory", action="store_true", help="measure time alone at --size")
+    option("--plot", metavar="SVG", help="file for cost against N, SVG or PNG")
     add_report_options(parser)
 
 
@@ -111,22 +110,14 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         check_plot(args.plot)
     setting = StepSetting(
-        backbone=args.backbone,
-        batch_size=args.batch_size,
-        dtype=args.dtype,
-        device=args.device,
-        method=args.method,
-        start_layer=args.start_layer,
-        every=args.every,
-    )
+        backbone=args.backbone, batch_size=args.batch_size, dtype=args.dtype, device=args.device,
+        method=args.method, start_layer=args.start_layer, every=args.every,
+    )  # fmt: skip
     report = benchmark_alignment(
-        setting,
-        sizes=args.size or ([] if args.memory_sizes else [518]),
-        memory_sizes=args.memory_sizes,
-        forms=[form.replace("-", " ") for form in args.forms],
-        repeats=args.repeats,
-        memory=not args.no_memory,
-    )
+        setting, sizes=args.size or ([] if args.memory_sizes else [518]),
+        memory_sizes=args.memory_sizes, forms=[form.replace("-", " ") for form in args.forms],
+        repeats=args.repeats, memory=not args.no_memory,
+    )  # fmt: skip
     write_report(args.out, report)
     _print_report(report)
     if args.plot:

@@ -37,15 +37,16 @@ _STRIDE = 16  # pixels between those that identify an image
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmark."""
-    parser.add_argument(
+    option = parser.add_argument
+    option(
         "config",
         nargs="?",
         default="dinov2_align",
         metavar="CONFIG",
         help="a YAML file, or the name of a recipe (dinov2_align)",
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
-    parser.add_argument(
+    option("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
+    option(
         "--workers",
         type=natural,
         nargs="+",

@@ -42,9 +42,10 @@ FORWARD = "forward alone"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmark."""
-    parser.add_argument("--backbone", default="vit_small_patch14_dinov2", metavar="NAME")
-    parser.add_argument("--size", type=positive, default=518, metavar="PIXELS")
-    parser.add_argument("--batch-size", type=positive, default=1, metavar="N")
+    option = parser.add_argument
+    option("--backbone", default="vit_small_patch14_dinov2", metavar="NAME")
+    option("--size", type=positive, default=518, metavar="PIXELS")
+    option("--batch-size", type=positive, default=1, metavar="N")
     add_report_options(parser)
 
 

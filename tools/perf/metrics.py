@@ -37,13 +37,12 @@ VECTORISED = "vectorised"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmark."""
-    parser.add_argument("--images", type=positive, default=300, metavar="N")
-    parser.add_argument("--size", type=positive, default=1024, metavar="PIXELS", help="their side")
-    parser.add_argument("--polygons", type=positive, default=6, metavar="N", help="in each image")
-    parser.add_argument("--boxes", type=positive, default=20, metavar="N", help="in each image")
-    parser.add_argument(
-        "--workers", type=positive, default=1, metavar="N", help="also time N processes"
-    )
+    option = parser.add_argument
+    option("--images", type=positive, default=300, metavar="N")
+    option("--size", type=positive, default=1024, metavar="PIXELS", help="their side")
+    option("--polygons", type=positive, default=6, metavar="N", help="in each image")
+    option("--boxes", type=positive, default=20, metavar="N", help="in each image")
+    option("--workers", type=positive, default=1, metavar="N", help="also time N processes")
     add_report_options(parser)
 
 
@@ -51,13 +50,9 @@ def run(args: argparse.Namespace) -> int:
     """Run, print and write the report."""
     check_out(args.out)
     report = benchmark_metrics(
-        images=args.images,
-        size=args.size,
-        polygons=args.polygons,
-        boxes=args.boxes,
-        repeats=args.repeats,
-        workers=args.workers,
-    )
+        images=args.images, size=args.size, polygons=args.polygons, boxes=args.boxes,
+        repeats=args.repeats, workers=args.workers,
+    )  # fmt: skip
     write_report(args.out, report)
     print_forms(report["forms"])
     print(f"compared with the {report['baseline']} form; all give the same numbers")

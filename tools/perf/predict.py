@@ -75,17 +75,14 @@ class Setting:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmark."""
-    parser.add_argument("--model", default="student-nano", metavar="PATH", help="as for predict")
-    parser.add_argument(
-        "--images", type=positive, default=1000, metavar="N", help="files in the folder (1000)"
-    )
-    parser.add_argument(
-        "--size", type=positive, default=512, metavar="PIXELS", help="side of each (512)"
-    )
-    parser.add_argument(
+    option = parser.add_argument
+    option("--model", default="student-nano", metavar="PATH", help="as for predict")
+    option("--images", type=positive, default=1000, metavar="N", help="files in the folder (1000)")
+    option("--size", type=positive, default=512, metavar="PIXELS", help="side of each (512)")
+    option(
         "--timed", type=positive, default=64, metavar="N", help="images of each timed round (64)"
     )
-    parser.add_argument(
+    option(
         "--workers",
         type=natural,
         nargs="+",
@@ -93,10 +90,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="threads of each form; memory is that of the last (0 2)",
     )
-    parser.add_argument("--batch-size", type=positive, default=8, metavar="N")
-    parser.add_argument("--no-heatmaps", action="store_true", help="make and write no pictures")
-    parser.add_argument("--threads", type=natural, default=0, metavar="N", help="of the model")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    option("--batch-size", type=positive, default=8, metavar="N")
+    option("--no-heatmaps", action="store_true", help="make and write no pictures")
+    option("--threads", type=natural, default=0, metavar="N", help="of the model")
+    option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add_report_options(parser)
 
 
@@ -104,17 +101,10 @@ def run(args: argparse.Namespace) -> int:
     """Run, print and write the report."""
     check_out(args.out)
     setting = Setting(
-        model=args.model,
-        images=args.images,
-        size=args.size,
-        timed=args.timed,
-        workers=args.workers,
-        batch_size=args.batch_size,
-        heatmaps=not args.no_heatmaps,
-        repeats=args.repeats,
-        threads=args.threads,
-        device=args.device,
-    )
+        model=args.model, images=args.images, size=args.size, timed=args.timed,
+        workers=args.workers, batch_size=args.batch_size, heatmaps=not args.no_heatmaps,
+        repeats=args.repeats, threads=args.threads, device=args.device,
+    )  # fmt: skip
     report = benchmark_predict(setting)
     write_report(args.out, report)
     for form, found in report["forms"].items():

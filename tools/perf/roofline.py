@@ -254,10 +254,7 @@ def cost_of_products(
     return {
         "log_sum_exp": {"bytes": both + per_head_row, **one},
         # every head's part is written, read again and averaged
-        "row_product": {
-            "bytes": both + per_head_row + row + 2 * per_head_column + column,
-            **one,
-        },
+        "row_product": {"bytes": both + per_head_row + row + 2 * per_head_column + column, **one},
         "column_product": {"bytes": both + 2 * per_head_row + column, **one},
         "rank_one_backward": {
             "bytes": 2 * inputs + both,

@@ -44,24 +44,25 @@ _CALIBRATED = 4
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmark."""
-    parser.add_argument(
+    option = parser.add_argument
+    option(
         "--students",
         type=names,
         default=["student_nano", "student_small"],
         metavar="RECIPES",
         help="with commas (student_nano,student_small)",
     )
-    parser.add_argument("--teacher", default="vit_large_patch14_dinov2", metavar="BACKBONE")
-    parser.add_argument("--teacher-size", type=positive, default=518, metavar="PIXELS")
-    parser.add_argument("--size", type=positive, default=512, metavar="PIXELS")
-    parser.add_argument(
+    option("--teacher", default="vit_large_patch14_dinov2", metavar="BACKBONE")
+    option("--teacher-size", type=positive, default=518, metavar="PIXELS")
+    option("--size", type=positive, default=512, metavar="PIXELS")
+    option(
         "--formats",
         type=names,
         default=["onnx", "openvino"],
         metavar="NAMES",
         help="of onnx,onnx-int8,openvino,openvino-int8; each student also runs in PyTorch",
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="of every runtime")
+    option("--threads", type=positive, metavar="N", help="of every runtime")
     add_report_options(parser)
 
 
@@ -69,14 +70,9 @@ def run(args: argparse.Namespace) -> int:
     """Run, print and write the report."""
     check_out(args.out)
     report = benchmark_student(
-        students=args.students,
-        teacher=args.teacher,
-        teacher_size=args.teacher_size,
-        size=args.size,
-        formats=args.formats,
-        repeats=args.repeats,
-        threads=args.threads,
-    )
+        students=args.students, teacher=args.teacher, teacher_size=args.teacher_size,
+        size=args.size, formats=args.formats, repeats=args.repeats, threads=args.threads,
+    )  # fmt: skip
     write_report(args.out, report)
     for name, found in report["models"].items():
         print(
