@@ -1,8 +1,8 @@
 """Counts of a data set, and warnings about what spoils detectors.
 
-Detectors of this field have learned JPEG against PNG, or one size against another, instead
-of artifacts. `summarize_data` counts images and warns where the classes differ in format, size or
-quality; images that occur in two splits are an error.
+Detectors of this field have learned JPEG against PNG, or one size against another, instead of
+artifacts: classes that differ in format, size or quality give a warning, images that occur in two
+splits are an error.
 """
 
 from __future__ import annotations
@@ -61,7 +61,14 @@ def summarize_data(splits: Splits, check: str) -> dict[str, Any]:
             counts["files"] = files
             warnings += _bias(name, files["real"], files["fake"])
         summary["splits"][name] = counts
-    _check_uids(splits)
+    home: dict[str, str] = {}
+    for name, source in splits.items():
+        for uid in {record.uid for record in source.records}:
+            if home.setdefault(uid, name) != name:
+                raise ArtifactNetError(
+                    f"uid {uid!r} is in both {home[uid]} and {name}; a photograph and all fakes "
+                    "made from it belong in one split"
+                )
     if check == "full":
         pairs, skipped = find_duplicates(splits)
         if pairs:
@@ -215,14 +222,3 @@ def _bias(split: str, real: dict[str, Any], fake: dict[str, Any]) -> list[str]:
 
 def _percent(shares: dict[str, float]) -> str:
     return ", ".join(f"{kind} {share:.0%}" for kind, share in sorted(shares.items()))
-
-
-def _check_uids(splits: Splits) -> None:
-    home: dict[str, str] = {}
-    for name, source in splits.items():
-        for uid in {record.uid for record in source.records}:
-            if home.setdefault(uid, name) != name:
-                raise ArtifactNetError(
-                    f"uid {uid!r} is in both {home[uid]} and {name}; a photograph and all fakes "
-                    "made from it belong in one split"
-                )

@@ -214,16 +214,14 @@ class DataModule:
     def train_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
         """Shuffled, augmented batches; call ``loader.sampler.set_epoch`` before each epoch.
 
-        ``rank``, from 0, is this process of ``world``.
-
         Raises:
-            ArtifactNetError: there is no train split, or it holds one class only.
+            ArtifactNetError: the split is missing, or ``train`` holds one class only.
         """
         self.check_train()
         return self._loader("train", rank, world)
 
     def check_train(self) -> None:
-        """Refuse a training split that cannot be trained on; note how its images are compressed.
+        """Refuse an unusable training split; note how its images are compressed.
 
         Raises:
             ArtifactNetError: there is none, or it holds one class only.
@@ -241,19 +239,11 @@ class DataModule:
             self.summary["warnings"] += [note] if note else []
 
     def val_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
-        """Validation batches in fixed order, every image once, see `EpochSampler`.
-
-        Raises:
-            ArtifactNetError: there is no val split.
-        """
+        """Validation batches in fixed order, see `EpochSampler`; raises as `train_loader`."""
         return self._loader("val", rank, world)
 
     def test_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
-        """Test batches in fixed order, every image once, see `EpochSampler`.
-
-        Raises:
-            ArtifactNetError: there is no test split.
-        """
+        """Test batches in fixed order, see `EpochSampler`; raises as `train_loader`."""
         return self._loader("test", rank, world)
 
     def loader_by_size(self, split: str, preprocess: Preprocess) -> DataLoader[Batch]:

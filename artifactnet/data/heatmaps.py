@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from artifactnet.data.geometry import resample
-from artifactnet.data.images import decode_image
+from artifactnet.data.images import decode_image, encode_png
 from artifactnet.files import atomic_path
 from artifactnet.types import ArtifactNetError, Float32Array, Record, UInt8Array
 
@@ -55,9 +55,7 @@ def read_stored_map(path: str | Path, name: str) -> UInt8Array:
 
 def write_map(path: Path, values: UInt8Array) -> None:
     """Write a map as PNG, atomically; a file that already holds the same is left alone."""
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "PNG")
-    content = buffer.getvalue()
+    content = encode_png(values)
     if path.is_file() and path.read_bytes() == content:
         return
     with atomic_path(path) as temporary:
@@ -86,14 +84,18 @@ def resize_heatmap(gray: UInt8Array, size: tuple[int, int], name: str) -> Float3
     Raises:
         ArtifactNetError: its aspect ratio is not the image's, see `same_aspect`.
     """
-    height, width = gray.shape
+    _check_aspect(gray, size, name)
+    scaled = resample(gray.astype(np.float32) / np.float32(255), size)
+    return np.asarray(scaled, np.float32).clip(0.0, 1.0)
+
+
+def _check_aspect(heatmap: UInt8Array | Float32Array, size: tuple[int, int], name: str) -> None:
+    height, width = heatmap.shape
     if not same_aspect((height, width), size):
         raise ArtifactNetError(
             f"{name}: it is {width}x{height}, its image {size[1]}x{size[0]}: another aspect ratio, "
-            "so its places are unknown; make the heatmap in the image's shape"
+            "so its places are unknown; make it of the whole image, without padding or crop"
         )
-    scaled = resample(gray.astype(np.float32) / np.float32(255), size)
-    return np.asarray(scaled, np.float32).clip(0.0, 1.0)
 
 
 def soften_mask(mask: UInt8Array) -> Float32Array:
@@ -200,13 +202,7 @@ class HeatmapFolder:
             raise ArtifactNetError(f"{record.location}: no heatmap of this name in {self.root}")
         path = self.root / relative
         heatmap = read_heatmap(path)
-        height, width = heatmap.shape
-        if not same_aspect((height, width), size):
-            raise ArtifactNetError(
-                f"{path}: a heatmap of {width}x{height} pixels has another "
-                f"aspect ratio than its image {record.location}, {size[1]}x{size[0]}; make it of "
-                "the whole image, without padding or crop"
-            )
+        _check_aspect(heatmap, size, f"{path}, heatmap of {record.location}")
         return heatmap
 
     def _find(self, record: Record) -> PurePath | None:
@@ -215,11 +211,11 @@ class HeatmapFolder:
         if record.path is not None:
             names.insert(0, PurePath(record.path).with_suffix(""))
         for name in names:
-            found = self._by_stem.get(name.name)
-            if not found:
+            paths = self._by_stem.get(name.name)
+            if not paths:
                 continue
-            common = [_common_tail(heatmap.with_suffix(""), name) for heatmap in found]
-            best = [h for h, count in zip(found, common, strict=True) if count == max(common)]
+            common = [_common_tail(path.with_suffix(""), name) for path in paths]
+            best = [p for p, count in zip(paths, common, strict=True) if count == max(common)]
             if len(best) > 1:
                 raise ArtifactNetError(
                     f"{record.location}: {self.root / best[0]} and {self.root / best[1]} fit it "

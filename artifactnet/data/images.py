@@ -80,10 +80,8 @@ def probe_image(data: bytes | str | Path, name: str | None = None) -> tuple[str,
 def shown_size(data: bytes | str | Path, name: str | None = None) -> tuple[int, int, bool]:
     """Height and width of what `decode_image` gives, and whether EXIF turns or mirrors it.
 
-    The pixels are not decoded.
-
     Raises:
-        ArtifactNetError: the header cannot be read, or announces more than `MAX_PIXELS`.
+        ArtifactNetError: as `probe_image`.
     """
     with _open(data, name or _describe(data)) as image:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -100,11 +98,8 @@ def shown_size(data: bytes | str | Path, name: str | None = None) -> tuple[int, 
 def jpeg_quality(data: bytes | str | Path, name: str | None = None) -> int | None:
     """Estimate the libjpeg quality (1..100) from the quantisation table; None if not a JPEG.
 
-    The estimate is the quality whose scaled standard luminance table is nearest in L1; exact
-    for files written by libjpeg and its descendants, approximate for other encoders.
-
-    Raises:
-        ArtifactNetError: the header cannot be read.
+    It is the quality whose scaled standard luminance table is nearest in L1: exact for files of
+    libjpeg and its descendants, approximate for others. Raises as `probe_image`.
     """
     with _open(data, name or _describe(data)) as image:
         tables = getattr(image, "quantization", None)
@@ -129,6 +124,13 @@ def encode_jpeg(image: UInt8Array, quality: int, subsampling: str = "4:2:0") -> 
         raise ValueError(f"chroma subsampling must be one of {SUBSAMPLINGS}, got {subsampling!r}")
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return buffer.getvalue()
+
+
+def encode_png(image: UInt8Array) -> bytes:
+    """Encode an (H, W, 3) or gray (H, W) uint8 image as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -65,7 +65,7 @@ def read_manifest(path: Path) -> list[ManifestLine]:
     """Lines of a manifest, their paths joined to its folder; empty lines are skipped.
 
     Raises:
-        ArtifactNetError: the file cannot be read, or a line is malformed (see `parse_line`).
+        ArtifactNetError: the file cannot be read, or `parse_line` refuses a line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -157,7 +157,19 @@ def parse_line(text: str, folder: Path, where: str) -> ManifestLine:
         text=_text(row["text"], where) if "text" in row else None,
         where=where,
     )
-    _agree(line)
+    mapped = line.heatmap is not None or line.mask is not None
+    if (line.annotation is Annotation.MASK) != mapped:
+        problem = "a heatmap or mask is given" if mapped else "neither heatmap nor mask is given"
+        raise ArtifactNetError(f"{where}: 'annotation' is {state!r}, but {problem}")
+    if line.categories and not mapped:
+        raise ArtifactNetError(f"{where}: 'categories' are given, but 'annotation' is not 'mask'")
+    if line.label == 0 and line.annotation is not Annotation.CLEAN:
+        raise ArtifactNetError(f"{where}: a real image (label 0) must have annotation 'clean'")
+    if (line.generator == "real") != (line.label == 0):
+        raise ArtifactNetError(
+            f"{where}: 'generator' is {line.generator!r} and 'label' is {line.label}; 'real' is "
+            "the generator of real images (label 0) and of no other"
+        )
     return line
 
 
@@ -203,26 +215,6 @@ def _categories(value: Any, where: str) -> int:
         known = ", ".join(BY_LABEL)
         raise ArtifactNetError(f"{where}: 'categories' has unknown {unknown[0]!r}; known: {known}")
     return sum({BY_LABEL[label].bit for label in value})
-
-
-def _agree(line: ManifestLine) -> None:
-    """Refuse values that contradict each other."""
-    mapped = line.heatmap is not None or line.mask is not None
-    if (line.annotation is Annotation.MASK) != mapped:
-        state = line.annotation.name.lower()
-        problem = "a heatmap or mask is given" if mapped else "neither heatmap nor mask is given"
-        raise ArtifactNetError(f"{line.where}: 'annotation' is {state!r}, but {problem}")
-    if line.categories and line.annotation is not Annotation.MASK:
-        raise ArtifactNetError(
-            f"{line.where}: 'categories' are given, but 'annotation' is not 'mask'"
-        )
-    if line.label == 0 and line.annotation is not Annotation.CLEAN:
-        raise ArtifactNetError(f"{line.where}: a real image (label 0) must have annotation 'clean'")
-    if (line.generator == "real") != (line.label == 0):
-        raise ArtifactNetError(
-            f"{line.where}: 'generator' is {line.generator!r} and 'label' is {line.label}; "
-            "'real' is the generator of real images (label 0) and of no other"
-        )
 
 
 def record_of(line: ManifestLine) -> Record:

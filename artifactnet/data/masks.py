@@ -13,9 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from artifactnet.data.images import decode_image
+from artifactnet.data.heatmaps import read_gray
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT, category_by_label
 from artifactnet.types import ArtifactNetError, UInt8Array
 
@@ -108,18 +107,12 @@ def read_mask(path: str | Path, size: tuple[int, int], where: str) -> UInt8Array
         ArtifactNetError: the file cannot be read, is not gray, has another size than the image, or
             holds only values that are neither 0 nor above 127.
     """
-    pixels = decode_image(path, str(path))
-    with Image.open(path) as file:  # decoding has composited transparent pixels to white
-        if file.has_transparency_data:
-            raise ArtifactNetError(f"{path}: a mask must not be transparent; save it as plain gray")
-    gray = pixels[..., 0]
+    gray = read_gray(path, str(path))
     if gray.shape != tuple(size):
         raise ArtifactNetError(
             f"{where}: its mask {path} is {gray.shape[1]}x{gray.shape[0]}, the image "
             f"{size[1]}x{size[0]}; they must agree"
         )
-    if not (pixels == gray[..., None]).all():
-        raise ArtifactNetError(f"{path}: a mask must be gray (0, and 255 = artifact), not coloured")
     if 0 < int(gray.max()) <= 127:
         raise ArtifactNetError(
             f"{path}: the mask's largest value is {gray.max()}; artifact pixels must be 255"

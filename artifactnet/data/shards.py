@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,8 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
+from artifactnet.data.images import encode_png
 from artifactnet.data.masks import encode_polygons
 from artifactnet.taxonomy import Category
 from artifactnet.types import ArtifactNetError, UInt8Array
@@ -72,17 +71,15 @@ def find_shards(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
     shards: dict[str, list[Path]] = {}
     warnings = []
     for part in PARTS:
-        found = sorted(root.glob(f"data/{part}-*.parquet")) or sorted(
-            root.glob(f"{part}-*.parquet")
-        )
-        if not found:
+        name = f"{part}-*.parquet"
+        paths = sorted(root.glob(f"data/{name}")) or sorted(root.glob(name))
+        if not paths:
             continue
-        shards[part] = found
-        total = re.search(r"-of-(\d+)\.parquet$", found[-1].name)
-        if total and int(total[1]) != len(found):
-            warnings.append(
-                f"{part}: {len(found)} of {int(total[1])} shards are in {found[0].parent}"
-            )
+        shards[part] = paths
+        total = re.search(r"-of-(\d+)\.parquet$", paths[-1].name)
+        if total and int(total[1]) != len(paths):
+            folder = paths[0].parent
+            warnings.append(f"{part}: {len(paths)} of {int(total[1])} shards are in {folder}")
     if not shards:
         raise ArtifactNetError(
             f"data.root={root}: no X-AIGD shards; expected data/labeled_train-*.parquet or "
@@ -230,7 +227,7 @@ def write_shard(folder: Path, split: str, pairs: Iterator[EditedPair], seed: int
             rows = [_row(pair, seed) for pair in group]
             writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
             for pair in group:
-                (folder / "real" / f"{pair.uid}.png").write_bytes(_png(pair.real))
+                (folder / "real" / f"{pair.uid}.png").write_bytes(encode_png(pair.real))
             uids += [pair.uid for pair in group]
     return uids
 
@@ -240,7 +237,7 @@ def _row(pair: EditedPair, seed: int) -> dict[str, Any]:
     empty = {pa.string(): "", pa.int64(): 0, pa.float64(): 0.0}
     return {
         **{name: empty.get(kind) for name, kind in _TYPES.items()},
-        "image": {"bytes": _png(pair.fake), "path": f"{pair.uid}.png"},
+        "image": {"bytes": encode_png(pair.fake), "path": f"{pair.uid}.png"},
         "generator": GENERATOR,
         "uid": pair.uid,
         "labels": encode_polygons(pair.mask),
@@ -250,9 +247,3 @@ def _row(pair: EditedPair, seed: int) -> dict[str, Any]:
         "width": pair.mask.shape[1],
         "image_format": "PNG",  # of the real twin, as in X-AIGD
     }
-
-
-def _png(image: UInt8Array) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()

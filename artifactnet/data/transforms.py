@@ -152,9 +152,8 @@ class Preprocess:
         Raises:
             ArtifactNetError: the sample contradicts itself, see `place_sample`.
         """
-        return self.place_sample(
-            sample, fit_geometry(sample.image.shape[:2], self.size, self.resize)
-        )
+        geometry = fit_geometry(sample.image.shape[:2], self.size, self.resize)
+        return self.place_sample(sample, geometry)
 
     def place_sample(self, sample: Sample, geometry: Geometry) -> Example:
         """Example of a sample under any geometry, at the size of its frame.
@@ -215,8 +214,7 @@ def _check(sample: Sample) -> None:
 class TrainTransform:
     """Training augmentation (X-AIGD Sec. 5 and 6): JPEG, flips, random resize and crop.
 
-    Stateless: the result depends on the sample and the seed alone, never on what was
-    transformed before or in which worker process.
+    Stateless: the result depends on the sample and the seed alone, not on the worker process.
     """
 
     def __init__(self, augment: AugmentConfig, preprocess: Preprocess) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from artifactnet.data.sources import demo
 from artifactnet.data.synthetic import edits
-from artifactnet.data.synthetic.edits import blend, color, regions
+from artifactnet.data.synthetic.edits import blend, low_level, regions
 from artifactnet.taxonomy import BY_LABEL, CATEGORIES
 from artifactnet.types import ArtifactNetError
 
@@ -55,7 +55,7 @@ def test_the_mask_is_exactly_what_changed(category, number):
     inside = mask > 0
     assert 0.015 <= inside.mean() <= 0.25
     difference = changed(before, after)
-    assert difference[~dilate_by_loop(inside, edits.MARGIN)].max() == 0
+    assert difference[~dilate_by_loop(inside, blend.MARGIN)].max() == 0
     assert difference[~inside].max() <= 6
     assert (difference[inside] > 6).mean() > 0.25, "the mask is mostly unchanged pixels"
 
@@ -105,7 +105,7 @@ def test_severity_makes_edits_stronger():
         values = []
         for number in range(12):
             before = crop(number)
-            proposal = color.blotch(before, np.random.default_rng(number), severity)
+            proposal = low_level.blotch(before, np.random.default_rng(number), severity)
             values.append(blend.compose(before, proposal).strength)
         return float(np.mean(values))
 
@@ -167,7 +167,7 @@ def test_edit_joins_its_masks():
         chosen = edits.choose_categories(rng)
         after, mask = edits.edit_photo(before, rng, chosen)
         assert int(np.bitwise_or.reduce(mask.ravel())) == sum(c.bit for c in chosen)
-        outside = ~dilate_by_loop(mask > 0, edits.MARGIN)
+        outside = ~dilate_by_loop(mask > 0, blend.MARGIN)
         assert changed(before, after)[outside].max() == 0
 
 

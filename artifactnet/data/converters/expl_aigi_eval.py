@@ -51,19 +51,16 @@ class ExplRecord:
 
     @property
     def text(self) -> str | None:
-        """See the class."""
-        said = [turn.text for turn in self.conversations if turn.speaker == SPEAKERS[1]]
-        return "\n".join(text for text in said if text.strip()) or None
+        """All turns of ``gpt``, joined by line ends: chains of thought may be split; else None."""
+        texts = [turn.text for turn in self.conversations if turn.speaker == SPEAKERS[1]]
+        return "\n".join(text for text in texts if text.strip()) or None
 
 
 def read_expl_aigi_eval(path: Path) -> tuple[list[ExplRecord], list[str]]:
-    """Read one file.
+    """Read one file: its records, and warnings.
 
     A score column that holds one and the same value throughout, as in the public file of the
     RichHF-18K dev split, is a defect and no label: the scores become None, with a warning.
-
-    Returns:
-        the records, and warnings.
 
     Raises:
         ArtifactNetError: the file cannot be read, a line lacks a key or has a value of another

@@ -26,13 +26,13 @@ SUFFIX = ".tfrecord"
 
 @dataclass(frozen=True, slots=True)
 class RichHFRecord:
-    """One record; its maps are not decoded yet.
+    """One record; its maps (image files of one channel, 255 = wrong) are not decoded yet.
 
     Attributes:
         filename: of the Pick-a-Pic image, as the record gives it.
         scores: the four `SCORES`, each in [0, 1], higher is better.
-        artifact_map: an image file: one channel, 255 = implausible.
-        misalignment_map: an image file: one channel, 255 = not what the prompt asked for.
+        artifact_map: 255 = implausible.
+        misalignment_map: 255 = not what the prompt asked for.
         token_labels: one ``0`` (misaligned) or ``1`` per token of the prompt.
         where: ``FILE: record 3 at byte 1024``.
     """

@@ -11,12 +11,14 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from artifactnet.types import ArtifactNetError
 
 Feature = list[bytes] | list[float] | list[int]
+_Value = TypeVar("_Value", bytes, int)
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
@@ -44,15 +46,13 @@ def masked_crc32c(data: bytes) -> int:
 
 
 def read_tfrecord(path: str | Path) -> Iterator[tuple[str, bytes]]:
-    """Records of a file, one at a time; both checksums of each are checked.
+    """Records of a file, one at a time, and their places; both checksums of each are checked.
 
-    Yields:
-        the record's place for people (``file: record 3 at byte 1024``, counted from 0), and its
-        data.
+    A place is for people: ``file: record 3 at byte 1024``, counted from 0.
 
     Raises:
-        ArtifactNetError: the file cannot be read, ends inside a record, or a checksum is wrong;
-            the message names file, record and byte offset. Records before it were yielded.
+        ArtifactNetError: the file cannot be read, ends inside a record, or a checksum is wrong; the
+            message names the place. Records before it were yielded.
     """
     try:
         with open(path, "rb") as file:
@@ -123,15 +123,18 @@ def _feature(data: bytes) -> Feature:
         if number not in (_BYTES_LIST, _FLOAT_LIST, _INT64_LIST) or kind != _BYTES:
             continue  # fields of later versions are passed over, as protocol buffers ask
         if number == _BYTES_LIST:
-            result = list(_messages(_bytes(content), 1))
+            result = list(_messages(_expect(content, bytes), 1))
         elif number == _FLOAT_LIST:
-            raw = [value for field, _, value in _fields(_bytes(content)) if field == 1]
-            result = np.frombuffer(b"".join(map(_bytes, raw)), "<f4").tolist()
+            values = _fields(_expect(content, bytes))
+            raw = b"".join(_expect(value, bytes) for field, _, value in values if field == 1)
+            result = np.frombuffer(raw, "<f4").tolist()
         else:
             integers: list[int] = []
-            for field, packing, value in _fields(_bytes(content)):
-                if field == 1:
-                    integers += _varints(_bytes(value)) if packing == _BYTES else [_integer(value)]
+            for field, packing, value in _fields(_expect(content, bytes)):
+                if field == 1 and packing == _BYTES:
+                    integers += _varints(_expect(value, bytes))
+                elif field == 1:
+                    integers.append(_expect(value, int))
             result = [value - (1 << 64) if value >> 63 else value for value in integers]
     return result
 
@@ -142,7 +145,7 @@ def _messages(data: bytes, wanted: int) -> Iterator[bytes]:
         if number == wanted:
             if kind != _BYTES:
                 raise ValueError(f"field {number} has wire type {kind}")
-            yield _bytes(content)
+            yield _expect(content, bytes)
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int, bytes | int]]:
@@ -187,13 +190,7 @@ def _varints(data: bytes) -> list[int]:
     return values
 
 
-def _bytes(value: bytes | int) -> bytes:
-    if isinstance(value, int):
-        raise ValueError("a number where bytes belong")
-    return value
-
-
-def _integer(value: bytes | int) -> int:
-    if not isinstance(value, int):
-        raise ValueError("bytes where a number belongs")
+def _expect(value: bytes | int, kind: type[_Value]) -> _Value:
+    if not isinstance(value, kind):
+        raise ValueError(f"{type(value).__name__} where {kind.__name__} belongs")
     return value

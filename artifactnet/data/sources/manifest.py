@@ -90,7 +90,14 @@ def build_manifest_splits(config: DataConfig, seed: int) -> Splits:
         raise ArtifactNetError(f"data.root={root}: the manifest lists no image")
     warnings = _check_repeated(lines)
     if not skip:  # otherwise a missing file is skipped when it is loaded
-        _check_files(lines)
+        for line in lines:
+            for kind in ("image", "heatmap", "mask"):
+                path = getattr(line, kind)
+                if path is not None and not os.path.isfile(path):
+                    raise ArtifactNetError(
+                        f"{line.where}: {kind} {path}: no such file; correct the path, or leave "
+                        "such images out with data.on_error=skip"
+                    )
     wanted = splitting.wanted_generators(map(record_of, lines), config.generators, root)
     merged, contradictions = merge_lines(lines, wanted, skip=skip)
     split_of = assign_splits(merged, lines, config.val_fraction, seed, skip=skip)
@@ -109,12 +116,12 @@ def _list_manifests(root: Path) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise ArtifactNetError(f"data.root={root}: no such file or folder")
-    found = sorted(path for path in root.glob(f"*{SUFFIX}") if not path.name.startswith("."))
-    if not found:
+    paths = sorted(path for path in root.glob(f"*{SUFFIX}") if not path.name.startswith("."))
+    if not paths:
         raise ArtifactNetError(
             f"data.root={root}: holds no *{SUFFIX} file; `artifactnet convert` makes one"
         )
-    return found
+    return paths
 
 
 def _check_repeated(lines: list[ManifestLine]) -> list[str]:
@@ -137,17 +144,6 @@ def _check_repeated(lines: list[ManifestLine]) -> list[str]:
         f"{len(repeated)} images are listed more than once, e.g. {example}; each is used once, "
         "with what all its lines say"
     ]
-
-
-def _check_files(lines: list[ManifestLine]) -> None:
-    for line in lines:
-        for kind in ("image", "heatmap", "mask"):
-            path = getattr(line, kind)
-            if path is not None and not os.path.isfile(path):
-                raise ArtifactNetError(
-                    f"{line.where}: {kind} {path}: no such file; correct the path, or leave such "
-                    "images out with data.on_error=skip"
-                )
 
 
 def merge_lines(
@@ -209,11 +205,11 @@ def _contradictions(lines: Sequence[ManifestLine]) -> list[str]:
         "text": {line.text for line in lines} - {None},
         "generator": {line.generator for line in lines},
     }
-    found = [name for name, distinct in values.items() if len(distinct) > 1]
+    fields = [name for name, distinct in values.items() if len(distinct) > 1]
     scores = [line.score for line in lines if line.score is not None]
     if max(scores, default=0) - min(scores, default=0) > _ROUNDING:
-        found.append("score")
-    return found
+        fields.append("score")
+    return fields
 
 
 def assign_splits(
@@ -244,7 +240,12 @@ def assign_splits(
         ArtifactNetError: lines put a uid, or an image, into two splits.
     """
     named = named_splits(all_lines)
-    leaders = _leaders(all_lines)
+    owners: dict[str, set[str]] = defaultdict(set)  # path -> uids
+    for line in all_lines:
+        owners[line.image_path].add(line.uid)
+    paths = list(owners)
+    copies = [set.union(*(owners[paths[k]] for k in same)) for same in find_identical_files(paths)]
+    leaders = splitting.link_uids((line.uid for line in all_lines), (*owners.values(), *copies))
     chosen: dict[str, tuple[str, ManifestLine]] = {}  # leader -> split of its group, naming line
     for uid, (split, line) in named.items():
         other, first = chosen.setdefault(leaders[uid], (split, line))
@@ -272,13 +273,3 @@ def assign_splits(
         train = [line for line in lines if split_of[line.uid] == "train"]
         draw(train, {"train": 1 - fraction, "val": fraction})
     return split_of
-
-
-def _leaders(lines: list[ManifestLine]) -> dict[str, str]:
-    """uid -> smallest uid of its group; uids that share a file, or identical ones, are a group."""
-    owners: dict[str, set[str]] = defaultdict(set)  # path -> uids
-    for line in lines:
-        owners[line.image_path].add(line.uid)
-    paths = list(owners)
-    copies = [set.union(*(owners[paths[k]] for k in same)) for same in find_identical_files(paths)]
-    return splitting.link_uids((line.uid for line in lines), (*owners.values(), *copies))

@@ -64,21 +64,17 @@ def synthesize(
         out: folder to make; must not exist, or be empty.
         seed: same photographs and seed, same data set.
         per_photo: pairs per photograph, each with a uid of its own.
-        size: side of the square crops in pixels; photographs are never enlarged, so small ones
-            give smaller crops. None keeps the resolution and the shape: the first pair is the
-            whole photograph, further ones are crops of it.
+        size: side of the square crops in pixels; photographs are never enlarged, so small ones give
+            smaller crops. None keeps the resolution and the shape: the first pair is the whole
+            photograph, further ones are crops of it.
         test_fraction: share of the photographs in the test split, in [0, 1).
         val_fraction: share in the validation split, in [0, 1); of three or more photographs at
             least one. Without a validation photograph the `xaigd` source draws by uid.
         categories: X-AIGD labels of the edits that may occur; none means all seven.
 
-    Returns:
-        Counts, and the photographs that were skipped (unreadable, too small, without detail,
-        or a copy of another one).
-
     Raises:
-        ArtifactNetError: an argument is impossible, no photograph can be used, the disk is full
-            or ``out`` cannot be written; nothing is left behind.
+        ArtifactNetError: an argument is impossible, no photograph can be used, the disk is full or
+            ``out`` cannot be written; nothing is left behind.
     """
     photos, out = Path(photos), Path(out)
     kinds = edits.parse_categories(categories, "categories")
@@ -111,7 +107,7 @@ def synthesize(
             path = by_digest[digest]
             try:
                 photo = decode_image(path, str(path))
-                made = [
+                edited = [
                     _make_pair(photo, path, [seed, int(digest, 16), number], size, kinds)
                     for number in range(per_photo)
                 ]
@@ -120,7 +116,7 @@ def synthesize(
                 summary.skipped.append(reason if str(path) in reason else f"{path}: {reason}")
                 continue
             summary.photographs += 1
-            yield from made
+            yield from edited
 
     def write(folder: Path) -> None:
         (folder / "data").mkdir()
@@ -160,7 +156,7 @@ def synthesize(
 
 def _list_photographs(photos: Path, summary: Synthesis) -> dict[str, Path]:
     """Photographs by content, so that copies of one cannot reach two splits."""
-    found: dict[str, Path] = {}
+    by_digest: dict[str, Path] = {}
     paths = [path for path in photos.rglob("*") if path.suffix.lower() in EXTENSIONS]
     for path in sorted(path for path in paths if path.is_file()):
         try:
@@ -168,15 +164,15 @@ def _list_photographs(photos: Path, summary: Synthesis) -> dict[str, Path]:
         except OSError as error:
             summary.skipped.append(f"{path}: cannot be read ({error.strerror})")
             continue
-        if digest in found:
-            summary.skipped.append(f"{path}: a copy of {found[digest]}")
+        if digest in by_digest:
+            summary.skipped.append(f"{path}: a copy of {by_digest[digest]}")
         else:
-            found[digest] = path
-    if not found and not summary.skipped:
+            by_digest[digest] = path
+    if not by_digest and not summary.skipped:
         raise ArtifactNetError(
             f"{photos}: holds no photographs ({', '.join(sorted(EXTENSIONS))}); name their folder"
         )
-    return found
+    return by_digest
 
 
 def _make_pair(

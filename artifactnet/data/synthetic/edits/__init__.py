@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from artifactnet.data.synthetic.edits import cognitive, color, semantics, shape, symbol, texture
-from artifactnet.data.synthetic.edits.blend import MARGIN, Change, Proposal, compose
+from artifactnet.data.synthetic.edits import high_level as high
+from artifactnet.data.synthetic.edits import low_level as low
+from artifactnet.data.synthetic.edits.blend import Change, Proposal, compose
 from artifactnet.taxonomy import BY_LABEL, CATEGORIES, Category
 from artifactnet.types import ArtifactNetError, UInt8Array
 
-__all__ = ["MARGIN", "MIN_SIDE", "VARIANTS", "apply", "choose", "edit", "parse_categories"]
 Variant = Callable[[UInt8Array, np.random.Generator, float], Proposal]
 MIN_SIDE = 32  # pixels; below this a region is a handful of pixels
 _ATTEMPTS = 12
@@ -25,16 +25,14 @@ _WEAKEST = 4.0  # below this there is nothing to learn from
 _SHARES = (0.015, 0.25)  # of the image, allowed for the final mask
 _MOST_OVERLAP = 0.3  # of a new mask with the older ones
 VARIANTS: dict[int, tuple[Variant, ...]] = {
-    1: (
-        texture.oversmooth, texture.mush, texture.tile, texture.scramble, texture.checkerboard
-    ),
-    2: (shape.swirl, shape.ripple, shape.melt, shape.strips),
-    3: (symbol.pseudo_letters, symbol.melted_letters),
-    4: (color.hue, color.bleed, color.blotch),
-    5: (semantics.duplicate, semantics.mirror, semantics.remove),
-    6: (cognitive.giant, cognitive.tiny, cognitive.misplaced),
-    7: (cognitive.shadow, cognitive.reflection),
-}  # fmt: skip
+    1: (low.oversmooth, low.mush, low.tile, low.scramble, low.checkerboard),
+    2: (low.swirl, low.ripple, low.melt, low.strips),
+    3: (low.pseudo_letters, low.melted_letters),
+    4: (low.hue, low.bleed, low.blotch),
+    5: (high.duplicate, high.mirror, high.remove),
+    6: (high.giant, high.tiny, high.misplaced),
+    7: (high.shadow, high.reflection),
+}
 
 
 def apply_edit(
@@ -53,13 +51,22 @@ def apply_edit(
 
     Returns:
         The edited image, and the (H, W) uint8 bit-field mask of the changed pixels, never empty.
-        Pixels further than MARGIN from the mask are bit-identical to ``image``.
+        Pixels further than blend.MARGIN from the mask are bit-identical to ``image``.
 
     Raises:
         ArtifactNetError: the image is too small, or so empty (one flat colour) that no edit of this
             category can be seen in it.
     """
-    _validate(image, severity)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ArtifactNetError(
+            f"edits need (H, W, 3) uint8 images, got {image.dtype} {image.shape}"
+        )
+    if min(image.shape[:2]) < MIN_SIDE:
+        raise ArtifactNetError(
+            f"edits need sides of at least {MIN_SIDE} pixels, got {image.shape[1]}x{image.shape[0]}"
+        )
+    if not 0.0 <= severity <= 1.0:
+        raise ArtifactNetError(f"severity must lie in [0, 1], got {severity}")
     best: Change | None = None
     for _ in range(_ATTEMPTS):
         variants = VARIANTS[category.index]
@@ -124,16 +131,3 @@ def edit_photo(
                 break
         image, mask = edited, mask | new
     return image, mask
-
-
-def _validate(image: UInt8Array, severity: float) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ArtifactNetError(
-            f"edits need (H, W, 3) uint8 images, got {image.dtype} {image.shape}"
-        )
-    if min(image.shape[:2]) < MIN_SIDE:
-        raise ArtifactNetError(
-            f"edits need sides of at least {MIN_SIDE} pixels, got {image.shape[1]}x{image.shape[0]}"
-        )
-    if not 0.0 <= severity <= 1.0:
-        raise ArtifactNetError(f"severity must lie in [0, 1], got {severity}")
