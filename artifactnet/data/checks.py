@@ -82,19 +82,14 @@ def summarize_data(splits: Splits, check: str) -> dict[str, Any]:
 def choose_jpeg_classes(
     augment: AugmentConfig, files: Mapping[str, Any] | None
 ) -> tuple[str, str | None]:
-    """Which classes training compresses as JPEG (`AugmentConfig.jpeg_on`).
+    """Which classes training compresses as JPEG (both, fake or none), and a log line or None.
 
     Compressing the fakes alone evens out lossless fakes beside JPEG photographs. With any other
     file formats it writes the label into the images instead: ``auto`` compresses both classes
     unless the files call for ``fake``, and an explicit ``fake`` that they contradict becomes
     ``both``.
 
-    Args:
-        augment: settings.
-        files: ``summary["splits"]["train"]["files"]`` of `summarize_data`; None if not checked.
-
-    Returns:
-        ``both``, ``fake`` or ``none``, and a line for the log where the choice needs one.
+    ``files`` are ``summary["splits"]["train"]["files"]`` of `summarize_data`; None if not checked.
     """
     if not augment.jpeg_quality or augment.jpeg_on in ("both", "none"):
         return augment.jpeg_on if augment.jpeg_quality else "none", None
@@ -123,25 +118,20 @@ def choose_jpeg_classes(
 
 
 def _counts(records: Sequence[Record]) -> dict[str, Any]:
-    categories = {item.label: 0 for item in CATEGORIES}
-    categories["uncategorized"] = 0
-    states = {state.name.lower(): 0 for state in Annotation}
-    labels = dict.fromkeys(CLASSES, 0)
-    for record in records:
-        labels[CLASSES[record.label]] += 1
-        states[record.annotation.name.lower()] += 1
-        for item in CATEGORIES:
-            categories[item.label] += bool(record.categories & item.bit)
-        if record.annotation is Annotation.MASK and not record.categories & ~1:
-            categories["uncategorized"] += 1
+    labels = Counter(CLASSES[record.label] for record in records)
+    states = Counter(record.annotation for record in records)
     generators = Counter(record.generator for record in records)
+    held = [record.categories for record in records]
+    categories = {item.label: sum(bool(bits & item.bit) for bits in held) for item in CATEGORIES}
+    marked = [record.categories for record in records if record.annotation is Annotation.MASK]
+    categories["uncategorized"] = sum(not bits & ~1 for bits in marked)
     return {
         "images": len(records),
         "uids": len({record.uid for record in records}),
-        "class": labels,
+        "class": {label: labels[label] for label in CLASSES},
         "generator": dict(sorted(generators.items())),
         "category": categories,
-        "annotation": states,
+        "annotation": {state.name.lower(): states[state] for state in Annotation},
     }
 
 

@@ -24,17 +24,12 @@ SOURCES = ("demo", "folder", "xaigd", "manifest")
 
 
 class BatchLoader(DataLoader[Any]):
-    """DataLoader of `Batch` that raises data errors as they are and passes over empty batches.
+    """DataLoader of `Batch` that raises data errors as they are and skips empty batches.
 
     Where images are skipped in evaluation it may yield fewer batches than its length says.
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Batches of the sampler's current epoch.
-
-        Raises:
-            ArtifactNetError: an image cannot be used and ``data.on_error`` is ``raise``.
-        """
         for batch in super().__iter__():
             if isinstance(batch, ArtifactNetError):
                 raise batch
@@ -107,12 +102,9 @@ def labels_of(splits: Splits, split: str, data: str) -> list[int]:
 
 
 def drop_and_summarize(splits: Splits, config: DataConfig) -> tuple[Splits, dict[str, Any]]:
-    """The splits, and the counts of `artifactnet.data.checks.summarize_data`.
+    """The splits, and what `artifactnet.data.checks.summarize_data` counts and raises.
 
     With ``on_error=skip`` and ``check=full``, images that a later split has too are left out.
-
-    Raises:
-        ArtifactNetError: the data cannot be used; the message says why.
     """
     dropped: list[str] = []
     if config.on_error == "skip" and config.check == "full":
@@ -142,15 +134,8 @@ def build_loader(
 ) -> BatchLoader:
     """Loader of a split; that of ``train`` shuffles, all others keep the order.
 
-    Args:
-        dataset: the images of the split.
-        splits: of the run.
-        split: a name in ``splits``.
-        config: of the data.
-        seed: of the run.
-        collate_fn: makes a batch of what the dataset gives for its keys.
-        rank, world: this process, from 0, and how many there are.
-        sampler, loader: classes.
+    ``collate_fn`` makes a batch of what the dataset gives for its keys; ``rank`` is this process,
+    from 0, of ``world``; ``seed`` that of the run.
 
     Raises:
         ArtifactNetError: there is no such split, or no image in it.
@@ -180,21 +165,19 @@ def build_loader(
 
 
 class DataModule:
-    """The data of a run.
+    """The data of a run; no image is decoded to build it unless ``config.check`` asks.
 
     Attributes:
         splits: the sources, by split name.
         summary: what `artifactnet.data.checks.summarize_data` counted, and its ``warnings``.
-        needs_both_classes: refuse a training split of one class; False where no verdict is
-            learned, say from heatmaps of fakes alone.
+        needs_both_classes: refuse a training split of one class; False where no verdict is learned,
+            say from heatmaps of fakes alone.
+
+    Raises:
+        ArtifactNetError: the data cannot be used; the message says why.
     """
 
     def __init__(self, config: DataConfig, preprocess: Preprocess, seed: int) -> None:
-        """Build and check the splits; no image is decoded for it unless ``config.check`` asks.
-
-        Raises:
-            ArtifactNetError: the data cannot be used; the message says why.
-        """
         self.config = config
         splits = build_splits(config, seed)
         self.splits, self.summary = drop_and_summarize(splits, config)
@@ -259,15 +242,8 @@ class DataModule:
         self._datasets[split] = DetectionDataset(
             self.splits[split], preprocess, None, self._seed, self.config.on_error
         )
-        return build_loader(
-            self._datasets[split],
-            self.splits,
-            split,
-            self.config,
-            self._seed,
-            collate_fn=_collate_by_size,
-            loader=_ListLoader,
-        )
+        data = self._datasets[split], self.splits, split, self.config, self._seed
+        return build_loader(*data, collate_fn=_collate_by_size, loader=_ListLoader)
 
     def _dataset(self, split: str) -> DetectionDataset:
         """Dataset of a split: one for all its loaders, so that it counts each bad image once."""
@@ -276,25 +252,12 @@ class DataModule:
             if split == "train":
                 augment = replace(self.config.augment, jpeg_on=self.summary["jpeg_on"])
                 transform = TrainTransform(augment, self._preprocess)
-            self._datasets[split] = DetectionDataset(
-                self.splits[split],
-                self._preprocess,
-                transform,
-                self._seed,
-                self.config.on_error,
-                alike=split == "train" and self.config.pairs_alike,
-            )
+            alike = split == "train" and self.config.pairs_alike
+            data = self.splits[split], self._preprocess, transform, self._seed
+            self._datasets[split] = DetectionDataset(*data, self.config.on_error, alike)
         return self._datasets[split]
 
     def _loader(self, split: str, rank: int, world: int) -> DataLoader[Batch]:
         labels_of(self.splits, split, self.config.name)  # before a dataset of nothing
-        return build_loader(
-            self._dataset(split),
-            self.splits,
-            split,
-            self.config,
-            self._seed,
-            collate_fn=_collate,
-            rank=rank,
-            world=world,
-        )
+        data = self._dataset(split), self.splits, split, self.config, self._seed
+        return build_loader(*data, collate_fn=_collate, rank=rank, world=world)

@@ -44,14 +44,14 @@ def find_images(root: Path) -> tuple[list[FolderImage], list[str]]:
         raise ArtifactNetError(f"data.root={root}: no such folder; {LAYOUTS}")
     items: list[FolderImage] = []
     orphans: list[str] = []
-    for folder, found in _class_folders(root):
+    for folder, classes in _class_folders(root):
         parts = folder.relative_to(root).parts
         names = [part for part in parts if part.lower() in SPLITS]
         if len(names) > 1:
             raise ArtifactNetError(f"{folder}: lies in more than one split folder; {LAYOUTS}")
         split = names[0].lower() if names else None
         generator = next((part for part in parts if part.lower() not in SPLITS), None)
-        added, unmatched = _list_set(folder, found, split, generator)
+        added, unmatched = _list_set(folder, classes, split, generator)
         items += added
         orphans += unmatched
     if not items:
@@ -78,10 +78,10 @@ def _class_folders(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
     """Folders that hold class folders, and what they hold (lower-case name -> path)."""
     for current, names, _ in os.walk(root, onerror=_unreadable, followlinks=True):
         names.sort()
-        found = {name.lower(): Path(current, name) for name in names}
-        classes = {key: path for key, path in found.items() if key in CLASSES or key == MASKS}
+        below = {name.lower(): Path(current, name) for name in names}
+        classes = {key: path for key, path in below.items() if key in CLASSES or key == MASKS}
         if CLASSES.keys() & classes.keys():
-            if found.keys() & set(SPLITS):
+            if below.keys() & set(SPLITS):
                 raise ArtifactNetError(
                     f"{current}: holds class folders and split folders; {LAYOUTS}"
                 )
@@ -90,15 +90,15 @@ def _class_folders(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
 
 
 def _list_set(
-    folder: Path, found: dict[str, Path], split: str | None, generator: str | None
+    folder: Path, classes: dict[str, Path], split: str | None, generator: str | None
 ) -> tuple[list[FolderImage], list[str]]:
     """Images of one pair of class folders, and the masks that belong to none of them."""
-    masks = dict(list_images(found[MASKS])) if MASKS in found else {}
+    masks = dict(list_images(classes[MASKS])) if MASKS in classes else {}
     by_stem = {os.path.splitext(name)[0]: path for name, path in masks.items()}
     items = []
     used = set()
     for key, label in CLASSES.items():
-        for name, path in list_images(found[key]) if key in found else ():
+        for name, path in list_images(classes[key]) if key in classes else ():
             stem, _ = os.path.splitext(name)
             above = name.split(os.sep)[:-1]
             if above and above[0].lower() in SPLITS:
@@ -117,20 +117,16 @@ def _list_set(
     return items, [path for stem, path in by_stem.items() if stem not in used]
 
 
-def stems_in_several_splits(items: list[FolderImage]) -> set[str]:
-    """Uids, which are file stems, that occur below more than one split folder."""
+def find_repeated_stems(items: list[FolderImage]) -> tuple[set[str], list[str]]:
+    """Uids, which are file stems, below more than one split folder, and a warning about them."""
     places: dict[str, set[str | None]] = defaultdict(set)
     for item in items:
         places[item.record.uid].add(item.split)
-    return {uid for uid, splits in places.items() if len(splits) > 1}
-
-
-def warn_of_stems(uids: set[str]) -> str:
-    """Warning about the uids that `stems_in_several_splits` found."""
-    return (
+    uids = {uid for uid, splits in places.items() if len(splits) > 1}
+    return uids, [] if not uids else [
         f"{len(uids)} file stems occur in more than one split folder, e.g. {min(uids)!r}; they are "
         "taken for different pictures: if they are not, the splits leak into each other"
-    )
+    ]
 
 
 def list_images(folder: Path) -> Iterator[tuple[str, str]]:
@@ -152,14 +148,15 @@ def _unreadable(error: OSError) -> None:
 
 
 class ImageFolder:
-    """The images below a folder, found by the names that annotations give them."""
+    """The images below a folder, searched deeply, found by the names that annotations give them.
+
+    ``maps`` are relative paths of files in it that are maps of images, not images.
+
+    Raises:
+        ArtifactNetError: there is no such folder, it cannot be listed, or holds no image.
+    """
 
     def __init__(self, folder: Path, maps: Collection[str] = ()) -> None:
-        """List the folder deeply, without the relative paths ``maps``: maps of images, not images.
-
-        Raises:
-            ArtifactNetError: there is no such folder, it cannot be listed, or holds no image.
-        """
         if not folder.is_dir():
             raise ArtifactNetError(f"{folder}: no such folder of images")
         self.folder = folder

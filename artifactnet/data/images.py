@@ -73,7 +73,7 @@ def probe_image(data: bytes | str | Path, name: str | None = None) -> tuple[str,
     Raises:
         ArtifactNetError: the header cannot be read, or announces more than `MAX_PIXELS`.
     """
-    with _open(data, name or _describe(data)) as image:
+    with _open(data, name) as image:
         return str(image.format), image.width, image.height
 
 
@@ -83,7 +83,7 @@ def shown_size(data: bytes | str | Path, name: str | None = None) -> tuple[int, 
     Raises:
         ArtifactNetError: as `probe_image`.
     """
-    with _open(data, name or _describe(data)) as image:
+    with _open(data, name) as image:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
         width, height = image.size
         if image.format == "TIFF":  # Pillow has turned its size already, or not, by version
@@ -101,7 +101,7 @@ def jpeg_quality(data: bytes | str | Path, name: str | None = None) -> int | Non
     It is the quality whose scaled standard luminance table is nearest in L1: exact for files of
     libjpeg and its descendants, approximate for others. Raises as `probe_image`.
     """
-    with _open(data, name or _describe(data)) as image:
+    with _open(data, name) as image:
         tables = getattr(image, "quantization", None)
         if not tables:
             return None
@@ -134,10 +134,6 @@ def encode_png(image: UInt8Array) -> bytes:
     return buffer.getvalue()
 
 
-def _describe(data: bytes | str | Path) -> str:
-    return "image bytes" if isinstance(data, bytes) else str(data)
-
-
 def _guard(image: Image.Image, name: str) -> Image.Image:
     pixels = image.width * image.height
     if pixels == 0:
@@ -150,8 +146,9 @@ def _guard(image: Image.Image, name: str) -> Image.Image:
     return image
 
 
-def _open(data: bytes | str | Path, name: str) -> Image.Image:
+def _open(data: bytes | str | Path, name: str | None) -> Image.Image:
     """Image with its header read and its size checked."""
+    name = name or ("image bytes" if isinstance(data, bytes) else str(data))
     try:
         with warnings.catch_warnings():
             # Pillow warns from 89 megapixels on; `_guard` is the limit that counts.

@@ -82,7 +82,7 @@ def write_manifest(path: Path, lines: Iterable[ManifestLine]) -> None:
     """Atomically write a manifest; paths are stored relative to its folder.
 
     Raises:
-        ArtifactNetError: a line is one that `parse_line` refuses; the message names its image.
+        ArtifactNetError: a line that `parse_line` refuses; the message names its image.
     """
     folder = os.path.realpath(path.parent)
 

@@ -98,10 +98,7 @@ def encode_polygons(mask: UInt8Array) -> list[dict[str, Any]]:
 def read_mask(path: str | Path, size: tuple[int, int], where: str) -> UInt8Array:
     """Read a gray mask file: (H, W) uint8, bit 0 (no known category) where its value is > 127.
 
-    Args:
-        path: an image file with the values 0 and 255.
-        size: (height, width) of the image it belongs to.
-        where: what to call that image in error messages.
+    ``size`` is (height, width) of its image, which ``where`` names in error messages.
 
     Raises:
         ArtifactNetError: the file cannot be read, is not gray, has another size than the image, or

@@ -13,17 +13,27 @@ from artifactnet.data.dataset import SampleKey, derive_seed
 class EpochSampler(Sampler[SampleKey]):
     """Keys of one process for one epoch.
 
-    Positions are dealt out in turn (process r of W gets every W-th position, from the r-th):
-    batch s of all processes together is batch s of a single process whose batch is W times as
-    large, so a distributed run takes the same steps.
+    Positions are dealt out in turn (process r of W gets every W-th position, from the r-th): batch
+    s of all processes together is batch s of a single process whose batch is W times as large, so a
+    distributed run takes the same steps.
 
-    Training (``shuffle=True``): a new order each epoch; every process has the same number of
-    batches; what does not fill a last joint batch is dropped, unless that would drop
-    everything, in which case the one short batch is kept, topped up from its own start until
-    all processes have equally many images.
+    Args:
+        labels: 0 real, 1 fake, one per image of the split.
+        batch_size: images per batch and process.
+        seed: of the run.
+        shuffle: training: a new order each epoch; every process has the same number of batches;
+            what does not fill a last joint batch is dropped, unless that would drop everything, in
+            which case the one short batch is kept, topped up from its own start until all processes
+            have equally many images. Else evaluation: the fixed order of the source, every image
+            once; the processes' lengths differ by at most one image, and a process may have none.
+        balance: as many real as fake images per epoch: the rarer class is repeated, in whole
+            permutations, up to the size of the other. Needs ``shuffle``.
+        groups: one name per image (its uid): images of one name follow each other, in random order,
+            so that a photograph and its fakes meet in one batch. Needs ``shuffle``, no ``balance``.
+        rank, world: this process, from 0, of how many.
 
-    Evaluation (``shuffle=False``): the fixed order of the source, every image once; the
-    processes' lengths differ by at most one image, and a process may have none.
+    Raises:
+        ValueError: numbers out of range, no image, or an option without what it needs.
     """
 
     def __init__(
@@ -38,23 +48,6 @@ class EpochSampler(Sampler[SampleKey]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """Describe the epoch.
-
-        Args:
-            labels: 0 real, 1 fake, one per image of the split.
-            batch_size: images per batch and process.
-            seed: of the run.
-            shuffle: training order, see above.
-            balance: as many real as fake images per epoch: the rarer class is repeated, in whole
-                permutations, up to the size of the other. Needs ``shuffle``.
-            groups: one name per image (its uid): images of one name follow each other, in random
-                order, so that a photograph and its fakes meet in one batch. Needs ``shuffle``, no
-                ``balance``.
-            rank, world: this process, from 0, of how many.
-
-        Raises:
-            ValueError: numbers out of range, no image, or an option without what it needs.
-        """
         if batch_size < 1 or not 0 <= rank < world:
             raise ValueError(f"bad batch_size={batch_size}, rank={rank}, world={world}")
         if len(labels) == 0:

@@ -63,11 +63,7 @@ class RowLocation:
 
 
 def find_shards(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
-    """Shards of each part (``labeled_train``, ...) in ``root/data`` or ``root``, and warnings.
-
-    Raises:
-        ArtifactNetError: there is none.
-    """
+    """Shards of each part in ``root/data`` or ``root``, and warnings; an error if there is none."""
     shards: dict[str, list[Path]] = {}
     warnings = []
     for part in PARTS:
@@ -165,7 +161,7 @@ class ShardReader:
         self._reset()
 
     def read(self, place: RowLocation) -> tuple[bytes, dict[str, Any]]:
-        """Content of the image file at ``place``, and the row's ``labels``, ``width``, ``height``.
+        """Content of the image file at ``place``, and the row's labels, width and height.
 
         Raises:
             ArtifactNetError: the shard cannot be read or the row has no image.

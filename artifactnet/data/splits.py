@@ -35,9 +35,9 @@ def split_uids(
     result: dict[str, list[str]] = {}
     taken = 0
     for name in others:
-        wanted = max(1, round(len(order) * fractions[name])) if fractions[name] > 0 else 0
+        share = max(1, round(len(order) * fractions[name])) if fractions[name] > 0 else 0
         spare = len(order) - taken - (1 if fractions[first] > 0 else 0)
-        count = max(0, min(wanted, spare))
+        count = max(0, min(share, spare))
         result[name] = sorted(order[taken : taken + count])
         taken += count
     return {first: sorted(order[taken:]), **result}
@@ -56,8 +56,8 @@ def link_uids(uids: Iterable[str], groups: Iterable[Iterable[str]]) -> dict[str,
         return uid
 
     for group in groups:
-        found = {leader(uid) for uid in group}
-        leaders.update(dict.fromkeys(found, min(found)))
+        linked = {leader(uid) for uid in group}
+        leaders.update(dict.fromkeys(linked, min(linked)))
     return {uid: leader(uid) for uid in leaders}
 
 

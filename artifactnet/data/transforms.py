@@ -60,7 +60,18 @@ class Example:
 
 
 class Preprocess:
-    """A model's own deterministic preprocessing; saved with it and undone by `restore`."""
+    """A model's own deterministic preprocessing; saved with it and undone by `restore`.
+
+    Args:
+        image_size: height and width the model takes, pixels.
+        resize: one of `artifactnet.data.geometry.POLICIES`, see `fit_geometry` there.
+        mean, std: per channel, for pixel values in [0, 1]; std > 0.
+        min_side: images with a shorter side, pixels, are refused: the model's patch, since a
+            smaller image holds nothing that the model could look at.
+
+    Raises:
+        ValueError: an unknown policy, or numbers that cannot be used.
+    """
 
     def __init__(
         self,
@@ -70,18 +81,6 @@ class Preprocess:
         std: Sequence[float],
         min_side: int = 1,
     ) -> None:
-        """Check and keep the settings.
-
-        Args:
-            image_size: height and width the model takes, pixels.
-            resize: one of `artifactnet.data.geometry.POLICIES`, see `fit_geometry` there.
-            mean, std: per channel, for pixel values in [0, 1]; std > 0.
-            min_side: images with a shorter side, pixels, are refused: the model's patch, since a
-                smaller image holds nothing that the model could look at.
-
-        Raises:
-            ValueError: an unknown policy, or numbers that cannot be used.
-        """
         if resize not in POLICIES:
             raise ValueError(f"unknown resize policy {resize!r}; known: {', '.join(POLICIES)}")
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
@@ -147,11 +146,7 @@ class Preprocess:
         return restore_map(heatmap, geometry)
 
     def sample(self, sample: Sample) -> Example:
-        """Example of a sample under the model's own policy, as evaluation sees it.
-
-        Raises:
-            ArtifactNetError: the sample contradicts itself, see `place_sample`.
-        """
+        """Example of a sample as evaluation sees it; raises as `place_sample`."""
         geometry = fit_geometry(sample.image.shape[:2], self.size, self.resize)
         return self.place_sample(sample, geometry)
 
@@ -160,8 +155,8 @@ class Preprocess:
 
         Raises:
             ArtifactNetError: an image below ``min_side``, a mask or heatmap of another size than
-                the image, or a mask that does not go with the annotation state; the message
-                names the image.
+                the image, or a mask that contradicts the annotation state; the message names the
+                image.
         """
         _check(sample)
         problem = self._too_small(sample.image)
@@ -215,17 +210,14 @@ class TrainTransform:
     """Training augmentation (X-AIGD Sec. 5 and 6): JPEG, flips, random resize and crop.
 
     Stateless: the result depends on the sample and the seed alone, not on the worker process.
+    ``augment.jpeg_on=auto`` compresses both classes; `DataModule` replaces it by what
+    `artifactnet.data.checks.choose_jpeg_classes` finds in the files.
+
+    Raises:
+        ArtifactNetError: a key that needs crops is set but ``crop`` is off.
     """
 
     def __init__(self, augment: AugmentConfig, preprocess: Preprocess) -> None:
-        """Build the pipeline for a model's preprocessing.
-
-        ``augment.jpeg_on=auto`` compresses both classes; `DataModule` replaces it by what
-        `artifactnet.data.checks.choose_jpeg_classes` finds in the files.
-
-        Raises:
-            ArtifactNetError: a key that needs crops is set but ``crop`` is off.
-        """
         if not augment.crop:
             if list(augment.scale) != [1.0, 1.0]:
                 raise ArtifactNetError(
@@ -240,14 +232,10 @@ class TrainTransform:
 
         self._augment = augment
         self._preprocess = preprocess
-        self._flip = A.Compose(
-            [
-                A.HorizontalFlip(p=augment.hflip),
-                A.VerticalFlip(p=augment.vflip),
-                A.RandomRotate90(p=augment.rotate),
-            ],
-            additional_targets=dict.fromkeys(("heatmap", "focus", *_TEACHER_MAPS), "mask"),
-        )
+        flips = [A.HorizontalFlip(p=augment.hflip), A.VerticalFlip(p=augment.vflip)]
+        maps = dict.fromkeys(("heatmap", "focus", *_TEACHER_MAPS), "mask")
+        turn = A.RandomRotate90(p=augment.rotate)
+        self._flip = A.Compose([*flips, turn], additional_targets=maps)
         self._color: Any = None
         if augment.color:
             low, high = 1 - 0.4 * augment.color, 1 + 0.4 * augment.color

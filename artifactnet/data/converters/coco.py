@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from artifactnet.data.converters.common import read_json
+from artifactnet.data.converters.common import parse_json
 from artifactnet.taxonomy import UNCATEGORIZED_BIT
 from artifactnet.types import ArtifactNetError, UInt8Array
 
@@ -37,7 +37,12 @@ def read_boxes(path: Path) -> list[CocoImage]:
         ArtifactNetError: the file is unreadable, or an entry is malformed, listed twice, or of an
             image that is not listed; the message names the entry.
     """
-    data = read_json(path)
+    try:
+        data: Any = parse_json(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise ArtifactNetError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ArtifactNetError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(data, dict) or not all(
         isinstance(data.get(key), list) for key in ("images", "annotations")
     ):
@@ -47,19 +52,19 @@ def read_boxes(path: Path) -> list[CocoImage]:
         where = f"{path}: annotations[{number}]"
         boxes[_field(row, "image_id", (int, str), where)].append(_box(row, where))
     result = []
-    known = set()
+    ids = set()
     for number, row in enumerate(data["images"]):
         where = f"{path}: images[{number}]"
         key = _field(row, "id", (int, str), where)
         name = _field(row, "file_name", (str,), where)
-        if key in known:
+        if key in ids:
             raise ArtifactNetError(f"{where}: id {key!r} occurs twice")
-        known.add(key)
+        ids.add(key)
         stated = None
         if "width" in row or "height" in row:
             stated = (_field(row, "height", (int,), where), _field(row, "width", (int,), where))
         result.append(CocoImage(name, stated, boxes[key], where))
-    unmatched = [key for key in boxes if key not in known]
+    unmatched = [key for key in boxes if key not in ids]
     if unmatched:
         raise ArtifactNetError(f"{path}: annotations have image_id {unmatched[0]!r}, no image has")
     return result

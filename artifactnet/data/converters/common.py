@@ -39,7 +39,21 @@ class Conversion:
 
 
 class ManifestWriter:
-    """Collects the lines of a manifest, and writes it and its maps into a folder."""
+    """Collects the lines of a manifest, and writes it and its maps into a folder.
+
+    Args:
+        folder: made where it does not exist; may hold other manifests.
+        name: of ``folder/NAME.jsonl``; maps go to ``folder/heatmaps/NAME`` and
+            ``folder/masks/NAME``.
+        overwrite: replace a manifest of this name; it is removed when the first map is written,
+            since it could name maps that are no longer its own.
+        inputs: folders that are searched for images or masks; the output lies in none.
+        generator: of the fakes.
+
+    Raises:
+        ArtifactNetError: the name is no plain file name, there is a manifest of this name, the
+            folder lies inside an input, or the generator is ``real``.
+    """
 
     def __init__(
         self,
@@ -50,21 +64,6 @@ class ManifestWriter:
         inputs: Iterable[Path] = (),
         generator: str = "fake",
     ) -> None:
-        """Check that nothing is in the way.
-
-        Args:
-            folder: made where it does not exist; may hold other manifests.
-            name: of ``folder/NAME.jsonl``; maps go to ``folder/heatmaps/NAME`` and
-                ``folder/masks/NAME``.
-            overwrite: replace a manifest of this name; it is removed when the first map is written,
-                since it could name maps that are no longer its own.
-            inputs: folders that are searched for images or masks; the output lies in none.
-            generator: of the fakes.
-
-        Raises:
-            ArtifactNetError: the name is no plain file name, there is a manifest of this name, the
-                folder lies inside an input, or the generator is ``real``.
-        """
         if not name or name.startswith(".") or set(name) & set("/\\\0"):
             raise ArtifactNetError(f"name {name!r}: must be a plain file name, without folders")
         if not generator or generator == "real":
@@ -202,22 +201,8 @@ class ManifestWriter:
             counts["with a score"] += line.score is not None
             counts["with a text"] += line.text is not None
             counts[line.split or "without a split"] += 1
-        found = {key: count for key, count in counts.items() if count}
-        return Conversion(self.manifest, found, tuple(warnings))
-
-
-def read_json(path: Path) -> object:
-    """Parse a JSON file.
-
-    Raises:
-        ArtifactNetError: it cannot be read or is no JSON.
-    """
-    try:
-        return parse_json(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise ArtifactNetError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise ArtifactNetError(f"{path}: not readable as JSON ({error})") from None
+        held = {key: count for key, count in counts.items() if count}
+        return Conversion(self.manifest, held, tuple(warnings))
 
 
 def parse_json(text: str, where: str) -> object:

@@ -24,19 +24,18 @@ def convert_dataset(
     Args:
         kind: one of `FORMATS`.
         source: richhf: folder of TFRecords; expl_aigi_eval: JSON lines; abhuman: folder of masks or
-            COCO JSON of boxes; folder: ``real/`` and ``fake/``; demo: a configuration whose
+            COCO JSON of boxes; folder: ``real/`` and ``fake/``; demo: a config whose
             ``data.demo_*`` keys say which images.
         out: folder for the manifest and its maps, see `ManifestWriter`.
         images: folder of the images, searched deeply; each is found by path, else by file stem.
             None with folder and demo, which bring theirs.
         name: of the manifest; None: ``kind``.
-        generator: of the fakes, written into every line; None: the data set's own; not with folder
-            and demo.
+        generator: of the fakes; None: the data set's own; not with folder and demo.
         overwrite: replace a manifest of this name.
 
     Raises:
-        ArtifactNetError: an option is missing or has no meaning for the format, or the data cannot
-            be converted.
+        ArtifactNetError: an option is missing or meaningless for the format, or the data are
+            unusable.
         ValueError: unknown ``kind``.
     """
     if kind not in FORMATS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +36,7 @@ def convert_demo_data(
             heatmap = None
             if sample.heatmap is not None:
                 heatmap = np.round(sample.heatmap * 255).astype(np.uint8)
-            line = replace(
-                ManifestLine(
-                    str(path), record.uid, record.label, record.annotation, split, record.generator
-                ),
-                score=sample.score,
-                categories=record.categories,
-            )
+            known = record.uid, record.label, record.annotation, split, record.generator
+            line = ManifestLine(str(path), *known, score=sample.score, categories=record.categories)
             writer.add(line, key, heatmap=heatmap, mask=sample.mask)
     return writer.finish(out, [])

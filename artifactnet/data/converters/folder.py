@@ -5,12 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from artifactnet.data.converters.common import Conversion, ManifestWriter
-from artifactnet.data.image_folders import (
-    find_images,
-    map_keys,
-    stems_in_several_splits,
-    warn_of_stems,
-)
+from artifactnet.data.image_folders import find_images, find_repeated_stems, map_keys
 from artifactnet.data.manifest_format import ManifestLine
 from artifactnet.data.masks import read_mask
 
@@ -31,9 +26,7 @@ def convert_folder(
     """
     writer = ManifestWriter(out, name, overwrite, inputs=[source])
     items, warnings = find_images(source)
-    shared = stems_in_several_splits(items)
-    if shared:
-        warnings.append(warn_of_stems(shared))
+    repeated, shared = find_repeated_stems(items)
     keys = map_keys([item.record.location for item in items], source)
     for item in items:
         record = item.record
@@ -44,16 +37,11 @@ def convert_folder(
                 continue
             values = read_mask(item.mask, size, record.location)
             mask = writer.store("masks", keys[record.location], values, record.location)
-        place = f"{name}/{item.split}" if record.uid in shared else name
-        writer.lines.append(
-            ManifestLine(
-                image=record.location,
-                uid=f"{place}/{record.uid}",
-                label=record.label,
-                annotation=record.annotation,
-                split=item.split,
-                generator=record.generator,
-                mask=mask,
-            )
+        uid = (
+            f"{name}/{item.split}/{record.uid}"
+            if record.uid in repeated
+            else f"{name}/{record.uid}"
         )
-    return writer.finish(source, warnings)
+        known = uid, record.label, record.annotation, item.split, record.generator
+        writer.lines.append(ManifestLine(record.location, *known, mask=mask))
+    return writer.finish(source, warnings + shared)

@@ -1,9 +1,9 @@
 """The embedded default data: packaged photographs and controlled edits of them, no download.
 
-Every uid is a pair of twins: one crop of a real photograph, and the same crop with one to
-three edits. Both are encoded by the same JPEG call at the same quality, so neither size, nor
-format, nor compression tells them apart. A sample depends on (demo_seed, split, number) and
-the ``demo_*`` keys alone. It is made when first asked for and then kept as JPEG bytes.
+Every uid is a pair of twins: one crop of a real photograph, and the same crop with one to three
+edits. Both are encoded by the same JPEG call at the same quality, so neither size, nor format, nor
+compression tells them apart. A sample depends on (demo_seed, split, number) and the ``demo_*`` keys
+alone. It is made when first asked for and then kept as JPEG bytes.
 """
 
 from __future__ import annotations
@@ -129,14 +129,10 @@ class _Twin:
 
 
 class DemoSource:
-    """Real crops and their edited twins of one split; no photograph is opened before its turn.
+    """Real crops and their edited twins of one split: ``pairs`` uids, twice as many images.
 
-    Args:
-        split: ``train``, ``val`` or ``test``: which photographs are used.
-        pairs: number of uids; the source holds twice as many images.
-        size: side of the square images, pixels.
-        seed: of the data (not of a training run).
-        categories: kinds of edits that may occur.
+    Images are square, of ``size`` pixels; ``seed`` is that of the data (not of a training run);
+    ``categories`` are the kinds of edits that may occur. No photograph is opened before its turn.
     """
 
     def __init__(
@@ -165,11 +161,7 @@ class DemoSource:
             )
 
     def load(self, index: int) -> Sample:
-        """Image ``index``: even is real, odd is the fake twin of the one before.
-
-        Raises:
-            ArtifactNetError: the photograph is missing from its package.
-        """
+        """See `Source.load`; even is real, odd is the fake twin of the one before."""
         record = self.records[index]
         twin = self._twin(index)
         image = decode_image(twin.jpeg, record.uid)
@@ -251,8 +243,7 @@ def build_demo_splits(config: DataConfig, seed: int) -> Splits:
 def _crop(photo: UInt8Array, rng: np.random.Generator, size: int) -> UInt8Array:
     """Random square of the photograph at ``size`` pixels, mirrored half of the time.
 
-    Nearly empty squares (a piece of night sky) are drawn again; the one with the highest
-    contrast stands in if none is good enough.
+    Nearly empty squares (a piece of night sky) are drawn again; if all are, the best is taken.
     """
     short = min(photo.shape[:2])
     smallest = min(short, max(_SMALLEST_CROP, round(_SCALE[0] * short)))

@@ -8,13 +8,7 @@ from pathlib import Path
 from artifactnet.config import DataConfig
 from artifactnet.data import splits as splitting
 from artifactnet.data.duplicates import find_identical_files
-from artifactnet.data.image_folders import (
-    SPLITS,
-    FolderImage,
-    find_images,
-    stems_in_several_splits,
-    warn_of_stems,
-)
+from artifactnet.data.image_folders import SPLITS, FolderImage, find_images, find_repeated_stems
 from artifactnet.data.images import decode_image
 from artifactnet.data.masks import read_mask
 from artifactnet.data.sources.base import Source, Splits
@@ -30,11 +24,7 @@ class FolderSource:
         self.warnings = warnings
 
     def load(self, index: int) -> Sample:
-        """Decode image ``index`` and its mask.
-
-        Raises:
-            ArtifactNetError: the image or its mask cannot be used; the message names it.
-        """
+        """See `Source.load`."""
         record = self.records[index]
         image = decode_image(record.location, record.location)
         path = self._masks[index]
@@ -66,8 +56,14 @@ def build_folder_splits(config: DataConfig, seed: int) -> Splits:
     if any(item.split is None for item in items):
         parts = _divide(items, SPLITS, config.val_fraction, seed)
     else:
-        items, shared = _separate(items)
+        # Many public sets number their files anew in every folder, so a stem in two of them may or
+        # may not be the same picture: they count as different, with a warning.
+        repeated, shared = find_repeated_stems(items)
         warnings += shared
+        for k, item in enumerate(items):
+            if item.record.uid in repeated:
+                record = replace(item.record, uid=f"{item.split}/{item.record.uid}")
+                items[k] = replace(item, record=record)
         parts = {split: [item for item in items if item.split == split] for split in SPLITS}
         if parts["train"] and not parts["val"]:
             parts |= _divide(parts["train"], ("train", "val"), config.val_fraction, seed)
@@ -77,24 +73,6 @@ def build_folder_splits(config: DataConfig, seed: int) -> Splits:
             kept = splitting.limit_uids([item.record for item in chosen], config.limit, seed)
             result[split] = FolderSource([chosen[k] for k in kept], tuple(warnings))
     return result
-
-
-def _separate(items: list[FolderImage]) -> tuple[list[FolderImage], list[str]]:
-    """Make uids disjoint between split folders of the user's own.
-
-    Many public sets number their files anew in every folder, so a stem that occurs in two of
-    them may or may not be the same picture: they count as different, with a warning.
-    """
-    repeated = stems_in_several_splits(items)
-    if not repeated:
-        return items, []
-    renamed = [
-        replace(item, record=replace(item.record, uid=f"{item.split}/{item.record.uid}"))
-        if item.record.uid in repeated
-        else item
-        for item in items
-    ]
-    return renamed, [warn_of_stems(repeated)]
 
 
 def _divide(

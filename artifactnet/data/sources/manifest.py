@@ -1,7 +1,7 @@
 """Images listed in manifests: the format into which all others can be converted and mixed.
 
-Lines become splits in three steps: `merge_lines` gives one line per image, `assign_splits` one
-split per uid, and `ManifestSource` decodes what the lines name.
+`merge_lines` gives one line per image, `assign_splits` one split per uid, and `ManifestSource`
+decodes what the lines name.
 """
 
 from __future__ import annotations
@@ -42,14 +42,10 @@ class ManifestSource:
         self.lines = lines
 
     def load(self, index: int) -> Sample:
-        """Decode image ``index``, its heatmap and its mask.
+        """See `Source.load`.
 
         A heatmap is resized to its image (`artifactnet.data.heatmaps.resize_heatmap`). Without a
         mask of its own, an image's mask is bit 0 where its heatmap is at least 0.5.
-
-        Raises:
-            ArtifactNetError: a file cannot be used, the heatmap has another aspect ratio than the
-                image, or the mask another size; the message names the line and the file.
         """
         line = self.lines[index]
         image = decode_image(line.image, f"{line.where}: {line.image}")

@@ -99,12 +99,7 @@ class XAigdSource:
         self._reader = ShardReader()
 
     def load(self, index: int) -> Sample:
-        """Decode image ``index``; draw its mask from its polygons.
-
-        Raises:
-            ArtifactNetError: the image cannot be decoded, its size differs from the row's
-                ``width`` and ``height``, or a polygon is malformed; the message names it.
-        """
+        """See `Source.load`; the mask is drawn from the polygons."""
         item = self._items[index]
         record = item.record
         if item.place is None:

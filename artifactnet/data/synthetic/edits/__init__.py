@@ -41,13 +41,8 @@ def apply_edit(
     """Edit one region of a photograph so that it shows an artifact of ``category``.
 
     Weak results (a blurred sky) are tried again elsewhere, a fixed number of times; then the
-    strongest one is taken.
-
-    Args:
-        image: (H, W, 3) uint8, both sides >= MIN_SIDE; not modified.
-        category: kind of artifact.
-        rng: the only source of randomness.
-        severity: 0 (subtle) to 1 (glaring).
+    strongest one is taken. The image, (H, W, 3) uint8 with sides >= MIN_SIDE, is not modified;
+    ``rng`` is the only source of randomness; ``severity`` is from 0 (subtle) to 1 (glaring).
 
     Returns:
         The edited image, and the (H, W) uint8 bit-field mask of the changed pixels, never empty.
@@ -117,11 +112,7 @@ def edit_photo(
 ) -> tuple[UInt8Array, UInt8Array]:
     """Apply one edit per given category (see `choose_categories`), severities uniform in [0.5, 1].
 
-    Returns:
-        The edited image, and the (H, W) uint8 bit-field mask, the edits' masks OR-ed.
-
-    Raises:
-        ArtifactNetError: see `apply_edit`.
+    Returns and raises as `apply_edit`; the masks are OR-ed.
     """
     mask = np.zeros(image.shape[:2], np.uint8)
     for category in categories:

@@ -17,13 +17,13 @@ _SMALLEST_SPECK = 0.002  # share of the image; smaller changed islands are taken
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a variant of an edit wants to do.
+    """What a variant of an edit proposes.
 
     Attributes:
         edited: (H, W, 3) uint8, the whole image after the edit.
         alpha: (H, W) float32 in [0, 1], how much of ``edited`` shows.
-        gap: pixels at 192 px; unchanged gaps up to this wide inside the edit belong to its
-            mask (the background between letters, flat spots inside a scrambled texture).
+        gap: pixels at 192 px; unchanged gaps up to this wide inside the edit belong to its mask
+            (the background between letters, flat spots inside a scrambled texture).
     """
 
     edited: UInt8Array

@@ -206,14 +206,8 @@ def _bend_letters(board: UInt8Array, rng: np.random.Generator) -> UInt8Array:
     height, width = board.shape
     shape = (max(2, height // 16), max(2, width // 16))
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    dx, dy = (
-        cv2.resize(
-            rng.normal(0, 5, shape).astype(np.float32),
-            (width, height),
-            interpolation=cv2.INTER_CUBIC,
-        )
-        for _ in range(2)
-    )
+    noise = (rng.normal(0, 5, shape).astype(np.float32) for _ in range(2))
+    dx, dy = (cv2.resize(v, (width, height), interpolation=cv2.INTER_CUBIC) for v in noise)
     return np.asarray(cv2.remap(board, x + dx, y + dy, cv2.INTER_LINEAR), np.uint8)
 
 
@@ -310,11 +304,7 @@ def blotch(image: UInt8Array, rng: np.random.Generator, severity: float) -> Prop
     """A cloud of one saturated colour lies over the region."""
     region = blob(image, rng, busy=False)
     tint = np.zeros((1, 1, 3), np.uint8)
-    tint[0, 0] = (
-        int(rng.integers(0, 180)),
-        int(rng.integers(190, 256)),
-        int(rng.integers(150, 256)),
-    )
+    tint[0, 0] = [int(rng.integers(*limits)) for limits in ((0, 180), (190, 256), (150, 256))]
     color = cv2.cvtColor(tint, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
     opacity = 0.35 + 0.35 * severity
     edited = image + opacity * (color - image.astype(np.float32))
