@@ -10,26 +10,103 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from artifactnet.cli.annotate import add_annotate
-from artifactnet.cli.benchmark import add_benchmark
-from artifactnet.cli.convert import add_convert
-from artifactnet.cli.distill import add_distill
-from artifactnet.cli.experiment import add_experiment
-from artifactnet.cli.explain import add_explain, add_judge
-from artifactnet.cli.export import add_export
-from artifactnet.cli.pack import add_pack
-from artifactnet.cli.predict import add_predict
-from artifactnet.cli.report import add_report
-from artifactnet.cli.score import add_score_instances, add_score_pixels
-from artifactnet.cli.synthesize import add_synthesize
-from artifactnet.cli.train import add_config, add_evaluate, add_train, add_version
+from artifactnet.cli import (
+    annotate,
+    arguments,
+    benchmark,
+    convert,
+    distill,
+    experiment,
+    explain,
+    export,
+    pack,
+    predict,
+    report,
+    score,
+    synthesize,
+    train,
+)
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 # a full, read-only or forbidden disk
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+Options = Callable[[argparse.ArgumentParser], None]
+# subcommand -> its line in --help, its options, what runs it
+COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], int]]] = {
+    "train": ("train, evaluate and save", arguments.add_config, train.run_train),
+    "distill": (
+        "let a teacher label images, and train a student on them",
+        distill.add_distill_options,
+        distill.run_distill,
+    ),
+    "evaluate": ("evaluate a trained run", train.add_evaluate_options, train.run_evaluate),
+    "predict": (
+        "predict images and draw where the model looks",
+        predict.add_predict_options,
+        predict.run_predict,
+    ),
+    "export": (
+        "write a model as ONNX, OpenVINO or torch.export file, checked against it",
+        export.add_export_options,
+        export.run_export,
+    ),
+    "pack": (
+        "write a model in half precision, checked against it",
+        pack.add_pack_options,
+        pack.run_pack,
+    ),
+    "explain": (
+        "draw where a model looks, by one or more methods",
+        explain.add_explain_options,
+        explain.run_explain,
+    ),
+    "judge": (
+        "score explanations against annotated artifacts",
+        explain.add_judge_options,
+        explain.run_judge,
+    ),
+    "report": (
+        "write an HTML page of verdicts and maps of many images",
+        report.add_report_options,
+        report.run_report,
+    ),
+    "score-pixels": (
+        "score predicted masks as X-AIGD does",
+        score.add_score_pixels_options,
+        score.run_score_pixels,
+    ),
+    "score-instances": (
+        "score predicted boxes as X-AIGD does",
+        score.add_score_instances_options,
+        score.run_score_instances,
+    ),
+    "synthesize": (
+        "make an annotated data set from your photographs",
+        synthesize.add_synthesize_options,
+        synthesize.run_synthesize,
+    ),
+    "convert": (
+        "make a manifest of annotated images, to train on or mix",
+        convert.add_convert_options,
+        convert.run_convert,
+    ),
+    "annotate": (
+        "let language models explain marked defects, in the form of Expl-AIGI-Eval",
+        annotate.add_annotate_options,
+        annotate.run_annotate,
+    ),
+    "experiment": (
+        "several trainings with several seeds in one table; resumes after an interruption",
+        experiment.add_experiment_options,
+        experiment.run_experiment,
+    ),
+    "config": ("print the resolved config", arguments.add_config, train.run_config),
+    "version": ("print versions", None, train.run_version),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,25 +175,15 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (
-        add_train,
-        add_distill,
-        add_evaluate,
-        add_predict,
-        add_export,
-        add_pack,
-        add_explain,
-        add_judge,
-        add_report,
-        add_score_pixels,
-        add_score_instances,
-        add_synthesize,
-        add_convert,
-        add_annotate,
-        add_benchmark,
-        add_experiment,
-        add_config,
-        add_version,
-    ):
-        add(commands, common)
+    for name, (summary, add_options, function) in COMMANDS.items():
+        command = commands.add_parser(name, parents=[common], help=summary)
+        if add_options is not None:
+            add_options(command)
+        command.set_defaults(run=function)
+    # every argument belongs to the script that it calls
+    old = commands.add_parser(
+        "benchmark", parents=[common], help=benchmark.SUMMARY, add_help=False, prefix_chars="\0"
+    )
+    old.add_argument("arguments", nargs=argparse.REMAINDER)
+    old.set_defaults(run=benchmark.run_benchmark)
     return parser

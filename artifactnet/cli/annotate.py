@@ -10,20 +10,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from artifactnet.cli.arguments import Commands, natural, positive, print_failures
+from artifactnet.cli.arguments import (
+    add_value,
+    natural,
+    positive,
+    print_failures,
+)
 
 if TYPE_CHECKING:
     from artifactnet.annotation.annotate import Summary
     from artifactnet.llm.client import Chat
 
 
-def add_annotate(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "annotate",
-        parents=[common],
-        help="let language models explain marked defects, in the form of Expl-AIGI-Eval",
-    )
+def add_annotate_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``annotate``."""
     option = parser.add_argument
     option("images", metavar="IMAGES", help="folder of images, searched recursively")
     option(
@@ -42,12 +42,12 @@ def add_annotate(commands: Commands, common: argparse.ArgumentParser) -> None:
         "--model", required=True, metavar="NAME", help="its name at the server; must accept images"
     )
     option("--format-model", metavar="NAME", help="model of the last stage (--model)")
-    option(
+    add_value(
+        parser,
         "--attempts",
-        type=positive,
-        default=3,
-        metavar="N",
-        help="answers per image and stage before it is rejected, earlier runs included (3)",
+        positive,
+        3,
+        "answers per image and stage before it is rejected, earlier runs included (3)",
     )
     option(
         "--bit-fields",
@@ -61,34 +61,27 @@ def add_annotate(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="VARIABLE",
         help="environment variable that holds the key (OPENAI_API_KEY)",
     )
-    option(
-        "--rate",
-        type=_rate,
-        default=0.0,
-        metavar="N",
-        help="maximum requests per minute (no limit)",
-    )
-    option(
-        "--workers", type=positive, default=1, metavar="N", help="images processed in parallel (1)"
-    )
-    option(
+    add_value(parser, "--rate", _rate, 0.0, "maximum requests per minute (no limit)")
+    add_value(parser, "--workers", positive, 1, "images processed in parallel (1)")
+    add_value(
+        parser,
         "--retries",
-        type=natural,
-        default=6,
-        metavar="N",
-        help="retries of a request after 429, 5xx, a timeout or a lost connection (6)",
+        natural,
+        6,
+        "retries of a request after 429, 5xx, a timeout or a lost connection (6)",
     )
-    option(
+    add_value(
+        parser,
         "--timeout",
-        type=_seconds,
-        default=180.0,
+        _seconds,
+        180.0,
+        "silence after which a request has failed (180)",
         metavar="SECONDS",
-        help="silence after which a request has failed (180)",
     )
-    parser.set_defaults(run=_annotate)
 
 
-def _annotate(args: argparse.Namespace) -> int:
+def run_annotate(args: argparse.Namespace) -> int:
+    """Run ``annotate``; returns the exit code."""
     from artifactnet.annotation.annotate import annotate_folder
     from artifactnet.llm.client import Chat, Endpoint, RateLimiter
 

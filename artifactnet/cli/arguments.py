@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from artifactnet.inference.inputs import Failure
 
 
-# argparse has no public name for what `add_subparsers` returns
-Commands = argparse._SubParsersAction
+def add_value(
+    parser: argparse.ArgumentParser,
+    flag: str,
+    kind: Callable[[str], Any],
+    default: Any,
+    summary: str,
+    metavar: str = "N",
+) -> None:
+    """Add an option that takes one value, parsed by ``kind``."""
+    parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=summary)
 
 
 def natural(text: str) -> int:
@@ -50,6 +58,23 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The positional arguments of commands that take a configuration."""
+    text = "a YAML file, or the name of a recipe: dinov2_align"
+    parser.add_argument("config", metavar="CONFIG", help=text)
+    add_overrides(parser, "dotted keys that replace values of the config: optim.lr=1e-4")
+
+
+def add_overrides(parser: argparse.ArgumentParser, summary: str) -> None:
+    """The positional argument of overrides."""
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=summary)
+
+
+def add_images_option(parser: argparse.ArgumentParser, summary: str) -> None:
+    """Images as an option, for commands that can do without."""
+    parser.add_argument("--images", nargs="+", default=[], metavar="IMAGES", help=summary)
+
+
 def print_warnings(warnings: Iterable[str]) -> None:
     """Print, on standard error, what must be known before trusting an answer."""
     for warning in warnings:
@@ -71,14 +96,11 @@ def _at_least(least: int, text: str) -> int:
     return value
 
 
-TEXTS = ("generate", "template")
-
-
 def add_text(parser: argparse.ArgumentParser) -> None:
     """The option that a HEIE on a language model takes."""
     parser.add_argument(
         "--text",
-        choices=TEXTS,
+        choices=("generate", "template"),
         help="of a HEIE on a language model: it writes its explanation (generate, the default of "
         "one that learnt to write), or a fixed text takes its place, which is far faster and "
         "explains nothing (template, the default of one trained with mllm.text=none)",

@@ -8,23 +8,12 @@ import sys
 from pathlib import Path
 
 import artifactnet
-from artifactnet.cli.arguments import Commands
+
+SUMMARY = "deprecated: python tools/benchmark.py NAME, in a checkout of the repository"
 
 
-def add_benchmark(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "benchmark",
-        parents=[common],
-        help="deprecated: python tools/benchmark.py NAME, in a checkout of the repository",
-        add_help=False,
-        prefix_chars="\0",  # every argument belongs to the script
-    )
-    parser.add_argument("arguments", nargs=argparse.REMAINDER)
-    parser.set_defaults(run=_benchmark)
-
-
-def _benchmark(args: argparse.Namespace) -> int:
+def run_benchmark(args: argparse.Namespace) -> int:
+    """Run ``benchmark``; returns the exit code."""
     script = Path(artifactnet.__file__).parents[1] / "tools" / "benchmark.py"
     if not script.is_file():
         from artifactnet.types import ArtifactNetError  # loads torch

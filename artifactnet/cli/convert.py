@@ -5,15 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from artifactnet.cli.arguments import Commands
 from artifactnet.data.converters import FORMATS
 
 
-def add_convert(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "convert", parents=[common], help="make a manifest of annotated images, to train on or mix"
-    )
+def add_convert_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``convert``."""
     option = parser.add_argument
     option("format", choices=FORMATS, metavar="FORMAT", help=", ".join(FORMATS))
     option(
@@ -28,10 +24,10 @@ def add_convert(commands: Commands, common: argparse.ArgumentParser) -> None:
     option("--name", metavar="NAME", help="of the manifest; default: the format's")
     option("--generator", metavar="NAME", help="what made the images; not with folder")
     option("--overwrite", action="store_true", help="replace a manifest of the same name")
-    parser.set_defaults(run=_convert)
 
 
-def _convert(args: argparse.Namespace) -> int:
+def run_convert(args: argparse.Namespace) -> int:
+    """Run ``convert``; returns the exit code."""
     from artifactnet.data.converters.convert import convert_dataset
 
     made = convert_dataset(

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from artifactnet.cli.arguments import Commands, natural
+from artifactnet.cli import arguments
 
 
-def add_experiment(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "experiment",
-        parents=[common],
-        help="several trainings with several seeds in one table; resumes after an interruption",
-    )
+def add_experiment_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``experiment``."""
     option = parser.add_argument
     option(
         "name",
@@ -22,11 +17,9 @@ def add_experiment(commands: Commands, common: argparse.ArgumentParser) -> None:
         "fusion-ablation: HEIE Table 5; transfer CONFIG --on A B: HEIE Table 4; cot-ablation "
         "[CONFIG]: HEIE Table 7",
     )
-    option(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="keys of all trainings, right after NAME: train.epochs=2; of transfer and "
+    arguments.add_overrides(
+        parser,
+        "keys of all trainings, right after NAME: train.epochs=2; of transfer and "
         "cot-ablation the config goes before them",
     )
     option(
@@ -35,12 +28,12 @@ def add_experiment(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="[NAME=]MANIFEST",
         help="transfer: the data sets, two or more; each is trained on, all are evaluated on",
     )
-    option("--seeds", type=natural, nargs="+", default=[0, 1, 2], metavar="N")
+    option("--seeds", type=arguments.natural, nargs="+", default=[0, 1, 2], metavar="N")
     option("--out", default="runs/experiments", metavar="DIR")
-    parser.set_defaults(run=_experiment)
 
 
-def _experiment(args: argparse.Namespace) -> int:
+def run_experiment(args: argparse.Namespace) -> int:
+    """Run ``experiment``; returns the exit code."""
     from pathlib import Path
 
     from artifactnet.experiments.common import experiment_page

@@ -6,62 +6,39 @@ import argparse
 import sys
 from pathlib import Path
 
-from artifactnet.cli.arguments import (
-    Commands,
-    add_batch_size,
-    add_images,
-    names,
-    natural,
-    positive,
-    print_failures,
-    print_warnings,
-)
+from artifactnet.cli import arguments
 
 
-def add_explain(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "explain", parents=[common], help="draw where a model looks, by one or more methods"
-    )
+def add_explain_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``explain``."""
     option = parser.add_argument
     option("model", metavar="RUN", help="a run folder, a .safetensors file, or a packaged model")
-    add_images(parser)
+    arguments.add_images(parser)
     option("--out", required=True, metavar="DIR", help="folder for the maps")
     add_method_options(parser)
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.set_defaults(run=_explain)
 
 
-def add_judge(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "judge", parents=[common], help="score explanations against annotated artifacts"
-    )
+def add_judge_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``judge``."""
     option = parser.add_argument
     option("run_dir", metavar="RUN", help="folder of the run")
-    option(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="data.*, train.device, model.threshold"
-    )
+    arguments.add_overrides(parser, "data.*, train.device, model.threshold")
     add_method_options(parser)
     option("--out", metavar="DIR", help="folder for the table (RUN/explanations)")
-    option(
-        "--threshold", type=float, default=0.5, metavar="X", help="artifact where the map is above"
+    arguments.add_value(
+        parser, "--threshold", float, 0.5, "artifact where the map is above", metavar="X"
     )
-    option(
+    arguments.add_value(
+        parser,
         "--faithfulness",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="also deletion and insertion curves of N images",
+        arguments.natural,
+        0,
+        "also deletion and insertion curves of N images",
     )
-    option(
-        "--sanity",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="also compare with randomised weights on N images",
+    arguments.add_value(
+        parser, "--sanity", arguments.natural, 0, "also compare with randomised weights on N images"
     )
-    parser.set_defaults(run=_judge)
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
@@ -69,22 +46,27 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option(
         "--methods",
-        type=names,
+        type=arguments.names,
         metavar="A,B",
         help="names of methods, or all (default: relevance for ViTs, "
         "grad_cam_smooth for others, predicted_heatmap for models that see tiles)",
     )
-    add_batch_size(parser)
-    option("--window", type=positive, default=224, metavar="PIXELS", help="of sliding_patch")
-    option("--stride", type=positive, default=224, metavar="PIXELS", help="of sliding_patch")
+    arguments.add_batch_size(parser)
+    arguments.add_value(
+        parser, "--window", arguments.positive, 224, "of sliding_patch", metavar="PIXELS"
+    )
+    arguments.add_value(
+        parser, "--stride", arguments.positive, 224, "of sliding_patch", metavar="PIXELS"
+    )
 
 
-def _explain(args: argparse.Namespace) -> int:
+def run_explain(args: argparse.Namespace) -> int:
+    """Run ``explain``; returns the exit code."""
     from artifactnet.explanation.folder import explain_to_folder
     from artifactnet.inference.load import find_weights, load_model
 
     predictor = load_model(find_weights(args.model), device=args.device)
-    print_warnings(predictor.warnings)
+    arguments.print_warnings(predictor.warnings)
     summary = explain_to_folder(
         predictor, args.images, args.out, args.methods, batch_size=args.batch_size or 8,
         window=args.window, stride=args.stride,
@@ -100,11 +82,12 @@ def _explain(args: argparse.Namespace) -> int:
             f"{summary.constant} maps are constant and show nothing; {summary.answers} says which",
             file=sys.stderr,
         )
-    print_failures(summary.failures)
+    arguments.print_failures(summary.failures)
     return 0 if summary.images else 1
 
 
-def _judge(args: argparse.Namespace) -> int:
+def run_judge(args: argparse.Namespace) -> int:
+    """Run ``judge``; returns the exit code."""
     from artifactnet.explanation.judge import judge, scores_table
 
     result = judge(
@@ -112,7 +95,7 @@ def _judge(args: argparse.Namespace) -> int:
         faithfulness_images=args.faithfulness, sanity_images=args.sanity,
         batch_size=args.batch_size or 8, window=args.window, stride=args.stride, out=args.out,
     )  # fmt: skip
-    print_warnings(result["notices"])
+    arguments.print_warnings(result["notices"])
     print(scores_table(result))
     print(f"\ntable in {args.out or Path(args.run_dir) / 'explanations'}")
     return 0

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from artifactnet.cli.arguments import Commands, names, positive, print_failures, print_warnings
+from artifactnet.cli import arguments
 
 
-def add_export(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "export",
-        parents=[common],
-        help="write a model as ONNX, OpenVINO or torch.export file, checked against it",
-    )
+def add_export_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``export``."""
     option = parser.add_argument
     option(
         "--model",
@@ -27,36 +22,34 @@ def add_export(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the name tells the format: .onnx, .xml (OpenVINO) or .pt2 (torch.export)",
     )
-    option(
-        "--images",
-        nargs="+",
-        default=[],
-        metavar="IMAGES",
-        help="what to check and calibrate with: files, folders, shards, patterns; by default the "
+    arguments.add_images_option(
+        parser,
+        "what to check and calibrate with: files, folders, shards, patterns; by default the "
         "embedded photographs and their edits",
     )
-    option("--check", type=positive, default=16, metavar="N", help="images to check with (16)")
+    arguments.add_value(parser, "--check", arguments.positive, 16, "images to check with (16)")
     option("--int8", action="store_true", help="quantise to 8 bits")
-    option(
+    arguments.add_value(
+        parser,
         "--calibrate",
-        type=positive,
-        default=64,
-        metavar="N",
-        help="with --int8: images to calibrate with (64); none of them is checked with",
+        arguments.positive,
+        64,
+        "with --int8: images to calibrate with (64); none of them is checked with",
     )
-    option(
+    arguments.add_value(
+        parser,
         "--keep-float",
-        type=names,
-        default=[],
+        arguments.names,
+        [],
+        "with --int8: layers to leave alone, with commas between them; patterns are allowed",
         metavar="LAYERS",
-        help="with --int8: layers to leave alone, with commas between them; patterns are allowed",
     )
     option("--no-heatmap", action="store_true", help="export the verdict alone")
     option("--overwrite", action="store_true", help="replace an existing file")
-    parser.set_defaults(run=_export)
 
 
-def _export(args: argparse.Namespace) -> int:
+def run_export(args: argparse.Namespace) -> int:
+    """Run ``export``; returns the exit code."""
     from artifactnet.exporters.export import export_model
 
     done = export_model(
@@ -64,8 +57,8 @@ def _export(args: argparse.Namespace) -> int:
         int8=args.int8, calibrate=args.calibrate, keep_float=args.keep_float,
         overwrite=args.overwrite,
     )  # fmt: skip
-    print_warnings(done.warnings)
-    print_failures(done.failures)
+    arguments.print_warnings(done.warnings)
+    arguments.print_failures(done.failures)
     print(f"{done.path}: {', '.join(done.facts.outputs)}; {done.agreement}")
     if args.int8:
         print(f"calibrated on {done.facts.calibrated} of {args.calibrate} images asked for")

@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from artifactnet.cli.arguments import Commands, positive
+from artifactnet.cli import arguments
 
 
-def add_pack(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "pack", parents=[common], help="write a model in half precision, checked against it"
-    )
+def add_pack_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``pack``."""
     option = parser.add_argument
     option("model", metavar="RUN_OR_FILE", help="folder of a run, or a .safetensors file")
     option("--out", required=True, metavar="FILE", help="the .safetensors file to write")
@@ -22,25 +19,17 @@ def add_pack(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="the training data, in a few words, for those who start from these weights",
     )
-    option(
-        "--images",
-        nargs="+",
-        default=[],
-        metavar="IMAGES",
-        help="what to compare the answers on: files, folders, shards, patterns; by default noise",
+    arguments.add_images_option(
+        parser, "what to compare the answers on: files, folders, shards, patterns; by default noise"
     )
-    option(
-        "--check",
-        type=positive,
-        default=16,
-        metavar="N",
-        help="of more images, N evenly spread (16)",
+    arguments.add_value(
+        parser, "--check", arguments.positive, 16, "of more images, N evenly spread (16)"
     )
     option("--overwrite", action="store_true", help="replace existing files")
-    parser.set_defaults(run=_pack)
 
 
-def _pack(args: argparse.Namespace) -> int:
+def run_pack(args: argparse.Namespace) -> int:
+    """Run ``pack``; returns the exit code."""
     from artifactnet.exporters.pack import pack_model
 
     done = pack_model(

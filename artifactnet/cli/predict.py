@@ -5,26 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from artifactnet.cli.arguments import (
-    Commands,
-    add_batch_size,
-    add_images,
-    add_text,
-    natural,
-    positive,
-    print_failures,
-    print_warnings,
-)
+from artifactnet.cli import arguments
 
 _OVERLAP = 0.25
 
 
-def add_predict(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "predict", parents=[common], help="predict images and draw where the model looks"
-    )
-    add_images(parser)
+def add_predict_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``predict``."""
+    arguments.add_images(parser)
     option = parser.add_argument
     option(
         "--model",
@@ -33,24 +21,24 @@ def add_predict(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="a run folder, a .safetensors file, a packaged model by name (student-nano), an "
         "exported .onnx, .xml or .pt2 file, or the folder of a HEIE on a language model",
     )
-    add_text(parser)
+    arguments.add_text(parser)
     option(
         "--backend",
         choices=("torch", "onnx", "openvino"),
         help="what runs the model; by default what its file is made for",
     )
-    option(
+    arguments.add_value(
+        parser,
         "--threads",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="processor threads of the model; 0 leaves it to the backend",
+        arguments.natural,
+        0,
+        "processor threads of the model; 0 leaves it to the backend",
     )
     option("--out", required=True, metavar="DIR", help="folder for the answers")
-    add_batch_size(parser)
+    arguments.add_batch_size(parser)
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     option("--no-heatmaps", action="store_true", help="write no pictures")
-    option("--workers", type=natural, default=0, metavar="N", help="threads that decode images")
+    arguments.add_value(parser, "--workers", arguments.natural, 0, "threads that decode images")
     option(
         "--save-masks",
         action="store_true",
@@ -67,17 +55,18 @@ def add_predict(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="X",
         help=f"with --tiles: least share of a tile that its neighbour sees too ({_OVERLAP})",
     )
-    option(
+    arguments.add_value(
+        parser,
         "--min-area",
-        type=positive,
-        default=1,
+        arguments.positive,
+        1,
+        "leave smaller regions out of the instances",
         metavar="PIXELS",
-        help="leave smaller regions out of the instances",
     )
-    parser.set_defaults(run=_predict)
 
 
-def _predict(args: argparse.Namespace) -> int:
+def run_predict(args: argparse.Namespace) -> int:
+    """Run ``predict``; returns the exit code."""
     from artifactnet import load_model
     from artifactnet.inference.folder import predict_to_folder
     from artifactnet.types import ArtifactNetError
@@ -87,7 +76,7 @@ def _predict(args: argparse.Namespace) -> int:
     predictor = load_model(
         args.model, args.device, backend=args.backend, threads=args.threads, text=args.text
     )
-    print_warnings(predictor.warnings)
+    arguments.print_warnings(predictor.warnings)
     summary = predict_to_folder(
         predictor, args.images, args.out, heatmaps=not args.no_heatmaps, save_masks=args.save_masks,
         tiles=args.tiles, overlap=_OVERLAP if args.overlap is None else args.overlap,
@@ -105,5 +94,5 @@ def _predict(args: argparse.Namespace) -> int:
             f"has no name for them; {summary.answers.name} has them all",
             file=sys.stderr,
         )
-    print_failures(summary.failures)
+    arguments.print_failures(summary.failures)
     return 0 if summary.images else 1

@@ -4,43 +4,32 @@ from __future__ import annotations
 
 import argparse
 
-from artifactnet.cli.arguments import Commands, add_text, positive, print_failures, print_warnings
+from artifactnet.cli import arguments
 from artifactnet.cli.explain import add_method_options
 
 
-def add_report(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "report", parents=[common], help="write an HTML page of verdicts and maps of many images"
-    )
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``report``."""
     option = parser.add_argument
     option("model", metavar="RUN", help="folder of the run; its test images are shown")
-    option(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="data.*, train.device, model.threshold; right after RUN",
-    )
-    option(
-        "--images",
-        nargs="+",
-        default=[],
-        metavar="PATH",
-        help="show these instead, without labels: files, folders (searched recursively), X-AIGD "
+    arguments.add_overrides(parser, "data.*, train.device, model.threshold; right after RUN")
+    arguments.add_images_option(
+        parser,
+        "show these instead, without labels: files, folders (searched recursively), X-AIGD "
         "parquet shards, patterns; RUN may then be a .safetensors file or a packaged model",
     )
     option("--out", metavar="DIR", help="folder for the report (RUN/report)")
-    option(
-        "--limit", type=positive, default=500, metavar="N", help="of more images, N evenly spread"
+    arguments.add_value(
+        parser, "--limit", arguments.positive, 500, "of more images, N evenly spread"
     )
     option("--title", metavar="TEXT", help="of the page")
     add_method_options(parser)
-    add_text(parser)
+    arguments.add_text(parser)
     option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps, ...")
-    parser.set_defaults(run=_report)
 
 
-def _report(args: argparse.Namespace) -> int:
+def run_report(args: argparse.Namespace) -> int:
+    """Run ``report``; returns the exit code."""
     from artifactnet.explanation.report.build import report
 
     result = report(
@@ -48,8 +37,8 @@ def _report(args: argparse.Namespace) -> int:
         limit=args.limit, title=args.title, text=args.text, device=args.device,
         batch_size=args.batch_size, window=args.window, stride=args.stride,
     )  # fmt: skip
-    print_warnings(result.warnings)
-    print_failures(result.failures)
+    arguments.print_warnings(result.warnings)
+    arguments.print_failures(result.failures)
     print(
         f"{result.images} of {result.of} images in the report, {result.called_fake} called fake; "
         f"figures in {result.json} and {len(result.pngs)} pictures beside it"

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from artifactnet.cli.arguments import Commands, positive, print_warnings
+from artifactnet.cli.arguments import add_value, positive, print_warnings
 from artifactnet.taxonomy import INSTANCE_COLUMNS, TASKS
 
 if TYPE_CHECKING:
     from artifactnet.benchmarks.xaigd.tables import ScoreTable
 
 
-def add_score_pixels(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "score-pixels", parents=[common], help="score predicted masks as X-AIGD does"
-    )
+def add_score_pixels_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``score-pixels``."""
     option = parser.add_argument
     option(
         "--predictions",
@@ -27,34 +24,30 @@ def add_score_pixels(commands: Commands, common: argparse.ArgumentParser) -> Non
     )
     option("--task", required=True, choices=TASKS)
     size = parser.add_mutually_exclusive_group()
-    pair = {"nargs": 2, "type": positive, "metavar": ("H", "W")}
+    pair: dict[str, Any] = {"nargs": 2, "type": positive, "metavar": ("H", "W")}
     size.add_argument("--resize-size", **pair, help="resize the ground truth first")
     size.add_argument(
         "--resize-short-side", type=positive, metavar="S", help="... until its short side is S"
     )
     option("--center-crop", **pair, help="then crop it")
-    option("--threshold", type=int, default=127, metavar="N", help="pixels above it are predicted")
+    add_value(parser, "--threshold", int, 127, "pixels above it are predicted")
     _add_files(parser)
-    parser.set_defaults(run=_score_pixels)
 
 
-def add_score_instances(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "score-instances", parents=[common], help="score predicted boxes as X-AIGD does"
-    )
+def add_score_instances_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``score-instances``."""
     parser.add_argument(
         "--predictions", required=True, metavar="CSV", help=",".join(INSTANCE_COLUMNS)
     )
-    parser.add_argument(
+    add_value(
+        parser,
         "--overlap-threshold",
-        type=float,
-        default=0.5,
+        float,
+        0.5,
+        "share of a box that must lie on an instance",
         metavar="T",
-        help="share of a box that must lie on an instance",
     )
     _add_files(parser)
-    parser.set_defaults(run=_score_instances)
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
@@ -68,16 +61,17 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     )
     option("--out", required=True, metavar="CSV", help="table of all generators")
     option("--out-per-generator", metavar="CSV", help="table of each generator")
-    option(
+    add_value(
+        parser,
         "--workers",
-        type=positive,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="most processes to use; as many as there are cores",
+        positive,
+        os.cpu_count() or 1,
+        "most processes to use; as many as there are cores",
     )
 
 
-def _score_pixels(args: argparse.Namespace) -> int:
+def run_score_pixels(args: argparse.Namespace) -> int:
+    """Run ``score-pixels``; returns the exit code."""
     from artifactnet.benchmarks.xaigd.pixels import PixelTask, View, score_pixels
     from artifactnet.benchmarks.xaigd.tables import check_outputs
 
@@ -89,7 +83,8 @@ def _score_pixels(args: argparse.Namespace) -> int:
     return _finish(score_pixels(args.labels, asked, args.workers), args)
 
 
-def _score_instances(args: argparse.Namespace) -> int:
+def run_score_instances(args: argparse.Namespace) -> int:
+    """Run ``score-instances``; returns the exit code."""
     from artifactnet.benchmarks.xaigd.instances import score_instances
     from artifactnet.benchmarks.xaigd.tables import check_outputs
 

@@ -5,33 +5,28 @@ from __future__ import annotations
 import argparse
 import sys
 
-from artifactnet.cli.arguments import Commands, natural, positive
+from artifactnet.cli.arguments import add_value, natural, positive
 
 
-def add_synthesize(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "synthesize", parents=[common], help="make an annotated data set from your photographs"
-    )
+def add_synthesize_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``synthesize``."""
     option = parser.add_argument
     option("photos", metavar="PHOTOS", help="folder of your photographs")
     option("out", metavar="OUT", help="folder for the data set; must be new")
     option("--seed", type=natural, default=0, metavar="N")
-    option("--per-photo", type=positive, default=1, metavar="N", help="fakes per photograph")
+    add_value(parser, "--per-photo", positive, 1, "fakes per photograph")
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
         "--size", type=positive, default=512, metavar="PIXELS", help="side of square crops"
     )
     size.add_argument("--full-size", action="store_true", help="keep shape and resolution instead")
-    option(
-        "--test-fraction", type=float, default=0.2, metavar="X", help="photographs kept for testing"
-    )
-    option("--val-fraction", type=float, default=0.1, metavar="X", help="... and for validation")
+    add_value(parser, "--test-fraction", float, 0.2, "photographs kept for testing", metavar="X")
+    add_value(parser, "--val-fraction", float, 0.1, "... and for validation", metavar="X")
     option("--categories", nargs="+", default=(), metavar="LABEL", help="kinds of artifacts; all")
-    parser.set_defaults(run=_synthesize)
 
 
-def _synthesize(args: argparse.Namespace) -> int:
+def run_synthesize(args: argparse.Namespace) -> int:
+    """Run ``synthesize``; returns the exit code."""
     from pathlib import Path
 
     from artifactnet import synthesize

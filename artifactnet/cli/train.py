@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from artifactnet.cli.arguments import Commands
+from artifactnet.cli.arguments import add_overrides
 
 
-def add_train(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    train = commands.add_parser("train", parents=[common], help="train, evaluate and save")
-    _add_config_arguments(train)
-    train.set_defaults(run=_train)
-
-
-def add_evaluate(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    evaluate = commands.add_parser("evaluate", parents=[common], help="evaluate a trained run")
-    option = evaluate.add_argument
+def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``evaluate``."""
+    option = parser.add_argument
     option(
         "folder",
         metavar="RUN",
         help="folder of the run; or a file of weights, a packaged model by name (student-nano), or "
         "an exported .onnx, .xml or .pt2 file",
     )
-    _add_overrides(evaluate)
+    add_overrides(parser, "dotted keys that replace values of the config: data.root=PATH")
     option(
         "--text",
         choices=("generate", "template", "given"),
@@ -43,39 +35,10 @@ def add_evaluate(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="VARIABLE",
         help="environment variable that holds that server's key (OPENAI_API_KEY)",
     )
-    evaluate.set_defaults(run=_evaluate)
 
 
-def add_config(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    config = commands.add_parser("config", parents=[common], help="print the resolved config")
-    _add_config_arguments(config)
-    config.set_defaults(run=_config)
-
-
-def add_version(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    version = commands.add_parser("version", parents=[common], help="print versions")
-    version.set_defaults(run=_version)
-
-
-def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "config", metavar="CONFIG", help="a YAML file, or the name of a recipe: dinov2_align"
-    )
-    _add_overrides(parser)
-
-
-def _add_overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="dotted keys that replace values of the config: optim.lr=1e-4",
-    )
-
-
-def _train(args: argparse.Namespace) -> int:
+def run_train(args: argparse.Namespace) -> int:
+    """Run ``train``; returns the exit code."""
     from artifactnet import load_config
 
     config = load_config(args.config, args.overrides)  # user errors first, then the slow import
@@ -85,7 +48,8 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(args: argparse.Namespace) -> int:
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Run ``evaluate``; returns the exit code."""
     from artifactnet.api import evaluate
     from artifactnet.llm.client import KEY_VARIABLE, Chat, Endpoint
     from artifactnet.types import ArtifactNetError
@@ -110,7 +74,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _config(args: argparse.Namespace) -> int:
+def run_config(args: argparse.Namespace) -> int:
+    """Run ``config``; returns the exit code."""
     import yaml
 
     from artifactnet.config import load, to_dict
@@ -119,7 +84,8 @@ def _config(args: argparse.Namespace) -> int:
     return 0
 
 
-def _version(args: argparse.Namespace) -> int:
+def run_version(args: argparse.Namespace) -> int:
+    """Run ``version``; returns the exit code."""
     import platform
     from importlib.metadata import version
 

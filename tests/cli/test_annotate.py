@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from annotated_files import picture, png, spot
 from chat_server import Reply, polite, serving
 
-from artifactnet.cli.annotate import add_annotate
+from artifactnet.cli import _parser
 from artifactnet.llm.client import RateLimiter
 from artifactnet.types import ArtifactNetError
 
@@ -28,9 +27,7 @@ def data(tmp_path, monkeypatch):
 
 
 def run(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_annotate(parser.add_subparsers(), argparse.ArgumentParser(add_help=False))
-    args = parser.parse_args(["annotate", "images", "masks", "--out", "out.jsonl", *words])
+    args = _parser().parse_args(["annotate", "images", "masks", "--out", "out.jsonl", *words])
     return args.run(args)
 
 

@@ -107,8 +107,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, message
     assert main(["convert", *arguments]) == 2
     said = capsys.readouterr().err
     assert message in said
-    assert said.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert (said.count("\n"), list(tmp_path.iterdir())) == (1, [])
 
 
 @pytest.mark.parametrize(

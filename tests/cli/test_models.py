@@ -13,7 +13,6 @@ from PIL import Image
 from tiny_models import tiny
 
 from artifactnet.cli import main
-from artifactnet.cli.arguments import TEXTS
 from artifactnet.config import MllmConfig
 from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.runs.run_folder import CONFIG
@@ -80,10 +79,6 @@ def error_of(capsys, *arguments):
     assert main([str(a) for a in arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line.removeprefix("artifactnet: error: ")
-
-
-def test_texts_are_the_modes_of_the_predictor():
-    assert TEXTS == mllm_predictor.MODES
 
 
 @pytest.mark.parametrize(
@@ -175,7 +170,8 @@ def test_report_of_a_run_on_its_own_images(heie, opened, monkeypatch):
 
 def test_report_of_a_heie_without_images(heie, opened, capsys):
     told = error_of(capsys, "report", heie)
-    assert told.startswith(f"{heie}: a HEIE without the config.yaml of its run")
+    assert told.startswith(f"{heie}: ")
+    assert "config.yaml" in told
     assert "--images" in told
     (heie / CONFIG).write_text("name: x\n")
     told = error_of(capsys, "report", heie, "model.threshold=0.3")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from artifactnet.cli.arguments import names, positive
+from artifactnet.cli.arguments import add_value, names, positive
 from artifactnet.config import AttentionConfig, ModelConfig, OptimConfig
 from artifactnet.losses.alignment import alignment_loss
 from artifactnet.models.artifact_net import ArtifactNet
@@ -74,21 +74,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     option("--device", choices=("auto", "cpu", "cuda"), default="auto")
     option("--method", choices=("rollout", "gradient_rollout"), default="rollout")
-    option(
+    add_value(
+        parser,
         "--forms",
-        type=names,
-        default=[],
+        names,
+        [],
+        "some of the method's forms, with commas and dashes: fused,stored-row",
         metavar="NAMES",
-        help="some of the method's forms, with commas and dashes: fused,stored-row",
     )
-    option(
-        "--start-layer",
-        type=int,
-        default=0,
-        metavar="N",
-        help="first block of the map; -4: the last four",
-    )
-    option("--every", type=positive, default=1, metavar="N", help="align at every N-th step")
+    add_value(parser, "--start-layer", int, 0, "first block of the map; -4: the last four")
+    add_value(parser, "--every", positive, 1, "align at every N-th step")
     option(
         "--memory-sizes",
         type=positive,

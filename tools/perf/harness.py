@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from artifactnet.benchmarks.xaigd.tables import check_outputs
-from artifactnet.cli.arguments import positive
+from artifactnet.cli.arguments import add_value, positive
 from artifactnet.files import write_json
 from artifactnet.types import ArtifactNetError
 
@@ -188,9 +188,7 @@ def add_report_options(parser: argparse.ArgumentParser, repeats: int = 5) -> Non
         parser: of a benchmark.
         repeats: the default.
     """
-    parser.add_argument(
-        "--repeats", type=positive, default=repeats, metavar="N", help=f"of each form ({repeats})"
-    )
+    add_value(parser, "--repeats", positive, repeats, f"of each form ({repeats})")
     parser.add_argument("--out", metavar="JSON", help="file for the report")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from artifactnet.benchmarks.xaigd.instances import ImageBoxes, count_instances
 from artifactnet.benchmarks.xaigd.labels import LabelRow
 from artifactnet.benchmarks.xaigd.tables import ROW_ORDER, Counts, parallel_map
-from artifactnet.cli.arguments import positive
+from artifactnet.cli.arguments import add_value, positive
 from artifactnet.data.masks import parse_label
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import UInt8Array
@@ -39,10 +39,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmark."""
     option = parser.add_argument
     option("--images", type=positive, default=300, metavar="N")
-    option("--size", type=positive, default=1024, metavar="PIXELS", help="their side")
-    option("--polygons", type=positive, default=6, metavar="N", help="in each image")
-    option("--boxes", type=positive, default=20, metavar="N", help="in each image")
-    option("--workers", type=positive, default=1, metavar="N", help="also time N processes")
+    add_value(parser, "--size", positive, 1024, "their side", metavar="PIXELS")
+    add_value(parser, "--polygons", positive, 6, "in each image")
+    add_value(parser, "--boxes", positive, 20, "in each image")
+    add_value(parser, "--workers", positive, 1, "also time N processes")
     add_report_options(parser)
 
 

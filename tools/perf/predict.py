@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from artifactnet.cli.arguments import natural, positive
+from artifactnet.cli.arguments import add_value, natural, positive
 from artifactnet.data.images import encode_jpeg
 from artifactnet.data.sources import demo
 from artifactnet.files import write_json
@@ -77,11 +77,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmark."""
     option = parser.add_argument
     option("--model", default="student-nano", metavar="PATH", help="as for predict")
-    option("--images", type=positive, default=1000, metavar="N", help="files in the folder (1000)")
-    option("--size", type=positive, default=512, metavar="PIXELS", help="side of each (512)")
-    option(
-        "--timed", type=positive, default=64, metavar="N", help="images of each timed round (64)"
-    )
+    add_value(parser, "--images", positive, 1000, "files in the folder (1000)")
+    add_value(parser, "--size", positive, 512, "side of each (512)", metavar="PIXELS")
+    add_value(parser, "--timed", positive, 64, "images of each timed round (64)")
     option(
         "--workers",
         type=natural,
@@ -92,7 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     option("--batch-size", type=positive, default=8, metavar="N")
     option("--no-heatmaps", action="store_true", help="make and write no pictures")
-    option("--threads", type=natural, default=0, metavar="N", help="of the model")
+    add_value(parser, "--threads", natural, 0, "of the model")
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add_report_options(parser)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from artifactnet.cli.arguments import names, positive
+from artifactnet.cli.arguments import add_value, names, positive
 from artifactnet.config import HeatmapConfig, ModelConfig, load
 from artifactnet.exporters.export import Int8, export_checked
 from artifactnet.inference.backends.exported import Session, open_session
@@ -45,22 +45,24 @@ _CALIBRATED = 4
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmark."""
     option = parser.add_argument
-    option(
+    add_value(
+        parser,
         "--students",
-        type=names,
-        default=["student_nano", "student_small"],
+        names,
+        ["student_nano", "student_small"],
+        "with commas (student_nano,student_small)",
         metavar="RECIPES",
-        help="with commas (student_nano,student_small)",
     )
     option("--teacher", default="vit_large_patch14_dinov2", metavar="BACKBONE")
     option("--teacher-size", type=positive, default=518, metavar="PIXELS")
     option("--size", type=positive, default=512, metavar="PIXELS")
-    option(
+    add_value(
+        parser,
         "--formats",
-        type=names,
-        default=["onnx", "openvino"],
+        names,
+        ["onnx", "openvino"],
+        "of onnx,onnx-int8,openvino,openvino-int8; each student also runs in PyTorch",
         metavar="NAMES",
-        help="of onnx,onnx-int8,openvino,openvino-int8; each student also runs in PyTorch",
     )
     option("--threads", type=positive, metavar="N", help="of every runtime")
     add_report_options(parser)
