@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,14 +40,12 @@ class ArtifactNet(nn.Module):
         net: the timm module to build on, see `backbone.create_net`; None: a new one.
 
     Attributes:
-        config: as given.
         image_size: (height, width) of the preprocessing, pixels.
         mean, std: per-channel normalisation of images in [0, 1].
         grid: (h, w) cells of the attention map of an image of ``image_size``, or None.
         has_attention: whether ``config.attention.method`` gives a map; `no_attention` says why not.
         has_segmentation: whether there is a segmentation head.
-        has_heatmap: whether there is a heatmap head, whose map then takes the attention's place.
-        has_score: whether that head also gives a score.
+        has_heatmap, has_score: whether there is a heatmap head; its map replaces the attention.
         notices: what every output must repeat, e.g. that pretrained weights were not found.
 
     Raises:
@@ -177,13 +176,10 @@ class ArtifactNet(nn.Module):
         """Run a batch.
 
         Args:
-            images: (B, 3, H, W) normalised with ``mean`` and ``std``; any H and W that fill
-                whole patches.
+            images: (B, 3, H, W) normalised with ``mean`` and ``std``; H and W fill whole patches.
             attention: also compute the attention map (`ModelOutput.attention`, `.heatmap`).
-            segmentation: also compute the logits of the segmentation head
-                (`ModelOutput.segmentation`), in training those of the auxiliary head as well.
-            heatmap: also compute what the heatmap head predicts (`ModelOutput.heatmap`,
-                `.sigma`, `.score`, `.levels`).
+            segmentation: also compute `ModelOutput.segmentation`, in training `.auxiliary` too.
+            heatmap: also predict `ModelOutput.heatmap`, `.sigma`, `.score` and `.levels`.
             create_graph: the map will be trained on; otherwise it carries no gradient.
 
         Raises:
@@ -215,8 +211,7 @@ class ArtifactNet(nn.Module):
     ) -> tuple[ModelOutput, torch.Tensor]:
         """Output without a map, and the backbone's last features.
 
-        With ``watch`` these are (B, C, h, w), and the logit has a gradient with respect to
-        them even where the caller wants none.
+        With ``watch`` these are (B, C, h, w), and the logit always has a gradient in them.
         """
         if self._tiled:
             return self._predict_tiles(images, heatmap)
@@ -329,12 +324,9 @@ class ArtifactNet(nn.Module):
     def check_attention(self, images: torch.Tensor) -> None:
         """Refuse, before a first step, attention that a rollout would misread or cannot hold.
 
-        Args:
-            images: a batch to be trained on, (B, 3, H, W).
-
         Raises:
-            ArtifactNetError: names the block, its class, and what is the matter; or the memory
-                that is missing. Nothing is refused where the map is not a rollout.
+            ArtifactNetError: a rollout of these (B, 3, H, W) images is impossible; names the block,
+                its class and the reason, or the missing memory.
         """
         if self._uses_cam or not self.has_attention:
             return
@@ -349,9 +341,7 @@ class ArtifactNet(nn.Module):
         return self.backbone.prefix_tokens + height * width
 
     def _refused_block(self, images: torch.Tensor) -> str | None:
-        def run() -> None:
-            self.backbone.features(images, pyramid=False)
-
+        run = partial(self.backbone.features, images, pyramid=False)
         with evaluating(self):
             return refused_block(self.backbone.net.blocks, self._tokens_of(images), run)
 

@@ -1,14 +1,11 @@
-"""timm backbones by name: built, adapted, and described.
-
-Backbones start from random weights; `create` and `checkpoint` load others.
-"""
+"""timm backbones by name, with random weights; `create` and `checkpoint` load others."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,8 +35,8 @@ class Backbone(nn.Module):
         num_features: channels of the pooled feature.
         mean, std: the normalisation its weights expect.
         patch_size: side of a patch in pixels, or None where there is no plain patch grid.
-        prefix_tokens: class and register tokens before the patches (0 without a plain grid).
-        depth: number of attention blocks (0 without a plain grid).
+        prefix_tokens, depth: class and register tokens before the patches, and number of attention
+            blocks (both 0 without a plain grid).
         no_rollout: None if rollout applies, otherwise why it does not.
         hierarchical: later features are coarser than earlier ones (Swin, ConvNeXt, ResNet).
         reduction: stride of the last features, pixels.
@@ -53,10 +50,10 @@ class Backbone(nn.Module):
         if net is None:
             net = create_net(config)
             add_stem(net, config)
-        self.net: Any = net  # timm models have no common type that says what they offer
+        self.net = cast(Any, net)  # timm models have no common type
         # some nets widen the pooled feature once more before the classifier
         self.num_features: int = getattr(net, "head_hidden_size", None) or self.net.num_features
-        data: dict[str, Any] = net.pretrained_cfg or {}
+        data: dict[str, Any] = self.net.pretrained_cfg or {}
         self.mean = tuple(config.mean or data.get("mean", (0.485, 0.456, 0.406)))
         self.std = tuple(config.std or data.get("std", (0.229, 0.224, 0.225)))
         self.no_rollout = why_no_rollout(self.net, config.backbone)
@@ -90,11 +87,9 @@ class Backbone(nn.Module):
             self.level_channels = tuple(info[k]["num_chs"] for k in self._levels)
 
     def features(self, images: torch.Tensor, pyramid: bool) -> tuple[Any, list[torch.Tensor]]:
-        """Last features in the net's own layout, and the pyramid's levels if requested.
+        """Last features of (B, 3, H, W) normalised images, in the net's own layout.
 
-        Args:
-            images: (B, 3, H, W) normalised.
-            pyramid: also return (B, C_k, h_k, w_k) of every level, finest first.
+        With ``pyramid`` also (B, C_k, h_k, w_k) of every level, finest first.
         """
         if not pyramid:
             return self.net.forward_features(images), []
@@ -125,20 +120,13 @@ def _channels_last(net: Any) -> bool:
 def create_net(config: ModelConfig, pretrained: bool = False) -> Any:
     """Build a timm model without classifier, and without the stem of ``model.stem=conv``.
 
-    Args:
-        config: of the model.
-        pretrained: load the weights that timm publishes.
-
     Raises:
         ArtifactNetError: timm has no such model, or cannot build it with these arguments.
     """
     import timm
 
-    arguments: dict[str, Any] = {
-        "num_classes": 0,
-        "drop_rate": config.drop_rate,
-        "drop_path_rate": config.drop_path_rate,
-    }
+    arguments: dict[str, Any] = {"num_classes": 0, "drop_rate": config.drop_rate}
+    arguments["drop_path_rate"] = config.drop_path_rate
     file = _timm_file(config.backbone)
     if file in _PLAIN_VIT_FILES:
         # any input size, and the class token's own feature as the thing that is classified
@@ -205,13 +193,9 @@ class ConvStem(nn.Module):
     """(B, 3, H, W) -> (B, embed_dim, H / patch, W / patch), in place of a patch projection.
 
     The patch size is split into stride-2 convolutions while it is even (16 = 2*2*2*2) and one
-    last convolution of the odd rest (14 = 2*7). Group norm keeps images independent of
-    their batch, which gradient rollout and data-parallel equality rely on.
-
-    Args:
-        patch_size: side of the (square) patch in pixels.
-        embed_dim: channels of the result.
-        width: channels after the first convolution; doubled at each stride.
+    last convolution of the odd rest (14 = 2*7). ``width`` is the first one's, doubled at each
+    stride. Group norm keeps images independent of their batch, which gradient rollout and
+    data-parallel equality rely on.
     """
 
     kernel: torch.Tensor
@@ -238,11 +222,8 @@ class ConvStem(nn.Module):
 
 
 def _block(channels: int, out: int, stride: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(channels, out, kernel_size=3, stride=stride, padding=1, bias=False),
-        nn.GroupNorm(max(1, out // 16), out),
-        nn.GELU(),
-    ]
+    convolution = nn.Conv2d(channels, out, kernel_size=3, stride=stride, padding=1, bias=False)
+    return [convolution, nn.GroupNorm(max(1, out // 16), out), nn.GELU()]
 
 
 def accept_any_size(net: Any) -> None:
@@ -252,9 +233,7 @@ def accept_any_size(net: Any) -> None:
     shifted. timm shifts first: its padding then lies behind the rows and columns that were
     rolled round, the attention mask no longer meets them, and opposite borders of an image
     attend to each other (timm issue 2438). Where nothing needs padding all is as before.
-
-    Args:
-        net: timm's Swin, built with ``dynamic_img_size``; calling it twice does no harm.
+    ``net`` must be built with ``dynamic_img_size``; calling this twice does no harm.
     """
     net.patch_embed.dynamic_img_pad = True
     for module in net.modules():

@@ -24,17 +24,11 @@ def save_checkpoint(
 ) -> None:
     """Write weights, config, preprocessing and notices to one file, atomically.
 
-    LoRA adapters are merged, so that the file loads without peft.
-
-    Args:
-        model: the model.
-        path: the ``.safetensors`` file to write.
-        extra: JSON-ready facts to keep with it (epoch, validation figures, ...).
-        half: store weights in float16, which `load_checkpoint` turns into float32 again.
+    LoRA adapters are merged, so that the file loads without peft. ``extra`` are JSON-ready facts to
+    keep with it. ``half`` stores weights in float16; `load_checkpoint` restores float32.
 
     Raises:
-        ArtifactNetError: the disk refused, or float16 cannot hold a weight; an older file of
-            that name is untouched.
+        ArtifactNetError: the disk refused, or float16 cannot hold a weight; an older file stays.
     """
     config = copy.deepcopy(model.config)
     if config.lora.rank:
@@ -95,9 +89,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Art
 def init_weights(model: ArtifactNet, path: str | Path) -> list[str]:
     """Start ``model`` from the weights of a saved one (``init_from``): weights only.
 
-    A part of one model that the other lacks as a whole (``segmentation``, ``evidence``) is
-    left out or left fresh; every part that both have must fit. The notices of the saved model
-    replace the fresh one's, since its weights do; so do the categories that it was trained on.
+    Parts that only one of the models has (``segmentation``, ``evidence``) are left out or left
+    fresh; all others must fit. The saved notices and trained categories replace the model's own.
 
     Returns:
         The parts left fresh.

@@ -1,8 +1,8 @@
 """Building models, and where their first weights come from.
 
-``model.weights`` names a file. Otherwise ``model.pretrained`` decides: ``auto`` takes what timm
-publishes; where that is not available, the packaged model with the same backbone; and where there
-is none, random weights. Everything but published weights is recorded as a notice of the model.
+``model.weights`` names a file. Otherwise ``model.pretrained`` decides: ``auto`` takes the first
+available of timm's published weights, those of a packaged model with the same backbone, and random
+ones. Everything but published weights is recorded as a notice of the model.
 """
 
 from __future__ import annotations
@@ -43,11 +43,9 @@ def create_model(
     """Build a model and give its backbone weights; heads start from random ones.
 
     Args:
-        model: the whole configuration, or the name of a timm backbone (see `list_models`); all
-            other keys then have their defaults.
+        model: the whole configuration, or the name of a timm backbone with defaults elsewhere.
         pretrained: True: published weights or an error; False: random weights; None: as
-            configured, by default published weights if available, else those of a packaged
-            model, else random ones.
+            configured, by default the first available of published, packaged and random ones.
         weights: file of the backbone's weights (``model.weights``).
         image_size: (height, width) in pixels, or the side of a square.
         attention: ``model.attention.method``: ``rollout``, ``gradient_rollout`` or ``grad_cam``.
@@ -88,16 +86,13 @@ def create_model(
 
 
 def list_models(pattern: str = "*", *, backbones: bool = False) -> list[str]:
-    """Names of models.
+    """Matching names of models, sorted.
 
     Args:
         pattern: shell-style, e.g. ``"*swin*"``.
-        backbones: list the timm backbones that `create_model` can build on, instead of the packaged
-            models that `artifactnet.load_model` opens by name. Whether a backbone has attention
-            rollout or a feature pyramid is known once it is built (``ArtifactNet.no_attention``).
-
-    Returns:
-        The names that match, sorted.
+        backbones: list timm backbones for `create_model` instead of the packaged models that
+            `artifactnet.load_model` opens. Whether a backbone has attention rollout or a feature
+            pyramid is known once it is built (``ArtifactNet.no_attention``).
     """
     if backbones:
         import timm
@@ -134,7 +129,7 @@ class _Source(NamedTuple):
 
 
 def _weights_source(config: ModelConfig) -> _Source:
-    """What ``model.weights`` and ``model.pretrained`` ask for, as far as it is available."""
+    """What ``model.weights`` and ``model.pretrained`` request, as far as it is available."""
     if config.weights is not None:
         return _Source("file", config.weights)
     if config.pretrained == "false":
@@ -185,10 +180,7 @@ def _in_hub_cache(repository: str) -> bool:
 
 
 def why_unreachable() -> str | None:
-    """None if the hub answers within a few seconds, else the reason in words.
-
-    Asked before timm is, which takes far longer to give up.
-    """
+    """None if the hub answers within a few seconds (timm retries far longer), else the reason."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -218,13 +210,12 @@ def _saved_by_us(path: str) -> bool:
 def load_backbone_weights(net: Any, path: str, strict: bool = True) -> str:
     """Load local weights into a timm model without classifier.
 
-    Of a model saved by ArtifactNet the backbone is taken. Original layouts (for instance Meta's
-    DINOv2 files) go through timm's own key conversion, which also resizes position embeddings.
-    A classifier in the file is left out.
+    Takes the backbone of a model saved by ArtifactNet. Original layouts (e.g. Meta's DINOv2 files)
+    go through timm's key conversion, which also resizes position embeddings. Drops a classifier.
 
     Args:
         net: the timm model.
-        path: ``.safetensors``, or a ``.pth`` with tensors only (``weights_only=True``).
+        path: ``.safetensors``, or a ``.pth`` with tensors only.
         strict: every key must fit. Otherwise tensors that fit by timm's name and by shape are
             loaded: a shallower net starts from the part that it shares with a deeper one.
 

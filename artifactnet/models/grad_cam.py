@@ -16,11 +16,8 @@ def grad_cam(logit: Tensor, features: Tensor, create_graph: bool) -> Tensor:
 
     Args:
         logit: (B,) logits of the fake class.
-        features: (B, C, h, w) that ``logit`` was computed from, gradients switched on. They
-            must lie on the way to the logit themselves: a permuted copy that was made on the
-            side has no gradient.
-        create_graph: the map will be differentiated, also through the gradients that it is
-            made of; otherwise it carries no gradient.
+        features: (B, C, h, w) that ``logit`` was computed from (not a copy), with gradients.
+        create_graph: the map can be differentiated, also through the gradients inside it.
 
     Returns:
         (B, h, w) raw map >= 0 of no fixed scale, float32 or wider.

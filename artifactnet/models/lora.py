@@ -22,11 +22,9 @@ def add_adapters(net: nn.Module, config: LoraConfig) -> None:
         from peft import inject_adapter_in_model
     except ImportError as error:
         raise ArtifactNetError("model.lora needs peft: pip install 'artifactnet[lora]'") from error
+    targets, rate = list(config.target_modules), config.dropout
     settings = PeftConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules=list(config.target_modules),
+        r=config.rank, lora_alpha=config.alpha, lora_dropout=rate, target_modules=targets
     )
     try:
         inject_adapter_in_model(settings, net)
@@ -52,12 +50,7 @@ def merged(net: nn.Module) -> nn.Module:
 
 
 def rename_adapted(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Plain weights under the names that they have inside modules wrapped by peft.
-
-    Args:
-        state: of a model without adapters.
-        own: of the model to load it into.
-    """
+    """Plain weights under the names that ``own``, a model wrapped by peft, has for them."""
     renamed = {}
     for key, value in state.items():
         module, _, leaf = key.rpartition(".")

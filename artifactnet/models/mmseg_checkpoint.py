@@ -48,12 +48,10 @@ def read(path: str | Path) -> dict[str, Tensor]:
     """Tensors of a weights file by name; no code in the file is run.
 
     Args:
-        path: ``.safetensors``; or what ``torch.save`` wrote, bare or under one of the usual
-            names (``state_dict``, ``model``, their averages).
+        path: ``.safetensors``, or what ``torch.save`` wrote, bare or under a usual wrapper's key.
 
     Raises:
-        ArtifactNetError: no such file, damaged, without tensors, or with Python objects that
-            only unpickling could restore.
+        ArtifactNetError: no such file, damaged, without tensors, or with pickled Python objects.
     """
     content: Any
     try:
@@ -64,9 +62,8 @@ def read(path: str | Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the reader raises, the message names this file
-        raise ArtifactNetError(
-            f"model.weights {path}: cannot be read: {_why(error, path)}"
-        ) from error
+        why = _why(error, path)
+        raise ArtifactNetError(f"model.weights {path}: cannot be read: {why}") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -103,13 +100,9 @@ def _why(error: Exception, path: str | Path) -> str:
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename, and reorder where patches are merged, for an `ArtifactNet` on timm's Swin v1.
 
-    Args:
-        state: for which `is_mmseg` holds.
-
     Returns:
         Tensors under ``backbone.net``, ``segmentation.pyramid``, ``.main`` and ``.auxiliary``.
-        The norm of the last level is also the backbone's final norm. A name that means nothing
-        here is kept as it is.
+        The norm of the last level is also the backbone's final norm. Unknown names are kept.
     """
     out: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -135,9 +128,7 @@ def _backbone_tensor(name: str, tensor: Tensor) -> dict[str, Tensor]:
     stage = re.fullmatch(r"(stages|layers)\.(\d+)\.(.+)", name)
     if stage:
         index, rest = int(stage[2]), stage[3]
-        if rest.startswith(
-            "downsample."
-        ):  # at the end of a stage there, of the next one's start here
+        if rest.startswith("downsample."):  # timm counts it to the next stage
             index += 1
             tensor = _merged_order(tensor) if stage[1] == "stages" else tensor
         name = f"layers.{index}.{rest}"
@@ -158,12 +149,11 @@ def load_mmseg(model: ArtifactNet, path: str | Path) -> list[str]:
         path: see `read`.
 
     Returns:
-        Sentences about what the file did not give or the model did not take: classifiers of
-        another number of classes, heads that one of the two lacks. Everything else was loaded.
+        Sentences about what was not loaded: classifiers of another number of classes, heads that
+        only one of the two has.
 
     Raises:
-        ArtifactNetError: see `read`; or the file is of another architecture; the model is
-            untouched then.
+        ArtifactNetError: see `read`; or another architecture, and the model is untouched.
     """
     own = model.state_dict()
     state = rename_adapted(convert(read(path)), own)
@@ -173,14 +163,14 @@ def load_mmseg(model: ArtifactNet, path: str | Path) -> list[str]:
     if model.segmentation is None and any(k.startswith("segmentation.") for k in state):
         state = {k: v for k, v in state.items() if not k.startswith("segmentation.")}
         lines.append("the file's segmentation heads are not used (model.segmentation.head=none)")
-    wanted = {k for k in own if k.startswith(_OURS) and not k.startswith(fresh)}
-    wanted = {k for k in wanted if ".lora_" not in k}
+    expected = {k for k in own if k.startswith(_OURS) and not k.startswith(fresh)}
+    expected = {k for k in expected if ".lora_" not in k}
     shapes = [
         f"{k} {tuple(v.shape)} there, {tuple(own[k].shape)} here"
         for k, v in state.items()
-        if k in wanted and own[k].shape != v.shape
+        if k in expected and own[k].shape != v.shape
     ]
-    missing, unexpected = sorted(wanted - set(state)), sorted(set(state) - wanted)
+    missing, unexpected = sorted(expected - set(state)), sorted(set(state) - expected)
     if missing or unexpected or shapes:
         raise ArtifactNetError(
             f"model.weights {path}: checkpoint of another architecture than "

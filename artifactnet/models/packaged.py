@@ -14,13 +14,7 @@ SUFFIX = ".safetensors"
 
 
 class PackagedModel(NamedTuple):
-    """A packaged model.
-
-    Attributes:
-        name: what `resolve_model` finds it by.
-        path: its file.
-        trained_on: the data, in words; "" if unspecified.
-    """
+    """A packaged model; ``trained_on`` describes its data ("" if unspecified)."""
 
     name: str
     path: Path
@@ -33,10 +27,7 @@ def list_packaged() -> list[str]:
 
 
 def resolve_model(path: str | Path) -> Path:
-    """The file or folder at a path, or the packaged model of that name.
-
-    Args:
-        path: whatever exists there wins over a model of the same name.
+    """The file or folder at a path, or else the packaged model of that name.
 
     Raises:
         ArtifactNetError: neither; the message lists the packaged models.
@@ -53,11 +44,7 @@ def resolve_model(path: str | Path) -> Path:
 def find_backbone(config: ModelConfig) -> PackagedModel | None:
     """The first packaged model, by name, with the same backbone; or None.
 
-    ``backbone``, ``backbone_kwargs`` and stem must be equal. Image size, heads and
-    preprocessing may differ.
-
-    Args:
-        config: of the model that needs weights.
+    ``backbone``, ``backbone_kwargs`` and stem must be equal; all else may differ.
 
     Raises:
         ArtifactNetError: a file of the package is damaged.

@@ -21,8 +21,7 @@ def level_indices(reductions: Sequence[int]) -> tuple[int, ...]:
         twelve, counted from 1), as the public ViT-UPerNet recipes do.
 
     Raises:
-        ValueError: a plain backbone has fewer than four blocks, or a hierarchy fewer than two
-            stages.
+        ValueError: fewer than four blocks, or fewer than two stages.
     """
     depth = len(reductions)
     if is_hierarchy(reductions):
@@ -40,11 +39,7 @@ def is_hierarchy(reductions: Sequence[int]) -> bool:
 
 
 class LevelNorms(nn.Module):
-    """A layer norm over the channels of each level, as in mmsegmentation's Swin.
-
-    Args:
-        channels: of each level.
-    """
+    """A layer norm over the channels of each level, as in mmsegmentation's Swin."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
@@ -61,26 +56,16 @@ class LevelNorms(nn.Module):
 class SimplePyramid(nn.Module):
     """Four scales from four equally large maps of a plain ViT (Li et al. 2022; Bao et al. 2022).
 
-    The maps are brought to 4, 2, 1 and 1/2 times their resolution: with patches of 16 pixels
-    that are the strides 4, 8, 16 and 32.
-
-    Args:
-        channels: of every map; kept.
+    Patches of 16 pixels give the strides 4, 8, 16 and 32; channels stay.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norms = LevelNorms([channels] * LEVELS)
-        self.scales = nn.ModuleList(
-            [
-                nn.Sequential(
-                    _double(channels), _ChannelNorm(channels), nn.GELU(), _double(channels)
-                ),
-                _double(channels),
-                nn.Identity(),
-                nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True),
-            ]
-        )
+        finest = _double(channels), _ChannelNorm(channels), nn.GELU(), _double(channels)
+        coarsest = nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)
+        levels = [nn.Sequential(*finest), _double(channels), nn.Identity(), coarsest]
+        self.scales = nn.ModuleList(levels)
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
         """Four (B, C, h, w) to (B, C, 4h, 4w), (B, C, 2h, 2w), (B, C, h, w), (B, C, h/2, w/2)."""

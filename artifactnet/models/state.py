@@ -10,14 +10,7 @@ from torch import Tensor, nn
 
 
 def by_size(images: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:
-    """Batches of images that can pass through a model together.
-
-    Args:
-        images: each (3, H, W), of any sizes.
-
-    Yields:
-        The positions of all images of one size, and these images stacked, (n, 3, H, W).
-    """
+    """Positions of all (3, H, W) images of one size, and these images stacked, (n, 3, H, W)."""
     sizes: dict[torch.Size, list[int]] = {}
     for index, image in enumerate(images):
         sizes.setdefault(image.shape, []).append(index)
@@ -27,11 +20,7 @@ def by_size(images: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every submodule has its own flag back.
-
-    Args:
-        model: may be partly in training mode, say, with frozen parts.
-    """
+    """Evaluation mode inside; afterwards every submodule has its own flag back."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -47,9 +36,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
     Whatever is differentiated inside is so with respect to activations alone, which is cheaper,
     and gradients that an optimizer still waits for survive.
-
-    Args:
-        model: any module.
     """
     before = [(weight, weight.requires_grad, weight.grad) for weight in model.parameters()]
     try:

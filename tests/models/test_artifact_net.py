@@ -163,8 +163,7 @@ def test_conv_stem_keeps_grid_and_independence_of_images():
 
 def test_unknown_backbone_and_impossible_arguments():
     with pytest.raises(
-        ArtifactNetError,
-        match=r"no model named 'vit_tinny_patch16_224'.*vit_tiny_patch16_224",
+        ArtifactNetError, match=r"no model named 'vit_tinny_patch16_224'.*vit_tiny_patch16_224"
     ):
         ArtifactNet(ModelConfig(backbone="vit_tinny_patch16_224"))
     with pytest.raises(ArtifactNetError, match="start_layer is 3, but .* has 3 blocks"):

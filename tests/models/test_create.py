@@ -1,7 +1,5 @@
 """create_model and list_models: what a model is built from, and where its weights come from."""
 
-from __future__ import annotations
-
 import urllib.error
 import urllib.request
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Grad-CAM against the grad-cam package, and its gradient against finite differences."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

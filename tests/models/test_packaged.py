@@ -1,7 +1,5 @@
 """Packaged models: what there is, found by name, and used as a start."""
 
-from __future__ import annotations
-
 import urllib.error
 import urllib.request
 from dataclasses import replace

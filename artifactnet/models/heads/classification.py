@@ -9,11 +9,7 @@ _EVIDENCE_SHARE = 0.01  # of the cells: the strongest ones
 
 
 class ClassificationHead(nn.Linear):
-    """Pooled feature (B, C) to the logit (B,) of the fake class.
-
-    Args:
-        channels: C.
-    """
+    """Pooled feature (B, C) to the logit (B,) of the fake class."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, 1)

@@ -35,12 +35,7 @@ class HeatmapOutput:
 
 
 class Neck(nn.Module):
-    """All levels of a pyramid in one map: projected, resized, summed (as in FPN, Lin et al. 2017).
-
-    Args:
-        channels: of each level.
-        width: channels of the sum.
-    """
+    """All levels of a pyramid in one map: projected, resized, summed (FPN, Lin et al. 2017)."""
 
     def __init__(self, channels: Sequence[int], width: int) -> None:
         super().__init__()
@@ -61,12 +56,7 @@ class Neck(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Heatmap, deviation and score in one pass over a pyramid: the head of students.
-
-    Args:
-        config: width and stride.
-        channels: of each level of the pyramid, finest first.
-    """
+    """Heatmap, deviation and score in one pass over a pyramid: the head of students."""
 
     def __init__(self, config: HeatmapConfig, channels: Sequence[int]) -> None:
         super().__init__()
@@ -82,25 +72,13 @@ class Decoder(nn.Module):
             self.maps.bias.copy_(torch.tensor([_CLEAN, 0.0]))
 
     def forward(self, levels: list[Tensor], size: tuple[int, int]) -> HeatmapOutput:
-        """Predict.
-
-        Args:
-            levels: (B, C_k, h_k, w_k), finest first.
-            size: height and width of the images, pixels.
-        """
+        """Predict from levels (B, C_k, h_k, w_k), finest first, of images of ``size`` pixels."""
         cell = (-(-size[0] // self.stride), -(-size[1] // self.stride))
         features = self.mix(F.gelu(self.neck(levels, cell)))
         level = to_level(self.maps(features))
         heatmap = level.logit.sigmoid()
-        pooled = torch.cat(
-            [
-                features.mean((2, 3)),
-                features.amax((2, 3)),
-                heatmap.mean((1, 2))[:, None],
-                heatmap.amax((1, 2))[:, None],
-            ],
-            1,
-        )
+        map_statistics = torch.stack([heatmap.mean((1, 2)), heatmap.amax((1, 2))], 1)
+        pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3)), map_statistics], 1)
         score = to_probability(self.score(pooled))
         return HeatmapOutput(heatmap, level.log_sigma.exp(), score, (level,))
 
@@ -111,13 +89,10 @@ def group_norm(width: int) -> nn.GroupNorm:
 
 
 def to_level(maps: Tensor) -> HeatmapLevel:
-    """Logit and bounded log sigma from the output of a head's last layer.
+    """Logit and bounded log sigma from the (B, 2, h, w) output of a head's last layer.
 
     Float32 or wider, under autocast too: in bfloat16 a confident pixel would be exactly 1 and get
     no gradient. Log sigma stays inside `LOG_SIGMA` smoothly, so it always has a gradient.
-
-    Args:
-        maps: (B, 2, h, w).
     """
     logit, log_sigma = _precise(maps).unbind(1)
     low, high = LOG_SIGMA

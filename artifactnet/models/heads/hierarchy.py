@@ -31,10 +31,6 @@ class Fuser(nn.Module):
 
     Sigma is fused with the same weights. That is the deviation of the fused heatmap if both err
     alike, and never less than it (the triangle inequality).
-
-    Args:
-        mode: one of `MODES`.
-
     """
 
     def __init__(self, mode: str) -> None:
@@ -47,11 +43,7 @@ class Fuser(nn.Module):
             self.preference = nn.Parameter(torch.zeros(1))  # FSDP divides no scalars
 
     def forward(self, whole: HeatmapLevel, local: HeatmapLevel) -> tuple[Tensor, Tensor]:
-        """Fuse.
-
-        Args:
-            whole: of the whole image, (B, h, w).
-            local: of its stitched tiles, the same size.
+        """Fuse (B, h, w) of the whole image and of its stitched tiles.
 
         Returns:
             Heatmap in [0, 1] and sigma > 0, both (B, h, w), float32 or better.
@@ -98,8 +90,8 @@ class HierarchicalHead(nn.Module):
     Args:
         config: of the head.
         channels: of the backbone's pyramid levels, finest first.
-        token_width: channels of the tokens that `forward` will be given by an outside source,
-            such as an MLLM; None: the head has learned tokens of its own.
+        token_width: channels of the tokens from an outside source, such as an MLLM; None: the head
+            learns its own.
 
     Raises:
         ArtifactNetError: ``config.width`` is no multiple of 4 or of ``config.heads``.
@@ -142,8 +134,7 @@ class HierarchicalHead(nn.Module):
 
         Returns:
             Maps of (B, R * 4h, C * 4w), where (h, w) is the level read by the mapper.
-            ``levels`` are (global, local), whatever the fusion: all five modes learn alike
-            from a loss on the levels.
+            ``levels`` are (global, local) in every mode, so a loss on them trains all alike.
 
         Raises:
             ArtifactNetError: the grid has more than ``config.max_tiles`` tiles.
@@ -155,12 +146,7 @@ class HierarchicalHead(nn.Module):
     def map_pieces(
         self, thumbnails: list[Tensor], tiles: list[Tensor], tokens: Tokens | None = None
     ) -> tuple[HeatmapLevel, HeatmapLevel, Tensor]:
-        """Maps of thumbnails and tiles before anything is put together.
-
-        Args:
-            thumbnails: (B, C_k, h_k, w_k) of every level, finest first.
-            tiles: (M, C_k, h_k, w_k) likewise; the images may have different grids.
-            tokens: as in `forward`.
+        """Maps of thumbnails and of tiles, (M, C_k, h_k, w_k) at every level, of any grids.
 
         Returns:
             Maps of the thumbnails (B, 4h, 4w), of the tiles (M, 4h, 4w), score tokens
@@ -194,9 +180,7 @@ class HierarchicalHead(nn.Module):
         """Put the pieces of images with different grids together.
 
         Args:
-            whole: maps of the thumbnails, (B, h, w), one per image.
-            local: maps of all tiles, (M, h, w): the first image's row by row, then the next's.
-            score: (B, token_width) score tokens.
+            whole, local, score: see `map_pieces`; tiles image by image, each row by row.
             grids: (R, C) of each image.
 
         Returns:
@@ -212,12 +196,12 @@ class HierarchicalHead(nn.Module):
                 f"{len(grids)} grids of {sum(sizes)} tiles in all, but {len(whole.logit)} "
                 f"thumbnails, {len(score)} score tokens and {len(local.logit)} tiles"
             )
-        found, start = [], 0
+        outputs, start = [], 0
         for k, (grid, size) in enumerate(zip(grids, sizes, strict=True)):
             one, its = slice(k, k + 1), slice(start, start + size)
-            found.append(self._join(_part(whole, one), _part(local, its), score[one], grid))
+            outputs.append(self._join(_part(whole, one), _part(local, its), score[one], grid))
             start += size
-        return found
+        return outputs
 
     def _cell(self, levels: list[Tensor]) -> tuple[int, int]:
         """Size of the level whose stride is nearest to 16 pixels; of equals the finest."""

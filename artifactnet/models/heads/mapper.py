@@ -18,12 +18,7 @@ UPSAMPLING = 4  # side of the heatmap by side of the features
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017).
-
-    Args:
-        width: channels.
-        heads: they must divide ``width``.
-    """
+    """Multi-head attention (Vaswani et al. 2017); ``heads`` must divide ``width``."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -52,10 +47,6 @@ class TwoWayBlock(nn.Module):
     Around every step runs a residual connection, as in SAM's two-way transformer, to which the
     paper refers (our reading: without it one token would make all cells of F alike, since its
     attention is 1 everywhere). Queries and keys made of F carry its positions.
-
-    Args:
-        width: channels of tokens and features.
-        heads: attention heads; they must divide ``width``.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -67,20 +58,13 @@ class TwoWayBlock(nn.Module):
         self.norm_cross = nn.LayerNorm(width)
         self.norm_tokens = nn.LayerNorm(width)
         self.norm_features = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        up, down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.mlp = nn.Sequential(up, nn.GELU(), down)
 
     def forward(self, tokens: Tensor, features: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """One exchange.
+        """Tokens (M, n, width) and features (M, P, width) of the next block.
 
-        Args:
-            tokens: (M, n, width).
-            features: (M, P, width).
-            place: (P, width), see `positions`.
-
-        Returns:
-            Tokens and features of the next block, shapes as given.
+        ``place`` (P, width) holds the features' positions, see `positions`.
         """
         tokens = self.norm_self(tokens + self.among_tokens(tokens, tokens, tokens))
         tokens = tokens + self.to_tokens(tokens, features + place, features)
@@ -93,8 +77,7 @@ class ImplausibilityMapper(nn.Module):
     """From map tokens and image features to a heatmap and its deviation (HEIE Sec. 3.2.1).
 
     Args:
-        token_width: channels of the tokens; an MLLM's hidden states have their own.
-        feature_width: channels of the features.
+        token_width, feature_width: channels of tokens (an MLLM's hidden states) and features.
         width: of both inside; a multiple of 4 (position waves) and of ``heads``.
         blocks: two-way blocks; the paper stacks 2.
         heads: attention heads.
@@ -110,13 +93,9 @@ class ImplausibilityMapper(nn.Module):
         self.features = nn.Conv2d(feature_width, width, 1)
         self.blocks = nn.ModuleList(TwoWayBlock(width, heads) for _ in range(blocks))
         half = width // 2
-        self.finer = nn.Sequential(
-            nn.ConvTranspose2d(width, half, 2, stride=2),
-            group_norm(half),
-            nn.GELU(),
-            nn.ConvTranspose2d(half, half, 2, stride=2),
-            nn.GELU(),
-        )
+        first = nn.ConvTranspose2d(width, half, 2, stride=2), group_norm(half), nn.GELU()
+        second = nn.ConvTranspose2d(half, half, 2, stride=2), nn.GELU()
+        self.finer = nn.Sequential(*first, *second)
         self.maps = nn.Conv2d(half, 2, 3, padding=1)
         with torch.no_grad():
             assert self.maps.bias is not None
@@ -124,11 +103,7 @@ class ImplausibilityMapper(nn.Module):
             self.maps.bias.copy_(torch.tensor([_CLEAN, _SPREAD]))
 
     def forward(self, tokens: Tensor, features: Tensor) -> HeatmapLevel:
-        """Predict.
-
-        Args:
-            tokens: (M, n, token_width), n >= 1.
-            features: (M, feature_width, h, w), any h and w.
+        """Predict from tokens (M, n, token_width), n >= 1, and (M, feature_width, h, w).
 
         Returns:
             ``logit`` and ``log_sigma``, both (M, 4h, 4w), see `decoder.to_level`.
@@ -145,11 +120,7 @@ def positions(rows: int, columns: int, width: int) -> Tensor:
     """Sinusoidal embedding of the cells of a grid of any size.
 
     A quarter of the channels each: sine and cosine of the row, sine and cosine of the column,
-    with wavelengths from 2 pi to nearly 2 pi * 10000 cells.
-
-    Args:
-        rows, columns: of the grid.
-        width: channels, a multiple of 4.
+    with wavelengths from 2 pi to nearly 2 pi * 10000 cells. ``width`` is a multiple of 4.
 
     Returns:
         (rows * columns, width) float32 in [-1, 1], row by row.
@@ -165,8 +136,7 @@ def positions(rows: int, columns: int, width: int) -> Tensor:
 class Tokens:
     """Map and score tokens of B images cut into M tiles in all.
 
-    An MLLM supplies the same from the last hidden states of its [MAP] and [SCORE] tokens, in
-    its own width.
+    An MLLM supplies them as last hidden states of its [MAP] and [SCORE] tokens, in its own width.
 
     Attributes:
         global_map: (B, n, width) for the thumbnails.
@@ -185,11 +155,6 @@ class LearnedTokens(nn.Module):
     Every thumbnail gets the same map tokens, and so does every tile: the mapper makes them attend
     to the image. The score token goes to the scorer directly, so it attends to the thumbnail's
     features here; otherwise it would be the same for every image.
-
-    Args:
-        width: channels of tokens and features.
-        tokens: map tokens of a thumbnail or tile, n.
-        heads: attention heads of the score token; they must divide ``width``.
     """
 
     def __init__(self, width: int, tokens: int, heads: int) -> None:
@@ -203,16 +168,8 @@ class LearnedTokens(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, thumbnails: Tensor, tiles: Tensor) -> Tokens:
-        """Tokens for these images.
-
-        Args:
-            thumbnails: (B, P, width) features.
-            tiles: (M, P, width) features.
-        """
+        """Tokens for features of thumbnails (B, P, width) and tiles (M, P, width)."""
         score = self.score.expand(thumbnails.shape[0], -1, -1)
         score = self.norm(score + self.look(score, thumbnails, thumbnails))
-        return Tokens(
-            self.global_map.expand(thumbnails.shape[0], -1, -1),
-            self.local_map.expand(tiles.shape[0], -1, -1),
-            score[:, 0],
-        )
+        whole = self.global_map.expand(thumbnails.shape[0], -1, -1)
+        return Tokens(whole, self.local_map.expand(tiles.shape[0], -1, -1), score[:, 0])

@@ -23,13 +23,10 @@ class VerisimilitudeScorer(nn.Module):
     - ``sum``: one learned number, 1/2 at first;
     - ``dynamic``: predicted for each image by a gate on the inputs of both branches, 1/2 at first.
 
-    Args:
-        token_width: channels of the score token.
-        width: hidden channels of the feed-forward nets.
-        calibration: one of `CALIBRATIONS`.
+    ``width`` is the number of hidden channels of the feed-forward nets.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: ``calibration`` is none of `CALIBRATIONS`.
     """
 
     def __init__(self, token_width: int, width: int, calibration: str) -> None:
@@ -55,14 +52,11 @@ class VerisimilitudeScorer(nn.Module):
             nn.init.zeros_(self.gate.bias)
 
     def forward(self, token: Tensor, heatmap: Tensor) -> Tensor:
-        """Score.
+        """(B,) plausibility in [0, 1], 1 where nothing looks wrong; float32 or better.
 
         Args:
             token: (B, token_width).
             heatmap: (B, h, w) in [0, 1], any size.
-
-        Returns:
-            (B,) plausibility in [0, 1], 1 where nothing looks wrong; float32 or better.
         """
         seen = self.look(heatmap[:, None])
         pooled = torch.cat([seen.mean((2, 3)), seen.amax((2, 3))], 1)

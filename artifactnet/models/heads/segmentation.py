@@ -22,14 +22,9 @@ class SegmentationHead(nn.Module):
     """Where the artifacts are, to the pixel (X-AIGD Sec. 5, B.2).
 
     Args:
-        config: of the heads.
+        config: of the heads: UPerNet, and an auxiliary FCN on the second coarsest level.
         channels: of the backbone's pyramid levels, finest first.
         hierarchical: whether these levels differ in resolution; otherwise the head scales them.
-
-    Attributes:
-        pyramid: from the backbone's features to the levels.
-        main: UPerNet.
-        auxiliary: FCN on the second coarsest level, used in training only.
 
     Raises:
         ArtifactNetError: mmsegmentation is missing.
@@ -49,14 +44,9 @@ class SegmentationHead(nn.Module):
         )
 
     def forward(self, levels: list[Tensor], auxiliary: bool) -> tuple[Tensor, Tensor | None]:
-        """Logits of the main head, and of the auxiliary one if requested.
+        """Logits (B, K, h, w) at the stride of the finest of ``levels``, which comes first.
 
-        Args:
-            levels: features of the backbone, finest first.
-            auxiliary: training computes both.
-
-        Returns:
-            (B, K, h, w) at the finest level's stride; (B, K, h', w') or None.
+        With ``auxiliary``, for training, also those of the auxiliary head (B, K, h', w').
         """
         features = self.pyramid(levels)
         return self.main(features), self.auxiliary(features) if auxiliary else None
@@ -96,14 +86,11 @@ def any_artifact(logits: Tensor, size: Sequence[int] | None = None) -> Tensor:
 
 
 def any_artifact_of_planes(planes: Float32Array, exclusive: bool) -> Float32Array:
-    """Probability of any artifact from those of the categories, e.g. at an image's own size.
+    """Probability (H, W) of any artifact from (7, H, W) probabilities of the categories.
 
     Args:
-        planes: (7, H, W) in [0, 1].
+        planes: in [0, 1], e.g. at an image's own size.
         exclusive: the categories exclude one another (softmax), or may overlap (sigmoids).
-
-    Returns:
-        (H, W) in [0, 1].
     """
     return np.minimum(planes.sum(0), 1) if exclusive else planes.max(0)
 
@@ -118,7 +105,7 @@ def artifact_log_odds(logits: Tensor) -> Tensor:
 def bit_field(
     categories: Tensor, artifact: Tensor, threshold: float, exclusive: bool, known: Sequence[int]
 ) -> Tensor:
-    """Mask of the categories found.
+    """Bit-field mask of the predicted categories.
 
     A pixel is artifact where the probability of any artifact exceeds the threshold. Under a
     softmax it then has its likeliest category; under sigmoids every category that exceeds
@@ -135,7 +122,6 @@ def bit_field(
     Returns:
         (B, H, W) uint8 bit field, see `artifactnet.taxonomy`.
     """
-    found = artifact > threshold
     bits = torch.zeros(artifact.shape, dtype=torch.uint8, device=artifact.device)
     if known:
         planes = categories[:, [index - 1 for index in known]]
@@ -145,4 +131,4 @@ def bit_field(
         else:
             bits = ((planes > threshold) * values[:, None, None]).sum(1).to(torch.uint8)
     bits = torch.where(bits == 0, UNCATEGORIZED_BIT, bits)
-    return torch.where(found, bits, 0).to(torch.uint8)
+    return torch.where(artifact > threshold, bits, 0).to(torch.uint8)

@@ -15,11 +15,7 @@ def choose_grid(height: int, width: int, tile: int, max_tiles: int) -> tuple[int
     height) is nearest to the image's. Among equally near ones more tiles win if the image has
     more than half of their pixels: otherwise they would only enlarge it.
 
-    Args:
-        height: of the image, pixels.
-        width: of the image, pixels.
-        tile: side of a tile, pixels.
-        max_tiles: most tiles.
+    Height, width and the tile's side are in pixels.
 
     Returns:
         (rows, columns), both at least 1.
@@ -41,16 +37,9 @@ def choose_grid(height: int, width: int, tile: int, max_tiles: int) -> tuple[int
 
 
 def adapted_size(options: HeatmapConfig, height: int, width: int) -> tuple[int, int] | None:
-    """Size at which a heatmap head needs an image; None: the model's own size.
+    """Size (height, width) at which a heatmap head needs an image; None: the model's own size.
 
     An adaptive mapper needs each image stretched to the grid of tiles that suits it.
-
-    Args:
-        options: of the head.
-        height, width: of the image, pixels.
-
-    Returns:
-        (height, width), pixels.
     """
     if options.head != "mapper" or not options.adaptive:
         return None

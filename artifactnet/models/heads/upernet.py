@@ -1,8 +1,8 @@
 """Segmentation heads of mmsegmentation: UPerNet, and FCN as its auxiliary in training.
 
-The only importer of mmseg, mmcv and mmengine. mmsegmentation wants mmcv's compiled operators,
-although neither head calls one; mmcv-lite, which needs no compiler, lacks them. Where they
-are absent a placeholder stands in for them that raises as soon as an operator is called.
+The only importer of mmseg, mmcv and mmengine. mmsegmentation imports mmcv's compiled operators,
+although neither head calls one, and mmcv-lite has none: a placeholder then replaces them, which
+raises as soon as an operator is called.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def uper_head(
     """UPerNet's decode head (Xiao et al. 2018; X-AIGD Sec. 5).
 
     Args:
-        in_channels: channels of the pyramid's levels, finest first.
+        in_channels: of the pyramid's levels, finest first.
         channels: hidden width.
         num_outputs: channels of the result.
         dropout: of whole channels before the last layer.
@@ -60,11 +60,8 @@ def fcn_head(
 ) -> nn.Module:
     """FCN head on one level of the pyramid (Long et al. 2015), for training only.
 
-    Args:
-        level: which level it reads. All others, and errors, are as of `uper_head`.
-
-    Returns:
-        Module from the list of all levels to logits (B, num_outputs, h_level, w_level).
+    Arguments and errors are those of `uper_head`; it reads one ``level`` of the list and returns
+    logits (B, num_outputs, h_level, w_level).
     """
     arguments = _common(channels, num_outputs, dropout) | {
         "in_channels": in_channels[level],

@@ -1,7 +1,5 @@
 """Which implementation of the products is chosen: portable tiles, Triton only on request."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 import re
 import subprocess
@@ -87,11 +85,7 @@ def compile_for(name: str, capability: int, dtype: str, dim: int):
         if kind.startswith(aligned) and argument not in ("heads", "queries", "keys", "gain")
     }
     source = ASTSource(getattr(triton_programs, name), signature, constants, hints)
-    options = {
-        "num_warps": plan.warps,
-        "num_stages": plan.stages,
-        "enable_fp_fusion": True,
-    }
+    options = {"num_warps": plan.warps, "num_stages": plan.stages, "enable_fp_fusion": True}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 

@@ -5,8 +5,6 @@ lightning and torchmetrics do). So these run with TRITON_INTERPRET=1 on a CPU, a
 a GPU.
 """
 
-from __future__ import annotations
-
 import os
 
 import pytest

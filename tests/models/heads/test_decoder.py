@@ -1,7 +1,5 @@
 """The decoder head of students, and models with a heatmap head."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

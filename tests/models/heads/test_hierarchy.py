@@ -1,7 +1,5 @@
 """Pieces that come back in place, unequal grids, outside tokens, and a head that learns."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

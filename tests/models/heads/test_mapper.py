@@ -1,7 +1,5 @@
 """The two-way block against its equation written out, positions, and the mapper's maps."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

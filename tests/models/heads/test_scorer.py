@@ -1,7 +1,5 @@
 """The scorer's two branches and how they are mixed."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

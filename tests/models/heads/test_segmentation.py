@@ -1,7 +1,5 @@
 """Probabilities and masks against loops; the segmentation side of ArtifactNet."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -60,12 +58,7 @@ def test_probabilities_equal_loops_in_float64(channels):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.integers(0, 2**31),
-    st.booleans(),
-    st.floats(0.05, 0.95),
-    st.sets(st.integers(1, 7)),
-)
+@given(st.integers(0, 2**31), st.booleans(), st.floats(0.05, 0.95), st.sets(st.integers(1, 7)))
 def test_masks_follow_the_rule(seed, exclusive, threshold, known):
     rng = np.random.default_rng(seed)
     each = rng.random((1, 7, 4, 5))

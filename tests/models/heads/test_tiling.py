@@ -1,7 +1,5 @@
 """Grids as InternVL chooses them; tiles that come back in place."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings

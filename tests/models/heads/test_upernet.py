@@ -22,10 +22,7 @@ WIDTHS = [8, 12, 16, 24]
 def heads():
     """Both heads; the first import of mmseg takes seconds."""
     torch.manual_seed(0)
-    return (
-        upernet.uper_head(WIDTHS, 16, 8, 0.1),
-        upernet.fcn_head(WIDTHS, 2, 10, 8, 0.1),
-    )
+    return (upernet.uper_head(WIDTHS, 16, 8, 0.1), upernet.fcn_head(WIDTHS, 2, 10, 8, 0.1))
 
 
 def levels(sizes, batch=2, requires_grad=False):
