@@ -1,13 +1,12 @@
 """What holds for every test."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,9 +18,10 @@ from artifactnet.config import AttentionConfig, Config, ModelConfig, Segmentatio
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ModelOutput
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # as many processes as cores are at work: more threads would only wait for one another
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# tiny models; under xdist every core has its process, and more threads would wait for one another
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that a test starts
+torch.set_num_threads(1)
+cv2.setNumThreads(1)
 
 
 TINY = """

@@ -21,11 +21,7 @@ RATIO_EDGES = (0.01, 0.02, 0.05, 0.1, 0.2)  # ours: the paper's text does not gi
 def artifact_ratio(mask: Tensor) -> Tensor:
     """Perceptual Artifact Ratio: share of an image's pixels inside any artifact (Sec. 4).
 
-    Args:
-        mask: (B, H, W) uint8 bit field; bit 0 counts too.
-
-    Returns:
-        (B,) float64 in [0, 1].
+    Of (B, H, W) uint8 bit fields, bit 0 included; (B,) float64 in [0, 1].
     """
     inside = (mask != 0).flatten(1)
     return inside.sum(dim=1).double() / inside.shape[1]
@@ -108,11 +104,7 @@ class ArtifactRatioMetric(Metric):
     counts: Tensor
 
     def __init__(self, edges: Sequence[float] = RATIO_EDGES, threshold: float = 0.5) -> None:
-        """Start empty.
-
-        Args:
-            edges: see `ratio_bins`.
-            threshold: an image is called fake if ``probability >= threshold``.
+        """Start empty; an image is called fake if ``probability >= threshold``.
 
         Raises:
             ValueError: see `ratio_bins`.

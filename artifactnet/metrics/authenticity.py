@@ -52,17 +52,11 @@ def confusion(labels: Tensor, probabilities: Tensor, threshold: float) -> Confus
 def auc(labels: Tensor, probabilities: Tensor) -> float | None:
     """Area under the ROC curve: the exact Mann-Whitney statistic, ties counting one half.
 
-    Args:
-        labels: (N,) 0 real, 1 fake.
-        probabilities: (N,) of being fake, in [0, 1].
+    Arguments and errors as in `confusion`.
 
     Returns:
         Share of (fake, real) pairs in which the fake has the higher probability; None where
         one class is missing and there is no pair.
-
-    Raises:
-        ValueError: shapes differ, or a label is neither 0 nor 1.
-        ArtifactNetError: a probability is not a number in [0, 1].
     """
     fake, chances = _arrays(labels, probabilities)
     fakes = int(np.count_nonzero(fake))
@@ -106,17 +100,10 @@ class AuthenticityMetric(Metric):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, probabilities: Tensor, labels: Tensor, generators: Sequence[str]) -> None:
-        """Add a batch.
-
-        Args:
-            probabilities: (B,) of being fake, in [0, 1].
-            labels: (B,) 0 real, 1 fake.
-            generators: B names; used for fakes only.
+        """Add a batch; arguments and errors as in `confusion`.
 
         Raises:
-            ValueError: shapes differ, a label is neither 0 nor 1, or a fake's generator is not
-                among those named at construction.
-            ArtifactNetError: a probability is not a number in [0, 1].
+            ValueError: also if the generator of a fake is not among those named at construction.
         """
         labels = labels.to(self.device)
         probabilities = probabilities.detach().to(self.device, torch.float32)

@@ -17,18 +17,11 @@ from artifactnet.metrics.checks import Float64Array, checked_answers
 
 
 class RocPoint(NamedTuple):
-    """Rates when every image whose probability is at least ``threshold`` is called fake.
+    """Rates when every image whose probability is at least ``threshold`` is called fake."""
 
-    Attributes:
-        fpr: share of the real images called fake.
-        tpr: share of the fakes called fake.
-        threshold: a probability that occurs; None for the first point, where no image is
-            called fake.
-    """
-
-    fpr: float
-    tpr: float
-    threshold: float | None
+    fpr: float  # share of the real images called fake
+    tpr: float  # share of the fakes called fake
+    threshold: float | None  # a probability that occurs; None for the first point: no image
 
 
 def reliability(
@@ -65,9 +58,9 @@ def reliability(
             "high": high,
             "count": count,
             "confidence": total / count if count else None,
-            "fake": found / count if count else None,
+            "fake": positive / count if count else None,
         }
-        for (low, high), count, total, found in zip(
+        for (low, high), count, total, positive in zip(
             pairwise(edges), counts, sums, fakes, strict=True
         )
     ]
@@ -78,17 +71,10 @@ def expected_calibration_error(
 ) -> float | None:
     """Mean distance between probability and share of fakes, bins weighted by their images.
 
-    Args:
-        labels: (N,) 0 real, 1 fake.
-        probabilities: (N,) of being fake, in [0, 1].
-        bins: number of equally wide bins, see `reliability`.
+    Args and errors as in `reliability`.
 
     Returns:
         A number in [0, 1], 0 is best; None without images.
-
-    Raises:
-        ValueError: shapes differ, a label is neither 0 nor 1, or no bins.
-        ArtifactNetError: a probability is not a number in [0, 1].
     """
     filled = [row for row in reliability(labels, probabilities, bins) if row["count"]]
     if not filled:

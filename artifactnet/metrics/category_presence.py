@@ -17,25 +17,14 @@ _OUTCOMES = ("tp", "fp", "fn", "tn")
 
 
 def categories_present(mask: Tensor) -> Tensor:
-    """Categories that an image shows in at least one pixel.
-
-    Args:
-        mask: (B, H, W) uint8 bit field.
-
-    Returns:
-        (B, 7) bool, in the order of the taxonomy.
-    """
+    """Categories in at least one pixel of (B, H, W) uint8 bit fields: (B, 7) bool."""
     flat = mask.flatten(1)
     # "!= 0", since `any` of uint8 is uint8
     return torch.stack([(flat & item.bit != 0).any(dim=1) for item in CATEGORIES], dim=1)
 
 
 def presence_counts(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Confusion counts of every category.
-
-    Args:
-        predicted: (B, 7) bool, see `categories_present`.
-        truth: (B, 7) bool.
+    """Confusion counts of every category from (B, 7) bool answers, see `categories_present`.
 
     Returns:
         (7, 4) int64 counts of images: TP, FP, FN, TN.

@@ -15,11 +15,7 @@ DIVERGED = "the model's weights are broken or its training diverged; use an earl
 
 
 def require_finite(values: Tensor, what: str) -> None:
-    """Refuse a model's output that is not finite.
-
-    Args:
-        values: of any shape.
-        what: name of the output in the message, e.g. ``"a heatmap"``.
+    """Refuse a model's output (``what``, e.g. ``"a heatmap"``) that is not finite.
 
     Raises:
         ArtifactNetError: NaN or infinite values.

@@ -14,13 +14,7 @@ def ratio(part: float, whole: float) -> float:
 
 
 def pixel_scores(tp: int, fp: int, fn: int) -> dict[str, float]:
-    """``IoU``, ``PixP``, ``PixR`` and ``PixF1`` in [0, 1] from pixel counts.
-
-    Args:
-        tp: artifact pixels found.
-        fp: clean pixels called artifact.
-        fn: artifact pixels missed.
-    """
+    """``IoU``, ``PixP``, ``PixR`` and ``PixF1`` in [0, 1] from counts of pixels."""
     return {
         "IoU": ratio(tp, tp + fp + fn),
         "PixP": ratio(tp, tp + fp),
@@ -30,16 +24,13 @@ def pixel_scores(tp: int, fp: int, fn: int) -> dict[str, float]:
 
 
 def instance_scores(tp: int, fp: int, fn: int, t: float = 0.5) -> dict[str, float]:
-    """Precision, recall and F1 in [0, 1] from counts of instances and regions.
+    """``P@t``, ``R@t`` and ``F1@t`` in [0, 1], with the overlap threshold in the name (``P@0.5``).
 
     Args:
         tp: matched instances.
         fp: unmatched regions.
         fn: unmatched instances.
         t: the overlap threshold, for the names only.
-
-    Returns:
-        ``P@t``, ``R@t`` and ``F1@t`` with the threshold in the name, as in ``P@0.5``.
     """
     return {
         f"P@{t:g}": ratio(tp, tp + fp),
@@ -51,19 +42,9 @@ def instance_scores(tp: int, fp: int, fn: int, t: float = 0.5) -> dict[str, floa
 def verdict_scores(tp: int, fp: int, tn: int, fn: int) -> dict[str, Any]:
     """Authenticity scores of the benchmark (X-AIGD Sec. 5) in [0, 1]; fake is the positive class.
 
-    Balanced accuracy is the mean of real and fake accuracy. With images of one class only it is
-    the accuracy of that class, and ``note`` says so.
-
-    Args:
-        tp: fakes called fake.
-        fp: real images called fake.
-        tn: real images called real.
-        fn: fakes called real.
-
-    Returns:
-        ``balanced_accuracy``, ``real_accuracy``, ``fake_accuracy``, ``precision``,
-        ``recall``, ``f1``, the four counts, ``real`` and ``fake`` (images per class), and
-        ``note``, empty where both classes occur.
+    Balanced accuracy is the mean of real and fake accuracy; with images of one class only it is
+    the accuracy of that class, which ``note`` reports (empty where both classes occur). Beside the
+    scores: the four counts of images, and ``real`` and ``fake``, images per class.
     """
     real, fake = tn + fp, tp + fn
     real_accuracy, fake_accuracy = ratio(tn, real), ratio(tp, fake)

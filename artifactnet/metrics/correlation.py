@@ -16,25 +16,16 @@ from artifactnet.metrics.checks import Float64Array, require_finite
 
 
 def average_ranks(values: npt.ArrayLike) -> Float64Array:
-    """Ranks from 1 along the last dimension; equal values share their mean rank.
-
-    Args:
-        values: (..., N).
-    """
+    """Ranks from 1 along the last dimension of (..., N); equal values share their mean rank."""
     from scipy.stats import rankdata
 
     return np.asarray(rankdata(values, axis=-1), dtype=np.float64)
 
 
 def pearson(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
-    """Pearson's linear correlation coefficient of all values.
+    """Pearson's linear correlation coefficient of two arrays of one shape, in [-1, 1].
 
-    Args:
-        first: any shape.
-        second: the same shape.
-
-    Returns:
-        In [-1, 1]; None where it is undefined: fewer than two values, or either side constant.
+    None where it is undefined: fewer than two values, or either side constant.
     """
     from scipy.stats import NearConstantInputWarning, pearsonr
 
@@ -47,24 +38,12 @@ def pearson(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
 
 
 def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
-    """Spearman's rank correlation coefficient: `pearson` of the `average_ranks`.
-
-    Args:
-        first: any shape.
-        second: the same shape.
-
-    Returns:
-        In [-1, 1]; None where it is undefined: fewer than two values, or either side constant.
-    """
+    """Spearman's rank correlation coefficient: `pearson` of the `average_ranks`."""
     return pearson(*(average_ranks(np.asarray(values).ravel()) for values in (first, second)))
 
 
 def plcc(predicted: Tensor, true: Tensor) -> float | None:
-    """`pearson` of predicted and human scores (HEIE, Sec. 4.2).
-
-    Args:
-        predicted: (N,) scores.
-        true: (N,) scores.
+    """`pearson` of predicted and human scores, (N,) each (HEIE, Sec. 4.2).
 
     Raises:
         ValueError: shapes differ, or a true score is not finite.
@@ -74,16 +53,7 @@ def plcc(predicted: Tensor, true: Tensor) -> float | None:
 
 
 def srcc(predicted: Tensor, true: Tensor) -> float | None:
-    """`spearman` of predicted and human scores (HEIE, Sec. 4.2).
-
-    Args:
-        predicted: (N,) scores.
-        true: (N,) scores.
-
-    Raises:
-        ValueError: shapes differ, or a true score is not finite.
-        ArtifactNetError: a predicted score is not finite.
-    """
+    """`spearman` of predicted and human scores; errors as in `plcc`."""
     return spearman(*_checked(predicted, true))
 
 

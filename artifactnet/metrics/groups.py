@@ -11,7 +11,7 @@ from artifactnet.types import Annotation
 
 
 def annotated_fakes(annotation: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Fakes that are evaluated, and fakes that are left out.
+    """Fakes that are evaluated, and fakes that are left out: two (B,) bool tensors.
 
     A fake is evaluated if it was annotated, with artifacts (MASK) or without (CLEAN). In the
     state NONE its artifacts are unknown: it is left out and counted. Real images belong to
@@ -20,9 +20,6 @@ def annotated_fakes(annotation: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
     Args:
         annotation: (B,) values of `Annotation`.
         labels: (B,) 0 real, 1 fake.
-
-    Returns:
-        two (B,) bool tensors: evaluated fakes, unannotated fakes.
 
     Raises:
         ValueError: shapes differ.
@@ -42,15 +39,15 @@ def generator_names(generators: Sequence[str]) -> tuple[str, ...]:
 
 
 def generator_rows(names: Sequence[str], generators: Sequence[str], labels: Tensor) -> Tensor:
-    """Row of each image in ``names``.
+    """Row of each image in ``names`` (see `generator_names`); 0 for real images, which have no row.
 
     Args:
-        names: rows, see `generator_names`.
+        names: of the rows.
         generators: B names; used for fakes only.
         labels: (B,) 0 real, 1 fake.
 
     Returns:
-        (B,) int64 on the device of ``labels``; 0 for real images, which have no row.
+        (B,) int64 on the device of ``labels``.
 
     Raises:
         ValueError: counts differ, or a fake's generator is not among ``names``.
@@ -64,16 +61,10 @@ def generator_rows(names: Sequence[str], generators: Sequence[str], labels: Tens
 
 
 def uncategorized(truth: Tensor) -> Tensor:
-    """Images whose artifacts have no category: bit 0 is set, no other bit is.
+    """Images of (B, H, W) bit fields whose artifacts have no category (bit 0 alone): (B,) bool.
 
     Such an image carries no information about any single category, so only category-agnostic
     scores use it.
-
-    Args:
-        truth: (B, H, W) uint8 bit field.
-
-    Returns:
-        (B,) bool.
     """
     if not truth.numel():  # amax of an empty tensor is an error
         return torch.zeros(len(truth), dtype=torch.bool, device=truth.device)

@@ -3,6 +3,9 @@
 All of them depend on the order or the share of values only, so a map that was rescaled per image
 is scored as fairly as a probability. A constant map gets the score of chance: the share of the
 image that the artifacts cover.
+
+They take a finite heatmap (H, W) and a mask (H, W) that is not zero where an artifact is, and raise
+a ValueError for shapes that differ, no pixels, and values that are not finite.
 """
 
 from __future__ import annotations
@@ -18,15 +21,7 @@ from artifactnet.metrics.checks import BoolArray, Float64Array
 def pointing_game(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> float:
     """Whether the maximum of the map lies on an artifact (Zhang et al. 2018), without margin.
 
-    Args:
-        heatmap: (H, W), finite.
-        mask: (H, W), not zero where an artifact is.
-
-    Returns:
-        1 or 0; where several pixels share the maximum, the share of them on an artifact.
-
-    Raises:
-        ValueError: shapes differ, no pixels, or values that are not finite.
+    1 or 0; where several pixels share the maximum, the share of them on an artifact.
     """
     values, inside = _check(heatmap, mask)
     return float(inside[values == values.max()].mean())
@@ -35,15 +30,8 @@ def pointing_game(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> float:
 def mass_inside(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> float:
     """Share of the map's sum that lies on artifacts; 0 for a map that is zero everywhere.
 
-    Args:
-        heatmap: (H, W), finite, nowhere negative.
-        mask: (H, W), not zero where an artifact is.
-
-    Returns:
-        A share in [0, 1].
-
     Raises:
-        ValueError: shapes differ, no pixels, or values that are negative or not finite.
+        ValueError: also if a value is negative.
     """
     values, inside = _check(heatmap, mask)
     if values.min() < 0:
@@ -59,15 +47,7 @@ def mass_inside(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> float:
 def pixel_average_precision(heatmap: npt.NDArray[Any], mask: npt.NDArray[Any]) -> float | None:
     """Area under the precision-recall curve of the pixels, as a step function (scikit-learn's).
 
-    Args:
-        heatmap: (H, W), finite.
-        mask: (H, W), not zero where an artifact is.
-
-    Returns:
-        In (0, 1]; None where the mask is empty or covers the image.
-
-    Raises:
-        ValueError: shapes differ, no pixels, or values that are not finite.
+    In (0, 1]; None where the mask is empty or covers the image.
     """
     values, inside = _check(heatmap, mask)
     if inside.all() or not inside.any():

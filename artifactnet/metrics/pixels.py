@@ -65,22 +65,22 @@ def pixel_counts(
             f"shapes do not match: heatmap {tuple(heatmap.shape)}, mask {tuple(mask.shape)}, "
             f"annotation {tuple(annotation.shape)}, labels {tuple(labels.shape)}"
         )
-    wanted = torch.ones_like(labels, dtype=torch.bool) if include_real else labels == 1
-    unknown = wanted & (annotation == Annotation.NONE)
-    used = wanted & ~unknown
+    chosen = torch.ones_like(labels, dtype=torch.bool) if include_real else labels == 1
+    unknown = chosen & (annotation == Annotation.NONE)
+    used = chosen & ~unknown
     if not used.any():
         return PixelCounts(0, 0, 0, 0, 0, int(unknown.sum()))
     heatmap, truth = heatmap[used].float(), mask[used] != 0
     require_finite(heatmap, "a heatmap")
     if heatmap.shape != truth.shape:
         heatmap = interpolate(heatmap[:, None], truth.shape[1:], mode="bilinear")[:, 0]
-    found = heatmap > threshold
+    called = heatmap > threshold
     return PixelCounts(
-        tp=int((found & truth).sum()),
-        fp=int((found & ~truth).sum()),
-        fn=int((~found & truth).sum()),
-        evaluated_images=len(found),
-        zero_prediction_images=int((~found.flatten(1).any(dim=1)).sum()),
+        tp=int((called & truth).sum()),
+        fp=int((called & ~truth).sum()),
+        fn=int((~called & truth).sum()),
+        evaluated_images=len(called),
+        zero_prediction_images=int((~called.flatten(1).any(dim=1)).sum()),
         unannotated_images=int(unknown.sum()),
     )
 
@@ -92,12 +92,7 @@ class PixelMetric(Metric):
     counts: Tensor
 
     def __init__(self, threshold: float = 0.5, include_real: bool = False) -> None:
-        """Start empty.
-
-        Args:
-            threshold: a pixel is called artifact if ``heatmap > threshold``.
-            include_real: also evaluate real images, see `pixel_counts`.
-        """
+        """Start empty; ``threshold`` and ``include_real`` as in `pixel_counts`."""
         super().__init__()
         self.threshold = threshold
         self.include_real = include_real

@@ -51,20 +51,12 @@ class LabelMap:
 
 
 def instance_labels(union: UInt8Array | BoolArray) -> LabelMap:
-    """Ground-truth instances of a mask.
-
-    Args:
-        union: (H, W); nonzero where the category is.
-    """
+    """Ground-truth instances of a mask (H, W), nonzero where the category is."""
     return _label(union, joined=True)
 
 
 def region_labels(mask: UInt8Array | BoolArray) -> LabelMap:
-    """8-connected regions of a predicted mask; nothing is dilated or joined.
-
-    Args:
-        mask: (H, W); nonzero where the category is predicted.
-    """
+    """8-connected regions of a predicted mask (H, W); nothing is dilated or joined."""
     return _label(mask, joined=False)
 
 
@@ -94,12 +86,12 @@ def polygon_instances(polygons: Sequence[Int32Array], height: int, width: int) -
     if left < 0 or top < 0 or right > width or bottom > height:
         raise ValueError(f"polygons must be clipped into the image of {width}x{height} first")
     labels = np.zeros((bottom - top, right - left), dtype=np.int32)
-    found: list[Span] = []
+    boxes: list[Span] = []
     for span, members in _groups(spans):
         if len(members) == 1:  # a polygon is connected
             polygon = polygons[members[0]]
-            cv2.fillPoly(labels, [polygon], (len(found) + 1,), offset=(-left, -top))
-            found.append(span)
+            cv2.fillPoly(labels, [polygon], (len(boxes) + 1,), offset=(-left, -top))
+            boxes.append(span)
             continue
         x_min, y_min, x_max, y_max = span
         canvas = np.zeros((y_max - y_min, x_max - x_min), dtype=np.uint8)
@@ -107,22 +99,13 @@ def polygon_instances(polygons: Sequence[Int32Array], height: int, width: int) -
             cv2.fillPoly(canvas, [polygons[index]], (1,), offset=(-x_min, -y_min))
         numbers = cv2.connectedComponents(cv2.dilate(canvas, _KERNEL), connectivity=8)[1]
         part = labels[y_min - top : y_max - top, x_min - left : x_max - left]
-        np.multiply(np.asarray(numbers) + len(found), canvas, out=part)
+        np.multiply(np.asarray(numbers) + len(boxes), canvas, out=part)
         corners = np.array([polygons[index][0] for index in members])
         owners = labels[corners[:, 1] - top, corners[:, 0] - left]
         for owner in np.unique(owners):  # rising, so spans line up with labels
-            found.append(_hull(spans[np.array(members)[owners == owner]]))
-    local = np.array(found, dtype=np.int32) - np.array([left, top, left, top], dtype=np.int32)
-    return LabelMap(labels, len(found), local, top, left, height, width)
-
-
-def as_plane(mask: UInt8Array | BoolArray) -> UInt8Array:
-    """A mask as OpenCV takes it: contiguous uint8, nonzero inside."""
-    if mask.ndim != 2:
-        raise ValueError(f"a mask must be (H, W), got shape {mask.shape}")
-    if mask.dtype not in (np.uint8, np.bool_):
-        raise ValueError(f"a mask must be uint8 or bool, got {mask.dtype}")
-    return np.ascontiguousarray(mask).view(np.uint8)
+            boxes.append(_hull(spans[np.array(members)[owners == owner]]))
+    local = np.array(boxes, dtype=np.int32) - np.array([left, top, left, top], dtype=np.int32)
+    return LabelMap(labels, len(boxes), local, top, left, height, width)
 
 
 def _label(mask: UInt8Array | BoolArray, joined: bool) -> LabelMap:
@@ -131,7 +114,11 @@ def _label(mask: UInt8Array | BoolArray, joined: bool) -> LabelMap:
     The dilation needs no margin: it joins two pixels exactly if they are at most five apart, and
     then also along the straight line between them, which stays inside.
     """
-    plane = as_plane(mask)
+    if mask.ndim != 2:
+        raise ValueError(f"a mask must be (H, W), got shape {mask.shape}")
+    if mask.dtype not in (np.uint8, np.bool_):
+        raise ValueError(f"a mask must be uint8 or bool, got {mask.dtype}")
+    plane = np.ascontiguousarray(mask).view(np.uint8)
     left, top, width, height = cv2.boundingRect(plane)
     if not width:
         return _empty(*plane.shape)

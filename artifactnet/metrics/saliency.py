@@ -4,9 +4,9 @@ The protocol is that of RichHF-18K and HEIE (Sec. 4.2): the squared error over a
 and over those with an empty annotation; KLD, CC, SIM, AUC-Judd and NSS over those with a non-empty
 annotation. Every metric is a mean over images.
 
-All measures take float64 (B, H, W) or (H, W) and return a value per map. They raise a ValueError
-for shapes that differ and targets that are not finite, and an `ArtifactNetError` for predictions
-that are not finite.
+All measures take maps of one shape, (B, H, W) or (H, W), and return a float64 value per map. They
+raise a ValueError for shapes that differ and targets that are not finite, and an
+`ArtifactNetError` for predictions that are not finite.
 """
 
 from __future__ import annotations
@@ -32,12 +32,7 @@ GROUPS = ("all", "marked", "real", "fake")  # of images, for the agreement with 
 
 
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference over the pixels; 0 is best.
-
-    Args:
-        prediction: (B, H, W) or (H, W) in [0, 1].
-        target: annotated heatmap of the same shape in [0, 1]; may be empty.
-    """
+    """Mean squared difference over the pixels of maps in [0, 1], empty ones too; 0 is best."""
     predicted, true = _pair(prediction, target)
     return (predicted - true).square().mean(-1)
 
@@ -45,16 +40,9 @@ def mse(prediction: Tensor, target: Tensor) -> Tensor:
 def kld(prediction: Tensor, target: Tensor, epsilon: float = EPSILON) -> Tensor:
     """Divergence of the annotation q from the prediction p, both scaled to sum 1; 0 is best.
 
-    sum q log(epsilon + q / (p + epsilon)), natural logarithm (Bylinskii et al. 2019, Eq. 6).
-
-    Args:
-        prediction: (B, H, W) or (H, W), nowhere negative; all zero counts as uniform.
-        target: annotated heatmap of the same shape, nowhere negative.
-        epsilon: keeps the divergence finite where only the prediction is zero (about 36 per unit
-            of annotated mass).
-
-    Returns:
-        NaN where the target is empty.
+    sum q log(epsilon + q / (p + epsilon)), natural logarithm (Bylinskii et al. 2019, Eq. 6). An
+    all-zero prediction counts as uniform; NaN where the target is empty. ``epsilon`` keeps the
+    value finite where only the prediction is zero (about 36 per unit of annotated mass).
 
     Raises:
         ValueError: a value is negative.
@@ -66,12 +54,7 @@ def kld(prediction: Tensor, target: Tensor, epsilon: float = EPSILON) -> Tensor:
 def sim(prediction: Tensor, target: Tensor) -> Tensor:
     """Intersection of both maps as histograms of sum 1: sum min(p, q), in [0, 1]; 1 is best.
 
-    Args:
-        prediction: (B, H, W) or (H, W), nowhere negative; all zero counts as uniform.
-        target: annotated heatmap of the same shape, nowhere negative.
-
-    Returns:
-        NaN where the target is empty.
+    An all-zero prediction counts as uniform; NaN where the target is empty.
 
     Raises:
         ValueError: a value is negative.
@@ -83,12 +66,7 @@ def sim(prediction: Tensor, target: Tensor) -> Tensor:
 def cc(prediction: Tensor, target: Tensor) -> Tensor:
     """Pearson's correlation of the pixels of both maps, in [-1, 1]; 1 is best.
 
-    Args:
-        prediction: (B, H, W) or (H, W).
-        target: annotated heatmap of the same shape.
-
-    Returns:
-        0 where only the prediction is constant; NaN where the target is (empty or full).
+    0 where only the prediction is constant; NaN where the target is (empty or full).
     """
     predicted, true = _pair(prediction, target)
     constant = _is_constant(true)[..., 0]
@@ -127,14 +105,8 @@ def nss(prediction: Tensor, fixated: Tensor) -> Tensor:
     """Normalised scanpath saliency: mean of the standardised prediction at the fixations.
 
     The prediction is shifted and scaled to mean 0 and (population) standard deviation 1; chance
-    is 0, more is better (Peters et al. 2005).
-
-    Args:
-        prediction: (B, H, W) or (H, W).
-        fixated: bool of the same shape, see `fixations`.
-
-    Returns:
-        0 where the prediction is constant; NaN where nothing is fixated.
+    is 0, more is better (Peters et al. 2005). 0 where the prediction is constant; NaN where nothing
+    is fixated (``fixated``: bool, see `fixations`).
 
     Raises:
         ValueError: ``fixated`` is not bool.
@@ -152,12 +124,8 @@ def auc_judd(prediction: Tensor, fixated: Tensor) -> Tensor:
     lowest fixation. Judd's code breaks ties by noise; this is the mean over all orders of ties. A
     constant map gets 1/2 + 1/(2n + 2).
 
-    Args:
-        prediction: (B, H, W) or (H, W).
-        fixated: bool of the same shape, see `fixations`.
-
     Returns:
-        In [0, 1], 1 is best; NaN where no pixel or every pixel is fixated.
+        In [0, 1], 1 is best; NaN where no pixel or every pixel is fixated (see `fixations`).
 
     Raises:
         ValueError: ``fixated`` is not bool.
@@ -194,8 +162,7 @@ def saliency_values(heatmap: Tensor, target: Tensor, share: float = 0.5) -> Tens
     fixated = fixations(target, share)
     pairs = [measure(heatmap, target) for measure in (kld, cc, sim)]
     points = [measure(heatmap, fixated) for measure in (auc_judd, nss)]
-    of_empty = torch.where(empty, error, torch.nan)
-    return torch.stack([error, of_empty, *pairs, *points], dim=1)
+    return torch.stack([error, torch.where(empty, error, torch.nan), *pairs, *points], dim=1)
 
 
 class SaliencyMetric(Metric):
@@ -207,11 +174,7 @@ class SaliencyMetric(Metric):
     unannotated: Tensor
 
     def __init__(self, share: float = 0.5) -> None:
-        """Start empty.
-
-        Args:
-            share: of a target's maximum above which a pixel is fixated.
-        """
+        """Start empty; ``share`` of a target's maximum is the limit of `fixations`."""
         super().__init__()
         self.share = share
         zeros = torch.zeros(len(FIGURES), dtype=torch.float64)
@@ -248,9 +211,8 @@ class SaliencyMetric(Metric):
     def compute(self) -> dict[str, Any]:
         """Mean of each of `FIGURES` (None where no image has it) and counts of images.
 
-        Returns:
-            the means; ``images`` evaluated, ``empty_images`` among them without any artifact,
-            ``unannotated_images`` left out; ``counts``: number of images of each mean.
+        ``images`` evaluated, ``empty_images`` among them without any artifact,
+        ``unannotated_images`` left out; ``counts``: number of images of each mean.
         """
         means: dict[str, Any] = _means(self.sums, self.counts, FIGURES)
         counts = dict(zip(FIGURES, self.counts.tolist(), strict=True))
@@ -276,14 +238,14 @@ def agreement_values(heatmap: Tensor, teacher: Tensor, seen: Tensor | None = Non
     """
     if seen is None or bool(seen.all()):
         return torch.stack([cc(heatmap, teacher), mse(heatmap, teacher)], dim=1)
-    found = []
-    for own, other, looked in zip(heatmap, teacher, seen, strict=True):
-        if looked.any():
-            pixels = own[looked][None], other[looked][None]  # a map of one row
-            found.append(torch.stack([cc(*pixels), mse(*pixels)]))
+    values = []
+    for own, other, visible in zip(heatmap, teacher, seen, strict=True):
+        if visible.any():
+            pixels = own[visible][None], other[visible][None]  # a map of one row
+            values.append(torch.stack([cc(*pixels), mse(*pixels)]))
         else:
-            found.append(heatmap.new_full((2,), torch.nan, dtype=torch.float64))
-    return torch.stack(found)
+            values.append(heatmap.new_full((2,), torch.nan, dtype=torch.float64))
+    return torch.stack(values)
 
 
 class TeacherAgreementMetric(Metric):
@@ -294,11 +256,7 @@ class TeacherAgreementMetric(Metric):
     counts: Tensor
 
     def __init__(self, threshold: float = 0.5) -> None:
-        """Start empty.
-
-        Args:
-            threshold: above which a teacher's pixel counts as marked.
-        """
+        """Start empty; a teacher's pixel above ``threshold`` counts as marked."""
         super().__init__()
         self.threshold = threshold
         zeros = torch.zeros(len(GROUPS), 2, dtype=torch.float64)
@@ -315,8 +273,7 @@ class TeacherAgreementMetric(Metric):
         """Add a batch, see `agreement_values`.
 
         Args:
-            heatmap: (B, h, w) of the student in [0, 1]; resized to the teacher's by bilinear
-                interpolation.
+            heatmap: (B, h, w) of the student, resized to the teacher's by bilinear interpolation.
             teacher: (B, H, W) in [0, 1]; None: no teacher labels, nothing is counted.
             seen: (B, H, W) bool, pixels that the teacher saw; None: all. Images without any are
                 not counted.
@@ -344,18 +301,17 @@ class TeacherAgreementMetric(Metric):
             _add(self.sums[group], self.counts[group], values[chosen])
 
     def compute(self) -> dict[str, Any]:
-        """Means over all images, and over groups of them.
+        """``CC`` and ``MSE`` over all images, None where no image has it, and over groups of them.
 
-        Returns:
-            ``CC`` and ``MSE``, None where no image has it; ``images`` and ``constant_images``
-            among them, where the teacher's map is constant; the same under ``marked`` (the teacher
-            marks something, the papers' "GT > 0"), ``real`` and ``fake``.
+        Beside them ``images`` and ``constant_images`` among these, where the teacher's map is
+        constant; the same under ``marked`` (the teacher marks something, the papers' "GT > 0"),
+        ``real`` and ``fake``.
         """
         groups: list[dict[str, Any]] = []
         for sums, counts in zip(self.sums, self.counts, strict=True):
             correlated, images = counts.tolist()
-            found = {"images": images, "constant_images": images - correlated}
-            groups.append(_means(sums, counts, ("CC", "MSE")) | found)
+            means = _means(sums, counts, ("CC", "MSE"))
+            groups.append({**means, "images": images, "constant_images": images - correlated})
         return {**groups[0], **dict(zip(GROUPS[1:], groups[1:], strict=True))}
 
 

@@ -49,9 +49,9 @@ def category_counts(predicted: Tensor, truth: Tensor) -> Tensor:
     if predicted.dtype != torch.uint8 or truth.dtype != torch.uint8:
         raise ValueError(f"masks must be uint8, got {predicted.dtype} and {truth.dtype}")
     # bit 0 now means "any artifact", so that all eight rows are counted alike
-    found = predicted & 0xFE | (predicted != 0)
+    called = predicted & 0xFE | (predicted != 0)
     true = truth & 0xFE | (truth != 0)
-    outcomes = torch.stack([found & true, found & ~true, true & ~found], dim=1)
+    outcomes = torch.stack([called & true, called & ~true, true & ~called], dim=1)
     # one histogram of byte values per image and outcome visits every pixel once, not once per
     # category
     cells = outcomes.flatten(0, 1).flatten(1).long()
@@ -76,8 +76,7 @@ class SegmentationMetric(Metric):
         """Start empty.
 
         Args:
-            generators: names of all generators that may occur, equal on every process; a
-                ``"real"`` among them is ignored.
+            generators: names of all that may occur, equal on every process; ``"real"`` is ignored.
         """
         super().__init__()
         self.names = generator_names(generators)

@@ -59,34 +59,27 @@ def bleu(written: Sequence[str], references: Sequence[str]) -> float | None:
 
     Words are separated by white space.
 
-    Args:
-        written: N texts.
-        references: N texts.
-
     Returns:
-        In [0, 1]; 0 if no n-gram of some length occurs in the references; None for N = 0.
+        In [0, 1]; 0 if no n-gram of some length occurs in the references; None without texts.
 
     Raises:
         ValueError: different numbers of texts and references.
     """
     metric = TextMetric()
     metric.update(written=written, references=references)
-    found: float | None = metric.compute()["BLEU"]
-    return found
+    score: float | None = metric.compute()["BLEU"]
+    return score
 
 
 def rouge_l(written: str, reference: str) -> float:
-    """ROUGE-L (Lin 2004) of one text: F1 of the longest common subsequence of words.
+    """ROUGE-L (Lin 2004) of one text: F1 of the longest common subsequence of words, in [0, 1].
 
     Words are runs of letters and digits of any script in lower case; on ASCII text these are the
-    words of the package ``rouge-score`` and of torchmetrics.
-
-    Returns:
-        In [0, 1]; 0 if either text has no word.
+    words of the package ``rouge-score`` and of torchmetrics. 0 if either text has no word.
     """
     texts = without_marks(written), without_marks(reference)
-    found = rouge_score(*texts, rouge_keys="rougeL", normalizer=str.lower, tokenizer=_WORD.findall)
-    return float(found["rougeL_fmeasure"])
+    scores = rouge_score(*texts, rouge_keys="rougeL", normalizer=str.lower, tokenizer=_WORD.findall)
+    return float(scores["rougeL_fmeasure"])
 
 
 class TextMetric(Metric):
@@ -100,12 +93,9 @@ class TextMetric(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("likelihood", "overlap"):
-            zero = torch.zeros(1, dtype=torch.float64)
-            self.add_state(name, default=zero, dist_reduce_fx="sum")
-        for name in ("tokens", "texts"):
-            zero = torch.zeros(1, dtype=torch.long)
-            self.add_state(name, default=zero, dist_reduce_fx="sum")
+        for name in ("likelihood", "overlap", "tokens", "texts"):
+            dtype = torch.long if name in ("tokens", "texts") else torch.float64
+            self.add_state(name, default=torch.zeros(1, dtype=dtype), dist_reduce_fx="sum")
         self.bleu = BLEUScore().set_dtype(torch.float64)  # its counts stay exact up to 2^53
 
     def update(
@@ -115,13 +105,8 @@ class TextMetric(Metric):
         written: Sequence[str] = (),
         references: Sequence[str] = (),
     ) -> None:
-        """Add a batch: likelihoods of reference texts, generated texts, or both.
-
-        Args:
-            nll: (B,) see `perplexity`.
-            tokens: (B,) see `perplexity`.
-            written: texts of the model.
-            references: as many reference texts.
+        """Add a batch: likelihoods and tokens of reference texts (see `perplexity`), generated
+        texts with as many references, or both.
 
         Raises:
             ValueError: shapes or lengths do not match.
@@ -146,10 +131,7 @@ class TextMetric(Metric):
         self.bleu.reset()
 
     def compute(self) -> dict[str, Any]:
-        """``perplexity`` over ``tokens``, ``BLEU`` and ``ROUGE-L`` over ``texts``.
-
-        Each is None where its count is 0.
-        """
+        """``perplexity`` over ``tokens``, ``BLEU`` and ``ROUGE-L`` over ``texts``; None if 0."""
         texts = int(self.texts)
         return {
             "perplexity": _perplexity(float(self.likelihood), int(self.tokens)),
@@ -164,9 +146,9 @@ def _perplexity(nll: float, tokens: int) -> float | None:
     if not tokens and math.isfinite(nll):
         return None
     try:
-        found = math.exp(nll / tokens) if tokens else math.nan
+        value = math.exp(nll / tokens) if tokens else math.nan
     except OverflowError:
-        found = math.inf
-    if not math.isfinite(found):
+        value = math.inf
+    if not math.isfinite(value):
         raise ArtifactNetError(f"a text's likelihood is not finite: {DIVERGED}")
-    return found
+    return value

@@ -1,7 +1,5 @@
 """Perceptual Artifact Ratio and accuracy by bin, against loops."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

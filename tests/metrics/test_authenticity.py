@@ -1,7 +1,5 @@
 """Authenticity scores against loops, scikit-learn and hand-made sets."""
 
-from __future__ import annotations
-
 import json
 import math
 

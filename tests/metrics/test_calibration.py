@@ -1,7 +1,5 @@
 """Reliability, calibration error and ROC against loops and scikit-learn."""
 
-from __future__ import annotations
-
 import json
 import math
 from itertools import pairwise
@@ -20,8 +18,7 @@ ALL = (reliability, expected_calibration_error, roc_curve)
 # many equal probabilities, limits of bins and both ends among them
 ANSWERS = st.lists(
     st.tuples(
-        st.integers(0, 1),
-        st.one_of(st.integers(0, 20).map(lambda n: n / 20), st.floats(0, 1)),
+        st.integers(0, 1), st.one_of(st.integers(0, 20).map(lambda n: n / 20), st.floats(0, 1))
     ),
     max_size=40,
 )

@@ -1,7 +1,5 @@
 """Image-level presence of categories against loops and scikit-learn."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -45,13 +43,6 @@ def test_scores_equal_scikit_learn(seed, count):
         assert row["tp"] + row["fp"] + row["fn"] + row["tn"] == count
     for key, scores in zip(("precision", "recall", "f1"), expected[:3], strict=True):
         assert abs(found["macro"][key] - np.mean(scores)) < 1e-12
-
-
-def test_counts_by_hand():
-    predicted, truth = torch.zeros(4, 7).bool(), torch.zeros(4, 7).bool()
-    predicted[:, 1] = torch.tensor([1, 1, 0, 0])
-    truth[:, 1] = torch.tensor([1, 0, 1, 0])
-    assert presence_counts(predicted, truth).tolist()[:2] == [[0, 0, 0, 4], [1, 1, 1, 1]]
 
 
 def test_one_pixel_is_presence():

@@ -1,4 +1,4 @@
-"""Metrics of two processes equal those of one, however the images are dealt out."""
+"""Metrics of two processes equal those of one, however the images are distributed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from two_processes import run_both
 from artifactnet.metrics.artifact_ratio import ArtifactRatioMetric
 from artifactnet.metrics.authenticity import AuthenticityMetric
 from artifactnet.metrics.category_presence import PresenceMetric, categories_present
+from artifactnet.metrics.correlation import ScoreCorrelationMetric
 from artifactnet.metrics.pixels import PixelMetric
+from artifactnet.metrics.saliency import SaliencyMetric, TeacherAgreementMetric
 from artifactnet.metrics.segmentation import SegmentationMetric
+from artifactnet.metrics.text import TextMetric
 from artifactnet.types import Annotation
 
 COUNT = 11
+SENTENCE = "the tail of a cat is bent and the paw has seven toes not five or four"
 
 
 def data():
@@ -21,36 +25,62 @@ def data():
     labels = torch.arange(COUNT) % 3 % 2
     names = [["a", "b"][i % 2] if label else "real" for i, label in enumerate(labels.tolist())]
     heatmap = torch.rand(COUNT, 4, 4, generator=generator)
-    mask = (torch.rand(COUNT, 4, 4, generator=generator) > 0.6).byte() * labels.byte()[
-        :, None, None
-    ]
-    mask = mask * torch.tensor([2, 4, 6, 128, 1], dtype=torch.uint8).repeat(3)[:COUNT, None, None]
+    mask = (torch.rand(COUNT, 4, 4, generator=generator) > 0.6) * labels[:, None, None]
+    bits = torch.tensor([2, 4, 6, 128, 1]).repeat(3)[:COUNT, None, None]
     annotation = torch.where(labels == 1, int(Annotation.MASK), int(Annotation.CLEAN))
-    return torch.rand(COUNT, generator=generator), labels, names, heatmap, mask, annotation
+    probabilities, scores = torch.rand(2, COUNT, generator=generator)
+    return probabilities, scores, labels, names, heatmap, (mask * bits).byte(), annotation
 
 
 def results(indices):
     """All metrics after the images of ``indices``, one batch each."""
-    probabilities, labels, names, heatmap, mask, annotation = data()
+    probabilities, scores, labels, names, heatmap, mask, annotation = data()
     predicted = mask | (heatmap > 0.8).byte() * 2
-    authenticity, pixels = AuthenticityMetric(["a", "b"]), PixelMetric()
-    segmentation = SegmentationMetric(["a", "b"])
-    presence, ratio = PresenceMetric(), ArtifactRatioMetric()
+    target = heatmap.flip(0) * (mask != 0)
+    words = SENTENCE.split()
+    metrics = {
+        "authenticity": AuthenticityMetric(["a", "b"]),
+        "pixels": PixelMetric(),
+        "segmentation": SegmentationMetric(["a", "b"]),
+        "presence": PresenceMetric(),
+        "ratio": ArtifactRatioMetric(),
+        "saliency": SaliencyMetric(),
+        "teacher": TeacherAgreementMetric(),
+        "scores": ScoreCorrelationMetric(),
+        "text": TextMetric(),
+    }
     for i in indices:
         one = slice(i, i + 1)
-        authenticity.update(probabilities[one], labels[one], names[one])
-        known = (annotation[one], labels[one])
-        pixels.update(heatmap[one], mask[one], *known)
-        segmentation.update(predicted[one], mask[one], *known, names[one])
-        presence.update(categories_present(predicted[one]), mask[one], *known)
-        ratio.update(probabilities[one], mask[one], *known)
-    return {
-        "authenticity": authenticity.compute(),
-        "pixels": pixels.compute(),
-        "segmentation": segmentation.compute(),
-        "presence": presence.compute(),
-        "ratio": ratio.compute(),
-    }
+        state = (annotation[one], labels[one])
+        batches = {
+            "authenticity": (probabilities[one], labels[one], names[one]),
+            "pixels": (heatmap[one], mask[one], *state),
+            "segmentation": (predicted[one], mask[one], *state, names[one]),
+            "presence": (categories_present(predicted[one]), mask[one], *state),
+            "ratio": (probabilities[one], mask[one], *state),
+            "saliency": (heatmap[one], target[one], annotation[one]),
+            "teacher": (heatmap[one], target[one], None, labels[one]),
+            "scores": (scores[one], probabilities[one]),
+            "text": (
+                5 * scores[one],
+                torch.tensor([i + 1]),
+                [" ".join(words[: i + 4])],
+                [" ".join(words[2 : i + 5])],
+            ),
+        }
+        for name, arguments in batches.items():
+            metrics[name].update(*arguments)
+    return {name: metric.compute() for name, metric in metrics.items()}
+
+
+def assert_close(found, expected):
+    """Equal but for the rounding of sums in another order."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            assert_close(found[key], expected[key])
+    else:
+        assert found == (pytest.approx(expected) if isinstance(expected, float) else expected)
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
@@ -60,5 +90,10 @@ def test_two_processes_agree_with_one(tmp_path, first):
     expected = results(range(COUNT))
     for generator in ("a", "b"):
         assert expected["segmentation"][generator]["category-agnostic"]["tp"] > 0
+    assert expected["saliency"]["counts"]["CC"] > 1
+    assert expected["teacher"]["fake"]["images"] > 1
+    assert expected["text"]["BLEU"] > 0
+    exact = ("authenticity", "pixels", "segmentation", "presence", "ratio")
     for found in both:
-        assert found == expected
+        assert all(found[name] == expected[name] for name in exact)
+        assert_close(found, expected)

@@ -1,7 +1,5 @@
 """Threshold-free scores of a heatmap against loops and scikit-learn."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Pixel scores against loops."""
 
-from __future__ import annotations
-
 import json
 import math
 

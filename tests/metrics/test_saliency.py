@@ -1,7 +1,5 @@
 """Saliency measures against loops, scipy, scikit-learn, enumeration and, if there, pysaliency."""
 
-from __future__ import annotations
-
 import itertools
 import math
 
@@ -93,39 +91,26 @@ def test_every_measure_equals_its_definition(seed):
         "sim": (sim(p, q), lambda a, b, f: sim_by_loops(a, b)),
         "cc": (cc(p, q), lambda a, b, f: stats.pearsonr(a.ravel(), b.ravel()).statistic),
         "nss": (nss(p, looked), lambda a, b, f: nss_by_loops(a, f)),
+        "auc": (auc_judd(p, looked), lambda a, b, f: judd_by_loops(a.ravel(), f.ravel())),
     }
     for name, (values, reference) in found.items():
         assert values.dtype == torch.float64, name
+        if name == "auc" and seed in (1, 2):  # with ties: see below
+            continue
         for i, value in enumerate(values.tolist()):
             expected = reference(predicted[i], true[i], true[i] > 0.5 * true[i].max())
             assert value == pytest.approx(expected, abs=1e-9), name
-
-
-def test_divergence_equals_scipys_where_both_maps_are_positive():
-    predicted, true = maps(0)
-    p, q = tensors(predicted + 0.1, true + 0.1)
-    for i, value in enumerate(kld(p, q).tolist()):
-        expected = stats.entropy((true[i] + 0.1).ravel(), (predicted[i] + 0.1).ravel())
-        assert value == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_area_is_judds_where_nothing_ties(seed):
-    predicted, true = maps(seed)
-    p, q = tensors(predicted, true)
-    looked = fixations(q)
-    for i, value in enumerate(auc_judd(p, looked).tolist()):
-        fixated = looked[i].flatten().tolist()
-        expected = judd_by_loops(predicted[i].ravel().tolist(), fixated)
-        assert value == pytest.approx(expected, abs=1e-9)
+    for i in range(3):
+        for measure, second in ((kld, q), (cc, q), (sim, q), (nss, looked), (auc_judd, looked)):
+            assert float(measure(p[i], second[i])) == pytest.approx(measure(p, second)[i].item())
+            assert measure(p[:0], second[:0]).shape == (0,)
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.integers(0, 2), min_size=2, max_size=5).flatmap(
         lambda values: st.tuples(
-            st.just(values),
-            st.lists(st.booleans(), min_size=len(values), max_size=len(values)),
+            st.just(values), st.lists(st.booleans(), min_size=len(values), max_size=len(values))
         )
     )
 )
@@ -152,17 +137,11 @@ def test_area_exceeds_the_full_roc_curves_by_at_most_half_a_fixation(levels):
         assert 0 < value - full <= 0.5 / int(looked[i].sum())
 
 
-def test_area_equals_what_many_jitters_converge_to():
-    rng = np.random.default_rng(0)
-    values, fixated = rng.integers(0, 3, 30) / 3, rng.random(30) < 0.3
-    drawn = [judd_by_loops(values + rng.random(30) * 1e-7, fixated) for _ in range(4000)]
-    value = float(auc_judd(*tensors(values.reshape(5, 6), fixated.reshape(5, 6))))
-    assert value == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / math.sqrt(4000))
-
-
 @pytest.mark.filterwarnings("ignore:divide by zero")  # its own, at log 0
-def test_pysaliency_agrees():
+def test_pysaliency_agrees(monkeypatch):
     metrics = pytest.importorskip("pysaliency.metrics", reason=PYSALIENCY, exc_type=ImportError)
+    roc = pytest.importorskip("pysaliency.roc", reason=PYSALIENCY, exc_type=ImportError)
+    monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)  # its name before numpy 2
     predicted, true = maps(3)
     predicted[0, :4] = 0
     p, q = tensors(predicted, true)
@@ -174,20 +153,11 @@ def test_pysaliency_agrees():
         assert found[0][i] == pytest.approx(metrics.MIT_KLDiv(a, b), abs=1e-6)
         assert found[1][i] == pytest.approx(metrics.CC(a, b), abs=1e-6)
         assert found[2][i] == pytest.approx(metrics.SIM(a, b), abs=1e-6)
-        ys, xs = np.nonzero(looked[i].numpy())
-        assert scan[i] == pytest.approx(metrics.NSS(a, xs, ys).mean(), abs=1e-6)
-
-
-def test_pysaliencys_judd_curve_agrees(monkeypatch):
-    roc = pytest.importorskip("pysaliency.roc", reason=PYSALIENCY, exc_type=ImportError)
-    monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)  # its name before numpy 2
-    predicted, true = maps(3)
-    p, q = tensors(predicted, true)
-    looked = fixations(q)
-    for i, value in enumerate(auc_judd(p, looked).tolist()):
         inside = looked[i].numpy()
-        expected, _, _ = roc.general_roc(predicted[i][inside], predicted[i][~inside], judd=1)
-        assert value == pytest.approx(expected, abs=1e-6)
+        ys, xs = np.nonzero(inside)
+        assert scan[i] == pytest.approx(metrics.NSS(a, xs, ys).mean(), abs=1e-6)
+        area, _, _ = roc.general_roc(a[inside], a[~inside], judd=1)
+        assert float(auc_judd(p, looked)[i]) == pytest.approx(area, abs=1e-6)
 
 
 def test_a_perfect_map_earns_the_best():
@@ -254,31 +224,6 @@ def test_fixations_are_relative_to_the_maximum():
             fixations(target, share)
     with pytest.raises(ValueError, match="negative"):
         fixations(-target)
-
-
-def test_one_map_is_a_batch_of_one():
-    predicted, true = maps(5)
-    p, q = tensors(predicted, true)
-    looked = fixations(q)
-    for measure, second in (
-        (mse, q),
-        (kld, q),
-        (cc, q),
-        (sim, q),
-        (nss, looked),
-        (auc_judd, looked),
-    ):
-        single = [float(measure(p[i], second[i])) for i in range(3)]
-        assert single == pytest.approx(measure(p, second).tolist(), abs=1e-12)
-        assert measure(p[:0], second[:0]).shape == (0,)
-
-
-def test_scale_does_not_matter_but_to_the_error():
-    predicted, true = maps(5)
-    p, q = tensors(predicted, true)
-    for measure in (kld, cc, sim):
-        assert torch.allclose(measure(p * 0.01, q), measure(p, q), atol=1e-6)
-    assert not torch.allclose(mse(p * 0.01, q), mse(p, q))
 
 
 @pytest.mark.parametrize("measure", [mse, kld, cc, sim, nss, auc_judd])

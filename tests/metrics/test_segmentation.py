@@ -1,7 +1,5 @@
 """Pixel counts per category against loops, and the metric that adds them up."""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,7 +1,5 @@
 """Perplexity, BLEU and ROUGE-L against loops, and against other people's code."""
 
-from __future__ import annotations
-
 import math
 from functools import cache
 
@@ -9,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from two_processes import run_both
 
 from artifactnet.metrics.text import MARKS, TextMetric, bleu, perplexity, rouge_l, without_marks
 from artifactnet.types import ArtifactNetError
@@ -75,12 +72,12 @@ def test_bleu_is_that_of_the_paper_and_of_torchmetrics(pairs):
 @settings(max_examples=80, deadline=None)
 @given(WORDS, WORDS)
 def test_rouge_is_that_of_the_paper(written, reference):
-    found = rouge_l(written, reference)
-    assert found == pytest.approx(reference_rouge(written, reference), abs=1e-6)  # float32
-    assert found == rouge_l(reference, written)
+    score = rouge_l(written, reference)
+    assert score == pytest.approx(reference_rouge(written, reference), abs=1e-6)  # float32
+    assert score == rouge_l(reference, written)
 
 
-def test_rouge_is_that_of_torchmetrics():
+def test_words_of_ascii_text_are_those_of_torchmetrics():
     from torchmetrics.functional.text.rouge import rouge_score
 
     written = "The paw's seven toes, (and claws)... melt! It is 3 cm too LONG."
@@ -102,16 +99,13 @@ def test_bleu_of_one_example_by_hand():
     assert mixed == pytest.approx(math.exp(1 - 13 / 10) * math.prod(shares) ** 0.25)
 
 
-def test_marks_are_no_words():
+def test_marks_are_no_words_and_letters_of_any_script_are():
     assert MARKS == chain_of_thought.MARKS
     assert without_marks("are [MAP][MAP]. is [SCORE]") == "are . is "
     text = "the regions are here and the score is low"
     marked = "the regions [MAP] are here and the score [SCORE] is low"
     assert rouge_l(marked, text) == bleu([marked], [text]) == 1
     assert rouge_l("[MAP]", "[MAP]") == bleu(["[MAP]"], ["[MAP]"]) == 0
-
-
-def test_letters_of_any_script_are_words():
     assert rouge_l("Die Füße schweben", "die FÜSSE schweben") == pytest.approx(2 / 3)
     assert rouge_l("猫 坐", "猫 在 坐") == pytest.approx(0.8)
 
@@ -150,13 +144,10 @@ def test_without_anything_there_is_no_figure():
 
 def test_bad_input_is_refused():
     one = torch.ones(1)
-    for value in (math.nan, math.inf, 1e30):
-        with pytest.raises(ArtifactNetError, match="likelihood is not finite"):
-            perplexity(one * value, one.long())
-        with pytest.raises(ArtifactNetError, match="likelihood is not finite"):
-            TextMetric().update(one * value, one.long())
-    with pytest.raises(ArtifactNetError, match="likelihood is not finite"):
-        perplexity(one * math.nan, one.long() * 0)
+    for value, tokens in ((math.nan, 1), (math.inf, 1), (1e30, 1), (math.nan, 0)):
+        for call in (perplexity, TextMetric().update):
+            with pytest.raises(ArtifactNetError, match="likelihood is not finite"):
+                call(one * value, one.long() * tokens)
     for counts in (torch.ones(2).long(), torch.ones(1, 1).long()):
         with pytest.raises(ValueError, match="sums and counts"):
             perplexity(one, counts)
@@ -164,8 +155,6 @@ def test_bad_input_is_refused():
         perplexity(one, -one.long())
     with pytest.raises(ValueError, match="1 texts for 2 references"):
         bleu(["a"], ["a", "b"])
-    with pytest.raises(ValueError, match="1 texts for 0 references"):
-        TextMetric().update(written=["a"])
     with pytest.raises(ValueError, match="tokens"):
         TextMetric().update(one)
 
@@ -175,35 +164,22 @@ WRITTEN = ["the paw has five toes now", "a cat", "the tail is bent and very long
 REFERENCES = ["the paw has seven toes now", "a dog", "the tail is bent and long", "nothing"]
 
 
-def result(indices) -> dict:
+def test_the_metric_is_the_functions_over_all_batches():
     metric = TextMetric()
-    for k in indices:
+    for k in range(4):
         one = slice(k, k + 1)
         metric.update(LIKELIHOODS[one], TOKENS[one], WRITTEN[one], REFERENCES[one])
-    return metric.compute()
-
-
-def test_the_metric_is_the_functions_over_all_batches():
-    found = result(range(4))
-    assert found["perplexity"] == pytest.approx(perplexity(LIKELIHOODS, TOKENS), rel=1e-12)
-    assert found["BLEU"] == bleu(WRITTEN, REFERENCES) > 0
+    result = metric.compute()
+    assert result["perplexity"] == pytest.approx(perplexity(LIKELIHOODS, TOKENS), rel=1e-12)
+    assert result["BLEU"] == bleu(WRITTEN, REFERENCES) > 0
     each = [rouge_l(*pair) for pair in zip(WRITTEN, REFERENCES, strict=True)]
-    assert found["ROUGE-L"] == pytest.approx(sum(each) / 4, rel=1e-12)
-    assert (found["tokens"], found["texts"]) == (20, 4)
-    metric = TextMetric()
+    assert result["ROUGE-L"] == pytest.approx(sum(each) / 4, rel=1e-12)
+    assert (result["tokens"], result["texts"]) == (20, 4)
+    metric.reset()
     metric.update(LIKELIHOODS, TOKENS)
-    found = metric.compute()
-    assert (found["BLEU"], found["ROUGE-L"], found["texts"]) == (None, None, 0)
+    result = metric.compute()
+    assert (result["BLEU"], result["ROUGE-L"], result["texts"]) == (None, None, 0)
     metric.reset()
     metric.update(written=WRITTEN, references=REFERENCES)
     assert metric.compute()["perplexity"] is None
     assert metric.compute()["BLEU"] == bleu(WRITTEN, REFERENCES)
-
-
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-@pytest.mark.parametrize("first", [3, 4])  # uneven; and nothing at all for the second
-def test_two_processes_agree_with_one(tmp_path, first):
-    both = run_both(result, (range(first), range(first, 4)), tmp_path)
-    expected = result(range(4))
-    for found in both:
-        assert found == pytest.approx(expected)

@@ -34,20 +34,15 @@ from artifactnet.types import ArtifactNetError
 
 MIN_IMAGES = 2000  # per process; fewer take less time than starting it
 _LIMITS = INSTANCE_COLUMNS[3:]
-Box = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]  # x_min, y_min, x_max, y_max in pixels
 
 
 @dataclass(slots=True)
 class ImageBoxes:
-    """Predicted boxes of one image.
+    """Predicted boxes of one image."""
 
-    Attributes:
-        place: file and row of the first one, for error messages.
-        boxes: category index 1..7 -> (x_min, y_min, x_max, y_max) of each, pixels.
-    """
-
-    place: str = ""
-    boxes: dict[int, list[Box]] = field(default_factory=dict)
+    place: str = ""  # file and row of the first one, for error messages
+    boxes: dict[int, list[Box]] = field(default_factory=dict)  # by category index, 1..7
 
 
 def read_boxes(path: str | Path) -> dict[tuple[str, str], ImageBoxes]:
@@ -86,7 +81,6 @@ def read_boxes(path: str | Path) -> dict[tuple[str, str], ImageBoxes]:
 
 
 def _box(row: dict[str, str], place: str) -> tuple[int, Box]:
-    """Category index and limits of one row."""
     if None in row or None in row.values():  # DictReader's mark of too many or too few
         raise ArtifactNetError(f"{place}: number of values differs from the header's")
     try:
@@ -137,7 +131,7 @@ def score_instances(
     rows = read_labels(labels)
     empty = ImageBoxes()
     pairs = [(row, boxes.pop((row.generator, row.uid), empty)) for row in rows]
-    matched = sum(found is not empty for _, found in pairs)
+    matched = sum(predicted is not empty for _, predicted in pairs)
     warnings = report_unmatched([image.place for image in boxes.values()], matched)
     counts = parallel_map(partial(count_instances, overlap_threshold), pairs, workers, MIN_IMAGES)
     lines = partial(_lines, overlap_threshold)
@@ -145,11 +139,7 @@ def score_instances(
 
 
 def count_instances(t: float, image: tuple[LabelRow, ImageBoxes]) -> Counts:
-    """Instances and boxes of one image.
-
-    Args:
-        t: the overlap threshold.
-        image: its annotation and its predictions.
+    """Instances and boxes of one image at the overlap threshold ``t``.
 
     Returns:
         (7, 6) int64, categories in the order of the table's rows: matched instances, unmatched
@@ -158,7 +148,7 @@ def count_instances(t: float, image: tuple[LabelRow, ImageBoxes]) -> Counts:
     Raises:
         ArtifactNetError: a polygon is invalid.
     """
-    row, found = image
+    row, predicted = image
     polygons: dict[int, list[npt.NDArray[np.int32]]] = {}
     where, last = str(row), np.array([row.width - 1, row.height - 1], dtype=np.int32)
     for label in row.labels:
@@ -169,7 +159,7 @@ def count_instances(t: float, image: tuple[LabelRow, ImageBoxes]) -> Counts:
     lines = np.zeros((len(ROW_ORDER), 6), dtype=np.int64)
     lines[:, 3] = 1
     for line, category in zip(lines, ROW_ORDER, strict=True):
-        drawn, boxes = polygons.get(category.bit, []), found.boxes.get(category.index, [])
+        drawn, boxes = polygons.get(category.bit, []), predicted.boxes.get(category.index, [])
         line[4] = not boxes
         if drawn or boxes:
             truth = polygon_instances(drawn, row.height, row.width)

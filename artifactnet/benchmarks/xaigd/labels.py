@@ -24,23 +24,14 @@ COLUMNS = ("generator", "uid", "labels", "width", "height")
 
 @dataclass(frozen=True, slots=True)
 class LabelRow:
-    """One annotated image, as in its row.
-
-    Attributes:
-        generator: name of the generator.
-        uid: of the image; generator and uid together name it.
-        width: pixels.
-        height: pixels.
-        labels: X-AIGD polygons, see `artifactnet.data.masks.rasterize`; not yet checked.
-        place: file and row, for messages.
-    """
+    """One annotated image, as in its row; generator and uid together name it."""
 
     generator: str
     uid: str
-    width: int
-    height: int
-    labels: Sequence[Mapping[str, Any]]
-    place: str
+    width: int  # pixels
+    height: int  # pixels
+    labels: Sequence[Mapping[str, Any]]  # not checked yet; see `artifactnet.data.masks.rasterize`
+    place: str  # file and row, for messages
 
     def __str__(self) -> str:
         return f"{self.place} ({self.generator}/{self.uid})"
@@ -79,10 +70,11 @@ def _expand(files: Sequence[str | Path]) -> list[Path]:
     """Every file once, in the given order; matches of a pattern by name."""
     paths: list[Path] = []
     for file in map(str, files):
-        found = [file] if Path(file).is_file() else sorted(glob(file))
-        paths += [Path(name) for name in found if Path(name).is_file()]
-        if not any(Path(name).is_file() for name in found):
+        names = [file] if Path(file).is_file() else sorted(glob(file))
+        matches = [Path(name) for name in names if Path(name).is_file()]
+        if not matches:
             raise ArtifactNetError(f"{file}: no such label file; name parquet files or a pattern")
+        paths += matches
     return list(dict.fromkeys(paths))
 
 
@@ -164,14 +156,11 @@ def check_layout(root: str | Path, task: str, rows: Sequence[LabelRow]) -> tuple
 
 
 def report_unmatched(unmatched: Sequence[str], matched: int) -> tuple[str, ...]:
-    """Report predictions for images that are not in the labels.
+    """A warning if there are predictions for images that are not in the labels.
 
     Args:
         unmatched: where they are: folders, or rows of a file.
         matched: number of the other predictions.
-
-    Returns:
-        a warning if there are any.
 
     Raises:
         ArtifactNetError: no prediction matches an image.

@@ -156,19 +156,12 @@ def _read_gray(path: str, size: tuple[int, int]) -> UInt8Array:
 
 @dataclass(frozen=True, slots=True)
 class PixelTask:
-    """Predictions, and how to compare them with the ground truth.
+    """Predictions, and how to compare them with the ground truth."""
 
-    Attributes:
-        root: folder of the predictions.
-        task: ``category-agnostic`` or ``fine-grained``.
-        view: resizing and cropping of the ground truth.
-        threshold: pixels above it are predicted, 0..255.
-    """
-
-    root: str
-    task: str
-    view: View = field(default_factory=View)
-    threshold: int = 127
+    root: str  # folder of the predictions
+    task: str  # of `TASKS`
+    view: View = field(default_factory=View)  # resizing and cropping of the ground truth
+    threshold: int = 127  # pixels above it are predicted, 0..255
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -177,12 +170,14 @@ class PixelTask:
             raise ArtifactNetError(f"the threshold must be from 0 to 255, not {self.threshold}")
 
 
-def score_pixels(labels: Sequence[str | Path], asked: PixelTask, workers: int = 1) -> ScoreTable:
+def score_pixels(
+    labels: Sequence[str | Path], predictions: PixelTask, workers: int = 1
+) -> ScoreTable:
     """Score predicted masks against annotated polygons.
 
     Args:
         labels: parquet files, see `read_labels`.
-        asked: the predictions, and how to compare.
+        predictions: the predictions, and how to compare.
         workers: maximum number of processes, see `parallel_map`.
 
     Returns:
@@ -194,13 +189,13 @@ def score_pixels(labels: Sequence[str | Path], asked: PixelTask, workers: int = 
         ArtifactNetError: labels or predictions are invalid.
     """
     rows = read_labels(labels)
-    warnings = check_layout(asked.root, asked.task, rows)
-    counts = parallel_map(partial(count_pixels, asked), rows, workers, MIN_IMAGES)
-    lines = partial(_lines, asked.task)
+    warnings = check_layout(predictions.root, predictions.task, rows)
+    counts = parallel_map(partial(count_pixels, predictions), rows, workers, MIN_IMAGES)
+    lines = partial(_lines, predictions.task)
     return make_table([row.generator for row in rows], counts, lines, warnings)
 
 
-def count_pixels(asked: PixelTask, row: LabelRow) -> Counts:
+def count_pixels(predictions: PixelTask, row: LabelRow) -> Counts:
     """Pixels of one image.
 
     Returns:
@@ -210,25 +205,25 @@ def count_pixels(asked: PixelTask, row: LabelRow) -> Counts:
     Raises:
         ArtifactNetError: a polygon or a predicted mask is invalid.
     """
-    truth = asked.view.apply(rasterize(row.labels, row.height, row.width, str(row)), row)
-    folder = os.path.join(asked.root, row.generator)
+    truth = predictions.view.apply(rasterize(row.labels, row.height, row.width, str(row)), row)
+    folder = os.path.join(predictions.root, row.generator)
     size = (truth.shape[0], truth.shape[1])
-    if asked.task == AGNOSTIC:
-        found = read_masks(os.path.join(folder, row.uid), size, asked.threshold)
-        return np.array([_compare(found, truth)], dtype=np.int64)
+    if predictions.task == AGNOSTIC:
+        predicted = read_masks(os.path.join(folder, row.uid), size, predictions.threshold)
+        return np.array([_compare(predicted, truth)], dtype=np.int64)
     lines = []
     for category in ROW_ORDER:
         path = os.path.join(folder, category.label, row.uid)
-        found = read_masks(path, size, asked.threshold)
-        lines.append(_compare(found, truth & np.uint8(category.bit)))
+        predicted = read_masks(path, size, predictions.threshold)
+        lines.append(_compare(predicted, truth & np.uint8(category.bit)))
     return np.array(lines, dtype=np.int64)
 
 
-def _compare(found: BoolArray | None, truth: UInt8Array) -> tuple[int, int, int, int, int]:
+def _compare(predicted: BoolArray | None, truth: UInt8Array) -> tuple[int, int, int, int, int]:
     positive = int(cv2.countNonZero(truth))
-    if found is None:
+    if predicted is None:
         return 0, 0, positive, 1, 1
-    plane = found.view(np.uint8)
+    plane = predicted.view(np.uint8)
     hits = int(cv2.countNonZero(cv2.bitwise_and(truth, truth, mask=plane)))
     return hits, int(cv2.countNonZero(plane)) - hits, positive - hits, 1, 0
 

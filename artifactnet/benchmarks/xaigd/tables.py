@@ -43,19 +43,12 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
-    """Scores of a benchmark.
+    """Scores of a benchmark."""
 
-    Attributes:
-        overall: rows of all generators together.
-        per_generator: the same rows for each generator, sorted by name.
-        images: number of images scored.
-        warnings: about the predictions.
-    """
-
-    overall: list[dict[str, Any]]
-    per_generator: list[dict[str, Any]]
-    images: int
-    warnings: tuple[str, ...] = ()
+    overall: list[dict[str, Any]]  # rows of all generators together
+    per_generator: list[dict[str, Any]]  # the same rows for each generator, sorted by name
+    images: int  # number of images scored
+    warnings: tuple[str, ...] = ()  # about the predictions
 
     def write(self, out: str | Path, out_per_generator: str | Path | None = None) -> None:
         """Write the CSV files, each atomically.
