@@ -1,6 +1,4 @@
-"""Small real files of other data sets' formats, written without the code that reads them."""
-
-from __future__ import annotations
+"""Small files in other data sets' formats, written without the code that reads them."""
 
 import io
 import struct
@@ -9,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from artifactnet.config import DataConfig
+from artifactnet.data.sources.manifest import build_manifest_splits
 
 SCORES = {
     "artifact_score": 0.75,
@@ -89,11 +90,14 @@ def png(pixels: np.ndarray) -> bytes:
 def picture(path: Path, size: tuple[int, int] = (16, 16)) -> Path:
     """An image whose content follows from its path, so that no two are alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    seed = list(str(path).encode())
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)).save(
-        path
-    )
+    pixels = np.random.default_rng(list(str(path).encode())).integers(0, 256, (*size, 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
     return path
+
+
+def load_manifest(path: Path) -> dict:
+    """Sources by split of a manifest, or of a folder of them."""
+    return build_manifest_splits(DataConfig(name="manifest", root=str(path)), 0)
 
 
 def spot(size: tuple[int, int] = (16, 16), value: int = 200) -> np.ndarray:

@@ -1,13 +1,11 @@
 """``artifactnet convert``: from the command line to data that trains, and what it says."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from annotated_files import picture, png, richhf_example, spot, write_records
+from annotated_files import load_manifest, picture, png, richhf_example, spot, write_records
 
 from artifactnet.cli import main
 from artifactnet.config import DataConfig
@@ -15,10 +13,6 @@ from artifactnet.data.checks import summarize_data
 from artifactnet.data.datamodule import build_splits
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
-
-
-def splits_of(root: Path) -> dict:
-    return build_splits(DataConfig(name="manifest", root=str(root)), 0)
 
 
 def own_folder(root: Path, parts: tuple[str, ...] = ("",)) -> Path:
@@ -43,13 +37,13 @@ def test_formats_are_converted_into_one_folder_and_mixed(tmp_path, capsys):
     out = tmp_path / "mixed"
     source, images = richhf(tmp_path)
     assert main(["convert", "richhf", str(source), "--images", str(images), "--out", str(out)]) == 0
-    said = capsys.readouterr()
-    assert said.out.startswith("4 images, 4 fake, 4 with a heatmap, 4 with a score, 4 train\n")
-    assert f"{out}/richhf.jsonl: train on it with data.name=manifest" in said.out
-    assert said.err == ""
+    printed = capsys.readouterr()
+    assert printed.out.startswith("4 images, 4 fake, 4 with a heatmap, 4 with a score, 4 train\n")
+    assert f"{out}/richhf.jsonl: train on it with data.name=manifest" in printed.out
+    assert printed.err == ""
     folder = own_folder(tmp_path / "own")
     assert main(["convert", "folder", str(folder), "--out", str(out), "--name", "mine"]) == 0
-    splits = splits_of(out)
+    splits = load_manifest(out)
     counts = summarize_data(splits, "full")["splits"]
     assert sum(part["images"] for part in counts.values()) == 12
     assert sum(part["annotation"]["mask"] for part in counts.values()) == 5
@@ -69,9 +63,9 @@ def test_warnings_are_printed_apart(tmp_path, capsys):
     (images / "r0.jpg").unlink()
     out = tmp_path / "out"
     assert main(["convert", "richhf", str(source), "--images", str(images), "--out", str(out)]) == 0
-    said = capsys.readouterr()
-    assert said.err.startswith("warning: 1 images are not in")
-    assert "warning: " not in said.out
+    printed = capsys.readouterr()
+    assert printed.err.startswith("warning: 1 images are not in")
+    assert "warning: " not in printed.out
     again = ["convert", "richhf", str(source), "--images", str(images), "--out", str(out)]
     assert main(again) == 2
     assert "richhf.jsonl: already there; replace it with --overwrite" in capsys.readouterr().err
@@ -85,7 +79,7 @@ def test_split_folders_and_stems_that_repeat(tmp_path, capsys):
     picture(folder / "val" / "real" / "only.png")
     assert main(["convert", "folder", str(folder), "--out", str(tmp_path / "out")]) == 0
     assert "warning: 4 file stems occur in more than one split folder" in capsys.readouterr().err
-    splits = splits_of(tmp_path / "out")
+    splits = load_manifest(tmp_path / "out")
     assert {r.uid for r in splits["train"].records} == {f"folder/train/{k}" for k in range(4)}
     assert "folder/only" in {r.uid for r in splits["val"].records}
 
@@ -105,9 +99,9 @@ def test_split_folders_and_stems_that_repeat(tmp_path, capsys):
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert main(["convert", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert (said.count("\n"), list(tmp_path.iterdir())) == (1, [])
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert (printed.count("\n"), list(tmp_path.iterdir())) == (1, [])
 
 
 @pytest.mark.parametrize(
@@ -141,7 +135,7 @@ def test_boxes_and_texts(tmp_path):
         "expl_aigi_eval.jsonl",
     ]
     # one picture in two manifests, under two uids: its named split wins
-    splits = splits_of(tmp_path / "out")
+    splits = load_manifest(tmp_path / "out")
     assert list(splits) == ["test"]
     assert "listed more than once" in splits["test"].warnings[0]
 
@@ -163,7 +157,7 @@ def test_real_photographs_and_their_masks(tmp_path):
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")
     assert main(["convert", "folder", str(folder), "--out", str(tmp_path)]) == 0
-    splits = splits_of(tmp_path)
+    splits = load_manifest(tmp_path)
     own = build_splits(DataConfig(name="folder", root=str(folder)), 0)
     for name, source in own.items():
         by_path = {Path(r.location).resolve(): k for k, r in enumerate(splits[name].records)}

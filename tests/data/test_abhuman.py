@@ -1,21 +1,18 @@
 """Masks and boxes of defects to soft heatmaps and a manifest."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from annotated_files import picture, png, spot
+from annotated_files import load_manifest, picture, png, spot
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from artifactnet.config import DataConfig
 from artifactnet.data.converters import abhuman
 from artifactnet.data.converters.coco import draw_boxes
-from artifactnet.data.sources import manifest
 from artifactnet.types import Annotation, ArtifactNetError
 
 SIZE = (20, 30)
@@ -23,10 +20,9 @@ SIZE = (20, 30)
 
 def samples(path: Path) -> dict:
     """Sample by file stem; splits are drawn, so all are looked at."""
-    splits = manifest.build_manifest_splits(DataConfig(name="manifest", root=str(path)), 0)
     return {
         Path(record.location).stem: source.load(index)
-        for source in splits.values()
+        for source in load_manifest(path).values()
         for index, record in enumerate(source.records)
     }
 
@@ -192,30 +188,18 @@ def test_images_that_differ_in_suffix_have_maps_of_their_own(tmp_path):
     listed = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "a.png"}]
     drawn = [{"image_id": 1, "bbox": [4, 6, 10, 5]}, {"image_id": 2, "bbox": [1, 2, 3, 4]}]
     path = boxes(tmp_path, images=listed, annotations=drawn)
-    made = abhuman.convert_abhuman(path, folder, tmp_path / "out")
-    rows = [json.loads(line) for line in made.manifest.read_text().splitlines()][:2]
+    result = abhuman.convert_abhuman(path, folder, tmp_path / "out")
+    rows = [json.loads(line) for line in result.manifest.read_text().splitlines()][:2]
     assert [row["mask"] for row in rows] == [f"masks/abhuman/a.{s}.png" for s in ("jpg", "png")]
     assert {row["uid"] for row in rows} == {"abhuman/a"}  # likely one picture: one split
-    splits = manifest.build_manifest_splits(DataConfig(name="manifest", root=str(made.manifest)), 0)
-    areas = {
-        Path(record.location).name: int((source.load(index).mask > 0).sum())
-        for source in splits.values()
-        for index, record in enumerate(source.records)
-        if record.annotation is Annotation.MASK
-    }
-    assert areas == {"a.jpg": 50, "a.png": 12}
-
-
-def test_names_that_still_clash_are_refused(tmp_path):
-    folder = images(tmp_path)
-    names = ["a.jpg", "a.png", "a.png.jpg"]
-    for name in names[1:]:
-        picture(folder / name, SIZE)
-    listed = [{"id": k, "file_name": name} for k, name in enumerate(names)]
-    drawn = [{"image_id": k, "bbox": [4, 6, 10 - k, 5]} for k in range(3)]
+    areas = [(cv2.imread(str(tmp_path / "out" / row["mask"]), -1) > 0).sum() for row in rows]
+    assert areas == [50, 12]
+    picture(folder / "a.png.jpg", SIZE)  # its map would have the name of the other's
+    listed.append({"id": 3, "file_name": "a.png.jpg"})
+    drawn.append({"image_id": 3, "bbox": [4, 6, 8, 5]})
     path = boxes(tmp_path, images=listed, annotations=drawn)
     with pytest.raises(ArtifactNetError, match=r"a.png.jpg: its map .* that of .*/a.png; rename"):
-        abhuman.convert_abhuman(path, folder, tmp_path / "out")
+        abhuman.convert_abhuman(path, folder, tmp_path / "clash")
 
 
 @pytest.mark.parametrize("place", ["images", "images/out", "masks/out"])
@@ -230,32 +214,26 @@ def test_the_output_lies_outside_of_what_is_read(tmp_path, place):
 
 
 def test_bad_masks_are_named(tmp_path):
-    folder = images(tmp_path)
-    masks = tmp_path / "masks"
+    folder, masks = images(tmp_path), tmp_path / "masks"
     masks.mkdir()
+
+    def refused(source: Path, message: str) -> None:
+        with pytest.raises(ArtifactNetError, match=message):
+            abhuman.convert_abhuman(source, folder, tmp_path / "out")
+
     for content, message in (
         (png(np.zeros((30, 20))), "its mask .*a.png is 20x30, the image 30x20"),
         (png(np.full(SIZE, 9)), "largest value is 9"),
         (png(np.random.default_rng(0).integers(0, 255, SIZE))[:90], "a.png: "),
     ):
         (masks / "a.png").write_bytes(content)
-        with pytest.raises(ArtifactNetError, match=message):
-            abhuman.convert_abhuman(masks, folder, tmp_path / "out")
-    with pytest.raises(ArtifactNetError, match="lie inside the folder of images"):
-        abhuman.convert_abhuman(folder, folder, tmp_path / "out")
-    with pytest.raises(ArtifactNetError, match="no such folder of masks, nor JSON"):
-        abhuman.convert_abhuman(tmp_path / "none", folder, tmp_path / "out")
+        refused(masks, message)
+    refused(folder, "lie inside the folder of images")
+    refused(tmp_path / "none", "no such folder of masks, nor JSON")
+    (masks / "y").mkdir()
+    for place in ("", "y"):
+        (masks / place / "a.png").write_bytes(png(np.zeros(SIZE)))
+    refused(masks, r"y/a.png: .*a.jpg is annotated twice")
+    (tmp_path / "boxes.json").write_text('{"images": [')
+    refused(tmp_path / "boxes.json", r"boxes.json: not readable as JSON")
     assert not list((tmp_path / "out").glob("*.jsonl"))
-
-
-def test_two_masks_of_one_image_and_a_broken_file(tmp_path):
-    folder = images(tmp_path)
-    for place in ("x", "y"):
-        (tmp_path / "masks" / place).mkdir(parents=True)
-        (tmp_path / "masks" / place / "a.png").write_bytes(png(np.zeros(SIZE)))
-    with pytest.raises(ArtifactNetError, match=r"y/a.png: .*a.jpg is annotated twice"):
-        abhuman.convert_abhuman(tmp_path / "masks", folder, tmp_path / "out")
-    path = tmp_path / "boxes.json"
-    path.write_text('{"images": [')
-    with pytest.raises(ArtifactNetError, match=r"boxes.json: not readable as JSON"):
-        abhuman.convert_abhuman(path, folder, tmp_path / "out")

@@ -1,7 +1,5 @@
 """Identical files: found all, and only, and without opening those that cannot matter."""
 
-from __future__ import annotations
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,15 +1,14 @@
 """Datasets, batches and loaders over small in-memory sources."""
 
-from __future__ import annotations
-
 import importlib
+import itertools
 import logging
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from annotated_files import picture
 
 from artifactnet.config import AugmentConfig, DataConfig
 from artifactnet.data import datamodule
@@ -17,7 +16,7 @@ from artifactnet.data.checks import choose_jpeg_classes
 from artifactnet.data.datamodule import DataModule
 from artifactnet.data.dataset import DetectionDataset, collate
 from artifactnet.data.transforms import Preprocess, TrainTransform
-from artifactnet.types import Annotation, ArtifactNetError, Batch, Record, Sample
+from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 
 PREPROCESS = Preprocess((32, 28), "stretch", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -27,14 +26,9 @@ class MemorySource:
 
     def __init__(self, labels, broken=(), prefix="train"):
         self.broken = set(broken)
+        kinds = (("real", Annotation.CLEAN), ("gan", Annotation.MASK))
         self.records = [
-            Record(
-                uid=f"{prefix}{index}",
-                label=label,
-                generator="gan" if label else "real",
-                annotation=(Annotation.CLEAN, Annotation.MASK)[label],
-                location=f"{prefix}/{index}.png",
-            )
+            Record(f"{prefix}{index}", label, *kinds[label], f"{prefix}/{index}.png")
             for index, label in enumerate(labels)
         ]
 
@@ -69,15 +63,11 @@ def test_augmentation_depends_on_seed_epoch_item_and_repeat_alone():
     for key in reversed(expected):
         assert second[key].image.equal(expected[key].image)
         assert second[key].mask.equal(expected[key].mask)
-    assert not expected[0, 3].image.equal(expected[1, 3].image)
-    assert not expected[0, 3].image.equal(expected[0, 3, 1].image)
-    assert not expected[0, 3].image.equal(dataset([0, 1] * 4, seed=1)[0, 3].image)
-
-
-def test_evaluation_does_not_augment():
-    found = dataset([0, 1], train=False)
-    assert found[0, 1].image.equal(found[7, 1].image)
-    assert found[0, 1].image.equal(PREPROCESS.sample(found.source.load(1)).image)
+    others = expected[1, 3], expected[0, 3, 1], dataset([0, 1] * 4, seed=1)[0, 3]
+    assert not any(expected[0, 3].image.equal(other.image) for other in others)
+    plain = dataset([0, 1], train=False)  # an evaluation does not augment
+    for epoch in (0, 7):
+        assert plain[epoch, 1].image.equal(PREPROCESS.sample(plain.source.load(1)).image)
 
 
 def test_a_bad_image_is_an_error_unless_the_user_says_skip():
@@ -85,51 +75,39 @@ def test_a_bad_image_is_an_error_unless_the_user_says_skip():
         dataset([0, 1], broken=[1], on_error="raise")[0, 1]
     with pytest.raises(ValueError, match="'ignore'"):
         dataset([0, 1], on_error="ignore")
+    found = dataset([0, 1])
+    found.source.load = lambda index: 1 / 0  # no error of the data
+    with pytest.raises(ZeroDivisionError):
+        found[0, 0]
 
 
 def test_training_replaces_a_bad_image_by_the_next_of_its_class(caplog):
-    found = dataset([0, 1, 0, 1, 0, 1, 1], broken=[3, 5])
+    data = dataset([0, 1, 0, 1, 0, 1, 1], broken=[3, 5])
     with caplog.at_level(logging.WARNING):
-        for epoch in (0, 1):
-            assert found[epoch, 3].record.location == "train/6.png"
-            assert found[epoch, 5].record.location == "train/6.png"
-    # Listed once each, counted, and named.
-    assert [record.args[0] for record in caplog.records] == ["train/3.png", "train/5.png"]
+        for epoch, item in itertools.product((0, 1), (3, 5)):
+            assert data[epoch, item].record.location == "train/6.png"
+    bad = ["train/3.png", "train/5.png"]  # listed once each, counted, and named
+    assert [record.args[0] for record in caplog.records] == bad
     assert "truncated" in caplog.text
-    assert [record.location for record in found.skipped] == ["train/3.png", "train/5.png"]
-    assert found[0, 3].image.equal(dataset([0, 1, 0, 1, 0, 1, 1], [3, 5])[0, 3].image)
-
-
-def test_the_search_for_a_replacement_wraps_around_and_ends():
+    assert [record.location for record in data.skipped] == bad
     assert dataset([1, 0, 1], broken=[2])[0, 2].record.location == "train/0.png"
     with pytest.raises(ArtifactNetError, match=r"not one usable fake image.*train/2\.png"):
         dataset([1, 0, 1], broken=[0, 2])[0, 2]
 
 
-def test_errors_that_are_not_about_data_are_never_skipped():
-    found = dataset([0, 1])
-    found.source.load = lambda index: 1 / 0
-    with pytest.raises(ZeroDivisionError):
-        found[0, 0]
-
-
 def test_collate_keeps_order_states_and_types():
-    found = dataset([0, 1, 1], train=False)
-    batch = collate([found[0, 2], None, found[0, 0]])
-    assert batch is not None
-    assert batch.image.shape == (2, 3, 32, 28)
-    assert batch.image.dtype == torch.float32
+    data = dataset([0, 1, 1], train=False)
+    batch = collate([data[0, 2], None, data[0, 0]])
+    assert (batch.image.shape, batch.image.dtype) == ((2, 3, 32, 28), torch.float32)
     assert batch.label.tolist() == [1.0, 0.0]
     assert batch.annotation.tolist() == [Annotation.MASK, Annotation.CLEAN]
-    assert batch.annotation.dtype == torch.int64
-    assert batch.mask.dtype == torch.uint8
+    assert (batch.annotation.dtype, batch.mask.dtype) == (torch.int64, torch.uint8)
     assert (batch.mask[0, :16] == 2).all()
     assert not batch.mask[0, 16:].any()
     assert not batch.mask[1].any()
     assert batch.heatmap.shape == (2, 32, 28)
     assert [record.location for record in batch.record] == ["train/2.png", "train/0.png"]
-    assert collate([None, None]) is None
-    assert collate([]) is None
+    assert collate([None, None]) is collate([]) is None
 
 
 def seen(loader):
@@ -147,15 +125,16 @@ def test_loaders_serve_the_splits(monkeypatch):
     assert data.summary["splits"]["train"]["class"] == {"real": 5, "fake": 5}
     train = data.train_loader()
     assert len(train) == 3
+    state = torch.get_rng_state()
     epochs = []
     for epoch in (0, 1):
         train.sampler.set_epoch(epoch)
         epochs.append(seen(train))
         assert [len(batch) for batch in epochs[-1]] == [3, 3, 3]
+    assert torch.get_rng_state().equal(state)  # the run's own
     assert epochs[0] != epochs[1]
     assert seen(data.val_loader()) == [["val/0.png", "val/1.png"], ["val/2.png", "val/3.png"]]
-    # A test set of one class is a fair thing to have.
-    assert seen(data.test_loader()) == [["test/0.png", "test/1.png"]]
+    assert seen(data.test_loader()) == [["test/0.png", "test/1.png"]]  # one class is enough
 
 
 def test_two_processes_join_to_one(monkeypatch):
@@ -198,30 +177,19 @@ def test_evaluation_drops_bad_images_and_empty_batches(monkeypatch, caplog):
     source = MemorySource([0, 1, 1, 0, 1], broken=[1, 2, 3])
     data = module(monkeypatch, {"test": source}, batch_size=2, on_error="skip")
     loader = data.test_loader()
-    assert len(loader) == 3
-    assert seen(loader) == [["train/0.png"], ["train/4.png"]]
+    assert (len(loader), seen(loader)) == (3, [["train/0.png"], ["train/4.png"]])
     assert seen(data.test_loader()) == [["train/0.png"], ["train/4.png"]]
     assert data.skipped["test"] == ["train/1.png", "train/2.png", "train/3.png"]
     assert len(caplog.records) == 3  # said once, whatever the number of passes and loaders
 
 
-def test_loading_leaves_the_runs_random_state_alone(monkeypatch):
-    data = module(monkeypatch, {"train": MemorySource([0, 1] * 4)})
-    state = torch.get_rng_state()
-    assert all(isinstance(batch, Batch) for batch in data.train_loader())
-    assert torch.get_rng_state().equal(state)
-
-
-def test_a_missing_split_is_an_error_only_when_asked_for(monkeypatch):
+def test_missing_splits_and_classes_are_errors_only_when_they_are_used(monkeypatch):
     splits = {"train": MemorySource([0, 1]), "val": MemorySource([])}
     data = module(monkeypatch, splits, name="folder")
     assert len(data.train_loader()) == 1
     for loader, split in ((data.val_loader, "val"), (data.test_loader, "test")):
         with pytest.raises(ArtifactNetError, match=rf"folder has no {split} images.*has: train\)"):
             loader()
-
-
-def test_training_on_one_class_is_refused(monkeypatch):
     data = module(monkeypatch, {"train": MemorySource([1, 1])})
     with pytest.raises(ArtifactNetError, match=r"only fake images \(2\)"):
         data.train_loader()
@@ -294,58 +262,37 @@ def test_sources_are_built_by_the_module_of_their_name(monkeypatch):
         datamodule.build_splits(DataConfig(name="foldr"), 0)
 
 
-def split_folders(root):
-    """Four images of each class in each of train, val and test, all of them different."""
-    rng = np.random.default_rng(0)
-    for split in ("train", "val", "test"):
-        for kind in ("real", "fake"):
-            (root / split / kind).mkdir(parents=True)
-            for number in range(4):
-                image = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
-                image.save(root / split / kind / f"{split}{number}.png")
-    return root
-
-
-def paths(data, split):
-    return {record.path for record in data.splits[split].records}
-
-
-def test_dropped_duplicates_are_told_and_never_served(tmp_path):
-    root = split_folders(tmp_path)
-    twin = root / "train/real/train0.png"
-    shutil.copy(root / "test/real/test0.png", twin)
-    config = DataConfig(name="folder", root=str(root), batch_size=3, check="full", on_error="skip")
+def test_dropped_duplicates_are_reported_and_never_served(tmp_path):
+    for split, kind in itertools.product(("train", "val", "test"), ("real", "fake")):
+        for number in range(4):
+            picture(tmp_path / split / kind / f"{split}{number}.png", (40, 40))
+    twin, original = tmp_path / "train/real/train0.png", tmp_path / "test/real/test0.png"
+    shutil.copy(original, twin)
+    config = DataConfig(
+        name="folder", root=str(tmp_path), batch_size=3, check="full", on_error="skip"
+    )
     data = DataModule(config, PREPROCESS, 0)
-    told = [text for text in data.summary["warnings"] if "another split has them too" in text]
-    assert len(told) == 1
-    assert told[0].startswith("1 images left out")
-    assert f"{twin} (train): same image as {root / 'test/real/test0.png'}" in told[0]
+    (text,) = [text for text in data.summary["warnings"] if "another split has them too" in text]
+    assert text.startswith("1 images left out")
+    assert f"{twin} (train): same image as {original}" in text
     assert data.summary["splits"]["train"]["class"] == {"real": 3, "fake": 4}
     loader = data.train_loader()
     served = set()
     for epoch in range(8):  # an epoch drops what does not fill its last batch
         loader.sampler.set_epoch(epoch)
         served |= {name for batch in seen(loader) for name in batch}
-    assert served == paths(data, "train")
+    assert served == {record.path for record in data.splits["train"].records}
     assert str(twin) not in served
-    assert data.skipped["train"] == []  # left out, not stumbled over
+    assert data.skipped["train"] == []  # left out before, not skipped on loading
 
 
 class TwinSource:
     """A photograph of noise and its fake, in which one square is inverted."""
 
     def __init__(self, pairs):
-        self.records = [
-            Record(
-                f"uid{k}",
-                label,
-                ("real", "gan")[label],
-                (Annotation.CLEAN, Annotation.MASK)[label],
-                f"{k}/{label}",
-            )
-            for k in range(pairs)
-            for label in (1, 0)
-        ]
+        kinds = (("real", Annotation.CLEAN), ("gan", Annotation.MASK))
+        keys = itertools.product(range(pairs), (1, 0))
+        self.records = [Record(f"uid{k}", i, *kinds[i], f"{k}/{i}") for k, i in keys]
 
     def load(self, index):
         record = self.records[index]
@@ -363,16 +310,14 @@ class TwinSource:
 @pytest.mark.parametrize("crop", [True, False])
 def test_twins_alike_differ_by_the_artifact_alone(crop):
     crops = {"crop": True, "crop_size": [24, 20], "crop_artifact": True} if crop else {}
-    augment = AugmentConfig(
-        jpeg_on="none", hflip=0.5, vflip=0.5, rotate=0.75, max_category_ratio=1.0, **crops
-    )
-    preprocess = Preprocess((60, 60), "stretch", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    if not crop:  # without resizing, so that the artifact's borders stay sharp
-        preprocess = Preprocess((70, 70), "pad", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    source = TwinSource(12)
+    flips = {"hflip": 0.5, "vflip": 0.5, "rotate": 0.75}
+    augment = AugmentConfig(jpeg_on="none", max_category_ratio=1.0, **flips, **crops)
+    # without resizing, so that the artifact's borders stay sharp
+    frame = ((60, 60), "stretch") if crop else ((70, 70), "pad")
+    preprocess = Preprocess(*frame, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    source, transform = TwinSource(12), TrainTransform(augment, preprocess)
     alike, other = (
-        DetectionDataset(source, preprocess, TrainTransform(augment, preprocess), 3, "raise", alike)
-        for alike in (True, False)
+        DetectionDataset(source, preprocess, transform, 3, "raise", alike) for alike in (1, 0)
     )
     same = 0
     for item in range(0, 24, 2):
@@ -381,6 +326,6 @@ def test_twins_alike_differ_by_the_artifact_alone(crop):
         assert differs.any()
         assert not differs[fake.mask == 0].any()
         assert not real.mask.any()
-        again = other[(1, item)], other[(1, item + 1)]
-        same += bool(not (again[0].image != again[1].image).any(0)[again[0].mask == 0].any())
+        fake, real = other[(1, item)], other[(1, item + 1)]
+        same += not bool((fake.image != real.image).any(0)[fake.mask == 0].any())
     assert same < 12  # without the key twins go different ways

@@ -1,7 +1,5 @@
 """The embedded data set: twins, masks, determinism, packaged photographs."""
 
-from __future__ import annotations
-
 import builtins
 import io
 import os
@@ -12,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from artifactnet.config import DataConfig
 from artifactnet.data.converters.demo import convert_demo_data
@@ -71,22 +70,19 @@ def test_masks_match_their_records(splits):
             assert sample.heatmap[sample.mask == 0].mean() < 0.15
 
 
-def test_splits_share_no_photograph(splits):
+def test_splits_share_no_photograph_and_use_all(splits):
     scenes = {}
     for name, source in splits.items():
         of_split = {f"{p.package}/{p.file}" for p in demo.photos_of_split(name)}
-        used = {record.location.split("#")[0] for record in source.records}
-        assert used <= of_split
-        scenes[name] = used
-    assert not scenes["train"] & scenes["test"]
-    assert not scenes["train"] & scenes["val"]
-    assert not scenes["val"] & scenes["test"]
-
-
-def test_every_photograph_is_used():
-    source = demo.build_demo_splits(small(demo_train=200), 0)["train"]
-    used = {record.location.split("#")[0] for record in source.records}
-    assert used == {f"{p.package}/{p.file}" for p in demo.photos_of_split("train")}
+        scenes[name] = {record.location.split("#")[0] for record in source.records}
+        assert scenes[name] <= of_split
+        larger = demo.build_demo_splits(small(**{f"demo_{name}": 200}), 0)[name]
+        assert {record.location.split("#")[0] for record in larger.records} == of_split
+    assert sum(map(len, scenes.values())) == len(set.union(*scenes.values()))
+    homes = defaultdict(set)
+    for photo in demo.PHOTOS:
+        homes[photo.scene].add(photo.split)
+    assert all(len(where) == 1 for where in homes.values()), homes
 
 
 def test_location_names_the_photograph_that_was_cropped(monkeypatch):
@@ -101,49 +97,36 @@ def test_location_names_the_photograph_that_was_cropped(monkeypatch):
 
 
 def test_samples_depend_on_the_data_seed_and_nothing_else(splits):
-    order = [31, 4, 17, 4, 0]
     again = demo.build_demo_splits(small(demo_train=40), 12345)["train"]
     other = demo.build_demo_splits(small(demo_seed=1), 0)["train"]
-    for index in order:
+    for index in [31, 4, 17, 4, 0]:
         assert again.encoded(index) == splits["train"].encoded(index)
         assert again.records[index] == splits["train"].records[index]
         assert other.encoded(index) != splits["train"].encoded(index)
-
-
-def test_splits_are_drawn_apart(splits):
     files = [source.encoded(i) for source in splits.values() for i in range(len(source.records))]
     assert len(files) == len(set(files)), "duplicate images"
 
 
-def test_samples_are_made_once(monkeypatch):
+def test_samples_are_made_once_and_the_cache_is_bounded(monkeypatch):
     source = demo.build_demo_splits(small(), 0)["train"]
+    monkeypatch.setattr(demo, "_CACHE_BYTES", 12_000)
+    files = [source.encoded(index) for index in range(20)]
+    assert 0 < source._kept_bytes <= 12_000
+    assert [source.encoded(index) for index in range(20)] == files
     first = source.load(1)
-    first.image[:] = 0
-    first.mask[:] = 0
+    first.image[:], first.mask[:] = 0, 0
     monkeypatch.setattr(demo, "_crop", None)  # a second making would fail
     again = source.load(1)
     assert again.image.any(), "a caller's change reached the cache"
     assert again.mask.any(), "a caller's change reached the cache"
 
 
-def test_the_cache_is_bounded(monkeypatch):
-    monkeypatch.setattr(demo, "_CACHE_BYTES", 12_000)
-    source = demo.build_demo_splits(small(), 0)["train"]
-    files = [source.encoded(index) for index in range(20)]
-    assert 0 < source._kept_bytes <= 12_000
-    assert [source.encoded(index) for index in range(20)] == files
-
-
-def test_a_source_travels_to_a_worker(splits):
-    source = pickle.loads(pickle.dumps(splits["val"]))
-    assert source.records == splits["val"].records
-    assert source.encoded(3) == splits["val"].encoded(3)
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*")
-def test_a_forked_worker_makes_the_same_images(splits):
-    from torch.utils.data import DataLoader
+def test_workers_make_the_same_images(splits):
+    copied = pickle.loads(pickle.dumps(splits["val"]))
+    assert copied.records == splits["val"].records
+    assert copied.encoded(3) == splits["val"].encoded(3)
 
     class Images:
         def __len__(self):
@@ -198,34 +181,15 @@ def test_no_sample_of_a_large_set_fails():
             assert 0.01 < (sample.mask > 0).mean() < 0.7
 
 
-def test_a_scene_is_in_one_split_only():
-    splits = defaultdict(set)
-    for photo in demo.PHOTOS:
-        splits[photo.scene].add(photo.split)
-    assert all(len(where) == 1 for where in splits.values()), splits
-    motorcycles = [photo for photo in demo.PHOTOS if photo.scene == "motorcycle"]
-    assert len(motorcycles) == 2
-
-
-def test_cached_pixels_cannot_be_written():
-    image = demo.read_photo(demo.PHOTOS[0])
-    with pytest.raises(ValueError, match="read-only"):
-        image[0, 0] = 0
-    assert demo.read_photo(demo.PHOTOS[0]) is image
-
-
-def test_missing_package_names_the_pip_line(monkeypatch):
+def test_missing_packages_and_files_are_named(monkeypatch):
+    gone = replace(demo.PHOTOS[0], file="data/no_such_photograph.png")
+    with pytest.raises(ArtifactNetError, match=r"no_such_photograph\.png.*scikit-image"):
+        demo.locate_photo(gone)
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     with pytest.raises(ArtifactNetError, match="pip install scikit-learn"):
         demo.locate_photo(next(p for p in demo.PHOTOS if p.package == "sklearn"))
     with pytest.raises(ArtifactNetError, match="pip install"):  # when splits are built
         demo.build_demo_splits(small(), 0)
-
-
-def test_missing_file_names_the_package():
-    gone = replace(demo.PHOTOS[0], file="data/no_such_photograph.png")
-    with pytest.raises(ArtifactNetError, match=r"no_such_photograph\.png.*scikit-image"):
-        demo.locate_photo(gone)
 
 
 def test_the_packages_are_not_imported(monkeypatch):
@@ -238,14 +202,16 @@ def test_the_packages_are_not_imported(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", guarded)
     demo.read_photo.cache_clear()
     for photo in demo.PHOTOS:
-        assert min(demo.read_photo(photo).shape[:2]) >= 180
+        image = demo.read_photo(photo)
+        assert min(image.shape[:2]) >= 180
+        assert demo.read_photo(photo) is image
+        assert not image.flags.writeable
 
 
 def test_files_hold_what_the_source_gives(tmp_path):
     config = DataConfig(demo_train=2, demo_val=1, demo_test=1, demo_size=64)
-    made = convert_demo_data(config, tmp_path)
-    assert made.counts["images"] == 8
-    assert made.counts["with a score"] == 8
+    result = convert_demo_data(config, tmp_path)
+    assert (result.counts["images"], result.counts["with a score"]) == (8, 8)
     ours = demo.build_demo_splits(config, 0)
     theirs = manifest.build_manifest_splits(DataConfig(name="manifest", root=str(tmp_path)), 0)
     assert set(ours) == set(theirs) == {"train", "val", "test"}

@@ -1,17 +1,13 @@
 """Expl-AIGI-Eval: the public JSON lines, their constant score, and bad lines."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from annotated_files import picture, png, spot
+from annotated_files import load_manifest, picture, png, spot
 
-from artifactnet.config import DataConfig
 from artifactnet.data.converters import expl_aigi_eval
-from artifactnet.data.sources import manifest
 from artifactnet.types import Annotation, ArtifactNetError
 
 REAL = Path(__file__).parents[2] / "../shared/data/expl_aigi_eval/RichHF-18K_dev.jsonl"
@@ -19,14 +15,8 @@ TURNS = [{"from": "human", "value": "<image>\nWhere?"}, {"from": "gpt", "value":
 
 
 def row(name: str, score: float = 0.5, **changes) -> dict:
-    return {
-        "id": name,
-        "image": f"./{name}.jpg",
-        "heatmap": f"./artifact_map/{name}.png",
-        "score": score,
-        "conversations": TURNS,
-        **changes,
-    }
+    files = {"image": f"./{name}.jpg", "heatmap": f"./artifact_map/{name}.png"}
+    return {"id": name, **files, "score": score, "conversations": TURNS, **changes}
 
 
 def write(path: Path, rows: list) -> Path:
@@ -47,59 +37,40 @@ def data_set(root: Path) -> tuple[Path, Path, Path]:
     return write(root / "texts" / "x_dev.jsonl", rows), root / "images", root / "out"
 
 
-def test_the_real_file_is_read():
-    if not REAL.is_file():
-        pytest.skip(f"{REAL} is not here")
+@pytest.mark.skipif(not REAL.is_file(), reason=f"needs {REAL}")
+def test_the_real_file(tmp_path):
     records, warnings = expl_aigi_eval.read_expl_aigi_eval(REAL)
-    assert len(records) == 995
-    assert len({record.id for record in records}) == 995
+    assert len(records) == len({record.id for record in records}) == 995
     assert all(record.score is None for record in records)
-    assert len(warnings) == 1
-    assert "all 995 scores are 0.58333" in warnings[0]
+    (warning,) = warnings
+    assert "all 995 scores are 0.58333" in warning
     for record in records:
         assert [turn.speaker for turn in record.conversations] == ["human", "gpt"]
         assert Path(record.image).stem == Path(record.heatmap).stem == record.id
-    answers = [record.conversations[1].text for record in records]
-    assert sum("[SCORE]" in text for text in answers) > 900
-    assert [record.text for record in records] == answers
-
-
-def test_the_real_file_converts(tmp_path):
-    if not REAL.is_file():
-        pytest.skip(f"{REAL} is not here")
-    records, _ = expl_aigi_eval.read_expl_aigi_eval(REAL)
+        assert record.text == record.conversations[1].text
+    assert sum("[SCORE]" in record.text for record in records) > 900
     for record in records[:2]:
         picture(tmp_path / "images" / f"{record.id}.jpg")
-    made = expl_aigi_eval.convert_expl_aigi_eval(REAL, tmp_path / "images", tmp_path / "out")
-    told = {"images": 2, "fake": 2, "not annotated": 2, "with a text": 2, "val": 2}
-    assert made.counts == told
-    assert len(made.warnings) == 3  # constant score, images, heatmaps
-    lines = [json.loads(text) for text in made.manifest.read_text().splitlines()]
-    texts = {record.id: record.conversations[1].text for record in records[:2]}
-    assert {line["uid"]: line["text"] for line in lines} == texts
-    assert made.warnings[1].startswith("2 heatmaps are missing") or made.warnings[2].startswith(
-        "2 heatmaps are missing"
-    )
+    result = expl_aigi_eval.convert_expl_aigi_eval(REAL, tmp_path / "images", tmp_path / "out")
+    counts = {"images": 2, "fake": 2, "not annotated": 2, "with a text": 2, "val": 2}
+    assert result.counts == counts
+    assert len(result.warnings) == 3  # constant score, images, heatmaps
+    assert any(text.startswith("2 heatmaps are missing") for text in result.warnings)
+    lines = [json.loads(text) for text in result.manifest.read_text().splitlines()]
+    assert {line["uid"]: line["text"] for line in lines} == {r.id: r.text for r in records[:2]}
 
 
-def test_scores_that_differ_are_labels(tmp_path):
-    path = write(tmp_path / "a.jsonl", [row("a", 0.25), row("b", 1)])
-    records, warnings = expl_aigi_eval.read_expl_aigi_eval(path)
-    assert [record.score for record in records] == [0.25, 1.0]
-    assert warnings == []
-    assert records[0].conversations[1] == expl_aigi_eval.Turn("gpt", "Here: [MAP]")
-    assert records[1].where == f"{path}:2"
-
-
-def test_a_score_may_be_unknown(tmp_path):
+def test_scores_that_differ_are_labels_and_may_be_unknown(tmp_path):
     def scores(*values):
         rows = [row(str(k), value) for k, value in enumerate(values)]
-        records, warnings = expl_aigi_eval.read_expl_aigi_eval(write(tmp_path / "a.jsonl", rows))
+        path = write(tmp_path / "a.jsonl", rows)
+        records, warnings = expl_aigi_eval.read_expl_aigi_eval(path)
+        assert records[0].conversations[1] == expl_aigi_eval.Turn("gpt", "Here: [MAP]")
+        assert [record.where for record in records] == [f"{path}:{k + 1}" for k in range(len(rows))]
         return [record.score for record in records], warnings
 
-    assert scores(None, None) == ([None, None], [])
-    assert scores(None, 0.5) == ([None, 0.5], [])
-    assert scores(0.25, None, 1) == ([0.25, None, 1.0], [])
+    for values in ([0.25, 1.0], [0.5], [None, None], [None, 0.5], [0.25, None, 1.0]):
+        assert scores(*values) == (values, [])
     found, warnings = scores(0.5, None, 0.5)
     assert found == [None] * 3
     assert "all 2 scores are 0.5: a defect" in warnings[0]
@@ -117,11 +88,6 @@ def test_all_that_the_model_says_is_the_text(tmp_path):
     assert said(("human", "Where?")) is said(("human", "Where?"), ("gpt", "\n")) is said() is None
 
 
-def test_one_line_alone_keeps_its_score(tmp_path):
-    records, warnings = expl_aigi_eval.read_expl_aigi_eval(write(tmp_path / "a.jsonl", [row("a")]))
-    assert (records[0].score, warnings) == (0.5, [])
-
-
 def test_the_manifest_reads_back(tmp_path):
     made = expl_aigi_eval.convert_expl_aigi_eval(*data_set(tmp_path))
     assert made.counts == {
@@ -130,9 +96,7 @@ def test_the_manifest_reads_back(tmp_path):
     }
     assert len(made.warnings) == 1
     assert "1 heatmaps are missing: not annotated, e.g. ./artifact_map/c.png" in made.warnings[0]
-    source = manifest.build_manifest_splits(
-        DataConfig(name="manifest", root=str(made.manifest)), 0
-    )["val"]
+    source = load_manifest(made.manifest)["val"]
     states = [Annotation.MASK, Annotation.CLEAN, Annotation.NONE]
     assert [record.annotation for record in source.records] == states
     samples = [source.load(index) for index in range(3)]
@@ -224,14 +188,13 @@ def test_a_bad_line_is_named(tmp_path, message):
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text("{\n")
-    with pytest.raises(ArtifactNetError, match="a.jsonl:1: not readable as JSON"):
-        expl_aigi_eval.read_expl_aigi_eval(path)
-    path.write_text("")
-    with pytest.raises(ArtifactNetError, match="a.jsonl: holds no record"):
-        expl_aigi_eval.read_expl_aigi_eval(path)
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ArtifactNetError, match="a.jsonl: cannot be read as a text file"):
-        expl_aigi_eval.read_expl_aigi_eval(path)
+    for content, message in (
+        (b"{\n", "a.jsonl:1: not readable as JSON"),
+        (b"", "a.jsonl: holds no record"),
+        (b"\xff\xfe", "a.jsonl: cannot be read as a text file"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ArtifactNetError, match=message):
+            expl_aigi_eval.read_expl_aigi_eval(path)
     with pytest.raises(ArtifactNetError, match="nor a folder with a .jsonl file"):
         expl_aigi_eval.convert_expl_aigi_eval(tmp_path / "none", tmp_path, tmp_path / "out")

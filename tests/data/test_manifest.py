@@ -1,9 +1,9 @@
 """Manifests: round trips, strict reading, splits, and every kind of bad input."""
 
-from __future__ import annotations
-
 import json
+import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +38,17 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 
 def build(root: Path, seed: int = 0, **options):
-    return manifest.build_manifest_splits(
-        DataConfig(name="manifest", root=str(root), **options), seed
-    )
+    config = DataConfig(name="manifest", root=str(root), **options)
+    return manifest.build_manifest_splits(config, seed)
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def home_of(splits) -> dict[str, str]:
+    """Split of each uid."""
+    return {record.uid: name for name, source in splits.items() for record in source.records}
 
 
 def mixed(root: Path, count: int, splits: bool = False) -> Path:
@@ -59,26 +67,22 @@ def mixed(root: Path, count: int, splits: bool = False) -> Path:
 def test_everything_known_of_an_image_is_loaded(tmp_path):
     picture(tmp_path / "a.png", (16, 16))
     bits = spot(value=0b101)
-    row = {
-        **FAKE,
-        "split": "test",
-        "generator": "sdxl",
-        "annotation": "mask",
-        "heatmap": save(tmp_path / "h.png", spot(value=200)),
-        "mask": save(tmp_path / "m.png", bits),
-        "score": 0.25,
-        "text": "### Image Description\n\u732b ... [SCORE].",
-    }
+    maps = {"heatmap": save(tmp_path / "h.png", spot()), "mask": save(tmp_path / "m.png", bits)}
+    text = "### Image Description\n\u732b ... [SCORE]."
+    labels = ["cognitive-level-physics", "low-level-texture"]
+    more = {"generator": "sdxl", "score": 0.25, "text": text, "categories": labels}
+    row = {**FAKE, "split": "test", "annotation": "mask", **maps, **more}
     source = build(write(tmp_path / "data.jsonl", [row]))["test"]
     record, sample = source.records[0], source.load(0)
     assert (record.uid, record.label, record.generator) == ("a", 1, "sdxl")
-    assert record.annotation is Annotation.MASK
+    assert (record.annotation, record.categories) == (Annotation.MASK, 0b10000010)
     assert record.path == record.location == str(tmp_path / "a.png")
     assert (sample.image == np.array(Image.open(tmp_path / "a.png"))).all()
     assert (sample.mask == bits).all()
-    np.testing.assert_allclose(sample.heatmap, spot(value=200) / 255, atol=1e-7)
-    assert sample.score == 0.25
-    assert sample.text == "### Image Description\n猫 ... [SCORE]."
+    np.testing.assert_allclose(sample.heatmap, spot() / 255, atol=1e-7)
+    assert (sample.score, sample.text) == (0.25, text)
+    counts = summarize_data({"test": source}, "counts")["splits"]["test"]["category"]
+    assert {key for key, count in counts.items() if count} == set(labels)
 
 
 def test_a_heatmap_alone_gives_the_mask(tmp_path):
@@ -86,10 +90,7 @@ def test_a_heatmap_alone_gives_the_mask(tmp_path):
     values = spot(value=127)
     values[5, 7] = 128
     row = {**FAKE, "annotation": "mask", "heatmap": save(tmp_path / "h.png", values)}
-    picture(tmp_path / "b.png", (32, 32))
-    other = {**row, "image": "b.png", "uid": "b", "split": "val"}
-    write(tmp_path / "data.jsonl", [{**row, "split": "train"}, other])
-    sample = build(tmp_path)["train"].load(0)
+    sample = build(write(tmp_path / "data.jsonl", [{**row, "split": "test"}]))["test"].load(0)
     assert sample.heatmap.shape == sample.mask.shape == (32, 32)
     assert ((sample.heatmap >= 0.5) == (sample.mask == 1)).all()
     assert 0 < (sample.mask == 1).sum() <= 4
@@ -118,11 +119,9 @@ def test_without_annotation_there_are_no_maps(tmp_path):
             generator=TEXT.filter(lambda name: name != "real"),
             heatmap=st.just("/data/maps/h.png"),
             mask=st.sampled_from([None, "/elsewhere/m.png"]),
-            score=st.one_of(st.none(), st.floats(0, 1)),
+            score=st.none() | st.floats(0, 1),
             categories=st.integers(0, 127).map(lambda bits: bits << 1),
-            text=st.one_of(
-                st.none(), st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
-            ),
+            text=st.none() | st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip),
         ),
         max_size=4,
     )
@@ -130,16 +129,13 @@ def test_without_annotation_there_are_no_maps(tmp_path):
 def test_lines_come_back(tmp_path_factory, lines):
     path = tmp_path_factory.getbasetemp() / "lines.jsonl"
     manifest_format.write_manifest(path, lines)
+
+    def normal(line):
+        paths = {kind: getattr(line, kind) for kind in ("image", "heatmap", "mask")}
+        return replace(line, **{k: p and os.path.normpath(p) for k, p in paths.items()})
+
     back = manifest_format.read_manifest(path)
-    assert [os.path.normpath(line.image) for line in back] == [
-        os.path.normpath(line.image) for line in lines
-    ]
-    for line, original in zip(back, lines, strict=True):
-        for name in ("uid", "label", "annotation", "split", "generator", "score", "categories"):
-            assert getattr(line, name) == getattr(original, name)
-        assert line.text == original.text
-        assert os.path.normpath(line.heatmap) == original.heatmap
-        assert (line.mask and os.path.normpath(line.mask)) == original.mask
+    assert list(map(normal, back)) == list(map(normal, lines))  # `where` is not compared
     stored = [json.loads(row) for row in path.read_text().splitlines()]
     assert not any(os.path.isabs(row["image"]) for row in stored)
 
@@ -158,15 +154,15 @@ BAD = {
     "unknown key 'colour'": {"colour": 1},
     "'uid' is missing": {"uid": None},
     "'label' must be 0": {"label": True},
-    "'label' must be 0 (real) or 1 (fake), not 2": {"label": 2},
-    "'label' must be 0 (real) or 1 (fake), not '1'": {"label": "1"},
+    "not 2": {"label": 2},
+    "not '1'": {"label": "1"},
     "'image' must be text": {"image": 3},
-    "'image' must be text, not ''": {"image": ""},
+    "not ''": {"image": ""},
     "'annotation' must be one of none, clean, mask": {"annotation": "MASK"},
     "'split' must be one of train, val, test": {"split": "dev"},
     "'score' must be a number from 0 to 1, not 1.5": {"score": 1.5},
-    "'score' must be a number from 0 to 1, not False": {"score": False},
-    "'score' must be a number from 0 to 1, not nan": {"score": float("nan")},
+    "not False": {"score": False},
+    "not nan": {"score": math.nan},
     "'annotation' is 'none', but a heatmap": {"heatmap": "h.png"},
     "'annotation' is 'mask', but neither": {"annotation": "mask"},
     "must have annotation 'clean'": {"label": 0, "generator": "real"},
@@ -176,9 +172,8 @@ BAD = {
     "'categories' has unknown 3;": {"categories": [3]},
     "'categories' are given, but": {"categories": ["low-level-texture"]},
     "'text' must be text, not 3": {"text": 3},
-    "'text' must be text, not ' '": {"text": " "},
-    "'text' must be text, not ['a']": {"text": ["a"]},
-    "'text' is no Unicode text (surrogates not allowed)": {"text": "a\ud800"},
+    "not ' '": {"text": " "},
+    "'text' is no Unicode text": {"text": "a\ud800"},
 }
 
 
@@ -207,12 +202,10 @@ def test_roots_without_a_manifest(tmp_path):
         build(tmp_path / "nothing")
     with pytest.raises(ArtifactNetError, match="holds no \\*.jsonl file"):
         build(tmp_path)
-    (tmp_path / "data.jsonl").write_text("\n")
-    with pytest.raises(ArtifactNetError, match="lists no image"):
-        build(tmp_path)
-    (tmp_path / "data.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ArtifactNetError, match="data.jsonl: cannot be read as a text file"):
-        build(tmp_path)
+    for content, message in ((b"\n", "lists no image"), (b"\xff\xfe\0", "data.jsonl: cannot be")):
+        (tmp_path / "data.jsonl").write_bytes(content)
+        with pytest.raises(ArtifactNetError, match=message):
+            build(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["image", "heatmap", "mask"])
@@ -251,7 +244,7 @@ def test_maps_that_do_not_fit_are_named(tmp_path, kind, pixels, message):
 @pytest.mark.parametrize("named", ["test", "val"])
 def test_a_split_named_on_a_generator_that_is_left_out_still_holds(tmp_path, named):
     """Else a photograph of the test split could be trained on, beside another fake of it."""
-    rows = [json.loads(line) for line in mixed(tmp_path, 12).read_text().splitlines()]
+    rows = rows_of(mixed(tmp_path, 12))
     for row in rows:
         row |= {"split": None, "generator": "flux" if row["label"] else "real"}
     twins = [{**row, "generator": "sdxl"} for row in rows if row["label"]]
@@ -262,38 +255,38 @@ def test_a_split_named_on_a_generator_that_is_left_out_still_holds(tmp_path, nam
     write(tmp_path / "data.jsonl", [*rows, *twins])
     for seed in range(3):
         splits = build(tmp_path / "data.jsonl", seed, generators=["flux"], val_fraction=0.3)
-        home = {r.uid: name for name, source in splits.items() for r in source.records}
+        home = home_of(splits)
         assert len(home) == 12
         assert {home[f"{k}"] for k in range(9)} == {named}
         assert not any(r.generator == "sdxl" for s in splits.values() for r in s.records)
 
 
 def test_links_through_a_generator_that_is_left_out_still_hold(tmp_path):
-    rows = [json.loads(line) for line in mixed(tmp_path, 8).read_text().splitlines()]
+    rows = rows_of(mixed(tmp_path, 8))
     for row in rows:
         row["generator"] = "flux" if row["label"] else "real"
     link = {**FAKE, "image": str(picture(tmp_path / "sdxl.png")), "generator": "sdxl"}
     write(tmp_path / "data.jsonl", rows + [{**link, "uid": f"{k}"} for k in range(6)])
     for seed in range(3):
-        splits = build(tmp_path / "data.jsonl", seed, generators=["flux"], val_fraction=0.25)
-        home = {r.uid: name for name, source in splits.items() for r in source.records}
+        home = home_of(build(tmp_path, seed, generators=["flux"], val_fraction=0.25))
         assert len({home[f"{k}"] for k in range(6)}) == 1
 
 
 def test_splits_are_drawn_by_uid(tmp_path):
-    path = mixed(tmp_path, 20)
-    splits = build(path, val_fraction=0.2)
-    uids = {name: {record.uid for record in source.records} for name, source in splits.items()}
-    assert {name: len(part) for name, part in uids.items()} == {"train": 12, "val": 4, "test": 4}
-    assert len(set.union(*uids.values())) == 20
-    again = build(path, val_fraction=0.2)
-    assert {r.uid for r in again["val"].records} == uids["val"]
-    other = build(path, seed=1, val_fraction=0.2)
-    assert {r.uid for r in other["val"].records} != uids["val"]
+    def uids(seed):
+        splits = build(tmp_path, seed, val_fraction=0.2)
+        return {name: {record.uid for record in source.records} for name, source in splits.items()}
+
+    mixed(tmp_path, 20)
+    drawn = uids(0)
+    assert {name: len(part) for name, part in drawn.items()} == {"train": 12, "val": 4, "test": 4}
+    assert len(set.union(*drawn.values())) == 20
+    assert uids(0) == drawn
+    assert uids(1)["val"] != drawn["val"]
 
 
 def test_validation_comes_from_training_where_there_is_none(tmp_path):
-    rows = [json.loads(line) for line in mixed(tmp_path, 10).read_text().splitlines()]
+    rows = rows_of(mixed(tmp_path, 10))
     for row in rows:
         row["split"] = "test" if int(row["uid"]) < 2 else "train"
     splits = build(write(tmp_path / "data.jsonl", rows), val_fraction=0.25)
@@ -310,20 +303,10 @@ def test_several_manifests_are_mixed_and_a_named_split_wins(tmp_path):
     write(tmp_path / ".hidden.jsonl", [{"broken": 1}])
     splits = build_splits(DataConfig(name="manifest", root=str(tmp_path)), 0)
     assert sum(len(source.records) for source in splits.values()) == 13
-    home = {r.uid: name for name, source in splits.items() for r in source.records}
+    home = home_of(splits)
     assert home["3"] == "test"
     assert len([r for r in splits["test"].records if r.uid == "3"]) == 3
     assert summarize_data(splits, "full")["splits"]["test"]["generator"]["flux"] == 1
-
-
-def test_a_uid_in_two_splits_is_refused(tmp_path):
-    path = mixed(tmp_path, 3, splits=True)
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    rows[1]["split"] = "val"
-    with pytest.raises(
-        ArtifactNetError, match=r"data.jsonl:2: uid '0' is in val here and in train"
-    ):
-        build(write(path, rows))
 
 
 def mixture(root: Path, how: str, first: str | None, second: str | None) -> dict[str, str]:
@@ -333,15 +316,14 @@ def mixture(root: Path, how: str, first: str | None, second: str | None) -> dict
     if how == "copy":
         picture(root / "twin.png").write_bytes(source.read_bytes())
     twin = {"copy": "twin.png", "path": "real/../fake/0.png"}[how]
-    rows = [json.loads(line) for line in (root / "data.jsonl").read_text().splitlines()]
-    write(
-        root / "data.jsonl",
-        [{**row, "split": first if row["uid"] == "0" else None} for row in rows],
-    )
+    rows = rows_of(root / "data.jsonl")
+    for row in rows:
+        row["split"] = first if row["uid"] == "0" else None
+    write(root / "data.jsonl", rows)
     picture(root / "own.png")
     rows = [{**FAKE, "image": name, "uid": "other", "split": second} for name in (twin, "own.png")]
     write(root / "other.jsonl", rows)
-    return {record.uid: name for name, source in build(root).items() for record in source.records}
+    return home_of(build(root))
 
 
 @pytest.mark.parametrize("how", ["path", "copy"])
@@ -355,20 +337,15 @@ def test_one_picture_under_two_uids_is_in_one_split(tmp_path, how, splits):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (
-            "path",
-            r"other.jsonl:1: image '.*fake/0.png' is in test here and in train in .*data.json",
-        ),
-        (
-            "copy",
-            r"other.jsonl:1: uid 'other' \(.*twin.png\) is in test here, and '0' \(.*0.png\).*",
-        ),
+        ("path", r"image '.*fake/0.png' is in test here and in train in "),
+        ("copy", r"uid 'other' \(.*twin.png\) is in test here, and '0' \(.*0.png\)"),
     ],
 )
 def test_one_picture_in_two_named_splits_is_refused(tmp_path, how, message):
-    with pytest.raises(ArtifactNetError, match=message) as caught:
+    with pytest.raises(
+        ArtifactNetError, match=rf"other.jsonl:1: {message}.*data.jsonl:\d"
+    ) as caught:
         mixture(tmp_path, how, "train", "test")
-    assert "data.jsonl:" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -386,64 +363,35 @@ def test_groups_are_joined_over_several_uids(tmp_path):
     mixed(tmp_path, 8)
     rows = [{**FAKE, "image": f"fake/{k + 1}.png", "uid": f"{k}"} for k in range(6)]
     write(tmp_path / "chain.jsonl", [*rows, {**rows[0], "uid": "6", "split": "test"}])
-    home = {r.uid: name for name, source in build(tmp_path).items() for r in source.records}
-    assert {home[f"{k}"] for k in range(7)} == {"test"}
-    assert home["7"] == "train"
+    home = home_of(build(tmp_path))
+    assert ({home[f"{k}"] for k in range(7)}, home["7"]) == ({"test"}, "train")
 
 
-def test_categories_are_read(tmp_path):
-    picture(tmp_path / "a.png")
-    row = {**FAKE, "annotation": "mask", "split": "test", "mask": save(tmp_path / "m.png", spot())}
-    labels = ["cognitive-level-physics", "low-level-texture"]
-    source = build(write(tmp_path / "data.jsonl", [{**row, "categories": labels}]))["test"]
-    assert source.records[0].categories == 0b10000010
-    assert source.load(0).record.categories == 0b10000010
-    counts = summarize_data({"test": source}, "counts")["splits"]["test"]["category"]
-    assert {key for key, count in counts.items() if count} == set(labels)
-
-
-REFUSED = {
-    "neither heatmap nor mask is given": ManifestLine("i/x.png", "a", 1, Annotation.MASK),
-    "'generator' is 'real' and 'label' is 1": ManifestLine(
-        "i/x.png", "a", 1, Annotation.NONE, None, "real"
-    ),
-    "must have annotation 'clean'": ManifestLine("i/x.png", "a", 0, Annotation.NONE, None, "real"),
-    "'score' must be a number from 0 to 1, not nan": ManifestLine(
-        "i/x.png", "a", 1, Annotation.NONE, score=float("nan")
-    ),
-    "'uid' must be text, not ''": ManifestLine("i/x.png", "", 1, Annotation.NONE),
-    "'split' must be one of": ManifestLine("i/x.png", "a", 1, Annotation.NONE, "dev"),
-    "'text' must be text, not ''": ManifestLine("i/x.png", "a", 1, Annotation.NONE, text=""),
-    "'categories' are given, but 'annotation' is not 'mask'": ManifestLine(
-        "i/x.png", "a", 1, Annotation.NONE, categories=2
-    ),
-}
-
-
-@pytest.mark.parametrize("message", REFUSED)
-def test_what_cannot_be_read_is_not_written(tmp_path, message):
+@pytest.mark.parametrize("changes", [{"score": math.nan}, {"uid": ""}, {"text": ""}, {"label": 0}])
+def test_what_cannot_be_read_is_not_written(tmp_path, changes):
     good = ManifestLine("i/good.png", "b", 1, Annotation.NONE)
-    path = tmp_path / "data.jsonl"
-    with pytest.raises(ArtifactNetError) as caught:
-        manifest_format.write_manifest(path, [good, REFUSED[message]])
-    assert str(caught.value).startswith("i/x.png: ")
-    assert message in str(caught.value)
+    bad = replace(good, image="i/x.png", **changes)
+    with pytest.raises(ArtifactNetError, match=r"^i/x\.png: "):
+        manifest_format.write_manifest(tmp_path / "data.jsonl", [good, bad])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_image_with_two_labels_is_refused_and_one_listed_twice_is_told(tmp_path):
+def test_lines_that_contradict_each_other(tmp_path):
     path = mixed(tmp_path, 3, splits=True)
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = rows_of(path)
     write(path, [*rows, {**rows[1], "image": "./fake/0.png"}])
     assert "1 images are listed more than once" in build(path)["train"].warnings[0]
     write(path, [*rows, {**rows[0], "label": 1, "annotation": "none"}])
     with pytest.raises(ArtifactNetError, match=r"data.jsonl:7: .* has label 1 here and 0 in .*:1"):
         build(path)
+    write(path, [rows[0], {**rows[1], "split": "val"}, *rows[2:]])
+    with pytest.raises(ArtifactNetError, match=r"data.jsonl:2: uid '0' is in val .*in train"):
+        build(path)
 
 
 def test_generators_and_limit(tmp_path):
     path = mixed(tmp_path, 9, splits=True)
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = rows_of(path)
     for k, row in enumerate(row for row in rows if row["label"]):
         row["generator"] = "sdxl" if k < 6 else "flux"
     write(path, rows)

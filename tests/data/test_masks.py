@@ -1,7 +1,5 @@
 """Polygons to bit fields by the benchmark's rule, and back without loss."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest
@@ -57,12 +55,14 @@ def test_every_bit_equals_the_benchmark(labels, height, width):
         np.testing.assert_array_equal(mask & item.bit > 0, expected)
 
 
-def test_outline_is_inside_and_coordinates_are_truncated():
+def test_outline_is_inside_and_coordinates_are_truncated_and_clipped():
     points = [[1.9, 1.9], [3.99, 1.0], [3.0, 3.9], [1.0, 3.0]]
     mask = rasterize([{"label": LABELS[0], "points": points}], 6, 6, "here")
     expected = np.zeros((6, 6), dtype=bool)
     expected[1:4, 1:4] = True
     np.testing.assert_array_equal(mask > 0, expected)
+    points = [[-1e30, -1e30], [1e30, -1e30], [1e30, 1e30], [-1e30, 1e30]]
+    assert (rasterize([{"label": LABELS[0], "points": points}], 4, 5, "x") == 2).all()
 
 
 def test_overlapping_polygons_of_one_category_do_not_cancel():
@@ -71,35 +71,21 @@ def test_overlapping_polygons_of_one_category_do_not_cancel():
     assert (mask == CATEGORIES[2].bit).all()
 
 
-@pytest.mark.parametrize("points", [[], None, [[0, 0]], [[0, 0], [3, 3]]])
-def test_too_few_points(points):
-    label = {"label": "low-level-color", "points": points}
-    with pytest.raises(ArtifactNetError, match=r"SDXL/17.*low-level-color.*at least 3"):
-        rasterize([label], 8, 8, "SDXL/17")
-
-
 @pytest.mark.parametrize(
-    "points",
+    ("points", "message"),
     [
-        [[0, 0], [1, np.nan], [2, 2]],
-        [[0, 0], [np.inf, 1], [2, 2]],
-        [[0, 0], [1], [2, 2]],
-        [[0, 0, 0], [1, 1, 1], [2, 2, 2]],
-        [0, 1, 2],
-        [["a", "b"], [1, 1], [2, 2]],
+        *[(points, "at least 3") for points in ([], None, [[0, 0]], [[0, 0], [3, 3]])],
+        ([[0, 0], [1, np.nan], [2, 2]], "pairs"),
+        ([[0, 0], [np.inf, 1], [2, 2]], "pairs"),
+        ([[0, 0], [1], [2, 2]], "pairs"),
+        ([[0, 0, 0], [1, 1, 1], [2, 2, 2]], "pairs"),
+        ([0, 1, 2], "pairs"),
+        ([["a", "b"], [1, 1], [2, 2]], "pairs"),
     ],
 )
-def test_malformed_points(points):
-    with pytest.raises(ArtifactNetError, match=r"here.*low-level-color.*pairs"):
-        rasterize([{"label": "low-level-color", "points": points}], 8, 8, "here")
-
-
-def test_huge_coordinates_are_clipped():
-    points = [[-1e30, -1e30], [1e30, -1e30], [1e30, 1e30], [-1e30, 1e30]]
-    assert (rasterize([{"label": LABELS[0], "points": points}], 4, 5, "x") == 2).all()
-
-
-def test_unknown_category():
+def test_malformed_labels(points, message):
+    with pytest.raises(ArtifactNetError, match=rf"SDXL/17.*low-level-color.*{message}"):
+        rasterize([{"label": "low-level-color", "points": points}], 8, 8, "SDXL/17")
     label = {"label": "low-level-smell", "points": [[0, 0], [1, 1], [2, 0]]}
     with pytest.raises(ArtifactNetError, match=r"SDXL/17.*low-level-smell.*low-level-texture"):
         rasterize([label], 8, 8, "SDXL/17")
@@ -122,11 +108,8 @@ def test_nested_rings_keep_their_holes():
     np.testing.assert_array_equal(canonical(mask), mask)
 
 
-def test_an_empty_mask_has_no_polygons():
+def test_empty_masks_and_uncategorised_pixels():
     assert encode_polygons(np.zeros((4, 4), dtype=np.uint8)) == []
-
-
-def test_uncategorised_pixels_cannot_be_encoded():
     with pytest.raises(ValueError, match="uncategorised"):
         encode_polygons(np.ones((2, 2), dtype=np.uint8))
 
@@ -141,9 +124,6 @@ def test_read_mask(tmp_path):
     mask = read_mask(path, (2, 3), "photo.jpg")
     np.testing.assert_array_equal(mask, [[0, 1, 0], [1, 0, 1]])
     assert mask.dtype == np.uint8
-
-
-def test_read_mask_one_bit_and_gray_rgb(tmp_path):
     bits = np.array([[True, False]])
     Image.fromarray(bits).save(tmp_path / "b.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "b.png", (1, 2), "x"), bits)
@@ -151,27 +131,18 @@ def test_read_mask_one_bit_and_gray_rgb(tmp_path):
     np.testing.assert_array_equal(read_mask(path, (1, 2), "x"), bits)
 
 
-def test_read_mask_of_another_size(tmp_path):
-    path = save(tmp_path / "m.png", np.zeros((4, 6)))
-    with pytest.raises(ArtifactNetError, match=r"photo\.jpg.*m\.png is 6x4, the image 4x6"):
-        read_mask(path, (6, 4), "photo.jpg")
-
-
-def test_read_mask_refuses_class_indices_and_colours(tmp_path):
-    path = save(tmp_path / "index.png", [[0, 1]])
-    with pytest.raises(ArtifactNetError, match=r"index\.png.*must be 255"):
-        read_mask(path, (1, 2), "x")
-    path = save(tmp_path / "red.png", [[[255, 0, 0]]])
-    with pytest.raises(ArtifactNetError, match=r"red\.png.*gray"):
-        read_mask(path, (1, 1), "x")
-
-
-def test_read_mask_refuses_transparency(tmp_path):
-    path = save(tmp_path / "alpha.png", [[[255, 255, 255, 0]]])
-    with pytest.raises(ArtifactNetError, match=r"alpha\.png.*transparen"):
-        read_mask(path, (1, 1), "x")
-
-
-def test_read_mask_missing(tmp_path):
-    with pytest.raises(ArtifactNetError, match=r"m\.png: no such file"):
-        read_mask(tmp_path / "m.png", (1, 1), "x")
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((4, 6)), r"photo\.jpg.*m\.png is 6x4, the image 2x1"),
+        ([[0, 1]], r"m\.png.*must be 255"),
+        ([[[255, 0, 0], [0, 0, 0]]], r"m\.png.*gray"),
+        ([[[255, 255, 255, 0]] * 2], r"m\.png.*transparen"),
+        (None, r"m\.png: no such file"),
+    ],
+)
+def test_unusable_masks(tmp_path, values, message):
+    if values is not None:
+        save(tmp_path / "m.png", values)
+    with pytest.raises(ArtifactNetError, match=message):
+        read_mask(tmp_path / "m.png", (1, 2), "photo.jpg")

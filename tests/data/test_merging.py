@@ -1,19 +1,16 @@
 """Lines about one image become one, with what all of them say."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from dataclasses import fields, replace
 
 import cv2
 import numpy as np
+from annotated_files import load_manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifactnet.config import DataConfig
 from artifactnet.data.manifest_format import ManifestLine
-from artifactnet.data.sources import manifest
 from artifactnet.data.sources.manifest import merge_lines
 from artifactnet.types import Annotation
 
@@ -71,10 +68,9 @@ def test_each_image_once_with_the_first_of_everything(lines):
 def test_categories_are_those_of_the_first_line_that_knows_any():
     first = ManifestLine("a.png", "u", 1, Annotation.MASK)
     known = replace(first, categories=0b110)
-    ((found,), _) = merge_lines([first, known, replace(first, categories=0)], {"fake"})
-    assert found.categories == 0b110
-    ((found,), _) = merge_lines([first, first], {"fake"})
-    assert found.categories == 0
+    for lines, bits in (([first, known, replace(first, categories=0)], 0b110), ([first] * 2, 0)):
+        ((found,), _) = merge_lines(lines, {"fake"})
+        assert found.categories == bits
     assert {field.name for field in fields(ManifestLine)} >= {"categories", *OPTIONAL}
 
 
@@ -104,23 +100,18 @@ def test_any_line_of_a_wanted_generator_keeps_the_image_and_goes_first():
     assert [line.generator for line in merge_lines(lines, {"sdxl", "flux"})[0]] == ["sdxl", "sdxl"]
 
 
-def test_a_map_that_is_not_there_gives_way_where_images_may_be_skipped(tmp_path):
+def test_files_that_are_missing_or_named_in_two_ways(tmp_path, monkeypatch):
     (tmp_path / "h.png").write_bytes(b"")
     gone, there = (
         ManifestLine("a.png", "u", 1, Annotation.MASK, heatmap=str(tmp_path / name))
         for name in ("gone.png", "h.png")
     )
-    for skip, wanted in ((True, there), (False, gone)):
-        assert merge_lines([gone, there], {"fake"}, skip=skip)[0][0].heatmap == wanted.heatmap
+    for skip, expected in ((True, there), (False, gone)):
+        assert merge_lines([gone, there], {"fake"}, skip=skip)[0][0].heatmap == expected.heatmap
     assert merge_lines([gone, gone], {"fake"}, skip=True)[0][0].heatmap == gone.heatmap
-
-
-def test_one_file_has_one_line_however_its_path_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lines = [
-        ManifestLine(name, "u", 1, Annotation.NONE)
-        for name in ("m/a.png", str(tmp_path / "m/a.png"))
-    ]
+    names = "m/a.png", str(tmp_path / "m/a.png")
+    lines = [ManifestLine(name, "u", 1, Annotation.NONE) for name in names]
     assert len(merge_lines(lines, {"fake"})[0]) == 1
 
 
@@ -131,12 +122,9 @@ def test_mixed_data_sets_show_an_image_of_both_once(tmp_path):
     (tmp_path / "scores.jsonl").write_text(json.dumps({**row, "score": 0.5}))
     marked = {**row, "image": "./a.png", "annotation": "mask", "heatmap": "h.png"}
     (tmp_path / "maps.jsonl").write_text(json.dumps(marked))
-    (source,) = manifest.build_manifest_splits(
-        DataConfig(name="manifest", root=str(tmp_path)), 0
-    ).values()
+    (source,) = load_manifest(tmp_path).values()
     assert len(source.records) == 1
     sample = source.load(0)
-    assert sample.score == 0.5
-    assert sample.heatmap.min() == 1
+    assert (sample.score, sample.heatmap.min()) == (0.5, 1)
     assert sample.record.annotation is Annotation.MASK
     assert "each is used once" in " ".join(source.warnings)

@@ -1,19 +1,15 @@
 """RichHF-18K: real TFRecords to a manifest that trains, and everything that can be wrong."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from annotated_files import SCORES, png, richhf_example, spot, write_records
+from annotated_files import SCORES, load_manifest, png, richhf_example, spot, write_records
 from annotated_files import picture as make_picture
 
-from artifactnet.config import DataConfig
 from artifactnet.data.converters import richhf
-from artifactnet.data.sources import manifest
 from artifactnet.types import Annotation, ArtifactNetError
 
 EMPTY = np.zeros((16, 16), np.uint8)
@@ -31,29 +27,21 @@ def data_set(root: Path, **changes: list) -> tuple[Path, Path, Path]:
     return root / "records", root / "images", root / "out"
 
 
-def load(path: Path):
-    return manifest.build_manifest_splits(DataConfig(name="manifest", root=str(path)), 0)
-
-
 def test_the_manifest_reads_back(tmp_path):
-    made = richhf.convert_richhf(*data_set(tmp_path))
-    assert made.manifest == tmp_path / "out" / "richhf.jsonl"
-    assert made.warnings == ()
-    assert made.counts == {
+    result = richhf.convert_richhf(*data_set(tmp_path))
+    assert result.manifest == tmp_path / "out" / "richhf.jsonl"
+    assert result.warnings == ()
+    counts = {"train": 3, "val": 2, "test": 1}
+    assert result.counts == {
         **{"images": 6, "fake": 6, "clean": 3, "with a heatmap": 3, "with a score": 6},
-        **{"train": 3, "val": 2, "test": 1},
+        **counts,
     }
-    splits = load(made.manifest)
-    assert {name: len(source.records) for name, source in splits.items()} == {
-        "train": 3,
-        "val": 2,
-        "test": 1,
-    }
+    splits = load_manifest(result.manifest)
+    assert {name: len(source.records) for name, source in splits.items()} == counts
     for source in splits.values():
         for index, record in enumerate(source.records):
             sample = source.load(index)
-            assert record.generator == "pickapic"
-            assert record.uid == Path(record.location).stem
+            assert (record.generator, record.uid) == ("pickapic", Path(record.location).stem)
             assert sample.score == SCORES["artifact_score"]
             if record.uid.endswith("0"):
                 assert record.annotation is Annotation.CLEAN
@@ -103,7 +91,7 @@ def test_a_killed_conversion_goes_on(tmp_path, monkeypatch):
     assert made.counts["images"] == 6
     assert first[0].stat().st_ino == before.st_ino
     assert first[0].stat().st_mtime_ns == before.st_mtime_ns
-    for split in load(made.manifest).values():
+    for split in load_manifest(made.manifest).values():
         for index in range(len(split.records)):
             split.load(index)
 
@@ -111,15 +99,12 @@ def test_a_killed_conversion_goes_on(tmp_path, monkeypatch):
 def test_an_output_among_the_images_is_refused(tmp_path):
     source, images, _ = data_set(tmp_path)
     for out in (images, images / "part0" / ".." / "out"):
-        with pytest.raises(ArtifactNetError, match="lies inside .*images, where its maps would be"):
+        with pytest.raises(ArtifactNetError, match="lies inside .*images"):
             richhf.convert_richhf(source, images, out)
-    assert not list(images.rglob("*.png"))
-    assert not list(images.rglob("*.jsonl"))
-    assert (
-        richhf.convert_richhf(source, images, tmp_path).counts["images"] == 6
-    )  # above them is fine
-    made = richhf.convert_richhf(source, images, tmp_path, overwrite=True)
-    assert (made.counts["images"], made.warnings) == (6, ())
+    assert not {path.suffix for path in images.rglob("*")} & {".png", ".jsonl"}
+    for overwrite in (False, True):  # above them is fine
+        result = richhf.convert_richhf(source, images, tmp_path, overwrite=overwrite)
+        assert (result.counts["images"], result.warnings) == (6, ())
 
 
 def test_missing_images_are_counted_and_listed(tmp_path):
@@ -127,8 +112,7 @@ def test_missing_images_are_counted_and_listed(tmp_path):
     (images / "part0" / "train-0.jpg").unlink()
     (images / "part1" / "dev-1.jpg").write_bytes(b"no image")
     made = richhf.convert_richhf(source, images, out)
-    assert made.counts["images"] == 4
-    assert len(made.warnings) == 2
+    assert (made.counts["images"], len(made.warnings)) == (4, 2)
     assert made.warnings[0].startswith(f"1 images are not in {images}, e.g. train/train-0.png; all")
     assert "1 images cannot be read" in made.warnings[1]
     listed = json.loads((out / "richhf.left_out.json").read_text())
@@ -143,54 +127,37 @@ def test_missing_images_are_counted_and_listed(tmp_path):
     assert not list((tmp_path / "empty").glob("*.jsonl"))
 
 
-def test_another_aspect_ratio_is_left_out(tmp_path):
+def test_repeated_names_and_other_aspect_ratios_are_left_out(tmp_path):
     source, images, out = data_set(tmp_path)
-    make_picture(images / "part1" / "train-1.jpg", (32, 40))
-    made = richhf.convert_richhf(source, images, out)
-    assert made.counts["images"] == 5
-    assert "1 images have another aspect ratio than their heatmap, e.g. " in made.warnings[0]
-    assert "(40x32, heatmap 16x16)" in made.warnings[0]
+    write_records(source / "test.tfrecord", [richhf_example("elsewhere/train-1.jpg", EMPTY)])
+    make_picture(images / "part1" / "dev-1.jpg", (32, 40))
+    result = richhf.convert_richhf(source, images, out)
+    assert result.counts == {**result.counts, "train": 3, "val": 1, "images": 4}
+    assert "1 images have another aspect ratio than their heatmap, e.g. " in result.warnings[0]
+    assert "(40x32, heatmap 16x16)" in result.warnings[0]
+    assert "test.tfrecord: record 0 at byte 0" in result.warnings[1]
 
 
-def test_a_repeated_file_name_is_left_out(tmp_path):
+def test_one_file_and_a_name_and_an_existing_manifest(tmp_path):
     source, images, out = data_set(tmp_path)
-    again = richhf_example("elsewhere/train-1.jpg", EMPTY)
-    write_records(source / "test.tfrecord", [again])
-    made = richhf.convert_richhf(source, images, out)
-    assert made.counts == {**made.counts, "train": 3, "val": 2, "images": 5}
-    assert "test.tfrecord: record 0 at byte 0" in made.warnings[0]
-
-
-def test_one_file_and_a_name(tmp_path):
-    source, images, out = data_set(tmp_path)
-    made = richhf.convert_richhf(
-        source / "dev.tfrecord", images, out, name="rich", generator="sdxl"
-    )
-    assert made.manifest.name == "rich.jsonl"
-    rows = [json.loads(line) for line in made.manifest.read_text().splitlines()]
+    options = {"name": "rich", "generator": "sdxl"}
+    result = richhf.convert_richhf(source / "dev.tfrecord", images, out, **options)
+    assert result.manifest.name == "rich.jsonl"
+    rows = [json.loads(line) for line in result.manifest.read_text().splitlines()]
     assert {(row["split"], row["generator"]) for row in rows} == {("val", "sdxl")}
     assert rows[1]["image"] == "../images/part1/dev-1.jpg"
     assert rows[1]["heatmap"] == "heatmaps/rich/part1/dev-1.png"
-
-
-def test_an_existing_manifest_is_safe(tmp_path):
-    source, images, out = data_set(tmp_path)
-    richhf.convert_richhf(source, images, out)
     with pytest.raises(ArtifactNetError, match="already there; replace it with --overwrite"):
-        richhf.convert_richhf(source, images, out)
-    (out / "richhf.jsonl").write_text("old")
-    richhf.convert_richhf(source, images, out, overwrite=True)
-    assert len((out / "richhf.jsonl").read_text().splitlines()) == 6
-
-
-def test_replacing_never_leaves_a_manifest_with_maps_of_another(tmp_path):
-    source, images, out = data_set(tmp_path)
-    richhf.convert_richhf(source, images, out)
+        richhf.convert_richhf(source, images, out, **options)
+    result.manifest.write_text("old")
+    richhf.convert_richhf(source, images, out, **options, overwrite=True)
+    assert len(result.manifest.read_text().splitlines()) == 6
+    # a replacement that fails leaves no manifest that names maps of another
     write_records(source / "dev.tfrecord", [richhf_example("dev-1", spot(value=9))])
     damaged = (source / "test.tfrecord").read_bytes()[:-1]
     (source / "test.tfrecord").write_bytes(damaged)
     with pytest.raises(ArtifactNetError, match="truncated"):
-        richhf.convert_richhf(source, images, out, overwrite=True)
+        richhf.convert_richhf(source, images, out, **options, overwrite=True)
     assert not list(out.glob("*.jsonl"))
 
 
