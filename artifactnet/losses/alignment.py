@@ -42,8 +42,7 @@ def alignment_loss(
     - not annotated: contributes nothing, since any patch may hold an artifact.
 
     The sum is divided by the size of the batch, annotated or not: then the mean over the
-    processes of a distributed run is the loss of the joint batch, and an image weighs the same
-    whatever the annotation of its neighbours.
+    processes of a distributed run is the loss of the joint batch.
 
     Args:
         heatmap: (B, h, w) normalised attention A_cls in [0, 1].

@@ -108,19 +108,20 @@ def _softmax_loss(logits: Tensor, values: Tensor) -> Tensor:
     members = _MEMBERS.to(logits.device)
     log_p = logits.log_softmax(1)
     first = members.int().argmax(1)[values]
-    found = log_p.gather(1, first[:, None])[:, 0]
+    log_set = log_p.gather(1, first[:, None])[:, 0]
     several = (members.sum(1) > 1)[values]
     if several.any():  # few pixels: only theirs are summed over the set
         outside = ~members[values[several]]
-        found[several] = log_p.movedim(1, -1)[several].masked_fill(outside, -torch.inf).logsumexp(1)
-    return -found
+        inside = log_p.movedim(1, -1)[several].masked_fill(outside, -torch.inf)
+        log_set[several] = inside.logsumexp(1)
+    return -log_set
 
 
 def _sigmoid_loss(logits: Tensor, values: Tensor) -> Tensor:
     """(B, H, W) mean binary cross-entropy of (B, 7, H, W) logits; see `segmentation_loss`."""
     bits = torch.tensor([c.bit for c in CATEGORIES], dtype=torch.uint8, device=logits.device)
-    wanted = (values.byte()[:, None] & bits[:, None, None]) != 0
-    each = -F.logsigmoid(torch.where(wanted, logits, -logits)).mean(1)
+    present = (values.byte()[:, None] & bits[:, None, None]) != 0
+    each = -F.logsigmoid(torch.where(present, logits, -logits)).mean(1)
     vague = values == UNCATEGORIZED_BIT
     if vague.any():
         each[vague] = -F.logsigmoid(logits.movedim(1, -1)[vague].amax(1))

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# log sigma is clamped to it, since -inf would be the optimum of an exact map; the heads of this
-# library predict a narrower range
+# log sigma is clamped to it: -inf would be the optimum of an exact map
 LOG_SIGMA_LIMITS = (-7.0, 7.0)
 _LOG_EPS = 1e-12  # least argument of a logarithm
 _DISTANCE_EPS = 1e-6  # least focal distance
@@ -22,11 +21,7 @@ _VARIANCE_EPS = 1e-8  # added to a predicted map's variance
 
 
 def resize_target(target: Tensor, size: tuple[int, int]) -> Tensor:
-    """Target maps at the size of the prediction.
-
-    Args:
-        target: (B, H, W) in [0, 1].
-        size: (h, w).
+    """Target maps (B, H, W) in [0, 1] at the size (h, w) of the prediction.
 
     Returns:
         (B, h, w) float32 or better, in [0, 1]: the mean of each cell's pixels where neither
@@ -153,8 +148,7 @@ def score_loss(score: Tensor, target: Tensor) -> Tensor:
 
     Args:
         score: (B,) predicted, in [0, 1].
-        target: (B,) in [0, 1]; NaN where there is no score, whatever the annotation of
-            artifacts: such an image contributes 0.
+        target: (B,) in [0, 1]; NaN where there is no score: such an image contributes 0.
 
     Raises:
         ValueError: shapes do not match or the batch is empty.
@@ -172,11 +166,8 @@ def similarity_loss(feature: Tensor, target: Tensor) -> Tensor:
     With G the (B, B) products of all pairs of features, each row divided by its L2 norm, the loss
     is ``|G_teacher - G_student|_F^2 / B^2``. The two may have different numbers of channels. It
     lies in [0, 4 / B]; a single image relates to nothing: 0. Computed in float32 or better, under
-    autocast as well. In a distributed run each process compares its own images.
-
-    Args:
-        feature: (B, C) of the student.
-        target: (B, D) of the teacher.
+    autocast as well. In a distributed run each process compares its own images. ``feature`` (B, C)
+    is the student's, ``target`` (B, D) the teacher's.
 
     Raises:
         ValueError: shapes do not match or the batch is empty.

@@ -34,10 +34,7 @@ class ArtifactNet(nn.Module):
     """Verdict, artifact segmentation, heatmaps, and attention that can be trained and shown.
 
     All weights are random: `create.create_model` and `checkpoint.load_checkpoint` give others.
-
-    Args:
-        config: architecture and preprocessing.
-        net: the timm module to build on, see `backbone.create_net`; None: a new one.
+    ``net`` is the timm module to build on, see `backbone.create_net`; None: a new one.
 
     Attributes:
         image_size: (height, width) of the preprocessing, pixels.

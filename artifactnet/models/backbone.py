@@ -26,9 +26,7 @@ _SWIN_FILES = ("swin_transformer", "swin_transformer_v2")
 class Backbone(nn.Module):
     """A timm model without its classifier.
 
-    Args:
-        config: of the model.
-        net: see `create_net`; None: a new one, with random weights.
+    ``net`` comes from `create_net`; None: a new one, with random weights.
 
     Attributes:
         net: the timm module.

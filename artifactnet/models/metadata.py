@@ -52,9 +52,8 @@ def _from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:
         raise ArtifactNetError(
             f"{where}: saved by a newer ArtifactNet (unknown keys {', '.join(unknown)}); update"
         )
-    return kind(
-        **{
-            key: _from_dict(hints[key], value, where) if is_dataclass(hints[key]) else value
-            for key, value in values.items()
-        }
-    )
+    arguments = {
+        key: _from_dict(hints[key], value, where) if is_dataclass(hints[key]) else value
+        for key, value in values.items()
+    }
+    return kind(**arguments)

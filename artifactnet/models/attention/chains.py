@@ -43,7 +43,7 @@ def mean_row(layers: Sequence[AttentionLayer], triton: bool = False) -> Tensor:
 
     Args:
         layers: the blocks' attention without bias, first block first.
-        triton: use the Triton kernels where they can run, see `products_for`.
+        triton: see `products_for`.
 
     Returns:
         (B, N), float32 or wider.
@@ -121,9 +121,6 @@ def collecting(layers: Sequence[AttentionLayer]) -> Iterator[None]:
 
     Not that of the first block, whose backward dO does not need, nor of the last, of which one
     row is needed.
-
-    Args:
-        layers: that will be given to `weighted_row`.
     """
     states = [layer.state for layer in layers[1:-1] if layer.state is not None]
     for state in states:

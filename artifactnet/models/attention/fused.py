@@ -45,26 +45,16 @@ class MatrixGradient(NamedTuple):
 
 @dataclass(slots=True)
 class FusedBackwardState:
-    """What the next backward of one attention call does for gradient rollout.
+    """What the next backward of one attention call does for gradient rollout."""
 
-    Attributes:
-        collect: keep W of the gradient that arrives.
-        matrix: W (B, N, N), once collected.
-        pending: a gradient of W to add; cleared by the backward that adds it.
-    """
-
-    collect: bool = False
-    matrix: Tensor | None = None
-    pending: MatrixGradient | None = None
+    collect: bool = False  # keep W of the gradient that arrives
+    matrix: Tensor | None = None  # W (B, N, N), once collected
+    pending: MatrixGradient | None = None  # to add; cleared by the backward that adds it
 
 
 def can_use_fused_backward(q: Tensor) -> bool:
-    """Whether keeping W (B, N, N) is worth it: on a processor, in float32 or wider, and where it
-    takes no more than q, k, v and dO (N <= 4 H d).
-
-    Args:
-        q: (B, H, N, d).
-    """
+    """Whether keeping W (B, N, N) is worth it for q (B, H, N, d): on a CPU, in float32 or wider, if
+    it takes no more than q, k, v and dO (N <= 4 H d)."""
     _, heads, tokens, size = q.shape
     return q.device.type == "cpu" and q.dtype.itemsize >= 4 and tokens <= 4 * heads * size
 
@@ -74,10 +64,8 @@ def attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of softmax(scale q k^T) v with respect to q, k and v.
 
-    Args:
-        inputs: of the block; ``d_out`` is whatever gradient arrives at the output.
-        state: its pending gradient is added and cleared; otherwise its W is collected, if it
-            is set to.
+    ``inputs.d_out`` is whatever gradient arrives at the output. A pending gradient of ``state`` is
+    added and cleared; otherwise its W is collected, if it is set to.
     """
     q, k, v, _, _, scale = inputs
     block = Block(inputs)
@@ -162,12 +150,7 @@ def fused_attention(
 class _FusedAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scale: float,
-        fused_backward: FusedBackwardState | None = None,
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, fused_backward: Any = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
         flash: tuple[Any, ...] = ()
@@ -206,10 +189,12 @@ class _FusedAttention(torch.autograd.Function):
         if d_handle is not None:
             d_out, q, k, v, out = _with_rank_one(d_out, q, k, v, out, d_handle)
         if q.device.type == "cpu":
-            found = _CPU_BACKWARD(d_out, q, k, v, out, log_sum_exp, 0.0, False, scale=ctx.scale)
+            gradients = _CPU_BACKWARD(d_out, q, k, v, out, log_sum_exp, 0.0, False, scale=ctx.scale)
         else:
-            found = _CUDA_BACKWARD(d_out, q, k, v, out, log_sum_exp, *ctx.flash, scale=ctx.scale)
-        d_q, d_k, d_v = (gradient[..., :size] for gradient in found[:3])
+            gradients = _CUDA_BACKWARD(
+                d_out, q, k, v, out, log_sum_exp, *ctx.flash, scale=ctx.scale
+            )
+        d_q, d_k, d_v = (gradient[..., :size] for gradient in gradients[:3])
         return d_q, d_k, d_v, None, None
 
 

@@ -108,7 +108,6 @@ def fused_row(
     """Push a row through one block of gradient rollout: u = r / (1 + W 1), u^T (I + W).
 
     Args:
-        inputs: of the block.
         row: r, (B, M); zero for the other queries.
         keep: return W if it is no larger than q, k, v and dO, which are kept anyway: N <= 4 H d.
 
@@ -118,7 +117,7 @@ def fused_row(
     q, k = inputs.q, inputs.k
     block = Block(inputs)
     sums = torch.empty_like(row)
-    found = row.new_zeros(len(row), k.shape[2])
+    below = row.new_zeros(len(row), k.shape[2])
     keep = keep and k.shape[2] <= 4 * q.shape[1] * q.shape[3]
     kept = row.new_empty(*row.shape, k.shape[2]) if keep else None
     for images, rows, groups in block.parts():
@@ -126,22 +125,18 @@ def fused_row(
         matrix = block.fused(images, rows, groups, into)
         sums[images, rows] = 1 + matrix.sum(dim=-1)
         share = row[images, rows] / sums[images, rows]
-        found[images] += torch.bmm(share[:, None], matrix)[:, 0]
-        found[images, rows] += share
-    return found, sums, kept
+        below[images] += torch.bmm(share[:, None], matrix)[:, 0]
+        below[images, rows] += share
+    return below, sums, kept
 
 
 def matrix_gradient(matrix: Tensor, share: Tensor, target: Tensor, slope: Tensor) -> Tensor:
-    """dW / H of some rows, (B, 1, M, N): share_i (target_j - slope_i) where W > 0.
+    """dW / H of some rows, (B, 1, M, N): share_i (target_j - slope_i) where W (B, M, N) > 0.
 
-    Args:
-        matrix: W (B, M, N).
-        share: u / H (B, M).
-        target: g (B, N).
-        slope: t (B, M), see `fused_row_backward`.
+    With share u / H (B, M), target g (B, N) and slope t (B, M) of `fused_row_backward`.
     """
-    found = (target[:, None] - slope[..., None]).mul_(share[..., None])
-    return torch.ops.aten.threshold_backward(found, matrix, 0)[:, None]
+    gradient = (target[:, None] - slope[..., None]).mul_(share[..., None])
+    return torch.ops.aten.threshold_backward(gradient, matrix, 0)[:, None]
 
 
 def fused_row_backward(
@@ -162,7 +157,7 @@ def fused_row_backward(
         inputs, row: as given to `fused_row`.
         sums, kept: as it returned them; W is computed again where it was not kept.
         gradient: g, (B, N).
-        through_d_out: also the gradient with respect to dO; otherwise it is a constant.
+        through_d_out: dO has a gradient too.
     """
     q, k, v, d_out, _, scale = inputs
     block = Block(inputs)

@@ -16,14 +16,8 @@ _log = logging.getLogger(__name__)
 def products_for(q: Tensor, k: Tensor, triton: bool = False) -> ModuleType:
     """The module of the products for queries and keys: `tiles`, or on request `triton_kernels`.
 
-    The Triton kernels have never run on a GPU, so they are used only with
-    ``model.attention.form=triton``. Logged once: that they exist, where CUDA goes without them;
-    why they cannot run, where they were requested.
-
-    Args:
-        q: (B, H, M, d).
-        k: (B, H, N, d).
-        triton: use the Triton kernels if they can run.
+    The Triton kernels have never run on a GPU, so only ``model.attention.form=triton`` uses them.
+    Logs once that they exist where CUDA goes without them, or why requested ones cannot run.
     """
     if not triton:
         if q.device.type == "cuda":
@@ -47,18 +41,13 @@ def products_for(q: Tensor, k: Tensor, triton: bool = False) -> ModuleType:
 def log_sum_exp_of(
     q: Tensor, k: Tensor, scale: float, known: Tensor | None, triton: bool = False
 ) -> Tensor:
-    """Log-sum-exp of the scores of some queries, (B, H, M), float32 or wider.
+    """Log-sum-exp of the scores of the first M queries, (B, H, M), float32 or wider.
 
-    Args:
-        q: (B, H, M, d), the first M of N queries.
-        k: (B, H, N, d).
-        scale: of the scores.
-        known: of all queries, (B, H, N), where the attention's kernel returned it.
-        triton: see `products_for`.
+    ``known`` is that of all queries, (B, H, N), where the attention's kernel returned it.
     """
     if known is None:
-        found: Tensor = products_for(q, k, triton).log_sum_exp(q, k, scale)
-        return found
+        computed: Tensor = products_for(q, k, triton).log_sum_exp(q, k, scale)
+        return computed
     return known[:, :, : q.shape[2]]
 
 

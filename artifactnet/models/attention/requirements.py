@@ -41,7 +41,7 @@ _CONTAINERS = (  # the second and the first kind of cgroup
 
 
 def refused_block(blocks: nn.ModuleList, tokens: int, run: Callable[[], Any]) -> str | None:
-    """The first block whose attention a rollout would misread, its class, and what is the matter.
+    """The first block whose attention a rollout would misread, its class, and the reason.
 
     Standard form: one softmax over all tokens per block, by `scaled_dot_product_attention`.
     Refused are windows, linear attention, several attentions in a block, and results that are not
@@ -51,9 +51,6 @@ def refused_block(blocks: nn.ModuleList, tokens: int, run: Callable[[], Any]) ->
         blocks: the transformer's blocks, in the order in which they run.
         tokens: that each should attend to, prefix tokens included.
         run: a forward pass through them.
-
-    Returns:
-        one line without the model's name, or None where every block is fine.
     """
     spans: list[tuple[int, int]] = [(0, 0)] * len(blocks)
     hooks = []
@@ -106,16 +103,11 @@ def _why_not(attention: nn.Module, calls: Sequence[AttentionLayer], tokens: int)
 def cannot_hold(
     options: AttentionConfig, blocks: nn.ModuleList, images: Tensor, tokens: int
 ) -> str | None:
-    """Why the matrices that training keeps, or a tile, do not fit into memory.
+    """Why the matrices that training keeps, or a tile, do not fit into memory; None if they do.
 
     Args:
-        options: how the map is made.
-        blocks: the transformer's blocks.
         images: a batch.
         tokens: of each of its images, prefix tokens included.
-
-    Returns:
-        one line that names the blocks, what is missing and what helps; None where all fits.
     """
     by_gradient = options.method == "gradient_rollout"
     second = by_gradient and options.second_order
@@ -145,16 +137,11 @@ def cannot_hold(
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can be allocated on a device.
+    """Bytes that can be allocated on a device, at least 0; None if unknown.
 
-    Args:
-        device: CUDA: what the GPU has free, and what PyTorch reserves there and does not use. MPS:
-            what remains of the recommended working set. Otherwise the smaller of what the system
-            calls available and the remainder of a container's limit, whose use does not count
-            file cache that can be dropped.
-
-    Returns:
-        The number, at least 0; None if unknown.
+    CUDA: free on the GPU, or reserved by PyTorch and unused. MPS: the rest of the recommended
+    working set. Otherwise the smaller of the system's available memory and the rest of a
+    container's limit, where file cache that can be dropped does not count as used.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -162,8 +149,8 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == "mps":
         used = torch.mps.current_allocated_memory()
         return max(0, torch.mps.recommended_max_memory() - used)
-    found = [_of_system(), *(_of_container(container) for container in _CONTAINERS)]
-    known = [free for free in found if free is not None]
+    limits = [_of_system(), *(_of_container(container) for container in _CONTAINERS)]
+    known = [free for free in limits if free is not None]
     return max(0, min(known)) if known else None
 
 

@@ -38,9 +38,9 @@ def attention_rollout(
         head_fusion: ``mean``, ``max`` or ``min``.
         discard_ratio: share of the weakest fused weights dropped per block and image.
         start_layer: first block that takes part; negative: counted from the end.
-        form: ``auto``: without storing N x N matrices of heads wherever heads are averaged,
-            nothing is discarded and the attention has no bias. ``triton``: the same by Triton
-            kernels on an NVIDIA GPU. ``stored``: by whole matrices in any case.
+        form: ``auto``: no N x N matrices of heads are stored where heads are averaged, nothing is
+            discarded and the attention has no bias. ``triton``: the same by Triton kernels on an
+            NVIDIA GPU. ``stored``: always by whole matrices.
 
     Returns:
         (B, N) over all tokens, prefix tokens included; non-negative, each row sums to 1.
@@ -49,7 +49,7 @@ def attention_rollout(
         ValueError: no block is left, or ``head_fusion`` is unknown.
     """
     layers = _chosen(layers, start_layer)
-    with _no_autocast(layers[0].q):
+    with torch.autocast(layers[0].q.device.type, enabled=False):
         if not _stores(layers, head_fusion, discard_ratio, form):
             return mean_row(layers, form == "triton")
 
@@ -80,7 +80,6 @@ def gradient_rollout(
         discard_ratio, start_layer: as of `attention_rollout`.
         second_order: with ``create_graph``, also differentiate through the gradient dO. If
             False, dO is a constant while q, k and v carry gradient (one more backward only).
-        create_graph: the map will be differentiated.
         form: as of `attention_rollout`; first order keeps one matrix per block and image, heads
             fused, while it takes no more than q, k, v and dO (N <= 4 H d).
 
@@ -94,7 +93,7 @@ def gradient_rollout(
     collects = create_graph and not exact and not stores
     with collecting(layers) if collects else nullcontext():
         gradients = output_gradients(logit, layers, exact)
-    with _no_autocast(logit), torch.set_grad_enabled(create_graph):
+    with torch.autocast(logit.device.type, enabled=False), torch.set_grad_enabled(create_graph):
         if not stores:
             return weighted_row(layers, gradients, form == "triton")
 
@@ -155,9 +154,6 @@ def normalize(attention: torch.Tensor, how: str) -> torch.Tensor:
             zeros: real images can reach their all-zero target, evenly spread attention (0.29)
             marks nothing. ``max``: divided by the image's maximum (the public script's way;
             never zero). ``minmax``: stretched to 0..1. ``none``: left raw.
-
-    Returns:
-        (B, h, w) in [0, 1].
     """
     if how == "none":
         return attention
@@ -179,20 +175,13 @@ def _chosen(layers: Sequence[AttentionLayer], start_layer: int) -> Sequence[Atte
     return layers[start_layer:]
 
 
-def _no_autocast(reference: torch.Tensor) -> torch.autocast:
-    return torch.autocast(reference.device.type, enabled=False)
-
-
 def relevance_row(logit: torch.Tensor, layers: Sequence[AttentionLayer]) -> torch.Tensor:
     """Class token's row of the relevance map of Chefer et al. (2021), for pure self-attention.
 
     Their update R <- R + W_l R with W_l = mean_h relu(G_h * A_h), from the first block to the
     last, starting at the identity, multiplies the factors (I + W_l); the class row of that
     product follows from the last block down, r <- r + r W_l, without any N x N product.
-
-    Args:
-        logit: (B,) score to explain; a sample's score must depend on that sample alone.
-        layers: the blocks' attention, recorded in the forward pass that gave ``logit``.
+    ``logit`` and ``layers`` are as of `gradient_rollout`.
 
     Returns:
         (B, N) over all tokens, float32 or wider, without graph; non-negative, of no fixed scale.

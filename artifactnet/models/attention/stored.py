@@ -1,8 +1,7 @@
 """Rollout by whole attention matrices: the form that supports every option.
 
-Under autograd every block's matrix stays in memory, as in public scripts. Without a graph only a
-band of rows exists at a time. `chains` needs neither where heads are averaged and nothing is
-discarded.
+Under autograd every block's matrix stays in memory, as in public scripts; without a graph only a
+band of rows. `chains` needs neither where heads are averaged and nothing is discarded.
 """
 
 from __future__ import annotations
@@ -18,14 +17,10 @@ _BAND_ELEMENTS = 1 << 20  # per image: what a processor keeps close
 
 
 def attention_weights(layer: AttentionLayer, rows: slice = slice(None)) -> torch.Tensor:
-    """Attention probabilities softmax(s q k^T), without dropout.
-
-    Args:
-        layer: one recorded block.
-        rows: compute only these queries' rows.
+    """Attention probabilities softmax(s q k^T) of M queries, without dropout.
 
     Returns:
-        (B, H, M, N), M the number of ``rows``; float32 or wider.
+        (B, H, M, N), float32 or wider.
     """
     dtype = torch.promote_types(layer.q.dtype, torch.float32)
     scores = layer.q[:, :, rows].to(dtype) @ layer.k.to(dtype).transpose(-2, -1) * layer.scale
@@ -47,11 +42,9 @@ def fuse_heads(weights: torch.Tensor, how: str) -> torch.Tensor:
 
 
 def discard_weakest(matrix: torch.Tensor, ratio: float) -> torch.Tensor:
-    """Zero the weakest ``ratio`` of each image's entries; the class token's own entry stays.
+    """Zero the weakest ``ratio``, in [0, 1), of each image's entries of (B, N, N) fused weights.
 
-    Args:
-        matrix: (B, N, N) fused weights.
-        ratio: share in [0, 1).
+    The class token's own entry stays.
     """
     count = int(matrix[0].numel() * ratio)
     if count == 0:
@@ -70,9 +63,6 @@ def chain_rows(
     discard_ratio: float = 0.0,
 ) -> torch.Tensor:
     """Class token's row of a product of (I + M_l), last block to first.
-
-    Without a graph only a band of rows of one M_l exists at a time, so memory does not grow
-    with N^2.
 
     Args:
         layers: the blocks' attention, first block first.

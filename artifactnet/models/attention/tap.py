@@ -44,14 +44,13 @@ class AttentionLayer:
 class AttentionTap(TorchFunctionMode):
     """Records q, k, v and the output of every fused attention call made inside its block.
 
-    It listens at `scaled_dot_product_attention` itself, so q/k norms and rotary positions are
+    It intercepts `scaled_dot_product_attention` itself, so q/k norms and rotary positions are
     already applied, the block keeps its fused kernel, and no module, hook or flag is touched.
 
     Args:
-        differentiable: make every output part of a graph even where all weights are frozen
-            (needed for gradients with respect to it).
-        fused: let `fused.fused_attention` make the calls that it can make: same kernel, same
-            numbers, and it keeps the log-sum-exp. It has no second derivative.
+        differentiable: make every output part of a graph even where all weights are frozen.
+        fused: use `fused.fused_attention` where it can: same kernel and numbers, it keeps the
+            log-sum-exp, but has no second derivative.
     """
 
     def __init__(self, differentiable: bool = False, fused: bool = True) -> None:

@@ -31,8 +31,7 @@ class Tiles:
 
     Args:
         pairs: images times heads.
-        rows: of one matrix.
-        columns: of one matrix.
+        rows, columns: of one matrix.
         like: gives dtype and device of the tiles.
 
     Raises:
@@ -113,13 +112,13 @@ def pad_queries(gradient: Tensor, missing: int) -> Tensor:
 def log_sum_exp(q: Tensor, k: Tensor, scale: float) -> Tensor:
     """Natural log of sum_j exp(scale q_i . k_j), (B, H, M), for kernels that do not return it."""
     queries, keys = as_pairs(q) * scale, as_pairs(k).transpose(1, 2)
-    found = queries.new_empty(queries.shape[:2])
+    sums = queries.new_empty(queries.shape[:2])
     tiles = Tiles(queries.shape[0], queries.shape[1], k.shape[2], queries)
     buffer = tiles.buffer()
     for pairs, rows in tiles:
         scores = product(queries[pairs, rows], keys[pairs], buffer)
-        found[pairs, rows] = scores.logsumexp(dim=-1)
-    return found.view(q.shape[:3])
+        sums[pairs, rows] = scores.logsumexp(dim=-1)
+    return sums.view(q.shape[:3])
 
 
 def row_product(q: Tensor, k: Tensor, lse: Tensor, weights: Tensor, scale: float) -> Tensor:
@@ -162,15 +161,8 @@ def rank_one_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradient of `row_product`, contracted with values g, with respect to q and k.
 
-    dS_h,ij = P_h,ij (weights_i / H) (g_j - (P_h g)_i), dq = scale dS k, dk = scale dS^T q.
-
-    Args:
-        weights: (B, M).
-        values: g, (B, N).
-        products: (B, H, M), see `column_product`.
-
-    Returns:
-        gradients like q and k, in their type.
+    dS_h,ij = P_h,ij (weights_i / H) (g_j - (P_h g)_i), dq = scale dS k, dk = scale dS^T q, for
+    weights (B, M), values (B, N) and their `column_product` (B, H, M).
     """
     batch, heads, queries, _ = q.shape
     left, right = with_log_sum_exp(q, k, lse, scale)

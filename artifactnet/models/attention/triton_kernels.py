@@ -1,11 +1,10 @@
 """The products of `tiles` for NVIDIA GPUs in Triton.
 
 Same names, arguments and results as in `tiles`; the GPU's programs are in `triton_programs`. They
-were checked on a CPU through Triton's interpreter and compiled
-for compute capabilities 8.0 and 9.0; the block sizes were chosen by counting, not by measurement
-on a GPU. Results have a fixed order of sums: two runs agree bit by bit.
-
-Importing this module needs triton, which comes with PyTorch for Linux; `products` decides.
+were checked on a CPU through Triton's interpreter and compiled for compute capabilities 8.0 and
+9.0; the block sizes were chosen by counting, not by measurement on a GPU. Results have a fixed
+order of sums: two runs agree bit by bit. `products` decides whether this module, which needs
+triton (part of PyTorch for Linux), is imported.
 """
 
 from __future__ import annotations
@@ -23,19 +22,12 @@ Kernel = Literal["sum", "query gradient", "key gradient"]
 
 
 class Plan(NamedTuple):
-    """How one kernel is launched.
+    """How one kernel is launched."""
 
-    Attributes:
-        outer: rows of the result that one program makes.
-        inner: rows of the other side that one step of its loop takes.
-        warps: of one program.
-        stages: of the loop's loads in flight.
-    """
-
-    outer: int
-    inner: int
-    warps: int
-    stages: int
+    outer: int  # rows of the result that one program makes
+    inner: int  # rows of the other side that one step of its loop takes
+    warps: int  # of one program
+    stages: int  # of the loop's loads in flight
 
 
 # (kernel, head size up to): plan
@@ -72,14 +64,12 @@ _FULL_PRECISION: dict[tuple[Kernel, int], Plan] = {
 
 
 def plan_for(kernel: Kernel, element_bytes: int, dim: int, capability: tuple[int, int]) -> Plan:
-    """How to launch a kernel.
+    """How to launch a kernel; "sum" is every product that ends in a vector.
 
     Args:
-        kernel: what it computes; "sum" is every product that ends in a vector.
         element_bytes: of q and k, 2 or 4.
         dim: head size, at most 128.
-        capability: compute capability of the GPU; those without a table of their own take
-            Ampere's, which needs least.
+        capability: of the GPU; those without their own table use Ampere's, which needs least.
     """
     table = _HOPPER if capability[0] == 9 else _AMPERE
     if element_bytes == 4:
@@ -93,12 +83,7 @@ _LARGEST_FACTOR = 14  # log2; twice 2^14 still is a float16
 
 
 def why_not(q: Tensor, k: Tensor) -> str | None:
-    """Why these kernels cannot take queries and keys, in a few words; None if they can.
-
-    Args:
-        q: (B, H, M, d).
-        k: (B, H, N, d).
-    """
+    """Why these kernels cannot take q (B, H, M, d) and k (B, H, N, d); None if they can."""
     if q.dtype not in (torch.float32, torch.float16, torch.bfloat16) or q.dtype != k.dtype:
         return f"queries are {q.dtype} and keys {k.dtype}"
     if q.shape[-1] > LARGEST_HEAD:

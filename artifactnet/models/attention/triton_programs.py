@@ -30,13 +30,9 @@ def _head(
 
 @triton.jit
 def _load(
-    head: tl.tensor,
-    rows: tl.tensor,
-    count: tl.tensor,
-    stride: tl.tensor,
-    D: tl.constexpr,
+    head: tl.tensor, rows: tl.tensor, count: tl.tensor, stride: tl.tensor, D: tl.constexpr,
     BLOCK_D: tl.constexpr,
-) -> tl.tensor:
+) -> tl.tensor:  # fmt: skip
     """Rows of one head, zero beyond the last row and beyond the head size."""
     columns = tl.arange(0, BLOCK_D)
     inside = rows[:, None] < count
@@ -47,13 +43,9 @@ def _load(
 
 @triton.jit
 def _store(
-    head: tl.tensor,
-    rows: tl.tensor,
-    count: tl.tensor,
-    block: tl.tensor,
-    D: tl.constexpr,
+    head: tl.tensor, rows: tl.tensor, count: tl.tensor, block: tl.tensor, D: tl.constexpr,
     BLOCK_D: tl.constexpr,
-) -> None:
+) -> None:  # fmt: skip
     """Write rows of one head of a contiguous result, in its type."""
     columns = tl.arange(0, BLOCK_D)
     inside = (rows[:, None] < count) & (columns[None, :] < D)
@@ -63,25 +55,12 @@ def _store(
 
 @triton.jit
 def log_sum_exp(
-    q: tl.tensor,
-    k: tl.tensor,
-    out: tl.tensor,
-    log2_scale: tl.tensor,
-    heads: tl.tensor,
-    queries: tl.tensor,
-    keys: tl.tensor,
-    q_batch: tl.tensor,
-    q_head: tl.tensor,
-    q_row: tl.tensor,
-    k_batch: tl.tensor,
-    k_head: tl.tensor,
-    k_row: tl.tensor,
-    D: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    OUTER: tl.constexpr,
-    INNER: tl.constexpr,
+    q: tl.tensor, k: tl.tensor, out: tl.tensor, log2_scale: tl.tensor,
+    heads: tl.tensor, queries: tl.tensor, keys: tl.tensor, q_batch: tl.tensor, q_head: tl.tensor,
+    q_row: tl.tensor, k_batch: tl.tensor, k_head: tl.tensor, k_row: tl.tensor,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, OUTER: tl.constexpr, INNER: tl.constexpr,
     PRECISION: tl.constexpr,
-) -> None:
+) -> None:  # fmt: skip
     """One block of queries: running maximum and sum over all keys."""
     pair = tl.program_id(1).to(tl.int64)
     rows = tl.program_id(0) * OUTER + tl.arange(0, OUTER)
@@ -97,33 +76,19 @@ def log_sum_exp(
         higher = tl.maximum(highest, tl.max(scores, 1))
         total = total * tl.exp2(highest - higher) + tl.sum(tl.exp2(scores - higher[:, None]), 1)
         highest = higher
-    found = (highest + tl.log2(total)) / _LOG2_E
-    tl.store(out + pair * queries + rows, found, mask=rows < queries)
+    natural = (highest + tl.log2(total)) / _LOG2_E
+    tl.store(out + pair * queries + rows, natural, mask=rows < queries)
 
 
 @triton.jit
 def row_product(
-    q: tl.tensor,
-    k: tl.tensor,
-    lse: tl.tensor,
-    weights: tl.tensor,
-    out: tl.tensor,
+    q: tl.tensor, k: tl.tensor, lse: tl.tensor, weights: tl.tensor, out: tl.tensor,
     log2_scale: tl.tensor,
-    heads: tl.tensor,
-    queries: tl.tensor,
-    keys: tl.tensor,
-    q_batch: tl.tensor,
-    q_head: tl.tensor,
-    q_row: tl.tensor,
-    k_batch: tl.tensor,
-    k_head: tl.tensor,
-    k_row: tl.tensor,
-    D: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    OUTER: tl.constexpr,
-    INNER: tl.constexpr,
+    heads: tl.tensor, queries: tl.tensor, keys: tl.tensor, q_batch: tl.tensor, q_head: tl.tensor,
+    q_row: tl.tensor, k_batch: tl.tensor, k_head: tl.tensor, k_row: tl.tensor,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, OUTER: tl.constexpr, INNER: tl.constexpr,
     PRECISION: tl.constexpr,
-) -> None:
+) -> None:  # fmt: skip
     """One block of keys of one head: sum over all queries of weights times P."""
     pair = tl.program_id(1).to(tl.int64)
     rows = tl.program_id(0) * OUTER + tl.arange(0, OUTER)
@@ -147,27 +112,13 @@ def row_product(
 
 @triton.jit
 def column_product(
-    q: tl.tensor,
-    k: tl.tensor,
-    lse: tl.tensor,
-    values: tl.tensor,
-    out: tl.tensor,
+    q: tl.tensor, k: tl.tensor, lse: tl.tensor, values: tl.tensor, out: tl.tensor,
     log2_scale: tl.tensor,
-    heads: tl.tensor,
-    queries: tl.tensor,
-    keys: tl.tensor,
-    q_batch: tl.tensor,
-    q_head: tl.tensor,
-    q_row: tl.tensor,
-    k_batch: tl.tensor,
-    k_head: tl.tensor,
-    k_row: tl.tensor,
-    D: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    OUTER: tl.constexpr,
-    INNER: tl.constexpr,
+    heads: tl.tensor, queries: tl.tensor, keys: tl.tensor, q_batch: tl.tensor, q_head: tl.tensor,
+    q_row: tl.tensor, k_batch: tl.tensor, k_head: tl.tensor, k_row: tl.tensor,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, OUTER: tl.constexpr, INNER: tl.constexpr,
     PRECISION: tl.constexpr,
-) -> None:
+) -> None:  # fmt: skip
     """One block of queries of one head: sum over all keys of P times values."""
     pair = tl.program_id(1).to(tl.int64)
     rows = tl.program_id(0) * OUTER + tl.arange(0, OUTER)
@@ -190,31 +141,14 @@ def column_product(
 
 @triton.jit
 def query_gradient(
-    q: tl.tensor,
-    k: tl.tensor,
-    lse: tl.tensor,
-    weights: tl.tensor,
-    values: tl.tensor,
-    products: tl.tensor,
-    gain: tl.tensor,
-    out: tl.tensor,
-    log2_scale: tl.tensor,
+    q: tl.tensor, k: tl.tensor, lse: tl.tensor, weights: tl.tensor, values: tl.tensor,
+    products: tl.tensor, gain: tl.tensor, out: tl.tensor, log2_scale: tl.tensor,
     log2_size: tl.tensor,
-    heads: tl.tensor,
-    queries: tl.tensor,
-    keys: tl.tensor,
-    q_batch: tl.tensor,
-    q_head: tl.tensor,
-    q_row: tl.tensor,
-    k_batch: tl.tensor,
-    k_head: tl.tensor,
-    k_row: tl.tensor,
-    D: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    OUTER: tl.constexpr,
-    INNER: tl.constexpr,
+    heads: tl.tensor, queries: tl.tensor, keys: tl.tensor, q_batch: tl.tensor, q_head: tl.tensor,
+    q_row: tl.tensor, k_batch: tl.tensor, k_head: tl.tensor, k_row: tl.tensor,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, OUTER: tl.constexpr, INNER: tl.constexpr,
     PRECISION: tl.constexpr,
-) -> None:
+) -> None:  # fmt: skip
     """One block of queries of one head: dq = gain weights sum over keys of P (g - P g) k."""
     pair = tl.program_id(1).to(tl.int64)
     rows = tl.program_id(0) * OUTER + tl.arange(0, OUTER)
@@ -241,31 +175,14 @@ def query_gradient(
 
 @triton.jit
 def key_gradient(
-    q: tl.tensor,
-    k: tl.tensor,
-    lse: tl.tensor,
-    weights: tl.tensor,
-    values: tl.tensor,
-    products: tl.tensor,
-    gain: tl.tensor,
-    out: tl.tensor,
-    log2_scale: tl.tensor,
+    q: tl.tensor, k: tl.tensor, lse: tl.tensor, weights: tl.tensor, values: tl.tensor,
+    products: tl.tensor, gain: tl.tensor, out: tl.tensor, log2_scale: tl.tensor,
     log2_size: tl.tensor,
-    heads: tl.tensor,
-    queries: tl.tensor,
-    keys: tl.tensor,
-    q_batch: tl.tensor,
-    q_head: tl.tensor,
-    q_row: tl.tensor,
-    k_batch: tl.tensor,
-    k_head: tl.tensor,
-    k_row: tl.tensor,
-    D: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    OUTER: tl.constexpr,
-    INNER: tl.constexpr,
+    heads: tl.tensor, queries: tl.tensor, keys: tl.tensor, q_batch: tl.tensor, q_head: tl.tensor,
+    q_row: tl.tensor, k_batch: tl.tensor, k_head: tl.tensor, k_row: tl.tensor,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, OUTER: tl.constexpr, INNER: tl.constexpr,
     PRECISION: tl.constexpr,
-) -> None:
+) -> None:  # fmt: skip
     """One block of keys of one head: dk = gain sum over queries of weights P (g - P g) q."""
     pair = tl.program_id(1).to(tl.int64)
     rows = tl.program_id(0) * OUTER + tl.arange(0, OUTER)

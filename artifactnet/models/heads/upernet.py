@@ -33,7 +33,6 @@ def uper_head(
     Args:
         in_channels: of the pyramid's levels, finest first.
         channels: hidden width.
-        num_outputs: channels of the result.
         dropout: of whole channels before the last layer.
 
     Returns:
