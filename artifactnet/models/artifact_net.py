@@ -132,14 +132,14 @@ class ArtifactNet(nn.Module):
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """What can be frozen or trained on its own: backbone, head, segmentation, heatmap."""
-        found: dict[str, list[nn.Module]] = {"backbone": [self.backbone], "head": [self.head]}
+        parts: dict[str, list[nn.Module]] = {"backbone": [self.backbone], "head": [self.head]}
         if self.evidence is not None:
-            found["head"].append(self.evidence)
+            parts["head"].append(self.evidence)
         if self.segmentation is not None:
-            found["segmentation"] = [self.segmentation]
+            parts["segmentation"] = [self.segmentation]
         if self.heatmap is not None:
-            found["heatmap"] = [self.heatmap]
-        return found
+            parts["heatmap"] = [self.heatmap]
+        return parts
 
     def freeze(self, parts: Sequence[str]) -> None:
         """Stop parts from learning, batch statistics included.
@@ -249,14 +249,14 @@ class ArtifactNet(nn.Module):
         self._add_heatmap(output, self.heatmap(*parts, grid), heatmap)
         return output, final
 
-    def _add_heatmap(self, output: ModelOutput, found: HeatmapOutput, shown: bool) -> None:
+    def _add_heatmap(self, output: ModelOutput, result: HeatmapOutput, shown: bool) -> None:
         """Add the evidence of the heatmap to the logit; maps and score, if requested."""
         assert self.evidence is not None
-        odds = torch.logit(found.heatmap.float(), eps=_LOGIT_EPS)
+        odds = torch.logit(result.heatmap.float(), eps=_LOGIT_EPS)
         output.logit = output.logit + self.evidence(odds)
         if shown:
-            output.heatmap, output.sigma = found.heatmap, found.sigma
-            output.score, output.levels = found.score, found.levels
+            output.heatmap, output.sigma = result.heatmap, result.sigma
+            output.score, output.levels = result.score, result.levels
 
     def _cam(
         self, images: torch.Tensor, segmentation: bool, create_graph: bool

@@ -143,18 +143,18 @@ def _weights_source(config: ModelConfig) -> _Source:
             "local file with model.weights=PATH, or allow random weights with "
             "model.pretrained=auto"
         )
-    found = packaged.find_backbone(config)
-    if found is None:
+    packed = packaged.find_backbone(config)
+    if packed is None:
         notice = f"{config.backbone} started from RANDOM weights, not pretrained ones: {reason}"
         _log.warning(notice)
         return _Source("random", notice=notice)
-    data = f", trained on {found.trained_on}" if found.trained_on else ""
+    data = f", trained on {packed.trained_on}" if packed.trained_on else ""
     notice = (
-        f"{config.backbone} started from the packaged weights {found.name}{data} (see its "
+        f"{config.backbone} started from the packaged weights {packed.name}{data} (see its "
         f"model card): {reason}"
     )
     _log.warning(notice)
-    return _Source("packaged", str(found.path), notice)
+    return _Source("packaged", str(packed.path), notice)
 
 
 def _why_no_hub(config: ModelConfig) -> str | None:

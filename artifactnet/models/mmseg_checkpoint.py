@@ -121,8 +121,8 @@ def _backbone_tensor(name: str, tensor: Tensor) -> dict[str, Tensor]:
     level = re.fullmatch(r"norm(\d)\.(weight|bias)", name)
     if level:
         index, leaf = int(level[1]), level[2]
-        found = {f"segmentation.pyramid.norms.{index}.{leaf}": tensor}
-        return found | ({f"backbone.net.norm.{leaf}": tensor} if index == _LAST_LEVEL else {})
+        renamed = {f"segmentation.pyramid.norms.{index}.{leaf}": tensor}
+        return renamed | ({f"backbone.net.norm.{leaf}": tensor} if index == _LAST_LEVEL else {})
     for theirs, timms in _RENAMED.items():
         name = name.replace(theirs, timms)
     stage = re.fullmatch(r"(stages|layers)\.(\d+)\.(.+)", name)

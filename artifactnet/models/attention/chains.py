@@ -84,7 +84,7 @@ class _MeanChain(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         blocks = len(ctx.scales)
-        found: list[Tensor | None] = [None] * 3
+        gradients: list[Tensor | None] = [None] * 3
         with torch.autocast(gradient.device.type, enabled=False):
             for index in range(blocks):
                 place = (blocks - 1 - index) * _MEAN_KEPT
@@ -93,16 +93,16 @@ class _MeanChain(torch.autograd.Function):
                 product = products.column_product(q, k, log_sum_exp, gradient, scale)
                 needs = ctx.needs_input_grad[3 + _MEAN_INPUTS * index :][:_MEAN_INPUTS]
                 if needs[2]:
-                    found += [None, None, _handle_gradient(row / 2, gradient, product)]
+                    gradients += [None, None, _handle_gradient(row / 2, gradient, product)]
                 elif needs[0] or needs[1]:
                     d_q, d_k = products.rank_one_backward(
                         q, k, log_sum_exp, row / 2, gradient, product, scale
                     )
-                    found += [pad_queries(d_q, k.shape[2] - q.shape[2]), d_k, None]
+                    gradients += [pad_queries(d_q, k.shape[2] - q.shape[2]), d_k, None]
                 else:
-                    found += [None, None, None]
+                    gradients += [None, None, None]
                 gradient = (gradient[:, : row.shape[1]] + product.mean(dim=1)) / 2
-        return tuple(found)
+        return tuple(gradients)
 
 
 def _handle_gradient(weights: Tensor, values: Tensor, product: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ class _GradientChain(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         blocks, saved = len(ctx.scales), ctx.saved_tensors
-        found: list[Tensor | None] = [None] * 5
+        gradients: list[Tensor | None] = [None] * 5
         with torch.autocast(gradient.device.type, enabled=False):
             for index in range(blocks):
                 kept = saved[(blocks - 1 - index) * _GRADIENT_KEPT :][:_GRADIENT_KEPT]
@@ -211,7 +211,7 @@ class _GradientChain(torch.autograd.Function):
                         pending = MatrixGradient(matrix, d_out, share, gradient, slope)
                         ctx.states[index].pending = pending
                         handle = gradient.new_zeros(()).expand(len(q), q.shape[1] + 2, k.shape[2])
-                    found += [None, None, None, None, handle]
+                    gradients += [None, None, None, None, handle]
                     gradient = slope
                     continue
                 inputs = AttentionInputs(q, k, v, d_out, log_sum_exp, ctx.scales[index])
@@ -220,6 +220,6 @@ class _GradientChain(torch.autograd.Function):
                 )
                 missing = gradient.shape[1] - row.shape[1]  # queries without weight in the last
                 d_d_out = None if new.d_out is None else pad_queries(new.d_out, missing)
-                found += [pad_queries(new.q, missing), new.k, new.v, d_d_out, None]
+                gradients += [pad_queries(new.q, missing), new.k, new.v, d_d_out, None]
                 gradient = new.row
-        return tuple(found)
+        return tuple(gradients)

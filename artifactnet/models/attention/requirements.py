@@ -159,8 +159,8 @@ def _of_system() -> int | None:
         lines = _SYSTEM.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None
+    values = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(values[0]) * 1024 if values else None
 
 
 def _of_container(container: _Container) -> int | None:
@@ -173,5 +173,5 @@ def _of_container(container: _Container) -> int | None:
         lines = container.statistics.read_text(encoding="utf-8").splitlines()
     except OSError:  # then all of the use counts
         lines = []
-    found = [line.split()[1] for line in lines if line.startswith(f"{container.cache} ")]
-    return limit - used + (int(found[0]) if found else 0)
+    values = [line.split()[1] for line in lines if line.startswith(f"{container.cache} ")]
+    return limit - used + (int(values[0]) if values else 0)

@@ -126,28 +126,28 @@ def row_product(q: Tensor, k: Tensor, lse: Tensor, weights: Tensor, scale: float
     batch, heads, queries, _ = q.shape
     left, right = with_log_sum_exp(q, k, lse, scale)
     shares = weights[:, None].expand(batch, heads, queries).reshape(batch * heads, 1, queries)
-    found = left.new_zeros(batch * heads, 1, k.shape[2])
+    totals = left.new_zeros(batch * heads, 1, k.shape[2])
     tiles = Tiles(batch * heads, queries, k.shape[2], left)
     buffer = tiles.buffer()
     for pairs, rows in tiles:
         matrix = product(left[pairs, rows], right[pairs], buffer).exp_()
-        found[pairs].baddbmm_(shares[pairs, :, rows], matrix)
-    return found.view(batch, heads, -1).mean(dim=1)
+        totals[pairs].baddbmm_(shares[pairs, :, rows], matrix)
+    return totals.view(batch, heads, -1).mean(dim=1)
 
 
 def column_product(q: Tensor, k: Tensor, lse: Tensor, values: Tensor, scale: float) -> Tensor:
     """Every head's attention matrix times a column vector g (B, N): (P_h g)_i, (B, H, M)."""
     batch, heads, queries, _ = q.shape
     left, right = with_log_sum_exp(q, k, lse, scale)
-    found = left.new_empty(batch * heads, queries)
+    results = left.new_empty(batch * heads, queries)
     tiles = Tiles(heads, queries, k.shape[2], left)
     buffer = tiles.buffer()
     for image, column in enumerate(values):  # one vector at a time: quicker than a batch of them
         for pairs, rows in tiles:
             pairs = slice(image * heads + pairs.start, image * heads + pairs.stop)
             matrix = product(left[pairs, rows], right[pairs], buffer).exp_()
-            found[pairs, rows] = (matrix.flatten(0, 1) @ column).view(matrix.shape[:2])
-    return found.view(batch, heads, queries)
+            results[pairs, rows] = (matrix.flatten(0, 1) @ column).view(matrix.shape[:2])
+    return results.view(batch, heads, queries)
 
 
 def rank_one_backward(
