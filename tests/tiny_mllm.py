@@ -107,9 +107,5 @@ def _processor():
         size=size, crop_to_patches=True, min_patches=1, max_patches=MAX_TILES
     )
     return InternVLProcessor(
-        images,
-        tokenizer,
-        InternVLVideoProcessor(size=size),
-        image_seq_length=4,
-        chat_template=CHAT,
+        images, tokenizer, InternVLVideoProcessor(size=size), image_seq_length=4, chat_template=CHAT
     )

@@ -44,7 +44,6 @@ class Summary:
         invalid: invalid answers, those of earlier runs included.
         rejected: images without a valid answer, with the reason.
         failures: images that could not be used, or got no answer.
-        warnings: what a reader should know.
     """
 
     records: int = 0
@@ -73,13 +72,12 @@ def annotate_folder(
 
     Args:
         images: folder, searched recursively.
-        masks: folder with a gray mask or heatmap for each; see `find_pairs` and
-            `contours.read_region`.
+        masks: folder of gray masks or heatmaps; see `find_pairs` and `contours.read_region`.
         out: file of Expl-AIGI-Eval records to write, ending in ``.jsonl``.
         analyst: model that sees the images and analyses them freely.
         formatter: model that rewrites the analysis in the standard form; the analyst by default.
         attempts: maximum number of answers per image and stage, earlier runs included.
-        workers: images that are worked on at the same time.
+        workers: images processed at the same time.
         bit_fields: masks are bit fields of categories (see `artifactnet.taxonomy`); heatmaps of
             them are written to the folder ``FILE_heatmaps``.
         pictures: folder to keep the images with red lines in.
@@ -127,21 +125,13 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What became of one image.
+    """The outcome of one image."""
 
-    Attributes:
-        record: its line of the output, or of the rejected images.
-        reason: why it was rejected; None if it was not.
-        asked: answers requested just now.
-        invalid: invalid answers, earlier ones included.
-        refused: whether the server refused the request.
-    """
-
-    record: dict[str, Any]
-    reason: str | None
-    asked: int
-    invalid: int
-    refused: bool = False
+    record: dict[str, Any]  # its line of the output, or of the rejected images
+    reason: str | None  # why it was rejected; None if it was not
+    asked: int  # answers requested just now
+    invalid: int  # invalid answers, earlier ones included
+    refused: bool = False  # the server refused the request
 
 
 def _annotate_all(
@@ -152,11 +142,10 @@ def _annotate_all(
     results: list[_Result],
     report: Callable[[str, str], None],
 ) -> None:
-    """Work on all images in parallel; failures go to the summary.
+    """Process all images in parallel; failures go to the summary.
 
     Raises:
-        ArtifactNetError: it is useless to go on: too many images in a row got no answer, or the
-            server refuses everything.
+        ArtifactNetError: too many images in a row got no answer, or the server refuses everything.
     """
     unanswered = refused = 0
 
@@ -194,12 +183,7 @@ def _annotate_all(
 
 
 def _annotate_one(pair: Pair, job: _Job) -> _Result:
-    """Draw, analyse and format one image, as far as the log does not have the answers.
-
-    Raises:
-        ArtifactNetError: image or mask cannot be used, or the endpoint gave no answer.
-        OSError: the disk is full, or the like.
-    """
+    """Draw, analyse and format one image, as far as the log does not have the answers."""
     fingerprint = _fingerprint(pair, job.bit_fields)
     drawing = _Drawing(pair, job.bit_fields)
     heatmap = Path(pair.mask)

@@ -29,11 +29,8 @@ def read_region(path: str | Path, size: tuple[int, int], bit_field: bool) -> Reg
     Args:
         path: a gray mask or heatmap, where 255 is artifact; or a bit-field mask.
         size: (H, W) of the image; a map of another size and the same aspect ratio is resized.
-        bit_field: each bit of a pixel is a category (see `artifactnet.taxonomy`), and any bit
-            marks a defect; otherwise values from `THRESHOLD` on do.
-
-    Returns:
-        (H, W) bool.
+        bit_field: any bit of a pixel (see `artifactnet.taxonomy`) marks a defect; otherwise values
+            from `THRESHOLD` on do.
 
     Raises:
         ArtifactNetError: the map cannot be read, is not gray, has another aspect ratio than the
@@ -62,18 +59,11 @@ def read_region(path: str | Path, size: tuple[int, int], bit_field: bool) -> Reg
 
 
 def circle_defects(image: UInt8Array, region: Region) -> UInt8Array:
-    """Copy of an image with a red line around every defect.
+    """Copy of a (H, W, 3) image with a red line around every defect of the (H, W) region.
 
     The line runs outside of the defect, which stays visible; at the image's border it runs inside
     so that it is closed. Defects closer to each other than the line is wide share it. It is 1/200
     of the longer side wide, at least 2 pixels.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        region: (H, W) bool.
-
-    Returns:
-        (H, W, 3) uint8.
     """
     width = max(_MIN_WIDTH, round(_WIDTH * max(region.shape)))
     side = 2 * width + 1
@@ -87,12 +77,7 @@ def circle_defects(image: UInt8Array, region: Region) -> UInt8Array:
 
 
 def draw_jpeg(image: UInt8Array, region: Region) -> bytes:
-    """The JPEG that is sent: at most `MAX_SIDE` pixels a side, with its defects circled.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        region: (H, W) bool.
-    """
+    """The JPEG that is sent: at most `MAX_SIDE` pixels a side, with its defects circled."""
     height, width = region.shape
     scale = min(1.0, MAX_SIDE / max(height, width))
     if scale < 1.0:

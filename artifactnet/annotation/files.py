@@ -19,31 +19,20 @@ SUFFIX = ".jsonl"
 
 
 class OutputFiles:
-    """The output and the files next to it.
-
-    Attributes:
-        out: the records.
-        raw: log of every answer.
-        rejected: images without a valid answer.
-        heatmaps: folder of the heatmaps of bit fields.
-    """
+    """The output and the files next to it."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.raw = out.with_suffix(f".raw{SUFFIX}")
-        self.rejected = out.with_suffix(f".rejected{SUFFIX}")
-        self.heatmaps = out.with_name(f"{out.stem}_heatmaps")
+        self.raw = out.with_suffix(f".raw{SUFFIX}")  # log of every answer
+        self.rejected = out.with_suffix(f".rejected{SUFFIX}")  # images without a valid answer
+        self.heatmaps = out.with_name(f"{out.stem}_heatmaps")  # of bit fields
 
     def check(self, inputs: tuple[Path, ...], pictures: Path | None, bit_fields: bool) -> None:
         """Refuse to overwrite a foreign file, or to write images into an input folder.
 
-        Args:
-            inputs: folders that are searched for images.
-            pictures: folder of the drawn images that are kept, or None.
-            bit_fields: whether heatmaps are written.
-
         Raises:
-            ArtifactNetError: something is in the way.
+            ArtifactNetError: the output is foreign, or ``pictures`` (the drawn images) or the
+                heatmaps of bit fields would be inside of ``inputs``.
         """
         if self.out.suffix != SUFFIX:
             raise ArtifactNetError(f"--out {self.out}: must end in {SUFFIX}")
@@ -92,11 +81,8 @@ def find_pairs(images: Path, masks: Path) -> tuple[list[Pair], list[Failure]]:
     """Match two folders by file stem.
 
     A map with the same relative path matches (``a/7.png`` for ``a/7.jpg``); otherwise the one with
-    the same stem anywhere, if no other map and no other image has this stem.
-
-    Args:
-        images: searched recursively; ``masks`` may be inside.
-        masks: searched recursively; ``images`` may be inside.
+    the same stem anywhere, if no other map and no other image has this stem. Both folders are
+    searched recursively; one may be inside the other.
 
     Returns:
         The pairs, ordered by image, and the images without a map, or without an unambiguous one.

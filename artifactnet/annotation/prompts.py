@@ -83,7 +83,7 @@ _EXAMPLES = (
     ),
 )
 
-# Models are trained on images without lines: a text that mentions them would teach the model to
+# Models are trained on images without lines: a text that mentions them would train the model to
 # describe what is not there. A red line alone may be an object (a flag's circle, a bus line): it
 # counts only next to words that say that it marks something.
 _DRAWN = (
@@ -114,11 +114,9 @@ def formatting_messages(text: str) -> list[Message]:
     """Stage 3: the answer of stage 2 as a chain of thought, with two examples."""
     messages = []
     before = FORMATTING
-    for free, wanted in _EXAMPLES:
-        messages += [
-            user_message(before + free),
-            assistant_message(chain_of_thought.build_cot(wanted)),
-        ]
+    for free, parts in _EXAMPLES:
+        cot = chain_of_thought.build_cot(parts)
+        messages += [user_message(before + free), assistant_message(cot)]
         before = _NEXT
     return [*messages, user_message(before + text)]
 
@@ -150,10 +148,9 @@ def check_formatted(answer: Answer) -> str:
     fenced = _FENCE.match(text)
     parts = chain_of_thought.parse_cot(fenced.group(1) if fenced else text)
     for part in (parts.description, parts.regions, parts.issues):
-        found = _LINES.search(part)
-        if found:
+        if mention := _LINES.search(part):
             raise ArtifactNetError(
-                f"it mentions the lines drawn on the image ({found.group()!r}), which readers do "
+                f"it mentions the lines drawn on the image ({mention.group()!r}), which readers do "
                 "not see"
             )
     return chain_of_thought.build_cot(
@@ -162,9 +159,5 @@ def check_formatted(answer: Answer) -> str:
 
 
 def prompt_version(stage: list[Message]) -> str:
-    """12 hexadecimal digits that identify the wording of a stage in the key of its answers.
-
-    Args:
-        stage: its messages for some fixed content.
-    """
+    """12 hexadecimal digits that identify a stage's wording, by its messages for fixed content."""
     return hash_bytes(json.dumps(stage, sort_keys=True).encode()).hex()[:12]

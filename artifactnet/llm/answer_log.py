@@ -30,7 +30,7 @@ class AnswerLog:
     Attributes:
         path: as given.
         added: answers added since the file was opened.
-        warnings: what a reader should know.
+        warnings: about a line that was cut off.
 
     Raises:
         ArtifactNetError: the file is damaged, cannot be read, or is open in another process.
@@ -58,11 +58,11 @@ class AnswerLog:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close the file; what was added is on disk already."""
+        """Close the file."""
         self.close()
 
     def close(self) -> None:
-        """Close the file; what was added is on disk already."""
+        """Close the file; all answers are on disk already."""
         self._file.close()
 
     def answers(self, key: Key) -> list[Answer]:
@@ -79,10 +79,7 @@ class AnswerLog:
     def add(self, key: Key, answer: Answer, note: str) -> None:
         """Write an answer to disk (``fsync``), then remember it.
 
-        Args:
-            key: of the question.
-            answer: to add.
-            note: for people, not part of the key, e.g. the image's name.
+        The note is for people and not part of the key, e.g. the image's name.
 
         Raises:
             OSError: the disk is full, or the like; no partial line is left.
@@ -117,7 +114,7 @@ class AnswerLog:
                 "as after a crash; it was cut off and that answer will be requested again",
             )
             self._file.truncate(end)
-            logger.warning("%s", self.warnings[-1])  # now: what follows may take hours, or fail
+            logger.warning("%s", self.warnings[-1])  # now: the work may take hours, or fail
 
 
 def _parse_line(line: bytes, where: str) -> tuple[Key, Answer]:
@@ -153,7 +150,7 @@ def _append(number: int, line: bytes) -> None:
 def _lock_file(number: int, path: Path) -> None:
     """Refuse a file that another process writes; both would pay for every answer."""
     if os.name != "posix":
-        return  # no such locks there: the documentation asks for one process per file
+        return  # no such locks: the documentation asks for one process per file
     import fcntl
 
     try:

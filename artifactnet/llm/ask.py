@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -54,10 +54,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class ValidAnswer:
-    """What came of a question.
+    """The outcome of a question.
 
     Attributes:
-        result: of the first valid answer; None if there is none.
+        result: of the first valid answer; None without one.
         problem: why the last answer is invalid; empty if one is valid.
         answers: all up to the first valid one.
         asked: how many of them were requested just now.
@@ -72,13 +72,8 @@ class ValidAnswer:
 def ask_until_valid(question: Question, chat: Chat, log: AnswerLog, attempts: int) -> ValidAnswer:
     """Look into the log, then ask; every answer is logged before it is checked.
 
-    After an invalid answer the model sees it again, and what is wrong with it.
-
-    Args:
-        question: what to ask.
-        chat: the model.
-        log: of earlier answers.
-        attempts: maximum number of answers, those in the log included.
+    After an invalid answer the model sees it again, and what is wrong with it. At most ``attempts``
+    answers are used, those in the log included.
 
     Raises:
         ArtifactNetError: the endpoint gave no answer; see `Chat.ask`.
@@ -86,20 +81,18 @@ def ask_until_valid(question: Question, chat: Chat, log: AnswerLog, attempts: in
     key = question.log_key(chat.model)
     with log.exclusive(key):
         answers = log.answers(key)
-        known = len(answers)
+        logged = len(answers)
         problem = "no answer was requested"
         index = 0
         while True:
             if index == len(answers):
                 if len(answers) >= attempts:
-                    return ValidAnswer(None, problem, answers, len(answers) - known)
+                    return ValidAnswer(None, problem, answers, len(answers) - logged)
                 messages = question.messages()
                 # many servers refuse a turn without text
                 if answers and (last := strip_thinking(answers[-1].text)).strip():
-                    request = (
-                        f"This cannot be used: {problem}. Please answer once more and fix that."
-                    )
-                    messages = [*messages, assistant_message(last), user_message(request)]
+                    again = f"This cannot be used: {problem}. Please answer once more and fix that."
+                    messages = [*messages, assistant_message(last), user_message(again)]
                 answer = chat.ask(messages, question.temperature)
                 log.add(key, answer, question.note)
                 answers.append(answer)
@@ -110,7 +103,7 @@ def ask_until_valid(question: Question, chat: Chat, log: AnswerLog, attempts: in
             except ArtifactNetError as error:
                 problem = str(error)
             else:
-                return ValidAnswer(result, "", answers[:index], max(0, index - known))
+                return ValidAnswer(result, "", answers[:index], max(0, index - logged))
 
 
 def strip_thinking(text: str) -> str:
@@ -127,7 +120,7 @@ def run_concurrently(
     work: Callable[[Item], Result],
     on_result: Callable[[Item, Result | ArtifactNetError], None],
     workers: int,
-    limiters: Iterable[RateLimiter],
+    limiters: Sequence[RateLimiter],
 ) -> None:
     """Work on all items in a pool of threads, until an error that concerns all of them.
 
@@ -137,16 +130,14 @@ def run_concurrently(
         on_result: called for each item in order, in the calling thread, with its result or the
             error of this item alone. What it raises ends the work.
         workers: threads.
-        limiters: those that the work waits for. If it ends early (an interrupt included) they are
-            stopped, so that waiting threads raise `Cancelled`, until all threads have ended;
-            requests that were sent are waited for.
+        limiters: stopped if the work ends early (an interrupt included), so that waiting threads
+            raise `Cancelled`, until all threads have ended; requests in flight are waited for.
 
     Raises:
         EndpointError: no request can succeed.
         Cancelled: a limiter was stopped from outside.
         OSError: the disk is full, or the like.
     """
-    limiters = list(limiters)
 
     def stop() -> None:
         for limiter in limiters:
@@ -157,7 +148,7 @@ def run_concurrently(
             return work(item)
         except BaseException as error:
             if _is_fatal(error):
-                stop()  # already here: until the caller notices, other threads would go on asking
+                stop()  # here: until the caller notices, other threads would go on asking
             raise
 
     try:

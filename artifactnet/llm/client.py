@@ -2,8 +2,7 @@
 
 `Chat` asks one model at an `Endpoint`. All threads and models that use the same server share one
 `RateLimiter`. A request that may succeed later (429, 5xx, timeout, lost connection, unreadable
-body) is repeated with exponential backoff. Every other failure is raised at once: `RefusedError` if
-it may be about this request, `EndpointError` if no request can succeed.
+body) is repeated with exponential backoff; every other failure is raised at once.
 """
 
 from __future__ import annotations
@@ -53,12 +52,7 @@ class Answer:
 
 
 def user_message(text: str, jpeg: bytes | None = None) -> Message:
-    """A user turn.
-
-    Args:
-        text: of the turn.
-        jpeg: content of a JPEG file that precedes the text.
-    """
+    """A user turn: a text, after the content of a JPEG file if one is given."""
     if jpeg is None:
         return {"role": "user", "content": text}
     url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
@@ -82,6 +76,10 @@ class EndpointError(ArtifactNetError):
 
 class RefusedError(ArtifactNetError):
     """The server refuses this very request."""
+
+
+class TemperatureError(RefusedError):
+    """The model does not accept the temperature that was sent."""
 
 
 class UnansweredError(ArtifactNetError):
@@ -117,43 +115,31 @@ class RequestFailed(Exception):
 
 
 def is_transient(status: int, code: str | None) -> bool:
-    """Whether the same request may succeed later.
+    """Whether the same request may succeed later, by HTTP status and the server's error code.
 
-    Args:
-        status: of HTTP.
-        code: the server's error code, if it has one. An account without credit answers 429 like
-            one that asks too fast, but waiting does not help.
+    An account without credit gets 429 like one that asks too fast, but waiting does not help.
     """
     return code != "insufficient_quota" and (status in _TRANSIENT or status >= 500)
 
 
 def backoff(attempt: int, jitter: float) -> float:
-    """Seconds to wait after a failure, doubled each time.
+    """Seconds to wait after failure number ``attempt`` (from 0).
 
-    Args:
-        attempt: 0 after the first failure.
-        jitter: random number in [0, 1], so that threads spread out.
-
-    Returns:
-        Between half of the full pause and all of it; the full pause is 1, 2, 4, ... up to 60.
+    Between half of the full pause and all of it, by ``jitter`` in [0, 1], so that threads spread
+    out; the full pause is 1, 2, 4, ... up to 60.
     """
     full = min(_MAX_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(attempt, 30))
     return full * (0.5 + 0.5 * jitter)
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds to wait according to a ``Retry-After`` header.
+    """Seconds to wait (0 or more) by a ``Retry-After`` header; None without a readable one.
 
     Args:
         headers: of the response, case-insensitive.
         now: Unix time, for a header that holds a date; the clock's by default.
-
-    Returns:
-        0 or more; None without a readable header.
     """
     text = headers.get("retry-after", "").strip()
-    if not text:
-        return None
     try:
         seconds = float(text)
     except ValueError:
@@ -188,11 +174,7 @@ class RateLimiter:
         self._next = clock()
 
     def acquire(self) -> None:
-        """Wait until one more request may be sent.
-
-        Raises:
-            Cancelled: `stop` was called.
-        """
+        """Wait until one more request may be sent; raises `Cancelled` after `stop`."""
         while True:
             if self._stopped.is_set():
                 raise Cancelled
@@ -210,11 +192,7 @@ class RateLimiter:
             self._next = max(self._next, self._clock() + seconds)
 
     def sleep(self, seconds: float) -> None:
-        """Let the calling thread wait.
-
-        Raises:
-            Cancelled: `stop` was called.
-        """
+        """Let the calling thread wait; raises `Cancelled` after `stop`."""
         if self._wait(seconds):
             raise Cancelled
 
@@ -233,8 +211,8 @@ class Endpoint:
 
     Attributes:
         base_url: up to and including the version: ``http://localhost:8000/v1``.
-        key_variable: environment variable that holds the API key. A server without keys needs
-            none, so only a variable other than `KEY_VARIABLE` must be set.
+        key_variable: environment variable with the API key; must be set unless it is the default,
+            since some servers need no key.
         retries: how often a request is repeated after a transient failure.
         timeout: seconds without a byte after which a request has failed.
     """
@@ -249,10 +227,10 @@ class Chat:
     """One model behind an endpoint; thread-safe.
 
     Args:
-        endpoint: where it is.
+        endpoint: of the server.
         model: its name there.
         limiter: shared by all that ask the same server.
-        seed: of the jitter of the pauses.
+        seed: of the pauses' jitter.
 
     Attributes:
         endpoint, model, limiter: as given.
@@ -290,7 +268,8 @@ class Chat:
 
         Raises:
             EndpointError: wrong key, URL or model.
-            RefusedError: the server refuses this request (400, 413, 422).
+            RefusedError: the server refuses this request (400, 413, 422); as `TemperatureError`
+                if it names the temperature (400).
             UnansweredError: all `Endpoint.retries` failed too, or the server asks for a longer
                 pause than `MAX_PAUSE`.
             Cancelled: the work was cancelled while this thread waited.
@@ -302,16 +281,20 @@ class Chat:
                 answer = _send(self._client, self.model, messages, temperature)
             except RequestFailed as failure:
                 if not failure.transient:
-                    raise self._permanent_error(failure) from failure
+                    raise self._permanent_error(failure, temperature) from failure
                 self._wait_or_give_up(failure, attempt)
             else:
                 self._count("answers")
                 return answer
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _permanent_error(self, failure: RequestFailed) -> EndpointError | RefusedError:
+    def _permanent_error(
+        self, failure: RequestFailed, temperature: float | None
+    ) -> EndpointError | RefusedError:
         status = failure.status
         message = f"{self._where()}: {self._describe(failure)}"
+        if status == 400 and temperature is not None and "temperature" in failure.reason.lower():
+            return TemperatureError(message)
         if status in _REFUSALS:
             return RefusedError(message)
         variable = self.endpoint.key_variable
@@ -411,9 +394,8 @@ def _send(
             **options,
         )
     except openai.APIStatusError as error:
-        body = error.body
-        message = body.get("message") if isinstance(body, dict) else None
-        reason = message if isinstance(message, str) and message else str(error.message)
+        text = error.body.get("message") if isinstance(error.body, dict) else None
+        reason = text if isinstance(text, str) and text else str(error.message)
         raise RequestFailed(
             reason,
             error.status_code,
@@ -426,12 +408,12 @@ def _send(
         raise RequestFailed(f"connection failed ({error.__cause__ or error})") from error
     except (openai.APIError, ValueError) as error:  # a body that is not JSON is a ValueError
         raise RequestFailed(f"unreadable answer ({error})") from error
-    # servers are not always as exact as their own documentation
+    # servers do not always follow their own documentation
     choices = getattr(reply, "choices", None)
     choice = choices[0] if isinstance(choices, list) and choices else None
-    said = getattr(choice, "message", None)
-    content = getattr(said, "content", None)
-    if said is None or not (content is None or isinstance(content, str)):
+    message = getattr(choice, "message", None)
+    content = getattr(message, "content", None)
+    if message is None or not (content is None or isinstance(content, str)):
         raise RequestFailed("unreadable answer (no chat completion; does the URL end in /v1?)")
     # JSON can hold half a surrogate pair, which can be neither sent on nor written as UTF-8
     text = (content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

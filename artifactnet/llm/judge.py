@@ -7,9 +7,11 @@ so the wording is ours. Any model behind an OpenAI-compatible endpoint can judge
 from __future__ import annotations
 
 import json
+import logging
 import re
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,10 +19,18 @@ from typing import Any
 from artifactnet.data.duplicates import hash_bytes
 from artifactnet.llm.answer_log import AnswerLog
 from artifactnet.llm.ask import Question, ValidAnswer, ask_until_valid, run_concurrently
-from artifactnet.llm.client import Answer, Chat, Message, UnansweredError, user_message
+from artifactnet.llm.client import (
+    Answer,
+    Chat,
+    Message,
+    TemperatureError,
+    UnansweredError,
+    user_message,
+)
 from artifactnet.metrics.text import without_marks
 from artifactnet.types import ArtifactNetError
 
+logger = logging.getLogger(__name__)
 PROMPT = """Two texts explain what is wrong with one AI-generated image. Compare what they say, \
 not how they say it: do they describe the same image, name the same defective places, and give \
 the same defects there? Wording, order, length and layout do not count. What only one of them \
@@ -41,12 +51,12 @@ class JudgeResult:
     """Similarities of pairs of texts.
 
     Attributes:
-        mean: of ``each`` without the failed; None if all failed or there is no pair.
+        mean: of ``each`` without the failed; None without any similarity.
         each: similarity in [0, 1], or None if the judge gave none.
         failed: number of those.
         asked: answers that were requested.
         cached: pairs that needed no request.
-        problems: index of a failed pair -> why.
+        problems: index of a failed pair -> reason.
     """
 
     mean: float | None
@@ -75,10 +85,8 @@ def judge_texts(
             if missing, and nothing in it is asked again. None keeps them for this call alone.
         attempts: maximum number of answers per pair, those in the cache included.
         workers: pairs asked about at the same time.
-        temperature: of the judge's sampling; None sends none, for models that refuse it.
-
-    Returns:
-        Similarities; a pair without a valid answer counts as failed.
+        temperature: of the judge's sampling; None sends none. If the model does not accept one, a
+            warning is logged, and none is sent from then on.
 
     Raises:
         ArtifactNetError: no request can succeed (wrong key, URL or model), or the cache is
@@ -91,30 +99,28 @@ def judge_texts(
             return judge_texts(
                 pairs, chat, path, attempts=attempts, workers=workers, temperature=temperature
             )
-    found: list[ValidAnswer] = []
+    results: list[ValidAnswer] = []
     with AnswerLog(cache) as log:
         judge = _Judge(chat, log, attempts, temperature)
         run_concurrently(
             pairs,
             judge.ask,
-            lambda _, outcome: found.append(
-                ValidAnswer(None, str(outcome))
-                if isinstance(outcome, ArtifactNetError)
-                else outcome
+            lambda _, outcome: results.append(
+                outcome if isinstance(outcome, ValidAnswer) else ValidAnswer(None, str(outcome))
             ),
             workers,
             [chat.limiter],
         )
         asked = log.added
-    each = tuple(None if one.result is None else int(one.result) / 100 for one in found)
+    each = tuple(None if one.result is None else int(one.result) / 100 for one in results)
     good = [value for value in each if value is not None]
     return JudgeResult(
         mean=sum(good) / len(good) if good else None,
         each=each,
         failed=len(each) - len(good),
         asked=asked,
-        cached=sum(one.result is not None and not one.asked for one in found),
-        problems={index: one.problem for index, one in enumerate(found) if one.result is None},
+        cached=sum(one.result is not None and not one.asked for one in results),
+        problems={index: one.problem for index, one in enumerate(results) if one.result is None},
     )
 
 
@@ -126,6 +132,7 @@ class _Judge:
     ) -> None:
         self._chat, self._log, self._attempts = chat, log, attempts
         self._temperature = temperature
+        self._lock = threading.Lock()
         self._unanswered = 0  # in a row; off by a few between threads does no harm
 
     def ask(self, pair: tuple[str, str]) -> ValidAnswer:
@@ -137,8 +144,14 @@ class _Judge:
         }
         question = Question(key, lambda: _messages(texts), _similarity, "", self._temperature)
         gone = self._unanswered >= _MAX_UNANSWERED  # each more would wait through all retries
+        attempts = 0 if gone else self._attempts
         try:
-            answer = ask_until_valid(question, self._chat, self._log, 0 if gone else self._attempts)
+            try:
+                answer = ask_until_valid(question, self._chat, self._log, attempts)
+            except TemperatureError as error:
+                self._drop_temperature(error)
+                question = replace(question, temperature=None)
+                answer = ask_until_valid(question, self._chat, self._log, attempts)
         except UnansweredError:
             self._unanswered += 1
             raise
@@ -147,6 +160,12 @@ class _Judge:
         if gone and answer.result is None:
             return ValidAnswer(None, f"not asked: no answer to {_MAX_UNANSWERED} pairs in a row")
         return answer
+
+    def _drop_temperature(self, error: TemperatureError) -> None:
+        with self._lock:
+            if self._temperature is not None:
+                logger.warning("%s; the judge is asked without a temperature from now on", error)
+                self._temperature = None
 
 
 def _messages(pair: Sequence[str]) -> list[Message]:
@@ -167,11 +186,11 @@ def _similarity(answer: Answer) -> str:
         if brace.start() < end:
             continue  # inside the last one
         try:
-            found, stop = json.JSONDecoder().raw_decode(answer.text, brace.start())
+            value, stop = json.JSONDecoder().raw_decode(answer.text, brace.start())
         except (ValueError, RecursionError):
             continue
-        if "similarity" in found:
-            last, end = found, stop
+        if "similarity" in value:
+            last, end = value, stop
     if last is None:
         raise ArtifactNetError('the answer holds no JSON object with "similarity"')
     value = last["similarity"]

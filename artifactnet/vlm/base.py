@@ -31,33 +31,24 @@ def require_mllm_extra() -> None:
 
 
 def check_family(config: MllmConfig, families: Sequence[str], hint: str) -> None:
-    """Refuse a base that a model cannot be built on; loads no weights.
-
-    Args:
-        config: names the base.
-        families: supported values of ``model_type`` in the base's configuration.
-        hint: what to use instead, for the error message.
+    """Refuse a base whose ``model_type`` is not one of ``families``; loads no weights.
 
     Raises:
-        ArtifactNetError: the base cannot be read, or is of another family.
+        ArtifactNetError: the base cannot be read, or is of another family; ends with ``hint``.
     """
     require_mllm_extra()
     from transformers import AutoConfig
 
-    found = _from_pretrained(AutoConfig, config, hint).model_type
-    if found not in families:
+    family = _from_pretrained(AutoConfig, config, hint).model_type
+    if family not in families:
         raise ArtifactNetError(
-            f"mllm.base={config.base}: model family {found!r} is not supported "
+            f"mllm.base={config.base}: model family {family!r} is not supported "
             f"({', '.join(families)}): {hint}"
         )
 
 
 def load_processor(config: MllmConfig, new_tokens: Sequence[str] = ()) -> Any:
-    """Image processor and tokenizer of the base.
-
-    Args:
-        config: names the base.
-        new_tokens: special tokens to add to the tokenizer.
+    """Image processor and tokenizer of the base, with ``new_tokens`` as special tokens.
 
     Raises:
         ArtifactNetError: the base cannot be loaded.
@@ -78,14 +69,9 @@ def load_base(
 ) -> Any:
     """The base model on ``device``, with an embedding row for every token.
 
-    Weights are bfloat16 on a GPU and float32 on a CPU; quantised ones as the config says.
-
-    Args:
-        config: names the base.
-        tokens: size of its tokenizer.
-        device: where to run it.
-        tuned: all weights will be trained, so they are float32 on every device: in bfloat16, small
-            optimizer steps would be rounded away.
+    Weights are bfloat16 on a GPU and float32 on a CPU; quantised ones as the config says. If all
+    of them will be trained (``tuned``), they are float32 on every device: in bfloat16, small
+    optimizer steps would be rounded away. ``tokens`` is the size of the tokenizer.
 
     Raises:
         ArtifactNetError: the base cannot be loaded or lacks weights, or the quantisation is not
@@ -99,13 +85,13 @@ def load_base(
     options: dict[str, Any] = {"dtype": dtype}
     if config.quantize != "none":
         options |= {"quantization_config": _quantization(config, device), "device_map": device}
-    base, found = _from_pretrained(
+    base, info = _from_pretrained(
         AutoModelForImageTextToText, config, output_loading_info=True, **options
     )
-    lacking = sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]]))
-    if lacking:  # transformers would go on with random ones
+    missing = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    if missing:  # transformers would go on with random ones
         raise ArtifactNetError(
-            f"mllm.base={config.base}: {len(lacking)} weights are missing, e.g. {lacking[0]}: is "
+            f"mllm.base={config.base}: {len(missing)} weights are missing, e.g. {missing[0]}: is "
             "the checkpoint complete?"
         )
     if tokens > base.get_input_embeddings().weight.shape[0]:
@@ -114,12 +100,7 @@ def load_base(
 
 
 def pin_base(config: MllmConfig, base: Any) -> MllmConfig:
-    """The same config with the commit that was loaded, or the folder by its full path.
-
-    Args:
-        config: names the base.
-        base: the loaded model.
-    """
+    """The same config with the commit that was loaded, or the folder by its full path."""
     assert config.base is not None
     if Path(config.base).is_dir():
         return replace(config, base=str(Path(config.base).resolve()))
@@ -170,11 +151,6 @@ def to_peft_model(base: Any, config: MllmConfig, new_tokens: list[int]) -> Any:
 
     Everything else is frozen except the new tokens' rows of the embedding, and of the output layer
     if that has its own weights.
-
-    Args:
-        base: see `load_base`.
-        config: rank, alpha and dropout; a rank above 0.
-        new_tokens: ids of the added tokens.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 

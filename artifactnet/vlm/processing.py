@@ -43,14 +43,10 @@ class ChatProcessing:
         self.forbidden_ids = sorted(set(special.values()) - {self.end_id})
 
     def check_text(self, text: str, what: str) -> None:
-        """Refuse a text that would break out of the chat format.
-
-        Args:
-            text: of a question or an answer.
-            what: its name in the error.
+        """Refuse a question or answer that would break out of the chat format.
 
         Raises:
-            ArtifactNetError: it holds a control word.
+            ArtifactNetError: it holds a control word; begins with ``what``.
         """
         for word in self._control_words:
             if word in text:
@@ -75,9 +71,7 @@ class ChatProcessing:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Ids, mask and labels, all (B, L) int64, padded on the left.
 
-        Args:
-            prompts: token ids of each row.
-            answers: token ids that follow them, which become the labels; empty for prompts only.
+        Answers follow their prompts and become the labels; none of them for prompts only.
         """
         rows = [(prompt, answers[k] if answers else []) for k, prompt in enumerate(prompts)]
         length = max(len(prompt) + len(answer) for prompt, answer in rows)

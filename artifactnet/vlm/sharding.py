@@ -10,12 +10,10 @@ from torch import nn
 
 
 def shard(model: nn.Module, base: nn.Module, mesh: Any) -> None:
-    """Shard a model's weights: each layer of the base on its own, then all others.
+    """Shard a model's weights over a one-dimensional ``DeviceMesh`` of the processes.
 
-    Args:
-        model: whole, the same in every process.
-        base: its language model and vision tower.
-        mesh: one-dimensional ``DeviceMesh`` of the processes.
+    Each layer of the base (language model and vision tower) on its own, then all others. The model
+    must be the same in every process.
     """
     from torch.distributed.fsdp import fully_shard
 
@@ -30,11 +28,8 @@ def shard(model: nn.Module, base: nn.Module, mesh: Any) -> None:
 def gather_weights(model: nn.Module, here: bool) -> Iterator[None]:
     """Replace shards of trainable weights by whole tensors on the CPU inside the block.
 
-    All processes must enter it together. Without sharding it does nothing.
-
-    Args:
-        model: sharded or not.
-        here: this process wants the tensors; the others only send their shards.
+    All processes must enter it together; those with ``here`` false only send their shards.
+    Without sharding it does nothing.
     """
     from torch.distributed.fsdp import FSDPModule
 

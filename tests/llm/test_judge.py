@@ -1,7 +1,5 @@
 """The judge over real HTTP: its figures, its cache, and what counts as failed."""
 
-from __future__ import annotations
-
 import json
 import re
 
@@ -67,6 +65,35 @@ def test_nothing_is_asked_twice(tmp_path):
     assert len(cache.read_text().splitlines()) == len(server.requests) == 6
     keys = [json.loads(line)["key"] for line in cache.read_text().splitlines()]
     assert [key.get("temperature") for key in keys] == ["0"] * 5 + [None]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_model_without_temperature_falls_back_once(tmp_path, caplog, workers):
+    def plan(request):
+        if "temperature" in request.body:
+            return Reply("Unsupported value: 'temperature' does not support 0.", status=400)
+        return similar(70)
+
+    with serving(plan) as server:
+        options = {"cache": tmp_path / "cache.jsonl", "workers": workers}
+        result = judge_texts(PAIRS, chat(server.url), **options)
+        (warning,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+        assert "'temperature' does not support 0" in warning
+        refused = sum("temperature" in request.body for request in server.requests)
+        assert 1 <= refused <= workers
+        assert (result.each, result.asked, result.failed) == ((0.7,) * 3, 3, 0)
+        assert judge_texts(PAIRS, chat(server.url), **options).asked == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(400, "the image is too large"), (422, "temperature is not allowed")]
+)
+def test_other_refusals_do_not_drop_the_temperature(caplog, status, said):
+    with serving(lambda request: Reply(said, status=status)) as server:
+        result = judge_texts(PAIRS, chat(server.url))
+    assert result.failed == len(server.requests) == 3
+    assert all(request.body["temperature"] == 0 for request in server.requests)
+    assert not caplog.records
 
 
 def test_without_cache_no_file_is_left(tmp_path, monkeypatch):

@@ -1,7 +1,5 @@
 """Repair of chains of thought: whatever a model wrote can be parsed afterwards."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -73,11 +71,7 @@ CASES = {
         PARTS,
         MISSING_MAP,
     ),
-    "an early score": (
-        GOOD.replace("a mat", f"a {SCORE}mat"),
-        PARTS,
-        f"{SCORE} was removed",
-    ),
+    "an early score": (GOOD.replace("a mat", f"a {SCORE}mat"), PARTS, f"{SCORE} was removed"),
     "a score only at the start": (SCORE + GOOD.replace(SCORE, ""), PARTS, MISSING_SCORE),
     "no map": (GOOD.replace(MAP, ""), PARTS, MISSING_MAP),
     "no sentence with a map": (GOOD.replace(CLOSING_SENTENCES[MAP] + MAP, ""), PARTS, MISSING_MAP),
@@ -117,11 +111,7 @@ CASES = {
         (NOTHING[0], "The paw", "It has seven toes"),
         f"The heading {TITLES[1]!r} was missing.",
     ),
-    "a mark cut off": (
-        GOOD[: GOOD.index(MAP) + 3],
-        (*PARTS[:2], NOTHING[2]),
-        "cut off at the end",
-    ),
+    "a mark cut off": (GOOD[: GOOD.index(MAP) + 3], (*PARTS[:2], NOTHING[2]), "cut off at the end"),
 }
 
 

@@ -135,18 +135,10 @@ def check_text(text: str, location: str, processing: HeieProcessing) -> str:
 def target_text(sample: Sample, mode: str, processing: HeieProcessing) -> tuple[str, bool]:
     """The chain of thought of a sample, and whether it is to be learned.
 
-    Args:
-        sample: decoded.
-        mode: ``written``: by whoever annotated it, else made from the annotation; ``template``:
-            always made from the annotation; ``none``: a fixed text that carries the marks.
-        processing: of the model.
-
-    Returns:
-        An image without annotation and text gets the fixed text too, not to be learned: one made
-        of nothing would call it clean.
-
-    Raises:
-        ArtifactNetError: see `check_text`.
+    By mode: ``written``: by whoever annotated it, else made from the annotation; ``template``:
+    always made from the annotation; ``none``: a fixed text that carries the marks. An image without
+    annotation and text gets the fixed text too, not to be learned: one made of nothing would call
+    it clean. Errors: see `check_text`.
     """
     if mode == "written" and sample.text is not None:
         return check_text(sample.text, sample.record.location, processing), True
@@ -160,13 +152,9 @@ def collate(
 ) -> TextBatch | ArtifactNetError | None:
     """Encode examples into a batch, leaving out those that are None.
 
-    Args:
-        examples: of a batch, or the error that a worker met.
-        processing: of the model.
-
     Returns:
-        The batch; None without any example; the error, also that of a text which the model cannot
-        take, naming the image.
+        The batch; None without any example; the error that a worker met, or that of a text which
+        the model cannot take, naming the image.
     """
     if isinstance(examples, ArtifactNetError):
         return examples
@@ -218,11 +206,7 @@ def _list_examples(
 class TextDataset(SourceDataset[TextExample]):
     """Examples of one split.
 
-    Args:
-        source: the images of the split.
-        config: the run.
-        train: draw questions; otherwise every image comes once with the default question.
-        processing: of the model.
+    With ``train`` questions are drawn; otherwise every image comes once with the default question.
     """
 
     def __init__(
@@ -281,19 +265,12 @@ class WindowLoader(BatchLoader):
 
     It reads the batches of a step ahead (``train.accumulate``, fewer at the end of an epoch), so
     that the text loss of the first can be divided by the tokens of all of them.
-
-    Attributes:
-        window: batches of an optimizer step.
     """
 
-    window: int = 1
+    window: int = 1  # batches of an optimizer step
 
     def __iter__(self) -> Iterator[TextBatch]:  # type: ignore[override]
-        """Batches of the sampler's current epoch.
-
-        Raises:
-            ArtifactNetError: an image cannot be used and ``data.on_error`` is ``raise``.
-        """
+        """Batches of the sampler's current epoch; errors as in `BatchLoader`."""
         batches: Iterator[Any] = super().__iter__()
         while window := list(islice(batches, self.window)):
             tokens = sum(batch.tokens for batch in window)
@@ -343,10 +320,6 @@ class TextData:
 
     def train_loader(self, rank: int = 0, world: int = 1) -> DataLoader[TextBatch]:
         """Shuffled batches; call ``loader.sampler.set_epoch`` before each epoch.
-
-        Args:
-            rank: this process, from 0.
-            world: number of processes.
 
         Raises:
             ArtifactNetError: there is no train split.
@@ -408,9 +381,9 @@ def _written(splits: Splits, config: Config, processing: HeieProcessing) -> set[
         ArtifactNetError: a text is unusable (see `check_text`) and ``data.on_error`` is
             ``raise``: better now than in the middle of an epoch.
     """
-    found: set[Record] = set()
+    written: set[Record] = set()
     if config.mllm.text != "written":
-        return found
+        return written
     for source in splits.values():
         if not isinstance(source, ManifestSource):  # no other source has texts
             continue
@@ -418,8 +391,8 @@ def _written(splits: Splits, config: Config, processing: HeieProcessing) -> set[
             if text is not None:
                 if config.data.on_error == "raise":
                     check_text(text, record.location, processing)
-                found.add(record)
-    return found
+                written.add(record)
+    return written
 
 
 def _count_texts(splits: Splits, written: set[Record], mode: str) -> dict[str, dict[str, int]]:
@@ -434,7 +407,7 @@ def _count_texts(splits: Splits, written: set[Record], mode: str) -> dict[str, d
 
 
 def _missing_texts(counts: dict[str, dict[str, int]]) -> list[str]:
-    """A warning if not all images have the written text that was asked for."""
+    """A warning if not all images have a written text, as the config asks for."""
     total = {k: sum(split[k] for split in counts.values()) for k in ("written", "made", "none")}
     missing = total["made"] + total["none"]
     if not missing:

@@ -59,11 +59,8 @@ def evaluate_heie(
         run_dir: folder of the run.
         overrides: ``dotted.key=value`` strings of what `ALLOWED` names.
         text: where heatmap and score are read from, see `evaluate_model`; None: the model's own
-            text, or the fixed one where the run learned none.
-        chat: compares generated texts with annotated ones; None leaves that out.
-
-    Returns:
-        The content of ``results.json``.
+            text, or the fixed one if the run learned none.
+        chat: the judge that compares generated texts with annotated ones; None: no judge.
 
     Raises:
         ArtifactNetError: no such run, an override that is not allowed, or data that cannot be used.
@@ -76,12 +73,12 @@ def evaluate_heie(
     model.processing.question = config.mllm.question
     data = TextData(config, model.processing)
     target = folder / subfolder(own, config, text)
-    found = evaluate_model(model, data, config, text, folder, target, chat)
+    results = evaluate_model(model, data, config, text, folder, target, chat)
     if target == folder:
-        found["training"] = tables.read_training(folder)
-    write(target, found)
-    tables.print_results(found, terminal(found), target)
-    return found
+        results["training"] = tables.read_training(folder)
+    write(target, results)
+    tables.print_results(results, terminal(results), target)
+    return results
 
 
 def open_config(run_dir: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, Config]:
@@ -106,10 +103,7 @@ def open_config(run_dir: str | Path, overrides: Sequence[str] = ()) -> tuple[Con
 def subfolder(own: Config, config: Config, text: str) -> Path:
     """Where results go, relative to the run: its own folder only for what training evaluated too.
 
-    Args:
-        own: config of the run.
-        config: of the evaluation.
-        text: see `evaluate_heie`.
+    ``own`` is the config of the run, ``config`` that of the evaluation.
     """
     decisive = _decisive(config, text)
     if decisive == _decisive(own, default_mode(own.mllm)):
@@ -144,12 +138,12 @@ def evaluate_model(
     Args:
         model: on the device where it runs.
         data: the images.
-        config: the run or evaluation.
+        config: of the run or evaluation.
         text: from which heatmap and score are read: ``generate``: the model's own; ``template``:
             the fixed one; ``given``: the annotated one (the paper's "GT CoT").
         run: folder of the run, for the facts of its training.
         target: folder that gets ``answers.jsonl``, one line per image.
-        chat: compares generated texts with annotated ones; None leaves that out.
+        chat: see `evaluate_heie`.
 
     Returns:
         JSON-ready results; `markdown` shows them.
@@ -205,22 +199,13 @@ def evaluate_model(
 
 
 class _Counts:
-    """The figures of an evaluation, counted batch by batch on this process alone.
-
-    Args:
-        predictor: answers.
-        text: see `evaluate_model`.
-
-    Attributes:
-        answers: what is kept of each answer, for people.
-        unannotated: images without an annotated text.
-    """
+    """The figures of an evaluation, counted batch by batch on this process alone."""
 
     def __init__(self, predictor: HeiePredictor, text: str) -> None:
         self._predictor, self._text = predictor, text
         self.saliency, self.scores = SaliencyMetric(), ScoreCorrelationMetric()
-        self.answers: list[dict[str, Any]] = []
-        self.unannotated = 0
+        self.answers: list[dict[str, Any]] = []  # what is kept of each answer, for people
+        self.unannotated = 0  # images without an annotated text
         self._texts = TextMetric()
         self._pairs: list[tuple[str, str]] = []  # annotated, generated
         self._repaired = 0
@@ -286,11 +271,11 @@ class _Counts:
     def _judge(self, chat: Chat, target: Path) -> dict[str, Any]:
         """Similarity by a judge; if it fails, hours of other figures must not be lost."""
         try:
-            judged = judge_texts(self._pairs, chat, target / SIMILARITY)
+            result = judge_texts(self._pairs, chat, target / SIMILARITY)
         except ArtifactNetError as error:
             return {"mean": None, "failed": len(self._pairs), "problem": str(error)}
-        problem = next(iter(judged.problems.values()), None)
-        return {"mean": judged.mean, "failed": judged.failed, "problem": problem}
+        problem = next(iter(result.problems.values()), None)
+        return {"mean": result.mean, "failed": result.failed, "problem": problem}
 
 
 def _never() -> bool:
@@ -314,7 +299,7 @@ def _likelihood(model: HEIE, examples: Sequence[TextExample]) -> tuple[Tensor, T
 
 
 def _compute(metric: Metric) -> dict[str, Any] | None:
-    """What a metric found, or None if it met no image."""
+    """The values of a metric, or None if it met no image."""
     values: dict[str, Any] = metric.compute()
     return values if values["images"] else None
 

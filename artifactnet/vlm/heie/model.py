@@ -91,9 +91,6 @@ class HEIE(nn.Module):
     def forward(self, inputs: HeieInputs) -> HeieOutput:
         """Likelihood of answers, and the heatmaps and scores of their map and score tokens.
 
-        Args:
-            inputs: made by `HeieProcessing.encode`.
-
         Raises:
             ValueError: a row does not have 1 + N map tokens and one score token.
         """
@@ -179,8 +176,7 @@ class MapTokens:
     Args:
         grids: (rows, columns) of each image of the batch.
         prompt: number of tokens before the answers, L.
-        map_id: token of ``[MAP]``.
-        forbidden: see `HeieProcessing.forbidden_ids`.
+        map_id, forbidden: see `HeieProcessing`.
     """
 
     def __init__(
@@ -194,11 +190,11 @@ class MapTokens:
         scores = scores.clone()
         scores[:, self._forbidden] = -torch.inf
         written = (input_ids[:, self._prompt :] == self._map).sum(1).tolist()
-        for row, (count, wanted) in enumerate(zip(written, self._counts, strict=True)):
-            if 0 < count < wanted:
+        for row, (count, needed) in enumerate(zip(written, self._counts, strict=True)):
+            if 0 < count < needed:
                 scores[row] = -torch.inf
                 scores[row, self._map] = 0.0
-            elif count >= wanted:
+            elif count >= needed:
                 scores[row, self._map] = -torch.inf
         return scores
 
@@ -206,15 +202,9 @@ class MapTokens:
 def generate_texts(
     model: HEIE, images: Sequence[UInt8Array], questions: Sequence[str | None] | None = None
 ) -> list[str]:
-    """Generate answers (greedy decoding); they may lack marks or end early.
+    """Generate an answer for each (H, W, 3) sRGB image, by greedy decoding.
 
-    Args:
-        model: on its device.
-        images: (H, W, 3) sRGB.
-        questions: see `HeieProcessing.prompt`.
-
-    Returns:
-        One text per image, at most ``mllm.max_new_tokens`` tokens long.
+    Texts have at most ``mllm.max_new_tokens`` tokens; they may lack marks or end early.
 
     Raises:
         ArtifactNetError: see `HeieProcessing.prompt`.
@@ -241,11 +231,7 @@ def build_heie(config: Config, device: str | torch.device = "cpu") -> HEIE:
     """A HEIE to train: base model, adapters, and a mapper and scorer with random weights.
 
     With ``mllm.lora_rank=0`` every weight of the base is trained, otherwise only adapters, new
-    token rows, mapper and scorer.
-
-    Args:
-        config: its ``mllm`` and ``model.heatmap`` are used; the caller seeds.
-        device: where to run it.
+    token rows, mapper and scorer. The caller seeds.
 
     Raises:
         ArtifactNetError: the base cannot be used, or ``model.heatmap.tile`` is not its tile size.
@@ -262,16 +248,9 @@ def assemble_heie(
     device: str | torch.device = "cpu",
     training: bool = False,
 ) -> HEIE:
-    """`build_heie` without what only training needs.
+    """`build_heie` without gradient checkpointing.
 
-    Args:
-        mllm: the base and its adapters.
-        heatmap: mapper and scorer.
-        device: where to run it.
-        training: keep a base that is trained in float32; see `load_base`.
-
-    Raises:
-        ArtifactNetError: see `build_heie`.
+    With ``training``, a base without adapters is kept in float32; see `load_base`.
     """
     processing = load_heie_processing(mllm, heatmap)
     tuned = training and not mllm.lora_rank

@@ -41,9 +41,7 @@ class HeieModule(TrainingModule):
 
     Checkpoints hold what learns, and nothing of the frozen base.
 
-    Args:
-        model: on the device where it is to be trained, or on the CPU.
-        config: the run.
+    The model is on the device where it is to be trained, or on the CPU.
     """
 
     model: HEIE
@@ -53,8 +51,8 @@ class HeieModule(TrainingModule):
         self.strict_loading = False  # of frozen tensors, see `on_load_checkpoint`
         self._sharded = False
         self._window_tokens = 0.0
-        asked = zip(_TERMS, heatmap_terms(config), strict=True)
-        names = [f"heatmap_{name}" for name, weight in asked if weight]
+        terms = zip(_TERMS, heatmap_terms(config), strict=True)
+        names = [f"heatmap_{name}" for name, weight in terms if weight]
         means = {name: MeanMetric() for name in names}
         self.means: dict[str, MeanMetric] = nn.ModuleDict(means)  # type: ignore[assignment]
         self.nll, self.tokens = SumMetric(), SumMetric()
@@ -72,19 +70,17 @@ class HeieModule(TrainingModule):
     ) -> tuple[dict[str, Tensor], HeieOutput]:
         """Loss terms of a batch (their weighted sum under ``loss``) and the model's output.
 
-        Args:
-            batch: the batch.
-            window_tokens: text tokens that a batch of its optimizer step has on average; None:
-                those of the batch, which makes its text loss a mean over its own tokens.
+        The text loss is divided by ``window_tokens``, the text tokens that a batch of its
+        optimizer step has on average; None: by those of this batch.
         """
         weights = self.config.loss
         output: HeieOutput = self.model(batch.inputs)
         each: dict[str, list[Tensor]] = {}
         weight_of: dict[str, float] = {"text": weights.text}
-        for k, found in enumerate(output.heatmaps):
+        for k, maps in enumerate(output.heatmaps):
             one = slice(k, k + 1)
             truth = (batch.target[k][None], batch.annotation[one], batch.score[one])
-            for name, (term, weight) in annotation_terms(found, *truth, weights.heatmap).items():
+            for name, (term, weight) in annotation_terms(maps, *truth, weights.heatmap).items():
                 each.setdefault(name, []).append(term)
                 weight_of[name] = weight
         terms = {name: torch.stack(values).mean() for name, values in each.items()}
@@ -135,14 +131,13 @@ class HeieModule(TrainingModule):
     def validation_figures(self) -> dict[str, float]:
         """Figures of the validation that has just run, over all processes; starts them anew.
 
-        Returns:
-            ``loss`` and its terms, each a mean over images, but ``text`` over tokens, so that none
-            depends on how images were batched; ``perplexity`` of the texts, if there are any.
+        ``loss`` and its terms are means over images, but ``text`` over tokens, so that none depends
+        on how images were batched; ``perplexity`` is that of the texts, if there are any.
         """
         weights = self.config.loss
         values = {name: float(mean.compute()) for name, mean in self.means.items()}
-        asked = zip(_TERMS, heatmap_terms(self.config), strict=True)
-        total = sum(weight * values[f"heatmap_{name}"] for name, weight in asked if weight)
+        terms = zip(_TERMS, heatmap_terms(self.config), strict=True)
+        total = sum(weight * values[f"heatmap_{name}"] for name, weight in terms if weight)
         nll, tokens = float(self.nll.compute()), float(self.tokens.compute())
         if tokens:
             values["text"] = nll / tokens
@@ -161,17 +156,13 @@ class HeieModule(TrainingModule):
         checkpoint["scored"] = self.scored
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """See that the checkpoint has all that learns, and nothing else.
-
-        Raises:
-            ArtifactNetError: it was made from another model.
-        """
-        found = checkpoint.get("state_dict", checkpoint["learns"])  # fsdp has loaded it by now
-        strange = sorted(self._learns() ^ set(found))
-        if strange:
+        """Refuse a checkpoint that does not hold exactly what learns: it is of another model."""
+        names = checkpoint.get("state_dict", checkpoint["learns"])  # fsdp has loaded it by now
+        unmatched = sorted(self._learns() ^ set(names))
+        if unmatched:
             raise ArtifactNetError(
-                f"the checkpoint to resume from was made from another model: {len(strange)} "
-                f"learning tensors differ, e.g. {strange[0]}; was the base replaced? Start again "
+                f"the checkpoint to resume from was made from another model: {len(unmatched)} "
+                f"learning tensors differ, e.g. {unmatched[0]}; was the base replaced? Start again "
                 "with overwrite=true"
             )
         self.scored = checkpoint["scored"]
@@ -180,12 +171,7 @@ class HeieModule(TrainingModule):
         return {name for name, p in self.named_parameters() if p.requires_grad}
 
     def save_model(self, path: Path, facts: dict[str, Any]) -> None:
-        """Write the model into a folder; all processes gather, the first one writes.
-
-        Args:
-            path: of ``heie.json``.
-            facts: about the training.
-        """
+        """Write the model next to ``path``; all processes gather, the first one writes."""
         notices = [] if self.scored else [UNSCORED]
         if not self.config.loss.text:
             notices.append(_NO_TEXT)

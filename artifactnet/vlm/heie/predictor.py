@@ -51,10 +51,6 @@ class HeiePredictor(BasePredictor):
             read from its tokens; ``template``: a fixed text takes its place, which is many times
             faster, and the answers carry no explanation.
 
-    Attributes:
-        model: as given.
-        mode: as given.
-
     Raises:
         ArtifactNetError: no such mode.
     """
@@ -80,9 +76,6 @@ class HeiePredictor(BasePredictor):
             texts: a chain of thought for each image, with one ``[MAP]`` and one ``[SCORE]``, from
                 which heatmap and score are read.
             batch_size: images that pass through the model together.
-
-        Returns:
-            One answer per image.
 
         Raises:
             ArtifactNetError: an image or text cannot be used, the message names it; not one text
@@ -135,14 +128,14 @@ class HeiePredictor(BasePredictor):
         inputs.labels = None  # spares the output layer
         with evaluating(self.model), torch.no_grad():
             output = self.model(inputs.to(self.model.device))
-        for item, found in zip(batch, output.heatmaps, strict=True):
-            yield self._answer(item, found, explain, options.heatmaps)
+        for item, maps in zip(batch, output.heatmaps, strict=True):
+            yield self._answer(item, maps, explain, options.heatmaps)
 
     def _answer(
-        self, item: _Ready, found: HeatmapOutput, explain: bool, heatmaps: bool
+        self, item: _Ready, maps: HeatmapOutput, explain: bool, heatmaps: bool
     ) -> Prediction | Failure:
-        score = float(found.score)
-        if math.isnan(score) or bool(found.heatmap.isnan().any() | found.sigma.isnan().any()):
+        score = float(maps.score)
+        if math.isnan(score) or bool(maps.heatmap.isnan().any() | maps.sigma.isnan().any()):
             return Failure(item.name, "the model's answer is not a number (NaN)")
         answer = Prediction(
             probability=1 - score,
@@ -154,8 +147,8 @@ class HeiePredictor(BasePredictor):
         )
         if heatmaps:
             size = item.pixels.shape[0], item.pixels.shape[1]
-            answer.heatmap = _at_size(found.heatmap, size).clip(0, 1)
-            answer.sigma = _at_size(found.sigma, size)
+            answer.heatmap = _at_size(maps.heatmap, size).clip(0, 1)
+            answer.sigma = _at_size(maps.sigma, size)
         return answer
 
 
@@ -176,12 +169,9 @@ def load_heie_predictor(
     """A saved HEIE, ready to predict; `artifactnet.load_model` chooses the device, too.
 
     Args:
-        folder: of the model, or of the run that trained it.
+        folder: see `load_heie`.
         device: where it runs.
         mode: see `HeiePredictor`; None: `default_mode`.
-
-    Raises:
-        ArtifactNetError: see `artifactnet.vlm.heie.saving.load_heie`; or no such mode.
     """
     model = load_heie(folder, device, merge=True)
     return HeiePredictor(model, mode or default_mode(model.mllm))

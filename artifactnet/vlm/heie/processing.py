@@ -77,12 +77,7 @@ class HeieProcessing(ChatProcessing):
         texts: Sequence[str],
         questions: Sequence[str | None] | None = None,
     ) -> HeieInputs:
-        """Question and answer of each image, with labels on the answer.
-
-        Args:
-            images: (H, W, 3) sRGB, any sizes.
-            texts: answers with exactly one ``[MAP]`` and one ``[SCORE]`` each.
-            questions: None stands for the default one.
+        """Question (None: the default one) and answer of each (H, W, 3) image, the latter labelled.
 
         Raises:
             ArtifactNetError: a text does not have exactly one of each mark, or a text or question
@@ -100,11 +95,7 @@ class HeieProcessing(ChatProcessing):
     def prompt(
         self, images: Sequence[UInt8Array], questions: Sequence[str | None] | None = None
     ) -> HeieInputs:
-        """Question about each image, for generation.
-
-        Args:
-            images: (H, W, 3) sRGB, any sizes.
-            questions: None stands for the default one.
+        """Question (None: the default one) about each (H, W, 3) image, for generation.
 
         Raises:
             ArtifactNetError: a question holds a control word.
@@ -112,11 +103,7 @@ class HeieProcessing(ChatProcessing):
         return self._batch(images, questions, None)
 
     def decode(self, ids: Tensor) -> str:
-        """Generated text up to its end; its run of map tokens is one mark again.
-
-        Args:
-            ids: (L,) the tokens after the prompt.
-        """
+        """Text of generated ids (L,) up to its end; the run of map tokens is one mark again."""
         tokens = self.trim_answer(ids)
         kept = [
             token
@@ -152,11 +139,11 @@ class HeieProcessing(ChatProcessing):
         questions: Sequence[str | None] | None,
         texts: Sequence[str] | None,
     ) -> HeieInputs:
-        asked = [None] * len(images) if questions is None else list(questions)
-        if len(asked) != len(images) or (texts is not None and len(texts) != len(images)):
+        questions = [None] * len(images) if questions is None else questions
+        if len(questions) != len(images) or (texts is not None and len(texts) != len(images)):
             raise ValueError("need one question and one text for each image")
         pixels, grids, prompts, answers = [], [], [], []
-        for number, (image, question) in enumerate(zip(images, asked, strict=True)):
+        for number, (image, question) in enumerate(zip(images, questions, strict=True)):
             tiles, grid = self._tiles(image)
             pixels.append(tiles)
             grids.append(grid)
@@ -171,7 +158,7 @@ class HeieProcessing(ChatProcessing):
 
     def _tiles(self, image: UInt8Array) -> tuple[Tensor, tuple[int, int]]:
         """(n, 3, t, t) tiles, row by row, and thumbnail of an image; its grid."""
-        found = self.processor.image_processor(
+        pieces = self.processor.image_processor(
             images=[image],
             crop_to_patches=True,
             min_patches=1,
@@ -180,7 +167,7 @@ class HeieProcessing(ChatProcessing):
             return_tensors="pt",
         )
         rows, columns = self.grid(image.shape[0], image.shape[1])
-        tiles: Tensor = found["pixel_values"]
+        tiles: Tensor = pieces["pixel_values"]
         expected = rows * columns + (rows * columns > 1)
         if len(tiles) != expected:
             raise ArtifactNetError(
@@ -202,10 +189,6 @@ class HeieProcessing(ChatProcessing):
 
 def load_heie_processing(mllm: MllmConfig, heatmap: HeatmapConfig) -> HeieProcessing:
     """Processing of a HEIE on a base model; loads no weights.
-
-    Args:
-        mllm: the base and the default question.
-        heatmap: size and maximum number of tiles.
 
     Raises:
         ArtifactNetError: the base cannot be used, or ``model.heatmap.tile`` is not its tile size.

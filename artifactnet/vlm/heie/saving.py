@@ -34,15 +34,9 @@ def is_heie(path: str | Path) -> bool:
 
 
 def save_heie(model: HEIE, folder: str | Path, extra: dict[str, Any]) -> None:
-    """Write a HEIE; each file is replaced atomically, ``heie.json`` last.
+    """Write a HEIE and JSON-ready facts of its training (``extra``) into a folder.
 
-    Args:
-        model: to save.
-        folder: created if missing.
-        extra: JSON-ready facts of its training.
-
-    Raises:
-        OSError: the folder cannot be written.
+    Each file is replaced atomically, ``heie.json`` last.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,13 +46,8 @@ def save_heie(model: HEIE, folder: str | Path, extra: dict[str, Any]) -> None:
     else:
         save_base(model.causal, model.processing.processor, folder / BASE)
     save_tensors(folder / WEIGHTS, state)
-    facts = {
-        "format": FORMAT,
-        "mllm": asdict(model.mllm),
-        "heatmap": asdict(model.config),
-        "extra": extra,
-    }
-    write_json(folder / FACTS, facts)
+    facts = {"format": FORMAT, "mllm": asdict(model.mllm), "heatmap": asdict(model.config)}
+    write_json(folder / FACTS, {**facts, "extra": extra})
 
 
 def load_heie(folder: str | Path, device: str | torch.device = "cpu", merge: bool = False) -> HEIE:
@@ -67,8 +56,8 @@ def load_heie(folder: str | Path, device: str | torch.device = "cpu", merge: boo
     Args:
         folder: written by `save_heie`, e.g. that of a training run.
         device: where to run it.
-        merge: add the adapters to the base's weights: faster, but such a model cannot be saved
-            again. A quantised base keeps them apart.
+        merge: add the adapters to the weights of a base that is not quantised: faster, but such a
+            model cannot be saved again.
 
     Raises:
         ArtifactNetError: there is no HEIE, it has another format, its base cannot be loaded, or

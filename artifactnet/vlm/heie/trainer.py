@@ -27,13 +27,7 @@ from artifactnet.vlm.heie.saving import FACTS, load_heie
 
 
 def train_heie(config: Config) -> RunResult:
-    """Train, evaluate and save a HEIE.
-
-    Args:
-        config: the run, with ``mllm.base``; see `artifactnet.config.load`.
-
-    Returns:
-        Folder and results of the run.
+    """Train, evaluate and save a HEIE, by a config with ``mllm.base``.
 
     Raises:
         ArtifactNetError: any user error; what was saved before stays loadable.
@@ -98,11 +92,7 @@ def _unsupported(config: Config) -> list[tuple[str, str]]:
 
 
 def lightning_strategy(config: Config, device: str) -> str | Strategy:
-    """Lightning's strategy for a run.
-
-    Args:
-        config: the run.
-        device: ``cuda`` or ``cpu``.
+    """Lightning's strategy for a run on a device, ``cuda`` or ``cpu``.
 
     Raises:
         ArtifactNetError: DeepSpeed without a GPU or its package.

@@ -36,10 +36,7 @@ CLOSING_SENTENCES = {
 
 
 def _heading(title: str) -> re.Pattern[str]:
-    """A title at the start of a line: decorated or bare, then the line's end, ``:`` or ``##``.
-
-    Text may follow on the same line, as in ``Image Description: a cat``.
-    """
+    """A title that begins a line, decorated or bare; text may follow ``:`` or ``##`` on it."""
     words = r"[ \t]+".join(title.split())
     end = r"(?:[ \t]*(?:[#*]+[ \t]*:?|:[#*]*)[ \t]*|[ \t]*(?=\r?$))"
     return re.compile(rf"^[ \t#*]*{words}{end}", re.MULTILINE | re.IGNORECASE | re.ASCII)
@@ -112,12 +109,6 @@ def parse_cot(text: str) -> ChainOfThought:
     text after them on the same line; lines may end in CRLF; anything may precede the first heading
     and follow ``[SCORE]``. The marks are taken literally. `build_cot` restores the text.
 
-    Args:
-        text: by a person or a model.
-
-    Returns:
-        The parts, without white space at their ends.
-
     Raises:
         ArtifactNetError: a heading or mark is missing, duplicated or out of order, or a part is
             empty.
@@ -158,12 +149,9 @@ def parse_cot(text: str) -> ChainOfThought:
 def build_cot(cot: ChainOfThought) -> str:
     """Write a chain of thought such that `parse_cot` returns ``cot`` again.
 
-    Args:
-        cot: parts without marks, headings, or white space at their ends.
-
     Raises:
-        ArtifactNetError: a part is empty or holds any of those, or the style does not fit: it
-            lacks a heading, duplicates one, or would be parsed as a part.
+        ArtifactNetError: a part is empty, or holds a mark, a heading, or white space at its ends;
+            or the style does not fit: it lacks or duplicates a heading, or is parsed as a part.
     """
     for name in PARTS:
         part = getattr(cot, name)
@@ -213,9 +201,6 @@ def repair_cot(text: str) -> tuple[str, list[str]]:
     A text that `parse_cot` accepts is not changed. Otherwise what is missing is added in the words
     of the standard form where it belongs; duplicated or misplaced marks and headings are removed,
     and so is a heading or mark that is cut off at the end.
-
-    Args:
-        text: any text.
 
     Returns:
         A text that `parse_cot` accepts, and a sentence for each repair.
@@ -274,14 +259,9 @@ def _last_line(text: str) -> int:
 
 
 def _part_end(body: str, mark: str) -> int:
-    """Where a part ends and its closing sentence begins.
+    """Where a part ends and the closing sentence that leads to its mark begins, if there is one.
 
-    Args:
-        body: the text between a heading and the part's mark.
-        mark: `MAP` or `SCORE`.
-
-    Returns:
-        The end of the part; the end of ``body`` if no sentence leads to the mark.
+    ``body`` is the text between a heading and the part's mark.
     """
     stop = len(body.rstrip())
     begin = _last_line(body)
@@ -313,9 +293,7 @@ def _without_truncated_end(text: str, notes: list[str]) -> str:
 def _split(text: str) -> dict[str, str]:
     """The text cut at the first headings and marks that are in order.
 
-    Returns:
-        The headings by title and the marks by themselves, as written, if present; the text after
-        each of them by the names used in `repair_cot`.
+    Headings (by title) and marks as written, if present; the text after each by its part's name.
     """
     found = list(_in_order(text))
     names = {TITLES[0]: "description", TITLES[1]: "regions", TITLES[2]: "issues"}

@@ -44,13 +44,8 @@ def describe_annotation(sample: Sample) -> str:
 
     Each category in the mask is named with the places that hold most of it, in a grid of three by
     three, and its share of the image. Without a mask, or with an empty one, the heatmap from half
-    of its own maximum on takes its place. An image annotated as clean is described as such.
-
-    Args:
-        sample: its text and image content are not used.
-
-    Returns:
-        A text in the standard form; `TEMPLATE` if the image is not annotated.
+    of its own maximum on takes its place. An image annotated as clean is described as such; one
+    that is not annotated gets `TEMPLATE`.
     """
     if sample.record.annotation is Annotation.NONE:
         return TEMPLATE
