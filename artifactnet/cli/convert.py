@@ -30,12 +30,12 @@ def run_convert(args: argparse.Namespace) -> int:
     """Run ``convert``; returns the exit code."""
     from artifactnet.data.converters.convert import convert_dataset
 
-    made = convert_dataset(
+    result = convert_dataset(
         args.format, args.source, args.out, images=args.images, name=args.name,
         generator=args.generator, overwrite=args.overwrite,
     )  # fmt: skip
-    print(", ".join(f"{count} {what}" for what, count in made.counts.items()))
-    for line in made.warnings:
+    print(", ".join(f"{count} {what}" for what, count in result.counts.items()))
+    for line in result.warnings:
         print(f"warning: {line}", file=sys.stderr)
-    print(f"{made.manifest}: train on it with data.name=manifest data.root={made.manifest}")
+    print(f"{result.manifest}: train on it with data.name=manifest data.root={result.manifest}")
     return 0

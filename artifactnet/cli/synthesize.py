@@ -31,16 +31,16 @@ def run_synthesize(args: argparse.Namespace) -> int:
 
     from artifactnet import synthesize
 
-    made = synthesize(
+    result = synthesize(
         Path(args.photos), Path(args.out), seed=args.seed, per_photo=args.per_photo,
         size=None if args.full_size else args.size, test_fraction=args.test_fraction,
         val_fraction=args.val_fraction, categories=args.categories,
     )  # fmt: skip
-    counts = ", ".join(f"{count} {split}" for split, count in made.counts.items())
-    print(f"{made.photographs} photographs became {counts} pairs in {made.out}")
-    print(f"train on them: artifactnet train dinov2_align data.name=xaigd data.root={made.out}")
-    if made.skipped:
-        print(f"{len(made.skipped)} could not be used:", file=sys.stderr)
-    for line in made.skipped:
+    counts = ", ".join(f"{count} {split}" for split, count in result.counts.items())
+    print(f"{result.photographs} photographs became {counts} pairs in {result.out}")
+    print(f"train on them: artifactnet train dinov2_align data.name=xaigd data.root={result.out}")
+    if result.skipped:
+        print(f"{len(result.skipped)} could not be used:", file=sys.stderr)
+    for line in result.skipped:
         print(f"  {line}", file=sys.stderr)
     return 0

@@ -1,6 +1,6 @@
 """From a source to batches: what is decoded, how it is augmented, what a bad image costs.
 
-A dataset is asked by (epoch, item, repeat) and answers from that alone, so that any number
+An example depends on its key (epoch, item, repeat) alone, so that any number
 of workers, and a run that was killed and resumed, see the same pictures.
 """
 
@@ -70,7 +70,7 @@ class SourceDataset(Dataset["_Example | None"], Generic[_Example]):
         self._bad = torch.zeros(len(source.records), dtype=torch.bool).share_memory_()
 
     def make_example(self, index: int, key: SampleKey) -> _Example:
-        """Example of the image ``index``, for a key that asked for it or for one like it.
+        """Example of the image ``index``, for its own key or that of an image it replaces.
 
         Raises:
             ArtifactNetError: the image cannot be used.
@@ -198,14 +198,14 @@ def collate(examples: Iterable[Example | None]) -> Batch | None:
 
 def _collate_teacher(answers: Sequence[TeacherAnswer | None]) -> TeacherBatch | None:
     """Stacked answers; all images of a source have one, or none has."""
-    known = [answer for answer in answers if answer is not None]
-    if not known:
+    given = [answer for answer in answers if answer is not None]
+    if not given:
         return None
-    features = [answer.feature for answer in known if answer.feature is not None]
+    features = [answer.feature for answer in given if answer.feature is not None]
     return TeacherBatch(
-        heatmap=torch.stack([torch.from_numpy(answer.heatmap) for answer in known]),
-        sigma=torch.stack([torch.from_numpy(answer.sigma) for answer in known]),
-        score=torch.tensor([answer.score for answer in known], dtype=torch.float32),
-        logit=torch.tensor([answer.logit for answer in known], dtype=torch.float32),
-        feature=torch.from_numpy(np.stack(features)) if len(features) == len(known) else None,
+        heatmap=torch.stack([torch.from_numpy(answer.heatmap) for answer in given]),
+        sigma=torch.stack([torch.from_numpy(answer.sigma) for answer in given]),
+        score=torch.tensor([answer.score for answer in given], dtype=torch.float32),
+        logit=torch.tensor([answer.logit for answer in given], dtype=torch.float32),
+        feature=torch.from_numpy(np.stack(features)) if len(features) == len(given) else None,
     )

@@ -158,7 +158,6 @@ class HeatmapFolder:
         self.hash = hasher.hexdigest()
 
     def __len__(self) -> int:
-        """Number of heatmaps."""
         return sum(map(len, self._by_stem.values()))
 
     def check(self, records: Iterable[Record]) -> None:

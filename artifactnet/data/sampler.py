@@ -71,11 +71,9 @@ class EpochSampler(Sampler[SampleKey]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Number of images that this process sees in an epoch."""
         return len(range(self.rank, self._positions(), self.world))
 
     def __iter__(self) -> Iterator[SampleKey]:
-        """Keys of this process for the current epoch."""
         epoch = self.epoch  # kept: the loader reads ahead, maybe beyond the next `set_epoch`
         indices, repeats = self._order()
         for position in range(self.rank, self._positions(), self.world):

@@ -128,10 +128,10 @@ def read_rows(shard: Path, columns: Sequence[str]) -> Iterator[tuple[RowLocation
         raise ArtifactNetError(
             f"{shard}: column 'image' must be a struct with 'bytes', not {image}"
         )
-    wanted = [column for column in columns if column != "image"]
+    others = [column for column in columns if column != "image"]
     number = 0
     for group in range(file.metadata.num_row_groups):
-        table = _read_group(file, shard, group, wanted)
+        table = _read_group(file, shard, group, others)
         for row, values in enumerate(table.to_pylist()):
             yield RowLocation(str(shard), group, row, number), values
             number += 1

@@ -73,19 +73,19 @@ def draw_splits(
     }
 
 
-def wanted_generators(records: Iterable[Record], generators: Sequence[str], root: Path) -> set[str]:
+def select_generators(records: Iterable[Record], generators: Sequence[str], root: Path) -> set[str]:
     """Generators to keep: the given ones, or all, and ``real``.
 
     Raises:
         ArtifactNetError: no fake is of a given generator.
     """
-    known = sorted({record.generator for record in records if record.label == 1})
-    unknown = [name for name in generators if name not in known]
+    existing = sorted({record.generator for record in records if record.label == 1})
+    unknown = [name for name in generators if name not in existing]
     if unknown:
         raise ArtifactNetError(
-            f"data.generators: {unknown[0]!r} is not in {root}; it has {', '.join(known)}"
+            f"data.generators: {unknown[0]!r} is not in {root}; it has {', '.join(existing)}"
         )
-    return {"real", *(generators or known)}
+    return {"real", *(generators or existing)}
 
 
 def stratify_uids(records: Iterable[Record]) -> list[list[str]]:

@@ -9,7 +9,7 @@ from artifactnet.types import UNSEEN_SIGMA, Batch
 
 
 def annotated_target(batch: Batch) -> Tensor:
-    """(B, H, W) in [0, 1]: the annotated heatmap; the mask of any artifact where there is none."""
+    """(B, H, W) in [0, 1]: the annotated heatmap, else the mask of any artifact."""
     soft = batch.heatmap.amax((1, 2)) > 0
     return torch.where(soft[:, None, None], batch.heatmap, (batch.mask > 0).float())
 

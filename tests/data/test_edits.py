@@ -74,8 +74,7 @@ def test_every_variant_works_on_every_photograph(category):
             before = crop(number, 96)
             proposal = variant(before, np.random.default_rng(number), 1.0)
             assert proposal.edited.shape == before.shape
-            assert proposal.edited.dtype == np.uint8
-            assert proposal.alpha.dtype == np.float32
+            assert (proposal.edited.dtype, proposal.alpha.dtype) == (np.uint8, np.float32)
             assert 0 <= proposal.alpha.min() <= proposal.alpha.max() <= 1 + 1e-6
             change = blend.compose(before, proposal)
             seen += change.strength > 10
@@ -161,7 +160,7 @@ def test_edit_joins_its_masks():
         assert changed(before, after)[outside].max() == 0
 
 
-def test_choose_covers_all_categories_and_counts():
+def test_categories_are_chosen_evenly_and_parsed():
     rng = np.random.default_rng(0)
     draws = [edits.choose_categories(rng) for _ in range(600)]
     assert {len(draw) for draw in draws} == {1, 2, 3}
@@ -171,9 +170,6 @@ def test_choose_covers_all_categories_and_counts():
     two = CATEGORIES[:2]
     assert {c for _ in range(50) for c in edits.choose_categories(rng, two)} == set(two)
     assert all(len(edits.choose_categories(rng, two, most=1)) == 1 for _ in range(20))
-
-
-def test_parse_categories():
     assert edits.parse_categories([], "key") == CATEGORIES
     chosen = edits.parse_categories(["high-level-semantics", "low-level-color"], "key")
     assert [c.index for c in chosen] == [4, 5]
@@ -183,21 +179,18 @@ def test_parse_categories():
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.04, 0.16), tall=st.booleans())
-def test_a_blob_has_the_share_that_was_asked_for(seed, share, tall):
+def test_a_blob_has_the_given_share_and_lies_inside(seed, share, tall):
     image = np.zeros((200, 160, 3) if tall else (160, 200, 3), np.uint8)
     region = regions.blob(image, np.random.default_rng(seed), share=share)
     assert region.mean() == pytest.approx(share, rel=0.12)
     count, _ = cv2.connectedComponents(region.astype(np.uint8))
     assert count == 2, "one connected region"
-
-
-def test_a_region_at_the_corner_is_moved_inside():
     curve = np.array([(-20.0, -10.0), (20.0, -10.0), (20.0, 10.0), (-20.0, 10.0)])
-    region = regions.place(curve, (0.0, 99.0), (100, 100))
-    assert regions.bounds(region) == (79, 100, 0, 41)
+    moved = regions.place(curve, (0.0, 99.0), (100, 100))  # from the corner
+    assert regions.bounds(moved) == (79, 100, 0, 41)
 
 
-def test_compose_takes_weak_and_tiny_changes_back():
+def test_compose_takes_weak_and_tiny_changes_back_and_closes_gaps():
     before = np.full((64, 64, 3), 100, np.uint8)
     edited = before.copy()
     edited[10:30, 10:30] = 200  # kept
@@ -210,9 +203,6 @@ def test_compose_takes_weak_and_tiny_changes_back():
     assert (change.mask == expected).all()
     assert change.strength == 100.0
     assert (change.image[~expected] == 100).all()
-
-
-def test_compose_closes_gaps_between_strokes():
     before = np.zeros((192, 192, 3), np.uint8)
     edited = before.copy()
     edited[50:90:4, 50:120] = 255

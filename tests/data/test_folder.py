@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from artifactnet.config import DataConfig
+from artifactnet.data.checks import summarize_data
 from artifactnet.data.sources import folder
 from artifactnet.types import Annotation, ArtifactNetError
 
@@ -82,19 +83,18 @@ def test_generators_above_the_class_folders(tmp_path, order):
 
 
 def test_validation_is_drawn_from_training_by_uid(tmp_path):
+    def uids(seed):
+        splits = build(tmp_path, seed, val_fraction=0.25)
+        return {name: {record.uid for record in source.records} for name, source in splits.items()}
+
     pairs(tmp_path / "train", count=20)
-    for index in range(20, 24):
-        image(tmp_path / "test" / "real" / f"{index}.png")
-        image(tmp_path / "test" / "fake" / f"{index}.png")
-    splits = build(tmp_path, val_fraction=0.25)
-    uids = {name: {record.uid for record in source.records} for name, source in splits.items()}
-    assert (len(uids["val"]), len(uids["train"])) == (5, 15)
-    assert uids["test"] == {"20", "21", "22", "23"}
-    assert not uids["val"] & uids["train"]
-    again = build(tmp_path, val_fraction=0.25)
-    assert locations(again["val"]) == locations(splits["val"])
-    other = build(tmp_path, seed=1, val_fraction=0.25)
-    assert locations(other["val"]) != locations(splits["val"])
+    for kind in ("real", "fake"):
+        image(tmp_path / "test" / kind / "20.png")
+    drawn = uids(0)
+    assert (len(drawn["val"]), len(drawn["train"]), drawn["test"]) == (5, 15, {"20"})
+    assert not drawn["val"] & drawn["train"]
+    assert uids(0) == drawn
+    assert uids(1)["val"] != drawn["val"]
 
 
 def test_unpaired_classes_are_both_in_every_split(tmp_path):
@@ -142,8 +142,7 @@ def test_generators_and_limit(tmp_path):
     with pytest.raises(ArtifactNetError, match=r"data\.generators: 'c' is not in .*it has a, b"):
         build(tmp_path, generators=["c"])
     for source in build(tmp_path, generators=["b"], limit=1).values():
-        assert len(source.records) == 2
-        assert len({record.uid for record in source.records}) == 1
+        assert (len(source.records), len({record.uid for record in source.records})) == (2, 1)
 
 
 def test_masks(tmp_path):
@@ -230,8 +229,10 @@ def test_real_edits():
     splits = build(SHARED / "migan_edits")
     counts = {name: len(source.records) for name, source in splits.items()}
     assert counts == {"train": 1254, "val": 126, "test": 260}
+    summary = summarize_data(splits, "full")
+    assert summary["warnings"] == []
+    assert summary["splits"]["val"]["annotation"] == {"none": 0, "clean": 63, "mask": 63}
     source = splits["test"]
-    assert source.warnings == ()
     index = next(k for k, record in enumerate(source.records) if record.label)
     sample = source.load(index)
     assert source.records[index].annotation is Annotation.MASK

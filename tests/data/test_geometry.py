@@ -58,14 +58,9 @@ def linear_axis(values, side):
 def test_boxes_lie_inside_and_touch_what_the_policy_says(original, size, policy):
     geometry = fit_geometry(original, size, policy)
     for box, outer in ((geometry.source, original), (geometry.target, size)):
-        assert box.top >= 0
-        assert box.top + box.height <= outer[0]
-        assert box.left >= 0
-        assert box.left + box.width <= outer[1]
-        assert min(box.size) >= 1
-        # Centred: both margins differ by one pixel at most.
-        assert abs(outer[0] - box.height - 2 * box.top) <= 1
-        assert abs(outer[1] - box.width - 2 * box.left) <= 1
+        for start, side, limit in zip((box.top, box.left), box.size, outer, strict=True):
+            assert 0 <= start < start + side <= limit
+            assert abs(limit - side - 2 * start) <= 1  # centred: margins differ by one at most
     if policy != "crop":
         assert geometry.source.size == original
     if policy in ("stretch", "crop"):
@@ -207,32 +202,6 @@ def test_a_blob_on_the_grid_comes_back_where_it_was(original, size, policy, at):
     outside = back.copy()
     outside[source.slices] = 0
     assert not outside.any()
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    original=st.tuples(st.integers(20, 200), st.integers(20, 200)),
-    policy=st.sampled_from(POLICIES),
-    at=st.tuples(st.floats(0.25, 0.75), st.floats(0.25, 0.75)),
-)
-def test_there_and_back_keeps_a_blobs_centre(original, policy, at):
-    geometry = fit_geometry(original, (64, 96), policy)
-    box = geometry.source
-    y, x = box.top + at[0] * box.height, box.left + at[1] * box.width
-    rows, columns = np.mgrid[: original[0], : original[1]] + 0.5
-    spread = (box.height / 12) ** 2, (box.width / 12) ** 2
-    blob = np.exp(-((rows - y) ** 2) / spread[0] - (columns - x) ** 2 / spread[1])
-    frame = np.zeros((64, 96), np.float32)
-    seen = blob.astype(np.float32)[box.slices]
-    frame[geometry.target.slices] = resample(seen, geometry.target.size)
-    back = restore_map(frame, geometry)
-    target = geometry.target
-    pixel = max(1.0, box.height / target.height), max(1.0, box.width / target.width)
-    assert abs((back * rows).sum() / back.sum() - y) < pixel[0]
-    assert abs((back * columns).sum() / back.sum() - x) < pixel[1]
-    peak = np.unravel_index(back.argmax(), back.shape)
-    assert abs(peak[0] + 0.5 - y) <= 2 * pixel[0]
-    assert abs(peak[1] + 0.5 - x) <= 2 * pixel[1]
 
 
 @given(original=sizes, grid=st.tuples(st.integers(1, 9), st.integers(1, 9)))

@@ -62,14 +62,11 @@ def test_gray_and_one_bit_become_three_equal_channels():
     np.testing.assert_array_equal(out[..., 1], np.where(bits, GRAY, 255))
 
 
-def test_rgba_is_composited_on_white():
+def test_transparency_is_composited_on_white():
     alpha = RNG.integers(0, 256, (5, 7, 1), dtype=np.uint8)
     out = decode_image(encoded(Image.fromarray(np.concatenate([RGB, alpha], 2))), "x")
     share = alpha.astype(float) / 255
     assert np.abs(out - (RGB * share + 255 * (1 - share))).max() <= 1
-
-
-def test_palette_with_transparent_entry():
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putdata([0, 1])
@@ -95,13 +92,12 @@ def test_pixels_of_unknown_range_are_an_error():
 
 
 def test_pillow_image_and_path(tmp_path):
-    path = tmp_path / "a.png"
-    Image.fromarray(RGB).save(path)
-    np.testing.assert_array_equal(decode_image(path, "x"), RGB)
-    np.testing.assert_array_equal(decode_image(str(path), "x"), RGB)
-    image = Image.fromarray(RGB)
-    out = decode_image(image, "x")
-    out[:] = 0
+    path, image = tmp_path / "a.png", Image.fromarray(RGB)
+    image.save(path)
+    for data in (path, str(path), image):
+        out = decode_image(data, "x")
+        np.testing.assert_array_equal(out, RGB)
+        out[:] = 0
     np.testing.assert_array_equal(np.asarray(image), RGB)
 
 
@@ -123,21 +119,16 @@ def test_truncated_image_is_an_error(kind, share):
         decode_image(data[: int(len(data) * share)], "half.bin")
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
-def test_not_an_image(data):
-    with pytest.raises(ArtifactNetError, match=r"^odd\.png: ") as caught:
-        decode_image(data, "odd.png")
-    assert "\n" not in str(caught.value)
-
-
-def test_missing_files_and_empty_images(tmp_path):
+def test_what_is_no_image(tmp_path):
     for data, problem in (
+        *[(junk, "") for junk in (b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0")],
         (tmp_path / "gone.png", "no such file"),
         (tmp_path, "cannot be opened"),
         (Image.new("RGB", (0, 3)), "no pixels"),
     ):
-        with pytest.raises(ArtifactNetError, match=f"^odd: .*{problem}"):
+        with pytest.raises(ArtifactNetError, match=f"^odd: .*{problem}") as caught:
             decode_image(data, "odd")
+        assert "\n" not in str(caught.value)
 
 
 def bomb(width: int, height: int) -> bytes:

@@ -87,11 +87,11 @@ def test_a_killed_conversion_goes_on(tmp_path, monkeypatch):
     first[1].write_bytes(first[1].read_bytes()[:30])  # as a machine that lost power leaves it
     before = first[0].stat()
     monkeypatch.undo()
-    made = richhf.convert_richhf(source, images, out)
-    assert made.counts["images"] == 6
+    result = richhf.convert_richhf(source, images, out)
+    assert result.counts["images"] == 6
     assert first[0].stat().st_ino == before.st_ino
     assert first[0].stat().st_mtime_ns == before.st_mtime_ns
-    for split in load_manifest(made.manifest).values():
+    for split in load_manifest(result.manifest).values():
         for index in range(len(split.records)):
             split.load(index)
 
@@ -111,10 +111,10 @@ def test_missing_images_are_counted_and_listed(tmp_path):
     source, images, out = data_set(tmp_path)
     (images / "part0" / "train-0.jpg").unlink()
     (images / "part1" / "dev-1.jpg").write_bytes(b"no image")
-    made = richhf.convert_richhf(source, images, out)
-    assert (made.counts["images"], len(made.warnings)) == (4, 2)
-    assert made.warnings[0].startswith(f"1 images are not in {images}, e.g. train/train-0.png; all")
-    assert "1 images cannot be read" in made.warnings[1]
+    result = richhf.convert_richhf(source, images, out)
+    assert (result.counts["images"], len(result.warnings)) == (4, 2)
+    assert result.warnings[0].startswith(f"1 images are not in {images}, e.g. train/train-0.png")
+    assert "1 images cannot be read" in result.warnings[1]
     listed = json.loads((out / "richhf.left_out.json").read_text())
     assert listed[f"images are not in {images}"] == ["train/train-0.png"]
     assert "part1/dev-1.jpg" in listed["images cannot be read"][0]

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from artifactnet.config import DataConfig
-from artifactnet.data import shards
 from artifactnet.data.masks import rasterize
 from artifactnet.data.sources import demo as packaged
 from artifactnet.data.sources import xaigd
@@ -57,7 +56,7 @@ def opened(file) -> np.ndarray:
         return np.asarray(image)
 
 
-def test_summary_counts_what_is_there(written):
+def test_summary_counts_what_is_there_in_the_schema_of_x_aigd(written):
     assert (written.photographs, written.counts) == (6, {"train": 16, "test": 8})
     assert written.skipped == []
     for split, count in written.counts.items():
@@ -67,16 +66,11 @@ def test_summary_counts_what_is_there(written):
     assert any(name.startswith("Cr-me-br-l-e-2-_") for name in names)
     assert all(name.isascii() and " " not in name for name in names)
     assert sorted(path.name for path in written.out.iterdir()) == ["data", "real", "uid_splits.csv"]
-
-
-def test_columns_are_those_of_x_aigd(written):
     file = pq.ParquetFile(written.out / "data/labeled_train-00000-of-00001.parquet")
     assert file.schema_arrow.names == XAIGD_COLUMNS
     assert str(file.schema_arrow.field("image").type) == "struct<bytes: binary, path: string>"
-    assert [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)] == [16]
-    row = rows(written.out, "train")[0]
-    assert (row["image_format"], row["jpeg_quality"]) == ("PNG", 0)
-    assert (row["generator"], row["seed"]) == ("edit", 3)
+    known = {"image_format": "PNG", "jpeg_quality": 0, "generator": "edit", "seed": 3}
+    assert rows(written.out, "train")[0].items() >= known.items()
 
 
 def test_fakes_are_their_twins_outside_the_polygons(written):
@@ -91,21 +85,6 @@ def test_fakes_are_their_twins_outside_the_polygons(written):
             assert difference[mask > 0].mean() > 8
             used = {label["label"] for label in row["labels"]}
             assert used == set(row["positive_prompt"].removeprefix("controlled edit: ").split(", "))
-
-
-def test_stored_polygons_are_the_masks_of_the_edits(folder, tmp_path, monkeypatch):
-    seen = {}
-    original = shards._row
-
-    def spy(pair, seed):
-        seen[pair.uid] = pair.mask
-        return original(pair, seed)
-
-    monkeypatch.setattr(shards, "_row", spy)
-    done = synthesize.synthesize(folder, tmp_path / "set", size=96, test_fraction=0.0)
-    assert done.counts == {"train": 6, "test": 0}
-    for row in rows(done.out, "train"):
-        assert (rasterize(row["labels"], 96, 96, row["uid"]) == seen[row["uid"]]).all()
 
 
 def test_the_xaigd_source_reads_it_back(written):
@@ -144,18 +123,7 @@ def test_splits_are_by_photograph(written):
     splits = xaigd.build_xaigd_splits(config, seed=1)
     assert {n: {r.uid for r in s.records} for n, s in splits.items()} == listed
     photographs = [{uid.rsplit("_", 1)[0] for uid in uids} for uids in listed.values()]
-    assert sorted(map(len, photographs)) == [1, 2, 3]
-    assert len(set.union(*photographs)) == 6
-
-
-def test_two_photographs_leave_none_for_validation(folder, tmp_path):
-    few = tmp_path / "few"
-    few.mkdir()
-    for name in ("cat.jpg", "more/Crème brûlée (2).jpg"):
-        shutil.copy(folder / name, few)
-    made = synthesize.synthesize(few, tmp_path / "out", size=64)
-    assert made.counts == {"train": 1, "test": 1}
-    assert "val" not in (made.out / "uid_splits.csv").read_text()
+    assert (sorted(map(len, photographs)), len(set.union(*photographs))) == ([1, 2, 3], 6)
 
 
 def test_same_seed_same_bytes(folder, written, tmp_path):

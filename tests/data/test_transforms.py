@@ -66,27 +66,24 @@ def test_every_level_is_normalised_as_by_arithmetic():
     for policy in POLICIES:
         tensor, _ = Preprocess((16, 16), policy, mean, std).image(image)
         assert tensor.is_contiguous()
-        wanted = (image * scale - shift).transpose(2, 0, 1)
-        np.testing.assert_array_equal(tensor.numpy(), wanted)
+        expected = (image * scale - shift).transpose(2, 0, 1)
+        np.testing.assert_array_equal(tensor.numpy(), expected)
 
 
-def test_padding_is_the_mean_colour():
+def test_padding_is_the_mean_colour_or_mirrors_image_and_mask_together():
     tensor, geometry = preprocess(resize="pad").image(np.full((20, 40, 3), 255, np.uint8))
     assert geometry.target.size == (32, 64)
     assert not tensor[:, [*range(16), *range(48, 64)]].any()
     assert (tensor[:, 16:48] > 1).all()
-
-
-def test_mirrored_padding_keeps_image_and_mask_together():
     image = np.zeros((16, 32, 3), np.uint8)
     image[2:9, 5:12] = 255
     mask = (image[..., 0] > 0).astype(np.uint8) * 2
-    made = preprocess((32, 32), "reflect")
-    tensor, geometry = made.image(image)
+    mirrored = preprocess((32, 32), "reflect")
+    tensor, geometry = mirrored.image(image)
     bright = tensor[0].numpy() > tensor[0].numpy().mean()
-    assert np.array_equal(bright, made.mask(mask, geometry) > 0)
+    assert np.array_equal(bright, mirrored.mask(mask, geometry) > 0)
     assert bright.sum() == 2 * 7 * 7  # once more above or below
-    assert np.array_equal(made.restore(bright.astype(np.float32), geometry) > 0, mask > 0)
+    assert np.array_equal(mirrored.restore(bright.astype(np.float32), geometry) > 0, mask > 0)
 
 
 @settings(deadline=None)
@@ -97,11 +94,11 @@ def test_mirrored_padding_keeps_image_and_mask_together():
     size=st.sampled_from([(48, 48), (28, 70)]),
 )
 def test_any_size_goes_in_and_comes_back(height, width, policy, size):
-    made = preprocess(size, policy)
-    tensor, geometry = made.image(np.full((height, width, 3), 200, np.uint8))
+    prepare = preprocess(size, policy)
+    tensor, geometry = prepare.image(np.full((height, width, 3), 200, np.uint8))
     assert tensor.shape == (3, *size)
     assert np.isfinite(tensor.numpy()).all()
-    assert made.restore(np.ones((4, 5), np.float32), geometry).shape == (height, width)
+    assert prepare.restore(np.ones((4, 5), np.float32), geometry).shape == (height, width)
 
 
 def test_wrong_arrays_are_refused():
@@ -116,20 +113,20 @@ def test_wrong_arrays_are_refused():
 
 
 def test_unusable_samples_are_named():
-    made = Preprocess((64, 64), "stretch", MEAN, STD, min_side=14)
-    transform = TrainTransform(AugmentConfig(), made)
+    prepare = Preprocess((64, 64), "stretch", MEAN, STD, min_side=14)
+    transform = TrainTransform(AugmentConfig(), prepare)
 
     def refused(sample, message=""):
-        for use in (made.sample, lambda sample: transform(sample, 0)):
+        for use in (prepare.sample, lambda sample: transform(sample, 0)):
             with pytest.raises(ArtifactNetError, match=rf"^folder/x\.png: .*{message}"):
                 use(sample)
 
     for shape in ((13, 90), (90, 13)):
         words = rf"{shape[1]}x{shape[0]} pixels is too small for one patch of the model \(14x14"
         with pytest.raises(ArtifactNetError, match=f"^an image of {words}"):
-            made.image(make_sample(*shape).image)
+            prepare.image(make_sample(*shape).image)
         refused(make_sample(*shape), words)
-    assert made.sample(make_sample(14, 14)).image.shape == (3, 64, 64)
+    assert prepare.sample(make_sample(14, 14)).image.shape == (3, 64, 64)
     for mask in (np.zeros((39, 40), np.uint8), None):
         refused(replace(make_sample(40, 40, (0, 0, 9, 9)), mask=mask))
     refused(replace(make_sample(40, 40), mask=np.zeros((40, 40), np.uint8)))
@@ -169,8 +166,10 @@ def test_the_marker_stays_under_the_mask(shape, corner, crop, rotate, policy, sc
     aligned(preprocess((64, 48), policy).sample(sample))
 
 
-def test_alignment_survives_jpeg():
+def test_alignment_survives_jpeg(monkeypatch):
+    monkeypatch.delenv("NO_ALBUMENTATIONS_UPDATE", raising=False)
     transform = TrainTransform(AugmentConfig(jpeg_quality=[95, 100], vflip=0.5), preprocess())
+    assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"  # else its import asks the network
     for seed in range(20):
         aligned(transform(make_sample(96, 80, (8, 16, 40, 48)), seed))
 
@@ -410,33 +409,29 @@ def test_the_category_ratio_rule_chooses_among_artifact_crops():
 def test_where_no_artifact_is_known_any_window_is_drawn():
     """Photographs, fakes without annotation, and masks in which nothing is marked."""
     empty = make_sample(150, 120, (0, 0, 0, 0), noise=True)
-    assert empty.mask is not None
     samples = [make_sample(150, 120, label=0, noise=True), make_sample(150, 120, noise=True), empty]
     with_rule, without = (
         TrainTransform(plain(crop=True, crop_artifact=on, scale=[0.5, 2.0]), preprocess())
         for on in (True, False)
     )
     for sample in samples:
-        seen = set()
-        for seed in range(10):
-            got = with_rule(sample, seed)
-            assert got.image.equal(without(sample, seed).image)
-            seen.add(got.image.numpy().tobytes())
-        assert len(seen) == 10
+        images = [with_rule(sample, seed).image for seed in range(10)]
+        assert all(image.equal(without(sample, seed).image) for seed, image in enumerate(images))
+        assert len({image.numpy().tobytes() for image in images}) == 10
 
 
 def test_crop_size_is_the_frame_of_training_alone():
     sample = make_sample(90, 100, (10, 10, 40, 50), noise=True)
     unmarked = make_sample(90, 100, label=0)  # no mask to take the size from
-    made = preprocess((64, 48))
-    transform = TrainTransform(plain(crop=True, crop_size=[40, 72]), made)
-    same = TrainTransform(plain(crop=True, crop_size=[64, 48]), made)
-    default = TrainTransform(plain(crop=True), made)
+    prepare = preprocess((64, 48))
+    transform = TrainTransform(plain(crop=True, crop_size=[40, 72]), prepare)
+    same = TrainTransform(plain(crop=True, crop_size=[64, 48]), prepare)
+    default = TrainTransform(plain(crop=True), prepare)
     for item in (sample, unmarked):
         example = transform(item, 5)
         assert example.image.shape == (3, 40, 72)
         assert example.mask.shape == example.heatmap.shape == (40, 72)
-        assert made.sample(item).image.shape == (3, 64, 48)
+        assert prepare.sample(item).image.shape == (3, 64, 48)
         assert same(item, 5).image.equal(default(item, 5).image)
     aligned(transform(make_sample(90, 100, (10, 10, 60, 70)), 5))
 
@@ -462,9 +457,3 @@ def test_a_small_image_is_padded_with_the_mean_colour_and_not_enlarged():
     filled = np.abs(pixels(example) - GREY).max(axis=2) < 1
     assert filled.sum() == 20 * 30
     assert np.abs(example.image.numpy()[:, ~filled]).max() == 0
-
-
-def test_albumentations_is_kept_off_the_network(monkeypatch):
-    monkeypatch.delenv("NO_ALBUMENTATIONS_UPDATE", raising=False)
-    TrainTransform(AugmentConfig(), preprocess())
-    assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"

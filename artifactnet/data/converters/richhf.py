@@ -32,7 +32,7 @@ class RichHFRecord:
         filename: of the Pick-a-Pic image, as the record gives it.
         scores: the four `SCORES`, each in [0, 1], higher is better.
         artifact_map: 255 = implausible.
-        misalignment_map: 255 = not what the prompt asked for.
+        misalignment_map: 255 = contradicts the prompt.
         token_labels: one ``0`` (misaligned) or ``1`` per token of the prompt.
         where: ``FILE: record 3 at byte 1024``.
     """
@@ -128,8 +128,8 @@ def _single(features: dict[str, Feature], name: str, kind: type, where: str) -> 
     if values is None:
         raise ArtifactNetError(f"{where}: feature {name!r} is missing; is this RichHF-18K?")
     if len(values) != 1 or not isinstance(values[0], kind):
-        found = f"{len(values)} of {type(values[0]).__name__}" if values else "none"
-        raise ArtifactNetError(f"{where}: {name!r} must be one value of {kind.__name__}: {found}")
+        given = f"{len(values)} of {type(values[0]).__name__}" if values else "none"
+        raise ArtifactNetError(f"{where}: {name!r} must be one value of {kind.__name__}: {given}")
     return values[0]
 
 

@@ -139,10 +139,10 @@ def _feature(data: bytes) -> Feature:
     return result
 
 
-def _messages(data: bytes, wanted: int) -> Iterator[bytes]:
+def _messages(data: bytes, field: int) -> Iterator[bytes]:
     """Length-delimited values of one field."""
     for number, kind, content in _fields(data):
-        if number == wanted:
+        if number == field:
             if kind != _BYTES:
                 raise ValueError(f"field {number} has wire type {kind}")
             yield _expect(content, bytes)

@@ -3,7 +3,7 @@
 Every uid is a pair of twins: one crop of a real photograph, and the same crop with one to three
 edits. Both are encoded by the same JPEG call at the same quality, so neither size, nor format, nor
 compression tells them apart. A sample depends on (demo_seed, split, number) and the ``demo_*`` keys
-alone. It is made when first asked for and then kept as JPEG bytes.
+alone. It is made on first use and then kept as JPEG bytes.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def build_folder_splits(config: DataConfig, seed: int) -> Splits:
     if not 0 <= config.val_fraction < 0.5:
         raise ArtifactNetError(f"data.val_fraction={config.val_fraction}: must be in [0, 0.5)")
     items, warnings = find_images(root)
-    keep = splitting.wanted_generators([item.record for item in items], config.generators, root)
+    keep = splitting.select_generators([item.record for item in items], config.generators, root)
     items = [item for item in items if item.record.generator in keep]
     if any(item.split is None for item in items):
         parts = _divide(items, SPLITS, config.val_fraction, seed)

@@ -94,8 +94,8 @@ def build_manifest_splits(config: DataConfig, seed: int) -> Splits:
                         f"{line.where}: {kind} {path}: no such file; correct the path, or leave "
                         "such images out with data.on_error=skip"
                     )
-    wanted = splitting.wanted_generators(map(record_of, lines), config.generators, root)
-    merged, contradictions = merge_lines(lines, wanted, skip=skip)
+    generators = splitting.select_generators(map(record_of, lines), config.generators, root)
+    merged, contradictions = merge_lines(lines, generators, skip=skip)
     split_of = assign_splits(merged, lines, config.val_fraction, seed, skip=skip)
     result: dict[str, Source] = {}
     for split in SPLITS:

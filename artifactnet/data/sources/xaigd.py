@@ -70,8 +70,8 @@ def read_items(part: str, shards: list[Path], config: DataConfig) -> list[XAigdI
             for label in labels:
                 if config.on_error == "raise":  # otherwise a bad row is skipped when it is loaded
                     parse_label(label, f"{place} ({generator}/{uid})")
-                known = BY_LABEL.get(label["label"])
-                bits |= known.bit if known else 0
+                category = BY_LABEL.get(label["label"])
+                bits |= category.bit if category else 0
             state = Annotation.NONE
             if labeled:
                 state = Annotation.MASK if labels else Annotation.CLEAN
@@ -151,7 +151,7 @@ def build_xaigd_splits(config: DataConfig, seed: int) -> Splits:
     shards, warnings = find_shards(Path(config.root))
     rows = {part: read_items(part, paths, config) for part, paths in shards.items()}
     listed = [item.record for items in rows.values() for item in items]
-    keep = splitting.wanted_generators(listed, config.generators, Path(config.root))
+    keep = splitting.select_generators(listed, config.generators, Path(config.root))
     rows = {
         part: [item for item in items if item.record.generator in keep]
         for part, items in rows.items()
@@ -170,16 +170,16 @@ def build_xaigd_splits(config: DataConfig, seed: int) -> Splits:
             "photograph is not a JPEG or its quality is not recorded"
         )
     real = _photographs(config)
-    wanted = {
+    uids = {
         name: sorted({item.record.uid for item in items} | extra.get(name, set()))
         for name, items in splits.items()
     }
-    warnings += _missing({uid for uids in wanted.values() for uid in uids}, real, config)
+    warnings += _missing({uid for part in uids.values() for uid in part}, real, config)
     result: dict[str, Source] = {}
     for name, items in splits.items():
         photographs = [
             XAigdItem(Record(uid, 0, "real", Annotation.CLEAN, real[uid], path=real[uid]))
-            for uid in wanted[name]
+            for uid in uids[name]
             if uid in real
         ]
         together = items + photographs
@@ -248,16 +248,16 @@ def _photographs(config: DataConfig) -> dict[str, str]:
 
 def _missing(uids: Iterable[str], real: dict[str, str], config: DataConfig) -> list[str]:
     """Warning about photographs that are missing; an error if all are."""
-    wanted = sorted(uids)
-    absent = [uid for uid in wanted if uid not in real]
+    needed = sorted(uids)
+    absent = [uid for uid in needed if uid not in real]
     if not absent:
         return []
     place = config.real_root or f"{config.root}/real (data.real_root is not set)"
     text = (
-        f"{len(absent)} of {len(wanted)} real images are missing from {place}, e.g. "
+        f"{len(absent)} of {len(needed)} real images are missing from {place}, e.g. "
         f"{absent[0]!r}; build them with the data set's download_real_images.py and point "
         "data.real_root at its --output-dir (file stem = uid)"
     )
-    if len(absent) == len(wanted):
+    if len(absent) == len(needed):
         raise ArtifactNetError(text)
     return [text]

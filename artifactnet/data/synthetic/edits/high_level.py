@@ -105,12 +105,12 @@ def _paste(
 def giant(image: UInt8Array, rng: np.random.Generator, severity: float) -> Proposal:
     """Something from the picture again, much too large."""
     part = segment(image, rng)
-    wanted = float(rng.uniform(1.6, 2.0) + 0.5 * severity)
+    scale = float(rng.uniform(1.6, 2.0) + 0.5 * severity)
     largest = float(np.sqrt(0.2 / part.mean()))
     if largest < 1.3:  # too large already: a piece of it
         part = blob(image, rng, share=0.05)
         largest = 2.0
-    return _paste(image, part, rng, min(wanted, largest), float(rng.uniform(-30, 30)))
+    return _paste(image, part, rng, min(scale, largest), float(rng.uniform(-30, 30)))
 
 
 def tiny(image: UInt8Array, rng: np.random.Generator, severity: float) -> Proposal:
