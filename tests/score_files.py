@@ -1,7 +1,5 @@
 """Files for tests of the scoring commands: labels as parquet, predictions as PNG and CSV."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 
@@ -44,13 +42,8 @@ def square(label, left, top, side):
 
 
 def row(generator, uid, width, height, *labels):
-    return {
-        "generator": generator,
-        "uid": uid,
-        "labels": list(labels),
-        "width": width,
-        "height": height,
-    }
+    values = (generator, uid, list(labels), width, height)
+    return dict(zip(SCHEMA.names, values, strict=True))
 
 
 def write_labels(path, rows, schema=SCHEMA):
@@ -78,14 +71,12 @@ def random_rows(rng, generators=("g1", "g2"), images=3, categories=CATEGORIES):
     for generator in generators:
         for number in range(images):
             width, height = (int(v) for v in rng.integers(20, 60, 2))
-            labels = [
-                polygon(
-                    categories[rng.integers(len(categories))],
-                    *rng.uniform(-8, max(width, height) + 8, (rng.integers(3, 7), 2)),
-                )
-                for _ in range(rng.integers(0, 5))
-            ]
-            rows.append(row(generator, f"u{number}", width, height, *labels))
+            entry = row(generator, f"u{number}", width, height)
+            for _ in range(rng.integers(0, 5)):
+                category = categories[rng.integers(len(categories))]
+                points = rng.uniform(-8, max(width, height) + 8, (rng.integers(3, 7), 2))
+                entry["labels"].append(polygon(category, *points))
+            rows.append(entry)
     return rows
 
 

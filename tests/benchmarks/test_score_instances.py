@@ -10,7 +10,6 @@ from score_files import (
     CATEGORIES,
     polygon,
     random_rows,
-    read_csv,
     row,
     square,
     write_boxes,
@@ -102,9 +101,6 @@ def random_boxes(rng, rows, number=60):
     return boxes
 
 
-# --- equal numbers ------------------------------------------------------------------------
-
-
 def test_worked_by_hand():
     """Two squares 2 apart are one instance; one far away is another.
 
@@ -151,14 +147,6 @@ def test_the_threshold_names_the_columns():
         fails("overlap threshold", threshold=threshold)
 
 
-def test_boxes_are_cut_to_integers():
-    """[0.9, 3.9) is [0, 3): three pixels wide, two of them on the artifact."""
-    write_labels("labels.parquet", [row("g", "a", 10, 10, square(EDGE, 1, 0, 4))])
-    write_boxes("boxes.csv", [("g", "a", EDGE, 0.9, 0, 3.9, 1)])
-    assert counts_of(line_of(score(0.6))) == (1, 0, 0)
-    assert counts_of(line_of(score(0.67))) == (0, 1, 1)
-
-
 @pytest.mark.slow
 def test_several_processes_equal_one(monkeypatch):
     monkeypatch.setattr(module, "MIN_IMAGES", 1)
@@ -169,18 +157,6 @@ def test_several_processes_equal_one(monkeypatch):
     assert score(workers=2) == score()
 
 
-def test_written_tables():
-    rng = np.random.default_rng(5)
-    rows = random_rows(rng)
-    write_labels("labels.parquet", rows)
-    write_boxes("boxes.csv", random_boxes(rng, rows))
-    table = score()
-    table.write("all.csv", "each.csv")
-    for path, lines in (("all.csv", table.overall), ("each.csv", table.per_generator)):
-        assert read_csv(path) == [{k: str(v) for k, v in line.items()} for line in lines]
-    assert Path("all.csv").read_text().splitlines()[0] == COLUMNS.replace(" ", ",")
-
-
 def test_columns_may_come_in_any_order_and_with_others():
     write_labels("labels.parquet", [row("g", "a", 10, 10, square(EDGE, 0, 0, 4))])
     header = ["score", *reversed(BOX_HEADER)]
@@ -189,9 +165,6 @@ def test_columns_may_come_in_any_order_and_with_others():
     text = Path("boxes.csv").read_text()
     Path("boxes.csv").write_text(text.replace("score,", "").replace("0.9,", ""), "utf-8-sig")
     assert counts_of(line_of(score())) == (1, 0, 0)  # as saved by a spreadsheet
-
-
-# --- bad input ----------------------------------------------------------------------------
 
 
 GOOD = ("g", "a", EDGE, 0, 0, 3, 3)

@@ -42,9 +42,6 @@ def score(task=AGNOSTIC, view=None, threshold=127, workers=1):
     return score_pixels(["labels.parquet"], predictions, workers)
 
 
-# --- the rules, written again -------------------------------------------------------------
-
-
 def reference_truth(entry, category, resize, short, crop):
     polygons = [p["points"] for p in entry["labels"] if category in (None, p["label"])]
     mask = draw(polygons, entry["height"], entry["width"])
@@ -118,9 +115,6 @@ def random_predictions(rng, rows, task, sizes=(None, None, None)):
                 write_mask(folder / f"{k}.png", gray * np.uint8(rng.random() < 0.8))
 
 
-# --- equal numbers ------------------------------------------------------------------------
-
-
 def test_worked_by_hand(place):
     """10x10: truth 4x4 at the corner, prediction 4x4 moved by 2; and an image without either."""
     write_labels(
@@ -180,19 +174,6 @@ def test_sides_and_crops_are_rounded_down():
     assert View(crop=(2, 2)).apply(mask, "x").tolist() == [[9, 10], [16, 17]]
 
 
-def test_overlapping_categories_stay_apart(place):
-    both = [square(EDGE, 0, 0, 4), square(TEXTURE, 2, 0, 4)]
-    write_labels("labels.parquet", [row("g", "a", 8, 8, *both)])
-    found = np.zeros((8, 8), bool)
-    found[:4, :4] = True
-    write_mask(f"masks/g/{EDGE}/a/0.png", found)
-    write_mask(f"masks/g/{TEXTURE}/a/0.png", found)
-    lines = {line["category"]: line for line in score(FINE).overall}
-    assert list(lines) == CATEGORIES
-    assert (lines[EDGE]["IoU"], lines[TEXTURE]["PixR"]) == (1.0, 0.5)
-    assert lines["low-level-color"]["zero_prediction_images"] == 1
-
-
 @pytest.mark.parametrize(("threshold", "found"), [(127, 0), (126, 1), (0, 1), (255, 0)])
 def test_above_the_threshold_means_above(place, threshold, found):
     write_labels("labels.parquet", [row("g", "a", 6, 4, square(EDGE, 0, 0, 6))])
@@ -210,9 +191,6 @@ def test_other_kinds_of_png_count_alike(one, mode):
         image = Image.fromarray(np.where(mask, 32768, 32767).astype(np.uint16))
     image.save("masks/g/a/0.png")
     assert score().overall[0]["IoU"] == 1.0
-
-
-# --- files --------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -235,23 +213,15 @@ def test_several_files_and_patterns_make_one_table(place):
     rng = np.random.default_rng(1)
     rows = random_rows(rng, images=4)
     random_predictions(rng, rows, AGNOSTIC)
-    write_labels("labels.parquet", rows)
-    write_labels("parts/test-0.parquet", rows[:3])
-    write_labels("parts/test-1.parquet", rows[3:5])
-    write_labels("parts/last.parquet", rows[5:])
+    for name, part in (("test-0", rows[:3]), ("test-1", rows[3:5]), ("last", rows[5:])):
+        write_labels(f"parts/{name}.parquet", part)
     # a file that a pattern finds again is read once
     files = ["parts/test-*.parquet", "parts/last.parquet", "parts/test-1.parquet"]
-    assert score_pixels(files, PixelTask("masks", AGNOSTIC)) == score()
-
-
-def test_the_image_column_is_not_needed_and_not_read(place):
-    rows = [row("g", "a", 6, 4, square(EDGE, 0, 0, 4))]
-    write_labels("labels.parquet", rows)
-    plain = score()
+    table = score_pixels(files, PixelTask("masks", AGNOSTIC))
     image = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    schema = SCHEMA.insert(0, image)
-    write_labels("labels.parquet", [{**rows[0], "image": {"bytes": b"no image"}}], schema)
-    assert score() == plain
+    rows = [{**entry, "image": {"bytes": b"no image"}} for entry in rows]  # which is not read
+    write_labels("labels.parquet", rows, SCHEMA.insert(0, image))
+    assert score() == table
 
 
 def test_written_tables(place):
@@ -268,9 +238,6 @@ def test_written_tables(place):
         assert [{k: str(v) for k, v in line.items()} for line in lines] == read
         assert float(read[0]["IoU"]) == lines[0]["IoU"]  # nothing is rounded
     assert sorted(p.name for p in Path("out").iterdir()) == ["all.csv", "each.csv"]
-
-
-# --- bad input ----------------------------------------------------------------------------
 
 
 def fails(match, **options):
@@ -303,9 +270,9 @@ def test_wrong_masks(one):
 
 @pytest.mark.parametrize("content", [b"", b"hello", None])
 def test_no_image(one, content):
-    write_mask("masks/g/a/0.png", np.random.default_rng(0).random((4, 6)) > 0.5)
-    whole = Path("masks/g/a/0.png").read_bytes()
-    Path("masks/g/a/0.png").write_bytes(whole[:50] if content is None else content)
+    path = Path("masks/g/a/0.png")
+    write_mask(path, np.random.default_rng(0).random((4, 6)) > 0.5)
+    path.write_bytes(path.read_bytes()[:50] if content is None else content)
     fails(r"masks/g/a/0\.png")
 
 

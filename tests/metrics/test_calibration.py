@@ -32,9 +32,7 @@ def bins_by_loops(answers, bins):
     rows = []
     for k in range(bins):
         low, high = k / bins, (k + 1) / bins
-        members = [
-            (label, p) for label, p in answers if low <= p < high or (k == bins - 1 and p == 1)
-        ]
+        members = [(y, p) for y, p in answers if low <= p < high or (k == bins - 1 and p == 1)]
         n = len(members)
         confidence = math.fsum(p for _, p in members) / n if n else None
         fake = sum(label for label, _ in members) / n if n else None
@@ -46,16 +44,11 @@ def bins_by_loops(answers, bins):
 @given(ANSWERS, st.integers(1, 12))
 def test_bins_by_loops(answers, bins):
     expected = bins_by_loops(answers, bins)
-    found = reliability(*split(answers), bins)
-    assert found == [
-        {
-            key: value if value is None else pytest.approx(value, abs=1e-12)
-            for key, value in r.items()
-        }
-        for r in expected
-    ]
-    assert sum(row["count"] for row in found) == len(answers)
-    json.dumps(found, allow_nan=False)
+    rows = reliability(*split(answers), bins)
+    for row, right in zip(rows, expected, strict=True):
+        assert row == pytest.approx(right, abs=1e-12)
+    assert sum(row["count"] for row in rows) == len(answers)
+    json.dumps(rows, allow_nan=False)
     error = expected_calibration_error(*split(answers), bins)
     if not answers:
         assert error is None
@@ -72,27 +65,6 @@ def test_a_limit_belongs_to_the_upper_bin():
             counts = [row["count"] for row in reliability([1], [k / bins], bins)]
             assert counts.index(1) == k
     assert reliability([1], [1.0], 10)[-1]["count"] == 1
-
-
-def test_filled_bins_are_those_of_scikit_learn():
-    from sklearn.calibration import calibration_curve
-
-    rng = np.random.default_rng(0)
-    chances = rng.random(500)
-    labels = (rng.random(500) < chances**2).astype(int)
-    fake, confidence = calibration_curve(labels, chances, n_bins=10)
-    rows = reliability(labels, chances)
-    assert [row["fake"] for row in rows] == pytest.approx(fake.tolist())
-    assert [row["confidence"] for row in rows] == pytest.approx(confidence.tolist())
-
-
-def test_known_calibration_errors():
-    assert expected_calibration_error([0, 1], [0.0, 1.0]) == 0
-    assert expected_calibration_error([1, 0], [0.0, 1.0]) == 1
-    assert expected_calibration_error([1, 0, 0, 0], [0.25] * 4) == 0
-    assert expected_calibration_error([1, 1, 0, 0], [0.95, 0.95, 0.95, 0.05]) == pytest.approx(
-        0.75 * (0.95 - 2 / 3) + 0.25 * 0.05
-    )
 
 
 def roc_by_loops(answers):
@@ -158,12 +130,6 @@ def test_thinning_leaves_no_gap():
     assert steps.max() < 1.1 * 2 / 99
 
 
-@pytest.mark.parametrize("label", [0, 1])
-def test_one_class_has_no_curve(label):
-    assert roc_curve([label] * 3, [0.1, 0.5, 0.9]) == []
-    assert roc_curve([], []) == []
-
-
 @pytest.mark.parametrize("score", ALL)
 def test_what_cannot_be_scored_is_refused(score):
     for labels, chances in (([0, 1], [0.5]), ([[0]], [[0.5]]), (0, 0.5)):
@@ -175,16 +141,7 @@ def test_what_cannot_be_scored_is_refused(score):
     for bad in (math.nan, 1.01, -0.01):
         with pytest.raises(ArtifactNetError, match="1 of 2 probabilities"):
             score([0, 1], [0.5, bad])
-
-
-def test_numbers_that_make_no_picture_are_refused():
     with pytest.raises(ValueError, match="1 bin or more"):
         reliability([0], [0.5], 0)
     with pytest.raises(ValueError, match="2 points or more"):
         roc_curve([0, 1], [0.5, 0.5], 1)
-
-
-def test_torch_tensors_are_taken():
-    labels, chances = torch.tensor([0, 1, 1]), torch.tensor([0.25, 0.5, 0.75])
-    assert roc_curve(labels, chances) == roc_curve(labels.tolist(), chances.tolist())
-    assert reliability(labels, chances) == reliability(labels.tolist(), chances.tolist())

@@ -1,7 +1,6 @@
 """Pixel counts per category against loops, and the metric that adds them up."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -83,13 +82,6 @@ def test_every_pair_of_bytes():
     assert found[0].tolist() == [255 * 255, 255, 255]
 
 
-def test_inputs_are_left_alone():
-    predicted, truth = torch.full((1, 2, 2), 1, dtype=torch.uint8), torch.zeros(1, 2, 2).byte()
-    category_counts(predicted, truth)
-    assert (predicted == 1).all()
-    assert (truth == 0).all()
-
-
 @pytest.mark.parametrize(
     ("predicted", "truth"),
     [
@@ -121,20 +113,19 @@ def reference_table(images):
     used = [(p, t) for p, t, state in images if state != NONE]
     table = {}
     for row, name in enumerate(ROWS):
-        tp = fp = fn = evaluated = zero = 0
+        counts = np.zeros(5, dtype=np.int64)
         for p, t in used:
             if row and set(np.unique(t)) in ({1}, {0, 1}):
                 continue
-            a, b, c = by_loops(p[None], t[None])[0, row]
-            tp, fp, fn = tp + a, fp + b, fn + c
-            evaluated, zero = evaluated + 1, zero + (a + b == 0)
-        precision = tp / (tp + fp) if tp + fp else 0.0
-        recall = tp / (tp + fn) if tp + fn else 0.0
+            own = by_loops(p[None], t[None])[0, row]
+            counts += [*own, 1, own[0] + own[1] == 0]
+        tp, fp, fn, evaluated, zero = counts.tolist()
+        precision, recall, f1 = ratios(tp, fp, fn)
         table[name] = {
             "IoU": tp / (tp + fp + fn) if tp + fp + fn else 0.0,
             "PixP": precision,
             "PixR": recall,
-            "PixF1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+            "PixF1": f1,
             "tp": tp,
             "fp": fp,
             "fn": fn,
@@ -145,14 +136,15 @@ def reference_table(images):
     return {**table, **images_of_all, "unannotated_images": len(images) - len(used)}
 
 
-def assert_tables(found, expected):
-    assert found.keys() == expected.keys()
+def assert_tables(tables, expected):
+    assert tables.keys() == expected.keys()
     for key, value in expected.items():
         if isinstance(value, dict):
-            assert_tables(found[key], value)
+            assert_tables(tables[key], value)
         else:
-            assert math.isclose(found[key], value, rel_tol=0, abs_tol=1e-12), key
-            assert isinstance(found[key], float) or found[key] == value
+            assert tables[key] == (
+                pytest.approx(value, abs=1e-12) if isinstance(value, float) else value
+            ), key
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -167,6 +159,7 @@ def test_the_metric_equals_loops_over_all_images(seed):
             for p, t, state, label, name in zip(*arrays, strict=True)
             if label == 1
         ]
+    assert metric.counts.dtype == torch.int64  # loses no pixel in large sets
     found = metric.compute()
     names = {name for name, _ in images}
     assert found.keys() == {"all", *names}
@@ -213,37 +206,8 @@ def test_artifacts_without_category_count_as_artifacts_only():
     assert counts_of(found, AGNOSTIC) == (2, 1, 0, 1)
     for item in CATEGORIES:
         assert counts_of(found, item.label) == (0, 0, 0, 0)
-    mixed = one([2, 1, 4], [1, 2, 0])  # one category is known, so all are judged
+    mixed = one([2, 1, 4], [1, 2, 0])  # one category is known, so all are evaluated
     assert counts_of(mixed, CATEGORIES[0].label) == (0, 1, 1, 1)
-
-
-def test_a_category_is_not_found_by_another():
-    found = one([2, 0], [4, 0])
-    assert counts_of(found, AGNOSTIC) == (1, 0, 0, 1)
-    assert counts_of(found, CATEGORIES[0].label) == (0, 1, 0, 1)
-    assert counts_of(found, CATEGORIES[1].label) == (0, 0, 1, 1)
-    assert found["all"][CATEGORIES[1].label]["zero_prediction_images"] == 1
-    assert found["all"]["zero_prediction_images"] == 0
-
-
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_no_images_and_no_generators():
-    for metric in (SegmentationMetric([]), SegmentationMetric(["real", "a"])):
-        found = metric.compute()
-        assert found.keys() == {"all"}
-        assert counts_of(found, AGNOSTIC) == (0, 0, 0, 0)
-        assert found["all"][AGNOSTIC]["IoU"] == 0
-
-
-def test_reset_and_large_counts():
-    metric = SegmentationMetric(["a"])
-    metric.counts[0, 0, 0] = 2**40
-    predicted = torch.ones(1, 1, 1).byte()
-    metric.update(predicted, predicted, torch.tensor([MASK]), torch.ones(1), ["a"])
-    assert metric.compute()["all"][AGNOSTIC]["tp"] == 2**40 + 1
-    metric.reset()
-    assert not metric.counts.any()
-    assert metric.counts.dtype == torch.int64
 
 
 def test_wrong_batches_are_refused():

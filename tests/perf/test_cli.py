@@ -1,7 +1,5 @@
 """``python tools/benchmark.py NAME``: options arrive, results are printed and written."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The kernel that shows a GPU's rate of exponentials computes as many as it claims."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

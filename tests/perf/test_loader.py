@@ -1,7 +1,5 @@
 """The loader benchmark times what training gets, and compares equal images."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -56,8 +54,3 @@ def test_other_images_are_not_compared(tiny, monkeypatch):
 def test_nonsense_is_refused(tiny, options, message):
     with pytest.raises(ArtifactNetError, match=message):
         benchmark_loader(tiny(), **options)
-
-
-def test_data_that_cannot_be_used(tiny):
-    with pytest.raises(ArtifactNetError, match=r"data.root|nowhere"):
-        benchmark_loader(tiny("data.name=folder", "data.root=nowhere"), [0], repeats=1)

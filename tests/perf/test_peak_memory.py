@@ -1,7 +1,5 @@
 """Memory of fresh processes, and what happens where it runs out."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -9,23 +7,12 @@ import sys
 import pytest
 import torch
 from perf.harness import check_setting
-from perf.peak_memory import (
-    fresh_peak,
-    limited_memory,
-    out_of_memory,
-    resident_peak,
-)
+from perf.peak_memory import fresh_peak, limited_memory, out_of_memory
 
 from artifactnet.types import ArtifactNetError
 
 HUGE = 1 << 48  # float32 values: more than any machine has
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-
-
-def test_peak_follows_what_is_held():
-    before = resident_peak()
-    held = torch.ones(64 << 18)  # 64 MB
-    assert resident_peak() >= max(before, held.numel() * 4)
 
 
 @pytest.mark.slow
@@ -37,18 +24,14 @@ def test_a_fresh_process_holds_what_it_makes_and_nothing_of_ours():
 
 
 @pytest.mark.usefixtures("preloaded")
-def test_a_process_that_runs_out_of_memory():
+def test_a_process_that_runs_out_of_memory_or_is_killed():
     assert fresh_peak(torch.ones, HUGE) is None
-
-
-@linux
-@pytest.mark.usefixtures("preloaded")
-def test_a_process_that_the_system_kills():
-    assert fresh_peak(signal.raise_signal, signal.SIGKILL) is None
+    if sys.platform == "linux":
+        assert fresh_peak(signal.raise_signal, signal.SIGKILL) is None
 
 
 @pytest.mark.usefixtures("preloaded")
-def test_a_mistake_in_the_process_is_told():
+def test_an_error_in_the_process_is_raised():
     with pytest.raises(ArtifactNetError, match="^size must be at least 1, not 0$"):
         fresh_peak(check_setting, {"size": 0})
     with pytest.raises(ArtifactNetError, match="exit code 3"):

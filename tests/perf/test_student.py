@@ -1,7 +1,5 @@
 """The benchmark of students counts and times what it says."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

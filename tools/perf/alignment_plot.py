@@ -159,15 +159,15 @@ def plot_costs(reports: Sequence[Mapping[str, Any]], path: str | Path) -> None:
 
 def _series(reports: Sequence[Mapping[str, Any]], panel: Panel) -> list[Series]:
     """Labelled points of every form in every report that has any."""
-    found: dict[tuple[str, str], Series] = {}
+    lines: dict[tuple[str, str], Series] = {}
     for report, where in zip(reports, _places(reports), strict=True):
         for form in _forms(report, panel):
             points = panel.find(report, form)[0]
             if points:
                 # reports of one setting and machine at other sizes extend its line
-                series = found.setdefault((where, form), (_label(form, where), form, []))
+                series = lines.setdefault((where, form), (_label(form, where), form, []))
                 series[2].extend(points)
-    return [(label, form, sorted(points)) for label, form, points in found.values()]
+    return [(label, form, sorted(points)) for label, form, points in lines.values()]
 
 
 def _forms(report: Mapping[str, Any], panel: Panel) -> list[str]:
@@ -196,20 +196,20 @@ def _times(report: Mapping[str, Any], form: str) -> tuple[list[Point], int]:
     """Ratios that were measured, and how many ran out of memory."""
     points, missing = [], 0
     for row in report["steps"]:
-        found = row["forms"][form]
-        if found["out_of_memory"]:
+        result = row["forms"][form]
+        if result["out_of_memory"]:
             missing += 1
         else:
-            ratio = found["ratio"]
+            ratio = result["ratio"]
             points.append((row["tokens"], ratio["median"], ratio["min"], ratio["max"]))
     return points, missing
 
 
 def _peaks(report: Mapping[str, Any], form: str) -> tuple[list[Point], int]:
     """Megabytes at the peak, and how many sizes ran out of memory."""
-    found = [(row["tokens"], row["forms"][form]) for row in report["memory"]]
-    points = [(n, *(row["peak_megabytes"],) * 3) for n, row in found if row is not None]
-    return points, len(found) - len(points)
+    peaks = [(row["tokens"], row["forms"][form]) for row in report["memory"]]
+    points = [(n, *(row["peak_megabytes"],) * 3) for n, row in peaks if row is not None]
+    return points, len(peaks) - len(points)
 
 
 def _count_missing(axes: Any, reports: Sequence[Mapping[str, Any]], panel: Panel) -> None:
@@ -252,7 +252,7 @@ def _memory(axes: Any, series: Sequence[Series]) -> None:
 
 
 def _markers(series: Sequence[Series]) -> list[str]:
-    """The same for series of the same report, told by what follows the form in the label."""
+    """A marker for each report; reports differ in what follows the form in the label."""
     places: dict[str, int] = {}
     order = [places.setdefault(label[len(form) :], len(places)) for label, form, _ in series]
     return [_MARKERS[place % len(_MARKERS)] for place in order]

@@ -192,8 +192,8 @@ class TrainingStep:
     @property
     def dtype(self) -> torch.dtype:
         """Of the attention's queries and keys."""
-        found: torch.dtype = getattr(torch, self.setting.dtype)
-        return found
+        dtype: torch.dtype = getattr(torch, self.setting.dtype)
+        return dtype
 
     def attention_shape(self) -> tuple[int, int, int, int]:
         """(B, H, N, d) of the blocks' queries."""
@@ -297,15 +297,15 @@ def peak_memory(setting: StepSetting, forms: Sequence[str]) -> dict[str, Any]:
     peaks = _peaks(dataclasses.replace(setting, every=1), forms)
     floor, baseline = peaks[FLOOR], peaks.get(baseline_of(setting.method))
     added = baseline - floor if baseline is not None and floor is not None else 0
-    found: dict[str, Any] = dict.fromkeys(forms)
+    memory: dict[str, Any] = dict.fromkeys(forms)
     for form, peak in peaks.items():
         if peak is not None and floor is not None:
-            found[form] = {
+            memory[form] = {
                 "peak_megabytes": peak / MEGABYTE,
                 "extra_megabytes": (peak - floor) / MEGABYTE,
                 "share_of_baseline": (peak - floor) / added if added > 0 else None,
             }
-    return found
+    return memory
 
 
 def _peaks(setting: StepSetting, forms: Sequence[str]) -> dict[str, int | None]:
@@ -482,20 +482,20 @@ def _timed(
             )
         _check_equal(setting, figures)
         times = take_turns({form: partial(step.run, form) for form in figures}, repeats)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for form in forms:
-        found[form] = {"out_of_memory": form not in times}
+        results[form] = {"out_of_memory": form not in times}
         if form in times:
-            found[form].update(_step_summary(times, form, setting))
+            results[form].update(_step_summary(times, form, setting))
         figure = figures.get(form)
         if figure is not None:
-            found[form]["alignment_loss"] = figure.loss
-            found[form]["alignment_gradient_norm"] = figure.gradient_norm
+            results[form]["alignment_loss"] = figure.loss
+            results[form]["alignment_gradient_norm"] = figure.gradient_norm
     kernels = {}
     if on_gpu:
         steps = {form: partial(step.run, form) for form in times}
         kernels["roofline"] = roofline(step.attention_shape(), step.dtype, _KERNEL_REPEATS, steps)
-    return {"forms": found, **kernels}
+    return {"forms": results, **kernels}
 
 
 def _figures(step: TrainingStep, forms: Sequence[str]) -> dict[str, Figures | None]:
@@ -586,8 +586,8 @@ def _print_report(report: dict[str, Any]) -> None:
     print(", ".join(f"{key} {setting[key]}" for key in keys))
     for row in report["steps"]:
         print(f"\n{row['size']} px, {row['tokens']} tokens: seconds a step, ratio to {floor}")
-        for form, found in row["forms"].items():
-            print(f"  {form:<19} {_time_words(found)}")
+        for form, result in row["forms"].items():
+            print(f"  {form:<19} {_time_words(result)}")
         if "roofline" in row:
             _print_roofline(row["roofline"])
     for row in report["memory"]:
@@ -595,8 +595,8 @@ def _print_report(report: dict[str, Any]) -> None:
             f"\n{row['size']} px, {row['tokens']} tokens: MB beyond {floor} at the peak, share of "
             f"what {report['baseline']} adds"
         )
-        for form, found in row["forms"].items():
-            print(f"  {form:<19} {_memory_words(found)}")
+        for form, result in row["forms"].items():
+            print(f"  {form:<19} {_memory_words(result)}")
     if report["memory_fit"]:
         print("\nMB beyond the floor = a + b N")
     for form, fit in report["memory_fit"].items():
@@ -610,36 +610,36 @@ def _print_report(report: dict[str, Any]) -> None:
         print("\nforms that compute the same were compared before they were timed")
 
 
-def _time_words(found: dict[str, Any]) -> str:
-    if found["out_of_memory"]:
+def _time_words(result: dict[str, Any]) -> str:
+    if result["out_of_memory"]:
         return "out of memory"
-    seconds, ratio = found["seconds"]["median"], found["ratio"]
+    seconds, ratio = result["seconds"]["median"], result["ratio"]
     return (
         f"{seconds:9.4f} s  {ratio['median']:6.3f} x ({ratio['min']:.3f} to {ratio['max']:.3f})"
-        f"  CPU {found['cpu_ratio']['median']:.3f} x  {found['images_per_second']:.2f} images/s"
+        f"  CPU {result['cpu_ratio']['median']:.3f} x  {result['images_per_second']:.2f} images/s"
     )
 
 
-def _memory_words(found: dict[str, Any] | None) -> str:
-    if found is None:
+def _memory_words(peak: dict[str, Any] | None) -> str:
+    if peak is None:
         return "out of memory"
     return (
-        f"{found['extra_megabytes']:9.1f} MB  {_number(found['share_of_baseline'], '.3f')}"
-        f"  (peak {found['peak_megabytes']:.0f} MB)"
+        f"{peak['extra_megabytes']:9.1f} MB  {_number(peak['share_of_baseline'], '.3f')}"
+        f"  (peak {peak['peak_megabytes']:.0f} MB)"
     )
 
 
-def _print_roofline(found: dict[str, Any]) -> None:
-    if "reason" in found:
-        print(f"  no kernel times: {found['reason']}")
+def _print_roofline(roofline: dict[str, Any]) -> None:
+    if "reason" in roofline:
+        print(f"  no kernel times: {roofline['reason']}")
         return
-    peaks = found["peaks"]
+    peaks = roofline["peaks"]
     print(
         f"  kernels, against {peaks['bytes_per_second'] / 1e12:.2f} TB/s, "
         f"{peaks['flops_per_second'] / 1e12:.0f} TFLOP/s and "
         f"{peaks['exponentials_per_second'] / 1e12:.2f}e12 exponentials/s measured in this run:"
     )
-    for name, row in found["products"].items():
+    for name, row in roofline["products"].items():
         print(
             f"    {name:<19} {row['seconds'] * 1e3:8.3f} ms  roofline "
             f"{row['roofline_seconds'] * 1e3:.3f} ms by {row['limit']} "

@@ -129,8 +129,8 @@ def summary(times: Mapping[str, Sequence[Times]], name: str, baseline: str) -> d
 
 def spread(values: Iterable[float]) -> dict[str, float]:
     """Median, smallest and largest of repeated measurements."""
-    found = list(values)
-    return {"median": statistics.median(found), "min": min(found), "max": max(found)}
+    numbers = list(values)
+    return {"median": statistics.median(numbers), "min": min(numbers), "max": max(numbers)}
 
 
 def make_report(
@@ -140,7 +140,7 @@ def make_report(
 
     Args:
         name: of the benchmark.
-        setting: everything that was asked for.
+        setting: all options of the benchmark.
         baseline: the form that the others are compared with.
         results: of this benchmark.
     """
@@ -223,8 +223,8 @@ def print_forms(forms: Mapping[str, Any], indent: str = "") -> None:
     for form, result in forms.items():
         print(f"{indent}{form}")
         for key, unit in (("seconds", "s"), ("times_faster", "x"), ("times_less_cpu", "x")):
-            found = result[key]
+            spread = result[key]
             print(
-                f"{indent}  {key.replace('_', ' '):<15} {found['median']:8.3f} {unit} "
-                f"({found['min']:.3f} to {found['max']:.3f})"
+                f"{indent}  {key.replace('_', ' '):<15} {spread['median']:8.3f} {unit} "
+                f"({spread['min']:.3f} to {spread['max']:.3f})"
             )

@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
     report = benchmark_loader(config, args.workers, args.repeats)
     write_report(args.out, report)
     print(f"{report['setting']['images']} images an epoch; images per second, and times faster:")
-    for form, found in report["forms"].items():
-        speed, ratio = found["images_per_second"], found["times_faster"]
+    for form, result in report["forms"].items():
+        speed, ratio = result["images_per_second"], result["times_faster"]
         print(
             f"  {form:<12} {speed['median']:8.1f} ({speed['min']:.1f} to {speed['max']:.1f})"
             f"  {ratio['median']:6.2f} x ({ratio['min']:.2f} to {ratio['max']:.2f})"

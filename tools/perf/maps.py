@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
     check_out(args.out)
     report = benchmark_maps(args.backbone, args.size, args.batch_size, args.repeats)
     write_report(args.out, report)
-    for method, found in report["methods"].items():
+    for method, result in report["methods"].items():
         print(f"{method}, {report['setting']['tokens']} tokens")
-        print_forms(found["forms"], "  ")
-        for form, size in found["extra_megabytes"].items():
+        print_forms(result["forms"], "  ")
+        for form, size in result["extra_megabytes"].items():
             print(f"    {form}: {size:.0f} MB more than a forward pass at its peak")
     print(f"compared with the {report['baseline']} form; all give the same maps")
     return 0
@@ -104,8 +104,8 @@ def benchmark_maps(
             "forms": {form: summary(times, form, MATRICES) for form in times},
             "extra_megabytes": {form: (peak - floor) / MEGABYTE for form, peak in peaks.items()},
         }
-    found = {"backbone": backbone, **setting, "tokens": tokens}
-    return make_report("explain-maps", found, MATRICES, methods=methods)
+    facts = {"backbone": backbone, **setting, "tokens": tokens}
+    return make_report("explain-maps", facts, MATRICES, methods=methods)
 
 
 def row_map(logit: Tensor, layers: list[AttentionLayer], method: str) -> Tensor:

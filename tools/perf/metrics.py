@@ -114,7 +114,7 @@ def random_image(seed: int, size: int, polygons: int, boxes: int) -> Image:
     """
     rng = np.random.default_rng(seed)
     labels: list[dict[str, Any]] = []
-    found = ImageBoxes("random")
+    boxes_of_image = ImageBoxes("random")
     centres = []
     for _ in range(polygons):
         category = CATEGORIES[rng.integers(len(CATEGORIES))]
@@ -131,8 +131,8 @@ def random_image(seed: int, size: int, polygons: int, boxes: int) -> Image:
             centre = rng.uniform(0, size, 2)
         half = radius * rng.uniform(0.3, 1.2, 2)
         low, high = np.clip([centre - half, centre + half], -2.0, size)  # a few are invalid
-        found.boxes.setdefault(category.index, []).append((*low.tolist(), *high.tolist()))
-    return LabelRow("random", str(seed), size, size, labels, "random"), found
+        boxes_of_image.boxes.setdefault(category.index, []).append((*low.tolist(), *high.tolist()))
+    return LabelRow("random", str(seed), size, size, labels, "random"), boxes_of_image
 
 
 def straightforward(t: float, image: Image) -> Counts:
@@ -144,7 +144,7 @@ def straightforward(t: float, image: Image) -> Counts:
     Returns:
         as `count_instances`.
     """
-    row, found = image
+    row, predicted = image
     lines = np.zeros((len(ROW_ORDER), 6), dtype=np.int64)
     for line, category in zip(lines, ROW_ORDER, strict=True):
         union = np.zeros((row.height, row.width), dtype=np.uint8)
@@ -154,7 +154,7 @@ def straightforward(t: float, image: Image) -> Counts:
                 np.clip(points, 0, (row.width - 1, row.height - 1), out=points)
                 cv2.fillPoly(union, [points], (1,))
         instances = _instances(union)
-        boxes = found.boxes.get(category.index, [])
+        boxes = predicted.boxes.get(category.index, [])
         matched = np.zeros((len(boxes), len(instances)), dtype=np.bool_)
         invalid = 0
         for i, (x_min, y_min, x_max, y_max) in enumerate(boxes):

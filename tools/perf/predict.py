@@ -105,9 +105,9 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     report = benchmark_predict(setting)
     write_report(args.out, report)
-    for form, found in report["forms"].items():
+    for form, result in report["forms"].items():
         speed, share, less = (
-            found[key] for key in ("images_per_second", "share_of_bare_model", "times_less_cpu")
+            result[key] for key in ("images_per_second", "share_of_bare_model", "times_less_cpu")
         )
         print(
             f"{form:<20} {speed['median']:8.2f} images/s ({speed['min']:.2f} to "
@@ -132,7 +132,7 @@ def benchmark_predict(setting: Setting) -> dict[str, Any]:
     """Time `predict_to_folder` beside the model alone, and watch its memory.
 
     The bare model gets the same number of images in batches of the same size, which are tensors
-    on its device before the clock starts; it is asked for the same maps and nothing is done with
+    on its device before the clock starts; it computes the same maps and nothing is done with
     them. Memory is that of a process of its own, with the last of ``workers``, that works through
     the whole folder.
 
@@ -166,8 +166,8 @@ def benchmark_predict(setting: Setting) -> dict[str, Any]:
             "images_per_second": spread(timed / own.wall for own in times[form]),
             "share_of_bare_model": spread(bare.wall / own.wall for bare, own in pairs),
         }
-    found = {**asdict(setting), "timed": timed}
-    return make_report("predict", found, BARE, forms=forms, memory=memory)
+    options = {**asdict(setting), "timed": timed}
+    return make_report("predict", options, BARE, forms=forms, memory=memory)
 
 
 def _cases(
@@ -245,7 +245,7 @@ def _bare(predictor: Predictor, setting: Setting, images: int) -> Callable[[], N
     sizes = [min(together, images - done) for done in range(0, images, together)]
     shape = (min(_PRELOADED, len(sizes)), together, 3, *model.image_size)
     batches = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(place)
-    wanted = {
+    maps = {
         "attention": heatmaps and model.has_attention,
         "segmentation": heatmaps and model.has_segmentation,
         "heatmap": model.has_heatmap,
@@ -254,7 +254,7 @@ def _bare(predictor: Predictor, setting: Setting, images: int) -> Callable[[], N
     def run() -> None:
         with evaluating(model), torch.no_grad():
             for number, size in enumerate(sizes):
-                model(batches[number % len(batches)][:size], **wanted)
+                model(batches[number % len(batches)][:size], **maps)
         if place.type == "cuda":
             torch.cuda.synchronize()
 
@@ -272,10 +272,10 @@ def _memory(setting: Setting, folder: Path, scratch: Path) -> dict[str, Any] | N
     file = scratch / "memory.json"
     if fresh_peak(walk, setting, folder, scratch / "answers", file) is None:
         return None
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    seen, peaks = found["images"], found["peak_megabytes"]
+    memory: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    seen, peaks = memory["images"], memory["peak_megabytes"]
     more = 1000 * (peaks[-1] - peaks[0]) / (seen[-1] - seen[0]) if len(seen) > 1 else None
-    return {**found, "megabytes_per_1000_images": more}
+    return {**memory, "megabytes_per_1000_images": more}
 
 
 def walk(setting: Setting, folder: Path, out: Path, file: Path) -> None:
@@ -307,9 +307,9 @@ def walk(setting: Setting, folder: Path, out: Path, file: Path) -> None:
     seconds = time.perf_counter() - started
     if done.failures:
         raise ArtifactNetError(f"{done.failures[0].path}: {done.failures[0].reason}")
-    found = {
+    memory = {
         "images": [every * (number + 1) for number in range(len(peaks))],
         "peak_megabytes": [peak / MEGABYTE for peak in peaks],
         "images_per_second": seen / seconds,
     }
-    write_json(file, found)
+    write_json(file, memory)

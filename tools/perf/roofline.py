@@ -61,8 +61,8 @@ def roofline(
     calls = product_calls(triton_kernels, shape, dtype, "cuda")
     batch, heads, tokens, size = shape
     costs = cost_of_products(batch, heads, tokens, tokens, size, sample.element_size())
-    found = compare(calls, costs, peaks, cuda_clock, repeats)
-    products = {name: {**row, "calls_in_step": used[name]} for name, row in found.items()}
+    results = compare(calls, costs, peaks, cuda_clock, repeats)
+    products = {name: {**row, "calls_in_step": used[name]} for name, row in results.items()}
     return {"peaks": peaks._asdict(), "products": products}
 
 
@@ -78,13 +78,13 @@ def calls_in_steps(
     Returns:
         product -> form -> calls, of the forms that make any.
     """
-    found: dict[str, dict[str, int]] = {name: {} for name in PRODUCTS}
+    counts: dict[str, dict[str, int]] = {name: {} for name in PRODUCTS}
     for form, step in steps.items():
         with _counting(products) as calls:
             step()
         for name in calls:
-            found[name][form] = calls[name]
-    return found
+            counts[name][form] = calls[name]
+    return counts
 
 
 @contextmanager
@@ -128,13 +128,13 @@ def product_calls(
     values = torch.randn(batch, tokens, generator=generator).to(device)
     scale = size**-0.5
     sums = products.log_sum_exp(q, k, scale)
-    found = products.column_product(q, k, sums, values, scale)
+    columns = products.column_product(q, k, sums, values, scale)
     return {
         "log_sum_exp": lambda: products.log_sum_exp(q, k, scale),
         "row_product": lambda: products.row_product(q, k, sums, weights, scale),
         "column_product": lambda: products.column_product(q, k, sums, values, scale),
         "rank_one_backward": lambda: products.rank_one_backward(
-            q, k, sums, weights, values, found, scale
+            q, k, sums, weights, values, columns, scale
         ),
     }
 
@@ -160,7 +160,7 @@ def compare(
         the times that one of them would take alone), ``limit`` (which one) and
         ``share_of_roofline`` (1 cannot be beaten).
     """
-    found = {}
+    results = {}
     for name, call in calls.items():
         seconds = clock(call, repeats)
         alone = {
@@ -169,14 +169,14 @@ def compare(
             "exponentials": costs[name]["exponentials"] / peaks.exponentials_per_second,
         }
         limit = max(alone, key=lambda kind: alone[kind])
-        found[name] = {
+        results[name] = {
             "seconds": seconds,
             **costs[name],
             "roofline_seconds": alone[limit],
             "limit": limit,
             "share_of_roofline": alone[limit] / seconds,
         }
-    return found
+    return results
 
 
 def measure_peaks(

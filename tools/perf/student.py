@@ -76,11 +76,11 @@ def run(args: argparse.Namespace) -> int:
         size=args.size, formats=args.formats, repeats=args.repeats, threads=args.threads,
     )  # fmt: skip
     write_report(args.out, report)
-    for name, found in report["models"].items():
+    for name, model in report["models"].items():
         print(
-            f"{name}: {found['parameters'] / 1e6:.2f} M parameters, "
-            f"{found['multiply_adds'] / 1e9:.2f} G multiply-adds an image, "
-            f"{found['times_fewer']:.1f} times fewer than the teacher"
+            f"{name}: {model['parameters'] / 1e6:.2f} M parameters, "
+            f"{model['multiply_adds'] / 1e9:.2f} G multiply-adds an image, "
+            f"{model['times_fewer']:.1f} times fewer than the teacher"
         )
     print_forms(report["forms"])
     print(f"one image at a time; compared with the {report['baseline']}")
@@ -127,8 +127,8 @@ def benchmark_student(
     nets = {"teacher": (_teacher(teacher, teacher_size), teacher_size)}
     nets |= {name: (_student(name, size), size) for name in students}
     facts = {name: _facts(*net) for name, net in nets.items()}
-    for found in facts.values():
-        found["times_fewer"] = facts["teacher"]["multiply_adds"] / found["multiply_adds"]
+    for model in facts.values():
+        model["times_fewer"] = facts["teacher"]["multiply_adds"] / model["multiply_adds"]
     with tempfile.TemporaryDirectory() as folder, _using(threads):
         cases = _cases(nets, formats, Path(folder), threads)
         for case in cases.values():
