@@ -32,6 +32,19 @@ def box_region(box, height, width):
     return region if region.any() else None
 
 
+def point_region(point, height, width):
+    x, y = (float(value) for value in point)
+    if not (0 <= x < width and 0 <= y < height):
+        return None
+    region = np.zeros((height, width), dtype=bool)
+    region[int(y), int(x)] = True
+    return region
+
+
+def mask_region(mask):
+    return mask > 0 if (mask > 0).any() else None
+
+
 def match(truths, regions, t):
     """(predicted flags, instance flags, invalid flags), each pair looked at by itself."""
     predicted, found = [False] * len(regions), [False] * len(truths)
@@ -62,8 +75,9 @@ def random_polygons(rng, height, width):
         if rng.random() < 0.3:  # anywhere, far outside included
             points = rng.uniform(-20, 70, (count, 2))
         else:  # small, so that instances stay apart
-            spread = rng.uniform(0, (width, height)), rng.uniform(0.5, 6)
-            points = spread[0] + rng.normal(0, spread[1], (count, 2))
+            points = rng.uniform(0, (width, height)) + rng.normal(
+                0, rng.uniform(0.5, 6), (count, 2)
+            )
         if polygons and rng.random() < 0.2:  # beside an earlier one, at every small distance
             points = polygons[-1] + rng.integers(-9, 10, 2)
         polygons.append(points)

@@ -14,13 +14,14 @@ no mask of the image's size is made for a region or an instance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from artifactnet.metrics.regions import BoolArray, Int32Array, LabelMap
+from artifactnet.metrics.regions import BoolArray, Int32Array, LabelMap, as_plane
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -70,11 +71,7 @@ def match_boxes(truth: LabelMap, boxes: npt.ArrayLike, t: float = 0.5) -> Matche
         ValueError: ``boxes`` is not (N, 4), or ``t`` is outside [0, 1].
     """
     _check_threshold(t)
-    given = np.asarray(boxes, dtype=np.float64)
-    if not given.size:
-        given = np.zeros((0, 4))
-    if given.ndim != 2 or given.shape[1] != 4:
-        raise ValueError(f"boxes must be (N, 4), got shape {given.shape}")
+    given = _table(boxes, 4, "boxes")
     x_min, y_min, x_max, y_max = given.T
     inside = (x_min >= 0) & (x_min < x_max) & (x_max <= truth.width)
     inside &= (y_min >= 0) & (y_min < y_max) & (y_max <= truth.height)
@@ -88,6 +85,67 @@ def match_boxes(truth: LabelMap, boxes: npt.ArrayLike, t: float = 0.5) -> Matche
         hit = (shares > t) & ~matches.invalid
         matches.predicted[hit] = True
         matches.instances[index] = hit.any()
+    return matches
+
+
+def match_points(truth: LabelMap, points: npt.ArrayLike, t: float = 0.5) -> Matches:
+    """Match predicted points with instances; a point is the region of the pixel it lies in.
+
+    Args:
+        truth: instances of one category.
+        points: (N, 2) x, y in pixels, truncated to integers; invalid outside [0, width) x
+            [0, height).
+        t: as for boxes; the share of a single pixel is 0 or 1.
+
+    Raises:
+        ValueError: ``points`` is not (N, 2), or ``t`` is outside [0, 1].
+    """
+    _check_threshold(t)
+    given = _table(points, 2, "points")
+    within = (given >= 0) & (given < (truth.width, truth.height))
+    inside = within[:, 0] & within[:, 1]
+    matches = _no_match(~inside, truth.count)
+    x, y = (given[inside].astype(np.int64) - (truth.left, truth.top)).T
+    rows, columns = truth.labels.shape
+    here = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+    labels = np.zeros(len(x), dtype=np.int64)
+    labels[here] = truth.labels[y[here], x[here]]
+    hit = (labels > 0) & (t < 1)  # strictly: the share of a hit is exactly 1
+    matches.predicted[np.flatnonzero(inside)[hit]] = True
+    matches.instances[labels[hit] - 1] = True
+    return matches
+
+
+def match_masks(truth: LabelMap, masks: Sequence[npt.NDArray[Any]], t: float = 0.5) -> Matches:
+    """Match predicted masks with instances; masks may overlap.
+
+    Args:
+        truth: instances of one category.
+        masks: N arrays (H, W) of the image's size, bool or uint8, nonzero inside their region.
+            An empty one is invalid.
+        t: as for boxes.
+
+    Raises:
+        ValueError: a mask is not of the image's size, or neither uint8 nor bool, or ``t`` is
+            outside [0, 1].
+    """
+    _check_threshold(t)
+    matches = _no_match(np.zeros(len(masks), dtype=np.bool_), truth.count)
+    for index, mask in enumerate(masks):
+        if mask.shape != (truth.height, truth.width):
+            raise ValueError(
+                f"predicted mask {index} has shape {mask.shape}, the image "
+                f"{(truth.height, truth.width)}"
+            )
+        plane = as_plane(mask)
+        left, top, width, height = cv2.boundingRect(plane)
+        region = plane[top : top + height, left : left + width] != 0
+        matches.invalid[index] = not width
+        mine, theirs = _common(region, (top, left), truth)
+        overlaps = np.bincount(theirs[mine], minlength=truth.count + 1)[1:]
+        hit = overlaps / max(1, int(np.count_nonzero(region))) > t
+        matches.predicted[index] = hit.any()
+        matches.instances[hit] = True
     return matches
 
 
@@ -145,6 +203,16 @@ def _common(
         for origin in (np.array(corner), np.array((truth.top, truth.left)))
     )
     return mine[first], truth.labels[second]
+
+
+def _table(values: npt.ArrayLike, columns: int, name: str) -> npt.NDArray[np.float64]:
+    """Values as (N, columns) float64; an empty list is N = 0."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        return np.zeros((0, columns))
+    if array.ndim != 2 or array.shape[1] != columns:
+        raise ValueError(f"{name} must be (N, {columns}), got shape {array.shape}")
+    return array
 
 
 def _no_match(invalid: BoolArray, count: int) -> Matches:

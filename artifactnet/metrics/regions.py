@@ -108,17 +108,22 @@ def polygon_instances(polygons: Sequence[Int32Array], height: int, width: int) -
     return LabelMap(labels, len(boxes), local, top, left, height, width)
 
 
+def as_plane(mask: UInt8Array | BoolArray) -> UInt8Array:
+    """A mask as OpenCV takes it: contiguous uint8, nonzero inside."""
+    if mask.ndim != 2:
+        raise ValueError(f"a mask must be (H, W), got shape {mask.shape}")
+    if mask.dtype not in (np.uint8, np.bool_):
+        raise ValueError(f"a mask must be uint8 or bool, got {mask.dtype}")
+    return np.ascontiguousarray(mask).view(np.uint8)
+
+
 def _label(mask: UInt8Array | BoolArray, joined: bool) -> LabelMap:
     """Number the regions of a mask inside its bounding rectangle.
 
     The dilation needs no margin: it joins two pixels exactly if they are at most five apart, and
     then also along the straight line between them, which stays inside.
     """
-    if mask.ndim != 2:
-        raise ValueError(f"a mask must be (H, W), got shape {mask.shape}")
-    if mask.dtype not in (np.uint8, np.bool_):
-        raise ValueError(f"a mask must be uint8 or bool, got {mask.dtype}")
-    plane = np.ascontiguousarray(mask).view(np.uint8)
+    plane = as_plane(mask)
     left, top, width, height = cv2.boundingRect(plane)
     if not width:
         return _empty(*plane.shape)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from artifactnet.metrics.confusion import instance_scores
-from artifactnet.metrics.instances import match_boxes, match_regions
+from artifactnet.metrics.instances import match_boxes, match_masks, match_points, match_regions
 from artifactnet.metrics.regions import instance_labels, polygon_instances, region_labels
 
 THRESHOLDS = (0.0, 0.25, 0.5, 0.5, 0.5, 0.9, 1.0)
@@ -42,16 +42,24 @@ def random_boxes(rng, height, width, polygons):
     return boxes
 
 
+def random_masks(rng, height, width, truth):
+    masks = []
+    for _ in range(rng.integers(0, 5)):
+        blob = reference.draw(reference.random_polygons(rng, height, width), height, width)
+        masks.append((truth & np.roll(truth, 1, axis=0) if rng.random() < 0.4 else blob) > 0)
+    return masks
+
+
+def full_size(found):
+    """The label map's regions as full-size masks, in an order that does not depend on labels."""
+    image = np.zeros((found.height, found.width), dtype=np.int64)
+    rows, columns = found.labels.shape
+    image[found.top : found.top + rows, found.left : found.left + columns] = found.labels
+    return in_order([image == k for k in range(1, found.count + 1)])
+
+
 def in_order(masks):
     return sorted(masks, key=lambda mask: mask.tobytes())
-
-
-def full_size(regions):
-    """The label map's regions as full-size masks, in an order that does not depend on labels."""
-    image = np.zeros((regions.height, regions.width), dtype=np.int64)
-    rows, columns = regions.labels.shape
-    image[regions.top : regions.top + rows, regions.left : regions.left + columns] = regions.labels
-    return in_order([image == k for k in range(1, regions.count + 1)])
 
 
 def assert_regions(found, expected):
@@ -75,28 +83,35 @@ def cases(seed):
 
 @pytest.mark.parametrize("block", range(10))
 def test_a_thousand_random_cases_equal_the_reference(block):
-    """Instances, counts of boxes, and ratios, from polygons and from masks."""
+    """Instances, counts of boxes, points and masks, and ratios, from polygons and from masks."""
     seen = np.zeros(4, dtype=int)
     for seed in range(100 * block, 100 * block + 100):
         rng, height, width, polygons, truth = cases(seed)
         expected = reference.instances(truth)
         points = [benchmark_points(polygon, height, width) for polygon in polygons]
+        drawn, masked = polygon_instances(points, height, width), instance_labels(truth)
+        for found in (drawn, masked):
+            assert_regions(found, expected)
         t = float(rng.choice(THRESHOLDS))
         boxes = random_boxes(rng, height, width, polygons)
-        flags = reference.match(
-            expected, [reference.box_region(b, height, width) for b in boxes], t
-        )
-        counts = reference.counts(*flags)
-        for instances in (polygon_instances(points, height, width), instance_labels(truth)):
-            assert_regions(instances, expected)
-            matches = match_boxes(instances, boxes, t)
-            assert matches.predicted.tolist() == flags[0], seed
-            assert matches.invalid.tolist() == flags[2], seed
-            assert matches.counts == counts, seed
-        ratios = list(instance_scores(*counts[:3], t).values())
-        np.testing.assert_allclose(ratios, reference.ratios(*counts[:3]), rtol=0, atol=1e-12)
-        seen += counts
-    assert (seen > 20).all()  # every kind of outcome was really there
+        dots = rng.uniform(-2, (width + 2, height + 2), (rng.integers(0, 6), 2)).tolist()
+        masks = random_masks(rng, height, width, truth)
+        for match, given_regions, made in (
+            (match_boxes, boxes, [reference.box_region(b, height, width) for b in boxes]),
+            (match_points, dots, [reference.point_region(p, height, width) for p in dots]),
+            (match_masks, masks, [reference.mask_region(m) for m in masks]),
+        ):
+            flags = reference.match(expected, made, t)
+            wanted = reference.counts(*flags)
+            for instances in (drawn, masked):
+                matches = match(instances, given_regions, t)
+                assert matches.predicted.tolist() == flags[0], (seed, match)
+                assert matches.invalid.tolist() == flags[2], (seed, match)
+                assert matches.counts == wanted, (seed, match)
+            ratios = list(instance_scores(*wanted[:3], t).values())
+            np.testing.assert_allclose(ratios, reference.ratios(*wanted[:3]), rtol=0, atol=1e-12)
+            seen += wanted
+    assert (seen > 50).all()  # every kind of outcome was really there
 
 
 @settings(deadline=None, max_examples=200)
@@ -117,6 +132,7 @@ def test_label_maps_as_predictions_equal_the_reference(truth, seed, t):
     flags = reference.match(instances, regions, t)
     matches = match_regions(instance_labels(truth), region_labels(predicted), t)
     assert matches.counts == reference.counts(*flags)
+    assert matches.counts == match_masks(instance_labels(truth), regions, t).counts
 
 
 @pytest.mark.parametrize("gap", range(9))
@@ -134,16 +150,20 @@ def square(x, y, size):
     )
 
 
-def test_the_share_must_exceed_the_threshold_and_flags_are_not_pairs():
+def test_the_share_must_exceed_the_threshold():
     truth = polygon_instances([square(4, 4, 4)], 16, 16)
     half = [[2, 4, 6, 8]]  # two of its four columns lie on the instance
     assert match_boxes(truth, half, 0.5).counts == (0, 1, 1, 0)
     assert match_boxes(truth, half, 0.49).counts == (1, 0, 0, 0)
     assert match_boxes(truth, [[4, 4, 8, 8]], 1.0).counts == (0, 1, 1, 0)
+
+
+def test_flags_are_not_pairs():
     truth = polygon_instances([square(0, 0, 4), square(12, 0, 4)], 16, 16)
     inside = [[0, 0, 2, 2], [1, 1, 3, 3], [0, 0, 4, 4]]
     assert match_boxes(truth, inside).counts == (1, 0, 1, 0)  # three boxes, one instance
-    assert match_boxes(truth, [[0, 0, 16, 4]], 0.2).counts == (2, 0, 0, 0)  # a quarter on each
+    wide = [[0, 0, 16, 4]]  # a quarter of it on each
+    assert match_boxes(truth, wide, 0.2).counts == (2, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -174,16 +194,25 @@ def test_nothing_predicted_and_nothing_there():
     nothing = polygon_instances([], 6, 5)
     assert nothing.count == instance_labels(np.zeros((6, 5), dtype=np.uint8)).count == 0
     something = polygon_instances([square(0, 0, 3)], 6, 5)
-    assert match_boxes(nothing, []).counts == (0, 0, 0, 0)
-    assert match_boxes(something, []).counts == (0, 0, 1, 0)
+    for match in (match_boxes, match_points, match_masks):
+        assert match(nothing, []).counts == (0, 0, 0, 0)
+        assert match(something, []).counts == (0, 0, 1, 0)
     empty = region_labels(np.zeros((6, 5), dtype=bool))
     assert match_regions(something, empty).counts == (0, 0, 1, 0)
     assert match_regions(empty, something).counts == (0, 1, 0, 0)
+    assert match_masks(something, [np.zeros((6, 5), dtype=bool)]).counts == (0, 1, 1, 1)
     assert instance_scores(0, 0, 0) == {"P@0.5": 0.0, "R@0.5": 0.0, "F1@0.5": 0.0}
 
 
 def test_names_carry_the_threshold():
     assert instance_scores(1, 1, 3, 0.25) == {"P@0.25": 0.5, "R@0.25": 0.25, "F1@0.25": 1 / 3}
+    assert list(instance_scores(1, 1, 3, 1)) == ["P@1", "R@1", "F1@1"]
+
+
+@given(tp=st.integers(0, 50), fp=st.integers(0, 50), fn=st.integers(0, 50))
+def test_scores_follow_the_definition(tp, fp, fn):
+    found = list(instance_scores(tp, fp, fn).values())
+    np.testing.assert_allclose(found, reference.ratios(tp, fp, fn), rtol=0, atol=1e-12)
 
 
 @given(seed=st.integers(0, 10_000))
@@ -199,13 +228,23 @@ def test_a_higher_threshold_never_matches_more(seed):
     assert all(counts.tp + counts.fn == found[0].tp + found[0].fn for counts in found)
 
 
+def test_a_box_that_fills_with_an_instance_is_matched_at_any_value_of_the_mask():
+    mask = np.zeros((9, 9), dtype=np.uint8)
+    mask[2:5, 2:7] = 128
+    assert match_boxes(instance_labels(mask), [[2, 2, 7, 5]], 0.99).counts == (1, 0, 0, 0)
+
+
 @pytest.mark.parametrize(
     "call",
     [
         lambda truth: match_boxes(truth, [[0, 0, 1]]),
         lambda truth: match_boxes(truth, [0, 0, 1, 1]),
+        lambda truth: match_points(truth, [[0, 0, 1]]),
         lambda truth: match_boxes(truth, [], 1.5),
-        lambda truth: match_regions(truth, truth, math.nan),
+        lambda truth: match_points(truth, [], -0.1),
+        lambda truth: match_masks(truth, [], math.nan),
+        lambda truth: match_masks(truth, [np.zeros((3, 3), dtype=bool)]),
+        lambda truth: match_masks(truth, [np.zeros((8, 8), dtype=np.float32)]),
         lambda truth: match_regions(truth, region_labels(np.zeros((3, 3), dtype=bool))),
         lambda truth: instance_labels(np.zeros((2, 3, 3), dtype=np.uint8)),
         lambda truth: instance_labels(np.zeros((3, 3), dtype=np.int64)),
