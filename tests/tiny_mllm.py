@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 TILE = 56  # pixels; patches of 14, so 4 x 4 features and 2 x 2 image tokens a tile
@@ -28,6 +29,11 @@ CORPUS = (
     "Based on the overall analysis, the plausibility score for this image is. Sure. user assistant",
     "Identify and describe every problematic region in this AIGC image.",
 )
+
+
+def random_image(height: int, width: int) -> np.ndarray:
+    """(H, W, 3) noise, the same for the same size."""
+    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def save_base(folder: Path, seed: int = 0, hidden: int = 32, tied: bool = False) -> Path:

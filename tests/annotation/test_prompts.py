@@ -1,7 +1,5 @@
 """Prompts of the annotating models, and which of their answers are valid."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -21,6 +19,8 @@ def test_examples_follow_their_own_rules():
     assert messages[0]["content"].startswith(prompts.FORMATTING)
     assert messages[-1]["content"].endswith("\n\nthe text")
     json.dumps(messages)
+    stages = [messages, prompts.analysis_messages(b""), []]
+    assert len({prompts.prompt_version(stage) for stage in stages}) == 3
 
 
 @pytest.mark.parametrize(
@@ -64,19 +64,3 @@ def test_text_around_the_form_is_dropped(around):
     assert text == chain_of_thought.build_cot(
         chain_of_thought.ChainOfThought(wanted.description, wanted.regions, wanted.issues)
     )
-
-
-def test_prompt_versions():
-    one = prompts.prompt_version(prompts.formatting_messages(""))
-    assert one == prompts.prompt_version(prompts.formatting_messages(""))
-    assert (
-        len(
-            {
-                one,
-                prompts.prompt_version(prompts.analysis_messages(b"")),
-                prompts.prompt_version([]),
-            }
-        )
-        == 3
-    )
-    assert len(one) == 12

@@ -1,7 +1,5 @@
 """The answer log: no answer is lost, no damaged line is believed."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -38,12 +36,6 @@ def test_answers_come_back_in_order(tmp_path):
         assert (log.warnings, log.added) == ((), 0)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["note"] for row in rows] == ["a.png", "b.png", "a.png"]
-
-
-def test_looking_up_a_key_does_not_add_it(tmp_path):
-    with AnswerLog(tmp_path / "log") as log, log.exclusive(KEY):
-        log.answers(KEY)
-        assert not log.has(lambda key: True)
 
 
 def test_half_written_last_line_is_cut_off_with_a_warning(tmp_path, caplog):

@@ -1,7 +1,5 @@
 """Requests over real HTTP to a server that answers correctly, badly, late, or not at all."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import socket

@@ -1,7 +1,5 @@
 """Chains of thought: the published file, lenient parsing, strict writing."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

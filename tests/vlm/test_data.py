@@ -1,7 +1,5 @@
 """Examples, their texts, and batches of images of unequal sizes."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 
@@ -67,6 +65,8 @@ def test_where_texts_come_from(processing):
     assert text_of(sample(Annotation.NONE), "template") == (TEMPLATE, False)
     assert text_of(sample(Annotation.NONE, written), "written") == (written, True)
     assert text_of(sample(Annotation.CLEAN), "written")[1]
+    for mode in ("written", "template", "none"):
+        parse_cot(text_of(masked(), mode)[0])
 
 
 def test_a_text_of_no_use_names_its_image(processing):
@@ -175,19 +175,6 @@ def test_an_image_of_two_manifests_is_one_with_the_text_of_the_one(tmp_path, tin
     assert data.train_loader().dataset[0, 0].score == whole.score
 
 
-def spoil(root, what) -> None:
-    """Change the first line of a manifest."""
-    first, *rest = root.read_text().splitlines()
-    root.write_text("\n".join([json.dumps(json.loads(first) | what), *rest]) + "\n")
-
-
-def test_a_bad_text_is_said_before_training(tmp_path, tiny_base, processing):
-    run = config(tmp_path, tiny_base)
-    spoil(tmp_path / "data" / "set.jsonl", {"text": "nothing of use"})
-    with pytest.raises(ArtifactNetError, match="its text: "):
-        TextData(run, processing)
-
-
 @pytest.mark.parametrize("k", [0, 8, 10])  # of the training, validation and test split
 def test_a_control_word_is_said_before_training_or_skipped(tmp_path, tiny_base, processing, k):
     run = config(tmp_path, tiny_base)
@@ -272,8 +259,3 @@ def test_batches_know_the_tokens_of_their_optimizer_step(tmp_path, tiny_base, pr
     assert [batch.window_tokens for batch in batches] == [first, first, first, last]
     learned = sum(int((batch.inputs.labels != -100).sum()) for batch in batches)
     assert learned == first + last > 0
-
-
-def test_made_texts_can_be_read(processing):
-    for mode in ("written", "template", "none"):
-        parse_cot(target_text(masked(), mode, processing)[0])

@@ -2,17 +2,11 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
+from tiny_mllm import random_image
 
 from artifactnet.vlm.heie.model import MapTokens, generate_texts
-
-RNG = np.random.default_rng(4)
-
-
-def random_image(height, width):
-    return RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.fixture

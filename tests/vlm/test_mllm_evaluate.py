@@ -1,7 +1,5 @@
 """Figures of a trained HEIE against ones counted by hand; where they are written."""
 
-from __future__ import annotations
-
 import json
 import math
 from types import SimpleNamespace
@@ -107,14 +105,6 @@ def test_other_data(trained, tmp_path):
         evaluate_heie(trained.run_dir, ["optim.lr=1"])
 
 
-def test_texts_that_cannot_be_had(trained, folder, tiny_base):
-    silent = config(folder, tiny_base, "mllm.text=none", "loss.text=0")
-    with pytest.raises(ArtifactNetError, match="text=given needs texts"):
-        evaluate_model(load_heie(trained.run_dir), None, silent, "given", folder, folder)
-    with pytest.raises(ArtifactNetError, match="unknown text 'x'"):
-        evaluate_heie(trained.run_dir, text="x")
-
-
 def test_only_what_decides_the_figures_decides_the_folder(trained):
     own, _ = open_config(trained.run_dir)
     for same in (["data.workers=1"], ["data.eval_batch_size=7"], ["train.device=cpu"]):
@@ -183,7 +173,12 @@ def test_from_the_command_line(trained, tmp_path, capsys):
     assert "for a HEIE" in capsys.readouterr().err
 
 
-def test_no_run_and_no_model_yet(tmp_path, trained):
+def test_unusable_runs_and_texts(tmp_path, trained, folder, tiny_base):
+    silent = config(folder, tiny_base, "mllm.text=none", "loss.text=0")
+    with pytest.raises(ArtifactNetError, match="text=given"):
+        evaluate_model(load_heie(trained.run_dir), None, silent, "given", folder, folder)
+    with pytest.raises(ArtifactNetError, match="'x'"):
+        evaluate_heie(trained.run_dir, text="x")
     with pytest.raises(ArtifactNetError, match="is not the folder of a run"):
         evaluate_heie(tmp_path)
     (tmp_path / "config.yaml").write_text((trained.run_dir / "config.yaml").read_text())

@@ -1,7 +1,5 @@
 """Tables 7 and 4 of HEIE: what is trained, what heatmaps are read from, what is kept."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

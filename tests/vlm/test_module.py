@@ -1,7 +1,5 @@
 """Losses of images on grids of their own, what learns, and what a checkpoint holds."""
 
-from __future__ import annotations
-
 import copy
 import math
 from dataclasses import replace

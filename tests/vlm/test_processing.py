@@ -5,17 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tiny_mllm import random_image
 
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.heie.processing import load_heie_processing
 from artifactnet.vlm.processing import IGNORE_INDEX
 from artifactnet.vlm.text.template import TEMPLATE
-
-RNG = np.random.default_rng(0)
-
-
-def random_image(height, width):
-    return RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(

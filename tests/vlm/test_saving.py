@@ -64,13 +64,6 @@ def test_file_holds_trained_weights_and_not_the_base(built_heie, tmp_path):
     assert sum(v.numel() for k, v in state.items() if k.startswith("adapter.")) < base / 2
 
 
-def test_facts_name_base_and_revision(built_heie, tmp_path, tiny_base):
-    saving.save_heie(built_heie, tmp_path, {})
-    facts = json.loads((tmp_path / saving.FACTS).read_text())
-    assert facts["mllm"]["base"] == str(tiny_base)
-    assert facts["mllm"]["revision"] is None
-
-
 def test_weights_of_another_base_are_refused(built_heie, tmp_path):
     saving.save_heie(built_heie, tmp_path, {})
     state = load_file(tmp_path / saving.WEIGHTS)

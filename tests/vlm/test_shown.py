@@ -1,7 +1,5 @@
 """``predict`` and ``report`` with a saved HEIE, from the command line to the files."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

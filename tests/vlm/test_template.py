@@ -1,7 +1,5 @@
 """Texts made from annotations."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -71,11 +69,6 @@ def test_category_spread_over_the_image():
     boxes = [(y, y + 5, x, x + 5, 4) for y in (10, 40, 70) for x in (10, 40, 70)]
     regions = parse_cot(describe_annotation(sample(mask_with(*boxes)))).regions
     assert regions == "- Edges and shapes: spread over the image; 3% of the image."
-
-
-def test_fullest_place_comes_first():
-    mask = mask_with((0, 10, 0, 10, 2), (70, 90, 70, 80, 2))
-    assert "lower right, upper left;" in parse_cot(describe_annotation(sample(mask))).regions
 
 
 def test_heatmap_replaces_an_empty_mask():
