@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path, PurePath
+from typing import Any
 
 import cv2
 import numpy as np
@@ -89,12 +90,12 @@ def resize_heatmap(gray: UInt8Array, size: tuple[int, int], name: str) -> Float3
     return np.asarray(scaled, np.float32).clip(0.0, 1.0)
 
 
-def _check_aspect(heatmap: UInt8Array | Float32Array, size: tuple[int, int], name: str) -> None:
+def _check_aspect(heatmap: Any, size: tuple[int, int], name: str, image: str = "") -> None:
     height, width = heatmap.shape
     if not same_aspect((height, width), size):
         raise ArtifactNetError(
-            f"{name}: it is {width}x{height}, its image {size[1]}x{size[0]}: another aspect ratio, "
-            "so its places are unknown; make it of the whole image, without padding or crop"
+            f"{name}: it is {width}x{height}, its image {image}{size[1]}x{size[0]}: another aspect "
+            "ratio, so its places are unknown; make it of the whole image, without padding or crop"
         )
 
 
@@ -201,7 +202,7 @@ class HeatmapFolder:
             raise ArtifactNetError(f"{record.location}: no heatmap of this name in {self.root}")
         path = self.root / relative
         heatmap = read_heatmap(path)
-        _check_aspect(heatmap, size, f"{path}, heatmap of {record.location}")
+        _check_aspect(heatmap, size, str(path), f"{record.location}, ")
         return heatmap
 
     def _find(self, record: Record) -> PurePath | None:
