@@ -1,7 +1,5 @@
 """From a saved teacher to a taught student, whatever both do to their images."""
 
-from __future__ import annotations
-
 import json
 import math
 
@@ -287,7 +285,7 @@ def test_a_folder_of_heatmaps_teaches(tiny, tmp_path):
     assert (sample.teacher.sigma == DEFAULT_SIGMA).all()
     assert math.isnan(sample.teacher.score)
     np.save(path, np.zeros((12, 13)))
-    with pytest.raises(ArtifactNetError, match=r"13x12 pixels has another aspect ratio.*48x48"):
+    with pytest.raises(ArtifactNetError, match="13x12.*48x48"):
         attach_teacher_labels(data_of(config), config, "cpu")
     path.unlink()
     with pytest.raises(ArtifactNetError, match="either one of them is missing"):
