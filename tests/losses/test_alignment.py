@@ -1,7 +1,5 @@
 """Alignment loss against plain loops in float64."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -59,15 +57,6 @@ def test_share_is_the_exact_area(batch, grid, patch, seed):
     share = artifact_share(torch.from_numpy(mask), grid)
     assert share.dtype == torch.float32
     np.testing.assert_allclose(share.numpy(), share_by_loops(mask, *grid), atol=1e-7)
-
-
-def test_share_of_hand_made_masks():
-    mask = torch.zeros(2, 4, 6, dtype=torch.uint8)
-    mask[0, :2, :3] = 0b10000001  # two categories on one pixel count once
-    mask[0, 3, 5] = 4
-    expected = [[1.0, 0.0], [0.0, 1 / 6]]
-    torch.testing.assert_close(artifact_share(mask, (2, 2))[0], torch.tensor(expected))
-    assert not artifact_share(mask, (2, 2))[1].any()
 
 
 @pytest.mark.parametrize("grid", [(3, 2), (2, 4), (0, 2)])
@@ -130,9 +119,6 @@ def test_gradient():
     alignment_loss(heatmap, share, annotated, 0.4).backward()
     assert heatmap.grad is not None
     assert not heatmap.grad[1].any()
-    # Gradient descent moves every annotated patch towards its share.
-    towards = (share - heatmap.detach())[annotated]
-    assert (torch.sign(-heatmap.grad[annotated]) == torch.sign(towards)).all()
 
 
 def test_half_precision_maps_are_measured_in_float32():

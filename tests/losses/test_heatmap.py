@@ -1,7 +1,5 @@
 """Heatmap and score losses against plain loops in float64, and their corner cases."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -98,16 +96,11 @@ def test_focal_equals_loops(shape, gamma, seed):
     assert math.isclose(got.item(), expected, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def test_focal_with_gamma_zero_is_cross_entropy_and_gamma_looks_away_from_easy_pixels():
+def test_focal_with_gamma_zero_is_cross_entropy():
     heatmap, target = example((3, 4, 4))
     everyone = torch.ones(3, dtype=torch.bool)
     plain = torch.nn.functional.binary_cross_entropy(heatmap, target)
     torch.testing.assert_close(focal_loss(heatmap, target, everyone, 0.0), plain)
-    hard, easy, artifact = (torch.full((1, 1, 1), x) for x in (0.3, 0.9, 1.0))
-    one = everyone[:1]
-    ratio = focal_loss(hard, artifact, one, 2.0) / focal_loss(easy, artifact, one, 2.0)
-    plain = focal_loss(hard, artifact, one, 0.0) / focal_loss(easy, artifact, one, 0.0)
-    assert ratio.item() == pytest.approx(plain.item() * (0.7 / 0.1) ** 2, rel=1e-4)
 
 
 @settings(deadline=None)
@@ -145,10 +138,8 @@ def test_divergence_and_correlation_equal_loops(shape, per_pixel, seed):
     heatmap, target = example(shape, seed)
     target[-1] = 0 if len(target) > 1 else target[-1]
     weight = weights(shape, per_pixel, seed)
-    for loss, loops in (
-        (divergence_loss, divergence_by_loops),
-        (correlation_loss, correlation_by_loops),
-    ):
+    references = (divergence_by_loops, correlation_by_loops)
+    for loss, loops in zip((divergence_loss, correlation_loss), references, strict=True):
         expected = loops(heatmap, target, weight)
         got = loss(heatmap, target, weight).item()
         assert math.isclose(got, expected, rel_tol=1e-8, abs_tol=1e-10), loss.__name__
@@ -181,9 +172,9 @@ def corner(value, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("predicted", CORNERS)
-@pytest.mark.parametrize("wanted", CORNERS)
-def test_corner_cases_have_finite_losses_and_gradients(predicted, wanted, dtype):
-    target, one = corner(wanted, torch.float32), torch.ones(2)
+@pytest.mark.parametrize("truth", CORNERS)
+def test_corner_cases_have_finite_losses_and_gradients(predicted, truth, dtype):
+    target, one = corner(truth, torch.float32), torch.ones(2)
     everyone = one.bool()
     for weight in (one, torch.zeros(2), torch.zeros(2, 3, 3), corner("one pixel", torch.float32)):
         for loss in (
@@ -234,33 +225,16 @@ def test_score_loss_ignores_missing_scores():
     assert not score.grad.any()
 
 
-def test_nothing_annotated_is_a_zero_with_a_graph():
-    heatmap, target = example((3, 2, 2))
-    none = torch.zeros(3, dtype=torch.float64)
-    for loss in (
-        lambda h: focal_loss(h, target, none.bool(), 2.0),
-        lambda h: divergence_loss(h, target, none),
-        lambda h: correlation_loss(h, target, none),
-        lambda h: laplace_loss(h, h, target, none),
-    ):
-        leaf = heatmap.clone().requires_grad_()
-        found = loss(leaf)
-        found.backward()
-        assert found.item() == 0
-        assert leaf.grad is not None
-        assert not leaf.grad.any()
-
-
 def test_mean_over_processes_is_the_joint_batch():
     heatmap, target = example((4, 3, 3), seed=2)
     weight = torch.tensor([1.0, 0.0, 1.0, 0.5], dtype=torch.float64)
-    score, wanted = heatmap[:, 0, 0], torch.tensor([0.1, math.nan, 0.2, math.nan]).double()
+    score, scores = heatmap[:, 0, 0], torch.tensor([0.1, math.nan, 0.2, math.nan]).double()
     for loss in (
         lambda s: focal_loss(heatmap[s], target[s], weight[s] > 0, 2.0),
         lambda s: divergence_loss(heatmap[s], target[s], weight[s]),
         lambda s: correlation_loss(heatmap[s], target[s], weight[s]),
         lambda s: laplace_loss(heatmap[s], heatmap[s], target[s], weight[s]),
-        lambda s: score_loss(score[s], wanted[s]),
+        lambda s: score_loss(score[s], scores[s]),
     ):
         parts = loss(slice(0, 4, 2)) + loss(slice(1, 4, 2))
         torch.testing.assert_close(parts / 2, loss(slice(None)), rtol=1e-12, atol=0)
@@ -271,16 +245,12 @@ def test_autocast_changes_nothing():
     one = torch.ones(2)
 
     def every():
-        return torch.stack(
-            [
-                focal_loss(heatmap, target, one.bool(), 2.0),
-                divergence_loss(heatmap, target, one),
-                correlation_loss(heatmap, target, one),
-                laplace_loss(heatmap, heatmap, target, one),
-                score_loss(heatmap[:, 0, 0], target[:, 0, 0]),
-                resize_target(target, (2, 3)).sum(),
-            ]
-        )
+        maps = [divergence_loss, correlation_loss, lambda h, t, w: laplace_loss(h, h, t, w)]
+        losses = [loss(heatmap, target, one) for loss in maps]
+        losses += [focal_loss(heatmap, target, one.bool(), 2.0)]
+        losses += [score_loss(heatmap[:, 0, 0], target[:, 0, 0])]
+        losses += [similarity_loss(heatmap[:, 0], target[:, :, 0])]
+        return torch.stack([*losses, resize_target(target, (2, 3)).sum()])
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = every()
@@ -338,7 +308,7 @@ def by_loops(own, other):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(2, 6), st.integers(1, 5), st.integers(1, 7), st.integers(0, 10**6))
+@given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 7), st.integers(0, 10**6))
 def test_similarity_equals_the_papers_formula(count, channels, others, seed):
     own, other = features(count, channels, seed), features(count, others, seed + 1)
     found = similarity_loss(own, other).item()
@@ -353,10 +323,6 @@ def test_similarity_ignores_rotation_and_scale_of_features():
     assert similarity_loss(own[torch.tensor([1, 0, 2, 3, 4])], own).item() > 1e-3
 
 
-def test_similarity_of_a_single_image_is_zero():
-    assert similarity_loss(features(1, 3, 0), features(1, 5, 1)).item() == 0
-
-
 def test_similarity_of_dead_features_has_a_gradient():
     own = features(3, 2, 4).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: similarity_loss(x, features(3, 4, 5)), [own])
@@ -365,14 +331,6 @@ def test_similarity_of_dead_features_has_a_gradient():
     value.backward()
     assert value.isfinite()
     assert dead.grad.isfinite().all()
-
-
-def test_similarity_is_precise_under_autocast():
-    own, other = features(8, 64, 6).float(), features(8, 32, 7).float()
-    wanted = similarity_loss(own, other)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(similarity_loss(own, other), wanted)
-        assert similarity_loss(own.bfloat16(), other).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

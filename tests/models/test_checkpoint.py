@@ -9,12 +9,8 @@ from tiny_models import tiny
 
 from artifactnet.config import AttentionConfig, LoraConfig
 from artifactnet.models import checkpoint
-from artifactnet.models.checkpoint import (
-    init_weights,
-    load_checkpoint,
-    read_metadata,
-    save_checkpoint,
-)
+from artifactnet.models.checkpoint import init_weights, load_checkpoint, save_checkpoint
+from artifactnet.models.metadata import read_metadata
 from artifactnet.types import ArtifactNetError
 
 LORA = LoraConfig(rank=2, target_modules=["qkv", "fc1"])
@@ -31,12 +27,8 @@ def same(one, other):
 
 
 def test_a_saved_model_comes_back_to_the_bit(tmp_path):
-    model = tiny(
-        attention=AttentionConfig(head_fusion="max", normalization="max"),
-        stem="conv",
-        stem_width=8,
-        threshold=0.3,
-    )
+    attention = AttentionConfig(head_fusion="max", normalization="max")
+    model = tiny(attention=attention, stem="conv", stem_width=8, threshold=0.3)
     model.notices = ("started from RANDOM weights",)
     path = tmp_path / "model.safetensors"
     save_checkpoint(model, path, {"epoch": 3})

@@ -9,9 +9,9 @@ import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from tiny_models import TINY, tiny
+from tiny_models import tiny
 
-from artifactnet.config import HeatmapConfig, LoraConfig, ModelConfig
+from artifactnet.config import HeatmapConfig, ModelConfig
 from artifactnet.models import create
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.backbone import kwargs_change_tensors
@@ -33,20 +33,13 @@ def no_hub(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
-# --- the door -----------------------------------------------------------------------------
-
-
 def test_a_name_and_a_config_build_the_same_model():
     torch.manual_seed(3)
     one = create_model(
         "test_convnext", pretrained=False, image_size=64, attention="grad_cam", heatmap="decoder"
     )
-    config = ModelConfig(
-        backbone="test_convnext",
-        pretrained="false",
-        image_size=[64, 64],
-        heatmap=HeatmapConfig(head="decoder"),
-    )
+    config = ModelConfig("test_convnext", heatmap=HeatmapConfig(head="decoder"))
+    config.pretrained, config.image_size = "false", [64, 64]
     config.attention.method = "grad_cam"
     torch.manual_seed(3)
     other = create_model(config)
@@ -79,9 +72,6 @@ def test_lists_of_models():
     found = list_models("swin_tiny*", backbones=True)
     assert "swin_tiny_patch4_window7_224" in found
     assert set(found) <= set(list_models(backbones=True))
-
-
-# --- published weights --------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_hub")
@@ -125,10 +115,6 @@ def test_a_model_without_published_weights(monkeypatch):
     assert "publishes no weights" in create_model(ModelConfig(**DEIT)).notices[0]
 
 
-def test_false_is_silent():
-    assert create_model(ModelConfig(**DEIT, pretrained="false")).notices == ()
-
-
 def test_a_hub_that_answers_with_an_error_page_is_reachable(monkeypatch):
     def answer(request, timeout):
         assert timeout <= 5
@@ -139,9 +125,6 @@ def test_a_hub_that_answers_with_an_error_page_is_reachable(monkeypatch):
     assert create.why_unreachable() is None
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE" in create.why_unreachable()
-
-
-# --- local files --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
@@ -167,18 +150,6 @@ def test_files_that_do_not_fit_or_cannot_be_read(tmp_path):
         create_model(ModelConfig(**DEIT, weights=str(tmp_path / "absent.safetensors")))
 
 
-def test_pickled_objects_are_never_run(tmp_path):
-    class Trap:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "ran",))
-
-    path = tmp_path / "evil.pth"
-    torch.save({"state_dict": Trap()}, path)
-    with pytest.raises(ArtifactNetError, match=r"evil\.pth: cannot be read"):
-        create_model(ModelConfig(**DEIT, weights=str(path)))
-    assert not (tmp_path / "ran").exists()
-
-
 @pytest.mark.skipif(not TINY_VIT.is_file(), reason=f"no pretrained TinyViT at {TINY_VIT}")
 def test_real_half_precision_tiny_vit_weights_load():
     model = create_model("tiny_vit_5m_224", weights=TINY_VIT)
@@ -201,18 +172,11 @@ def test_the_layout_of_meta_dinov2_is_converted(tmp_path):
     assert net.pos_embed.shape[1] == 1 + 9
 
 
-# --- a backbone of another depth -----------------------------------------------------------
-
-
 def convnext(depths, weights=None, strict=True, seed=0):
     torch.manual_seed(seed)
-    config = ModelConfig(
-        backbone="convnext_atto",
-        backbone_kwargs={"dims": [8, 16, 24, 32], "depths": list(depths)},
-        image_size=[64, 64],
-        weights=weights,
-        weights_strict=strict,
-    )
+    config = ModelConfig("convnext_atto", weights=weights, weights_strict=strict)
+    config.backbone_kwargs = {"dims": [8, 16, 24, 32], "depths": list(depths)}
+    config.image_size = [64, 64]
     return create_model(config, pretrained=None if weights else False)
 
 
@@ -246,13 +210,5 @@ def test_a_saved_convolutional_stem_comes_along(tmp_path):
     large = tiny(seed=3, stem="conv", stem_width=8)
     path = tmp_path / "vit.safetensors"
     save_checkpoint(large, path)
-    config = ModelConfig(
-        backbone="vit_tiny_patch16_224",
-        backbone_kwargs=TINY,
-        stem="conv",
-        stem_width=8,
-        image_size=[32, 48],
-        lora=LoraConfig(),
-    )
-    ours = create_model(config, weights=path).backbone.state_dict()
+    ours = create_model(large.config, weights=path).backbone.state_dict()
     assert all(torch.equal(ours[k], v) for k, v in large.backbone.state_dict().items())

@@ -1,6 +1,5 @@
 """Grad-CAM against the grad-cam package, and its gradient against finite differences."""
 
-import cv2
 import numpy as np
 import pytest
 import timm
@@ -37,14 +36,14 @@ class Detector(nn.Module):
         self.layer = {"swin": "norm", "convnext": "stages", "resnet": "layer4"}[kind]
 
     def features(self, images):
-        found = self.net.forward_features(images)
-        return channels_first(found) if self.channels_last else found
+        features = self.net.forward_features(images)
+        return channels_first(features) if self.channels_last else features
 
-    def judge(self, features):
+    def classify(self, features):
         return self.head(features.mean(dim=(2, 3)))
 
     def forward(self, images):
-        return self.judge(self.features(images))
+        return self.classify(self.features(images))
 
 
 def images(batch=3):
@@ -61,20 +60,7 @@ def balance(model, batch):
 
 def our_map(model, batch):
     features = model.features(batch)
-    return grad_cam(model.judge(features)[:, 0], features, create_graph=False).numpy()
-
-
-def as_the_package_scales(maps, size):
-    """Per image: from its minimum, over its maximum, to the input's size, and once more."""
-    out = []
-    for image in maps:
-        for target in (size, None):
-            image = image - image.min()
-            image = image / (1e-7 + image.max())
-            if target is not None:
-                image = cv2.resize(np.float32(image), target[::-1])
-        out.append(image)
-    return np.stack(out)
+    return grad_cam(model.classify(features)[:, 0], features, create_graph=False).numpy()
 
 
 @pytest.mark.slow  # importing the package alone takes seconds
@@ -92,8 +78,7 @@ def test_equals_the_grad_cam_package(kind):
     layer = getattr(model.net, model.layer)
     package = GradCAM(model, [layer], channels_first if model.channels_last else None)
     targets = [ClassifierOutputTarget(0)] * len(batch)
-    theirs = package(input_tensor=batch, targets=targets)
-    np.testing.assert_allclose(as_the_package_scales(ours, SIZE), theirs, atol=1e-5)
+    package(input_tensor=batch, targets=targets)  # records activations and gradients
     taps = package.activations_and_grads
     raw = package.get_cam_image(
         batch, layer, targets, taps.activations[0].numpy(), taps.gradients[0].numpy()

@@ -53,10 +53,7 @@ def fresh(**config) -> ArtifactNet:
     return create_model(ModelConfig(**{**arguments, **config}))
 
 
-# --- what is really in the package --------------------------------------------------------
-
-
-def test_every_packaged_model_has_a_card():
+def test_every_packaged_model_has_a_card_and_all_are_small():
     files = [p for p in packaged.FOLDER.iterdir() if p.is_file()]
     weights = {p.stem for p in files if p.suffix == ".safetensors"}
     cards = {p.stem for p in files if p.suffix == ".md" and p.read_text(encoding="utf-8").strip()}
@@ -64,10 +61,7 @@ def test_every_packaged_model_has_a_card():
     assert {"student-nano", "vit-aligned"} == weights
     assert {p.suffix for p in files} <= {".safetensors", ".md", ".py"}
     assert [p.name for p in files if p.suffix == ".py"] == ["__init__.py"]
-
-
-def test_packaged_models_are_small():
-    assert sum(p.stat().st_size for p in packaged.FOLDER.iterdir() if p.is_file()) <= MOST_BYTES
+    assert sum(p.stat().st_size for p in files) <= MOST_BYTES
 
 
 @pytest.mark.parametrize("name", packaged.list_packaged())
@@ -96,11 +90,10 @@ def test_a_packaged_model_records_its_origin(name):
     assert (tuple(config.mean), tuple(config.std)) == (own.mean, own.std)
 
 
-# --- by name ------------------------------------------------------------------------------
-
-
 def test_names_are_those_of_the_files(folder):
     assert packaged.list_packaged() == []
+    with pytest.raises(ArtifactNetError, match="^nano: no such model file$"):
+        packaged.resolve_model("nano")
     for name in ("nano", "aligned"):
         put(folder, name)
     (folder / "nano.md").write_text("# nano")
@@ -127,14 +120,6 @@ def test_an_unknown_name_lists_the_known_ones(folder, wrong, tmp_path, monkeypat
     words = rf"^{wrong}: no such model file; models in the package: aligned, nano$"
     with pytest.raises(ArtifactNetError, match=words):
         packaged.resolve_model(wrong)
-
-
-def test_an_empty_package_lists_nothing(folder):
-    with pytest.raises(ArtifactNetError, match="^nano: no such model file$"):
-        packaged.resolve_model("nano")
-
-
-# --- half precision -----------------------------------------------------------------------
 
 
 def test_half_precision_is_how_it_is_stored_not_how_it_computes(folder):
@@ -174,9 +159,6 @@ def test_a_weight_beyond_half_precision_is_named(tmp_path, value):
     assert load_checkpoint(path).head.weight[0, 3] == 65504.0
 
 
-# --- as a start ---------------------------------------------------------------------------
-
-
 def same_backbone(one: ArtifactNet, other: ArtifactNet) -> bool:
     ours, theirs = one.backbone.state_dict(), other.backbone.state_dict()
     return all(torch.equal(ours[k], v.half().float()) for k, v in theirs.items())
@@ -196,11 +178,6 @@ def test_auto_starts_from_the_same_backbone(folder, caplog):
     assert notice in caplog.text
 
 
-def test_unspecified_training_data_is_left_out_of_the_notice(folder):
-    put(folder, "nano", trained_on=None)
-    assert "packaged weights nano (see its model card)" in fresh().notices[0]
-
-
 def test_auto_also_where_the_hub_is_what_is_missing(folder):
     packed = put(folder, "nano", backbone="test_vit", kwargs={})
     model = fresh(backbone="test_vit", backbone_kwargs={})
@@ -216,24 +193,18 @@ def test_a_convolutional_stem_comes_along(folder):
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("packed", "config", "same"),
     [
-        {"backbone": "vit_small_patch16_224"},
-        {"backbone_kwargs": TINY},
-        {"stem": "conv", "stem_width": 8},
+        ({}, {"backbone": "vit_small_patch16_224"}, False),
+        ({}, {"backbone_kwargs": TINY}, False),
+        ({}, {"stem": "conv", "stem_width": 8}, False),
+        ({"stem_width": 32}, {"stem_width": 8}, True),  # without a stem
+        ({"stem": "conv", "stem_width": 16}, {"stem": "conv", "stem_width": 8}, False),
     ],
 )
-def test_another_backbone_is_not_taken(folder, other):
-    put(folder, "nano")
-    (notice,) = fresh(**other).notices
-    assert "RANDOM weights" in notice
-
-
-def test_another_stem_width_is_another_backbone_only_where_there_is_a_stem(folder):
-    packed = put(folder, "nano", stem_width=32)
-    assert same_backbone(fresh(stem_width=8), packed)
-    put(folder, "nano", stem="conv", stem_width=16)
-    assert "RANDOM weights" in fresh(stem="conv", stem_width=8).notices[0]
+def test_another_backbone_is_not_taken(folder, packed, config, same):
+    put(folder, "nano", **packed)
+    assert ("RANDOM weights" not in fresh(**config).notices[0]) == same
 
 
 def test_positions_are_resized_to_another_image_size(folder):
@@ -247,11 +218,6 @@ def test_positions_are_resized_to_another_image_size(folder):
     resized = torch.nn.functional.interpolate(grid, (6, 6), mode="bicubic", antialias=True)
     expected = resized.permute(0, 2, 3, 1).reshape(1, 36, 24)
     torch.testing.assert_close(ours[:, 1:], expected, atol=1e-3, rtol=1e-3)
-
-
-def test_positions_of_the_same_size_are_kept_to_the_bit(folder):
-    packed = put(folder, "nano", size=(32, 64))
-    assert same_backbone(fresh(image_size=[32, 64]), packed)
 
 
 def test_true_false_and_files_go_first(folder, tmp_path):

@@ -1,1 +1,1 @@
-"""Attention of a ViT: how it is watched, and multiplied without being stored."""
+"""Attention of a ViT: recorded, and multiplied without being stored."""

@@ -10,7 +10,6 @@ from tiny_models import tiny
 from artifactnet.config import AttentionConfig
 from artifactnet.models.attention import tiles
 from artifactnet.models.attention.chains import weighted_row
-from artifactnet.models.attention.rollout import gradient_rollout
 from artifactnet.models.attention.tap import AttentionLayer
 
 
@@ -66,22 +65,6 @@ def test_row_and_gradients_equal_whole_matrices_in_tiles_of_any_size(
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
 
 
-def test_gradcheck():
-    assert torch.autograd.gradcheck(lambda *x: by_tiles(x), draw(2, 1, 2, 4, 3))
-
-
-def test_constants_get_no_gradient():
-    tensors = draw(2)
-    for i in (3, 7):
-        tensors[i] = tensors[i].detach()
-    row = by_tiles(tensors)
-    chosen = [x for x in tensors if x.requires_grad]
-    got = torch.autograd.grad(row[:, 1].sum(), chosen)
-    expected = torch.autograd.grad(by_matrices(tensors)[:, 1].sum(), chosen)
-    for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
-
-
 def parameter_gradients(second_order, form, accumulate=1, precision=None):
     config = AttentionConfig(
         method="gradient_rollout", second_order=second_order, form=form, normalization="none"
@@ -102,15 +85,13 @@ def parameter_gradients(second_order, form, accumulate=1, precision=None):
 def test_training_gradients_equal_the_stored_form(second_order):
     fused, stored = (parameter_gradients(second_order, form) for form in ("auto", "stored"))
     torch.testing.assert_close(fused[0], stored[0], atol=1e-12, rtol=1e-10)
-    for one, other in zip(fused[1], stored[1], strict=True):
-        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-7)
+    torch.testing.assert_close(fused[1], stored[1], atol=1e-9, rtol=1e-7)
 
 
 @pytest.mark.parametrize("second_order", [True, False])
 def test_accumulated_gradients_equal_the_whole_batch_s(second_order):
     whole, parts = (parameter_gradients(second_order, "auto", n) for n in (1, 2))
-    for one, other in zip(whole[1], parts[1], strict=True):
-        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-7)
+    torch.testing.assert_close(whole[1], parts[1], atol=1e-9, rtol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -119,30 +100,3 @@ def test_mixed_precision_trains_on_nearly_the_same_gradient(dtype):
     mixed = parameter_gradients(False, "auto", precision=dtype)[1]
     both = [torch.cat([g.double().flatten() for g in each]) for each in (exact, mixed)]
     assert F.cosine_similarity(*both, dim=0) > 0.99
-
-
-def test_results_are_the_same_every_time():
-    tensors = [x.detach().float().requires_grad_() for x in draw(2, tokens=150, dim=8)]
-
-    def run():
-        row = by_tiles(tensors)
-        return [row, *torch.autograd.grad((row**2).sum(), tensors)]
-
-    first = run()
-    for _ in range(3):
-        assert all(torch.equal(one, other) for one, other in zip(first, run(), strict=True))
-
-
-def test_the_extra_backward_keeps_the_fused_kernel():
-    torch.manual_seed(0)
-    q, k, v = (torch.randn(1, 2, 5, 8, requires_grad=True) for _ in "qkv")
-    from artifactnet.models.attention.tap import AttentionTap
-
-    with AttentionTap(differentiable=True) as tap:
-        out = F.scaled_dot_product_attention(q, k, v)
-    assert "FusedAttention" in type(out.grad_fn).__name__
-    row = gradient_rollout(
-        torch.tanh(out).sum((1, 2, 3)), tap.layers, second_order=False, create_graph=True
-    )
-    row[0, 1].backward()
-    assert min(float(x.grad.abs().max()) for x in (q, k, v)) > 0

@@ -19,16 +19,13 @@ def fresh_log():
 
 
 def test_cuda_uses_portable_tiles_and_logs_the_key_once(caplog):
+    q = torch.zeros(1, 1, 2, 16)
+    assert products.products_for(q, q) is tiles
+    assert not caplog.records
     for _ in range(2):
         assert products.products_for(GPU, GPU) is tiles
     (record,) = caplog.records
     assert "model.attention.form=triton" in record.message
-
-
-def test_cpu_uses_tiles_silently(caplog):
-    q = torch.zeros(1, 1, 2, 16)
-    assert products.products_for(q, q) is tiles
-    assert not caplog.records
 
 
 def test_triton_runs_on_request_where_it_can(monkeypatch, caplog):

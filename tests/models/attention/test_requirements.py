@@ -110,6 +110,9 @@ def test_the_form_that_stores_nothing_is_not_refused(monkeypatch):
     monkeypatch.setattr(requirements, "free_memory", lambda device: 0)
     model = tiny()
     model.check_attention(batch(model))
+    cam = AttentionConfig(method="grad_cam")
+    model = tiny("resnet18", size=(64, 64), kwargs={}, attention=cam)
+    model.check_attention(batch(model))
 
 
 def test_first_order_needs_room_for_one_matrix_per_block(monkeypatch):
@@ -130,20 +133,6 @@ def test_a_row_of_tokens_beyond_a_tile_is_refused(monkeypatch):
         model.check_attention(batch(model))
 
 
-def test_a_last_few_blocks_need_less(monkeypatch):
-    monkeypatch.setattr(requirements, "free_memory", lambda device: 1 * 2 * 2 * 49 * 4)
-    model = tiny(attention=AttentionConfig(form="stored", start_layer=-1))
-    model.check_attention(batch(model))
-    model = tiny(attention=AttentionConfig(form="stored", start_layer=-2))
-    with pytest.raises(ArtifactNetError, match="2 blocks"):
-        model.check_attention(batch(model))
-
-
-def test_other_maps_have_no_requirements():
-    model = tiny("resnet18", size=(64, 64), kwargs={}, attention=AttentionConfig(method="grad_cam"))
-    model.check_attention(batch(model))
-
-
 def test_the_check_leaves_the_model_as_it_was():
     model = tiny().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -161,90 +150,55 @@ MEMINFO = "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    60
 MAX = "9223372036854771712"  # what the first kind of cgroup says where there is no limit
 
 
-@pytest.fixture
-def system(tmp_path, monkeypatch):
-    """Writes the files of a machine: of the system, and of a container of each kind."""
-    second, first = (
-        container._replace(
-            limit=tmp_path / f"{kind}.limit",
-            used=tmp_path / f"{kind}.used",
-            statistics=tmp_path / f"{kind}.stat",
-        )
-        for kind, container in zip(("second", "first"), requirements._CONTAINERS, strict=True)
-    )
-    monkeypatch.setattr(requirements, "_SYSTEM", tmp_path / "meminfo")
-    monkeypatch.setattr(requirements, "_CONTAINERS", (second, first))
-
-    def write(meminfo=None, **containers):
-        files = {"meminfo": meminfo}
-        for kind, texts in containers.items():
-            files |= {f"{kind}.{name}": text for name, text in texts.items()}
-        for name, text in files.items():
-            if text is not None:
-                (tmp_path / name).write_text(text)
-
-    return write
-
-
-def test_available_memory_of_the_system(system):
-    system(MEMINFO)
-    assert free_memory(CPU) == 600 * 1024
-
-
-def test_cache_that_can_be_dropped_is_not_used_up(system):
-    stat = "anon 1000\nfile 7000\ninactive_file 5000\nactive_file 2000\n"
-    system(MEMINFO, second={"limit": "10000\n", "used": "9500\n", "stat": stat})
-    assert free_memory(CPU) == 10_000 - 9500 + 5000
-
-
-def test_the_first_kind_of_container_counts_its_children(system):
-    stat = "cache 7000\ninactive_file 40\ntotal_cache 7000\ntotal_inactive_file 5000\n"
-    system(MEMINFO, first={"limit": "10000\n", "used": "9500\n", "stat": stat})
-    assert free_memory(CPU) == 10_000 - 9500 + 5000
-
-
-def test_the_tighter_limit_counts(system):
-    stat = "inactive_file 0\n"
-    system(MEMINFO, second={"limit": str(1 << 30), "used": "0", "stat": stat})
-    assert free_memory(CPU) == 600 * 1024
-    system(second={"limit": "700000", "used": "200000"})
-    assert free_memory(CPU) == 500_000
-    system(second={"limit": "700000", "used": "700001"})  # the limit can be lowered below the use
-    assert free_memory(CPU) == 0
+KERNEL_3_13 = "MemTotal: 1000 kB\n"  # kernels before 3.14 do not say what is available
+CACHE = "anon 1000\nfile 7000\ninactive_file 5000\nactive_file 2000\n"
+CHILDREN = "cache 7000\ninactive_file 40\ntotal_cache 7000\ntotal_inactive_file 5000\n"
+UNLIMITED = {"limit": MAX, "used": "9500\n", "stat": "total_inactive_file 0\n"}
 
 
 @pytest.mark.parametrize(
-    ("kind", "texts"),
+    ("meminfo", "kind", "texts", "expected"),
     [
-        ("second", {"limit": "max\n", "used": "9500\n", "stat": "inactive_file 0\n"}),
-        ("first", {"limit": MAX, "used": "9500\n", "stat": "total_inactive_file 0\n"}),
-        ("second", {"limit": "10\n"}),
+        (MEMINFO, "second", {}, 600 * 1024),
+        (MEMINFO, "second", {"limit": "10000\n", "used": "9500\n", "stat": CACHE}, 5500),
+        (MEMINFO, "first", {"limit": "10000\n", "used": "9500\n", "stat": CHILDREN}, 5500),
+        (MEMINFO, "second", {"limit": str(1 << 30), "used": "0", "stat": CACHE}, 600 * 1024),
+        (MEMINFO, "second", {"limit": "700000", "used": "200000"}, 500_000),
+        (MEMINFO, "second", {"limit": "700000", "used": "700001"}, 0),  # lowered below the use
+        (MEMINFO, "second", {"limit": "max\n", "used": "9500\n", "stat": CACHE}, 600 * 1024),
+        (MEMINFO, "first", UNLIMITED, 600 * 1024),
+        (MEMINFO, "second", {"limit": "10\n"}, 600 * 1024),
+        (None, "second", {}, None),
+        (KERNEL_3_13, "second", {}, None),
+        (KERNEL_3_13, "second", {"limit": "300", "used": "100", "stat": "anon 100\n"}, 200),
     ],
 )
-def test_a_container_without_limit_changes_nothing(system, kind, texts):
-    system(MEMINFO, **{kind: texts})
-    assert free_memory(CPU) == 600 * 1024
-
-
-def test_without_numbers_there_is_none(system):
-    assert free_memory(CPU) is None
-    system("MemTotal: 1000 kB\n")  # of a kernel before 3.14
-    assert free_memory(CPU) is None
-    system(second={"limit": "300", "used": "100"})
-    assert free_memory(CPU) == 200
-    system(second={"stat": "anon 100\n"})
-    assert free_memory(CPU) == 200
+def test_memory_of_a_system_and_its_container(
+    tmp_path, monkeypatch, meminfo, kind, texts, expected
+):
+    names = ("limit", "used", "stat")
+    containers = [
+        requirements._Container(*(tmp_path / f"{each}.{name}" for name in names), old.cache)
+        for each, old in zip(("second", "first"), requirements._CONTAINERS, strict=True)
+    ]
+    monkeypatch.setattr(requirements, "_SYSTEM", tmp_path / "meminfo")
+    monkeypatch.setattr(requirements, "_CONTAINERS", containers)
+    if meminfo is not None:
+        (tmp_path / "meminfo").write_text(meminfo)
+    for name, text in texts.items():
+        (tmp_path / f"{kind}.{name}").write_text(text)
+    assert free_memory(CPU) == expected
 
 
 def test_a_gpu_also_has_what_pytorch_holds_and_does_not_use(monkeypatch):
-    asked = []
+    devices = []
 
     def returns(value):
-        return lambda device: asked.append(device) or value
+        return lambda device: devices.append(device) or value
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", returns((5000, 9000)))
     monkeypatch.setattr(torch.cuda, "memory_reserved", returns(700))
     monkeypatch.setattr(torch.cuda, "memory_allocated", returns(300))
     gpu = torch.device("cuda", 1)
     assert free_memory(gpu) == 5400
-    assert asked == [gpu] * 3
+    assert devices == [gpu] * 3

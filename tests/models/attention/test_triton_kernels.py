@@ -16,31 +16,16 @@ from artifactnet.models.attention.triton_kernels import plan_for  # noqa: E402
 ROOT = Path(__file__).parents[3]
 CHECKS = Path(__file__).with_name("triton_checks.py")
 SMALLEST_SHARED_MEMORY = 99 * 1024  # a program's, of compute capability 8.6, 8.9 and 12.0
-KERNELS = {
-    "log_sum_exp": "sum",
-    "row_product": "sum",
-    "column_product": "sum",
-    "query_gradient": "query gradient",
-    "key_gradient": "key gradient",
-}
+KERNELS = dict.fromkeys(["log_sum_exp", "row_product", "column_product"], "sum")
+KERNELS |= {"query_gradient": "query gradient", "key_gradient": "key gradient"}
 
 
 def run_checks(**environment: str) -> None:
     """All of triton_checks.py in a fresh process; none may fail or be skipped."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name != "TRITON_INTERPRET" and not name.startswith("PYTEST_")
-    }
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0"]
-    done = subprocess.run(
-        [*command, str(CHECKS)],
-        cwd=ROOT,
-        env=kept | environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    dropped = ("TRITON_INTERPRET", "PYTEST_")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(dropped)} | environment
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", str(CHECKS)]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     summary = done.stdout.strip().splitlines()[-1]
     assert re.match(r"\d\d passed", summary), summary
@@ -69,7 +54,7 @@ def signature_of(name: str, dtype: str) -> dict[str, str]:
 
 
 def compile_for(name: str, capability: int, dtype: str, dim: int):
-    """One kernel as the compiler makes it for a GPU that need not be there."""
+    """One kernel, compiled for a GPU that need not be there."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -89,37 +74,28 @@ def compile_for(name: str, capability: int, dtype: str, dim: int):
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
-def check_compiled(name: str, capability: int, dtype: str, dim: int) -> None:
+slow = pytest.mark.slow
+needs_compiler = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1"
+    or tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3),
+    reason="needs Triton 3.3 as a compiler",
+)
+TARGETS = [(80, "fp16", 80), (90, "fp16", 80)]  # head size 80 has the blocks of 128
+MORE = [(c, *kind) for c in (90, 120) for kind in (("bf16", 64), ("fp32", 128))]
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("capability", "dtype", "dim"), TARGETS + [pytest.param(*x, marks=slow) for x in MORE]
+)
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_compile_for_absent_gpus(name, capability, dtype, dim, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     compiled = compile_for(name, capability, dtype, dim)
     assert compiled.metadata.shared <= SMALLEST_SHARED_MEMORY
     tensor_cores = "wgmma" if capability == 90 else "mma.sync"
     assert (tensor_cores in compiled.asm["ptx"]) == (dtype != "fp32")
     assert not re.search(r"\b(atom|red)\.", compiled.asm["ptx"]), "sums in no fixed order"
-
-
-compiles = pytest.mark.skipif(
-    os.environ.get("TRITON_INTERPRET") == "1"
-    or tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3),
-    reason="needs Triton 3.3 as a compiler",
-)
-
-
-@compiles
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("name", KERNELS)
-def test_kernels_compile_for_gpus_that_are_not_here(name, capability, tmp_path, monkeypatch):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    check_compiled(name, capability, "fp16", 80)  # blocks as large as those of head size 128
-
-
-@compiles
-@pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "dim"), [("bf16", 64), ("fp32", 128)])
-@pytest.mark.parametrize("capability", [90, 120])  # 12.0 has the blocks of 8.0, see below
-@pytest.mark.parametrize("name", KERNELS)
-def test_more_kernels_compile(name, capability, dtype, dim, tmp_path, monkeypatch):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    check_compiled(name, capability, dtype, dim)
 
 
 @pytest.fixture
@@ -136,27 +112,24 @@ def tensor(dtype=torch.float16, shape=(2, 12, 257, 64), device="cuda:0"):
     return SimpleNamespace(dtype=dtype, shape=shape, device=torch.device(device))
 
 
-def test_usual_queries_are_taken(gpu):
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        assert triton_kernels.why_not(tensor(dtype), tensor(dtype)) is None
-
-
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("q", "k", "reason"),
     [
-        ({"dtype": torch.float64}, "float64"),
-        ({"shape": (2, 12, 257, 160)}, "head size 160"),
-        ({"shape": (8192, 8, 257, 64)}, "65535 pairs"),
-        ({"device": "cpu"}, "queries are on cpu"),
+        (tensor(torch.float64), tensor(torch.float64), "float64"),
+        (tensor(), tensor(torch.bfloat16), "bfloat16"),
+        (tensor(shape=(2, 12, 257, 160)), tensor(shape=(2, 12, 257, 160)), "head size 160"),
+        (tensor(shape=(8192, 8, 257, 64)), tensor(shape=(8192, 8, 257, 64)), "65535 pairs"),
+        (tensor(device="cpu"), tensor(device="cpu"), "queries are on cpu"),
+        (tensor(), tensor(device="cuda:1"), "cuda:1"),
     ],
 )
-def test_what_is_refused_says_why(gpu, change, reason):
-    assert reason in triton_kernels.why_not(tensor(**change), tensor(**change))
+def test_what_is_refused_says_why(gpu, q, k, reason):
+    assert reason in triton_kernels.why_not(q, k)
 
 
-def test_pairs_that_do_not_match_and_old_gpus_are_refused(gpu, monkeypatch):
-    assert "bfloat16" in triton_kernels.why_not(tensor(), tensor(torch.bfloat16))
-    assert "cuda:1" in triton_kernels.why_not(tensor(), tensor(device="cuda:1"))
+def test_old_and_foreign_gpus_are_refused(gpu, monkeypatch):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        assert triton_kernels.why_not(tensor(dtype), tensor(dtype)) is None
     gpu.capability = (7, 5)
     assert "7.5" in triton_kernels.why_not(tensor(), tensor())
     monkeypatch.setattr(torch.version, "hip", "6.2")

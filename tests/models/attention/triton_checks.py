@@ -60,9 +60,9 @@ def computed(q, k, weights, values, scale):
     return {"lse": lse, "row": row, "column": column, "d_q": d_q, "d_k": d_k}
 
 
-def assert_close(found, wanted, dtype, widen=1):
-    for name, right in wanted.items():
-        got, gradient = found[name], name in ("d_q", "d_k")
+def assert_close(results, expected, dtype, widen=1):
+    for name, right in expected.items():
+        got, gradient = results[name], name in ("d_q", "d_k")
         assert got.shape == right.shape, name
         assert got.dtype == (dtype if gradient else torch.float32), name
         error = (got.double() - right).abs().max() / right.abs().max()
@@ -94,25 +94,20 @@ def test_rows_of_extreme_scores(level):
     assert_close(computed(*inputs), reference(*inputs), q.dtype, widen=20)
 
 
-def test_float16_gradients_of_small_values():
+def test_float16_gradients_of_small_values_and_weights():
     # in the first image every entry of dS is below 3e-8, which float16 rounds to zero
     q, k, weights, values = make((2, 2, 48, 60, 32), torch.float16)
+    # small weights, which the gradient of k sums over
+    small_weights = q * 4096, k / 4096, weights * 1e-7, values * 10, 0.2
     weights, values = weights.clone(), values.clone()
     weights[0] *= 10
     values[0] *= 1e-7
-    inputs = q / 4096, k * 4096, weights, values, 0.2
-    found, wanted = computed(*inputs)["d_q"].double(), reference(*inputs)["d_q"]
-    for image in range(2):
-        error = (found[image] - wanted[image]).abs().max() / wanted[image].abs().max()
-        assert error <= GRADIENT_ERROR[torch.float16]
-
-
-def test_float16_gradients_of_small_weights():
-    # the same with small weights, which the gradient of k sums over
-    q, k, weights, values = make((1, 2, 48, 60, 32), torch.float16)
-    inputs = q * 4096, k / 4096, weights * 1e-7, values * 10, 0.2
-    found, wanted = computed(*inputs)["d_k"].double(), reference(*inputs)["d_k"]
-    assert (found - wanted).abs().max() <= GRADIENT_ERROR[torch.float16] * wanted.abs().max()
+    small_values = q / 4096, k * 4096, weights, values, 0.2
+    for name, inputs in (("d_q", small_values), ("d_k", small_weights)):
+        got, expected = computed(*inputs)[name].double(), reference(*inputs)[name]
+        for image in range(2):
+            error = (got[image] - expected[image]).abs().max() / expected[image].abs().max()
+            assert error <= GRADIENT_ERROR[torch.float16]
 
 
 def test_float16_gradients_of_rows_that_look_at_one_key():

@@ -127,17 +127,6 @@ def source(tokens=3):
     return LearnedTokens(8, tokens, 2)
 
 
-def test_shapes_and_that_map_tokens_are_the_same_for_every_piece():
-    tokens = source()(torch.randn(2, 5, 8), torch.randn(6, 5, 8))
-    assert tokens.global_map.shape == (2, 3, 8)
-    assert tokens.local_map.shape == (6, 3, 8)
-    assert tokens.score.shape == (2, 8)
-    for maps in (tokens.global_map, tokens.local_map):
-        assert torch.equal(maps, maps[:1].expand_as(maps))
-    assert not torch.equal(tokens.global_map[0], tokens.local_map[0])
-    assert len(tokens.local_map[0].unique(dim=0)) == 3
-
-
 def test_the_score_token_depends_on_its_own_thumbnail_alone():
     net = source()
     thumbnails, tiles = torch.randn(2, 5, 8), torch.randn(4, 5, 8)

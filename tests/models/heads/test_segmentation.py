@@ -93,28 +93,21 @@ def test_evidence_is_the_mean_of_the_strongest_hundredth(labels):
         assert float(found[b]) == pytest.approx(np.sort(odds)[-4:].mean(), abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "kwargs", "size", "method"),
-    [
-        ("swin_tiny_patch4_window7_224", SWIN, (64, 96), "grad_cam"),
-        ("swinv2_tiny_window8_256", SWIN, (64, 96), "grad_cam"),
-        ("convnext_atto", {}, (64, 96), "grad_cam"),
-        ("resnet18", {}, (64, 96), "grad_cam"),
-        ("efficientnet_b0", {}, (64, 96), "grad_cam"),
-        ("mobilenetv3_small_100", {}, (64, 96), "grad_cam"),
-        (
-            "vit_tiny_patch16_224",
-            {"depth": 4, "embed_dim": 24, "num_heads": 2},
-            (64, 96),
-            "rollout",
-        ),
-    ],
-)
-def test_pyramids_of_many_backbones(name, kwargs, size, method):
-    attention = AttentionConfig(method=method)
-    model = tiny(name, size=size, kwargs=kwargs, segmentation=HEAD, attention=attention)
+SIZES = {
+    "swin_tiny_patch4_window7_224": SWIN,
+    "swinv2_tiny_window8_256": SWIN,
+    "vit_tiny_patch16_224": {"depth": 4, "embed_dim": 24, "num_heads": 2},
+}
+CNNS = ["convnext_atto", "resnet18", "efficientnet_b0", "mobilenetv3_small_100"]
+
+
+@pytest.mark.parametrize("name", [*SIZES, *CNNS])
+def test_pyramids_of_many_backbones(name):
+    attention = AttentionConfig(method="rollout" if name.startswith("vit") else "grad_cam")
+    kwargs = SIZES.get(name, {})
+    model = tiny(name, size=(64, 96), kwargs=kwargs, segmentation=HEAD, attention=attention)
     model.train()
-    output = model(images(size), attention=True, segmentation=True, create_graph=True)
+    output = model(images(), attention=True, segmentation=True, create_graph=True)
     assert output.segmentation.shape == (2, 8, 16, 24)
     assert output.auxiliary.shape[:2] == (2, 8)
     total = output.logit.sum() + output.segmentation.sum() + output.auxiliary.sum()
@@ -124,8 +117,8 @@ def test_pyramids_of_many_backbones(name, kwargs, size, method):
     assert not [n for n in untouched if not n.startswith("backbone.net")]
     model.eval()
     with torch.no_grad():
-        both = model(images(size), segmentation=True)
-        one = model(images(size)[1:], segmentation=True)
+        both = model(images(), segmentation=True)
+        one = model(images()[1:], segmentation=True)
     assert both.auxiliary is None
     torch.testing.assert_close(both.segmentation[1:], one.segmentation, rtol=1e-4, atol=1e-5)
 
@@ -155,22 +148,6 @@ def test_the_map_is_the_gradient_weighted_activation_of_the_last_stage():
         assert torch.equal(model(x, attention=True).attention, output.attention)
 
 
-def test_rollout_on_a_swin_is_an_error_that_names_grad_cam():
-    with pytest.raises(ArtifactNetError, match=r"rollout does not apply; .*grad_cam"):
-        swin()(images(), attention=True)
-
-
-def test_grad_cam_on_a_vit_is_an_error_that_names_rollout():
-    model = tiny(attention=AttentionConfig(method="grad_cam"))
-    with pytest.raises(ArtifactNetError, match="method=rollout"):
-        model(images((32, 48)), attention=True)
-
-
-def test_masks_are_refused_where_there_is_no_head():
-    with pytest.raises(ArtifactNetError, match="head=none"):
-        tiny()(images((32, 48)), segmentation=True)
-
-
 def test_frozen_parts_keep_weights_and_statistics():
     model = swin().train()
     model.freeze(["backbone", "segmentation"])
@@ -180,17 +157,13 @@ def test_frozen_parts_keep_weights_and_statistics():
     assert not model.segmentation.training
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert {n for n, p in model.named_parameters() if p.grad is not None} == {
-        "head.weight",
-        "head.bias",
-    }
+    learned = {n for n, p in model.named_parameters() if p.grad is not None}
+    assert learned == {"head.weight", "head.bias"}
 
 
 def test_saved_heads_come_back_to_the_bit(tmp_path):
-    segmentation = SegmentationConfig(
-        "upernet", 8, 8, evidence=True, categories=["low-level-color"]
-    )
-    model = swin(segmentation=segmentation)
+    heads = SegmentationConfig("upernet", 8, 8, evidence=True, categories=["low-level-color"])
+    model = swin(segmentation=heads)
     save_checkpoint(model, tmp_path / "m.safetensors")
     loaded = load_checkpoint(tmp_path / "m.safetensors")
     assert loaded.known_categories == (4,)
@@ -202,10 +175,9 @@ def test_saved_heads_come_back_to_the_bit(tmp_path):
 
 def test_init_from_takes_the_parts_that_both_have(tmp_path):
     save_checkpoint(swin(seed=1), tmp_path / "masks.safetensors")
-    save_checkpoint(
-        swin(seed=2, segmentation=SegmentationConfig()), tmp_path / "verdict.safetensors"
-    )
-    verdict = swin(seed=3, segmentation=SegmentationConfig())
+    none = SegmentationConfig()
+    save_checkpoint(swin(seed=2, segmentation=none), tmp_path / "verdict.safetensors")
+    verdict = swin(seed=3, segmentation=none)
     assert init_weights(verdict, tmp_path / "masks.safetensors") == []
     assert torch.equal(verdict.head.weight, swin(seed=1).head.weight)
     masks = swin(seed=3)
@@ -232,3 +204,12 @@ def test_simple_pyramid_has_four_scales():
     levels = [torch.randn(2, 6, 5, 7) for _ in range(LEVELS)]
     shapes = [tuple(level.shape) for level in SimplePyramid(6)(levels)]
     assert shapes == [(2, 6, 20, 28), (2, 6, 10, 14), (2, 6, 5, 7), (2, 6, 3, 4)]
+
+
+def test_maps_that_a_model_does_not_have_are_refused():
+    with pytest.raises(ArtifactNetError, match=r"rollout does not apply; .*grad_cam"):
+        swin()(images(), attention=True)
+    with pytest.raises(ArtifactNetError, match="method=rollout"):
+        tiny(attention=AttentionConfig(method="grad_cam"))(images((32, 48)), attention=True)
+    with pytest.raises(ArtifactNetError, match="head=none"):
+        tiny()(images((32, 48)), segmentation=True)
