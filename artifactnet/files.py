@@ -64,9 +64,7 @@ def write_json(path: str | Path, data: Any) -> None:
 def hash_files(paths: Iterable[str | Path], hasher: hashlib._Hash | hashlib.blake2b) -> str:
     """Hexadecimal digest of the content of files, one after another, read in chunks.
 
-    Args:
-        paths: in a fixed order.
-        hasher: of `hashlib`; what it has seen already comes first.
+    ``hasher``, of `hashlib`, may already have seen other bytes, which come first.
 
     Raises:
         OSError: a file cannot be read.
@@ -79,9 +77,5 @@ def hash_files(paths: Iterable[str | Path], hasher: hashlib._Hash | hashlib.blak
 
 
 def sha256_file(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file's content, read in chunks.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Hexadecimal SHA-256 of a file's content, read in chunks."""
     return hash_files([path], hashlib.sha256())

@@ -1,7 +1,5 @@
 """Files appear whole or not at all, and with the rights that any other file would have."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

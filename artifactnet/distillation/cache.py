@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -46,11 +45,7 @@ _REMEDY = "delete this file and start again: its images will be labelled anew, t
 
 
 def image_key(image: UInt8Array) -> bytes:
-    """16 bytes that identify an image's pixels, whatever its file is called.
-
-    Args:
-        image: (H, W, 3) uint8.
-    """
+    """16 bytes that identify an image's pixels (H, W, 3 uint8), whatever its file is called."""
     hasher = blake2b(repr(image.shape).encode(), digest_size=ID_BYTES)
     hasher.update(np.ascontiguousarray(image).data)
     return hasher.digest()
@@ -63,11 +58,9 @@ def fingerprint(identity: Identity) -> str:
 
 
 def shrink_maps(answer: TeacherAnswer, side: int) -> TeacherAnswer:
-    """The answer with maps whose longer side is at most ``side``: averaged, never enlarged.
+    """The answer with maps whose longer side is at most ``side`` pixels: averaged, never enlarged.
 
-    Args:
-        answer: maps of (H, W).
-        side: pixels, 1 or more. The aspect ratio is kept to within the rounding of a side.
+    The aspect ratio is kept to within the rounding of a side.
     """
     height, width = answer.heatmap.shape
     scale = min(1.0, side / max(height, width))
@@ -96,16 +89,10 @@ class Row:
 
 
 def write_shard(path: Path, teacher: str, rows: Sequence[Row]) -> None:
-    """Write pseudo-labels to one file, atomically.
+    """Write pseudo-labels, at least one, to one file, atomically.
 
     Maps become float16: an error of at most 0.0005 in the heatmap and of 0.05 % in sigma, which
-    is kept within float16's range. So do features, within its range likewise. Score and logit
-    are float32.
-
-    Args:
-        path: the ``.safetensors`` file to write.
-        teacher: fingerprint of the teacher.
-        rows: one per image, at least one.
+    is kept within float16's range, as are features. Score and logit are float32.
 
     Raises:
         ArtifactNetError: features of unequal lengths, or the file cannot be written; no part of
@@ -149,16 +136,12 @@ def _ids(values: Iterable[bytes]) -> npt.NDArray[np.uint8]:
 class Shard:
     """A finished file of pseudo-labels, open for reading; maps are read row by row.
 
-    Args:
-        path: of the file.
-        teacher: fingerprint that it must carry.
-
     Attributes:
-        keys: (n,) of 16 bytes each.
-        stamps: (n,) likewise.
+        keys, stamps: (n,) of 16 bytes each.
 
     Raises:
-        ArtifactNetError: the file is missing, broken, from another teacher, or not of this kind.
+        ArtifactNetError: the file is missing, broken, from another teacher than the one whose
+            fingerprint is given, or not of this kind.
     """
 
     def __init__(self, path: Path, teacher: str) -> None:
@@ -211,14 +194,11 @@ class Shard:
 
     def _read(self, name: str, place: slice | None = None) -> npt.NDArray[Any]:
         try:
-            found: npt.NDArray[Any]
-            if place is None:
-                found = self._file.get_tensor(name)
-            else:
-                found = self._file.get_slice(name)[place]
-            return found
+            whole = place is None
+            tensor = self._file.get_tensor(name) if whole else self._file.get_slice(name)[place]
         except (SafetensorError, OSError) as error:
             raise self._broken(str(error)) from error
+        return np.asarray(tensor)
 
     def _check_shapes(self) -> None:
         """Refuse tensors that do not go together."""
@@ -244,12 +224,10 @@ class TeacherCache:
 
     Args:
         root: folder of the pseudo-labels of all teachers; made if missing.
-        identity: of the teacher.
+        identity: of the teacher; its fingerprint is the name of ``folder``.
         about: what else people should know about it; JSON-ready.
 
     Attributes:
-        folder: of this teacher's pseudo-labels.
-        teacher: its fingerprint, which is the folder's name.
         keys: sorted keys of the labelled images, 16 bytes each.
 
     Raises:
@@ -275,11 +253,7 @@ class TeacherCache:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look up what is on disk now.
-
-        Raises:
-            ArtifactNetError: a file is broken or from another teacher.
-        """
+        """Look up what is on disk now; `ArtifactNetError` for a broken or foreign file."""
         self._open: dict[int, Shard] = {}
         self._pid = os.getpid()
         self._paths = sorted(self.folder.glob(_SHARDS))
@@ -305,11 +279,7 @@ class TeacherCache:
         return _padded(self.keys), _padded(self._stamps) - {NO_STAMP}
 
     def read(self, key: bytes) -> TeacherAnswer | None:
-        """The pseudo-label of an image, at the size it is stored at; None where there is none.
-
-        Raises:
-            ArtifactNetError: its file is broken.
-        """
+        """The pseudo-label of an image, at the size it is stored at; None if it has none."""
         at = int(np.searchsorted(self.keys, np.array(key, f"S{ID_BYTES}")))
         if at == len(self.keys) or bytes(self.keys[at]).ljust(ID_BYTES, b"\0") != key:
             return None
@@ -362,8 +332,8 @@ class CacheWriter:
     Args:
         cache: of the teacher.
         side: longer side of a stored map, pixels.
-        per_shard: images per file, fewer where they take longer than `PATIENCE`; at most so many
-            are lost where the process is killed.
+        per_shard: images per file, fewer if they take longer than `PATIENCE`; at most so many
+            are lost when the process is killed.
     """
 
     def __init__(self, cache: TeacherCache, side: int, per_shard: int = PER_SHARD) -> None:
@@ -375,27 +345,14 @@ class CacheWriter:
         self._flushed = time.monotonic()
 
     def add(self, key: bytes, stamp: bytes, answer: TeacherAnswer) -> None:
-        """Keep the pseudo-label of an image.
-
-        Args:
-            key: of the image, see `image_key`.
-            stamp: of its file, or `NO_STAMP`.
-            answer: maps of any size.
-
-        Raises:
-            ArtifactNetError: see `write_shard`.
-        """
+        """Keep the pseudo-label of an image, see `Row`; errors as of `write_shard`."""
         self._rows.append(Row(key, stamp, shrink_maps(answer, self._side)))
         late = time.monotonic() - self._flushed > PATIENCE
         if late or len(self._rows) >= self._per_shard:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has been added.
-
-        Raises:
-            ArtifactNetError: see `write_shard`.
-        """
+        """Write what has been added; errors as of `write_shard`."""
         if self._rows:
             name = f"answers-{self._name}-{self._written:05d}.safetensors"
             write_shard(self._folder / name, self._teacher, self._rows)
@@ -406,12 +363,7 @@ class CacheWriter:
     def __enter__(self) -> CacheWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.flush()  # also after Ctrl-C or a bad image: what was labelled is kept
 
 

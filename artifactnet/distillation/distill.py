@@ -15,11 +15,7 @@ CACHE = ".cache/teachers"  # below config.out: pseudo-labels that several runs s
 
 
 def need_teacher(config: Config) -> str:
-    """Path of the run's teacher.
-
-    Raises:
-        ConfigError: it has none.
-    """
+    """Path of the run's teacher; `ConfigError` if it has none."""
     if config.distill.teacher is None:
         raise ConfigError(
             "distill.teacher is not set: name a run, a .safetensors file, the folder of a HEIE or "
@@ -43,8 +39,7 @@ def attach_teacher_labels(
     Args:
         data: the student's.
         config: the run; ``distill`` names the teacher.
-        device: where a teacher that is a model runs, on this process's own GPU if there are
-            several.
+        device: where a model teacher runs: on this process's own GPU if there are several.
         only: the one split to replace; None: all of them.
 
     Raises:
@@ -61,11 +56,7 @@ def attach_teacher_labels(
 def label_run(config: Config) -> Path:
     """Label the data of a run without training: on another machine, or several GPUs at once.
 
-    Returns:
-        The folder of the pseudo-labels of all teachers.
-
-    Raises:
-        ArtifactNetError: see `attach_teacher_labels`.
+    Returns the folder of the pseudo-labels of all teachers; errors as of `attach_teacher_labels`.
     """
     device = own_device(choose_device(config.train.device))
     teacher = open_teacher(need_teacher(config), device)

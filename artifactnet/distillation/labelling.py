@@ -36,16 +36,7 @@ _SECONDS = 10.0  # between two lines of progress
 
 
 class TeacherLabeledSource:
-    """Another source, with the pseudo-labels of a cache.
-
-    Args:
-        source: the images.
-        cache: their pseudo-labels.
-
-    Attributes:
-        records: those of ``source``.
-        warnings: those of ``source``.
-    """
+    """Another source (same records and warnings), with the pseudo-labels of a cache."""
 
     def __init__(self, source: Source, cache: TeacherCache) -> None:
         self._source = source
@@ -103,9 +94,6 @@ def label_splits(
         on_error: ``raise``, or ``skip``: an image that cannot be used is logged and left out.
         report: is given lines of progress.
         launch: names the run, in case processes of several runs share the cache.
-
-    Returns:
-        The same splits, with pseudo-labels.
 
     Raises:
         ArtifactNetError: an image that cannot be used or labelled, a cache that is broken or cannot
@@ -226,15 +214,7 @@ def _label_split(
 
 
 class _Batches:
-    """Collects images for the teacher, batch by batch.
-
-    Args:
-        teacher: labels them.
-        writer: takes the pseudo-labels.
-        keys: of the images that have a pseudo-label.
-        size: images in a batch.
-        on_error: see `label_splits`.
-    """
+    """Collects images for the teacher, batch by batch; images in ``keys`` are skipped."""
 
     def __init__(
         self, teacher: Teacher, writer: CacheWriter, keys: set[bytes], size: int, on_error: str

@@ -126,10 +126,6 @@ class ModelTeacher:
     undone, so that a student with another size, resize policy or normalisation can learn from it.
     An adaptive mapper cuts each image by its own shape, as it does in `predict`.
 
-    Args:
-        file: the ``.safetensors`` file.
-        device: where it runs.
-
     Raises:
         ArtifactNetError: not a model of ours, or one without any heatmap.
     """
@@ -157,11 +153,7 @@ class ModelTeacher:
 
     @cached_property
     def model(self) -> ArtifactNet:
-        """The teacher.
-
-        Raises:
-            ArtifactNetError: its weights do not fit its config.
-        """
+        """The teacher."""
         return load_checkpoint(self._file, self._device)
 
     def check(self, splits: Splits) -> None:
@@ -233,12 +225,8 @@ def _prepare(config: ModelConfig, record: Record, image: UInt8Array) -> Prepared
 class HeieTeacher:
     """A saved HEIE, reading its heatmap from a fixed text: one forward pass per batch.
 
-    Args:
-        folder: of the HEIE, or of the run that trained it.
-        device: where it runs.
-
     Raises:
-        ArtifactNetError: no HEIE there, or not of this format.
+        ArtifactNetError: no HEIE in ``folder``, or not of this format.
     """
 
     gives_features = False
@@ -266,11 +254,7 @@ class HeieTeacher:
 
     @cached_property
     def predictor(self) -> HeiePredictor:
-        """The teacher.
-
-        Raises:
-            ArtifactNetError: see `artifactnet.vlm.heie.saving.load_heie`.
-        """
+        """The teacher."""
         from artifactnet.vlm.heie.predictor import load_heie_predictor
 
         return load_heie_predictor(self._folder, self._device, "template")
@@ -279,11 +263,7 @@ class HeieTeacher:
         """HEIE takes any image."""
 
     def label(self, prepared: Sequence[ImageInput]) -> list[TeacherAnswer]:
-        """Pseudo-labels of a batch; maps are (H, W) of the images, and there is no logit.
-
-        Raises:
-            ArtifactNetError: an output is not a number; the message names the image.
-        """
+        """Pseudo-labels of a batch; maps are (H, W) of the images, and there is no logit."""
         answers = []
         for one in self.predictor.predict_stream(prepared, len(prepared)):
             if isinstance(one, Failure):
@@ -301,13 +281,10 @@ def _name_image(record: Record, image: UInt8Array) -> ImageInput:
 
 
 class HeatmapTeacher:
-    """Heatmaps made elsewhere: no deviation (sigma 1), no score, no logit.
-
-    Args:
-        folder: of the heatmaps, see `HeatmapFolder`.
+    """Heatmaps made elsewhere (see `HeatmapFolder`): sigma 1, no score, no logit.
 
     Raises:
-        ArtifactNetError: no heatmap there.
+        ArtifactNetError: no heatmap in the folder.
     """
 
     gives_features = False
@@ -326,11 +303,7 @@ class HeatmapTeacher:
         )
 
     def check(self, splits: Splits) -> None:
-        """Every image must have a heatmap of its own.
-
-        Raises:
-            ArtifactNetError: names the first few that have none, and how many they are.
-        """
+        """Raise `ArtifactNetError` naming the first few images without a heatmap."""
         self._heatmaps.check(record for source in splits.values() for record in source.records)
 
     def label(self, prepared: Sequence[TeacherAnswer]) -> list[TeacherAnswer]:

@@ -49,15 +49,12 @@ def evaluate_run(run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str
 
     Without overrides of the data they replace those of the run; for other data (or another
     threshold or teacher) they go to ``evaluations/<data>-<fingerprint>`` inside the run's folder.
-
     Heatmaps are compared with those of the run's own teacher on the run's own data, if it is
     still available; and on any data with those of a teacher named in ``overrides``.
 
     Args:
         run_dir: folder of the run.
-        overrides: ``dotted.key=value`` strings of ``data.*``, ``train.device``,
-            ``model.threshold``, ``model.map_threshold``, ``distill.teacher``, ``distill.cache``
-            and ``distill.side``.
+        overrides: ``dotted.key=value`` strings that begin with one of `ALLOWED` or `TEACHER_KEYS`.
 
     Returns:
         The content of ``results.json``.
@@ -106,11 +103,8 @@ def evaluate_file(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
     that teacher's, whose pseudo-labels are kept below ``out``.
 
     Args:
-        path: ``.onnx``, ``.xml`` or ``.pt2`` file, ``.safetensors`` file, or the name of a
-            packaged model.
-        overrides: ``dotted.key=value`` strings of ``data.*``, ``seed`` (of splits that are
-            drawn), ``out``, ``train.device``, ``model.threshold``, ``model.map_threshold``,
-            ``distill.teacher``, ``distill.cache`` and ``distill.side``.
+        path: ``.onnx``, ``.xml``, ``.pt2`` or ``.safetensors`` file, or name of a packaged model.
+        overrides: as for `evaluate_run`, and ``out=`` and ``seed=`` (of splits that are drawn).
 
     Returns:
         The content of ``results.json``.
@@ -160,7 +154,7 @@ def _open_file(path: str | Path, config: Config) -> tuple[AnyModel, int | None]:
 def evaluate_model(
     model: ArtifactNet, data: DataModule, config: Config, epoch: int | None
 ) -> dict[str, Any]:
-    """Figures of a model on the test split (on val, with a warning, where there is no test).
+    """Figures of a model on the test split (on val, with a warning, if there is no test split).
 
     Each image passes through the model as in `predict`: an adaptive mapper cuts it by the grid of
     tiles that suits it. Maps are compared at the size at which the model sees the image.
@@ -206,11 +200,7 @@ def evaluate_model(
 
 
 class _AdaptivePreprocess(Preprocess):
-    """Brings each image to the size at which the predictor shows it to an adaptive mapper.
-
-    Args:
-        model: with such a mapper.
-    """
+    """Brings each image to the size at which the predictor shows it to an adaptive mapper."""
 
     def __init__(self, model: ArtifactNet) -> None:
         super().__init__(model.image_size, model.config.resize, model.mean, model.std)
@@ -224,11 +214,7 @@ class _AdaptivePreprocess(Preprocess):
 def compute_figures(
     model: ArtifactNet, loader: Iterable[Batch], generators: Sequence[str]
 ) -> dict[str, Any]:
-    """Figures of a model over all batches of a loader, on this process alone.
-
-    Returns:
-        what `Figures.compute` gives: ``authenticity``, ``heatmap``, ``masks``, ``saliency``, ...
-    """
+    """`Figures.compute` of a model over all batches of a loader, on this process alone."""
     device = next(model.parameters()).device
     figures = Figures(model, generators, alone=True).to(device)
     with evaluating(model), torch.no_grad():
@@ -250,22 +236,13 @@ def _names_teacher(overrides: Sequence[str]) -> bool:
 
 
 def _label_evaluated(data: DataModule, config: Config) -> None:
-    """Let the config's teacher label the images that are evaluated.
-
-    Raises:
-        ArtifactNetError: there is no teacher, or it cannot.
-    """
+    """Let the config's teacher label the images that are evaluated."""
     split = evaluated_split(data.splits)
     attach_teacher_labels(data, config, choose_device(config.train.device), only=split)
 
 
 def _decisive(config: Config, teacher: bool) -> dict[str, Any]:
-    """The keys of a config that decide the figures of a given model, flat.
-
-    Args:
-        config: of a run or evaluation.
-        teacher: whether the teacher named in it is among them.
-    """
+    """Flat keys of a config that decide the figures of a given model."""
     values = to_dict(config)
     data = dict(values["data"])
     data["augment"] = {"align_compression": data["augment"]["align_compression"]}  # tests have it

@@ -95,17 +95,14 @@ class Figures(nn.Module):
         """Figures so far.
 
         Returns:
-            ``images``; ``authenticity``: scores under ``all`` and per generator under
-            ``generators`` (see `metrics.confusion.verdict_scores`); ``heatmap``: scores and counts
-            (see `metrics.pixels.PixelMetric`), or None if no annotated fake had a heatmap;
-            ``masks``: per generator and ``all``, see `metrics.segmentation.SegmentationMetric`,
-            or None if no annotated fake was segmented; ``presence``: F1 of "the image has category
-            c" (Table 9), None likewise; ``by_artifact_ratio``: how many annotated fakes were
-            called fake, by the share of their pixels that is artifact (Fig. 3). Of the heatmap
-            head, each None if there is no head or no image for it: ``saliency``, see
-            `metrics.saliency.SaliencyMetric`; ``scores``: ``PLCC``, ``SRCC`` and
-            ``images``; ``teacher``: ``CC`` and ``MSE`` with the teacher's heatmaps and
-            ``images``, see `metrics.saliency.TeacherAgreementMetric`.
+            ``images``; ``authenticity``: scores under ``all`` and, per generator, ``generators``
+            (see `metrics.confusion.verdict_scores`); ``heatmap``: see `metrics.pixels.PixelMetric`;
+            ``masks``: per generator and ``all``, see `metrics.segmentation.SegmentationMetric`;
+            ``presence``: F1 of "the image has category c" (Table 9); ``by_artifact_ratio``: how
+            many annotated fakes were called fake, by their share of artifact pixels (Fig. 3);
+            ``saliency``, ``scores`` (``PLCC``, ``SRCC``) and ``teacher`` (``CC``, ``MSE``) of the
+            heatmap head, with ``images``, see `metrics.saliency`. Each that has a head or map of
+            its own is None if the model lacks it or no image has a ground truth for it.
         """
         rows = self.authenticity.compute()
         everything = rows.pop("all")

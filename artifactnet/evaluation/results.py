@@ -39,7 +39,7 @@ def subfolder(config: Config, decisive: Mapping[str, Any], kind: str = "", of: s
         config: of the evaluation.
         decisive: all that decides its figures; JSON-ready.
         kind: put between data and fingerprint, for people.
-        of: what is evaluated, where that is not a run with a folder of its own.
+        of: what is evaluated, if that is not a run with a folder of its own.
     """
     text = json.dumps(decisive, sort_keys=True) + of
     fingerprint = hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
@@ -68,13 +68,7 @@ def write_page(folder: Path, results: dict[str, Any], page: str) -> None:
 
 
 def print_results(results: dict[str, Any], lines: str, folder: Path) -> None:
-    """Print results, after what must be known before trusting them.
-
-    Args:
-        results: content of ``results.json``.
-        lines: its figures for a terminal.
-        folder: that it was written to.
-    """
+    """Print ``lines`` (the figures), after what must be known before trusting them."""
     for text in (*results["notices"], *results["data_warnings"]):
         print(f"WARNING: {text}")
     print(lines)
@@ -110,15 +104,10 @@ def terminal_sections(sections: Sequence[Section]) -> list[str]:
 
 
 def heatmap_sections(results: dict[str, Any], size: str = "at the model's size") -> list[Section]:
-    """Tables of the figures of a heatmap head.
+    """Tables of a heatmap head's figures: against annotation, and against the teacher.
 
-    Args:
-        results: content of a ``results.json``; files written before there were heatmap heads
-            have none of the keys and give no section, like models without such a head.
-        size: at which the heatmaps were compared, in words.
-
-    Returns:
-        Up to two sections: against annotation, and against the teacher.
+    ``results.json`` files without such figures (also those written before there were heatmap
+    heads) give no section. ``size`` names, in words, where the heatmaps were compared.
     """
     found = []
     if results.get("saliency") or results.get("scores"):

@@ -31,9 +31,7 @@ class OpenedRun:
     """A run's best model and the data to evaluate it on.
 
     Attributes:
-        folder: of the run.
-        own: its config.
-        config: its config with the overrides.
+        own: the run's config; ``config`` has the overrides too.
         model: on its device, with the config's thresholds.
         epoch: epochs of training that the model has seen.
         data: with the model's preprocessing.
@@ -49,17 +47,14 @@ class OpenedRun:
 
 @dataclass(frozen=True, slots=True)
 class RunSamples:
-    """The images of a run's test split, decoded one by one.
+    """The images of a run's test split (``val`` if there is none), decoded one by one.
 
     Attributes:
         model: the run's best model.
         config: its config with the overrides.
-        folder: of the run.
-        name: of the run.
-        split: ``test``, or ``val`` where there is no test split.
         records: one per image.
-        load: decodes the image of a position in ``records``; raises `ArtifactNetError` where it
-            cannot be used.
+        load: decodes the image of a position in ``records``; raises `ArtifactNetError` if it cannot
+            be used.
         warnings: what must be known about model and data.
     """
 
@@ -82,15 +77,7 @@ class RunSamples:
 
 
 def check_overrides(overrides: Sequence[str], allowed: tuple[str, ...]) -> None:
-    """Refuse overrides of what belongs to a trained model.
-
-    Args:
-        overrides: ``dotted.key=value`` strings.
-        allowed: what they may begin with.
-
-    Raises:
-        ConfigError: names the first other one.
-    """
+    """Raise `ConfigError` for the first override that does not begin as ``allowed``."""
     for override in overrides:
         if not override.startswith(allowed):
             raise ConfigError(
@@ -104,13 +91,8 @@ def open_run(
 ) -> OpenedRun:
     """Load a run's best model and its data, or other data.
 
-    Args:
-        run_dir: folder of the run.
-        overrides: ``dotted.key=value`` strings.
-        allowed: what they may begin with.
-
     Raises:
-        ArtifactNetError: no such run, an override that is not allowed, or data that cannot be used.
+        ArtifactNetError: no such run, an override that is not ``allowed``, or unusable data.
     """
     check_overrides(overrides, allowed)
     folder, own = run_folder.find_run(run_dir)
@@ -128,9 +110,6 @@ def open_samples(run_dir: str | Path, overrides: Sequence[str] = ()) -> RunSampl
 
     The data is counted but no file is opened to check it (``data.check=counts``), unless an
     override says otherwise: that was done before training, and costs more than a short report.
-
-    Raises:
-        ArtifactNetError: see `open_run`.
     """
     run = open_run(run_dir, ["data.check=counts", *overrides])
     split = evaluated_split(run.data.splits)
@@ -154,13 +133,7 @@ def evaluated_split(splits: Splits) -> str:
 
 
 def data_warnings(summary: dict[str, Any], split: str, skipped: Sequence[str]) -> list[str]:
-    """What must be known about the evaluated images before trusting any figure.
-
-    Args:
-        summary: of the data.
-        split: of it that is evaluated.
-        skipped: locations of the images that were skipped (``data.on_error=skip``).
-    """
+    """What must be known about the evaluated images of a split before trusting any figure."""
     warnings = list(summary["warnings"])
     if split == "val":
         warnings.append(VALIDATION_ONLY)

@@ -10,12 +10,7 @@ from collections.abc import Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table.
-
-    Args:
-        header: names of the columns.
-        rows: cells of each row, as many as there are columns.
-    """
+    """Lines of a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
 
@@ -30,12 +25,7 @@ def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def mean_spread(values: Sequence[float], digits: int = 3) -> str:
-    """``0.812 ± 0.010``: mean and sample standard deviation; no spread for a single value.
-
-    Args:
-        values: one per seed or repetition; none give an empty text.
-        digits: after the decimal point.
-    """
+    """``0.812 ± 0.010``: mean and sample standard deviation; no spread for a single value."""
     if not values:
         return ""
     mean, std = mean_std(values)

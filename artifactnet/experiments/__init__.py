@@ -1,1 +1,1 @@
-"""Whole experiments: several trainings, judged alike, in one table."""
+"""Whole experiments: several trainings, evaluated alike, in one table."""

@@ -19,24 +19,13 @@ _DIGITS = {"MSE": 5, "MSE GT=0": 5}  # as in the papers; three otherwise
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuse seeds that make no experiment.
-
-    Raises:
-        ArtifactNetError: there is none, or one twice.
-    """
+    """Raise `ArtifactNetError` if there is no seed, or one twice."""
     if not seeds or len(set(seeds)) != len(seeds):
         raise ArtifactNetError(f"seeds must be given, each once, not {list(seeds)}")
 
 
 def train_once(recipe: str, overrides: Sequence[str]) -> Path:
     """Train a config unless that run is finished; resume it if it was interrupted.
-
-    Args:
-        recipe: name of the config, or its file.
-        overrides: ``dotted.key=value`` strings, the run's name among them.
-
-    Returns:
-        Folder of the finished run.
 
     Raises:
         ArtifactNetError: the existing run was made with another config, or the config asks for
@@ -86,21 +75,16 @@ def compute_once(
 ) -> dict[str, Any]:
     """Figures that took time, read from a file that an earlier call of the experiment wrote.
 
-    Args:
-        path: of the JSON file.
-        question: what the figures depend on; a file with another one is replaced.
-        compute: makes the figures.
-
-    Returns:
-        The question and the figures, as in the file.
+    ``question`` holds what the figures depend on, and is kept with them; a file with another one
+    is replaced.
     """
     if path.is_file():
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if all(kept.get(key) == value for key, value in question.items()):
             return kept
-    found = {**question, **compute()}
-    files.write_json(path, found)
-    return found
+    figures = {**question, **compute()}
+    files.write_json(path, figures)
+    return figures
 
 
 def write_table(
@@ -110,29 +94,25 @@ def write_table(
     values: Mapping[tuple[str, int], Mapping[str, float | None]],
     columns: Sequence[str],
 ) -> dict[str, Any]:
-    """Write an experiment as ``NAME.json`` and ``NAME.md``.
+    """Write an experiment as ``NAME.json`` and ``NAME.md`` and return the content of the former.
 
     Args:
         folder: for both files.
         about: ``experiment`` (its name), ``title``, ``seeds``, ``overrides`` and what else
             belongs into the JSON file.
-        trainings: key -> ``title``, ``method`` and what else belongs into the row, in the order
-            of the table.
+        trainings: key -> ``title``, ``method`` and what else belongs into the row, in order.
         values: (key, seed) -> figures; a figure that a run does not have is missing or None.
         columns: names of the figures.
-
-    Returns:
-        The content of ``NAME.json``.
     """
     rows = []
     for key, training in trainings.items():
         seeds = {str(s): dict(values[key, s]) for s in about["seeds"] if (key, s) in values}
         spread = {column: _spread(_column(seeds, column)) for column in columns}
         rows.append({"key": key, **training, "seeds": seeds, "spread": spread})
-    found = {**about, "columns": list(columns), "rows": rows}
-    files.write_json(folder / f"{about['experiment']}.json", found)
-    files.write_text(folder / f"{about['experiment']}.md", experiment_page(found))
-    return found
+    table = {**about, "columns": list(columns), "rows": rows}
+    files.write_json(folder / f"{about['experiment']}.json", table)
+    files.write_text(folder / f"{about['experiment']}.md", experiment_page(table))
+    return table
 
 
 def _column(seeds: Mapping[str, Mapping[str, float | None]], column: str) -> list[float]:

@@ -39,16 +39,13 @@ def run_cot_ablation(
     Without: the model reads heatmap and score from a fixed text and learns none. With: it learns
     to write and reads from what it wrote. Given: the same model reads from the annotated texts.
     Runs live in ``out/cot_KEY_sSEED``. Finished ones are reused, so the same command continues
-    after an interruption.
+    after an interruption. Returns the content of ``cot-ablation.json``.
 
     Args:
         recipe: name of a config with ``mllm.base``, or its file.
         seeds: each training is repeated with each of them.
         out: folder for runs and tables.
         overrides: ``dotted.key=value`` strings for all trainings.
-
-    Returns:
-        The content of ``cot-ablation.json``.
 
     Raises:
         ArtifactNetError: a recipe without texts to learn, no seed or one twice, a run in ``out``

@@ -104,16 +104,13 @@ def run_experiment(
     """Run one of `PLANS` and write ``NAME.json`` and ``NAME.md`` into ``out``.
 
     Runs live in ``out/KEY_sSEED``. Finished ones are reused and interrupted ones resumed, so the
-    same command continues after an interruption.
+    same command continues after an interruption. Returns the content of ``NAME.json``.
 
     Args:
         name: of the plan.
         seeds: each training is repeated with each of them.
         out: folder for runs and tables.
         overrides: ``dotted.key=value`` strings for all trainings.
-
-    Returns:
-        The content of ``NAME.json``.
 
     Raises:
         ArtifactNetError: no such plan, no seed or one twice, an override that cannot be used, or

@@ -19,19 +19,12 @@ from artifactnet.experiments.common import (
 from artifactnet.types import ArtifactNetError
 
 NAME = "transfer"
-TITLE = "Trained on one data set, judged on another (HEIE Table 4)"
+TITLE = "Trained on one data set, evaluated on another (HEIE Table 4)"
 COLUMNS = ("MSE", "MSE GT=0", "KLD", "CC")  # fields of `metrics.saliency.SaliencyMetric`
 
 
 def named_sets(texts: Sequence[str]) -> dict[str, str]:
-    """Data sets as ``NAME=MANIFEST``, or as ``MANIFEST``, whose stem is the name.
-
-    Args:
-        texts: at least two; a manifest is a file or a folder, see
-            `artifactnet.data.sources.manifest`.
-
-    Returns:
-        name -> path.
+    """Name -> path of data sets; ``NAME=MANIFEST``, or ``MANIFEST``, whose stem is the name.
 
     Raises:
         ArtifactNetError: fewer than two, a name twice, or one that is no file name.
@@ -63,7 +56,7 @@ def run_transfer(
     """Train a recipe on each data set and write ``transfer.json`` and ``transfer.md``.
 
     Runs live in ``out/transfer_SET_sSEED``. Finished ones are reused, so the same command
-    continues after an interruption.
+    continues after an interruption. Returns the content of ``transfer.json``.
 
     Args:
         recipe: name of a config, or its file; any model with a heatmap head.
@@ -72,9 +65,6 @@ def run_transfer(
             data set trained on and of those evaluated on.
         out: folder for runs and tables.
         overrides: ``dotted.key=value`` strings for all trainings.
-
-    Returns:
-        The content of ``transfer.json``.
 
     Raises:
         ArtifactNetError: no seed or one twice, a run in ``out`` was made with another config, or
@@ -98,7 +88,7 @@ def run_transfer(
                 figures = _evaluated(run, other, root)
             values[f"{name}>{other}", seed] = figures
     titles = {
-        f"{a}>{b}": f"{a}, judged on {b}" + (" (its own)" if a == b else "")
+        f"{a}>{b}": f"{a}, evaluated on {b}" + (" (its own)" if a == b else "")
         for a in sets
         for b in sets
     }

@@ -13,14 +13,10 @@ _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 def choose_device(device: str, count: int = 1) -> str:
-    """``cuda`` or ``cpu``.
-
-    Args:
-        device: ``auto``, ``cpu`` or ``gpu``.
-        count: how many are needed.
+    """``cuda`` or ``cpu`` for ``auto``, ``cpu`` or ``gpu``.
 
     Raises:
-        ArtifactNetError: fewer GPUs are available than were asked for.
+        ArtifactNetError: fewer than ``count`` GPUs are available, and CPU was not chosen.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cpu" or (device == "auto" and not available):
@@ -34,11 +30,7 @@ def choose_device(device: str, count: int = 1) -> str:
 
 
 def own_device(device: str) -> str:
-    """The GPU of this process in a distributed run; any other device as it is.
-
-    Args:
-        device: ``cuda`` or ``cpu``.
-    """
+    """The GPU of this process in a distributed run (of ``cuda``); any other device as it is."""
     rank = os.environ.get("LOCAL_RANK")
     return f"cuda:{rank}" if device == "cuda" and rank is not None else device
 

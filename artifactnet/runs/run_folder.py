@@ -45,11 +45,9 @@ MAY_CHANGE = (
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Where a run is and what it reached.
+    """Where a run is, and its ``results.json``.
 
-    Attributes:
-        run_dir: folder of the run.
-        results: content of its ``results.json``; empty in the other processes of a distributed run.
+    ``results`` is empty in the other processes of a distributed run.
     """
 
     run_dir: Path
@@ -94,8 +92,7 @@ def check_run_folder(config: Config) -> Path:
 def prepare_run_folder(config: Config) -> Path:
     """Empty the folder of a run, or clean up after a killed process.
 
-    Returns:
-        The folder. It holds the resolved config and one provenance entry per start.
+    It then holds the resolved config and one provenance entry per start.
 
     Raises:
         ArtifactNetError: see `check_run_folder`; or the folder cannot be written.
@@ -142,11 +139,7 @@ def find_run(folder: str | Path) -> tuple[Path, Config]:
 
 @contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Turn the system's error about a full disk into one that tells how to resume.
-
-    Raises:
-        ArtifactNetError: the disk is full.
-    """
+    """Turn the system's error about a full disk into one that tells how to resume."""
     try:
         yield
     except OSError as error:
@@ -169,15 +162,9 @@ def changed_keys(saved: Config, now: Config) -> list[str]:
 
 
 def check_same_teacher(config: Config, teacher: Mapping[str, Any]) -> None:
-    """Refuse to resume a run with another teacher than it started with.
+    """Raise `ArtifactNetError` if a resumed run's teacher has changed since the run started.
 
-    Args:
-        config: the run.
-        teacher: the facts that `artifactnet.distillation.distill.attach_teacher_labels` put into
-            the data's summary.
-
-    Raises:
-        ArtifactNetError: its weights or heatmaps have changed since.
+    ``teacher`` holds the facts that `attach_teacher_labels` put into the data's summary.
     """
     path = Path(config.out) / config.name / DATA
     if not config.resume or not path.is_file():
@@ -192,10 +179,10 @@ def check_same_teacher(config: Config, teacher: Mapping[str, Any]) -> None:
 
 def flatten_keys(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionary with dotted keys instead."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            found |= flatten_keys(value, f"{prefix}{key}.")
+            flat |= flatten_keys(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
-    return found
+            flat[prefix + key] = value
+    return flat

@@ -23,15 +23,10 @@ _INTACT = "what was saved before is intact"
 class TrainingModule(pl.LightningModule):
     """A model under training: seeding, finite losses and gradients, logging, AdamW.
 
-    Subclasses define ``training_step``, ``validation_step`` and the four methods below that raise
+    Subclasses define ``training_step``, ``validation_step`` and the methods below that raise
     `NotImplementedError`.
 
-    Args:
-        model: the network.
-        config: the run.
-
     Attributes:
-        model, config: as given.
         scored: a training image of any process had a score, so that the score was trained.
     """
 
@@ -114,13 +109,10 @@ class TrainingModule(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before a gradient that is not finite reaches the weights.
+        """Raise `ArtifactNetError` before a gradient that is not finite reaches the weights.
 
         With 16-bit floats overflow is normal: the gradient scaler skips such a step. DeepSpeed
         does the same, and does not expose gradients.
-
-        Raises:
-            ArtifactNetError: the gradient is not finite.
         """
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         if self.trainer.precision == "16-mixed" or not gradients:

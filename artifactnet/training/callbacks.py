@@ -33,11 +33,7 @@ _TRUTH = {
 
 
 class PlainLines(Callback):
-    """One line per epoch with the loss parts and the validation figures.
-
-    Args:
-        best: holds the figures of the latest validation.
-    """
+    """One line per epoch with the loss parts and the validation figures that ``best`` holds."""
 
     def __init__(self, best: BestModel) -> None:
         self.best = best
@@ -94,9 +90,6 @@ class Pictures(Callback):
         count: images shown.
         every: epochs between pictures; the final weights always get one.
         skip: leave out an image that cannot be used (validation lists it) instead of raising.
-
-    Raises:
-        ArtifactNetError: an image cannot be used and ``skip`` is False.
     """
 
     def __init__(

@@ -22,11 +22,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write to a temporary file, flush it to disk, rename.
-
-        Raises:
-            ArtifactNetError: writing failed; the previous checkpoint is untouched.
-        """
+        """Write atomically; if that fails, the previous checkpoint is untouched."""
         try:
             with atomic_path(path) as temporary:
                 torch.save(checkpoint, temporary)
@@ -40,11 +36,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read tensors and plain values; never unpickles anything else, whoever asks.
-
-        Raises:
-            ArtifactNetError: missing, damaged, or not such a checkpoint.
-        """
+        """Read tensors and plain values; never unpickles anything else, whoever asks."""
         try:
             checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # zip, pickle and i/o errors: all mean that it is unusable
@@ -60,11 +52,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves everything a continuation needs at the end of every epoch.
-
-    Args:
-        path: file to replace each time.
-    """
+    """Saves everything a continuation needs at the end of every epoch, in one file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,15 +65,13 @@ class LastCheckpoint(Checkpoint):
 class BestModel(Callback):
     """Computes the validation figures and saves the model whenever they are the best so far.
 
-    Equal values of the monitored figure are common on small validation sets; the lower
-    validation loss decides then, and the earlier epoch if that is equal too.
-
-    It must come before a weight-averaging callback in the list of callbacks: that one swaps the
-    averaged weights in for validation, and they are the ones to save.
+    Equal values of the monitored figure are common on small validation sets; the lower validation
+    loss decides then, and the earlier epoch if that is equal too. The callback must come before a
+    weight-averaging one: that swaps the averaged weights in for validation, and they are saved.
 
     Args:
         path: of the model, replaced each time.
-        monitor: ``balanced_accuracy`` or ``map_iou`` (higher is better), or ``loss``.
+        monitor: a validation figure (higher is better), or ``loss``.
         extra: facts to keep with the model.
     """
 

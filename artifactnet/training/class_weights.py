@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from artifactnet.data.sources.base import Source
 from artifactnet.files import write_json
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT
-from artifactnet.types import Annotation, ArtifactNetError, UInt8Array
+from artifactnet.types import Annotation, ArtifactNetError
 
 logger = logging.getLogger(__name__)
 CLASSES = ("background", *(category.label for category in CATEGORIES), "uncategorized")
@@ -25,8 +24,8 @@ class ClassFrequencies:
     """Pixels of each class in the annotated fakes, at their original size.
 
     Attributes:
-        pixels: per class in the order of `CLASSES`. A pixel of several categories counts for
-            each; one with a category is not uncategorised.
+        pixels: per class in the order of `CLASSES`. A pixel of several categories counts for each;
+            one with a category is not uncategorised.
         images: masks counted.
     """
 
@@ -54,9 +53,9 @@ class ClassFrequencies:
 def class_frequencies(source: Source, cache_dir: Path, on_error: str = "raise") -> ClassFrequencies:
     """Count the pixels of each class over the annotated fakes of a training split.
 
-    The counts are kept in ``cache_dir`` under a fingerprint of the records (where the images
-    are, what is annotated in them), not of the masks' pixels: remove the file after redrawing
-    masks in place. Where images were skipped, nothing is kept.
+    The counts are kept in ``cache_dir`` under a fingerprint of the records (where the images are,
+    what is annotated in them), not of the masks' pixels: remove the file after redrawing masks in
+    place. Where images were skipped, nothing is kept.
 
     Args:
         source: the split; only images whose annotation is MASK are loaded.
@@ -64,26 +63,26 @@ def class_frequencies(source: Source, cache_dir: Path, on_error: str = "raise") 
         on_error: ``raise``, or ``skip``: an image that cannot be used is logged and left out.
 
     Returns:
-        The counts; all zero where the split has no annotated fake.
+        The counts; all zero if the split has no annotated fake.
 
     Raises:
         ArtifactNetError: an image cannot be used (with ``skip``: none can), or ``cache_dir``
             cannot be written.
-        ValueError: ``on_error`` is neither.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     annotated = [i for i, r in enumerate(source.records) if r.annotation is Annotation.MASK]
     path = Path(cache_dir) / f"class_pixels-{_fingerprint(source, annotated)}.json"
-    found = _read(path, len(annotated))
-    if found is None:
-        found = _count(source, annotated, on_error)
-        if found.images == len(annotated):
-            try:
-                write_json(path, {"pixels": found.pixels, "images": found.images})
-            except OSError as error:
-                raise ArtifactNetError(f"{path}: cannot be written: {error.strerror}") from None
-    return found
+    frequencies = _read(path, len(annotated))
+    if frequencies is not None:
+        return frequencies
+    frequencies = _count(source, annotated, on_error)
+    if frequencies.images == len(annotated):
+        try:
+            write_json(path, {"pixels": frequencies.pixels, "images": frequencies.images})
+        except OSError as error:
+            raise ArtifactNetError(f"{path}: cannot be written: {error.strerror}") from None
+    return frequencies
 
 
 def _fingerprint(source: Source, annotated: list[int]) -> str:
@@ -118,7 +117,10 @@ def _count(source: Source, annotated: list[int], on_error: str) -> ClassFrequenc
     images = 0
     for index in annotated:
         try:
-            mask = _mask(source, index)
+            mask = source.load(index).mask
+            if mask is None:
+                location = source.records[index].location
+                raise ArtifactNetError(f"{location}: annotation is MASK but the sample has no mask")
         except ArtifactNetError as error:
             if on_error == "raise":
                 raise
@@ -133,19 +135,7 @@ def _count(source: Source, annotated: list[int], on_error: str) -> ClassFrequenc
             f"first is of {source.records[annotated[0]].location}: run with data.on_error=raise "
             "to see what is wrong"
         )
-    return ClassFrequencies(_pixels(histogram), images)
-
-
-def _mask(source: Source, index: int) -> UInt8Array:
-    mask = source.load(index).mask
-    if mask is None:
-        location = source.records[index].location
-        raise ArtifactNetError(f"{location}: annotation is MASK but the sample has no mask")
-    return mask
-
-
-def _pixels(histogram: npt.NDArray[np.int64]) -> list[int]:
-    """Counts per class from counts per bit-field value."""
     values = np.arange(256)
     of_category = [int(histogram[(values & c.bit) > 0].sum()) for c in CATEGORIES]
-    return [int(histogram[0]), *of_category, int(histogram[UNCATEGORIZED_BIT])]
+    pixels = [int(histogram[0]), *of_category, int(histogram[UNCATEGORIZED_BIT])]
+    return ClassFrequencies(pixels, images)

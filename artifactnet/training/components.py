@@ -30,11 +30,7 @@ def choose_components(model: ArtifactNet, config: Config, fresh: Sequence[str]) 
 
     A component learns if a loss reaches it and ``config.freeze`` does not name it. Freezing what
     no loss reaches also keeps distributed training in step, which waits for every gradient.
-
-    Args:
-        model: about to be trained; its notices are updated.
-        config: the run.
-        fresh: components whose weights come from no earlier run.
+    Components named in ``fresh`` have weights that come from no earlier run.
 
     Raises:
         ArtifactNetError: a frozen component does not exist, or nothing can learn.

@@ -9,9 +9,12 @@ from torch import Tensor
 from artifactnet.config import DistillConfig, HeatmapLossConfig
 from artifactnet.data.targets import annotated_target, seen_by_teacher
 from artifactnet.losses import heatmap as losses
-from artifactnet.losses.heatmap import similarity_loss
 from artifactnet.models.heads.decoder import HeatmapOutput
 from artifactnet.types import Annotation, Batch, ModelOutput, TeacherBatch
+
+# keys of the weights, in the order in which the terms are added up
+ANNOTATION_TERMS = ("focal", "laplace", "correlation", "score")
+TEACHER_TERMS = ("laplace", "divergence", "correlation", "score", "logit", "feature")
 
 
 def annotation_losses(
@@ -37,28 +40,17 @@ def annotation_terms(
         output: with heatmap and score.
         target: (B, H, W) annotated heatmap in [0, 1], of any size.
         annotation: (B,) values of `Annotation`.
-        score: (B,) annotated plausibility in [0, 1]; NaN where nobody gave one.
+        score: (B,) annotated plausibility in [0, 1]; NaN if there is none.
         config: the weights.
     """
     assert output.heatmap is not None
-    assert output.score is not None
     heatmap = output.heatmap.float()
     target = losses.resize_target(target, (heatmap.shape[1], heatmap.shape[2]))
     annotated = annotation != int(Annotation.NONE)
-    known = annotated.float()
-    found: dict[str, tuple[Tensor, float]] = {}
+    terms = _shared_terms(output, target, annotated.float(), score, config)
     if config.focal:
-        term = losses.focal_loss(heatmap, target, annotated, config.gamma)
-        found["heatmap_focal"] = term, config.focal
-    if config.laplace:
-        terms = [losses.laplace_loss(x.logit, x.log_sigma, target, known) for x in output.levels]
-        found["heatmap_laplace"] = torch.stack(terms).mean(), config.laplace
-    if config.correlation:
-        term = losses.correlation_loss(heatmap, target, known)
-        found["heatmap_correlation"] = term, config.correlation
-    if config.score:
-        found["heatmap_score"] = losses.score_loss(output.score, score), config.score
-    return found
+        terms["focal"] = losses.focal_loss(heatmap, target, annotated, config.gamma)
+    return {f"heatmap_{k}": (terms[k], getattr(config, k)) for k in ANNOTATION_TERMS if k in terms}
 
 
 def teacher_losses(
@@ -71,28 +63,41 @@ def teacher_losses(
     looked the weight is 0; answers that it did not give (NaN) are passed over.
     """
     assert output.heatmap is not None
-    assert output.score is not None
     heatmap = output.heatmap.float()
     size = (heatmap.shape[1], heatmap.shape[2])
     target = losses.resize_target(teacher.heatmap, size)
     weight = _weights(losses.resize_target(teacher.sigma, size), config.confidence)
-    found: dict[str, tuple[Tensor, float]] = {}
-    if config.laplace:
-        terms = [losses.laplace_loss(x.logit, x.log_sigma, target, weight) for x in output.levels]
-        found["teacher_laplace"] = torch.stack(terms).mean(), config.laplace
+    terms = _shared_terms(output, target, weight, teacher.score, config)
     if config.divergence:
-        term = losses.divergence_loss(heatmap, target, weight)
-        found["teacher_divergence"] = term, config.divergence
-    if config.correlation:
-        term = losses.correlation_loss(heatmap, target, weight)
-        found["teacher_correlation"] = term, config.correlation
-    if config.score:
-        found["teacher_score"] = losses.score_loss(output.score, teacher.score), config.score
+        terms["divergence"] = losses.divergence_loss(heatmap, target, weight)
     if config.logit:
-        found["teacher_logit"] = _verdict_loss(output.logit, teacher.logit), config.logit
+        terms["logit"] = _verdict_loss(output.logit, teacher.logit)
     if config.feature:
-        found["teacher_feature"] = _feature_loss(output, teacher), config.feature
-    return found
+        assert teacher.feature is not None  # `attach_teacher_labels` refuses teachers without
+        assert output.feature is not None
+        terms["feature"] = losses.similarity_loss(output.feature, teacher.feature)
+    return {f"teacher_{k}": (terms[k], getattr(config, k)) for k in TEACHER_TERMS if k in terms}
+
+
+def _shared_terms(
+    output: ModelOutput | HeatmapOutput,
+    target: Tensor,
+    weight: Tensor,
+    score: Tensor,
+    config: HeatmapLossConfig | DistillConfig,
+) -> dict[str, Tensor]:
+    """Terms that annotation and teacher have in common; ``weight`` is per image or per pixel."""
+    assert output.heatmap is not None
+    assert output.score is not None
+    terms: dict[str, Tensor] = {}
+    if config.laplace:
+        levels = [losses.laplace_loss(x.logit, x.log_sigma, target, weight) for x in output.levels]
+        terms["laplace"] = torch.stack(levels).mean()
+    if config.correlation:
+        terms["correlation"] = losses.correlation_loss(output.heatmap.float(), target, weight)
+    if config.score:
+        terms["score"] = losses.score_loss(output.score, score)
+    return terms
 
 
 def _weights(sigma: Tensor, confidence: bool) -> Tensor:
@@ -105,14 +110,8 @@ def _weights(sigma: Tensor, confidence: bool) -> Tensor:
     return weight / mean.clamp_min(torch.finfo(sigma.dtype).tiny)
 
 
-def _feature_loss(output: ModelOutput, teacher: TeacherBatch) -> Tensor:
-    assert teacher.feature is not None  # `distill.teach` refuses teachers without
-    assert output.feature is not None
-    return similarity_loss(output.feature, teacher.feature)
-
-
 def _verdict_loss(logit: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy with the teacher's probability, over the images that it judged."""
+    """Cross-entropy with the teacher's probability, over the images that it labelled."""
     known = ~target.isnan()
     probability = torch.where(known, target, 0.0).sigmoid()
     each = F.binary_cross_entropy_with_logits(logit.float(), probability, reduction="none")

@@ -17,11 +17,15 @@ from artifactnet.losses.alignment import alignment_loss, artifact_share
 from artifactnet.losses.dense import segmentation_loss
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import save_checkpoint
-from artifactnet.rules import heatmap_terms
 from artifactnet.taxonomy import AGNOSTIC
 from artifactnet.training.base import TrainingModule
 from artifactnet.training.components import drop_score_notice
-from artifactnet.training.heatmap_losses import annotation_losses, teacher_losses
+from artifactnet.training.heatmap_losses import (
+    ANNOTATION_TERMS,
+    TEACHER_TERMS,
+    annotation_losses,
+    teacher_losses,
+)
 from artifactnet.training.optim import parameter_groups
 from artifactnet.types import Annotation, ArtifactNetError, Batch, ModelOutput
 
@@ -57,10 +61,9 @@ class DetectorModule(TrainingModule):
         self._attention_checked = False
         self.register_buffer("class_weights", torch.tensor(class_weights), persistent=False)
         self.figures = Figures(model, generators)
-        asked = {"bce": True, "segmentation": self.segmented, "alignment": self.aligned}
-        names = ["loss", *(name for name, wanted in asked.items() if wanted)]
-        names += _heatmap_names(config)
-        means = {name: MeanMetric() for name in names}
+        names = ["loss", "bce", *(["segmentation"] if self.segmented else [])]
+        names += ["alignment"] if self.aligned else []
+        means = {name: MeanMetric() for name in [*names, *_heatmap_names(config)]}
         self.means: dict[str, MeanMetric] = nn.ModuleDict(means)  # type: ignore[assignment]
 
     def losses(
@@ -85,9 +88,13 @@ class DetectorModule(TrainingModule):
                 truth = (batch.mask, batch.annotation)
                 parts[name] = segmentation_loss(logits, *truth, self.class_weights)
                 parts["loss"] = parts["loss"] + weight * parts[name]
-        for name, (term, weight) in self._heatmap_losses(batch, output).items():
-            parts[name] = term
-            parts["loss"] = parts["loss"] + weight * term
+        if self.model.has_heatmap:
+            terms = annotation_losses(output, batch, weights.heatmap)
+            if batch.teacher is not None:
+                terms |= teacher_losses(output, batch.teacher, self.config.distill)
+            for name, (term, weight) in terms.items():
+                parts[name] = term
+                parts["loss"] = parts["loss"] + weight * term
         if self.aligned and attention:
             heatmap = output.heatmap.float()
             share = artifact_share(batch.mask, (heatmap.shape[1], heatmap.shape[2]))
@@ -99,14 +106,6 @@ class DetectorModule(TrainingModule):
             term = strength * weights.alignment.weight * parts["alignment"]
             parts["loss"] = parts["loss"] + term
         return parts, output
-
-    def _heatmap_losses(self, batch: Batch, output: ModelOutput) -> dict[str, tuple[Tensor, float]]:
-        if not self.model.has_heatmap:
-            return {}
-        found = annotation_losses(output, batch, self.config.loss.heatmap)
-        if batch.teacher is not None:
-            found |= teacher_losses(output, batch.teacher, self.config.distill)
-        return found
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch.
@@ -150,19 +149,19 @@ class DetectorModule(TrainingModule):
         """Figures of the validation that has just run, over all processes; starts them anew.
 
         Returns:
-            ``loss`` and its parts, ``balanced_accuracy``; ``map_iou`` where the model has a map;
+            ``loss`` and its parts, ``balanced_accuracy``; ``map_iou`` if the model has a map;
             ``mask_iou`` (of any category) and ``joint``, its mean with the balanced accuracy,
-            where it has a segmentation head; ``teacher_cc`` where a teacher answered.
+            if it has a segmentation head; ``teacher_cc`` if a teacher labelled the images.
         """
-        found = self.figures.compute()
+        figures = self.figures.compute()
         values = {name: float(mean.compute()) for name, mean in self.means.items()}
-        values["balanced_accuracy"] = found["authenticity"]["all"]["balanced_accuracy"]
-        if found["heatmap"] is not None:
-            values["map_iou"] = found["heatmap"]["IoU"]
-        if found["masks"] is not None:
-            values["mask_iou"] = found["masks"]["all"][AGNOSTIC]["IoU"]
+        values["balanced_accuracy"] = figures["authenticity"]["all"]["balanced_accuracy"]
+        if figures["heatmap"] is not None:
+            values["map_iou"] = figures["heatmap"]["IoU"]
+        if figures["masks"] is not None:
+            values["mask_iou"] = figures["masks"]["all"][AGNOSTIC]["IoU"]
             values["joint"] = (values["balanced_accuracy"] + values["mask_iou"]) / 2
-        teacher = found["teacher"]
+        teacher = figures["teacher"]
         if teacher is not None and teacher["CC"] is not None:
             values["teacher_cc"] = teacher["CC"]
         elif self.config.train.monitor == "teacher_cc":
@@ -189,11 +188,7 @@ def _heatmap_names(config: Config) -> list[str]:
     """Names of the heatmap head's losses that the config asks for."""
     if config.model.heatmap.head == "none":
         return []
-    asked = dict(
-        zip(("focal", "laplace", "correlation", "score"), heatmap_terms(config), strict=True)
-    )
-    names = [f"heatmap_{name}" for name, weight in asked.items() if weight]
+    names = [f"heatmap_{k}" for k in ANNOTATION_TERMS if getattr(config.loss.heatmap, k)]
     if config.distill.teacher is not None:
-        terms = ("laplace", "divergence", "correlation", "score", "logit", "feature")
-        names += [f"teacher_{name}" for name in terms if getattr(config.distill, name)]
+        names += [f"teacher_{k}" for k in TEACHER_TERMS if getattr(config.distill, k)]
     return names

@@ -35,9 +35,6 @@ def lr_factor(
         schedule: ``cosine``, ``linear`` or ``constant``.
         min_ratio: factor at the last step unless ``constant``, in [0, 1].
 
-    Returns:
-        The factor, in (0, 1] for ``min_ratio`` > 0.
-
     Raises:
         ValueError: unknown schedule, or no steps.
     """
@@ -58,13 +55,7 @@ def lr_factor(
 def adamw_with_schedule(
     groups: list[dict[str, Any]], optim: OptimConfig, total: int
 ) -> dict[str, Any]:
-    """AdamW over parameter groups, with `lr_factor` per step, as Lightning takes them.
-
-    Args:
-        groups: with ``params``, ``lr`` and ``weight_decay``.
-        optim: of the run.
-        total: optimizer steps of the whole run.
-    """
+    """AdamW over parameter groups, with `lr_factor` per step, as Lightning takes them."""
     optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.betas[0], optim.betas[1]))
 
     def factor(step: int) -> float:
@@ -79,15 +70,10 @@ def adamw_with_schedule(
 def group_parameters(
     model: nn.Module, settings: Callable[[str, nn.Parameter], tuple[float, float]]
 ) -> list[dict[str, Any]]:
-    """AdamW groups of the trainable parameters of a model.
+    """AdamW groups (``params``, ``lr``, ``weight_decay``, ``name``) of the trainable parameters.
 
-    Args:
-        model: the model.
-        settings: from a parameter and its name to its learning rate and weight decay.
-
-    Returns:
-        Groups with ``params``, ``lr``, ``weight_decay`` and ``name``; every trainable
-        parameter is in exactly one.
+    ``settings`` gives learning rate and weight decay for a parameter and its name; every trainable
+    parameter is in exactly one group.
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():

@@ -38,12 +38,7 @@ _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 class RunData(Protocol):
-    """The data of a run.
-
-    Attributes:
-        splits: the sources, by split name.
-        summary: what was counted, and its ``warnings``.
-    """
+    """The data of a run: its sources, and a summary of their counts and ``warnings``."""
 
     splits: Splits
     summary: dict[str, Any]
@@ -62,8 +57,6 @@ class Run:
     """A run that has been checked and seeded.
 
     Attributes:
-        config: the run.
-        folder: of the run.
         device: ``cuda`` or ``cpu``.
         main: this process writes and prints; the others of a distributed run do not.
     """
@@ -76,10 +69,7 @@ class Run:
     def open_folder(self, data: RunData, model: str, notices: Sequence[str] = ()) -> None:
         """Prepare the folder, write the config and the data's counts, and print what begins.
 
-        Args:
-            data: of the run.
-            model: what is trained, in words.
-            notices: known limits of the model before training.
+        ``model`` says what is trained, ``notices`` are known limits of the model before training.
         """
         if not self.main:
             return
@@ -118,13 +108,10 @@ class Run:
             KeyboardInterrupt: Ctrl-C; how to resume has been printed.
         """
         trainer = self._trainer(best, strategy, pictures)
-        checkpoint: Path | None = self.folder / run_folder.CHECKPOINT
-        if not self.config.resume:
-            checkpoint = None
-        elif not (self.folder / run_folder.CHECKPOINT).exists():
-            if self.main:
-                print("resume: stopped before the end of its first epoch; starting again")
-            checkpoint = None
+        saved = self.folder / run_folder.CHECKPOINT
+        checkpoint = saved if self.config.resume and saved.exists() else None
+        if self.config.resume and checkpoint is None and self.main:
+            print("resume: stopped before the end of its first epoch; starting again")
         loaders = _Loaders(data)
         started = time.perf_counter()
         with self._interruptible(trainer):
@@ -143,14 +130,7 @@ class Run:
     def finish(
         self, results: Mapping[str, Any], figures: str, model: Path | str, usage: Sequence[str]
     ) -> RunResult:
-        """Mark the run as finished, and print its results and what to do with them.
-
-        Args:
-            results: content of its ``results.json``.
-            figures: of them, for a terminal.
-            model: where the best model is.
-            usage: lines that use it.
-        """
+        """Mark the run as finished, and print its results, where its model is."""
         training = results["training"]
         progress = {key: training[key] for key in ("epochs", "steps")}
         run_folder.finish_run(self.folder, progress)
@@ -246,9 +226,7 @@ class Run:
 def start_run(config: Config, unsupported: Sequence[tuple[str, str]] = ()) -> Iterator[Run]:
     """Check and seed a run; writes nothing yet.
 
-    Args:
-        config: the run.
-        unsupported: further problems of the config, as (key, problem).
+    ``unsupported`` holds further problems of the config, as (key, problem).
 
     Raises:
         ArtifactNetError: the config cannot be trained, the folder is taken, a device is missing;

@@ -32,17 +32,10 @@ _WEIGHT_POWER = {"inverse": 1.0, "inverse_sqrt": 0.5, "none": 0.0}  # of the pix
 
 
 def train_detector(config: Config) -> RunResult:
-    """Train, evaluate and save a detector.
-
-    Args:
-        config: the run, without ``mllm.base``; see `artifactnet.config.load`.
-
-    Returns:
-        Folder and results of the run.
+    """Train, evaluate and save a detector; see `artifactnet.train`.
 
     Raises:
-        ArtifactNetError: any user error; what was saved before stays loadable.
-        KeyboardInterrupt: Ctrl-C; how to resume has been printed.
+        ConfigError: ``mllm.base`` is set: the model is no detector.
     """
     if config.mllm.base is not None:
         raise ConfigError(
@@ -107,16 +100,9 @@ def _pictures(run: Run, model: ArtifactNet, data: DataModule) -> list[Callback]:
     drawn = model.has_attention or model.has_segmentation or model.has_heatmap
     if not train.picture_every or not drawn:
         return []
-    return [
-        Pictures(
-            run.folder / PICTURES,
-            data.splits["val"],
-            preprocess_of(model),
-            train.pictures,
-            train.picture_every,
-            skip=run.config.data.on_error == "skip",
-        )
-    ]
+    folder, skip = run.folder / PICTURES, run.config.data.on_error == "skip"
+    val, preprocess = data.splits["val"], preprocess_of(model)
+    return [Pictures(folder, val, preprocess, train.pictures, train.picture_every, skip)]
 
 
 def _check_map(model: ArtifactNet, config: Config, data: DataModule) -> None:
@@ -145,7 +131,7 @@ def _without_empty_alignment(config: Config, data: DataModule) -> Config:
         return config
     data.summary["warnings"].append(
         "no training image has an artifact mask, so attention alignment (loss.alignment.weight="
-        f"{weight:g}) is SWITCHED OFF: real images alone would teach the model to look at nothing"
+        f"{weight:g}) is SWITCHED OFF: real images alone would train the model to look at nothing"
     )
     return replace(config, loss=replace(config.loss, alignment=AlignmentConfig(weight=0.0)))
 

@@ -1,7 +1,5 @@
 """Samples with a teacher's answer, and heatmaps made elsewhere."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

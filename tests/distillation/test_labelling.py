@@ -1,7 +1,5 @@
 """Every image is asked about once, whatever happens in between."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Processes that were launched together share the labelling and wait for one another."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Pseudo-labels on disk: nothing lost, nothing mixed, nothing silently wrong."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

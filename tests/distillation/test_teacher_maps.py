@@ -1,7 +1,5 @@
 """A teacher's maps go through the same geometry as the image."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

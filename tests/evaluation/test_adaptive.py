@@ -1,7 +1,5 @@
 """Figures of an adaptive mapper are those of what users get from `predict`."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Figures of a file: those of the run that it came from, whatever the format."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

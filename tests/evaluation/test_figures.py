@@ -1,7 +1,5 @@
 """Figures of a heatmap head: what is compared with what, and for whom there are none."""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,7 +1,5 @@
 """Rows in the papers' order, and nothing for models and files without a heatmap head."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

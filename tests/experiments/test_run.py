@@ -1,7 +1,5 @@
 """Plans of the papers' tables: what is trained, what is tabled, and nothing twice."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

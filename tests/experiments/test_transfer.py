@@ -1,7 +1,5 @@
 """Trained on each data set, evaluated on all: every pair once, nothing twice."""
 
-from __future__ import annotations
-
 import json
 import shlex
 
@@ -46,8 +44,8 @@ def test_every_pair_is_evaluated_once_and_nothing_again(instant, tmp_path):
     assert json.loads((tmp_path / "transfer.json").read_text()) == found
     page = (tmp_path / "transfer.md").read_text()
     assert "| training | MSE | MSE GT=0 | KLD | CC |" in page
-    assert "| rich, judged on rich (its own) | 1.10000 ± 0.00000 | 0.10000 ± 0.00000 |" in page
-    assert "| ab, judged on rich | 1 | 2.10000 | 0.20000 | 0.100 |  |" in page
+    assert "| rich, evaluated on rich (its own) | 1.10000 ± 0.00000 | 0.10000 ± 0.00000 |" in page
+    assert "| ab, evaluated on rich | 1 | 2.10000 | 0.20000 | 0.100 |  |" in page
 
     assert transfer(tmp_path, "train.epochs=7") == found
     assert (len(instant.trained), len(instant.evaluated)) == (4, 4)

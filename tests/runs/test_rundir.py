@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -11,6 +9,7 @@ import pytest
 from artifactnet import files
 from artifactnet.config import Config, load
 from artifactnet.runs import run_folder
+from artifactnet.runs.provenance import git_revision
 from artifactnet.types import ArtifactNetError
 
 
@@ -154,20 +153,20 @@ def test_git_revision(tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    assert run_folder.git_revision(package) is None  # no repository
+    assert git_revision(package) is None  # no repository
     git(tmp_path, "init", "-q")
     (tmp_path / "other.txt").write_text("")
     git(tmp_path, "add", "other.txt")
     git(tmp_path, "commit", "-qm", "one")
-    assert run_folder.git_revision(package) is None  # somebody else's repository around us
+    assert git_revision(package) is None  # somebody else's repository around us
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "two")
-    clean = run_folder.git_revision(package)
+    clean = git_revision(package)
     assert clean is not None
     assert clean["dirty"] is False
     assert len(clean["revision"]) == 40
     (tmp_path / "other.txt").write_text("changed")
-    assert run_folder.git_revision(package) == {**clean, "dirty": True}
+    assert git_revision(package) == {**clean, "dirty": True}
 
 
 def test_flat() -> None:

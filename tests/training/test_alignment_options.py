@@ -1,7 +1,5 @@
 """When alignment takes part in a step, in which form, and what stops it before the first."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What two processes learn from the one reduction of a training step."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 

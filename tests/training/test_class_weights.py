@@ -1,7 +1,5 @@
 """Pixel counts against loops, the weights' rule, and a cache that can be trusted."""
 
-from __future__ import annotations
-
 import json
 import logging
 from dataclasses import replace

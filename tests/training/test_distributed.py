@@ -1,7 +1,5 @@
 """Two gloo processes on CPU take the step that one process takes on the joined batch."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """Which images and pixels a heatmap head learns from, and how strongly."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

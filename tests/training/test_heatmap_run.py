@@ -1,7 +1,5 @@
 """Runs with a heatmap head, from annotation alone."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Which form of distributed training a run needs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """Which validation counts as the best."""
 
-from __future__ import annotations
-
 import pytest
 
 from artifactnet.training.checkpoints import BestModel

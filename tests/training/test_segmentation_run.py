@@ -1,7 +1,5 @@
 """Runs with segmentation heads: the five experiments of X-AIGD Sec. 5 in miniature."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
