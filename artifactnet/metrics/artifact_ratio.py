@@ -59,14 +59,14 @@ def accuracy_by_ratio(
     Args:
         ratios: (B,) of annotated fakes, see `artifact_ratio`.
         correct: (B,) bool, the fake was called fake.
-        edges: see `ratio_bins`.
+        edges: see `ratio_bins`, whose errors are raised too.
 
     Returns:
         For each bin, in order: ``above`` and ``up_to`` (its limits; both 0 for the first),
         ``images``, ``correct`` and ``accuracy``.
 
     Raises:
-        ValueError: shapes differ, or see `ratio_bins`.
+        ValueError: shapes differ.
     """
     return _bin_table(_bin_counts(ratios, correct, edges), edges)
 
@@ -119,13 +119,9 @@ class ArtifactRatioMetric(Metric):
     def update(
         self, probabilities: Tensor, truth: Tensor, annotation: Tensor, labels: Tensor
     ) -> None:
-        """Add a batch; annotated fakes are evaluated.
+        """Add a batch of which annotated fakes are evaluated.
 
-        Args:
-            probabilities: (B,) of being fake, in [0, 1].
-            truth: (B, H, W) uint8 bit field; all zero for CLEAN.
-            annotation: (B,) values of `Annotation`.
-            labels: (B,) 0 real, 1 fake.
+        ``probabilities`` are (B,) of being fake; the others as in `SegmentationMetric`.
         """
         used = annotated_fakes(annotation, labels)[0].to(truth.device)
         correct = probabilities.detach().double().to(truth.device)[used] >= self.threshold

@@ -84,11 +84,7 @@ class PresenceMetric(Metric):
     def update(self, predicted: Tensor, truth: Tensor, annotation: Tensor, labels: Tensor) -> None:
         """Add a batch; annotated fakes are evaluated unless their artifacts have no category.
 
-        Args:
-            predicted: (B, 7) bool.
-            truth: (B, H, W) uint8 bit field.
-            annotation: (B,) values of `Annotation`.
-            labels: (B,) 0 real, 1 fake.
+        ``predicted`` is (B, 7) bool; truth, annotation and labels as in `SegmentationMetric`.
         """
         used, _ = annotated_fakes(annotation, labels)
         used = used.to(truth.device) & ~uncategorized(truth)

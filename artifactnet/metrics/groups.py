@@ -39,15 +39,9 @@ def generator_names(generators: Sequence[str]) -> tuple[str, ...]:
 
 
 def generator_rows(names: Sequence[str], generators: Sequence[str], labels: Tensor) -> Tensor:
-    """Row of each image in ``names`` (see `generator_names`); 0 for real images, which have no row.
+    """Row of each image in ``names`` (see `generator_names`): (B,) int64 on the labels' device.
 
-    Args:
-        names: of the rows.
-        generators: B names; used for fakes only.
-        labels: (B,) 0 real, 1 fake.
-
-    Returns:
-        (B,) int64 on the device of ``labels``.
+    Real images (label 0) have no row and get 0, whatever their generator.
 
     Raises:
         ValueError: counts differ, or a fake's generator is not among ``names``.
@@ -63,8 +57,7 @@ def generator_rows(names: Sequence[str], generators: Sequence[str], labels: Tens
 def uncategorized(truth: Tensor) -> Tensor:
     """Images of (B, H, W) bit fields whose artifacts have no category (bit 0 alone): (B,) bool.
 
-    Such an image carries no information about any single category, so only category-agnostic
-    scores use it.
+    They say nothing about any single category, so only category-agnostic scores use them.
     """
     if not truth.numel():  # amax of an empty tensor is an error
         return torch.zeros(len(truth), dtype=torch.bool, device=truth.device)

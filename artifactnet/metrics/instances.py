@@ -89,13 +89,9 @@ def match_boxes(truth: LabelMap, boxes: npt.ArrayLike, t: float = 0.5) -> Matche
 
 
 def match_points(truth: LabelMap, points: npt.ArrayLike, t: float = 0.5) -> Matches:
-    """Match predicted points with instances; a point is the region of the pixel it lies in.
+    """Match predicted points (N, 2) of x, y with instances, each as the region of its pixel.
 
-    Args:
-        truth: instances of one category.
-        points: (N, 2) x, y in pixels, truncated to integers; invalid outside [0, width) x
-            [0, height).
-        t: as for boxes; the share of a single pixel is 0 or 1.
+    Coordinates are truncated to integers; a point outside [0, width) x [0, height) is invalid.
 
     Raises:
         ValueError: ``points`` is not (N, 2), or ``t`` is outside [0, 1].
@@ -117,13 +113,9 @@ def match_points(truth: LabelMap, points: npt.ArrayLike, t: float = 0.5) -> Matc
 
 
 def match_masks(truth: LabelMap, masks: Sequence[npt.NDArray[Any]], t: float = 0.5) -> Matches:
-    """Match predicted masks with instances; masks may overlap.
+    """Match N predicted masks (H, W) of the image's size with instances; masks may overlap.
 
-    Args:
-        truth: instances of one category.
-        masks: N arrays (H, W) of the image's size, bool or uint8, nonzero inside their region.
-            An empty one is invalid.
-        t: as for boxes.
+    They are bool or uint8, nonzero inside their region; an empty one is invalid.
 
     Raises:
         ValueError: a mask is not of the image's size, or neither uint8 nor bool, or ``t`` is

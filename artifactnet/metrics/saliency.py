@@ -145,17 +145,12 @@ def auc_judd(prediction: Tensor, fixated: Tensor) -> Tensor:
 
 
 def saliency_values(heatmap: Tensor, target: Tensor, share: float = 0.5) -> Tensor:
-    """All measures of every image.
-
-    Args:
-        heatmap: (B, H, W) in [0, 1].
-        target: (B, H, W) annotated heatmap in [0, 1]; all zero: annotated as clean.
-        share: of a target's maximum above which a pixel is fixated, see `fixations`.
+    """All measures of every image, from (B, H, W) maps in [0, 1]; see `fixations` for ``share``.
 
     Returns:
         (B, 7) float64 in the order of `FIGURES`; NaN where undefined: the second if something is
-        annotated, those after it if nothing is, CC if the annotation is constant, AUC-Judd if
-        every pixel is fixated.
+        annotated, those after it if nothing is (an all-zero target), CC if the annotation is
+        constant, AUC-Judd if every pixel is fixated.
     """
     empty = target.flatten(1).amax(1) == 0
     error = mse(heatmap, target)
@@ -225,16 +220,11 @@ class SaliencyMetric(Metric):
 
 
 def agreement_values(heatmap: Tensor, teacher: Tensor, seen: Tensor | None = None) -> Tensor:
-    """CC and squared error of every image, over the pixels that the teacher saw.
-
-    Args:
-        heatmap: (B, H, W) of the student in [0, 1].
-        teacher: (B, H, W) in [0, 1].
-        seen: (B, H, W) bool; None: all of it.
+    """CC and squared error of every image over the pixels that the teacher saw (None: all of them).
 
     Returns:
-        (B, 2) float64. CC is 0 where only the student's map is constant, NaN where the teacher's
-        is; both are NaN where no pixel was seen.
+        (B, 2) float64 for (B, H, W) maps in [0, 1]. CC is 0 where only the student's map is
+        constant, NaN where the teacher's is; both are NaN where no pixel was seen.
     """
     if seen is None or bool(seen.all()):
         return torch.stack([cc(heatmap, teacher), mse(heatmap, teacher)], dim=1)

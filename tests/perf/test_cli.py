@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from perf.cli import BENCHMARKS, main
 
-ROOT = Path(__file__).parent.parent.parent
 STEP = ["alignment-step", "--backbone", "test_vit", "--size", "32", "--repeats", "1", "--no-memory"]
 
 
@@ -18,7 +17,7 @@ def _in_a_folder(tmp_path, monkeypatch):
 
 
 def test_script_lists_every_benchmark():
-    script = ROOT / "tools" / "benchmark.py"
+    script = Path(__file__).parent.parent.parent / "tools" / "benchmark.py"
     done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in BENCHMARKS)

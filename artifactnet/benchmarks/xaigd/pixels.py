@@ -60,15 +60,11 @@ class View:
                 raise ArtifactNetError(f"sizes to resize or crop to must be above 0, not {value}")
 
     def apply(self, mask: UInt8Array, where: object) -> UInt8Array:
-        """The mask at the size of comparison, by nearest neighbour (X-AIGD, public metrics).
-
-        Args:
-            mask: (H, W) uint8 bit field.
-            where: name of the image in error messages.
+        """The mask, (H, W) uint8, at the size of comparison, by nearest neighbour (public metrics).
 
         Raises:
             ArtifactNetError: the crop is larger than the mask, or the resized mask has too many
-                pixels.
+                pixels; the message names ``where``.
         """
         height, width = self._resized(mask.shape[0], mask.shape[1])
         if height * width > MAX_PIXELS:
