@@ -35,22 +35,15 @@ _MAX_REFUSED = 3  # refused requests before a first answer: the images are not t
 
 @dataclass(slots=True)
 class Summary:
-    """What became of the images.
+    """What became of the images."""
 
-    Attributes:
-        records: number of images with an explanation, all in ``out``.
-        out: the file, or None if there is nothing to write.
-        asked: answers requested by this run.
-        invalid: invalid answers, those of earlier runs included.
-        rejected: images without a valid answer, with the reason.
-        failures: images that could not be used, or got no answer.
-    """
-
-    records: int = 0
-    out: Path | None = None
-    asked: int = 0
-    invalid: int = 0
+    records: int = 0  # number of images with an explanation, all in ``out``
+    out: Path | None = None  # the file, or None if there is nothing to write
+    asked: int = 0  # answers requested by this run
+    invalid: int = 0  # invalid answers, those of earlier runs included
+    # images without a valid answer, with the reason
     rejected: list[Failure] = field(default_factory=list)
+    # images that could not be used, or got no answer
     failures: list[Failure] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
 

@@ -64,16 +64,12 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 class Pair:
     """An image and the map of its defects.
 
-    Attributes:
-        name: of the image, unique in its folder: path below it without suffix, if that is unique.
-        image: path of the file.
-        relative: path below the folder of images, with forward slashes.
-        mask: path of the file.
+    ``image`` and ``mask`` are paths of the files.
     """
 
-    name: str
+    name: str  # of the image, unique in its folder: ``relative`` without suffix, if that is unique
     image: str
-    relative: str
+    relative: str  # path of the image below its folder, with forward slashes
     mask: str
 
 
@@ -124,7 +120,7 @@ def find_pairs(images: Path, masks: Path) -> tuple[list[Pair], list[Failure]]:
 
 
 def _list_images(folder: Path, without: Path) -> dict[str, str]:
-    """Relative path -> path of the image files below ``folder``, but not below ``without``."""
+    """Relative path -> path of the images below ``folder``, but not below ``without``."""
     hidden = without.resolve()
     inside = hidden.is_relative_to(folder.resolve())
     return {

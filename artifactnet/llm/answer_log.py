@@ -28,7 +28,6 @@ class AnswerLog:
         path: created if missing; only one process at a time may have it open.
 
     Attributes:
-        path: as given.
         added: answers added since the file was opened.
         warnings: about a line that was cut off.
 

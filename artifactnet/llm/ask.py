@@ -54,19 +54,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class ValidAnswer:
-    """The outcome of a question.
+    """The outcome of a question."""
 
-    Attributes:
-        result: of the first valid answer; None without one.
-        problem: why the last answer is invalid; empty if one is valid.
-        answers: all up to the first valid one.
-        asked: how many of them were requested just now.
-    """
-
-    result: str | None
-    problem: str
-    answers: list[Answer] = field(default_factory=list)
-    asked: int = 0
+    result: str | None  # of the first valid answer; None without one
+    problem: str  # why the last answer is invalid; empty if one is valid
+    answers: list[Answer] = field(default_factory=list)  # all up to the first valid one
+    asked: int = 0  # how many of them were requested just now
 
 
 def ask_until_valid(question: Question, chat: Chat, log: AnswerLog, attempts: int) -> ValidAnswer:

@@ -96,11 +96,7 @@ class Cancelled(ArtifactNetError):
 class RequestFailed(Exception):
     """One request without a usable answer.
 
-    Attributes:
-        reason: for a log; may contain line breaks.
-        status: HTTP status, None if there was no response.
-        transient: whether the same request may succeed later.
-        pause: seconds that the server asks to wait, or None.
+    ``transient``: the same request may succeed later; ``pause``: seconds the server asks to wait.
     """
 
     def __init__(
@@ -154,10 +150,8 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
 class RateLimiter:
     """Spaces requests evenly, over any number of threads.
 
-    Args:
-        per_minute: requests per minute; 0 for no limit.
-        clock: monotonic seconds.
-        wait: waits so many seconds and returns whether `stop` was called meanwhile.
+    ``per_minute`` 0 is no limit; ``clock`` gives monotonic seconds; ``wait`` waits so many and
+    returns whether `stop` was called meanwhile.
     """
 
     def __init__(

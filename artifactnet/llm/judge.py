@@ -48,23 +48,14 @@ _MAX_UNANSWERED = 5  # pairs in a row without any answer: the server is gone
 
 @dataclass(frozen=True, slots=True)
 class JudgeResult:
-    """Similarities of pairs of texts.
+    """Similarities of pairs of texts."""
 
-    Attributes:
-        mean: of ``each`` without the failed; None without any similarity.
-        each: similarity in [0, 1], or None if the judge gave none.
-        failed: number of those.
-        asked: answers that were requested.
-        cached: pairs that needed no request.
-        problems: index of a failed pair -> reason.
-    """
-
-    mean: float | None
-    each: tuple[float | None, ...]
-    failed: int
-    asked: int
-    cached: int
-    problems: dict[int, str]
+    mean: float | None  # of ``each`` without the failed; None without any similarity
+    each: tuple[float | None, ...]  # similarity in [0, 1], or None if the judge gave none
+    failed: int  # number of those
+    asked: int  # answers that were requested
+    cached: int  # pairs that needed no request
+    problems: dict[int, str]  # index of a failed pair -> reason
 
 
 def judge_texts(

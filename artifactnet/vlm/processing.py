@@ -21,7 +21,6 @@ class ChatProcessing:
         marks: special tokens that texts may contain.
 
     Attributes:
-        processor: as given.
         end_id: token that ends an answer.
         pad_id: token used for padding.
         forbidden_ids: tokens of images and of the chat format, not allowed in an answer.

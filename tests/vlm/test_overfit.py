@@ -13,7 +13,7 @@ from artifactnet.vlm.heie.model import build_heie, generate_texts
 from artifactnet.vlm.heie.module import HeieModule
 from artifactnet.vlm.text.chain_of_thought import Style, parse_cot
 
-STEPS, RATE = 120, 5e-3
+STEPS, RATE = 150, 5e-3
 
 
 @pytest.mark.slow

@@ -49,54 +49,32 @@ QUESTIONS = (
 
 @dataclass(slots=True)
 class TextExample:
-    """One image with the answer that HEIE learns to give.
+    """One image with the answer that HEIE learns to give."""
 
-    Attributes:
-        record: of the image.
-        image: (H, W, 3) sRGB at its own size.
-        question: asked about it; None asks ``mllm.question``.
-        text: a chain of thought with one ``[MAP]`` and one ``[SCORE]``.
-        supervised: the text is to be learned; False for a fixed one that only carries the marks.
-        target: (H, W) float32 annotated heatmap in [0, 1]; zeros where nothing is annotated.
-        score: plausibility in [0, 1]; NaN if nobody gave one.
-        padding: only keeps processes in step, see `InStepSampler`; not evaluated.
-    """
-
-    record: Record
-    image: UInt8Array
-    question: str | None
-    text: str
+    record: Record  # of the image
+    image: UInt8Array  # (H, W, 3) sRGB at its own size
+    question: str | None  # asked about it; None asks ``mllm.question``
+    text: str  # a chain of thought with one ``[MAP]`` and one ``[SCORE]``
+    # the text is to be learned; False for a fixed one that only carries the marks
     supervised: bool
-    target: Tensor
-    score: float
-    padding: bool = False
+    target: Tensor  # (H, W) float32 annotated heatmap in [0, 1]; zeros where nothing is annotated
+    score: float  # plausibility in [0, 1]; NaN if nobody gave one
+    padding: bool = False  # only keeps processes in step, see `InStepSampler`; not evaluated
 
 
 @dataclass(slots=True)
 class TextBatch:
-    """A collated batch; images keep their own sizes.
+    """A collated batch; images keep their own sizes."""
 
-    Attributes:
-        inputs: what the model takes.
-        target: (H_k, W_k) float32 in [0, 1], one per image.
-        annotation: (B,) int64, values of Annotation.
-        score: (B,) float32 plausibility in [0, 1]; NaN if nobody gave one.
-        record: of each image.
-        tokens: of the texts to learn.
-        window_tokens: of all batches of its optimizer step in this process, see `WindowLoader`.
-        window_batches: how many these are.
-        padding: see `TextExample`.
-    """
-
-    inputs: HeieInputs
-    target: list[Tensor]
-    annotation: Tensor
-    score: Tensor
-    record: list[Record]
-    tokens: int
-    window_tokens: int
-    window_batches: int = 1
-    padding: bool = False
+    inputs: HeieInputs  # what the model takes
+    target: list[Tensor]  # (H_k, W_k) float32 in [0, 1], one per image
+    annotation: Tensor  # (B,) int64, values of Annotation
+    score: Tensor  # (B,) float32 plausibility in [0, 1]; NaN if nobody gave one
+    record: list[Record]  # of each image
+    tokens: int  # of the texts to learn
+    window_tokens: int  # of all batches of its optimizer step in this process, see `WindowLoader`
+    window_batches: int = 1  # how many these are
+    padding: bool = False  # see `TextExample`
 
     def to(self, device: torch.device | str) -> TextBatch:
         """Copy with its tensors on ``device``."""
@@ -119,11 +97,7 @@ def heatmap_target(sample: Sample) -> Tensor:
 
 
 def check_text(text: str, location: str, processing: HeieProcessing) -> str:
-    """The text of an image, if it is a chain of thought that the model can take.
-
-    Raises:
-        ArtifactNetError: it is not, or holds a control token; the message names the image.
-    """
+    """The text of an image; an error that names the image if the model cannot take it."""
     try:
         parse_cot(text)
     except ArtifactNetError as error:
@@ -331,11 +305,7 @@ class TextData:
         return loader
 
     def val_loader(self, rank: int = 0, world: int = 1) -> DataLoader[TextBatch]:
-        """Validation batches in fixed order, see `EpochSampler` and `InStepSampler`.
-
-        Raises:
-            ArtifactNetError: there is no val split.
-        """
+        """Validation batches in fixed order, see `EpochSampler` and `InStepSampler`."""
         return self._loader("val", partial(collate, processing=self.processing), rank, world)
 
     def example_loader(self, split: str) -> DataLoader[list[TextExample]]:
@@ -377,9 +347,7 @@ class TextData:
 def _written(splits: Splits, config: Config, processing: HeieProcessing) -> set[Record]:
     """Images with a text that an annotator wrote; most sources have none.
 
-    Raises:
-        ArtifactNetError: a text is unusable (see `check_text`) and ``data.on_error`` is
-            ``raise``: better now than in the middle of an epoch.
+    With ``data.on_error=raise``, texts are checked now rather than in the middle of an epoch.
     """
     written: set[Record] = set()
     if config.mllm.text != "written":

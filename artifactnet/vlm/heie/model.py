@@ -24,18 +24,13 @@ from artifactnet.vlm.processing import IGNORE_INDEX
 
 @dataclass(slots=True)
 class HeieOutput:
-    """Outputs of HEIE for a batch.
+    """Outputs of HEIE for a batch."""
 
-    Attributes:
-        heatmaps: one per image, each a batch of 1 with the size of the image's own grid.
-        nll: (B,) negative log-likelihood of each answer, in nats, summed over its tokens.
-        tokens: (B,) int64 number of tokens of each answer.
-        text_loss: mean negative log-likelihood over the tokens of all answers; None without labels.
-    """
-
+    # one per image, each a batch of 1 with the size of the image's own grid
     heatmaps: list[HeatmapOutput]
-    nll: Tensor
-    tokens: Tensor
+    nll: Tensor  # (B,) negative log-likelihood of each answer, in nats, summed over its tokens
+    tokens: Tensor  # (B,) int64 number of tokens of each answer
+    # mean negative log-likelihood over the tokens of all answers; None without labels
     text_loss: Tensor | None
 
 
@@ -51,11 +46,6 @@ class HEIE(nn.Module):
         processing: of the same base model.
         config: of the mapper, fuser and scorer; its ``tile`` is the base model's.
         mllm: what the base was loaded with.
-
-    Attributes:
-        base, processing, config, mllm: as given.
-        head: mapper, fuser and scorer, in float32.
-        notices: what users should know before they trust an answer.
     """
 
     def __init__(
@@ -65,7 +55,7 @@ class HEIE(nn.Module):
         self.base = base
         self.processing = processing
         self.config, self.mllm = config, mllm
-        self.notices: tuple[str, ...] = ()
+        self.notices: tuple[str, ...] = ()  # what users should know before they trust an answer
         settings = self.inner.config
         self.head = HierarchicalHead(
             config, [settings.vision_config.hidden_size], settings.text_config.hidden_size

@@ -59,10 +59,8 @@ class HeieProcessing(ChatProcessing):
         question: for images that come without one.
 
     Attributes:
-        max_tiles, question: as given.
         tile: side of a tile, pixels.
-        map_id: token of ``[MAP]``.
-        score_id: token of ``[SCORE]``.
+        map_id, score_id: tokens of ``[MAP]`` and ``[SCORE]``.
     """
 
     def __init__(self, processor: Any, max_tiles: int, question: str) -> None:

@@ -87,18 +87,12 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class ChainOfThought:
-    """The parts of one text. Steps 3 and 5 are the marks ``[MAP]`` and ``[SCORE]``.
+    """The parts of one text. Steps 3 and 5 are the marks ``[MAP]`` and ``[SCORE]``."""
 
-    Attributes:
-        description: step 1, what the image shows.
-        regions: step 2, where it looks wrong, without the sentence that leads to ``[MAP]``.
-        issues: step 4, what is wrong there, without the sentence that leads to ``[SCORE]``.
-        style: what is around the parts; the default is the standard form.
-    """
-
-    description: str
-    regions: str
-    issues: str
+    description: str  # step 1, what the image shows
+    regions: str  # step 2, where it looks wrong, without the sentence that leads to ``[MAP]``
+    issues: str  # step 4, what is wrong there, without the sentence that leads to ``[SCORE]``
+    # what is around the parts; the default is the standard form
     style: Style = field(default_factory=Style)
 
 
