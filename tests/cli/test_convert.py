@@ -8,8 +8,11 @@ import pytest
 from annotated_files import load_manifest, picture, png, richhf_example, spot, write_records
 
 from artifactnet.cli import main
+from artifactnet.config import DataConfig
 from artifactnet.data.checks import summarize_data
+from artifactnet.data.datamodule import build_splits
 
+SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 OTHERS = ("--out", "o", "--images", "i")
 
 
@@ -123,3 +126,22 @@ def test_boxes_and_texts(tmp_path):
     splits = load_manifest(tmp_path / "out")
     assert list(splits) == ["test"]
     assert "listed more than once" in splits["test"].warnings[0]
+
+
+@pytest.mark.slow
+def test_real_photographs_and_their_masks(tmp_path):
+    folder = SHARED / "migan_edits"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    assert main(["convert", "folder", str(folder), "--out", str(tmp_path)]) == 0
+    splits = load_manifest(tmp_path)
+    for name, source in build_splits(DataConfig(name="folder", root=str(folder)), 0).items():
+        by_path = {Path(r.location).resolve(): k for k, r in enumerate(splits[name].records)}
+        assert len(by_path) == len(source.records)
+        for index in range(0, len(source.records), 50):
+            sample = source.load(index)
+            other = splits[name].load(by_path[Path(sample.record.location).resolve()])
+            assert (other.image == sample.image).all()
+            assert (other.mask is None) == (sample.mask is None)
+            assert sample.mask is None or (other.mask == sample.mask).all()
+            assert other.record.annotation == sample.record.annotation

@@ -204,6 +204,32 @@ def test_a_blob_on_the_grid_comes_back_where_it_was(original, size, policy, at):
     assert not outside.any()
 
 
+@settings(deadline=None, max_examples=50)
+@given(
+    original=st.tuples(st.integers(20, 200), st.integers(20, 200)),
+    policy=st.sampled_from(POLICIES),
+    at=st.tuples(st.floats(0.25, 0.75), st.floats(0.25, 0.75)),
+)
+def test_there_and_back_keeps_a_blobs_centre(original, policy, at):
+    geometry = fit_geometry(original, (64, 96), policy)
+    box = geometry.source
+    y, x = box.top + at[0] * box.height, box.left + at[1] * box.width
+    rows, columns = np.mgrid[: original[0], : original[1]] + 0.5
+    spread = (box.height / 12) ** 2, (box.width / 12) ** 2
+    blob = np.exp(-((rows - y) ** 2) / spread[0] - (columns - x) ** 2 / spread[1])
+    frame = np.zeros((64, 96), np.float32)
+    seen = blob.astype(np.float32)[box.slices]
+    frame[geometry.target.slices] = resample(seen, geometry.target.size)
+    back = restore_map(frame, geometry)
+    target = geometry.target
+    pixel = max(1.0, box.height / target.height), max(1.0, box.width / target.width)
+    assert abs((back * rows).sum() / back.sum() - y) < pixel[0]
+    assert abs((back * columns).sum() / back.sum() - x) < pixel[1]
+    peak = np.unravel_index(back.argmax(), back.shape)
+    assert abs(peak[0] + 0.5 - y) <= 2 * pixel[0]
+    assert abs(peak[1] + 0.5 - x) <= 2 * pixel[1]
+
+
 @given(original=sizes, grid=st.tuples(st.integers(1, 9), st.integers(1, 9)))
 def test_restored_values_stay_in_the_maps_range(original, grid):
     heatmap = np.random.default_rng(0).random(grid, dtype=np.float32)
