@@ -95,23 +95,19 @@ def test_each_map_keeps_its_own_size(tmp_path):
     assert cache.known()[1] == set()
 
 
-def test_unknown_score_and_logit_stay_unknown(tmp_path):
-    cache = open_cache(tmp_path)
+def stored(root, label: TeacherAnswer) -> TeacherAnswer:
+    cache = open_cache(root)
     with CacheWriter(cache, 16) as writer:
-        writer.add(key(1), NO_STAMP, replace(answer(1), score=math.nan, logit=math.nan))
+        writer.add(key(1), NO_STAMP, label)
     cache.refresh()
-    found = cache.read(key(1))
-    assert math.isnan(found.score)
-    assert math.isnan(found.logit)
+    return cache.read(key(1))
 
 
-def test_a_teacher_without_features_has_none(tmp_path):
-    cache = open_cache(tmp_path)
-    with CacheWriter(cache, 16) as writer:
-        for number in range(2):
-            writer.add(key(number), key(9), replace(answer(number), feature=None))
-    cache.refresh()
-    assert cache.read(key(1)).feature is None
+def test_missing_score_logit_and_feature_stay_missing(tmp_path):
+    label = stored(tmp_path, replace(answer(1), score=math.nan, logit=math.nan, feature=None))
+    assert math.isnan(label.score)
+    assert math.isnan(label.logit)
+    assert label.feature is None
 
 
 @pytest.mark.parametrize("feature", [None, np.zeros(4, np.float32)])
@@ -124,20 +120,13 @@ def test_a_teacher_whose_features_vary_in_length_is_refused(tmp_path, feature):
 
 
 def test_features_beyond_half_precision_are_kept_finite(tmp_path):
-    cache = open_cache(tmp_path)
-    with CacheWriter(cache, 16) as writer:
-        writer.add(key(1), key(9), replace(answer(1), feature=np.array([1e9, -1e9], np.float32)))
-    cache.refresh()
-    assert cache.read(key(1)).feature.tolist() == [65504, -65504]
+    label = replace(answer(1), feature=np.array([1e9, -1e9], np.float32))
+    assert stored(tmp_path, label).feature.tolist() == [65504, -65504]
 
 
 def test_sigma_stays_above_zero_and_finite_in_half_precision(tmp_path):
     extreme = TeacherAnswer(np.zeros((1, 2), np.float32), np.array([[1e-12, 1e9]], np.float32))
-    cache = open_cache(tmp_path)
-    with CacheWriter(cache, 16) as writer:
-        writer.add(key(1), NO_STAMP, extreme)
-    cache.refresh()
-    sigma = cache.read(key(1)).sigma
+    sigma = stored(tmp_path, extreme).sigma
     assert (sigma > 0).all()
     assert np.isfinite(sigma).all()
 

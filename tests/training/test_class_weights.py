@@ -11,11 +11,7 @@ from hypothesis import strategies as st
 
 from artifactnet.config import DataConfig
 from artifactnet.data.datamodule import build_splits
-from artifactnet.training.class_weights import (
-    CLASSES,
-    ClassFrequencies,
-    class_frequencies,
-)
+from artifactnet.training.class_weights import CLASSES, ClassFrequencies, class_frequencies
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 
 

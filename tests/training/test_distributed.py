@@ -15,11 +15,7 @@ from artifactnet.config import Config
 from artifactnet.training.trainer import train_detector
 
 REPOSITORY = Path(__file__).parents[2]
-OPTIONS = (
-    "train.max_steps=1",
-    "optim.clip_norm=0",
-    "data.eval_batch_size=3",
-)
+OPTIONS = ("train.max_steps=1", "optim.clip_norm=0", "data.eval_batch_size=3")
 
 
 def first_loss(folder: Path) -> float:
