@@ -35,8 +35,8 @@ def attention_maps(detector: Detector, images: Tensor, method: str) -> Tensor:
     """One map per image on the grid of patches, in the method's own units.
 
     Args:
-        detector: its ``net`` is a plain timm ViT; its state is left as found.
-        images: (B, 3, H, W) preprocessed; H and W fill whole patches.
+        detector: its ``net`` is a plain timm ViT; its state is restored.
+        images: (B, 3, H, W) preprocessed; H and W are multiples of the patch size.
         method: one of `ATTENTION_METHODS`.
 
     Returns:
@@ -69,10 +69,9 @@ def attention_maps(detector: Detector, images: Tensor, method: str) -> Tensor:
             )
         if method == "rollout":
             row = attention_rollout(tap.layers)
-        elif method == "gradient_rollout":
-            row = gradient_rollout(logit, tap.layers)
         else:
-            row = relevance_row(logit, tap.layers)
+            rows = {"gradient_rollout": gradient_rollout, "relevance": relevance_row}
+            row = rows[method](logit, tap.layers)
     side_y, side_x = net.patch_embed.patch_size
     grid = images.shape[-2] // side_y, images.shape[-1] // side_x
     return patch_map(row.detach(), net.num_prefix_tokens, grid).cpu()

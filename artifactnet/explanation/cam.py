@@ -1,9 +1,9 @@
 """Activation maps of the grad-cam package (Grad-CAM and its variants), guarded.
 
-The package answers wrongly without a word when it gets fewer targets than images, swallows
-errors in its context manager, changes the model's state, and turns rounding into pictures.
-Here each image has its own target, errors are raised, the model is left as found, and a map
-that is constant to within rounding is all 0.
+The package is silently wrong when it gets fewer targets than images, swallows errors in its
+context manager, changes the model's state, and turns rounding into pictures. Here each image has
+its own target, errors are raised, the model's state is restored, and a map that is constant to
+within rounding is all 0.
 """
 
 from __future__ import annotations
@@ -58,17 +58,16 @@ def activation_maps(
         detector: its flags, weights, gradients and hooks are left as found.
         images: (B, 3, H, W) preprocessed, of the size that ``detector.preprocess`` makes.
         method: one of `CAM_METHODS`.
-        layer: what `artifactnet.explanation.layers.target_layer` found; None looks for it, which
-            may take a forward pass.
+        layer: result of `target_layer`; None looks for it, which may take a forward pass.
 
     Returns:
         (B, H, W) in [0, 1], stretched per image as the package does it; 0 everywhere for a map
         that is constant to within rounding.
 
     Raises:
-        ArtifactNetError: an unknown method, images of another size, no layer to make a map of (see
-            `artifactnet.explanation.layers.target_layer`), one that runs more than once or that the
-            logit does not depend on, or a logit, activation or gradient that is not a number.
+        ArtifactNetError: an unknown method, images of another size, no layer to make a map of, one
+            that runs more than once or that the logit does not depend on, or a logit, activation
+            or gradient that is not a number.
     """
     if method not in CAM_METHODS:
         raise ArtifactNetError(f"unknown method {method!r}; known: {', '.join(CAM_METHODS)}")
@@ -96,8 +95,8 @@ def activation_maps(
     return maps
 
 
-def _run(detector: Detector, frames: Tensor, method: str, found: Layer) -> Float32Array:
-    layer, reshape = found
+def _run(detector: Detector, frames: Tensor, method: str, target: Layer) -> Float32Array:
+    layer, reshape = target
     names = (name for name, module in detector.net.named_modules() if module is layer)
     where = f"layer {next(names)!r} of {name_of(detector.net)}"
     trusted = detector.reshape is not None
@@ -139,25 +138,22 @@ class _FakeLogit(nn.Module):
 
 
 def _recorder(reshape: Reshape | None, where: str, size: tuple[int, int] | None) -> Reshape:
-    """What brings the layer's output, and its gradient, to the package; checked on the way.
-
-    ``where`` names the layer in messages; a map must have the proportions of ``size``, if given.
-    """
+    """Brings the layer's output, and its gradient, to the package, and checks them."""
 
     def record(output: Any) -> Tensor:
-        found = reshape(output) if reshape is not None else output
-        shape = tuple(found.shape) if isinstance(found, Tensor) else ()
+        maps = reshape(output) if reshape is not None else output
+        shape = tuple(maps.shape) if isinstance(maps, Tensor) else ()
         if len(shape) != 4 or (size is not None and not fits(shape[2], shape[3], size)):
-            what = shape or type(found).__name__
+            what = shape or type(maps).__name__
             raise ArtifactNetError(
                 f"{where} gives {what} and not a map (B, C, h, w) with the image's proportions; "
                 "choose another with target_layer= or give reshape="
             )
-        if not bool(found.isfinite().all()):
+        if not bool(maps.isfinite().all()):
             raise ArtifactNetError(f"{where}: an activation or gradient is not a number (NaN)")
         # a copy, because the network may go on to change its activations in place
-        precise = torch.promote_types(found.dtype, torch.float32)
-        return found.detach().to(precise).clone(memory_format=torch.contiguous_format)
+        precise = torch.promote_types(maps.dtype, torch.float32)
+        return maps.detach().to(precise).clone(memory_format=torch.contiguous_format)
 
     return record
 
@@ -185,21 +181,13 @@ class _Guarded:
         return parent.compute_cam_per_layer(input_tensor, *rest)
 
     def get_cam_image(
-        self,
-        input_tensor: Tensor,
-        target_layer: Any,
-        targets: Any,
-        activations: npt.NDArray[np.floating],
-        grads: npt.NDArray[np.floating] | None,
-        eigen_smooth: bool,
+        self, images: Tensor, layer: Any, targets: Any, activations: Any, grads: Any, smooth: bool
     ) -> npt.NDArray[np.floating]:
         """(B, h, w) as the package makes it, but 0 where it differs by rounding alone."""
         parent: Any = super()
-        cam = parent.get_cam_image(
-            input_tensor, target_layer, targets, activations, grads, eigen_smooth
-        )
+        cam = parent.get_cam_image(images, layer, targets, activations, grads, smooth)
         scale = np.abs(cam).max(axis=(1, 2))
-        if self.projects:  # the mean is taken off, so that only rounding may be left
+        if self.projects:  # the mean is subtracted, so that only rounding may remain
             signal = activations if grads is None else activations * grads
             scale = np.linalg.norm(np.abs(signal).max(axis=(2, 3)), axis=1)
         spread = np.ptp(np.maximum(cam, 0), axis=(1, 2))
@@ -210,33 +198,27 @@ class _MaskedScores(_Guarded):
     """Score-CAM's weights in little memory; the package holds all masked images at once."""
 
     def get_cam_weights(
-        self,
-        input_tensor: Tensor,
-        target_layer: Any,
-        targets: Any,
-        activations: npt.NDArray[np.floating],
-        grads: Any,
+        self, images: Tensor, _layer: Any, _targets: Any, activations: Any, _grads: Any
     ) -> Float32Array:
         """(B, C) softmax over the channels of the logits of the masked image."""
         this: Any = self
         this.activations_and_grads.release()  # or every masked pass would be recorded as well
-        planes = torch.from_numpy(activations).to(input_tensor)
+        planes = torch.from_numpy(activations).to(images)
         rows = []
-        for image, channels in zip(input_tensor, planes, strict=True):
-            found = []
+        for image, channels in zip(images, planes, strict=True):
+            logits = []
             for few in channels.split(_MASKS):
                 masks = F.interpolate(
                     few[:, None], size=image.shape[1:], mode="bilinear", align_corners=True
                 )
                 low = masks.amin(dim=(2, 3), keepdim=True)
                 high = masks.amax(dim=(2, 3), keepdim=True)
-                found.append(this.model(image * ((masks - low) / (high - low + 1e-8))))
-            rows.append(torch.cat(found)[:, 0])
+                logits.append(this.model(image * ((masks - low) / (high - low + 1e-8))))
+            rows.append(torch.cat(logits)[:, 0])
         return torch.stack(rows).float().softmax(dim=-1).cpu().numpy()
 
 
 def _package_class(method: str) -> Any:
-    """The package's class of a method, guarded."""
     try:
         import pytorch_grad_cam
     except ImportError as error:

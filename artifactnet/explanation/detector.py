@@ -23,17 +23,17 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Detector(Protocol):
-    """A model that says whether an image is fake, in the form that explanations work on.
+    """A real/fake classifier in the form that explanations work on.
 
     Attributes:
-        module: everything that runs; its state is left as it was found.
+        module: everything that runs; its state is restored.
         net: the part of ``module`` whose layers and attention are explained.
         preprocess: how an image comes to the model and a map back.
         threshold: an image is called fake if its probability is not below.
         target_layer: dotted name, inside ``net``, of the layer for activation maps; None finds
             one, see `artifactnet.explanation.layers`.
         reshape: brings that layer's output to (B, C, h, w); None derives it from ``net``.
-        warnings: what must be known before trusting an answer.
+        warnings: about the model, such as random weights.
     """
 
     module: nn.Module
@@ -50,15 +50,12 @@ class Detector(Protocol):
 
 
 class OwnDetector:
-    """An `ArtifactNet` as a `Detector`."""
+    """An `ArtifactNet` as a `Detector`.
+
+    One in half precision is copied to float32: maps made from its gradients would underflow.
+    """
 
     def __init__(self, model: ArtifactNet) -> None:
-        """Wrap a model.
-
-        Args:
-            model: on its device. One in half precision is copied to float32: maps made from its
-                gradients would underflow.
-        """
         self.model = full_precision(model)
         self.module: nn.Module = self.model
         self.net: nn.Module = self.model.backbone.net
@@ -70,8 +67,7 @@ class OwnDetector:
 
     def logits(self, images: Tensor) -> Tensor:
         """(B,) logits of the fake class of (B, 3, H, W) preprocessed images, with graph."""
-        output = self.model(images)
-        logit: Tensor = output.logit
+        logit: Tensor = self.model(images).logit
         return logit
 
 
@@ -100,20 +96,16 @@ class Classifier:
         Args:
             net: takes (B, 3, H, W) and returns (B, 2) logits of two classes, or (B,) or (B, 1)
                 logits of the fake class; on its device.
-            image_size: height and width it takes, pixels; None asks a timm model.
-            mean: per channel, for pixel values in [0, 1]; None asks a timm model and falls back
-                on ImageNet's.
-            std: likewise.
+            image_size: input height and width, pixels; None: a timm model's own.
+            mean, std: per channel, for pixel values in [0, 1]; None: a timm model's own, else
+                ImageNet's.
             resize: how images get that size, see `artifactnet.data.geometry.fit_geometry`.
-            fake_class: index of the fake one of two classes. Their logit is the difference of
-                the two, so that its sigmoid is the softmax's probability.
-            threshold: an image is called fake if its probability is not below.
-            target_layer: dotted name of the layer for activation maps; None finds one.
-            reshape: brings that layer's output to (B, C, h, w); None derives it.
+            fake_class: index of the fake one of two classes. The logit is the difference of the
+                two, so that its sigmoid is the softmax's probability.
+            threshold, target_layer, reshape: see `Detector`.
 
         Raises:
-            ArtifactNetError: no image size, no such class or layer, or settings that cannot be
-                used.
+            ArtifactNetError: no image size, no such class or layer, or invalid settings.
         """
         if fake_class not in (0, 1):
             raise ArtifactNetError(
@@ -140,21 +132,21 @@ class Classifier:
         Raises:
             ArtifactNetError: the classifier returns something else than one or two logits.
         """
-        found = self.net(images)
-        if isinstance(found, Tensor) and found.ndim == 0 and len(images) == 1:
-            return found.reshape(1)  # nets that squeeze their output lose a batch of one
-        if not isinstance(found, Tensor) or found.ndim == 0 or len(found) != len(images):
-            what = f"{tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        output = self.net(images)
+        if isinstance(output, Tensor) and output.ndim == 0 and len(images) == 1:
+            return output.reshape(1)  # nets that squeeze their output lose a batch of one
+        if not isinstance(output, Tensor) or output.ndim == 0 or len(output) != len(images):
+            what = f"{tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise ArtifactNetError(
                 f"Classifier: {type(self.net).__name__} must return a tensor with one row per "
                 f"image, not {what} for {len(images)}"
             )
-        if found.shape == (len(images), 2):
-            return found[:, self._fake_class] - found[:, 1 - self._fake_class]
-        if found.shape in ((len(images),), (len(images), 1)):
-            return found.reshape(-1)
+        if output.shape == (len(images), 2):
+            return output[:, self._fake_class] - output[:, 1 - self._fake_class]
+        if output.shape in ((len(images),), (len(images), 1)):
+            return output.reshape(-1)
         raise ArtifactNetError(
-            f"Classifier: {type(self.net).__name__} returns {tuple(found.shape[1:])} values per "
+            f"Classifier: {type(self.net).__name__} returns {tuple(output.shape[1:])} values per "
             "image; it must be one fake logit or two classes"
         )
 
@@ -166,7 +158,7 @@ def _preprocess(
     std: Sequence[float] | None,
     resize: str,
 ) -> Preprocess:
-    """A classifier's preprocessing: what the caller says, else what timm says of the model."""
+    """A classifier's preprocessing: the caller's settings, else those of the timm model."""
     published: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
     if image_size is None and published:
         # a model may have been built for another size than was published
@@ -174,9 +166,9 @@ def _preprocess(
         image_size = built or tuple(published.get("input_size", ()))[1:] or None
     sides: tuple[Any, ...] = tuple(image_size) if isinstance(image_size, Sequence) else ()
     if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) > 0 for side in sides):
-        said = "does not say what size it takes" if image_size is None else f"got {image_size}"
+        problem = "its input size is unknown" if image_size is None else f"got {image_size}"
         raise ArtifactNetError(
-            f"Classifier: {type(net).__name__}: {said}; give image_size=(height, width)"
+            f"Classifier: {type(net).__name__}: {problem}; give image_size=(height, width)"
         )
     mean = published.get("mean", _IMAGENET[0]) if mean is None else mean
     std = published.get("std", _IMAGENET[1]) if std is None else std
@@ -187,7 +179,7 @@ def _preprocess(
 
 
 def as_detector(model: Detector | ArtifactNet | BasePredictor) -> Detector:
-    """The detector that a caller means.
+    """A model of ours as a detector; detectors stay as they are.
 
     Raises:
         ArtifactNetError: a plain module, whose outputs may mean anything, a model that gives only
@@ -198,9 +190,9 @@ def as_detector(model: Detector | ArtifactNet | BasePredictor) -> Detector:
         return OwnDetector(given)
     if isinstance(given, ExportedModel | BasePredictor):
         raise ArtifactNetError(
-            f"explain: {type(given).__name__} has neither layers nor gradients to explain; an "
-            "exported file is explained by the model that it was made of, a HEIE on a language "
-            "model by `predict` and `report`"
+            f"explain: {type(given).__name__} has neither layers nor gradients to explain; "
+            "explain the model that an exported file was made of; use `predict` and `report` for "
+            "a HEIE on a language model"
         )
     if all(hasattr(given, name) for name in ("module", "net", "preprocess", "logits")):
         return given

@@ -92,18 +92,13 @@ class Explainer:
 
     Args:
         model: one of ours, or a `Classifier` around any torch or timm classifier.
-        methods: names of `artifactnet.explanation.methods.METHODS`; ``["all"]``: all that can
-            serve the model; None: the paper's choice for this kind of network.
+        methods: names of `artifactnet.explanation.methods.METHODS`; ``["all"]``: all that support
+            the model; None: the paper's choice for this kind of network.
         batch_size: images, or windows, per forward pass.
-        window: side of a sliding patch, pixels of the image.
-        stride: from one sliding patch to the next, pixels.
-
-    Attributes:
-        detector: what is explained.
-        methods: names, in the order asked for.
+        window, stride: side and step of sliding patches, pixels of the image.
 
     Raises:
-        ArtifactNetError: an unknown method, one that cannot serve this network, an option
+        ArtifactNetError: a method that is unknown or does not support this network, an option
             below 1, or a stride that leaves out pixels.
     """
 
@@ -133,10 +128,7 @@ class Explainer:
         self._layer = target_layer(self.detector) if set(self.methods) & set(CAM_METHODS) else None
 
     def explain_batch(self, images: Sequence[tuple[str, UInt8Array]]) -> list[Explained | Failure]:
-        """Explain a few images, at most ``batch_size`` per forward pass.
-
-        Args:
-            images: name and (H, W, 3) uint8 pixels of each.
+        """Explain images, given as name and (H, W, 3) uint8 pixels.
 
         Returns:
             One answer per image, in order; a failure for one that cannot be explained.
@@ -193,7 +185,7 @@ class Explainer:
         ]
 
     def _forward(self, frames: Tensor) -> ModelOutput:
-        """Verdicts, and the outputs of heads that a method or a reader wants; on the CPU."""
+        """Logits, and the outputs of the heads that are shown; on the CPU."""
         segments = known.SEGMENTATION in self.methods
         own = self.detector.model if isinstance(self.detector, OwnDetector) else None
         with undisturbed(self.detector.module), torch.no_grad():
@@ -258,29 +250,27 @@ def explain(
 ) -> Explanation | list[Explanation]:
     """Show where a detector looks when it calls an image fake.
 
-    `artifactnet.explanation.folder.explain_to_folder` does the same for files.
-
     Args:
         model: what `artifactnet.load_model` returned, an `ArtifactNet`, or a
             `artifactnet.Classifier` around any torch or timm classifier.
         images: a path, file content, PIL image, array or tensor, or a list or tuple of such.
-        method: one of `artifactnet.explanation.methods.METHODS`; None takes the paper's choice,
-            ``relevance`` for ViTs and ``grad_cam_smooth`` for others (X-AIGD Sec. 4); of models
-            that see tiles, their own heatmap.
+        method: one of `artifactnet.explanation.methods.METHODS`; None: the paper's choice
+            (X-AIGD Sec. 4), ``relevance`` for ViTs and ``grad_cam_smooth`` for others; of models
+            that see tiles, ``predicted_heatmap``.
         batch_size, window, stride: see `Explainer`.
 
     Returns:
         One explanation for one image; for a list, a list in its order.
 
     Raises:
-        ArtifactNetError: the method cannot serve this network, or an image cannot be used or
+        ArtifactNetError: the method does not support this network, or an image cannot be used or
             explained (the message names it).
     """
     several = isinstance(images, list | tuple)
     methods = None if method is None else [method]
     explainer = Explainer(model, methods, batch_size=batch_size, window=window, stride=stride)
     each = list(images) if isinstance(images, list | tuple) else [images]
-    found: list[Explanation] = []
+    explanations: list[Explanation] = []
     for start in range(0, len(each), batch_size):
         batch = []
         for number, image in enumerate(each[start : start + batch_size], start):
@@ -289,5 +279,5 @@ def explain(
         for answer in explainer.explain_batch(batch):
             if isinstance(answer, Failure):
                 raise ArtifactNetError(f"{answer.path}: {answer.reason}")
-            found.append(answer.explanations[explainer.methods[0]])
-    return found if several else found[0]
+            explanations.append(answer.explanations[explainer.methods[0]])
+    return explanations if several else explanations[0]

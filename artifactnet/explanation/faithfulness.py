@@ -22,19 +22,12 @@ _BLUR_SIGMA = 11.0  # pixels of that; nothing finer than a tenth of the image su
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """Probability of fake after each share of the pixels, 0 to 1 in equal steps.
+    """Probability of fake after each share of the pixels, 0 to 1 in equal steps."""
 
-    Attributes:
-        deletion: from the image to its mean color; starts at the image itself.
-        insertion: from the blurred image to the image; ends at the image itself.
-        deletion_area: area under ``deletion`` by trapezoids, in [0, 1]; lower is better.
-        insertion_area: area under ``insertion``, in [0, 1]; higher is better.
-    """
-
-    deletion: tuple[float, ...]
-    insertion: tuple[float, ...]
-    deletion_area: float
-    insertion_area: float
+    deletion: tuple[float, ...]  # from the image to its mean color
+    insertion: tuple[float, ...]  # from the blurred image to the image
+    deletion_area: float  # under the curve, in [0, 1]; lower is better
+    insertion_area: float  # in [0, 1]; higher is better
 
 
 def faithfulness(
@@ -54,7 +47,7 @@ def faithfulness(
     a constant map is a random order and not one from top to bottom.
 
     Args:
-        detector: runs on its own device; its state is left as it was found.
+        detector: its state is restored.
         pixels: (H, W, 3) image.
         heatmap: (H, W), finite; the largest values come first.
         steps: number of equal shares.
@@ -63,8 +56,7 @@ def faithfulness(
 
     Raises:
         ValueError: the map and the image differ in size, or a number is below 1.
-        ArtifactNetError: a map or an output that is not finite, or an image that the detector
-            cannot take.
+        ArtifactNetError: a map or output that is not finite, or an image that is too small.
     """
     if heatmap.shape != pixels.shape[:2]:
         raise ValueError(f"the heatmap is {heatmap.shape}, the image {pixels.shape[:2]}")
@@ -106,10 +98,7 @@ def blurred(pixels: UInt8Array) -> UInt8Array:
 def _exchange(
     start: UInt8Array, end: UInt8Array, order: npt.NDArray[np.intp], steps: int
 ) -> Iterator[UInt8Array]:
-    """``start``, then with more and more pixels of ``end``: ``steps + 1`` pictures.
-
-    All of them are one array that changes; copy it to keep a picture.
-    """
+    """``steps + 1`` pictures from ``start`` to ``end``; all of them are one array that changes."""
     picture = start.copy()
     into, source = picture.reshape(-1, 3), end.reshape(-1, 3)
     yield picture
@@ -125,14 +114,14 @@ def _probabilities(
 ) -> list[float]:
     device = next((weight.device for weight in detector.module.parameters()), None)
     frames = (preprocess_for(detector, picture).image(picture)[0] for picture in pictures)
-    found: list[float] = []
+    probabilities: list[float] = []
     with undisturbed(detector.module), torch.no_grad():
         while few := list(islice(frames, batch_size)):
             logits = detector.logits(torch.stack(few).to(device))
-            found += logits.double().sigmoid().cpu().tolist()
-    if not np.isfinite(found).all():
+            probabilities += logits.double().sigmoid().cpu().tolist()
+    if not np.isfinite(probabilities).all():
         raise ArtifactNetError("the model's answer is not a number (NaN)")
-    return found
+    return probabilities
 
 
 def _area(curve: list[float]) -> float:

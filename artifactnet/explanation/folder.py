@@ -27,21 +27,13 @@ ANSWERS = "explanations.jsonl"
 
 @dataclass(slots=True)
 class ExplainSummary:
-    """What became of the images.
+    """Counts of images and maps, and what could not be explained."""
 
-    Attributes:
-        answers: the file with one JSON object per explained image.
-        methods: that were used.
-        images: number of images explained.
-        constant: number of maps that are constant and so show nothing.
-        failures: the images that could not be explained, and inputs without images.
-    """
-
-    answers: Path
+    answers: Path  # one JSON object per explained image
     methods: tuple[str, ...]
-    images: int = 0
-    constant: int = 0
-    failures: list[Failure] = field(default_factory=list)
+    images: int = 0  # explained
+    constant: int = 0  # maps that are constant and so show nothing
+    failures: list[Failure] = field(default_factory=list)  # also inputs without images
 
 
 def explain_to_folder(
@@ -59,24 +51,23 @@ def explain_to_folder(
 
     For every method ``NAME.png`` is the map at the image's own size, 8-bit gray, 255 times its
     values, and ``NAME.overlay.png`` the image under the map. An image that cannot be explained is
-    listed and stops nothing.
+    listed in the result.
 
     Args:
-        model: as for `Explainer`.
+        model, methods, batch_size, window, stride: see `Explainer`.
         inputs: files, folders (searched recursively), X-AIGD parquet shards and glob patterns.
         out: folder to write to; files of the same names are replaced.
-        methods: as for `Explainer`.
-        batch_size, window, stride: see `Explainer`.
         report: called with every answer as it comes.
 
     Raises:
-        ArtifactNetError: a method or option that `Explainer` refuses, or ``out`` cannot be
-            written; earlier answers are untouched.
+        ArtifactNetError: an error of `Explainer`, or ``out`` cannot be written; earlier answers
+            are untouched.
     """
     explainer = Explainer(model, methods, batch_size=batch_size, window=window, stride=stride)
-    found = collect.resolve_inputs(inputs, skip=out)
-    summary = ExplainSummary(Path(out) / ANSWERS, explainer.methods, failures=list(found.failures))
-    sources = collect.iterate_images(found)
+    resolved = collect.resolve_inputs(inputs, skip=out)
+    failures = list(resolved.failures)
+    summary = ExplainSummary(Path(out) / ANSWERS, explainer.methods, failures=failures)
+    sources = collect.iterate_images(resolved)
     try:
         with (
             atomic_path(summary.answers) as temporary,
@@ -90,7 +81,7 @@ def explain_to_folder(
                     if isinstance(answer, Failure):
                         summary.failures.append(answer)
                         continue
-                    _write(answer, found, Path(out), lines)
+                    _write(answer, resolved, Path(out), lines)
                     summary.images += 1
                     summary.constant += sum(bool(e.warnings) for e in answer.explanations.values())
                     if report is not None:
@@ -111,8 +102,8 @@ def _decode(source: ImageInput | Failure) -> tuple[str, UInt8Array] | Failure:
         return Failure(source.name, str(error).removeprefix(f"{source.name}: "))
 
 
-def _write(answer: Explained, found: collect.ResolvedInputs, out: Path, lines: TextIO) -> None:
-    name = collect.answer_name(answer.name, found)
+def _write(answer: Explained, resolved: collect.ResolvedInputs, out: Path, lines: TextIO) -> None:
+    name = collect.answer_name(answer.name, resolved)
     maps = {}
     for method, explanation in answer.explanations.items():
         heatmap = f"{method}/{name}.png"

@@ -1,8 +1,8 @@
 """How good are the maps of a detector? Every method against the annotation of a data set.
 
-The interpretation protocol of X-AIGD (Sec. 4): maps of the fake class, cut at a threshold, are
-scored as category-agnostic artifact detection at the images' original size. Added to it are scores
-without a threshold, and two that need no annotation: faithfulness and dependence on the weights.
+The interpretation protocol of X-AIGD (Sec. 4): maps of the fake class, thresholded, are scored as
+category-agnostic artifact detection at the images' original size. Added are scores without a
+threshold, and two that need no annotation: faithfulness and dependence on the weights.
 """
 
 from __future__ import annotations
@@ -80,17 +80,14 @@ def judge(
     Args:
         run_dir: folder of the run.
         overrides: ``dotted.key=value`` strings: ``data.*``, ``train.device``, ``model.threshold``.
-        methods: as for `Explainer`.
-        threshold, faithfulness_images, sanity_images: see `score_explanations`.
-        batch_size, window, stride: see `Explainer`.
         out: folder for the tables; None: ``explanations`` in the run's folder.
 
-    Returns:
-        What `score_explanations` returns; its ``notices`` include warnings about the data.
+    All other arguments and the result are those of `score_explanations`; the ``notices`` include
+    warnings about the data.
 
     Raises:
-        ArtifactNetError: no such run, an override that an evaluation cannot have, data that cannot
-            be used, or any error of `score_explanations`.
+        ArtifactNetError: no such run, an unsupported override, data that cannot be used, or any
+            error of `score_explanations`.
     """
     from artifactnet.evaluation.samples import open_samples
 
@@ -129,28 +126,25 @@ def score_explanations(
     """Score methods of explanation on annotated images.
 
     Annotated fakes are scored, with artifacts (MASK) or without (CLEAN); other images are counted
-    and left out, as in the benchmark. One batch is in memory at a time, with the maps of one
-    method.
+    and skipped, as in the benchmark. One batch is in memory at a time, with the maps of one method.
 
     Args:
-        model: as for `Explainer`.
+        model, methods, batch_size, window, stride: see `Explainer`.
         samples: name of each image, and the image or why it cannot be used.
-        methods: as for `Explainer`.
-        threshold: a pixel is called artifact if ``heatmap > threshold``, strictly.
+        threshold: a pixel is artifact if ``heatmap > threshold``, strictly.
         overlap: share of a region that must lie on an instance, exceeded strictly.
-        faithfulness_images: deletion and insertion curves of this many annotated fakes, the first.
-        sanity_images: randomized-weights check on this many annotated fakes, the first.
+        faithfulness_images: deletion and insertion curves of the first N annotated fakes.
+        sanity_images: randomized-weights check on the first N annotated fakes.
         seed: of the randomized weights and of the order of equal pixels.
-        batch_size, window, stride: see `Explainer`.
 
     Returns:
         A dictionary ready for JSON: ``threshold``, ``overlap``, ``seed``, ``notices`` (the
-        detector's warnings), ``images`` (counts of `ImageCounts`) and ``methods``: for each,
-        `MethodScores.result`.
+        detector's warnings), ``images`` (`ImageCounts.result`) and ``methods`` (for each,
+        `MethodScores.result`).
 
     Raises:
-        ArtifactNetError: a method that cannot serve the model, a threshold outside [0, 1], or a
-            sample whose mask does not fit its image.
+        ArtifactNetError: a method that does not support the model, a threshold outside [0, 1], or
+            a sample whose mask does not fit its image.
     """
     for name, value in (("threshold", threshold), ("overlap", overlap)):
         if not 0 <= value <= 1:
@@ -160,15 +154,13 @@ def score_explanations(
     detector = as_detector(model)
     shuffled = randomized(detector, seed) if sanity_images else None
 
-    def explainer(of: Detector, method: str) -> Explainer:
-        return Explainer(of, [method], batch_size=batch_size, window=window, stride=stride)
+    def explainer(of: Detector, methods: Sequence[str] | None) -> Explainer:
+        return Explainer(of, methods, batch_size=batch_size, window=window, stride=stride)
 
-    names = Explainer(
-        detector, methods, batch_size=batch_size, window=window, stride=stride
-    ).methods
+    names = explainer(detector, methods).methods
     # a method at a time, so that each has its own time
-    own = {name: explainer(detector, name) for name in names}
-    random = {} if shuffled is None else {name: explainer(shuffled, name) for name in names}
+    own = {name: explainer(detector, [name]) for name in names}
+    random = {} if shuffled is None else {name: explainer(shuffled, [name]) for name in names}
     scores = {name: MethodScores(threshold, overlap) for name in names}
     counts, done = ImageCounts(), 0
     targets = counts.annotated_fakes(samples)
@@ -181,8 +173,17 @@ def score_explanations(
             for target, answer in zip(batch, answers, strict=True):
                 score.add(target, answer)
             for target, answer in zip(batch[:curves], answers[:curves], strict=True):
-                if isinstance(answer, Explanation):
-                    _add_curves(score, detector, target, answer, batch_size, seed)
+                if isinstance(answer, Failure):
+                    continue
+                try:
+                    areas = faithfulness(
+                        detector, target.pixels, answer.heatmap, batch_size=batch_size, seed=seed
+                    )
+                except ArtifactNetError as error:
+                    raise ArtifactNetError(
+                        f"{target.name}: deletion and insertion: {error}"
+                    ) from error
+                score.add_means(deletion=areas.deletion_area, insertion=areas.insertion_area)
             if random and checks:
                 others = _explain(random[name], batch[:checks])
                 for answer, other in zip(answers[:checks], others, strict=True):
@@ -218,31 +219,13 @@ def _explain(explainer: Explainer, targets: Sequence[Target]) -> list[Explanatio
     ]
 
 
-def _add_curves(
-    scores: MethodScores,
-    detector: Detector,
-    target: Target,
-    answer: Explanation,
-    batch_size: int,
-    seed: int,
-) -> None:
-    """Add deletion and insertion of a map."""
-    try:
-        curves = faithfulness(
-            detector, target.pixels, answer.heatmap, batch_size=batch_size, seed=seed
-        )
-    except ArtifactNetError as error:
-        raise ArtifactNetError(f"{target.name}: deletion and insertion: {error}") from error
-    scores.add_means(deletion=curves.deletion_area, insertion=curves.insertion_area)
-
-
 @dataclass(slots=True)
 class ImageCounts:
     """Which images were seen, and which of them are scored."""
 
     seen: int = 0
-    real: int = 0  # left out
-    unannotated: int = 0  # fakes whose artifacts nobody annotated; left out
+    real: int = 0  # skipped
+    unannotated: int = 0  # fakes whose artifacts are not annotated; skipped
     annotated: int = 0  # fakes that are scored
     shares: list[float] = field(default_factory=list)  # of artifact pixels; of those with artifacts
     unusable: list[Failure] = field(default_factory=list)
@@ -250,11 +233,7 @@ class ImageCounts:
     def annotated_fakes(
         self, samples: Iterable[tuple[str | int, Sample | ArtifactNetError]]
     ) -> Iterator[Target]:
-        """The images that are scored; all that pass are counted.
-
-        Raises:
-            ArtifactNetError: a mask that does not fit its image or annotation state.
-        """
+        """The images that are scored; all of ``samples`` are counted."""
         for name, sample in samples:
             self.seen += 1
             if isinstance(sample, ArtifactNetError):
@@ -272,7 +251,7 @@ class ImageCounts:
                 yield Target(str(name), sample.image, union, instance_labels(union))
 
     def result(self) -> dict[str, Any]:
-        """The counts by their names, and ``artifact_share``: the mean of ``shares``, or None."""
+        """The counts, and ``artifact_share``: the mean of ``shares``, or None."""
         return {
             "seen": self.seen,
             "real": self.real,
@@ -304,16 +283,11 @@ def _union(name: str, sample: Sample) -> BoolArray:
 
 @dataclass(slots=True)
 class MethodScores:
-    """The scores of one method, summed up image by image.
-
-    Attributes:
-        threshold, overlap: see `score_explanations`.
-        seconds: that making the maps took.
-    """
+    """The scores of one method, accumulated image by image; options as in `score_explanations`."""
 
     threshold: float
     overlap: float
-    seconds: float = 0.0
+    seconds: float = 0.0  # to make the maps
     _pixels: PixelCounts = _NO_PIXELS
     _instances: InstanceCounts = _NO_INSTANCES
     _artifact_images: int = 0
@@ -347,7 +321,7 @@ class MethodScores:
             )
 
     def add_means(self, **values: float | None) -> None:
-        """Add one image's value to some of the means over images; None adds nothing."""
+        """Add one image's values to means over images; None adds nothing."""
         for name, value in values.items():
             if value is not None:
                 self._values[name].append(value)
@@ -364,16 +338,15 @@ class MethodScores:
         """All scores, ready for JSON; a mean over no images is None.
 
         Returns:
-            - ``IoU``, ``PixP``, ``PixR``, ``PixF1`` and ``tp``, ``fp``, ``fn``, summed over all
-              pixels of the ``evaluated_images``, of which ``zero_prediction_images`` have not one
-              pixel above the threshold,
+            - ``IoU``, ``PixP``, ``PixR``, ``PixF1`` and ``tp``, ``fp``, ``fn`` over all pixels of
+              the ``evaluated_images``; ``zero_prediction_images`` of them have no pixel above the
+              threshold,
             - ``P@t``, ``R@t``, ``F1@t`` and ``instances`` (``tp``, ``fp``, ``fn``): 8-connected
               regions above the threshold against instances, all categories as one,
-            - ``pointing_game``, ``mass_inside`` and ``average_precision`` over ``artifact_images``
-              (the average precision without those that are artifact everywhere:
-              ``average_precision_images``), ``deletion`` and ``insertion`` over
-              ``faithfulness_images``, ``sanity_correlation`` over ``sanity_images``;
-              ``sanity_undefined`` more have a constant map, or none after randomization,
+            - ``pointing_game`` and ``mass_inside`` over ``artifact_images``, ``average_precision``
+              over ``average_precision_images`` (without those that are artifact everywhere),
+              ``deletion`` and ``insertion`` over ``faithfulness_images``, ``sanity_correlation``
+              over ``sanity_images``; ``sanity_undefined`` more have a constant or no map,
             - ``constant_images``, ``failures`` (``name``, ``reason``), ``seconds_per_image``.
         """
         pixels, instances = self._pixels, self._instances
@@ -435,7 +408,6 @@ def scores_table(result: dict[str, Any]) -> str:
 
 
 def _counts_table(result: dict[str, Any]) -> list[str]:
-    """The counts behind `scores_table`: pixels, instances and images."""
     parts = ("tp", "fp", "fn")
     header = ["method", *(f"pixels {part.upper()}" for part in parts)]
     header += [*(f"instances {part.upper()}" for part in parts), *_IMAGES.values()]
@@ -503,5 +475,5 @@ def _figure(value: float | None, digits: int = 4) -> str:
 
 
 def _line(text: str) -> str:
-    """Text of others, such as a file name, on one line."""
+    """A file name or message on one line."""
     return " ".join(text.split())

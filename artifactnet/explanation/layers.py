@@ -21,11 +21,11 @@ _PASSIVE = ("pool", "drop", "identity", "flatten", "softmax")
 def target_layer(detector: Detector) -> Layer:
     """The layer for activation maps, and what brings its output to (B, C, h, w).
 
-    What the detector names comes first. Of a plain timm ViT it is the normalisation before the
-    last attention: later, only the class token has a gradient. Of other networks it is the
-    last module to run that makes a map with more than one cell, found by a forward pass of one
-    empty image; modules that run more than once in a pass are left out, because only one
-    output can be explained. A timm network that is part of ``detector.net`` is recognised, too.
+    ``detector.target_layer`` comes first. Of a plain timm ViT (also as part of ``detector.net``) it
+    is the normalisation before the last attention: later, only the class token has a gradient. Of
+    other networks it is the last module to run that makes a map with more than one cell, found by
+    a forward pass of one empty image; modules that run more than once in a pass are left out,
+    because only one output can be explained.
 
     Returns:
         A module inside ``detector.net``, and the reshape (None: its output is a map already).
@@ -55,10 +55,7 @@ def target_layer(detector: Detector) -> Layer:
 
 
 def fits(height: int, width: int, size: tuple[int, int]) -> bool:
-    """Whether a map of (height, width) cells has the proportions of an image, to within a cell.
-
-    Attention matrices, and maps whose channels come last, do not.
-    """
+    """Whether a map of (height, width) cells has the proportions of an image, to within a cell."""
     return abs(height * size[1] - width * size[0]) <= sum(size)
 
 
@@ -68,9 +65,9 @@ def name_of(net: nn.Module) -> str:
     return str(published.get("architecture") or type(net).__name__)
 
 
-def _only_one(found: Iterable[nn.Module]) -> Any:
+def _only_one(candidates: Iterable[nn.Module]) -> Any:
     """The module, or None unless there is exactly one."""
-    modules = list(found)
+    modules = list(candidates)
     return modules[0] if len(modules) == 1 else None
 
 
@@ -132,18 +129,17 @@ def _from_channels_last(features: Tensor) -> Tensor:
 
 
 class _Watch:
-    """Follows one forward pass of one image: who made a map, and who worked on after that."""
+    """Records which modules made a map in one forward pass of one image, and how late."""
 
     def __init__(self, size: tuple[int, int], channels_last: bool) -> None:
         self.calls: Counter[nn.Module] = Counter()
         self.maps: list[tuple[nn.Module, int]] = []  # with the number of steps so far
-        self.steps = 0  # outputs that still know of places
+        self.steps = 0  # outputs with spatial axes
         self._size = size
         self._first = 1 if channels_last else 2
         self._pooled: list[Tensor] = []
 
     def __call__(self, module: nn.Module, _: Any, output: Any) -> None:
-        """Forward hook."""
         self.calls[module] += 1
         if not isinstance(output, Tensor) or sum(side > 1 for side in output.shape[1:]) < 2:
             return
@@ -154,14 +150,11 @@ class _Watch:
             return
         self.steps += next(module.children(), None) is None
         # what a container returns may be its last pooling's output
-        if self._is_map(output) and not any(output is pooled for pooled in self._pooled):
-            self.maps.append((module, self.steps))
-
-    def _is_map(self, output: Tensor) -> bool:
-        if output.ndim != 4 or len(output) != 1:
-            return False
+        if output.ndim != 4 or len(output) != 1 or any(output is each for each in self._pooled):
+            return
         height, width = output.shape[self._first : self._first + 2]
-        return height * width > 1 and fits(height, width, self._size)
+        if height * width > 1 and fits(height, width, self._size):
+            self.maps.append((module, self.steps))
 
     def last(self) -> nn.Module | None:
         """The last module that made a map, unless most of the work came after it."""
@@ -184,11 +177,11 @@ def _last_map(detector: Detector, channels_last: nn.Module | None) -> nn.Module:
     finally:
         for handle in handles:
             handle.remove()
-    found = watch.last()
-    if found is None:
+    layer = watch.last()
+    if layer is None:
         raise ArtifactNetError(
             f"{name_of(detector.net)}: no layer ends in a feature map (B, C, h, w) of more than "
             "one cell; name the layer for activation maps with target_layer= and bring its "
             "output to that shape with reshape="
         )
-    return found
+    return layer

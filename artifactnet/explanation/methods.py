@@ -1,4 +1,4 @@
-"""The ways to ask a detector where it looks: their names, what they need, what they give."""
+"""The methods of explanation: their names, what they need, what they give."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def why_not(detector: Detector, methods: Iterable[str]) -> dict[str, str | None]
 def default_method(detector: Detector) -> str:
     """The paper's choice (X-AIGD Sec. 4): relevance maps of ViTs, smoothed Grad-CAM of others.
 
-    A model that sees an image in tiles has no such map: its own heatmap is taken.
+    A model that sees an image in tiles has neither: ``predicted_heatmap`` is the default.
     """
     if _in_tiles(detector):
         return PREDICTED
@@ -60,7 +60,7 @@ def default_method(detector: Detector) -> str:
 
 
 def available(detector: Detector) -> list[str]:
-    """All methods that can serve a detector, in the order of `METHODS`."""
+    """All methods that support a detector, in the order of `METHODS`."""
     return [method for method, reason in why_not(detector, METHODS).items() if reason is None]
 
 

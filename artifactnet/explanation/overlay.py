@@ -1,7 +1,6 @@
 """Pictures of maps and masks: colours, overlays, outlines, grids. Arrays in, arrays out.
 
-Every function takes raw maps in [0, 1] and never stretches them per image: two pictures can
-be compared, and a caption can state the scale.
+Maps in [0, 1] are never stretched per image, so that pictures can be compared.
 """
 
 from __future__ import annotations
@@ -26,10 +25,7 @@ _GAP = 4
 
 
 def colorize(heatmap: npt.NDArray[np.floating]) -> UInt8Array:
-    """Colors of a (H, W) map, clipped to [0, 1].
-
-    Returns:
-        (H, W, 3) sRGB: 0 is black, 1 nearly white, brightness never falls in between.
+    """(H, W, 3) sRGB of a (H, W) map clipped to [0, 1]: 0 is black, 1 nearly white.
 
     Raises:
         ValueError: not two-dimensional, or not finite.
@@ -54,15 +50,9 @@ def resize_map(heatmap: npt.NDArray[np.floating], height: int, width: int) -> Fl
 def overlay(
     image: UInt8Array, heatmap: npt.NDArray[np.floating], opacity: float = 0.6
 ) -> UInt8Array:
-    """Image under a map; where the map is 0 the image is unchanged.
+    """Image (H, W, 3) under a map (h, w) in [0, 1] of any size; unchanged where the map is 0.
 
-    Args:
-        image: (H, W, 3) sRGB.
-        heatmap: (h, w) in [0, 1], any size; resized to the image.
-        opacity: share of the map's colour where the map is 1.
-
-    Returns:
-        (H, W, 3) sRGB.
+    ``opacity`` is the share of the map's colour where the map is 1.
     """
     height, width = image.shape[:2]
     heatmap = np.clip(resize_map(heatmap, height, width), 0, 1)
@@ -71,15 +61,12 @@ def overlay(
 
 
 def outline(image: UInt8Array, mask: UInt8Array, thickness: int = 1) -> UInt8Array:
-    """Image with the borders of every category of a bit-field mask, in the category's colour.
+    """Copy of an image (H, W, 3) with the borders of every category in the category's colour.
 
     Args:
         image: (H, W, 3) sRGB.
-        mask: (H, W) bit field of the same size (see `artifactnet.taxonomy`).
-        thickness: width of the line in pixels, drawn inside the region.
-
-    Returns:
-        (H, W, 3) sRGB; a copy even where the mask is empty.
+        mask: (H, W) bit field (see `artifactnet.taxonomy`).
+        thickness: of the line, pixels; drawn inside the region.
 
     Raises:
         ValueError: the sizes differ.
@@ -105,14 +92,7 @@ def _shrink(region: npt.NDArray[np.bool_], pixels: int) -> npt.NDArray[np.bool_]
 
 
 def grid(rows: Sequence[Sequence[UInt8Array]], captions: Sequence[Sequence[str]]) -> UInt8Array:
-    """One picture from rows of pictures, each with a caption below.
-
-    Args:
-        rows: pictures (H, W, 3); sizes may differ, cells take the largest.
-        captions: one text per picture, same layout as ``rows``.
-
-    Returns:
-        (H', W', 3) sRGB on white.
+    """One picture (H', W', 3) on white from rows of pictures (H, W, 3), each with a caption.
 
     Raises:
         ValueError: no picture at all, or captions of another layout.

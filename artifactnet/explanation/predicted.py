@@ -19,17 +19,8 @@ from artifactnet.types import ArtifactNetError, Prediction, UInt8Array
 class PredictionExplainer:
     """Predictions in the form of `artifactnet.explanation.explainer.Explainer`'s answers.
 
-    Args:
-        predictor: the model.
-        methods: None, ``["all"]`` or ``["predicted_heatmap"]``.
-        batch_size: images per forward pass.
-
-    Attributes:
-        detector: the predictor.
-        methods: ``("predicted_heatmap",)``.
-
     Raises:
-        ArtifactNetError: another method.
+        ArtifactNetError: ``methods`` names another one than ``predicted_heatmap`` or ``all``.
     """
 
     methods: tuple[str, ...] = (PREDICTED,)
@@ -49,10 +40,7 @@ class PredictionExplainer:
         self._batch_size = batch_size
 
     def explain_batch(self, images: Sequence[tuple[str, UInt8Array]]) -> list[Explained | Failure]:
-        """Predict a few images.
-
-        Args:
-            images: name and (H, W, 3) uint8 pixels of each.
+        """Predict images, given as name and (H, W, 3) uint8 pixels.
 
         Returns:
             One answer per image, in order; a failure for one without a usable prediction.
@@ -85,7 +73,7 @@ class PredictionExplainer:
             {PREDICTED: make_explanation(PREDICTED, heatmap, heatmap)},
             answer.score,
             answer.explanation,
-            # those of the model itself stand at the head of a report
+            # warnings about the model itself are at the head of a report
             tuple(text for text in answer.warnings if text not in self.detector.warnings),
         )
 

@@ -1,7 +1,7 @@
 """Does a map depend on what the model learned? The randomized-weights check.
 
-Adebayo et al. 2018: explain the same image with the same method once more, by a model whose
-weights mean nothing. A map that stays the same shows the image, not the model.
+Adebayo et al. 2018: explain the same image with the same method by a model with random weights.
+A map that stays the same shows the image, not the model.
 """
 
 from __future__ import annotations
@@ -19,12 +19,7 @@ from artifactnet.metrics.correlation import spearman
 
 
 def randomized(detector: Detector, seed: int = 0) -> Detector:
-    """A deep copy of a detector whose weights mean nothing, see `shuffle_weights`.
-
-    Args:
-        detector: left unchanged.
-        seed: of the shuffling; gives the same weights on every device.
-    """
+    """A deep copy of a detector with shuffled weights, see `shuffle_weights`."""
     shuffled = copy.deepcopy(detector)
     shuffle_weights(shuffled.module, seed)
     return shuffled
@@ -33,9 +28,8 @@ def randomized(detector: Detector, seed: int = 0) -> Detector:
 def shuffle_weights(module: nn.Module, seed: int = 0) -> None:
     """Shuffle the values within every floating-point parameter, in place.
 
-    Each keeps its distribution, so that activations stay of the size that the layers are made
-    for. Parameters with a single value (the bias of the one logit, the scale of a norm that was
-    never trained) stay as they are, and so do buffers, such as the statistics of batch norms.
+    Each keeps its distribution, so that activations keep their usual size. Parameters with a single
+    value (the bias of the one logit) and buffers (statistics of batch norms) stay as they are.
 
     Args:
         module: a parameter that it holds twice is shuffled once.
@@ -50,15 +44,10 @@ def shuffle_weights(module: nn.Module, seed: int = 0) -> None:
 
 
 def rank_correlation(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float | None:
-    """Spearman's rank correlation of two maps; equal values share their mean rank.
-
-    Args:
-        first: (h, w), finite.
-        second: (h, w), finite.
+    """Spearman's rank correlation of two finite maps (h, w); equal values share their mean rank.
 
     Returns:
-        A number in [-1, 1]: near 1, the second map ranks the pixels as the first does. None where
-        a map is constant and ranks nothing.
+        A number in [-1, 1], 1 for equal ranks; None if a map is constant.
 
     Raises:
         ValueError: shapes differ, or values that are not finite.

@@ -22,45 +22,41 @@ def sliding_map(
     stride: int = 224,
     batch_size: int = 8,
 ) -> Float32Array:
-    """Probability of being fake of every place of an image, predicted from its window alone.
+    """Probability of being fake of every pixel, predicted from the windows that contain it.
 
     Windows start every ``stride`` pixels; the last one of a row or column is moved back to end
     at the border, so that every pixel is covered. Along a side shorter than the window there is
     one window, as long as the side. To the detector each window is an image.
 
     Args:
-        detector: left as found.
+        detector: its state is restored.
         pixels: (H0, W0, 3) sRGB of the original image.
         window: side of a window, pixels of the original.
         stride: from one window to the next, pixels; at most ``window``.
-        batch_size: windows that pass through the detector together.
+        batch_size: windows per forward pass.
 
     Returns:
         (H0, W0) in [0, 1]: of each pixel the mean over the windows that see it.
 
     Raises:
         ArtifactNetError: an option is out of range, a window is too small for the detector, or
-            its answer is not a number.
+            a logit is not a number.
     """
     check_windows(window, stride, batch_size)
     height, width = pixels.shape[:2]
     tops, lefts = _starts(height, window, stride), _starts(width, window, stride)
     tall, wide = min(window, height), min(window, width)
     boxes = [Box(top, left, tall, wide) for top in tops for left in lefts]
-    found = np.concatenate(list(_probabilities(detector, pixels, boxes, batch_size)))
+    values = np.concatenate(list(_probabilities(detector, pixels, boxes, batch_size)))
     sides, rows = _shares(tops, tall)
     lengths, columns = _shares(lefts, wide)
     # windows in rows and columns: the mean over them is the mean over columns of that over rows
-    cells = rows @ found.reshape(len(tops), len(lefts)) @ columns.T
+    cells = rows @ values.reshape(len(tops), len(lefts)) @ columns.T
     return cells.astype(np.float32).repeat(sides, axis=0).repeat(lengths, axis=1)
 
 
 def check_windows(window: int, stride: int, batch_size: int) -> None:
-    """Refuse options of `sliding_map` with which windows cannot cover an image.
-
-    Raises:
-        ArtifactNetError: one of them is below 1, or the stride leaves out pixels.
-    """
+    """Raise an `ArtifactNetError` for an option below 1 or a stride that leaves out pixels."""
     for name, value in (("window", window), ("stride", stride), ("batch_size", batch_size)):
         if value < 1:
             raise ArtifactNetError(f"sliding patches: {name} must be 1 or more, not {value}")
@@ -80,11 +76,9 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
 def _shares(
     starts: Sequence[int], window: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The side cut wherever a window begins or ends.
+    """A side cut wherever a window begins or ends: the pixels in each piece.
 
-    Returns:
-        Pixels in each piece, and (pieces, windows): 1 / n for each of the n windows that see
-        the piece, else 0.
+    And (pieces, windows): 1 / n for each of the n windows that see the piece, else 0.
     """
     first = np.asarray(starts)
     edges = np.unique(np.concatenate([first, first + window]))
@@ -96,7 +90,6 @@ def _shares(
 def _probabilities(
     detector: Detector, pixels: UInt8Array, boxes: Sequence[Box], batch_size: int
 ) -> Iterator[npt.NDArray[np.float64]]:
-    """Probabilities of the windows, batch by batch."""
     weight = reference_weight(detector)
     remaining = iter(boxes)
     while few := list(islice(remaining, batch_size)):

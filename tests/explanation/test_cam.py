@@ -1,7 +1,5 @@
 """Activation maps against the grad-cam package used by hand, and what it does not guard."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """How third-party classifiers and our own models become detectors."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np

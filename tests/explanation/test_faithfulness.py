@@ -1,7 +1,5 @@
 """Deletion and insertion against loops over pixels."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np
@@ -84,7 +82,7 @@ def test_curves_by_loops(seed, steps):
     assert found.deletion[0] == found.insertion[-1]
 
 
-def test_a_faithful_map_is_told_from_its_opposite():
+def test_a_faithful_map_scores_better_than_its_opposite():
     """The model looks for white in one corner; of a map of that corner, deletion falls at once."""
     weight = np.full((3, *SIZE), -0.02)
     weight[:, :4, :4] = 0.6
@@ -162,7 +160,7 @@ def test_a_blurred_image_keeps_its_colour_and_loses_its_detail(size):
         assert abs(soft[..., 0].astype(float) - 100).max() < 12
 
 
-def test_what_cannot_be_judged_is_refused():
+def test_bad_input_is_refused():
     pixels, heatmap, weight = random_case(0)
     detector = detector_of(Linear(weight))
     with pytest.raises(ValueError, match=r"\(12, 9\)"):

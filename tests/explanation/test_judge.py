@@ -1,6 +1,4 @@
-"""Judging explanations: every figure against loops, on maps that are known."""
-
-from __future__ import annotations
+"""Scores of explanations: every figure against loops, on known maps."""
 
 import json
 import math

@@ -1,7 +1,5 @@
 """Which layer is chosen, and that tokens come back to where their patches were."""
 
-from __future__ import annotations
-
 import pytest
 import timm
 import torch

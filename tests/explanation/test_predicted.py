@@ -1,7 +1,5 @@
 """Answers of any predictor in the form of an explainer: what is kept, and what is refused."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

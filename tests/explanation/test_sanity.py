@@ -1,7 +1,5 @@
 """Shuffled weights and rank correlation."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np

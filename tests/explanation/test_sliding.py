@@ -1,7 +1,5 @@
 """Sliding-patch maps against loops over windows and pixels."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -101,7 +99,7 @@ def test_the_model_is_left_as_found_in_any_grad_mode():
     assert state_of(detector.module) == before
 
 
-def test_an_artifactnet_judges_each_window_as_an_image():
+def test_an_artifactnet_predicts_each_window_as_an_image():
     detector, pixels = OwnDetector(tiny()), noise(64, 40)
     found = sliding_map(detector, pixels, 40, 24)
     np.testing.assert_allclose(found, by_loops(detector, pixels, 40, 24), atol=1e-6)

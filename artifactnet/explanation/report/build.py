@@ -37,46 +37,27 @@ HTML, JSON, FIGURES = "report.html", "report.json", "figures"
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a report is about, for its head.
+    """Names and warnings for the head of a report."""
 
-    Attributes:
-        title: of the page; None makes one.
-        model: what the model is called; None: its backbone.
-        data: what the images are called.
-        split: of the data; None if it has none.
-        warnings: what must be known about model and data before trusting the report.
-    """
-
-    title: str | None = None
-    model: str | None = None
+    title: str | None = None  # of the page; None: of model and data
+    model: str | None = None  # None: its backbone
     data: str = "images"
     split: str | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # about model and data
 
 
 @dataclass(frozen=True, slots=True)
 class ReportResult:
-    """What was written.
-
-    Attributes:
-        html: the report.
-        json: the same without pictures.
-        pngs: its charts.
-        images: number of images in it.
-        of: number of images found.
-        called_fake: how many of ``images`` were called fake.
-        failures: images that could not be read or explained, and inputs without images.
-        warnings: about model and data, as at the head of the report.
-    """
+    """Files and counts of a report."""
 
     html: Path
-    json: Path
-    pngs: tuple[Path, ...]
-    images: int
-    of: int
-    called_fake: int
-    failures: tuple[Failure, ...]
-    warnings: tuple[str, ...]
+    json: Path  # the same without pictures
+    pngs: tuple[Path, ...]  # its charts
+    images: int  # in the report
+    of: int  # found
+    called_fake: int  # of ``images``
+    failures: tuple[Failure, ...]  # not read or explained, and inputs without images
+    warnings: tuple[str, ...]  # about model and data
 
 
 def report(
@@ -100,20 +81,18 @@ def report(
         source: the folder of a run; with ``images`` any model that `load_model` opens.
         images: files, folders (searched recursively), X-AIGD parquet shards and patterns; none:
             the run's test images.
-        out: folder to write to; None: ``report`` in the model's folder, or here for a packaged
-            model. An older report in it is replaced.
+        out: folder to write to; None: ``report`` in the model's folder, or in the current one for
+            a packaged model. An older report in it is replaced.
         overrides: ``dotted.key=value`` strings, without ``images``: ``data.*``, ``train.device``,
             and of a detector ``model.threshold``.
-        methods: of explanation, see `write_report`.
-        limit: of more images than this, so many are taken, evenly spread.
-        title: of the page; None makes one.
+        title: of the page; None: names of model and data.
         text: of a HEIE on a language model, see `load_model`.
-        device: see `load_model`; None: ``auto``, or what the run says.
-        batch_size, window, stride: see `write_report`.
+        device: see `load_model`; None: ``auto``, or the run's ``train.device``.
+        methods, limit, batch_size, window, stride: see `write_report`.
 
     Raises:
-        ArtifactNetError: no such model or run, an option that does not go with it, data that
-            cannot be used, or any error of `write_report`.
+        ArtifactNetError: no such model or run, an option that it does not support, data that cannot
+            be used, or any error of `write_report`.
     """
     kind, path = find_model(source)
     predictor: BasePredictor
@@ -123,8 +102,7 @@ def report(
     if images:
         if overrides:
             raise ArtifactNetError(
-                f"{overrides[0]} changes the data of the run, but other images are named; leave "
-                "one of them out"
+                f"{overrides[0]} changes the data of the run, but images are given instead of it"
             )
         predictor = load_model(source, device or "auto", text=text)
         out = out or (Path("report") if packaged else folder / "report")
@@ -137,19 +115,13 @@ def report(
         predictor, items, about = _open_heie_run(path, overrides, title, text, device)
     else:
         if text is not None:
-            raise ArtifactNetError(
-                f"{source}: text={text} is for a HEIE on a language model, which this is not; "
-                "leave it out"
-            )
+            raise ArtifactNetError(f"{source}: text={text} is for a HEIE on a language model only")
         from artifactnet.evaluation.samples import open_samples
 
         moved = [f"train.device={device}"] if device else []
         run = open_samples(source, [*overrides, *moved])
-        predictor, items, folder = (
-            Predictor(run.model),
-            record_items(run.records, run.load),
-            run.folder,
-        )
+        predictor, folder = Predictor(run.model), run.folder
+        items = record_items(run.records, run.load)
         about = About(title, run.name, run.config.data.name, run.split, run.warnings)
     return write_report(
         predictor,
@@ -175,14 +147,13 @@ def _open_heie_run(
 
     if not (folder / CONFIG).is_file():
         raise ArtifactNetError(
-            f"{folder}: a HEIE without the {CONFIG} of its run has no images of its own; name "
-            "some with --images"
+            f"{folder}: without the {CONFIG} of its run the test images are unknown; give --images"
         )
     for override in overrides:
         if not override.startswith(("data.", "train.device=")):
+            key = override.partition("=")[0]
             raise ArtifactNetError(
-                f"{override.partition('=')[0]} cannot be changed for a report of a HEIE; what "
-                "can: data.*, train.device"
+                f"{key} cannot be changed for a report of a HEIE, only data.* and train.device"
             )
     config = load(folder / CONFIG, ["data.check=counts", *overrides])
     predictor = load_model(folder, device or config.train.device, text=text)
@@ -211,19 +182,18 @@ def write_report(
 
     Args:
         model: one of ours, a `Classifier` around any torch or timm classifier, or any other
-            predictor: its own heatmap, score and explanation are shown.
-        images: see `artifactnet.explanation.report.items`; failures are inputs without images,
-            which the report lists.
+            predictor, whose own heatmap, score and explanation are shown.
+        images: see `artifactnet.explanation.report.items`; failures are listed in the report.
         out: folder to write to; an older report in it is replaced.
         methods: of explanation; None: a predicted heatmap and the paper's choice, where possible.
-        limit: of more images than this, so many are taken, evenly spread.
+        limit: at most this many images are taken, evenly spread.
         about: names and warnings for the head.
         batch_size: images in memory, and per forward pass; None: the predictor's default, or 8.
         window, stride: see `artifactnet.explanation.explainer.Explainer`.
 
     Raises:
-        ArtifactNetError: a method cannot serve this model, ``limit`` is below 1, or ``out`` cannot
-            be written; an older report is untouched then.
+        ArtifactNetError: an unsupported method, ``limit`` below 1, or ``out`` cannot be written; an
+            older report is untouched then.
     """
     if limit < 1:
         raise ArtifactNetError(f"limit must be 1 or more, not {limit}")
@@ -235,12 +205,11 @@ def write_report(
     else:
         detector = as_detector(model)
         methods = methods or _default_methods(detector)
-        explainer = Explainer(
-            detector, methods, batch_size=batch_size, window=window, stride=stride
-        )
+        options = {"batch_size": batch_size, "window": window, "stride": stride}
+        explainer = Explainer(detector, methods, **options)
     folder = Path(out)
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
+        folder.mkdir(parents=True, exist_ok=True)  # before the work
     except OSError as error:
         raise ArtifactNetError(f"{folder}: no folder for the report: {error}") from error
     everything = list(images)
@@ -253,37 +222,26 @@ def write_report(
     notices = []
     if len(chosen) < len(items):
         notices.append(
-            f"{len(chosen)} of {len(items)} images were taken, evenly spread over the data; the "
-            "figures are those of these images."
+            f"{len(chosen)} of {len(items)} images were taken, evenly spread over the data; all "
+            "figures are for these images."
         )
     if content.entries and all(entry["label"] is None for entry in content.entries):
         notices.append("The images have no labels: no verdict is called right or wrong.")
-    head = {
-        **_head(explainer, content, len(items), about),
-        "notices": notices + left_out,
-        "summary": summary,
-        "failures": [
-            {"name": failure.path, "reason": failure.reason} for failure in content.failures
-        ],
-    }
+    head = _head(explainer, content, len(items), about)
+    head |= {"notices": notices + left_out, "summary": summary}
+    head["failures"] = [{"name": f.path, "reason": f.reason} for f in content.failures]
     try:
         pngs = _write(folder, head, charts, content)
     except OSError as error:
         raise ArtifactNetError(f"{folder}: the report cannot be written: {error}") from error
-    return ReportResult(
-        folder / HTML,
-        folder / JSON,
-        pngs,
-        len(content.entries),
-        len(items),
-        summary["called_fake"],
-        tuple(content.failures),
-        tuple(head["warnings"]),
-    )
+    shown, fakes = len(content.entries), summary["called_fake"]
+    failures, warnings = tuple(content.failures), tuple(head["warnings"])
+    html, json = folder / HTML, folder / JSON
+    return ReportResult(html, json, pngs, shown, len(items), fakes, failures, warnings)
 
 
 def _default_methods(detector: Detector) -> list[str] | None:
-    """What a report shows by default; None leaves the choice to the explainer."""
+    """The default of a report; None leaves the choice to the explainer."""
     if why_not(detector, [PREDICTED])[PREDICTED] is not None:
         return None
     usual = default_method(detector)
@@ -293,14 +251,14 @@ def _default_methods(detector: Detector) -> list[str] | None:
 def _head(
     explainer: Explainer | PredictionExplainer, content: Content, total: int, about: About
 ) -> dict[str, Any]:
-    """What concerns the whole report, but for its figures, notices and failures."""
+    """The head of the report without figures, notices and failures."""
     detector = explainer.detector
     map_threshold = MAP_THRESHOLD
     if isinstance(detector, OwnDetector):
         config = detector.model.config
         backbone, map_threshold = config.backbone, config.map_threshold
     elif isinstance(detector, BasePredictor):
-        backbone = about.model or type(detector).__name__  # it does not say what it is made of
+        backbone = about.model or type(detector).__name__
     else:
         backbone = type(detector.net).__name__
     name = about.model or backbone
@@ -347,7 +305,7 @@ def _head(
 def _write(
     folder: Path, head: dict[str, Any], charts: Sequence[Chart], content: Content
 ) -> tuple[Path, ...]:
-    """All files; charts of an older report that this one does not have are removed."""
+    """Write all files; remove charts of an older report that this one does not have."""
     pngs = {chart.name: folder / FIGURES / f"{chart.name}.png" for chart in charts}
     for chart in charts:
         with files.atomic_path(pngs[chart.name]) as temporary:
@@ -356,10 +314,8 @@ def _write(
         if name not in pngs:
             (folder / FIGURES / f"{name}.png").unlink(missing_ok=True)
     texts = [{"name": c.name, "title": c.title, "description": c.description} for c in charts]
-    entries = [
-        {key: value for key, value in entry.items() if key not in ("thumb", "layers")}
-        for entry in content.entries
-    ]
+    pictures = ("thumb", "layers")
+    entries = [{k: e[k] for k in e if k not in pictures} for e in content.entries]
     listed = [{**text, "file": f"{FIGURES}/{text['name']}.png"} for text in texts]
     files.write_json(folder / JSON, {**head, "charts": listed, "entries": entries})
     drawn = [{**text, "svg": chart.svg} for text, chart in zip(texts, charts, strict=True)]

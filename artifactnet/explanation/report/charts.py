@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from artifactnet.explanation.report.svg import inline_svg
@@ -32,21 +33,13 @@ _STYLE = {
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One drawn chart.
+    """One drawn chart."""
 
-    Attributes:
-        name: also of its file.
-        title: one line.
-        description: the same in words, with the numbers.
-        svg: an element for the page, see `artifactnet.explanation.report.svg.inline_svg`.
-        png: content of a file, on white.
-    """
-
-    name: str
+    name: str  # also of its file
     title: str
-    description: str
-    svg: str
-    png: bytes
+    description: str  # the same in words, with the numbers
+    svg: str  # an element for the page, see `inline_svg`
+    png: bytes  # content of a file, on white
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +53,10 @@ class _Plan:
 
 
 def draw_charts(summary: dict[str, Any]) -> tuple[list[Chart], list[str]]:
-    """Draw every chart for which there is data. The same summary gives the same bytes.
-
-    Args:
-        summary: see `artifactnet.explanation.report.summary.summarize`.
+    """Draw every chart for which the summary has data; equal summaries give equal bytes.
 
     Returns:
-        The charts, and a sentence about those that are left out, if any.
+        The charts, and a sentence about missing ones, if any.
     """
     charts, missing = [], []
     for name, planner in _PLANNERS.items():
@@ -83,17 +73,16 @@ def _draw(name: str, plan: _Plan) -> Chart:
     from matplotlib.figure import Figure
 
     svg, png = io.StringIO(), io.BytesIO()
-    # whatever the user's own settings are
+    # independent of the user's settings
     with style.context(["default", _STYLE]), warnings.catch_warnings():
-        # A name in a script that the PNG's font lacks shows as boxes there, and well in the page.
+        # names in a script that the PNG's font lacks are boxes there; the page shows them
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure = Figure(figsize=(_WIDTH, plan.height), layout="constrained")
         plan.draw(figure.subplots())
         figure.savefig(svg, format="svg", facecolor="none", metadata={"Date": None})
         figure.suptitle(plan.title)  # the page has it as text
-        figure.savefig(
-            png, format="png", facecolor="white", dpi=PNG_DPI, metadata={"Software": None}
-        )
+        nothing = {"Software": None}
+        figure.savefig(png, format="png", facecolor="white", dpi=PNG_DPI, metadata=nothing)
     element = inline_svg(svg.getvalue(), name, plan.title)
     return Chart(name, plan.title, plan.description, element, png.getvalue())
 
@@ -128,24 +117,19 @@ def _roc(summary: dict[str, Any]) -> _Plan | str:
 
 
 def _calibration(summary: dict[str, Any]) -> _Plan | str:
-    found = summary["calibration"]
-    if found is None:
+    calibration = summary["calibration"]
+    if calibration is None:
         return "calibration (needs labelled images of both classes)"
-    filled = [row for row in found["bins"] if row["count"]]
+    filled, error = [row for row in calibration["bins"] if row["count"]], calibration["ece"]
 
     def draw(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color=_GRAY, linestyle="--", linewidth=1, label="calibrated")
-        at, label = [row["confidence"] for row in filled], f"this model, ECE {found['ece']:.3f}"
+        at, label = [row["confidence"] for row in filled], f"this model, ECE {error:.3f}"
         axes.plot(at, [row["fake"] for row in filled], "o-", color=_BLUE, label=label)
         for row in filled:
-            axes.annotate(
-                str(row["count"]),
-                (row["confidence"], row["fake"]),
-                xytext=(0, 6 if row["fake"] < 0.9 else -13),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-            )
+            point, offset = (row["confidence"], row["fake"]), (0, 6 if row["fake"] < 0.9 else -13)
+            style = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
+            axes.annotate(str(row["count"]), point, xytext=offset, **style)
         axes.set(xlabel="probability of being fake", ylabel="share of fakes")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         _legend_above(axes)
@@ -156,7 +140,7 @@ def _calibration(summary: dict[str, Any]) -> _Plan | str:
         for row in filled
     )
     description = (
-        f"Expected calibration error {found['ece']:.3f}. By probability of being fake, {rows}. "
+        f"Expected calibration error {error:.3f}. By probability of being fake, {rows}. "
         "The numbers in the chart count images."
     )
     return _Plan("Calibration", description, draw)
@@ -183,29 +167,22 @@ def _probabilities(summary: dict[str, Any]) -> _Plan | str:
         if len(series) > 1 or series[0][0] != "unknown":
             _legend_above(axes)
 
-    description = "Images by probability of being fake. " + " ".join(
-        f"{name.capitalize()}: {_ranges(counts, edges)}." for name, counts, _ in series
-    )
+    description = "Images by probability of being fake."
+    for name, counts, _ in series:
+        bins = [(n, low, high) for n, (low, high) in zip(counts, pairwise(edges), strict=True) if n]
+        words = ", ".join(f"{count} from {low:.2f} to {high:.2f}" for count, low, high in bins)
+        description += f" {name.capitalize()}: {words}."
     return _Plan("Probabilities", description, draw)
-
-
-def _ranges(counts: Sequence[int], edges: Sequence[float]) -> str:
-    """How many images lie where, in words."""
-    return ", ".join(
-        f"{count} from {edges[k]:.2f} to {edges[k + 1]:.2f}"
-        for k, count in enumerate(counts)
-        if count
-    )
 
 
 def _generators(summary: dict[str, Any]) -> _Plan | str:
     rows = summary["generators"]
     if not rows:
         return "generators (none is named)"
-    judged = [row for row in rows if row["accuracy"] is not None]
-    if judged:
-        title, unit = "Accuracy by generator", "judged right"
-        shares = [(row["name"], row["accuracy"], row["images"]) for row in judged]
+    labelled = [row for row in rows if row["accuracy"] is not None]
+    if labelled:
+        title, unit = "Accuracy by generator", "classified correctly"
+        shares = [(row["name"], row["accuracy"], row["images"]) for row in labelled]
     else:
         title, unit = "Called fake, by generator", "called fake"
         shares = [(row["name"], row["called_fake"] / row["images"], row["images"]) for row in rows]
@@ -292,12 +269,12 @@ def _legend_above(axes: Any) -> None:
 
 
 def _tall(bars: int) -> float:
-    """Height in inches of a chart with so many bars."""
+    """Height in inches of a chart with this many bars."""
     return max(2.0, 0.9 + 0.25 * bars)
 
 
 def short_label(name: str) -> str:
-    """A name as a label: cut if long, without characters that no picture can show."""
+    """A name as a label: shortened, without unprintable characters."""
     shown = "".join(c if c.isprintable() else "\ufffd" for c in name)
     return shown if len(shown) <= _MAX_LABEL else shown[: _MAX_LABEL - 1] + "…"
 

@@ -28,7 +28,7 @@ MAP_THRESHOLD = 0.5  # of heatmaps, as in the paper's interpretation protocol (X
 MAX_INSTANCES = 20  # listed per image
 BITS = {c.label: c.bit for c in CATEGORIES} | {UNCATEGORIZED: UNCATEGORIZED_BIT}
 
-# what people call the methods of `artifactnet.explanation.methods`
+# display names of the methods of `artifactnet.explanation.methods`
 LABELS = {
     "grad_cam": "Grad-CAM",
     "grad_cam_smooth": "Grad-CAM, smoothed",
@@ -55,7 +55,7 @@ class Content:
     """The images of a report, and those that could not be read or explained."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)  # for JSON, with pictures as URIs
-    facts: list[Fact] = field(default_factory=list)  # of the same images, for the summary
+    facts: list[Fact] = field(default_factory=list)  # of the same images
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -68,7 +68,7 @@ class _Read:
     sample: Sample | None
 
     def annotation(self) -> UInt8Array | None:
-        """(H, W) bit field, all zero if annotated as clean; None if nobody annotated it."""
+        """(H, W) bit field, all zero if annotated as clean; None if not annotated."""
         if self.sample is None or self.sample.record.annotation is Annotation.NONE:
             return None
         if self.sample.mask is None:
@@ -79,15 +79,9 @@ class _Read:
 def gather_content(
     explainer: Explainer | PredictionExplainer, items: Iterable[Item], batch_size: int
 ) -> Content:
-    """Read, predict and explain images, one batch in memory at a time.
+    """Read, predict and explain images, ``batch_size`` of them in memory at a time.
 
-    For a model with a segmentation head, masks and instances are added. An image that fails is
-    listed and stops nothing.
-
-    Args:
-        explainer: model and methods.
-        items: read lazily, ``batch_size`` at a time.
-        batch_size: images in memory.
+    For a model with a segmentation head, masks and instances are added.
     """
     content = Content()
     segmenter = find_segmenter(explainer.detector)
@@ -109,9 +103,8 @@ def gather_content(
                 continue
             assert isinstance(read, _Read)
             fact = _fact(read, answer, prediction)
+            content.entries.append(_entry(len(content.facts), read, answer, prediction, fact))
             content.facts.append(fact)
-            number = len(content.entries)
-            content.entries.append(_entry(number, read, answer, prediction, fact))
     if not any(entry["annotated"] for entry in content.entries):
         for entry in content.entries:  # a layer that is empty for every image is not offered
             entry["layers"].pop("annotation", None)
@@ -119,7 +112,7 @@ def gather_content(
 
 
 def find_segmenter(detector: Detector | BasePredictor) -> Predictor | None:
-    """What predicts masks, or None if the model has no segmentation head."""
+    """The predictor of masks, or None if the model has no segmentation head."""
     if isinstance(detector, OwnDetector) and detector.model.has_segmentation:
         return Predictor(detector.model)
     return None
@@ -127,12 +120,12 @@ def find_segmenter(detector: Detector | BasePredictor) -> Predictor | None:
 
 def _read(item: Item) -> _Read | Failure:
     try:
-        found = item.load()
+        image = item.load()
     except ArtifactNetError as error:
         return Failure(item.name, str(error).removeprefix(f"{item.location or item.name}: "))
-    if isinstance(found, Sample):
-        return _Read(item, found.image, found)
-    return _Read(item, found, None)
+    return (
+        _Read(item, image.image, image) if isinstance(image, Sample) else _Read(item, image, None)
+    )
 
 
 def _fact(read: _Read, answer: Explained, prediction: Prediction | None) -> Fact:
@@ -163,7 +156,7 @@ def _categories(mask: UInt8Array | None) -> tuple[str, ...]:
 
 
 def _score(fact: Fact, answer: Explained, mask: UInt8Array | None, annotation: UInt8Array) -> None:
-    """Add to a fact how the maps of an annotated fake compare with its annotation."""
+    """Compare the maps of an annotated fake with its annotation; add the counts to the fact."""
     truth = annotation != 0
     for method, explanation in answer.explanations.items():
         heatmap = explanation.heatmap
@@ -177,23 +170,27 @@ def _score(fact: Fact, answer: Explained, mask: UInt8Array | None, annotation: U
         return
     fact.pixels[MASK] = _counts(mask != 0, truth)
     if fact.annotated == (UNCATEGORIZED,):
-        return  # the annotation does not say which category the artifacts are of
+        return  # the annotation has no categories
     for category in CATEGORIES:
         planes = ((array & category.bit) != 0 for array in (mask, annotation))
         fact.category_pixels[category.label] = _counts(*planes)
 
 
-def _counts(found: BoolArray, truth: BoolArray) -> Counts:
-    """True positive, false positive and false negative pixels."""
-    tp = int(np.count_nonzero(found & truth))
-    return tp, int(np.count_nonzero(found)) - tp, int(np.count_nonzero(truth)) - tp
+def _counts(predicted: BoolArray, truth: BoolArray) -> Counts:
+    tp = int(np.count_nonzero(predicted & truth))
+    return tp, int(np.count_nonzero(predicted)) - tp, int(np.count_nonzero(truth)) - tp
 
 
 def _entry(
     number: int, read: _Read, answer: Explained, prediction: Prediction | None, fact: Fact
 ) -> dict[str, Any]:
     mask = None if prediction is None else prediction.mask
-    heatmaps = {name: found.heatmap for name, found in answer.explanations.items()}
+    heatmaps = {name: each.heatmap for name, each in answer.explanations.items()}
+    map_warnings = [
+        f"{LABELS.get(name, name)}: {warning}"
+        for name, each in answer.explanations.items()
+        for warning in each.warnings
+    ]
     pictures = encode(read.pixels, heatmaps, mask, read.annotation())
     height, width = read.pixels.shape[:2]
     marked = mask != 0 if mask is not None else next(iter(heatmaps.values())) > MAP_THRESHOLD
@@ -213,26 +210,14 @@ def _entry(
         "predicted": list(fact.predicted),
         "artifact_share": float(marked.mean()),
         "instances": [
-            {
-                "category": instance.category,
-                "box": list(instance.box),
-                "area": instance.area,
-                "confidence": instance.confidence,
-            }
-            for instance in instances[:MAX_INSTANCES]
+            {"category": i.category, "box": list(i.box), "area": i.area, "confidence": i.confidence}
+            for i in instances[:MAX_INSTANCES]
         ],
         "scores": {
             name: {"iou": pixel_scores(*fact.pixels[name])["IoU"], **scores}
             for name, scores in fact.scores.items()
         },
-        "warnings": [
-            *answer.warnings,
-            *(
-                f"{LABELS.get(name, name)}: {warning}"
-                for name, found in answer.explanations.items()
-                for warning in found.warnings
-            ),
-        ],
+        "warnings": [*answer.warnings, *map_warnings],
         "thumb": pictures.thumb,
         "layers": pictures.layers,
     }

@@ -1,8 +1,7 @@
 """Pictures of one image as data URIs, within a budget of bytes.
 
-Every layer shows the whole image, so all of them fill one and the same box. Their sizes in
-pixels differ, and so, by less than a pixel, do their aspect ratios: a page takes the box's shape
-from the image and stretches every layer onto it.
+Every layer shows the whole image. Sizes in pixels differ, and so, by less than a pixel, do aspect
+ratios: a page takes the box's shape from the image and stretches every layer onto it.
 """
 
 from __future__ import annotations
@@ -24,23 +23,14 @@ from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT, UNCATEGORIZED_CO
 from artifactnet.types import Float32Array, UInt8Array
 
 BUDGET = 120_000  # characters of all data URIs of one image
-HEAT_BUDGET = 60_000  # of them for heatmaps: the image itself must stay worth looking at
+HEAT_BUDGET = 60_000  # of them for heatmaps; the rest is for the image
 THUMB_SIDE = 192  # pixels of the long side
 HEAT_SIDES = (160, 128, 96, 64, 48, 32, 16, 8, 4)  # the browser enlarges them smoothly
 # quality and long side of the image, and long side of the masks; the first that fits is taken
 STEPS = (
-    (80, 640),
-    (70, 640),
-    (60, 640),
-    (50, 640),
-    (40, 640),
-    (40, 512),
-    (40, 400),
-    (40, 320),
-    (40, 256),
-    (40, 192),
-    (30, 128),
-    (20, 64),
+    *((quality, 640) for quality in (80, 70, 60, 50)),
+    *((40, side) for side in (640, 512, 400, 320, 256, 192)),
+    *((30, 128), (20, 64)),
 )
 COLORS = {c.bit: c.color for c in CATEGORIES} | {UNCATEGORIZED_BIT: UNCATEGORIZED_COLOR}
 _FILL_ALPHA = 90
@@ -50,16 +40,10 @@ _Step = TypeVar("_Step")
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Data URIs of one image.
+    """Data URIs of one image."""
 
-    Attributes:
-        thumb: the image, long side at most `THUMB_SIDE`.
-        layers: ``image``; ``heat:<method>`` for each heatmap; ``mask`` and ``annotation`` where
-            there are such.
-    """
-
-    thumb: str
-    layers: dict[str, str]
+    thumb: str  # the image, long side at most `THUMB_SIDE`
+    layers: dict[str, str]  # ``image``, ``heat:<method>``, and if given ``mask``, ``annotation``
 
 
 def encode(
@@ -70,14 +54,13 @@ def encode(
 ) -> Pictures:
     """All pictures of one image, at most `BUDGET` characters together.
 
-    Heatmaps shrink until they take at most `HEAT_BUDGET`; then the image loses quality and, with
-    the masks, size until the rest is kept, in fixed steps.
+    In fixed steps, heatmaps shrink to `HEAT_BUDGET`; then the image loses quality and, with the
+    masks, size until the rest fits.
 
     Args:
         pixels: (H, W, 3) sRGB.
         heatmaps: (H, W) in [0, 1] by method.
-        mask: (H, W) predicted bit field, see `artifactnet.taxonomy`.
-        annotation: (H, W) annotated bit field.
+        mask, annotation: (H, W) bit fields, see `artifactnet.taxonomy`.
 
     Raises:
         ValueError: a map or mask of another size than the image, a map that is not finite, or
@@ -91,7 +74,7 @@ def encode(
     kept = {name: layer for name, layer in masks.items() if layer is not None}
 
     def heat(side: int) -> dict[str, str]:
-        return {f"heat:{name}": heat_uri(found, side) for name, found in heatmaps.items()}
+        return {f"heat:{name}": heat_uri(heatmap, side) for name, heatmap in heatmaps.items()}
 
     @cache  # several steps change the quality alone
     def outlined(side: int) -> dict[str, str]:
@@ -109,12 +92,12 @@ def encode(
 def _first_within(
     budget: int, steps: tuple[_Step, ...], make: Callable[[_Step], dict[str, str]]
 ) -> dict[str, str]:
-    """What the first step makes that keeps the budget; each step makes less than the one before."""
+    """The pictures of the first step that keeps the budget; each step makes smaller ones."""
     for step in steps:
-        made = make(step)
-        if characters(made) <= budget:
-            return made
-    raise ValueError(f"{len(made)} pictures do not fit into {budget} characters")
+        pictures = make(step)
+        if characters(pictures) <= budget:
+            return pictures
+    raise ValueError(f"{len(pictures)} pictures do not fit into {budget} characters")
 
 
 def characters(uris: Mapping[str, str]) -> int:
@@ -138,12 +121,10 @@ def picture_uri(pixels: UInt8Array, side: int, quality: int) -> str:
 
 
 def heat_uri(heatmap: Float32Array, side: int) -> str:
-    """A (H, W) heatmap as PNG in the colours of `overlay.colorize`, as opaque as it is high.
+    """A (H, W) heatmap as PNG in the colours of `colorize`; its values are the opacity, too.
 
-    It is clipped to [0, 1] and averaged down to a long side of at most ``side`` pixels.
-
-    Raises:
-        ValueError: a value is not finite.
+    It is clipped to [0, 1] and averaged down to a long side of at most ``side`` pixels. Values that
+    are not finite are a `ValueError`.
     """
     if not np.isfinite(heatmap).all():
         raise ValueError("the heatmap holds NaN or infinite values")
@@ -156,8 +137,8 @@ def heat_uri(heatmap: Float32Array, side: int) -> str:
 def mask_uri(mask: UInt8Array, side: int) -> str:
     """A mask as PNG: each category a translucent area with an opaque outline in its colour.
 
-    No region vanishes, however small: a pixel of the picture has every category of the pixels
-    that it stands for. Where categories overlap, the one that is smaller in the image lies on top.
+    No region vanishes: a pixel of the picture has every category of the pixels that it covers.
+    Where categories overlap, the one that is smaller in the image is on top.
     """
     small = shrink_mask(mask, fit(mask.shape, side))
     thickness = 1 if max(small.shape) < 300 else 2
@@ -167,7 +148,9 @@ def mask_uri(mask: UInt8Array, side: int) -> str:
     for bit in order:
         levels[planes[bit] != 0] = 1 + list(COLORS).index(bit)
     for bit in order:
-        rim = planes[bit] - _eroded(planes[bit], thickness)
+        # the region without its rim; the picture's own border is no rim
+        cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+        rim = planes[bit] - cv2.erode(planes[bit], cross, iterations=thickness)
         levels[rim != 0] = 1 + len(COLORS) + list(COLORS).index(bit)
     colors = np.array([(0, 0, 0), *COLORS.values(), *COLORS.values()], np.uint8)
     alpha = np.array([0] + [_FILL_ALPHA] * len(COLORS) + [255] * len(COLORS), np.uint8)
@@ -175,17 +158,11 @@ def mask_uri(mask: UInt8Array, side: int) -> str:
 
 
 def shrink_mask(mask: UInt8Array, size: tuple[int, int]) -> UInt8Array:
-    """Shrink a (H, W) bit field; each new pixel has the union of the bits that it stands for."""
+    """Shrink a (H, W) bit field; each new pixel has the union of the bits that it covers."""
     for axis, side in enumerate(size):
         starts = np.arange(side) * mask.shape[axis] // side
         mask = np.bitwise_or.reduceat(mask, starts, axis=axis)
     return mask
-
-
-def _eroded(plane: UInt8Array, pixels: int) -> UInt8Array:
-    """What is left of a region without its rim; the picture's own border is no rim."""
-    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    return np.asarray(cv2.erode(plane, cross, iterations=pixels), dtype=np.uint8)
 
 
 def _palette_uri(levels: UInt8Array, colors: UInt8Array, alpha: UInt8Array) -> str:

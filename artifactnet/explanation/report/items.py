@@ -1,4 +1,4 @@
-"""Which images a report shows: found, named and evenly chosen; nothing is decoded yet."""
+"""Which images a report shows: found, named and evenly sampled; nothing is decoded yet."""
 
 from __future__ import annotations
 
@@ -17,31 +17,18 @@ from artifactnet.types import ArtifactNetError, Record, Sample, UInt8Array
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An image that is read when its turn comes.
+    """An image that is read later."""
 
-    Attributes:
-        name: what the report calls it.
-        load: reads it: (H, W, 3) sRGB pixels, or a sample with its annotation; raises
-            `ArtifactNetError` where it cannot be used.
-        generator: what made it; None if unknown.
-        label: 0 real, 1 fake, None if unknown.
-        location: what errors of ``load`` call it, if not by ``name``.
-    """
-
-    name: str
+    name: str  # in the report
+    # (H, W, 3) sRGB pixels, or a sample with its annotation; raises `ArtifactNetError`
     load: Callable[[], Sample | UInt8Array]
-    generator: str | None = None
-    label: int | None = None
-    location: str | None = None
+    generator: str | None = None  # None if unknown
+    label: int | None = None  # 0 real, 1 fake, None if unknown
+    location: str | None = None  # name in errors of ``load``, if not ``name``
 
 
 def record_items(records: Sequence[Record], load: Callable[[int], Sample]) -> list[Item]:
-    """The images of a data set.
-
-    Args:
-        records: one per image.
-        load: decodes the image of a position in ``records``.
-    """
+    """The images of a data set; ``load`` decodes the image of a position in ``records``."""
     names = short_names([record.location for record in records])
     return [
         Item(name, partial(load, index), record.generator, record.label, record.location)
@@ -63,12 +50,8 @@ def short_names(locations: Sequence[str]) -> list[str]:
 def file_items(inputs: Sequence[str | Path], skip: str | Path) -> list[Item | Failure]:
     """Images of files, folders (searched recursively), X-AIGD parquet shards and patterns.
 
-    Of shards only the columns without images are read. An image's generator is the folder it
-    lies in, unless all images lie in it; its label is unknown.
-
-    Args:
-        inputs: as a command line names them.
-        skip: folder not to search: the report's own.
+    Of shards only the columns without images are read. An image's generator is the name of its
+    folder, unless all images are in it; its label is unknown. The folder ``skip`` is not searched.
 
     Returns:
         Every image once, in a fixed order, and inputs without any.
@@ -82,7 +65,10 @@ def file_items(inputs: Sequence[str | Path], skip: str | Path) -> list[Item | Fa
     return [*found.failures, *items.values()]
 
 
-def _image_items(root: str, found: collect.ResolvedInputs) -> Iterator[tuple[str, Item | Failure]]:
+_Items = Iterator[tuple[str, Item | Failure]]  # with a key of the image
+
+
+def _image_items(root: str, found: collect.ResolvedInputs) -> _Items:
     for source in collect.iterate_images(replace(found, roots=(root,))):
         if isinstance(source, Failure):
             yield source.path, source
@@ -93,7 +79,7 @@ def _image_items(root: str, found: collect.ResolvedInputs) -> Iterator[tuple[str
         yield key, Item(name, partial(_read_file, source), generator, None, source.name)
 
 
-def _shard_items(shard: str, found: collect.ResolvedInputs) -> Iterator[tuple[str, Item | Failure]]:
+def _shard_items(shard: str, found: collect.ResolvedInputs) -> _Items:
     reader, place = ShardReader(), None
     try:
         for place, row in read_rows(Path(shard), ("generator",)):
@@ -118,16 +104,11 @@ def _read_row(reader: ShardReader, place: RowLocation, name: str) -> UInt8Array:
 
 
 def spread_evenly(items: Sequence[Item], limit: int) -> list[Item]:
-    """At most ``limit`` items, in their order, evenly spread over labels, generators and order.
+    """At most ``limit`` (>= 1) items, in their order, evenly spread over labels and generators.
 
     Every label and generator keeps its share, to within one image. (Every second of images that
     are real and fake in turn would be of one class.)
-
-    Raises:
-        ValueError: ``limit`` is below 1.
     """
-    if limit < 1:
-        raise ValueError(f"limit must be 1 or more, not {limit}")
     count = len(items)
     if count <= limit:
         return list(items)

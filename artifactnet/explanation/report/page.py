@@ -1,4 +1,4 @@
-"""One self-contained HTML file that opens from disk and asks for nothing."""
+"""One self-contained HTML file that opens from disk without requests."""
 
 from __future__ import annotations
 
@@ -31,15 +31,14 @@ _INVISIBLE = re.compile(
 def write_page(path: Path, head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> None:
     """Write a report as one HTML file, atomically.
 
-    Texts from data (names, generators, reasons) are escaped wherever they stand. The page's
-    security policy allows no request, and of scripts and styles only its own, by their hashes.
+    Texts from data (names, generators, reasons) are escaped. The page's security policy allows no
+    request, and of scripts and styles only its own, by their hashes.
 
     Args:
         path: the HTML file to write.
-        head: what concerns the whole report; ``head["charts"]`` holds SVG elements that are
-            inserted as they are, so their texts must be escaped already; inline styles in
-            them have no effect.
-        entries: one per image, with an ``id`` of its own, a ``thumb`` and ``layers`` as data URIs;
+        head: of the whole report; ``head["charts"]`` holds SVG elements that are inserted as they
+            are: their texts must be escaped already, their inline styles have no effect.
+        entries: one per image, with a unique ``id``, a ``thumb`` and ``layers`` as data URIs;
             ``score`` and ``explanation`` only where a model gives them.
 
     Raises:
@@ -57,7 +56,7 @@ def write_page(path: Path, head: dict[str, Any], entries: Sequence[dict[str, Any
     css, script = _resource("report.css"), _resource("report.js")
     with (
         atomic_path(path) as temporary,
-        # a text that `visible` did not see may hold halves of characters
+        # a text that did not pass `visible` may hold halves of characters
         open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as handle,
     ):
         handle.writelines(
@@ -101,12 +100,11 @@ def embed(data: Any) -> str:
     Raises:
         ValueError: ``data`` holds NaN or an infinite number, which are not JSON.
     """
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return text.translate(_ESCAPES)
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
 
 
 def _contents(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the template and the script need, derived from the data."""
+    """Values for the template and the script, derived from the data."""
     layers = _layers(head, entries)
     keys = [layer["key"] for layer in layers]
     occurring = {label for e in entries for label in (*e["annotated"], *e["predicted"])}
@@ -118,7 +116,7 @@ def _contents(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[s
     share = _share(layers)
     return {
         "layers": layers,
-        # the first map where there is one: a report is about where the detector looked
+        # the first map if the report has one
         "first_layer": (keys[1:] or keys)[0],
         "categories": categories,
         "generators": generators,
@@ -143,14 +141,14 @@ def _layers(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> list[dic
     every = [
         {"key": "image", "label": "Original", "description": "The image without any layer"},
         *({**m, "key": f"{_HEAT}{m['name']}"} for m in head["methods"]),
-        {"key": "mask", "label": "Predicted mask", "description": "Artifacts that it predicted"},
-        {"key": "annotation", "label": "Annotation", "description": "Artifacts that people marked"},
+        {"key": "mask", "label": "Predicted mask", "description": "Predicted artifacts"},
+        {"key": "annotation", "label": "Annotation", "description": "Annotated artifacts"},
     ]
     return [layer for layer in every if layer["key"] in existing]
 
 
 def _index_entry(entry: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """An entry without large pictures and texts, but with the names of pictures that it lacks."""
+    """An entry without large pictures and texts, but with the names of missing pictures."""
     kept = {key: value for key, value in entry.items() if key not in ("layers", "explanation")}
     generator = entry["generator"]
     return {
@@ -162,7 +160,7 @@ def _index_entry(entry: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _share(layers: Sequence[dict[str, str]]) -> dict[str, str]:
-    """What the artifact share counts: a map that is high somewhere predicts no artifact yet."""
+    """Name and meaning of the artifact share: a high map is not yet a predicted artifact."""
     labels = {layer["key"]: layer["label"] for layer in layers}
     if "mask" in labels:
         return {"name": "Artifact share", "text": "of the pixels lie in the predicted mask"}

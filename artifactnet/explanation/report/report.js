@@ -284,10 +284,10 @@
       byId("score").textContent = score.toFixed(3);
       byId("score-fill").style.width = `${100 * score}%`;
     }
-    const told = byId(`words-${entry.id}`);
-    byId("explanation-part").hidden = !told;
-    detail.classList.toggle("told", Boolean(told));
-    for (const [part, text] of Object.entries(told ? read(told.id) : {})) {
+    const words = byId(`words-${entry.id}`);
+    byId("explanation-part").hidden = !words;
+    detail.classList.toggle("explained", Boolean(words));
+    for (const [part, text] of Object.entries(words ? read(words.id) : {})) {
       byId(`explanation-${part}`).textContent = text || "(nothing was written)";
     }
   };

@@ -25,20 +25,19 @@ Counts = tuple[int, int, int]  # pixels: true positive, false positive, false ne
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What the summary needs of one image.
+    """Values of one image for the summary.
 
     Attributes:
         probability: of being fake, in [0, 1].
-        is_fake: what the detector called it.
+        is_fake: the verdict.
         label: 0 real, 1 fake, None if unknown.
-        generator: what made it; None if unknown.
-        annotated: labels of the categories annotated in it.
-        predicted: labels of the categories of the predicted mask.
-        regions: how many regions of each category were predicted; None without a mask.
-        pixels: of each map (a method, or `MASK`) against the annotation, at the image's own
-            size; empty unless the image is an annotated fake.
-        category_pixels: the same of the predicted mask for each category; empty also where the
-            annotation names no category.
+        generator: None if unknown.
+        annotated, predicted: labels of the annotated categories, and of the predicted mask's.
+        regions: number of predicted regions of each category; None without a mask.
+        pixels: of each map (a method, or `MASK`) against the annotation, at the image's own size;
+            empty unless the image is an annotated fake.
+        category_pixels: the same of the predicted mask for each category; empty also if the
+            annotation has no categories.
         scores: of each method, ``pointing`` and ``mass``; empty unless artifacts were annotated.
     """
 
@@ -55,22 +54,18 @@ class Fact:
 
 
 def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
-    """Figures of all images together.
-
-    Args:
-        facts: one per image.
-        methods: names of the heatmaps, in order.
+    """Figures of all images together; ``methods`` are the names of the heatmaps.
 
     Returns:
-        Fractions are in [0, 1]; what has no data is None or an empty list:
+        Fractions are in [0, 1]; without data, a value is None or an empty list:
 
         - ``images``, ``labelled``, ``called_fake``, ``called_real``: counts of images;
         - ``verdicts``: ``tp``, ``fp``, ``tn``, ``fn`` of the labelled images;
         - ``authenticity``: see `artifactnet.metrics.confusion.verdict_scores`, and ``auc``, None
           unless both classes occur;
         - ``calibration``: ``ece`` and ``bins`` (``low``, ``high``, ``count``, ``confidence``,
-          ``fake``), and ``roc``: ``points`` of (false positive rate, true positive rate,
-          threshold) and ``auc``; both need both classes;
+          ``fake``), and ``roc``: ``points`` of (false positive rate, true positive rate, threshold)
+          and ``auc``; both need both classes;
         - ``histogram``: ``edges`` and, for each of ``real``, ``fake`` and ``unknown`` that occurs,
           how many images' probabilities lie in each bin;
         - ``generators``: rows of ``name``, ``label`` (None where images differ or it is unknown),
@@ -86,14 +81,14 @@ def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
     Raises:
         ArtifactNetError: a probability is not a number in [0, 1].
     """
-    known = [fact for fact in facts if fact.label is not None]
+    labelled = [fact for fact in facts if fact.label is not None]
     called_fake = sum(fact.is_fake for fact in facts)
     return {
         "images": len(facts),
-        "labelled": len(known),
+        "labelled": len(labelled),
         "called_fake": called_fake,
         "called_real": len(facts) - called_fake,
-        **_labelled_figures(known),
+        **_labelled_figures(labelled),
         "histogram": _histogram(facts),
         "generators": _generators(facts),
         "categories": _categories(facts),
@@ -101,50 +96,44 @@ def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _labelled_figures(known: Sequence[Fact]) -> dict[str, Any]:
+def _labelled_figures(facts: Sequence[Fact]) -> dict[str, Any]:
     """Figures that need labels."""
-    empty = dict.fromkeys(("verdicts", "authenticity", "calibration", "roc"))
-    if not known:
-        return empty
-    pairs = [(fact.label == 1, fact.is_fake) for fact in known]
-    # counted from the verdicts that stand in the report, not from a threshold applied again
+    figures: dict[str, Any] = dict.fromkeys(("verdicts", "authenticity", "calibration", "roc"))
+    if not facts:
+        return figures
+    pairs = [(fact.label == 1, fact.is_fake) for fact in facts]
+    # counted from the verdicts in the report, without applying a threshold again
     verdicts = {
         "tp": pairs.count((True, True)),
         "fp": pairs.count((False, True)),
         "tn": pairs.count((False, False)),
         "fn": pairs.count((True, False)),
     }
-    labels = np.array([fact.label for fact in known])
-    probabilities = np.array([fact.probability for fact in known])
+    labels = np.array([fact.label for fact in facts])
+    probabilities = np.array([fact.probability for fact in facts])
     points = calibration.roc_curve(labels, probabilities)  # none where a class is missing
-    area = _area(points) if points else None
-    found = {
-        **empty,
-        "verdicts": verdicts,
-        "authenticity": {**verdict_scores(**verdicts), "auc": area},
-    }
+    # trapezoids: the probability that a fake scores above a real image, ties count half
+    steps = ((b.fpr - a.fpr) * (a.tpr + b.tpr) / 2 for a, b in pairwise(points))
+    area = sum(steps) if points else None
+    figures["verdicts"] = verdicts
+    figures["authenticity"] = {**verdict_scores(**verdicts), "auc": area}
     if points:
-        found["calibration"] = {
+        figures["calibration"] = {
             "ece": calibration.expected_calibration_error(labels, probabilities),
             "bins": calibration.reliability(labels, probabilities),
         }
-        found["roc"] = {"points": [list(point) for point in points], "auc": area}
-    return found
-
-
-def _area(points: Sequence[calibration.RocPoint]) -> float:
-    """Area under the exact curve: the chance that a fake is above a real image, ties half."""
-    return sum((b.fpr - a.fpr) * (a.tpr + b.tpr) / 2 for a, b in pairwise(points))
+        figures["roc"] = {"points": [list(point) for point in points], "auc": area}
+    return figures
 
 
 def _histogram(facts: Sequence[Fact]) -> dict[str, Any]:
     edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
-    found: dict[str, Any] = {"edges": edges.tolist()}
+    histogram: dict[str, Any] = {"edges": edges.tolist()}
     for name, label in (("real", 0), ("fake", 1), ("unknown", None)):
         values = [fact.probability for fact in facts if fact.label == label]
         if values:
-            found[name] = np.histogram(values, edges)[0].tolist()
-    return found
+            histogram[name] = np.histogram(values, edges)[0].tolist()
+    return histogram
 
 
 def _generators(facts: Sequence[Fact]) -> list[dict[str, Any]]:

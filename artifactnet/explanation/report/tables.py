@@ -12,13 +12,7 @@ _PIXELS = ("IoU", "PixP", "PixR", "PixF1")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table for people.
-
-    Attributes:
-        caption: what it shows and how it was counted.
-        header: names of the columns; the first one names the rows.
-        rows: texts, as many per row as the header has.
-    """
+    """A table of texts; the first column names the rows."""
 
     caption: str
     header: tuple[str, ...]
@@ -26,42 +20,28 @@ class Table:
 
 
 def summary_figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of the figures that stand first in a report.
-
-    Args:
-        summary: as `artifactnet.explanation.report.summary.summarize` makes it.
-    """
-    found = [
+    """Name and value of the main figures of a summary made by `summarize`."""
+    figures = [
         ("Images", str(summary["images"])),
         ("Called fake", str(summary["called_fake"])),
         ("Called real", str(summary["called_real"])),
     ]
     scores = summary["authenticity"]
     if scores is None:
-        return found
+        return figures
     if summary["labelled"] < summary["images"]:
-        found.append(("With a label", str(summary["labelled"])))
+        figures.append(("With a label", str(summary["labelled"])))
     names = {"balanced_accuracy": "Balanced accuracy", "f1": "F1", "auc": "Area under ROC"}
-    found += [(name, _number(scores[key])) for key, name in names.items()]
+    figures += [(name, _number(scores[key])) for key, name in names.items()]
     if summary["calibration"] is not None:
-        found.append(("Calibration error", _number(summary["calibration"]["ece"])))
-    return found
+        figures.append(("Calibration error", _number(summary["calibration"]["ece"])))
+    return figures
 
 
 def summary_tables(summary: dict[str, Any], names: dict[str, str]) -> list[Table]:
-    """Tables of a report; only those that have rows.
-
-    Args:
-        summary: as `artifactnet.explanation.report.summary.summarize` makes it.
-        names: what people call each map of the summary.
-    """
-    made = [
-        _verdict_table(summary),
-        _generator_table(summary),
-        _category_table(summary),
-        _map_table(summary, names),
-    ]
-    return [table for table in made if table.rows]
+    """Tables of a summary made by `summarize`, those with rows; ``names``: of maps, for display."""
+    tables = (_verdict_table(summary), _generator_table(summary), _category_table(summary))
+    return [table for table in (*tables, _map_table(summary, names)) if table.rows]
 
 
 def _verdict_table(summary: dict[str, Any]) -> Table:
@@ -124,8 +104,8 @@ def _map_table(summary: dict[str, Any], names: dict[str, str]) -> Table:
 
 def _drop_empty_columns(table: Table) -> Table:
     """The table without the columns that have no data in any row."""
-    silent = {NOTHING, _CLASSES[None]}
-    kept = [i for i in range(len(table.header)) if {row[i] for row in table.rows} - silent]
+    empty = {NOTHING, _CLASSES[None]}
+    kept = [i for i in range(len(table.header)) if {row[i] for row in table.rows} - empty]
     rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
     return Table(table.caption, tuple(table.header[i] for i in kept), rows)
 

@@ -1,7 +1,5 @@
 """A report in a real browser: headless Chromium opens the file from disk and uses it."""
 
-from __future__ import annotations
-
 import io
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A whole report of a tiny model: which files there are, and what they say."""
 
-from __future__ import annotations
-
 import io
 import json
 import re
@@ -140,7 +138,7 @@ def test_an_older_report_is_replaced_with_its_charts(model, tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_limit_is_told(model, tmp_path):
+def test_a_limit_is_reported(model, tmp_path):
     result = write_report(model, labelled(40), tmp_path, limit=4)
     found = json.loads(result.json.read_text())
     assert (result.images, result.of) == (4, 40)

@@ -1,7 +1,5 @@
 """The charts: fit for a page, the same every time, and only where there is data."""
 
-from __future__ import annotations
-
 import io
 import warnings
 from xml.etree import ElementTree

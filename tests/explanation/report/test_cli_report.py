@@ -1,7 +1,5 @@
 """``artifactnet report``: what it takes, what it says, and which packages it needs for it."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What a report says about each image, with a model whose answers are known."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 

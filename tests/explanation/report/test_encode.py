@@ -1,7 +1,5 @@
 """Pictures of the page: their size, their colours, and the budget that they keep."""
 
-from __future__ import annotations
-
 import base64
 import io
 

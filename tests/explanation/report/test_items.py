@@ -1,7 +1,5 @@
 """The images of a report: found, named without giving away where they lay, and evenly chosen."""
 
-from __future__ import annotations
-
 import io
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """The figures of a report against loops over its images."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What makes a drawing fit for a page."""
 
-from __future__ import annotations
-
 from xml.etree import ElementTree
 
 from artifactnet.explanation.report.svg import inline_svg
