@@ -1,4 +1,4 @@
-"""Whether an exported file answers as its model does."""
+"""Compares the outputs of an exported file with those of its model."""
 
 from __future__ import annotations
 
@@ -25,17 +25,11 @@ _BATCHES = (1, 3, 8)  # sizes that a file is run with, in turn; the last for all
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far a file may be from its model; None where it does not matter.
+    """How far a file may be from its model."""
 
-    Attributes:
-        differences: largest absolute one of each figure.
-        correlation: least mean CC of heatmaps.
-        flat: largest absolute difference of maps that are flat, for which there is no CC.
-    """
-
-    differences: dict[str, float]
-    correlation: float | None = None
-    flat: float | None = None
+    differences: dict[str, float]  # largest absolute one of each output
+    correlation: float | None = None  # least mean CC of heatmaps
+    flat: float | None = None  # largest absolute difference of flat maps, which have no CC
 
 
 FLOAT_LIMITS = Limits({"probability": 1e-3, "heatmap": 1e-3, "sigma": 1e-3, "score": 1e-3})
@@ -50,7 +44,7 @@ INT8_LIMITS = Limits(
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How the answers of a file compare with those of its model.
+    """How the outputs of a file compare with those of its model.
 
     Attributes:
         images: number of images compared.
@@ -68,7 +62,7 @@ class Agreement:
 
     def problem(self, limits: Limits) -> str | None:
         """What exceeds the limits, in one line; None if nothing does."""
-        found = [
+        problems = [
             f"{name} differs by {self.differences[name]:.2g} (limit {limit:g})"
             for name, limit in limits.differences.items()
             # also for NaN
@@ -76,10 +70,10 @@ class Agreement:
         ]
         least, most = limits.correlation, limits.flat
         if least is not None and self.correlation is not None and not self.correlation >= least:
-            found.append(f"heatmaps have a mean CC of {self.correlation:.3f} (limit {least:g})")
+            problems.append(f"heatmaps have a mean CC of {self.correlation:.3f} (limit {least:g})")
         if most is not None and self.flat and not self.flat_difference <= most:
-            found.append(f"flat heatmaps differ by {self.flat_difference:.2g} (limit {most:g})")
-        return "; ".join(found) or None
+            problems.append(f"flat heatmaps differ by {self.flat_difference:.2g} (limit {most:g})")
+        return "; ".join(problems) or None
 
     def __str__(self) -> str:
         parts = [f"{name} {value:.2g}" for name, value in self.differences.items()]
@@ -90,21 +84,17 @@ class Agreement:
 
 
 def compare(model: OutputArrays, file: OutputArrays) -> Agreement:
-    """Compare two sets of answers about the same images.
-
-    Args:
-        model: outputs of the model, by name.
-        file: outputs of the file.
+    """Compare the outputs of a model and of a file on the same images.
 
     Raises:
-        ValueError: they are not about the same outputs and shapes.
+        ValueError: their names or shapes differ.
     """
     shapes = [{name: x.shape for name, x in side.items()} for side in (model, file)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"the model answers {shapes[0]}, the file {shapes[1]}")
-    names = {"logit": "probability"}
     differences = {
-        names.get(name, name): _largest(shown(name, model), shown(name, file)) for name in model
+        "probability" if name == "logit" else name: _largest(shown(name, model), shown(name, file))
+        for name in model
     }
     correlations: list[float] = []
     flat: list[float] = [0.0]
@@ -136,13 +126,7 @@ def _largest(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) 
 def answers_of_model(
     model: ArtifactNet, facts: ExportFacts, frames: Sequence[UInt8Array]
 ) -> OutputArrays:
-    """Outputs of the model itself, with normalisation outside of any graph.
-
-    Args:
-        model: on the CPU; its flags are restored.
-        facts: name the outputs.
-        frames: each (H, W, 3) uint8, of the model's size.
-    """
+    """Outputs of a model on the CPU for (H, W, 3) uint8 frames, normalised outside of any graph."""
     mean, std = (np.asarray(values, np.float64) for values in (model.mean, model.std))
     rows: list[OutputArrays] = []
     for frame in frames:
@@ -160,18 +144,13 @@ def answers_of_model(
 
 
 def answers_of_file(session: Session, frames: Sequence[UInt8Array]) -> OutputArrays:
-    """Outputs of a file, which is run in batches of several sizes.
-
-    Args:
-        session: the open file.
-        frames: each (H, W, 3) uint8, of the model's size.
-    """
+    """Outputs of a file for (H, W, 3) uint8 frames, run in batches of several sizes."""
     rows: list[OutputArrays] = []
     start = 0
     while start < len(frames):
         size = _BATCHES[min(len(rows), len(_BATCHES) - 1)]
-        found = session.run(np.stack(frames[start : start + size]))
-        rows.append(dict(zip(session.facts.outputs, found, strict=True)))
+        outputs = session.run(np.stack(frames[start : start + size]))
+        rows.append(dict(zip(session.facts.outputs, outputs, strict=True)))
         start += size
     return _stack(rows)
 

@@ -1,7 +1,6 @@
-"""A model as a file that runs without us (ONNX, OpenVINO, torch.export), checked before it exists.
+"""Export to ONNX, OpenVINO and torch.export, with a check against the model before a file appears.
 
-`export_model` is what the command line does. `export_checked` is its inner part, for callers that
-have the images to check and to calibrate with.
+`export_model` is what the command line does; `export_checked` takes decoded images.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import load_checkpoint
 from artifactnet.types import ArtifactNetError, UInt8Array
 
-LEAST_IMAGES = 2  # to check with: one would not tell a batch from an image
+LEAST_IMAGES = 2  # to check with: one would not distinguish a batch from an image
 _CALIBRATION_BATCH = 4
 _FEW = 16  # calibration images; ranges met on fewer do not represent others
 _RANKING = 4  # images on which the harm that int8 does to each layer is measured
@@ -54,12 +53,7 @@ _LARGEST_DEMO = 512  # pixels; the packaged photographs are little larger
 
 @dataclass(frozen=True, slots=True)
 class Int8:
-    """How to quantise.
-
-    Attributes:
-        images: to calibrate with, each (H, W, 3) uint8; like those to predict later.
-        keep: patterns of layers to leave in floating point, see `quantize.matching`.
-    """
+    """Calibration images ((H, W, 3) uint8), and patterns (see `matching`) of layers to keep."""
 
     images: Sequence[UInt8Array]
     keep: Sequence[str] = ()
@@ -73,7 +67,7 @@ class Exported:
         path: the file; an ``.xml`` has its ``.bin`` beside it.
         facts: its metadata.
         agreement: how its answers compare with the model's.
-        warnings: what must be known before using it: the model's notices, few calibration images.
+        warnings: the model's notices, and too few calibration images.
         failures: images that could not be used.
     """
 
@@ -96,29 +90,27 @@ def export_model(
     keep_float: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Exported:
-    """Export a model; the file appears only if it answers as the model does.
-
-    See `export_checked` for what is inside and what agreement means.
+    """Export a model; the file appears only if it agrees with the model, see `export_checked`.
 
     Args:
         source: a detector on the CPU, or a run's folder, a ``.safetensors`` file or the name of a
             packaged model.
         path: ``.onnx``, ``.xml`` (OpenVINO) or ``.pt2`` (torch.export).
-        images: to check and calibrate with: files, folders, shards and patterns, of which some
-            are taken, evenly spread; none: the embedded photographs and edits of them.
-        check: images to check with, >= 2.
+        images: to check and calibrate with: files, folders, shards and patterns, sampled evenly;
+            none: the embedded photographs and edits of them.
+        check: number of images to check with, >= 2.
         heatmap: False exports the verdict alone.
         int8: quantise to 8 bits (``.onnx`` and ``.xml``).
-        calibrate: with ``int8``, images to calibrate with; none of them is checked with. Where
-            there are too few images for both, each gets its share.
-        keep_float: with ``int8``, layers to leave in floating point, or patterns of them.
+        calibrate: with ``int8``, number of further images to calibrate with. If there are too few
+            for both, each gets its share.
+        keep_float: with ``int8``, layers to keep in floating point, or patterns of them.
         overwrite: replace existing files.
 
     Raises:
         ArtifactNetError: no such model, ``keep_float`` without ``int8``, or see `export_checked`.
     """
     if keep_float and not int8:
-        raise ArtifactNetError("keep_float names layers that int8 leaves alone; add int8")
+        raise ArtifactNetError("keep_float names layers that int8 keeps in float; add int8")
     model = source if isinstance(source, ArtifactNet) else load_checkpoint(find_weights(source))
     frames, calibration, failures = _choose_images(model, images, check, calibrate if int8 else 0)
     warnings = list(model.notices)
@@ -127,14 +119,10 @@ def export_model(
             f"int8 was calibrated on {len(calibration)} images, fewer than {_FEW}: others may not "
             "fit its ranges; give more images"
         )
+    quantized = Int8(calibration, keep_float) if int8 else None
     try:
         done = export_checked(
-            model,
-            path,
-            frames,
-            heatmap=heatmap,
-            int8=Int8(calibration, keep_float) if int8 else None,
-            overwrite=overwrite,
+            model, path, frames, heatmap=heatmap, int8=quantized, overwrite=overwrite
         )
     except ArtifactNetError as error:
         unused = f" ({len(failures)} images could not be used, e.g. {failures[0].path}: "
@@ -159,10 +147,10 @@ def _choose_images(
             [splits[split].load(k).image for k in range(count)] for split, count in counts.items()
         )
         return unseen, others, []
-    found = resolve_inputs(inputs, skip="")
-    failures = list(found.failures)
+    resolved = resolve_inputs(inputs, skip="")
+    failures = list(resolved.failures)
     frames: list[UInt8Array] = []
-    for item in sample_evenly(found, check + calibrate):
+    for item in sample_evenly(resolved, check + calibrate):
         if isinstance(item, Failure):
             failures.append(item)
             continue
@@ -173,12 +161,9 @@ def _choose_images(
             failures.append(Failure(item.name, str(error).removeprefix(f"{item.name}: ")))
     share = round(len(frames) * check / (check + calibrate))
     step = len(frames) / share if share else 1
-    chosen = {int(k * step) for k in range(share)}
-    return (
-        [frame for k, frame in enumerate(frames) if k in chosen],
-        [frame for k, frame in enumerate(frames) if k not in chosen],
-        failures,
-    )
+    chosen = [int(k * step) for k in range(share)]
+    rest = [frame for k, frame in enumerate(frames) if k not in chosen]
+    return [frames[k] for k in chosen], rest, failures
 
 
 def export_checked(
@@ -192,29 +177,26 @@ def export_checked(
 ) -> Exported:
     """Export a model, checked on given images.
 
-    Its input ``images`` is (B, H, W, 3) uint8 at model size, for any B; normalisation is inside.
+    The graph's input ``images`` is (B, H, W, 3) uint8 at model size, for any B; it normalises.
     In floating point every output must agree to 1e-3. In int8 the heatmaps must have a mean CC
-    of 0.98 with the model's, and probability and score agree to 0.1; where they do not, layers
-    that int8 harms most are left in floating point, up to half of them.
+    of 0.98 with the model's, and probability and score agree to 0.1; otherwise the layers that
+    int8 harms most stay in floating point, up to half of them.
 
     Args:
         model: on the CPU.
-        path: ``.onnx``, ``.xml`` (OpenVINO) or ``.pt2`` (torch.export).
         images: photographs to check with, at least `LEAST_IMAGES`, each (H, W, 3) uint8.
-        heatmap: False exports the verdict alone.
         int8: calibration, for an int8 file; None for floating point.
-        overwrite: replace existing files.
+        path, heatmap, overwrite: see `export_model`.
 
     Raises:
         ArtifactNetError: the suffix, images or options cannot be used, the file exists, a
-            package is missing, the model has no such form, or the file disagrees with it. No
+            package is missing, the model cannot be exported, or the file disagrees with it. No
             file is changed then.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ArtifactNetError(
-            f"{path}: the name tells the format and must end in .onnx, .xml (OpenVINO) or .pt2 "
-            "(torch.export)"
+            f"{path}: the suffix sets the format: .onnx, .xml (OpenVINO) or .pt2 (torch.export)"
         )
     if int8 is not None and path.suffix == ".pt2":
         raise ArtifactNetError(f"{path}: int8 is for .onnx and .xml (OpenVINO) files")
@@ -252,22 +234,12 @@ def export_checked(
 
 
 def _files(path: Path) -> list[Path]:
-    """What makes up an export, the file that names the others last."""
+    """The files of an export, the main one last."""
     return [path.with_suffix(".bin"), path] if path.suffix == ".xml" else [path]
 
 
 def frame_of(model: ArtifactNet, image: UInt8Array) -> UInt8Array:
-    """An image at model size, as an export of the model takes it.
-
-    The frame of a frame is the frame itself, so that many large images for `export_checked` can
-    be reduced to theirs beforehand.
-
-    Args:
-        model: whose size and resize policy count.
-        image: (H0, W0, 3) uint8.
-
-    Returns:
-        (H, W, 3) uint8 at model size.
+    """An (H0, W0, 3) uint8 image at model size; the frame of a frame is the frame itself.
 
     Raises:
         ArtifactNetError: the image is smaller than one patch of the model.
@@ -314,10 +286,8 @@ def _quantize(
     content = onnx_bytes(program, facts.outputs, {})
     layers = list(layers_of(content))
     need_matches(layers, int8.keep)
-    size = _CALIBRATION_BATCH
-    batches = [
-        np.stack(calibration[start : start + size]) for start in range(0, len(calibration), size)
-    ]
+    starts = range(0, len(calibration), _CALIBRATION_BATCH)
+    batches = [np.stack(calibration[start : start + _CALIBRATION_BATCH]) for start in starts]
     for kept in kept_layers(model, facts, layers, int8.keep, calibration[:_RANKING]):
         facts = replace(facts, kept_float=kept, calibrated=len(calibration))
         if path.suffix == ".onnx":
@@ -340,7 +310,7 @@ def _compare(path: Path, frames: list[UInt8Array], expected: OutputArrays) -> Ag
 
 
 def _publish(staged: Path, path: Path) -> None:
-    """Put checked files where they belong; a crash leaves no mixture of old and new."""
+    """Move checked files into place; a crash leaves no mixture of old and new."""
     if path.suffix == ".xml":
         path.unlink(missing_ok=True)  # else an old .xml might stand beside the new weights
     for source, target in zip(_files(staged), _files(path), strict=True):

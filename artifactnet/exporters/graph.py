@@ -25,11 +25,7 @@ _EXAMPLE = 2  # images of the example; a batch of one would be taken for a const
 
 
 def facts_of(model: ArtifactNet, heatmap: bool = True) -> ExportFacts:
-    """The metadata that an export of a model gets.
-
-    Args:
-        model: the model.
-        heatmap: False leaves its map out.
+    """The metadata of an export of a model; ``heatmap=False`` leaves its map out.
 
     Raises:
         ArtifactNetError: the model's only map cannot be exported.
@@ -68,20 +64,15 @@ def _map_of(model: ArtifactNet) -> str:
         return HEAD
     if model.has_attention:
         raise ArtifactNetError(
-            f"the only map of this model is its {model.config.attention.method}, which is read "
-            "from inside the network and cannot be exported; export the verdict alone "
+            f"the only map of this model is its {model.config.attention.method}, which needs the "
+            "network's inner values and cannot be exported; export the verdict alone "
             "(--no-heatmap), or distil it into a student with a heatmap head"
         )
     return NONE
 
 
 class ExportGraph(nn.Module):
-    """(B, H, W, 3) uint8 RGB in; logit, heatmap, sigma and score out, as far as there are any.
-
-    Args:
-        model: to export.
-        facts: its metadata, which names the outputs.
-    """
+    """(B, H, W, 3) uint8 RGB in; the outputs that ``facts`` name out."""
 
     scale: Tensor
     shift: Tensor
@@ -117,17 +108,10 @@ class ExportGraph(nn.Module):
 
 
 def export_program(model: ArtifactNet, facts: ExportFacts) -> torch.export.ExportedProgram:
-    """Trace a model with `torch.export`, for any batch size.
-
-    Args:
-        model: on the CPU; its flags are restored.
-        facts: its metadata.
-
-    Returns:
-        The program, without the traces of source files that it would carry otherwise.
+    """Trace a model with `torch.export`, for any batch size; stack traces are removed.
 
     Raises:
-        ArtifactNetError: the model is not on the CPU, or does something that has no graph.
+        ArtifactNetError: the model is not on the CPU, or cannot be traced.
     """
     if any(weight.device.type != "cpu" for weight in model.parameters()):
         raise ArtifactNetError("a model is exported from the CPU; load it with device='cpu'")
@@ -148,7 +132,7 @@ def export_program(model: ArtifactNet, facts: ExportFacts) -> torch.export.Expor
 
 @contextmanager
 def quiet_logger(name: str | None) -> Iterator[None]:
-    """Only errors of a converter's logger are shown inside; None: the root logger."""
+    """Shows only errors of a converter's logger inside; None: the root logger."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

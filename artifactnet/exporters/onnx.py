@@ -14,7 +14,7 @@ import torch
 from artifactnet.exporters.graph import MODEL, quiet_logger
 from artifactnet.inference.backends.metadata import INPUT
 from artifactnet.inference.backends.onnx import import_onnxruntime
-from artifactnet.inference.backends.session import runtime_errors
+from artifactnet.inference.backends.session import import_runtime, runtime_errors
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 LIMIT = 2**31 - 2**20  # bytes that a protobuf message can hold, less some for the graph
@@ -24,11 +24,7 @@ _PIP = "pip install 'onnx>=1.16' 'onnxscript>=0.2' (or 'artifactnet[onnx]')"
 
 
 def _onnx() -> ModuleType:
-    try:
-        import onnx
-    except ImportError as error:
-        raise ArtifactNetError(f"writing ONNX needs the onnx package: {_PIP}") from error
-    return onnx
+    return import_runtime("onnx", "writing ONNX needs the onnx package", _PIP)
 
 
 def onnx_bytes(
@@ -36,17 +32,17 @@ def onnx_bytes(
 ) -> bytes:
     """An exported program as the content of an ``.onnx`` file.
 
-    Nodes that hold a layer's weights carry that layer's name (``backbone.net.stem.conv``), so
-    that layers can be named in any format.
+    Nodes with the weights of a layer carry its name (``backbone.net.stem.conv``), so that layers
+    can be named in any format.
 
     Args:
         program: of `graph.export_program`.
         outputs: names of its outputs, in order.
-        metadata: strings to be held by the file.
+        metadata: strings for the file.
 
     Raises:
         ArtifactNetError: onnx or onnxscript is missing, the model is too large for the format,
-            or it uses an operator that ONNX lacks.
+            or ONNX lacks an operator.
     """
     onnx = _onnx()
     if find_spec("onnxscript") is None:
@@ -65,25 +61,21 @@ def onnx_bytes(
     _name_values(proto.graph, outputs)
     _name_batch(proto.graph)
     _name_layers(proto.graph)
-    _forget_origin(proto)
+    _remove_origin(proto)
     onnx.helper.set_model_props(proto, dict(metadata))
     onnx.checker.check_model(proto)
     return bytes(proto.SerializeToString())
 
 
 def layers_of(content: bytes) -> dict[str, list[str]]:
-    """Node names of every layer with constant weights, by layer.
-
-    Args:
-        content: of a file that `onnx_bytes` made.
-    """
+    """Node names by layer with constant weights, of the content that `onnx_bytes` made."""
     graph = _onnx().load_from_string(content).graph
     constants = {tensor.name for tensor in graph.initializer}
-    found: dict[str, list[str]] = {}
+    layers: dict[str, list[str]] = {}
     for node in graph.node:
         if node.op_type in WEIGHTED and constants.intersection(node.input[1:2]):
-            found.setdefault(node.name.partition("#")[0], []).append(node.name)
-    return found
+            layers.setdefault(node.name.partition("#")[0], []).append(node.name)
+    return layers
 
 
 def with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
@@ -100,14 +92,14 @@ def quantize_onnx(
     """Static int8 of the weighted layers, in the QDQ form that every runtime reads.
 
     Weights have a scale per channel, activations one per tensor, from the smallest and largest
-    value that calibration met. Weights use seven bits: on processors without VNNI the sum of two
-    products of eight bits saturates, and the file must mean the same everywhere.
+    calibration value. Weights use seven bits: on processors without VNNI the sum of two products
+    of eight bits saturates, and the file must mean the same everywhere.
 
     Args:
         content: of an ``.onnx`` file in floating point.
         folder: for intermediate files.
         batches: calibration frames, (B, H, W, 3) uint8 each.
-        keep: layers to leave in floating point.
+        keep: layers to keep in floating point.
 
     Raises:
         ArtifactNetError: onnxruntime is missing, or its quantiser refuses the model.
@@ -124,7 +116,7 @@ def quantize_onnx(
     remaining = iter(batches)
 
     class Reader(CalibrationDataReader):
-        """Gives the calibration batches to the quantiser, one by one."""
+        """Calibration batches, one by one."""
 
         def get_next(self) -> dict[str, UInt8Array] | None:
             """The next batch; None after the last."""
@@ -157,14 +149,10 @@ def quantize_onnx(
 
 
 def _name_values(graph: Any, outputs: tuple[str, ...]) -> None:
-    """Give input and outputs their names.
-
-    The converter's own renaming would clash with values inside: it calls what `torch.logit`
-    computes ``logit`` too.
-    """
-    wanted = (INPUT, *outputs)
+    """Name input and outputs; the converter's own renaming clashes with inner values."""
+    names = (INPUT, *outputs)
     ends = [graph.input[0].name, *(value.name for value in graph.output)]
-    new = {name: f"{name}_inside" for name in wanted} | dict(zip(ends, wanted, strict=True))
+    new = {name: f"{name}_inside" for name in names} | dict(zip(ends, names, strict=True))
     for node in graph.node:
         node.input[:] = [new.get(name, name) for name in node.input]
         node.output[:] = [new.get(name, name) for name in node.output]
@@ -208,14 +196,11 @@ def _layer(node: Any) -> str:
     return inside[-1][len(prefix) :] if inside else ""
 
 
-def _forget_origin(proto: Any) -> None:
-    """Drop what tells of source files and paths."""
+def _remove_origin(proto: Any) -> None:
+    """Remove source files and paths of the exporting machine."""
+    graph = proto.graph
     proto.doc_string = ""
-    proto.graph.doc_string = ""
-    for part in (*proto.graph.node, *proto.graph.initializer, *proto.graph.value_info):
+    values = (*graph.value_info, *graph.input, *graph.output)
+    for part in (graph, *graph.node, *graph.initializer, *values):
         part.doc_string = ""
         del part.metadata_props[:]
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.doc_string = ""
-        del value.metadata_props[:]
-    del proto.graph.metadata_props[:]

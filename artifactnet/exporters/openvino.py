@@ -12,8 +12,8 @@ from typing import Any
 from artifactnet.exporters.graph import quiet_logger
 from artifactnet.inference.backends.metadata import INPUT, ExportFacts
 from artifactnet.inference.backends.openvino import METADATA, import_openvino
-from artifactnet.inference.backends.session import runtime_errors
-from artifactnet.types import ArtifactNetError, UInt8Array
+from artifactnet.inference.backends.session import import_runtime, runtime_errors
+from artifactnet.types import UInt8Array
 
 _PIP = "pip install 'nncf>=2.13' (or 'artifactnet[openvino]')"
 
@@ -42,15 +42,12 @@ def quantize_openvino(model: Any, batches: Sequence[UInt8Array], keep: Sequence[
     Args:
         model: of `openvino_of`.
         batches: calibration images at model size, (B, H, W, 3) uint8 each.
-        keep: layers to leave in floating point.
+        keep: layers to keep in floating point.
 
     Raises:
         ArtifactNetError: nncf is missing or refuses the model.
     """
-    try:
-        import nncf
-    except ImportError as error:
-        raise ArtifactNetError(f"int8 for OpenVINO needs the nncf package: {_PIP}") from error
+    nncf = import_runtime("nncf", "int8 for OpenVINO needs the nncf package", _PIP)
     # a layer with a bias becomes several nodes, named NAME/...; used again, NAME#2
     patterns = [rf"^{re.escape(layer)}(#\d+)?(/.*)?$" for layer in keep]
     scope = nncf.IgnoredScope(patterns=[*patterns, _UNWEIGHTED], types=_CHEAP, validate=False)

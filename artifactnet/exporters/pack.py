@@ -1,4 +1,4 @@
-"""A saved model in half the space, written only if its answers stay the same."""
+"""A saved model in half precision, written only if its predictions stay the same."""
 
 from __future__ import annotations
 
@@ -34,12 +34,10 @@ class Packed:
     """A packed model that was checked and written.
 
     Attributes:
-        path: the file.
-        size: its bytes.
-        original_size: the original's bytes.
-        images: number of images that both were asked about.
-        differences: the largest of each of `LIMITS` that the model answers; of maps that of any
-            pixel, of sigma as a share of the original's.
+        size, original_size: of the files, bytes.
+        images: number of images compared.
+        differences: the largest of each of `LIMITS` that the model predicts; for maps over all
+            pixels, for sigma as a share of the original's.
     """
 
     path: Path
@@ -63,23 +61,21 @@ def pack_model(
 
     Config, preprocessing, notices and extra facts are kept; ``extra.packed`` adds the version of
     ArtifactNet, the original's SHA-256 and ``trained_on``. The copy is loaded back and compared
-    with the original before it takes its place.
+    with the original before it appears.
 
     Args:
         source: a ``.safetensors`` file, a run's folder, or the name of a packaged model.
         out: the ``.safetensors`` file to write.
-        images: to compare the answers on: files, folders, shards and patterns; none takes noise
-            of the model's image size.
-        check: of more images, this many are taken, evenly spread.
+        images: to compare on: files, folders, shards and patterns; none: noise at model size.
+        check: number of images to sample evenly from them.
         card: a model card in Markdown, copied beside ``out`` under its name.
-        trained_on: the data that the model learned from, in a few words; training that starts
-            from its weights repeats them.
+        trained_on: the training data in a few words; training from these weights repeats them.
         overwrite: replace files that exist.
 
     Raises:
         ArtifactNetError: a file cannot be read or written or exists, an image cannot be used, a
-            weight does not fit into half precision, or the answers differ by more than
-            `LIMITS`. Nothing is written then.
+            weight does not fit into half precision, or predictions differ by more than `LIMITS`.
+            Nothing is written then.
     """
     out = Path(out)
     file = find_weights(source)
@@ -100,20 +96,18 @@ def pack_model(
         "original_sha256": sha256_file(file),
         "trained_on": trained_on,
     }
-    asked = _chosen(images, check) if images else _noise(*model.image_size)
+    chosen = _chosen(images, check) if images else _noise(*model.image_size)
     try:
         with atomic_path(out) as temporary:
             save_checkpoint(model, temporary, extra, half=True)
-            differences = _differences(
-                Predictor(model), Predictor(load_checkpoint(temporary)), asked
-            )
+            packed = Predictor(load_checkpoint(temporary))
+            differences = _differences(Predictor(model), packed, chosen)
             _refuse(out, differences)
         if text is not None:
             write_text(beside, text)
     except OSError as error:
         raise ArtifactNetError(f"{out}: cannot be written: {error}") from error
-    sizes = out.stat().st_size, file.stat().st_size
-    return Packed(out, *sizes, len(asked), differences)
+    return Packed(out, out.stat().st_size, file.stat().st_size, len(chosen), differences)
 
 
 def _read_card(path: Path) -> str:
@@ -128,9 +122,9 @@ def _read_card(path: Path) -> str:
 
 def _chosen(inputs: Sequence[str | Path], count: int) -> list[ImageInput]:
     """Some of the images of the inputs, evenly spread; all must be usable."""
-    found = resolve_inputs(inputs, skip="")
+    resolved = resolve_inputs(inputs, skip="")
     images = []
-    for item in chain(found.failures, sample_evenly(found, count)):
+    for item in chain(resolved.failures, sample_evenly(resolved, count)):
         if isinstance(item, Failure):
             raise ArtifactNetError(f"{item.path}: {item.reason}")
         images.append(item)
@@ -140,7 +134,7 @@ def _chosen(inputs: Sequence[str | Path], count: int) -> list[ImageInput]:
 
 
 def _noise(height: int, width: int) -> list[ImageInput]:
-    """Images that never repeat, always the same ones."""
+    """Reproducible noise."""
     rng = np.random.default_rng(0)
     sources: list[ImageInput] = []
     for number in range(_NOISE_IMAGES):
@@ -154,26 +148,26 @@ def _noise(height: int, width: int) -> list[ImageInput]:
 def _differences(
     original: Predictor, packed: Predictor, images: Sequence[ImageInput]
 ) -> dict[str, float]:
-    """Largest distance of each part of the answers."""
-    found: dict[str, list[float]] = {}
+    """Largest distance of each part of the predictions."""
+    distances: dict[str, list[float]] = {}
     pairs = zip(original.predict_stream(images), packed.predict_stream(images), strict=True)
     for before, after in pairs:
         for name, distance in _distances(need_answer(before), need_answer(after)).items():
-            found.setdefault(name, []).append(distance)
+            distances.setdefault(name, []).append(distance)
     # numpy's maximum, since Python's loses a NaN
-    return {name: float(np.max(distances)) for name, distances in found.items()}
+    return {name: float(np.max(values)) for name, values in distances.items()}
 
 
 def _distances(one: Prediction, other: Prediction) -> dict[str, float]:
-    """How far two answers about one image are apart; not finite where either is not."""
-    found = {"probability": abs(one.probability - other.probability)}
+    """How far two predictions of one image are apart; not finite where either is not."""
+    distances = {"probability": abs(one.probability - other.probability)}
     if one.heatmap is not None and other.heatmap is not None:
-        found["heatmap"] = float(np.abs(one.heatmap - other.heatmap).max())
+        distances["heatmap"] = float(np.abs(one.heatmap - other.heatmap).max())
     if one.sigma is not None and other.sigma is not None:
-        found["sigma"] = float((np.abs(one.sigma - other.sigma) / one.sigma).max())
+        distances["sigma"] = float((np.abs(one.sigma - other.sigma) / one.sigma).max())
     if one.score is not None and other.score is not None:
-        found["score"] = abs(one.score - other.score)
-    return found
+        distances["score"] = abs(one.score - other.score)
+    return distances
 
 
 def _refuse(out: Path, differences: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Which layers int8 leaves in floating point: those named, and those that it harms most."""
+"""Which layers int8 keeps in floating point: those named, and those that it harms most."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from artifactnet.exporters.checks import OutputArrays, answers_of_model, shown
+from artifactnet.exporters.checks import answers_of_model, shown
 from artifactnet.inference.backends.metadata import ExportFacts
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.types import ArtifactNetError, UInt8Array
@@ -24,25 +24,13 @@ _STEPS = 255  # of an activation
 
 
 def matching(layers: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:
-    """Layers that a pattern names, or that lie below a module that it names.
-
-    Args:
-        layers: names as ``backbone.net.stages.0.blocks.0.mlp.fc1``.
-        patterns: such names, or shell patterns of them.
-    """
-    return tuple(
-        layer
-        for layer in layers
-        if any(fnmatchcase(layer, p) or fnmatchcase(layer, f"{p}.*") for p in patterns)
-    )
+    """Layers (``backbone.net.stages.0.fc1``) that a shell pattern or a parent's name matches."""
+    each = [pattern for p in patterns for pattern in (p, f"{p}.*")]
+    return tuple(layer for layer in layers if any(fnmatchcase(layer, p) for p in each))
 
 
 def need_matches(layers: Sequence[str], patterns: Sequence[str]) -> None:
-    """Refuse a model without layers for int8, and a pattern that names none: it was meant to.
-
-    Raises:
-        ArtifactNetError: there are no layers, or it names the pattern and some of them.
-    """
+    """Raise ArtifactNetError if there are no layers for int8, or a pattern matches none."""
     if not layers:
         raise ArtifactNetError(
             "no layer of this model can become int8: it has neither convolutions nor linear "
@@ -63,17 +51,10 @@ def kept_layers(
     keep: Sequence[str],
     frames: Sequence[UInt8Array],
 ) -> Iterator[tuple[str, ...]]:
-    """Choices of layers to leave in floating point, each larger than the one before.
+    """Choices of ``layers`` to keep in floating point, each larger than the one before.
 
-    First what is named and what the outputs come from. If that proves to be too few, the
-    layers that int8 harms most are added: a tenth, a quarter, half of them.
-
-    Args:
-        model: on the CPU.
-        facts: its metadata.
-        layers: all that could become int8.
-        keep: patterns of layers to leave alone, see `matching`.
-        frames: (H, W, 3) uint8 each, on which harm is measured.
+    First the layers that ``keep`` names and those of the outputs; then also those that int8
+    harms most on (H, W, 3) uint8 ``frames``: a tenth, a quarter, half of the others.
     """
     first = matching(layers, (*OUTPUT_LAYERS, *keep))
     yield first
@@ -89,33 +70,24 @@ def rank_layers(
 ) -> list[tuple[str, float]]:
     """How much the outputs change when one layer alone computes with rounded numbers.
 
-    Args:
-        model: on the CPU; left as it was.
-        facts: name the outputs.
-        frames: (H, W, 3) uint8 each.
-
     Returns:
         (name, root mean square change of probability, heatmap and score, which all are in
         [0, 1]), the largest first. Layers that do not run are left out.
     """
     exact = answers_of_model(model, facts, frames)
-    found = []
+    changes = []
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             with _rounded(layer) as calls:
-                change = _change(exact, answers_of_model(model, facts, frames))
+                rounded = answers_of_model(model, facts, frames)
+            parts = [
+                np.mean(np.square(shown(key, rounded) - shown(key, exact)))
+                for key in exact
+                if key != "sigma"
+            ]
             if calls:
-                found.append((name, change))
-    return sorted(found, key=lambda entry: -entry[1])
-
-
-def _change(exact: OutputArrays, rounded: OutputArrays) -> float:
-    parts = [
-        np.mean(np.square(shown(name, rounded) - shown(name, exact)))
-        for name in exact
-        if name != "sigma"
-    ]
-    return float(np.sqrt(np.mean(parts)))
+                changes.append((name, float(np.sqrt(np.mean(parts)))))
+    return sorted(changes, key=lambda entry: -entry[1])
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What every predictor shares: checked options, decoding ahead of the model, batches, streaming.
 
-A subclass says how an image is prepared and how a batch is answered; see `Predictor` for
-detectors and `artifactnet.vlm.heie.predictor.HeiePredictor` for HEIE on a language model.
+Subclasses prepare an image and predict a batch: `Predictor` for detectors,
+`artifactnet.vlm.heie.predictor.HeiePredictor` for HEIE on a language model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from artifactnet.inference.stream import prefetch
 from artifactnet.types import ArtifactNetError, Prediction
 
 MAX_OVERLAP = 0.9  # of a tile; more would look at every pixel over a hundred times
-OVERLAP = 0.25  # of a tile, unless the caller says otherwise
+OVERLAP = 0.25  # of a tile, by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class PredictOptions:
 
 
 class BasePredictor(ABC):
-    """A model that answers about images; calling it is the same as `predict`.
+    """A model that predicts images; calling it is the same as `predict`.
 
     Attributes:
-        default_batch_size: images that pass through the model together unless a call says more.
+        default_batch_size: images that pass through the model together by default.
         has_segmentation: whether it finds artifacts by category, so that masks and tiles work.
-        warnings: what must be known before trusting an answer; repeated in each of them.
+        warnings: what users must know before they trust a prediction; repeated in each of them.
     """
 
     default_batch_size: int = 8
@@ -49,11 +49,11 @@ class BasePredictor(ABC):
     @property
     @abstractmethod
     def threshold(self) -> float:
-        """In [0, 1]: an image is called fake if its probability is not below."""
+        """In [0, 1]: an image is called fake if its probability reaches it."""
 
     @abstractmethod
     def _prepare(self, image: OpenedImage, options: PredictOptions) -> Any:
-        """What `_answer_batch` takes of one image; runs in a worker thread.
+        """One image as `_answer_batch` takes it, made in a worker thread.
 
         Raises:
             ArtifactNetError: the image cannot be used; it becomes a `Failure`.
@@ -63,7 +63,7 @@ class BasePredictor(ABC):
     def _answer_batch(
         self, batch: list[Any], options: PredictOptions
     ) -> Iterable[Prediction | Failure]:
-        """Answers about prepared images, in order; lazily where maps are large."""
+        """Predictions of prepared images, in order; lazily where maps are large."""
 
     @overload
     def predict(
@@ -96,20 +96,15 @@ class BasePredictor(ABC):
         overlap: float = OVERLAP,
         min_area: int = 1,
     ) -> Prediction | list[Prediction]:
-        """Predict one image or a list of them.
+        """Predict one image or a list; `predict_stream` holds the maps of one image at a time.
 
         Args:
-            images: a path, file content, PIL image, array or tensor as `inputs.to_pixels`
-                takes them, or a list or tuple of such.
+            images: what `inputs.to_pixels` takes (path, file content, PIL image, array, tensor),
+                or a list or tuple of them.
             batch_size, tiles, overlap, min_area: see `predict_stream`.
 
-        Returns:
-            One answer for one image; for a list, a list in its order. The maps of all of them
-            are in memory; `predict_stream` holds one image's at a time.
-
         Raises:
-            ArtifactNetError: an image cannot be used (the message names it), or an option
-                (see `predict_stream`).
+            ArtifactNetError: an image (the message names it) or an option cannot be used.
         """
         each: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
         options = self._options(batch_size, 0, True, tiles, overlap, min_area)
@@ -129,43 +124,32 @@ class BasePredictor(ABC):
         overlap: float = OVERLAP,
         min_area: int = 1,
     ) -> Iterator[Prediction | Failure]:
-        """Predict any number of files with little memory.
-
-        Options are checked at the call, before the first answer is asked for.
+        """Predict any number of files with little memory; options are checked at the call.
 
         Args:
-            paths: image files, or inputs; read lazily, so that an endless iterator is fine.
-                A failure is passed on.
-            batch_size: images, or tiles, that pass through the model together; None:
-                ``default_batch_size``.
+            paths: image files or inputs, read lazily; a failure is passed on.
+            batch_size: images, or tiles, per forward pass; None: ``default_batch_size``.
             workers: threads that decode ahead of the model; 0 decodes in between.
             heatmaps: False skips all maps (heatmap, sigma, attention, probabilities, mask,
                 instances), which saves time and memory; probability and score stay.
-            tiles: look for artifacts at the image's own resolution, in overlapping tiles as
-                large as the model's input. Whether the image is fake is still decided from the
-                whole of it. Needs a segmentation head.
+            tiles: look for artifacts at the image's own resolution, in overlapping tiles of the
+                model's input size. The whole image still decides whether it is fake. Needs a
+                segmentation head.
             overlap: least share of a tile that its neighbour sees too, 0..`MAX_OVERLAP`.
-            min_area: smaller regions, in pixels, are left out of the instances; the mask keeps
-                them.
+            min_area: smaller regions, in pixels, are left out of the instances, not of the mask.
 
         Yields:
-            For every path, in order, its answer or why there is none. Maps are made when their
-            answer is asked for: those of 16 megapixels take half a gigabyte, so let go of an
-            answer before the next.
+            For every path, in order, its prediction or why there is none. The maps of 16
+            megapixels take half a gigabyte: drop a prediction before you ask for the next.
 
         Raises:
-            ArtifactNetError: ``batch_size`` or ``min_area`` below 1, ``workers`` below 0,
-                ``overlap`` out of range; or tiles with a model that has no segmentation head.
+            ArtifactNetError: an option is out of range, or tiles without a segmentation head.
         """
         options = self._options(batch_size, workers, heatmaps, tiles, overlap, min_area)
         return self._stream(paths, options)
 
     def need_segmentation(self, what: str) -> None:
-        """Refuse ``what`` (a plural noun) unless the model finds artifacts by category.
-
-        Raises:
-            ArtifactNetError: it has no segmentation head.
-        """
+        """Raise ArtifactNetError unless the model has a head for ``what`` (a plural noun)."""
         if not self.has_segmentation:
             raise ArtifactNetError(
                 f"{what} need a model with a segmentation head (trained with "
@@ -182,11 +166,8 @@ class BasePredictor(ABC):
         min_area: int = 1,
     ) -> PredictOptions:
         batch_size = self.default_batch_size if batch_size is None else batch_size
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("workers", workers, 0),
-            ("min_area", min_area, 1),
-        ):
+        bounds = ("batch_size", batch_size, 1), ("workers", workers, 0), ("min_area", min_area, 1)
+        for name, value, least in bounds:
             if value < least:
                 raise ArtifactNetError(f"{name} must be {least} or more, not {value}")
         if not 0 <= overlap <= MAX_OVERLAP:
@@ -223,11 +204,7 @@ class BasePredictor(ABC):
 
 
 def need_answer(answer: Prediction | Failure) -> Prediction:
-    """The answer, where there must be one.
-
-    Raises:
-        ArtifactNetError: it is a failure; the message names the image.
-    """
+    """The prediction; ArtifactNetError that names the image if it is a failure."""
     if isinstance(answer, Failure):
         raise ArtifactNetError(f"{answer.path}: {answer.reason}")
     return answer

@@ -1,4 +1,4 @@
-"""A few of many images, evenly spread, without holding the others."""
+"""What the inputs of a command stand for: files, folders, patterns and shards, in a fixed order."""
 
 from __future__ import annotations
 
@@ -20,14 +20,10 @@ _COLUMNS = ("generator", "uid")
 
 
 def iterate_shard(shard: str) -> Iterator[ImageInput | Failure]:
-    """Images of a shard in its order; one row group is in memory at a time.
-
-    Args:
-        shard: parquet file in the X-AIGD schema; only ``image``, ``generator`` and ``uid`` are
-            read.
+    """Images of a parquet file in the X-AIGD schema; one row group is in memory at a time.
 
     Yields:
-        A source named ``shard#row`` per row, or why there is none; a failure named after the
+        An input named ``shard#row`` per row, or why there is none; a failure named after the
         shard where it cannot be read any further.
     """
     reader, place = ShardReader(), None
@@ -56,10 +52,9 @@ def _source(
 
 
 def unsafe_name(name: object) -> str | None:
-    """Why a name cannot name a folder of the answers; None if it can.
+    """Why a name cannot name a folder of the predictions; None if it can.
 
-    Names come from data that others wrote: one that holds a separator, or is ``..``, would let
-    them write anywhere.
+    Names come from untrusted data: a separator or ``..`` would let them write anywhere.
     """
     if not isinstance(name, str):
         return "is not text"
@@ -77,9 +72,9 @@ class ResolvedInputs:
     """What the inputs stand for.
 
     Attributes:
-        roots: files and folders to look at, patterns resolved, in the order given.
-        base: folder that holds all of them; answers are named by the path below it.
-        skip: folder not to look into: the answers' own, which may lie among the images.
+        roots: files and folders, patterns resolved, in the order given.
+        base: folder that holds all of them; predictions are named by the path below it.
+        skip: folder not to look into: that of the predictions, which may lie among the images.
         failures: inputs that stand for nothing.
     """
 
@@ -92,8 +87,8 @@ class ResolvedInputs:
 def resolve_inputs(inputs: Sequence[str | Path], skip: str | Path) -> ResolvedInputs:
     """Resolve files, folders and glob patterns (``**`` searches deeply).
 
-    A name that exists is never taken for a pattern. A file named outright is tried whatever
-    it is called; inside a folder the suffix decides what is an image.
+    A name that exists is not a pattern. A file named outright is tried whatever its suffix;
+    inside a folder the suffix decides what is an image.
     """
     roots: list[str] = []
     failures: list[Failure] = []
@@ -112,16 +107,15 @@ def resolve_inputs(inputs: Sequence[str | Path], skip: str | Path) -> ResolvedIn
     return ResolvedInputs(tuple(roots), base, skip, tuple(failures))
 
 
-def iterate_images(found: ResolvedInputs) -> Iterator[ImageInput | Failure]:
+def iterate_images(inputs: ResolvedInputs) -> Iterator[ImageInput | Failure]:
     """Every image once, in a fixed order, written as the user wrote its file or folder.
 
-    A parquet shard that is named outright, or by a pattern, stands for its rows. A file's
-    generator is the name of its folder and its uid the name without suffix, as in the layouts
-    of the benchmark.
+    A parquet shard named outright, or by a pattern, stands for its rows. A file's generator is
+    the name of its folder and its uid the name without suffix, as in the benchmark's layouts.
     """
     seen: set[str] = set()
-    for root in found.roots:
-        for path in _files(root, found.skip) if os.path.isdir(root) else (root,):
+    for root in inputs.roots:
+        for path in _files(root, inputs.skip) if os.path.isdir(root) else (root,):
             key = os.path.abspath(path)
             if key not in seen:
                 seen.add(key)
@@ -129,14 +123,13 @@ def iterate_images(found: ResolvedInputs) -> Iterator[ImageInput | Failure]:
                     yield from iterate_shard(path)
                 else:
                     folder, name = os.path.split(key)
-                    yield ImageInput(
-                        path, path, os.path.basename(folder) or None, os.path.splitext(name)[0]
-                    )
+                    uid = os.path.splitext(name)[0]
+                    yield ImageInput(path, path, os.path.basename(folder) or None, uid)
 
 
-def answer_name(path: str, found: ResolvedInputs) -> str:
+def answer_name(path: str, inputs: ResolvedInputs) -> str:
     """Name of an image below the common folder, with forward slashes; unique per image."""
-    return Path(os.path.relpath(os.path.abspath(path), found.base)).as_posix()
+    return Path(os.path.relpath(os.path.abspath(path), inputs.base)).as_posix()
 
 
 def _files(folder: str, skip: str) -> Iterator[str]:
@@ -151,27 +144,16 @@ def _files(folder: str, skip: str) -> Iterator[str]:
     yield from closed  # folders that may not be read: they fail as images and are listed
 
 
-def sample_evenly(found: ResolvedInputs, count: int) -> Iterator[ImageInput | Failure]:
-    """At most ``count`` of the images that inputs stand for, evenly spread over all of them.
+def sample_evenly(inputs: ResolvedInputs, count: int) -> Iterator[ImageInput | Failure]:
+    """At most ``count`` (>= 1) images, evenly spread, in order, with every failure in between.
 
-    The inputs are walked twice, first to count: the content of a shard's rows that are passed
-    over is let go at once.
-
-    Args:
-        found: what the inputs stand for.
-        count: of images, >= 1.
-
-    Yields:
-        The chosen images in the order of `iterate_images`, and every failure in between.
+    The inputs are walked twice, first to count, so that no image waits in memory.
     """
-    total = sum(isinstance(item, ImageInput) for item in iterate_images(found))
-    wanted = min(count, total)
-    chosen = {k * total // wanted for k in range(wanted)}
+    total = sum(isinstance(item, ImageInput) for item in iterate_images(inputs))
+    size = min(count, total)
+    chosen = {k * total // size for k in range(size)}
     number = 0
-    for item in iterate_images(found):
-        if isinstance(item, Failure):
+    for item in iterate_images(inputs):
+        if isinstance(item, Failure) or number in chosen:
             yield item
-            continue
-        if number in chosen:
-            yield item
-        number += 1
+        number += isinstance(item, ImageInput)

@@ -1,4 +1,4 @@
-"""Predicting files and folders, with the answers written to a folder."""
+"""Predicting files and folders, with the predictions written to a folder."""
 
 from __future__ import annotations
 
@@ -59,34 +59,32 @@ def predict_to_folder(
 ) -> Summary:
     """Predict files and write ``predictions.jsonl`` and ``heatmaps/<name>.png`` into ``out``.
 
-    The pictures are 8-bit gray at the image's own size, 255 times the heatmap, without any
-    stretching per image. Names keep folder and suffix, so that ``a.jpg``, ``a.png`` and
-    ``b/a.png`` stay apart. An image that cannot be predicted is listed and stops nothing. What a
-    language model wrote is in the answers as ``explanation``, null for all other models.
+    The pictures are 8-bit gray at the image's own size, 255 times the heatmap. Names keep folder
+    and suffix, so that ``a.jpg``, ``a.png`` and ``b/a.png`` stay apart. An image that cannot be
+    predicted is listed and stops nothing.
 
     Args:
-        predictor: a `Predictor`, or what answers as it does.
+        predictor: of a detector or of HEIE.
         inputs: files, folders (searched deeply), parquet shards of X-AIGD and glob patterns.
         out: folder to write to; files of the same names are replaced.
         heatmaps: False writes no pictures.
         save_masks: also write ``masks/`` and ``instances.csv`` as X-AIGD's scripts read them, see
             `artifactnet.inference.xaigd_files`; ``out`` must not hold masks yet.
-        tiles, overlap, min_area: see `Predictor.predict_stream`.
-        batch_size: images, or tiles, that pass through the model together.
+        tiles, overlap, min_area, batch_size: see `BasePredictor.predict_stream`.
         workers: threads that decode images ahead of the model, and as many that write pictures
             behind it; 0 does both in between.
-        report: called with every answer as it comes.
+        report: called with every prediction as it comes.
 
     Raises:
-        ArtifactNetError: ``out`` cannot be written, earlier answers are untouched; masks or tiles
-            are asked of a model without a segmentation head; or an option is out of range.
+        ArtifactNetError: ``out`` cannot be written (earlier predictions stay), masks or tiles
+            without a segmentation head, or an option is out of range.
     """
     if save_masks:
         predictor.need_segmentation("masks")
-    found = collect.resolve_inputs(inputs, skip=out)
+    resolved = collect.resolve_inputs(inputs, skip=out)
     pending: deque[ImageInput | Failure] = deque()
     answers = predictor.predict_stream(
-        _noted(collect.iterate_images(found), pending),
+        _noted(collect.iterate_images(resolved), pending),
         batch_size,
         workers,
         heatmaps or save_masks,
@@ -94,7 +92,7 @@ def predict_to_folder(
         overlap=overlap,
         min_area=min_area,
     )
-    writer = _Writer(Path(out), found, heatmaps, report, BackgroundWorker(workers, 2 * workers))
+    writer = _Writer(Path(out), resolved, heatmaps, report, BackgroundWorker(workers, 2 * workers))
     try:
         writer.run(answers, pending, save_masks)
     except BrokenPipeError:
@@ -107,7 +105,7 @@ def predict_to_folder(
 def _noted(
     sources: Iterator[ImageInput | Failure], pending: deque[ImageInput | Failure]
 ) -> Iterator[ImageInput | Failure]:
-    """Hand on sources and note whose answers come next, without their content."""
+    """Pass sources on and note whose predictions come next, without their content."""
     for source in sources:
         if isinstance(source, ImageInput):
             pending.append(ImageInput(source.name, "", source.generator, source.uid))
@@ -122,17 +120,14 @@ class _Writer:
     def __init__(
         self,
         out: Path,
-        found: collect.ResolvedInputs,
+        inputs: collect.ResolvedInputs,
         heatmaps: bool,
         report: Callable[[Prediction], None] | None,
         behind: BackgroundWorker,
     ) -> None:
-        self.summary = Summary(out / "predictions.jsonl", failures=list(found.failures))
-        self._out = out
-        self._found = found
-        self._heatmaps = heatmaps
-        self._report = report
-        self._behind = behind
+        self.summary = Summary(out / "predictions.jsonl", failures=list(inputs.failures))
+        self._out, self._inputs = out, inputs
+        self._heatmaps, self._report, self._behind = heatmaps, report, behind
 
     def run(
         self,
@@ -175,28 +170,20 @@ class _Writer:
             self._report(answer)
 
     def _entry(self, source: ImageInput, answer: Prediction) -> dict[str, object]:
-        """One line of the answers; the heatmap is handed on to be written."""
+        """One line of the predictions; the heatmap is written in the background."""
         entry = answer.to_json() | {"generator": source.generator, "uid": source.uid}
         if answer.mask is None:
-            entry["instances"] = None  # nobody looked, which differs from nothing found
+            entry["instances"] = None  # not computed, which differs from none found
         entry["heatmap"] = None
         if self._heatmaps and answer.heatmap is not None:
-            entry["heatmap"] = f"heatmaps/{collect.answer_name(source.name, self._found)}.png"
+            entry["heatmap"] = f"heatmaps/{collect.answer_name(source.name, self._inputs)}.png"
             levels = _levels(answer.heatmap)  # what waits takes a quarter of the map's memory
             self._behind.do(partial(_save_levels, levels, self._out / str(entry["heatmap"])))
         return entry
 
 
 def save_heatmap(heatmap: Float32Array, path: str | Path) -> None:
-    """Write a heatmap as 8-bit gray PNG, 255 times its values, atomically.
-
-    Args:
-        heatmap: (H, W) in [0, 1].
-        path: the file to write.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write an (H, W) heatmap in [0, 1] as 8-bit gray PNG, 255 times its values, atomically."""
     _save_levels(_levels(heatmap), path)
 
 

@@ -1,4 +1,4 @@
-"""Passing images through a model without leaving a trace on it."""
+"""Running a model on images of several sizes, with its state restored afterwards."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def forward(
 
     Args:
         model: runs on its own device in eval mode; its flags are restored.
-        images: each (3, H, W) float32, normalised; those of one size go through together.
-        attention: also compute attention and heatmap.
+        images: each (3, H, W) float32, normalised; those of one size form a batch.
+        attention: also compute attention and its heatmap.
         segmentation: also compute the segmentation head's logits.
         heatmap: also compute the heatmap head's map, deviation and score.
 
@@ -33,27 +33,18 @@ def forward(
         One output per image, without batch axis; the logit as float64.
     """
     device = next(model.parameters()).device
-    answers: dict[int, ModelOutput] = {}
+    flags = {"attention": attention, "segmentation": segmentation, "heatmap": heatmap}
+    outputs: dict[int, ModelOutput] = {}
     for indices, batch in by_size(images):
-        found = _together(model, batch.to(device), attention, segmentation, heatmap)
-        answers.update(zip(indices, found, strict=True))
-    return [answers[k] for k in range(len(images))]
-
-
-def _together(
-    model: AnyModel, batch: torch.Tensor, attention: bool, segmentation: bool, heatmap: bool
-) -> list[ModelOutput]:
-    # no_grad rather than inference_mode: gradient rollout needs autograd inside
-    with evaluating(model), torch.no_grad():
-        output = model(batch, attention=attention, segmentation=segmentation, heatmap=heatmap)
-    logits = output.logit.detach().cpu().double()  # MPS has no float64
-    names = ("attention", "heatmap", "segmentation", "sigma", "score", "feature")
-    found: dict[str, Any] = {name: _to_cpu(getattr(output, name)) for name in names}
-    return [
-        ModelOutput(logit, **{name: x[k] for name, x in found.items() if x is not None})
-        for k, logit in enumerate(logits)
-    ]
-
-
-def _to_cpu(tensor: torch.Tensor | None) -> torch.Tensor | None:
-    return None if tensor is None else tensor.detach().float().cpu()
+        # no_grad rather than inference_mode: gradient rollout needs autograd inside
+        with evaluating(model), torch.no_grad():
+            output = model(batch.to(device), **flags)
+        logits = output.logit.detach().cpu().double()  # MPS has no float64
+        parts: dict[str, Any] = {
+            name: getattr(output, name).detach().float().cpu()
+            for name in ("attention", "heatmap", "segmentation", "sigma", "score", "feature")
+            if getattr(output, name) is not None
+        }
+        for row, (index, logit) in enumerate(zip(indices, logits, strict=True)):
+            outputs[index] = ModelOutput(logit, **{name: x[row] for name, x in parts.items()})
+    return [outputs[k] for k in range(len(images))]

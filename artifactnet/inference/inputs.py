@@ -1,4 +1,4 @@
-"""Turning what a caller has (path, file content, PIL image, array, tensor) into 8-bit RGB."""
+"""A path, file content, PIL image, array or tensor as 8-bit RGB pixels."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from artifactnet.types import ArtifactNetError, UInt8Array
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[Any] | torch.Tensor
 
 _LAYOUTS = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+_CHANNELS = ((), (1,), (3,), (4,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class ImageInput:
     """An image to predict.
 
     Attributes:
-        name: what answers and errors call it: its path, or ``shard.parquet#row``.
+        name: what predictions and errors call it: its path, or ``shard.parquet#row``.
         image: a path, the content of an image file, or its pixels.
         generator: what made it, as the benchmark's folders call it; None if unknown.
         uid: its name among the images of that generator; None if unknown.
@@ -38,12 +39,7 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that could not be predicted.
-
-    Attributes:
-        path: the image as the caller named it.
-        reason: why, in one line.
-    """
+    """An image, as the caller named it, that could not be predicted, and why, in one line."""
 
     path: str
     reason: str
@@ -51,7 +47,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class OpenedImage:
-    """A decoded image: what answers call it, its path if it has one, (H, W, 3) pixels."""
+    """A decoded image: its name in predictions, its path if it has one, (H, W, 3) pixels."""
 
     name: str
     path: str | None
@@ -59,11 +55,9 @@ class OpenedImage:
 
 
 def open_image(number: int, source: ImageLike | ImageInput | Failure) -> OpenedImage | Failure:
-    """Decode what a caller gave; a failure is passed on, and an unusable image becomes one.
+    """Decode an image; a failure is passed on, an unusable image becomes one.
 
-    Args:
-        number: of the image among those of the call, its name where it has no other.
-        source: as given.
+    An image without a name is called by its number among those of the call.
     """
     if isinstance(source, Failure):
         return source
@@ -101,9 +95,7 @@ def to_pixels(image: ImageLike, name: str) -> UInt8Array:
             f"{name}: cannot read a {type(image).__name__} as an image; give a path, a file's "
             "content, a PIL image, a numpy array or a tensor"
         )
-    if image.ndim not in (2, 3) or 0 in image.shape:
-        raise ArtifactNetError(f"{name}: an array of shape {image.shape} is not {_LAYOUTS}")
-    if image.ndim == 3 and image.shape[2] not in (1, 3, 4):
+    if image.ndim not in (2, 3) or 0 in image.shape or image.shape[2:] not in _CHANNELS:
         raise ArtifactNetError(f"{name}: an array of shape {image.shape} is not {_LAYOUTS}")
     pixels = _to_uint8(image[..., 0] if image.shape[2:] == (1,) else image, name)
     return decode_image(Image.fromarray(pixels), name)

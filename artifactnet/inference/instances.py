@@ -22,7 +22,7 @@ _STRIP = 1 << 20  # pixels that are turned into a mask at once, which bounds the
 def frame_probabilities(logits: Tensor, size: tuple[int, int]) -> Float32Array:
     """Probability of each category on a model's frame.
 
-    The logits are interpolated, not the probabilities, as the head was trained.
+    The logits are interpolated, not the probabilities, as in training.
 
     Args:
         logits: (K, h, w) of one image, K = 8 (softmax) or 7 (sigmoids).
@@ -32,25 +32,17 @@ def frame_probabilities(logits: Tensor, size: tuple[int, int]) -> Float32Array:
         (7, H, W) in [0, 1].
 
     Raises:
-        ArtifactNetError: the model's answer is not a number.
+        ArtifactNetError: a value is not finite.
     """
     each = segmentation.probabilities(logits[None], size)[0][0]
     if not bool(torch.isfinite(each).all()):
         raise ArtifactNetError("the model's map of artifacts is not a number (NaN)")
-    found: Float32Array = each.numpy()
-    return found
+    planes: Float32Array = each.numpy()
+    return planes
 
 
 def restore_planes(planes: Float32Array, geometry: Geometry) -> Float32Array:
-    """Bring the planes of a frame back to the original image.
-
-    Args:
-        planes: (7, h, w) that cover the whole frame.
-        geometry: what brought the image into the frame.
-
-    Returns:
-        (7, H0, W0), see `artifactnet.data.geometry.restore_map`; pixels not seen are 0.
-    """
+    """The (7, h, w) planes of a frame at the original size, (7, H0, W0); pixels not seen are 0."""
     restored = np.empty((len(planes), *geometry.original), np.float32)
     for plane, into in zip(planes, restored, strict=True):  # one at a time: they may be large
         into[:] = restore_map(plane, geometry)
@@ -62,16 +54,16 @@ def find_artifacts(
 ) -> tuple[Float32Array, UInt8Array]:
     """Probability of any artifact, and the mask.
 
-    Both come from the categories at the original size, so that where the map exceeds the
-    threshold and where the mask is set are the same pixels. (The largest of resampled planes is
-    not the resampled largest plane; a mask from the latter had rims without a category.)
+    Both come from the categories at the original size, so that the mask is set exactly where the
+    map exceeds the threshold. (The largest of resampled planes is not the resampled largest
+    plane; a mask from the latter had rims without a category.)
 
     Args:
         categories: (7, H, W) in [0, 1].
         threshold: artifact if above, strictly.
         exclusive: the categories share one softmax, so any artifact has their sum; otherwise
             each has its own sigmoid, and any artifact has the largest.
-        known: indices 1..7 of the categories that the model was taught.
+        known: indices 1..7 of the categories that the model was trained on.
 
     Returns:
         (H, W) float32 in [0, 1] and (H, W) uint8 bit field, see `segmentation.bit_field`.
@@ -90,23 +82,18 @@ def find_artifacts(
         strip = categories[:, rows]
         some = segmentation.any_artifact_of_planes(strip, exclusive)
         artifact[rows] = some
-        found = some > threshold  # few pixels as a rule, and the choice among seven is slow
-        mask[rows][found] = segmentation.bit_field(
-            torch.from_numpy(strip[:, found])[None, :, None],
-            torch.from_numpy(some[found])[None, None],
-            threshold,
-            exclusive,
-            known,
-        ).numpy()[0, 0]
+        above = some > threshold  # few pixels as a rule, and the choice among seven is slow
+        each = torch.from_numpy(strip[:, above])[None, :, None]
+        any_of_them = torch.from_numpy(some[above])[None, None]
+        bits = segmentation.bit_field(each, any_of_them, threshold, exclusive, known)
+        mask[rows][above] = bits.numpy()[0, 0]
     return artifact, mask
 
 
 def find_instances(
     mask: UInt8Array, probabilities: Float32Array, artifact: Float32Array, min_area: int = 1
 ) -> tuple[Instance, ...]:
-    """Connected regions of a mask; diagonal neighbours belong together.
-
-    Every category is looked at on its own, since categories may overlap.
+    """Connected regions of each category in a mask; diagonal neighbours belong together.
 
     Args:
         mask: (H, W) bit field, see `artifactnet.taxonomy`.
@@ -129,12 +116,12 @@ def find_instances(
             f"a mask of {mask.shape} goes with probabilities of {expected}, not "
             f"{probabilities.shape}, and a map of {mask.shape}, not {artifact.shape}"
         )
-    found: list[Instance] = []
+    instances: list[Instance] = []
     for category in CATEGORIES:
         plane = probabilities[category.index - 1]
-        found += _regions(mask & np.uint8(category.bit), plane, category.label, min_area)
-    found += _regions(mask & np.uint8(UNCATEGORIZED_BIT), artifact, UNCATEGORIZED, min_area)
-    return tuple(found)
+        instances += _regions(mask & np.uint8(category.bit), plane, category.label, min_area)
+    instances += _regions(mask & np.uint8(UNCATEGORIZED_BIT), artifact, UNCATEGORIZED, min_area)
+    return tuple(instances)
 
 
 def _regions(
@@ -149,10 +136,10 @@ def _regions(
     sums = np.bincount(regions.ravel()[inside], probability.ravel()[inside], minlength=count)
     numbers = [n for n in range(1, count) if stats[n, cv2.CC_STAT_AREA] >= min_area]
     outlines = _outlines(plane, regions, set(numbers))
-    found = []
+    instances = []
     for number in numbers:
         left, top, width, height, area = (int(value) for value in stats[number])
-        found.append(
+        instances.append(
             Instance(
                 category=label,
                 box=(left, top, left + width, top + height),
@@ -161,29 +148,21 @@ def _regions(
                 contours=tuple(outlines[number]),
             )
         )
-    return sorted(found, key=lambda instance: (-instance.area, instance.box[1], instance.box[0]))
+    return sorted(instances, key=lambda each: (-each.area, each.box[1], each.box[0]))
 
 
 def _outlines(
-    plane: UInt8Array, regions: npt.NDArray[np.int32], wanted: set[int]
+    plane: UInt8Array, regions: npt.NDArray[np.int32], numbers: set[int]
 ) -> dict[int, list[npt.NDArray[np.int32]]]:
-    """Outer contour and holes of each wanted region, found in one pass over the plane."""
+    """Outer contour and holes of each numbered region, in one pass over the plane."""
     traced: Any = cv2.findContours(plane, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     contours, tree = traced
-    found: dict[int, list[npt.NDArray[np.int32]]] = {}
+    outlines: dict[int, list[npt.NDArray[np.int32]]] = {number: [] for number in numbers}
     owners: dict[int, int] = {}
     parents = [int(node[3]) for node in tree[0]]
-    for k, contour in enumerate(contours):
-        if parents[k] < 0:
-            x, y = contour[0, 0]
-            owners[k] = int(regions[y, x])
-            if owners[k] in wanted:
-                found[owners[k]] = [_points(contour)]
-    for k, contour in enumerate(contours):
-        if parents[k] >= 0 and owners[parents[k]] in wanted:
-            found[owners[parents[k]]].append(_points(contour))
-    return found
-
-
-def _points(contour: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    return contour.reshape(-1, 2)
+    for k in sorted(range(len(contours)), key=lambda k: parents[k] >= 0):  # holes last
+        x, y = contours[k][0, 0]
+        owners[k] = int(regions[y, x]) if parents[k] < 0 else owners[parents[k]]
+        if owners[k] in numbers:
+            outlines[owners[k]].append(contours[k].reshape(-1, 2))
+    return outlines

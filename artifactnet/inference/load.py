@@ -1,7 +1,7 @@
 """Opening whatever a path or a name means: the one place that knows every form of a saved model.
 
-`load_model` returns something that predicts. `find_model` only says what there is, and
-`find_weights` gives the ``.safetensors`` file to those who need the network itself.
+`load_model` returns a predictor, `find_model` the kind of a model without loading it, and
+`find_weights` the ``.safetensors`` file of a detector.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ModelLocation(NamedTuple):
         kind: ``weights``: a ``.safetensors`` file of a detector; ``exported``: an ``.onnx``,
             ``.xml`` or ``.pt2`` file; ``heie``: the folder of a HEIE on a language model;
             ``folder``: a folder without any of these.
-        path: of that file or folder; of a run that trained a detector, its best model.
+        path: the file or folder; for a run of a detector, its best model.
     """
 
     kind: Kind
@@ -39,11 +39,7 @@ class ModelLocation(NamedTuple):
 
 
 def find_model(source: str | Path) -> ModelLocation:
-    """What a path or a name means; nothing is loaded.
-
-    Args:
-        source: a run's folder, a ``.safetensors`` file, an exported file, the folder of a HEIE
-            on a language model, or the name of a packaged model; a path that exists wins.
+    """What a path or a name (see `load_model`) means; nothing is loaded.
 
     Raises:
         ArtifactNetError: no such path or name.
@@ -61,22 +57,18 @@ def find_model(source: str | Path) -> ModelLocation:
 
 
 def find_weights(source: str | Path) -> Path:
-    """The ``.safetensors`` file of a detector, for `artifactnet.models.checkpoint`.
-
-    Args:
-        source: a run's folder, a ``.safetensors`` file, or the name of a packaged model.
+    """The ``.safetensors`` file of a run's folder, such a file itself, or a packaged model's name.
 
     Raises:
-        ArtifactNetError: no such path or name, a run without a finished model, a folder without
-            a model, or a model of another kind.
+        ArtifactNetError: no such path or name, a folder without a finished model, or a model of
+            another kind.
     """
     kind, path = find_model(source)
     if kind == "folder":
         raise _no_model(path)
     if kind == "exported":
         raise ArtifactNetError(
-            f"{path}: an exported file holds no trainable weights; use the model that it was made "
-            "of"
+            f"{path}: an exported file holds no trainable weights; use the original model"
         )
     if kind == "heie":
         raise ArtifactNetError(
@@ -101,17 +93,16 @@ def load_model(
             ``.pt2`` file, the folder of a HEIE on a language model, or the name of a packaged
             model; a path that exists wins.
         device: see `pick_device`; exported files run on the CPU.
-        backend: what runs an exported file: ``onnx``, ``openvino`` or ``torch``; None goes by
+        backend: runtime of an exported file: ``onnx``, ``openvino`` or ``torch``; None goes by
             its suffix.
-        threads: CPU threads; 0 leaves it to the backend. For PyTorch it holds in the whole process.
-        text: of a HEIE on a language model: ``generate`` lets it write its explanation,
-            ``template`` takes a fixed text, which is far faster; None: ``generate`` if it has
-            learned to write.
+        threads: CPU threads; 0 leaves it to the backend. PyTorch sets it for the whole process.
+        text: for a HEIE on a language model: ``generate`` lets it write its explanation,
+            ``template`` takes a fixed text, which is far faster; None: ``generate`` if it was
+            trained to write.
 
     Raises:
-        ArtifactNetError: no such path or name, a run without a finished model, a folder without
-            a model, a damaged file, no such device, an option that this kind of model does not
-            have, or the packages that it needs are not installed.
+        ArtifactNetError: no such path, name or device, a folder without a finished model, a
+            damaged file, an option of another kind of model, or a package is not installed.
     """
     kind, path = find_model(source)
     if kind == "folder":
@@ -154,11 +145,11 @@ def pick_device(name: str | torch.device) -> torch.device:
     """The device of a name, for inference.
 
     Args:
-        name: ``auto`` (CUDA where available, then MPS, then the CPU), ``gpu`` (the same without
-            the CPU), ``cpu``, ``mps``, ``cuda``, ``cuda:1``, ...
+        name: ``auto`` (CUDA if available, then MPS, then the CPU), ``gpu`` (CUDA, then MPS),
+            ``cpu``, ``mps``, ``cuda``, ``cuda:1``, ...
 
     Raises:
-        ArtifactNetError: no such device here.
+        ArtifactNetError: this machine has no such device.
     """
     if name in ("auto", "gpu"):
         mps = not torch.cuda.is_available() and torch.backends.mps.is_available()

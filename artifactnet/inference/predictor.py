@@ -26,7 +26,7 @@ from artifactnet.types import ArtifactNetError, Float32Array, ModelOutput, Predi
 
 @dataclass(slots=True)
 class _Ready:
-    """A decoded image at model size; the original pixels are let go unless tiles need them."""
+    """A decoded image at model size; the original pixels are kept only for tiles."""
 
     name: str
     path: str | None
@@ -36,14 +36,11 @@ class _Ready:
 
 
 class Predictor(BasePredictor):
-    """Answers about images, with the preprocessing and thresholds saved in the model.
+    """Predicts images with the preprocessing and thresholds saved in the model.
 
     Args:
-        model: a trained model, on the device where it should run (its train/eval state is left
-            as it was), or an exported file (`inference.backends.exported.load_exported`).
-
-    Attributes:
-        model: as given.
+        model: a trained model, on its device (its train/eval state is restored), or an exported
+            file (`inference.backends.exported.load_exported`).
     """
 
     def __init__(self, model: AnyModel) -> None:
@@ -54,7 +51,7 @@ class Predictor(BasePredictor):
 
     @property
     def threshold(self) -> float:
-        """An image is called fake if its probability is not below."""
+        """In [0, 1]: an image is called fake if its probability reaches it."""
         return self.model.config.threshold
 
     def _prepare(self, image: OpenedImage, options: PredictOptions) -> _Ready:

@@ -1,4 +1,4 @@
-"""The preprocessing that belongs to a model: one function for every room that feeds a model."""
+"""The preprocessing of a model, for everything that feeds images to one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ def preprocess_of(
     """The preprocessing that belongs to a model.
 
     Args:
-        model: a detector, an exported file, or the config saved with a detector, whose size, mean
-            and std are complete. A config does not know the patch size, so its preprocessing takes
-            images that are smaller than a patch of the model.
-        shape: (height, width) of an image, pixels: an adaptive mapper cuts it by a grid of tiles
-            that suits it. None: the fixed size of training.
+        model: a detector, an exported file, or the config saved with a detector (size, mean and
+            std complete). A config has no patch size, so images below one patch are accepted.
+        shape: (height, width) of an image, pixels, from which an adaptive mapper derives its grid
+            of tiles. None: the fixed size of training.
     """
     mean: Sequence[float]
     std: Sequence[float]

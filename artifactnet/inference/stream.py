@@ -1,11 +1,10 @@
-"""Working ahead of a consumer, and behind a producer, with bounded memory."""
+"""Threads that work ahead of a consumer or behind a producer, with bounded memory."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import TypeVar
 
 S = TypeVar("S")
@@ -20,7 +19,7 @@ def prefetch(
     Args:
         function: called once per item; its exceptions reach the consumer.
         items: read lazily.
-        workers: threads; 0 computes in the consumer's own thread, when asked.
+        workers: threads; 0 computes in the consumer's own thread, on demand.
         depth: results that may wait for the consumer.
     """
     if workers == 0:
@@ -41,13 +40,13 @@ def prefetch(
 
 
 class BackgroundWorker:
-    """Work that follows a producer, done by threads that it rarely waits for.
+    """Runs a producer's tasks in threads, so that the producer rarely waits.
 
-    Leaving the ``with`` block waits for what is left; after an error only for what has begun.
+    Leaving the ``with`` block waits for all tasks; after an error only for those that began.
 
     Args:
-        workers: threads; 0 works in the producer's own thread, at once.
-        depth: pieces of work that may wait, 1 or more; then the producer waits for the first.
+        workers: threads; 0 runs a task at once in the producer's own thread.
+        depth: tasks that may wait, 1 or more; beyond it the producer waits for the first.
     """
 
     def __init__(self, workers: int, depth: int) -> None:
@@ -56,7 +55,7 @@ class BackgroundWorker:
         self._pending: deque[Future[None]] = deque()
 
     def do(self, work: Callable[[], None]) -> None:
-        """Do it, now or later; raises what this or an earlier piece of work raised."""
+        """Run a task now or later; raises what this or an earlier task raised."""
         if self._pool is None:
             work()
             return
@@ -67,16 +66,11 @@ class BackgroundWorker:
     def __enter__(self) -> BackgroundWorker:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._pool is None:
             return
         try:
-            while error is None and self._pending:
+            while kind is None and self._pending:
                 self._pending.popleft().result()
         finally:
             self._pool.shutdown(cancel_futures=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
@@ -22,13 +22,11 @@ from artifactnet.types import Float32Array, UInt8Array
 def tile_plan(height: int, width: int, tile: tuple[int, int], overlap: float) -> list[Box]:
     """Tiles that cover an image, row by row.
 
-    They are spread evenly, so that the last one ends at the border and neighbours overlap by at
-    least ``overlap``, to within a pixel. Along a side shorter than the tile there is one tile,
-    as long as the image.
+    They are spread evenly: the last one ends at the border, and neighbours overlap by at least
+    ``overlap``, to within a pixel. A side shorter than the tile has one tile of its own length.
 
     Args:
-        height: of the image, pixels.
-        width: of the image, pixels.
+        height, width: of the image, pixels.
         tile: height and width of a tile, pixels.
         overlap: least share of a tile that its neighbour sees too, 0..`MAX_OVERLAP`.
 
@@ -54,8 +52,8 @@ def _starts(length: int, tile: int, overlap: float) -> list[int]:
 def windows(starts: Sequence[int], tile: int, length: int) -> list[Float32Array]:
     """Weights along one axis that sum to 1 at every pixel.
 
-    Each tile fades in and out, over what it shares with its neighbours, along a squared sine
-    (a Hann window's flank); at the borders of the image it does not fade.
+    Each tile fades, where it overlaps its neighbours, along a squared sine (a Hann window's
+    flank), but not at the borders of the image.
 
     Args:
         starts: first pixel of each tile, ascending; neighbours touch or overlap.
@@ -91,23 +89,23 @@ def _rise(length: int) -> npt.NDArray[np.float64]:
 def tiled_probabilities(
     model: ArtifactNet, preprocess: Preprocess, image: UInt8Array, overlap: float, batch_size: int
 ) -> Float32Array:
-    """Probability of each category, looked for at the image's own resolution.
+    """Probability of each category at the image's own resolution.
 
-    A tile is as large as the model's frame. One that is smaller, of an image smaller than the
-    frame, is enlarged until it touches two borders of the frame and padded.
+    A tile has the size of the model's frame. An image smaller than the frame is enlarged until it
+    touches two borders of the frame, and padded.
 
     Args:
         model: with a segmentation head.
-        preprocess: the model's own.
+        preprocess: of the model.
         image: (H, W, 3) uint8.
         overlap: see `tile_plan`.
-        batch_size: tiles that pass through the model together.
+        batch_size: tiles per forward pass.
 
     Returns:
-        (7, H, W) in [0, 1]: of every pixel the weighted mean of what its tiles say.
+        (7, H, W) in [0, 1]: for every pixel the weighted mean over its tiles.
 
     Raises:
-        ArtifactNetError: the model's answer is not a number.
+        ArtifactNetError: the model's output is not finite.
         ValueError: ``overlap`` is out of range.
     """
     height, width = image.shape[:2]
@@ -116,26 +114,14 @@ def tiled_probabilities(
     rows = dict(zip(tops, windows(tops, plan[0].height, height), strict=True))
     columns = dict(zip(lefts, windows(lefts, plan[0].width, width), strict=True))
     blended = np.zeros((len(CATEGORIES), height, width), np.float32)
-    for box, planes in _each_tile(model, preprocess, image, plan, batch_size):
-        weights = rows[box.top][:, None] * columns[box.left]
-        for plane, into in zip(planes, blended, strict=True):
-            into[box.slices] += weights * plane
-    return np.minimum(blended, 1, out=blended)  # rounding
-
-
-def _each_tile(
-    model: ArtifactNet,
-    preprocess: Preprocess,
-    image: UInt8Array,
-    plan: Sequence[Box],
-    batch_size: int,
-) -> Iterator[tuple[Box, Float32Array]]:
-    """Every tile with its (7, h, w) probabilities."""
     geometry = fit_geometry(plan[0].size, preprocess.size, "pad")  # all tiles have one size
     remaining = iter(plan)
     while boxes := list(islice(remaining, batch_size)):
         frames = [preprocess.place(image[box.slices], geometry) for box in boxes]
         for box, output in zip(boxes, forward(model, frames, segmentation=True), strict=True):
             assert output.segmentation is not None
-            planes = frame_probabilities(output.segmentation, preprocess.size)
-            yield box, restore_planes(planes, geometry)
+            framed = frame_probabilities(output.segmentation, preprocess.size)
+            weights = rows[box.top][:, None] * columns[box.left]
+            for plane, into in zip(restore_planes(framed, geometry), blended, strict=True):
+                into[box.slices] += weights * plane
+    return np.minimum(blended, 1, out=blended)  # rounding

@@ -32,14 +32,10 @@ INSTANCES = "instances.csv"
 
 
 class XaigdWriter:
-    """Masks and instances of one prediction after the other.
-
-    Args:
-        folder: that will hold both layouts.
-        table: the csv writer of the instances.
+    """Writes masks (both layouts, into a folder) and rows of instances, image by image.
 
     Attributes:
-        uncategorized: regions without a category met so far; the table has no row for them.
+        uncategorized: regions without a category so far; the table has no row for them.
     """
 
     def __init__(self, folder: Path, table: Any) -> None:
@@ -49,7 +45,7 @@ class XaigdWriter:
         self._taken: dict[tuple[str, str], str] = {}
 
     def check(self, source: ImageInput) -> str | None:
-        """Why an answer about ``source`` could not be written, in one line; None if it can."""
+        """Why a prediction of ``source`` cannot be written, in one line; None if it can."""
         for what, name in (("generator", source.generator), ("uid", source.uid)):
             problem = unsafe_name(name)
             if problem is not None:
@@ -63,13 +59,7 @@ class XaigdWriter:
         )
 
     def write(self, source: ImageInput, answer: Prediction) -> None:
-        """Write masks and rows of one image; an empty mask gets no file.
-
-        The benchmark counts an image without a file as one in which nothing was found.
-
-        Raises:
-            OSError: the disk refused.
-        """
+        """Write masks and rows of one image; an empty mask gets no file, as in the benchmark."""
         assert answer.mask is not None
         generator, uid = _key(source)
         self._taken[generator, uid] = source.name
@@ -99,11 +89,11 @@ def _save(plane: npt.NDArray[np.bool_], folder: Path) -> None:
 def xaigd_writer(out: Path) -> Iterator[XaigdWriter]:
     """``masks/`` and ``instances.csv`` in ``out``, which appear when the block ends without error.
 
-    Masks of an earlier run are never mixed with new ones: a missing file is an answer.
+    Masks of two runs are never mixed, since a missing file means that nothing was found.
 
     Raises:
         ArtifactNetError: ``out`` holds masks already.
-        OSError: the disk refused.
+        OSError: the files cannot be written.
     """
     masks = out / MASKS
     if os.path.lexists(masks):

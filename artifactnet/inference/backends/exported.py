@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeAlias
 
 import numpy as np
@@ -26,21 +26,11 @@ BACKENDS: dict[str, tuple[str, ...]] = {
     "onnx": (".onnx",),
     "openvino": (".xml", ".onnx"),
 }
-SUFFIXES = {".pt2": "torch", ".onnx": "onnx", ".xml": "openvino"}  # -> the backend it is made for
+SUFFIXES = {".pt2": "torch", ".onnx": "onnx", ".xml": "openvino"}  # -> the backend by default
 
 
 def open_session(path: Path, backend: str, threads: int = 0) -> Session:
-    """Open an exported file.
-
-    Args:
-        path: the file.
-        backend: one of `BACKENDS`.
-        threads: that one call uses; 0 leaves it to the runtime.
-
-    Raises:
-        ArtifactNetError: no such file or backend, a file of another kind, one that was not
-            exported by ArtifactNet, or one whose input is not what it says.
-    """
+    """Open an exported file; see `load_exported`."""
     if backend not in BACKENDS:
         raise ArtifactNetError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
     if path.suffix not in BACKENDS[backend]:
@@ -72,11 +62,11 @@ def load_exported(path: str | Path, backend: str | None = None, threads: int = 0
     Args:
         path: ``.onnx``, ``.xml`` (its ``.bin`` beside it) or ``.pt2``.
         backend: ``onnx``, ``openvino`` or ``torch``; None goes by the suffix.
-        threads: that one call uses; 0 leaves it to the runtime. For ``torch`` it holds in the
-            whole process.
+        threads: 0 leaves it to the runtime. ``torch`` sets it for the whole process.
 
     Raises:
-        ArtifactNetError: see `open_session`.
+        ArtifactNetError: no such file or backend, a file of another kind, one that was not
+            exported by ArtifactNet, or one whose input contradicts its metadata.
     """
     path = Path(path)
     chosen = backend or SUFFIXES.get(path.suffix)
@@ -98,13 +88,6 @@ def to_frames(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> UI
     return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
 
 
-@dataclass(frozen=True, slots=True)
-class _Patches:
-    """What `preprocess_of` asks of a backbone."""
-
-    patch_size: int
-
-
 class ExportedModel(nn.Module):
     """Looks like an `ArtifactNet` to `Predictor`; takes no gradient.
 
@@ -113,14 +96,11 @@ class ExportedModel(nn.Module):
         name: what errors call it.
 
     Attributes:
-        config: thresholds and preprocessing; the network's own keys have their defaults, since
-            the graph is what it is (`ExportFacts.model` has them all).
-        image_size, mean, std, notices, known_categories: as of `ArtifactNet`.
-        has_heatmap: whether the file has a heatmap.
-        has_score: whether it has a score.
+        config: thresholds and preprocessing; `ExportFacts.model` has the network's own keys.
+        image_size, mean, std, notices, known_categories, has_heatmap, has_score, no_attention: as
+            of `ArtifactNet`.
         has_attention, has_segmentation: False: of a segmentation head only the probability of
             any artifact was exported, as the heatmap.
-        no_attention: why not.
     """
 
     has_attention = False
@@ -146,7 +126,7 @@ class ExportedModel(nn.Module):
         self.known_categories = facts.categories
         self.has_heatmap = facts.heatmap != NONE
         self.has_score = "score" in facts.outputs
-        self.backbone = _Patches(facts.patch_size)
+        self.backbone = SimpleNamespace(patch_size=facts.patch_size)
         # tells callers, as the weights of a model do, that images are wanted on the CPU
         self._place = nn.Parameter(torch.empty(0), requires_grad=False)
         self._session = session
@@ -160,21 +140,16 @@ class ExportedModel(nn.Module):
         segmentation: bool = False,
         heatmap: bool = False,
     ) -> ModelOutput:
-        """Outputs for a batch.
+        """The logit, the score if the file has one, and the requested maps of a batch.
 
         Args:
-            images: (B, 3, H, W) on the CPU, normalised with ``mean`` and ``std``, of
-                ``image_size``.
-            attention: refused if True.
-            segmentation: refused if True.
-            heatmap: also return heatmap and sigma, as far as the file has them.
-
-        Returns:
-            The logit, the score if the file has one, and what was asked for.
+            images: (B, 3, *image_size) on the CPU, normalised with ``mean`` and ``std``.
+            attention, segmentation: refused if True.
+            heatmap: also return heatmap and sigma, if the file has them.
 
         Raises:
-            ArtifactNetError: something that the file lacks is asked for, images are of another
-                size, or the runtime fails.
+            ArtifactNetError: the file lacks a requested map, images have another size, or the
+                runtime fails.
         """
         if attention or segmentation or (heatmap and not self.has_heatmap):
             what = "attention" if attention else "segmentation" if segmentation else "heatmap"
@@ -188,10 +163,10 @@ class ExportedModel(nn.Module):
             arrays = self._session.run(to_frames(images, self.mean, self.std))
         except RuntimeError as error:
             raise ArtifactNetError(f"{self._name}: failed to run: {first_line(error)}") from error
-        found = dict(zip(self.facts.outputs, map(torch.from_numpy, arrays), strict=True))
-        output = ModelOutput(found["logit"], score=found.get("score"))
+        tensors = dict(zip(self.facts.outputs, map(torch.from_numpy, arrays), strict=True))
+        output = ModelOutput(tensors["logit"], score=tensors.get("score"))
         if heatmap:
-            output.heatmap, output.sigma = found.get("heatmap"), found.get("sigma")
+            output.heatmap, output.sigma = tensors.get("heatmap"), tensors.get("sigma")
         return output
 
 

@@ -1,4 +1,4 @@
-"""The metadata of exported files: how to feed them, how to read them, and what made them."""
+"""The metadata of exported files: preprocessing, outputs, thresholds and origin."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ExportFacts:
 
     Attributes:
         version: of the ArtifactNet that wrote it.
-        model: the whole `ModelConfig` as plain values; for people and for training again.
+        model: the whole `ModelConfig` as plain values.
         classes: names of the two answers; the logit is that of the second.
         categories: indices 1..7 of the artifact categories that its segmentation head learned.
         threshold: fake if probability >= threshold.
@@ -41,10 +41,9 @@ class ExportFacts:
         patch_size: shortest side of an image that it accepts, pixels.
         heatmap: ``head`` (a heatmap head), ``segmentation`` (probability of any artifact) or
             ``none``.
-        notices: what every answer must repeat.
+        notices: warnings that every prediction repeats.
         kept_float: layers that were left in floating point; None unless the file is int8.
-        calibrated: number of images that the ranges of an int8 file come from; None for a file in
-            floating point, or an int8 file of unknown calibration.
+        calibrated: number of images that an int8 file was calibrated on; None if unknown.
     """
 
     version: str
@@ -69,7 +68,7 @@ class ExportFacts:
         return _OUTPUTS[self.heatmap]
 
     def to_strings(self) -> dict[str, str]:
-        """JSON strings by name: the only thing that all formats can hold."""
+        """JSON strings by name, which all formats can hold."""
         values = {field.name: json.dumps(getattr(self, field.name)) for field in fields(self)}
         return {"format": FORMAT, "outputs": json.dumps(self.outputs), **values}
 
@@ -81,21 +80,21 @@ def facts_from_strings(strings: Mapping[str, str], where: str) -> ExportFacts:
     """Read what `ExportFacts.to_strings` wrote.
 
     Args:
-        strings: metadata of a file; keys that are not ours are passed over.
+        strings: metadata of a file; unknown keys are ignored.
         where: what errors call the file.
 
     Raises:
         ArtifactNetError: not exported by ArtifactNet, or in another format, or damaged.
     """
-    found = strings.get("format")
-    if found is None:
+    written = strings.get("format")
+    if written is None:
         raise ArtifactNetError(
-            f"{where}: not exported by ArtifactNet (its metadata names no format), so it is not "
-            "known how to feed it; export a model with `artifactnet export`"
+            f"{where}: not exported by ArtifactNet (its metadata names no format); export a model "
+            "with `artifactnet export`"
         )
-    if found != FORMAT:
+    if written != FORMAT:
         raise ArtifactNetError(
-            f"{where}: written in format {found} by ArtifactNet {strings.get('version', '?')}; "
+            f"{where}: written in format {written} by ArtifactNet {strings.get('version', '?')}; "
             f"this is {version('artifactnet')}, which reads {FORMAT}: export the model again"
         )
     try:
@@ -122,8 +121,8 @@ def _check(facts: ExportFacts) -> None:
         "model": isinstance(facts.model, dict),
         "classes": _all(_is_text, facts.classes, 2),
         "categories": _all(_is_whole, facts.categories),
-        "threshold": _is_share(facts.threshold),
-        "map_threshold": _is_share(facts.map_threshold),
+        "threshold": _is_number(facts.threshold) and 0 <= facts.threshold <= 1,
+        "map_threshold": _is_number(facts.map_threshold) and 0 <= facts.map_threshold <= 1,
         "mean": _all(_is_number, facts.mean, 3),
         "std": _all(_is_number, facts.std, 3) and min(facts.std) > 0,
         "image_size": _all(_is_whole, facts.image_size, 2),
@@ -140,7 +139,7 @@ def _check(facts: ExportFacts) -> None:
 
 
 def _all(rule: Callable[[Any], bool], values: Any, length: int | None = None) -> bool:
-    """Whether it was a list, of some length, of such values."""
+    """Whether it is a list of such values, of the given length."""
     fits = isinstance(values, tuple) and (length is None or len(values) == length)
     return fits and all(map(rule, values))
 
@@ -156,7 +155,3 @@ def _is_number(value: Any) -> bool:
 def _is_whole(value: Any) -> bool:
     """Whether it counts something: 1, 2, ..."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1

@@ -7,23 +7,14 @@ from types import ModuleType
 from typing import Any
 
 from artifactnet.inference.backends.metadata import INPUT, facts_from_strings
-from artifactnet.inference.backends.session import Session, runtime_errors
-from artifactnet.types import ArtifactNetError, Float32Array, UInt8Array
-
-_PIP = "pip install 'onnxruntime>=1.18' (or 'artifactnet[onnx]')"
+from artifactnet.inference.backends.session import Session, import_runtime, runtime_errors
+from artifactnet.types import Float32Array, UInt8Array
 
 
 def import_onnxruntime() -> ModuleType:
-    """The package.
-
-    Raises:
-        ArtifactNetError: it is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ArtifactNetError(f"ONNX files are run by onnxruntime: {_PIP}") from error
-    return onnxruntime
+    """The package; ArtifactNetError if it is not installed."""
+    pip = "pip install 'onnxruntime>=1.18' (or 'artifactnet[onnx]')"
+    return import_runtime("onnxruntime", "ONNX files are run by onnxruntime", pip)
 
 
 class OnnxSession(Session):

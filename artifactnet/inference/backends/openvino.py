@@ -7,28 +7,20 @@ from types import ModuleType
 from typing import Any
 
 from artifactnet.inference.backends.metadata import INPUT, KEYS, facts_from_strings
-from artifactnet.inference.backends.session import Session, runtime_errors
+from artifactnet.inference.backends.session import Session, import_runtime, runtime_errors
 from artifactnet.types import ArtifactNetError, Float32Array, UInt8Array
 
 METADATA = "artifactnet"  # section of a model's runtime information
 _SECTIONS = (METADATA, "framework")  # ours, or that of an ONNX file
-_PIP = "pip install 'openvino>=2024.4' (or 'artifactnet[openvino]')"
 
 # a processor with bfloat16 units would use them, and the answers would not be the model's
 _PRECISION = "f32"
 
 
 def import_openvino() -> ModuleType:
-    """The package.
-
-    Raises:
-        ArtifactNetError: it is not installed.
-    """
-    try:
-        import openvino
-    except ImportError as error:
-        raise ArtifactNetError(f"OpenVINO files need the openvino package: {_PIP}") from error
-    return openvino
+    """The package; ArtifactNetError if it is not installed."""
+    pip = "pip install 'openvino>=2024.4' (or 'artifactnet[openvino]')"
+    return import_runtime("openvino", "OpenVINO files need the openvino package", pip)
 
 
 class OpenvinoSession(Session):
@@ -59,8 +51,8 @@ class OpenvinoSession(Session):
     def run(self, frames: UInt8Array) -> list[Float32Array]:
         """See `Session.run`."""
         # the request's own memory is written to again by the next call
-        found = self._request.infer({INPUT: frames}, share_outputs=False)
-        return [found[self._compiled.output(name)] for name in self.facts.outputs]
+        outputs = self._request.infer({INPUT: frames}, share_outputs=False)
+        return [outputs[self._compiled.output(name)] for name in self.facts.outputs]
 
 
 def _read_metadata(model: Any) -> dict[str, str]:
@@ -68,5 +60,5 @@ def _read_metadata(model: Any) -> dict[str, str]:
     section = next((s for s in _SECTIONS if model.has_rt_info([s, "format"])), None)
     if section is None:
         return {}
-    known = [key for key in KEYS if model.has_rt_info([section, key])]
-    return {key: str(model.get_rt_info([section, key]).value) for key in known}
+    keys = [key for key in KEYS if model.has_rt_info([section, key])]
+    return {key: str(model.get_rt_info([section, key]).value) for key in keys}

@@ -1,4 +1,4 @@
-"""torch.export: runs exported ``.pt2`` files in PyTorch, after a look for pickled objects."""
+"""torch.export: runs exported ``.pt2`` files in PyTorch, unless they hold pickled objects."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
 
 from artifactnet.inference.backends.metadata import ExportFacts
 from artifactnet.types import ArtifactNetError, Float32Array, UInt8Array
@@ -13,8 +15,8 @@ from artifactnet.types import ArtifactNetError, Float32Array, UInt8Array
 class Session(ABC):
     """An open exported file, which runs on the CPU.
 
-    Subclasses take its path and the threads that one call uses (0 leaves it to the runtime), and
-    raise ArtifactNetError if the file cannot be read or was not exported by ArtifactNet.
+    Subclasses take its path and the number of threads (0 leaves it to the runtime), and raise
+    ArtifactNetError if the file cannot be read or was not exported by ArtifactNet.
 
     Attributes:
         facts: the metadata of the file.
@@ -29,14 +31,19 @@ class Session(ABC):
         """Outputs, in the order of the facts, of (B, H, W, 3) uint8 frames."""
 
 
+def import_runtime(name: str, need: str, pip: str) -> ModuleType:
+    """The package of a runtime; ArtifactNetError ("NEED: PIP") if it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ArtifactNetError(f"{need}: {pip}") from error
+
+
 @contextmanager
 def runtime_errors(message: str) -> Iterator[None]:
-    """Turn whatever a runtime raises inside into one line about the file.
+    """Turn any exception inside into ArtifactNetError: ``message`` and the error's first line.
 
     The runtimes' own exceptions have no public common base.
-
-    Raises:
-        ArtifactNetError: ``message`` and the first line of the error.
     """
     try:
         yield
