@@ -1,7 +1,5 @@
 """Whole folders: how answers are named, what is written, what survives an error."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -204,8 +202,7 @@ def test_an_explanation_reaches_the_answers(photos, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["<script>", '"\\', "line\nand\u2028line", "\udcff", "أسد", "x" * 5000, "\x00", ""],
+    "text", ["<script>", '"\\', "line\nand\u2028line", "\udcff", "أسد", "x" * 5000, "\x00", ""]
 )
 def test_any_text_is_one_line_of_json(photos, tmp_path, text):
     said = Rationale(text, text, text, text)

@@ -1,7 +1,5 @@
 """The predictor on a real, tiny model: inputs, maps, batches, and what it leaves unchanged."""
 
-from __future__ import annotations
-
 import threading
 
 import numpy as np
@@ -188,10 +186,7 @@ def test_exif_rotation_is_honoured(predictor, tmp_path):
     same(answer, predictor.predict(np.rot90(picture(), -1)))
 
 
-@given(
-    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
-    seed=st.integers(0, 1000),
-)
+@given(dtype=st.sampled_from([np.float16, np.float32, np.float64]), seed=st.integers(0, 1000))
 @settings(max_examples=10, deadline=None)
 def test_floats_round_to_the_nearest_level(dtype, seed):
     levels = picture(4, 5, seed)

@@ -1,7 +1,5 @@
 """What ``--save-masks`` writes: X-AIGD's layouts, to the pixel, or nothing at all."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -22,11 +20,7 @@ from artifactnet.inference.predictor import Predictor
 from artifactnet.models.checkpoint import load_checkpoint, save_checkpoint
 from artifactnet.types import ArtifactNetError
 
-TEXTURE, EDGES, PHYSICS = (
-    "low-level-texture",
-    "low-level-edge_shape",
-    "cognitive-level-physics",
-)
+TEXTURE, EDGES, PHYSICS = ("low-level-texture", "low-level-edge_shape", "cognitive-level-physics")
 
 
 @pytest.fixture
