@@ -1,7 +1,5 @@
 """A predictor with canned answers: what a language model's answers look like, without one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A local HTTP server that speaks the chat-completions interface, well or badly."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -1,7 +1,5 @@
 """`artifactnet.api.train` and `evaluate` in no time: what they leave behind, without training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Heads and entries of reports as `write_page` takes them, with small generated pictures."""
 
-from __future__ import annotations
-
 import base64
 import functools
 import io

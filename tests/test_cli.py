@@ -1,7 +1,5 @@
 """The command line: arguments, exit codes, and one clear line where something is wrong."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

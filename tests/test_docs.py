@@ -1,7 +1,5 @@
 """The pages say what the code does, as far as a machine can tell."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re

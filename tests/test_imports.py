@@ -1,7 +1,5 @@
 """The architecture as a test: who imports whom, no circles, heavy packages in one place."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

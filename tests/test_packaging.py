@@ -1,7 +1,5 @@
 """What an installation contains, built for real into a temporary folder."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

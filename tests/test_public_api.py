@@ -1,7 +1,5 @@
 """What `import artifactnet` offers, and that it costs nothing."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

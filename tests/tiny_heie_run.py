@@ -1,7 +1,5 @@
 """A run of seconds: a tiny HEIE on a few small images with annotations, scores and texts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Two gloo processes on CPU, each with its share of some indices."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 

@@ -1,7 +1,5 @@
 """``artifactnet annotate``: options, output, and exit codes."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

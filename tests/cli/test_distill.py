@@ -1,7 +1,5 @@
 """``artifactnet distill``: what it asks for, and what it calls."""
 
-from __future__ import annotations
-
 import pytest
 
 from artifactnet import api

@@ -102,7 +102,7 @@ def test_both_tables_are_made(tmp_path, recipe, capsys):
     found = json.loads((out / "transfer.json").read_text())
     assert [row["key"] for row in found["rows"]] == ["A>A", "A>other", "other>A", "other>other"]
     assert all(0 < row["seeds"]["0"]["MSE"] < 1 for row in found["rows"])
-    assert "| A, judged on other |" in capsys.readouterr().out
+    assert "| A, evaluated on other |" in capsys.readouterr().out
     assert main(["experiment", "cot-ablation", recipe, "train.max_steps=1", *tail]) == 0
     rows = json.loads((out / "cot-ablation.json").read_text())["rows"]
     values = {row["key"]: row["seeds"]["0"] for row in rows}
