@@ -1,7 +1,5 @@
 """``export`` and ``predict --backend`` from the command line."""
 
-from __future__ import annotations
-
 import json
 import weakref
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """``predict`` and ``report`` with a HEIE on a language model, and the option it takes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """``artifactnet pack``, and models of the package on the command line."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

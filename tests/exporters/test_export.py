@@ -1,7 +1,5 @@
 """Real exported files of a tiny student: they say what it says, and nothing else is written."""
 
-from __future__ import annotations
-
 import copy
 import os
 

@@ -1,7 +1,5 @@
 """Comparing answers: against sums written out, and with every way to disagree."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Quantisation: which layers take part, and that what is written still says what the model says."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Exported files in place of models: pixels, foreign and damaged files, pickles, wrong use."""
 
-from __future__ import annotations
-
 import io
 import json
 import zipfile

@@ -1,7 +1,5 @@
 """What files, folders, patterns and shards stand for: every image once, failures listed."""
 
-from __future__ import annotations
-
 import io
 import os
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Metadata of exported files: complete, and checked when read."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """From logits to maps, masks and regions, against loops, a flood fill and their own outlines."""
 
-from __future__ import annotations
-
 import math
 
 import cv2

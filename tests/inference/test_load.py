@@ -1,7 +1,5 @@
 """Opening whatever a path or a name means, on whichever device."""
 
-from __future__ import annotations
-
 import io
 from types import SimpleNamespace
 

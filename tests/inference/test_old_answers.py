@@ -1,7 +1,5 @@
 """Models trained before the package was rebuilt answer as they did (old_answers.npz)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Answers of models whose heatmap a head predicts."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

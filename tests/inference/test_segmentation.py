@@ -1,7 +1,5 @@
 """The predictor on models that segment: maps, masks, instances, tiles, memory, other processes."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import weakref

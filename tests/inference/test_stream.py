@@ -1,7 +1,5 @@
 """Threads ahead of a consumer and behind a producer."""
 
-from __future__ import annotations
-
 import threading
 import time
 

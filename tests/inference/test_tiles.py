@@ -1,7 +1,5 @@
 """Tiles: every pixel covered, weights that sum to one, no seams, nothing lost to blending."""
 
-from __future__ import annotations
-
 import tracemalloc
 
 import numpy as np
