@@ -25,21 +25,35 @@ def chosen(detector):
     return names[0], outputs[0], reshape
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "grid"), [("resnet", "layer4", (3, 5)), ("convnext", "stages", (3, 5))]
-)
-def test_nets_with_maps_are_explained_at_their_last(kind, name, grid):
-    found, output, reshape = chosen(Classifier(timm_net(kind), SIZE))
-    assert (found, reshape) == (name, None)
-    assert output.shape[2:] == grid
+def timm_detector(name, size, **options):
+    return Classifier(timm.create_model(name, num_classes=1, **options).eval(), size)
+
+
+POST_NORM = {"embed_dim": 24, "num_heads": 2, "depth": 2, "img_size": 32}
+POST_NORM["block_fn"] = timm.models.vision_transformer.ResPostBlock
 
 
 @pytest.mark.parametrize(
-    ("name", "layer"), [("efficientnet_b0", "bn2"), ("mobilenetv3_small_050", "blocks")]
+    ("make", "layer", "grid"),
+    [
+        (lambda: Classifier(timm_net("resnet"), SIZE), "layer4", (3, 5)),
+        (lambda: Classifier(timm_net("convnext"), SIZE), "stages", (3, 5)),
+        # what comes after the average is left out
+        (lambda: timm_detector("efficientnet_b0", (64, 96)), "bn2", (2, 3)),
+        (lambda: timm_detector("mobilenetv3_small_050", (64, 96)), "blocks", (2, 3)),
+        # normalised after attention: at the input of the block
+        (lambda: timm_detector("vit_tiny_patch16_224", (32, 32), **POST_NORM), "blocks.0", None),
+        # inside the backbone
+        (lambda: OwnDetector(tiny()), "blocks.2.norm1", None),
+        (lambda: OwnDetector(tiny("resnet10t", size=(64, 96), kwargs={})), "layer4", (2, 3)),
+        (lambda: OwnDetector(tiny(stem="conv")), "blocks.2.norm1", None),
+    ],
 )
-def test_what_comes_after_the_average_is_left_out(name, layer):
-    net = timm.create_model(name, num_classes=1).eval()
-    assert chosen(Classifier(net, (64, 96)))[0] == layer
+def test_nets_are_explained_at_their_last_map(make, layer, grid):
+    found, output, reshape = chosen(make())
+    assert found == layer
+    if grid:
+        assert (reshape, output.shape[2:]) == (None, grid)
 
 
 def test_pooling_is_left_out_and_what_returns_its_output():
@@ -88,28 +102,6 @@ def test_tokens_go_where_their_patches_are(model, options, size, patch, prefix):
             assert torch.equal(moved[:, :, y, x], output[:, prefix + y * width + x])
 
 
-def test_a_block_normalised_after_attention_is_explained_at_its_input():
-    net = timm.create_model(
-        "vit_tiny_patch16_224",
-        num_classes=1,
-        img_size=32,
-        embed_dim=24,
-        num_heads=2,
-        depth=2,
-        block_fn=timm.models.vision_transformer.ResPostBlock,
-    ).eval()
-    assert chosen(Classifier(net, (32, 32)))[0] == "blocks.0"
-
-
-def test_artifactnets_are_explained_inside_their_backbone():
-    for model, name in (
-        (tiny(), "blocks.2.norm1"),
-        (tiny("resnet10t", size=(64, 96), kwargs={}), "layer4"),
-        (tiny(stem="conv"), "blocks.2.norm1"),
-    ):
-        assert chosen(OwnDetector(model))[0] == name
-
-
 class Tokens(nn.Module):
     """A transformer that timm knows nothing of."""
 
@@ -150,16 +142,12 @@ def test_what_the_caller_names_comes_first():
     layer, derived = target_layer(vit)
     assert layer is vit.net.blocks[0]
     assert derived(torch.zeros(2, 61, 5)).shape == (2, 5, 6, 10)
+    with pytest.raises(ArtifactNetError, match="6x10"):
+        derived(torch.zeros(1, 62, 4))
     gone = small_cnn()
     gone.target_layer = "conv9"
     with pytest.raises(ArtifactNetError, match="'conv9'"):
         target_layer(gone)
-
-
-def test_tokens_that_do_not_fill_the_grid_are_an_error():
-    _, reshape = target_layer(Classifier(timm_net("vit"), SIZE))
-    with pytest.raises(ArtifactNetError, match="6x10"):
-        reshape(torch.zeros(1, 62, 4))
 
 
 def test_nothing_is_left_behind():

@@ -33,13 +33,9 @@ def test_verdicts_and_scores_against_loops():
     assert (found["images"], found["labelled"]) == (60, 60)
     assert found["called_fake"] == counts["tp"] + counts["fp"]
     assert found["called_fake"] + found["called_real"] == 60
-    scores = found["authenticity"]
-    sensitivity = counts["tp"] / (counts["tp"] + counts["fn"])
-    specificity = counts["tn"] / (counts["tn"] + counts["fp"])
-    assert scores["balanced_accuracy"] == pytest.approx((sensitivity + specificity) / 2)
-    assert scores["f1"] == pytest.approx(
-        2 * counts["tp"] / (2 * counts["tp"] + counts["fp"] + counts["fn"])
-    )
+    scores, (tp, fp, tn, fn) = found["authenticity"], counts.values()
+    assert scores["balanced_accuracy"] == pytest.approx((tp / (tp + fn) + tn / (tn + fp)) / 2)
+    assert scores["f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn))
     json.dumps(found, allow_nan=False)
 
 
@@ -75,16 +71,11 @@ def test_histogram_against_loops():
     found = summarize(facts, [])["histogram"]
     edges = found["edges"]
     for name, label in (("real", 0), ("fake", 1)):
+        own = [f.probability for f in facts if f.label == label]
         for k, count in enumerate(found[name]):
             last = k == len(edges) - 2
-            inside = [
-                f
-                for f in facts
-                if f.label == label
-                and edges[k] <= f.probability
-                and (f.probability <= edges[k + 1] if last else f.probability < edges[k + 1])
-            ]
-            assert count == len(inside)
+            inside = [edges[k] <= p < edges[k + 1] or (last and p == edges[k + 1]) for p in own]
+            assert count == sum(inside)
     assert sum(found["real"]) + sum(found["fake"]) == len(facts)
 
 
@@ -102,35 +93,25 @@ def test_generators_against_loops():
         assert row["mean_probability"] == pytest.approx(np.mean([f.probability for f in own]))
 
 
+def fake(probability=0.9, **more):
+    """A fake image, called so."""
+    return Fact(probability, True, 1, "g", **more)
+
+
 def test_maps_are_averaged_over_pixels_not_images():
+    right, wrong = ({"m": {"pointing": p, "mass": mass}} for p, mass in ((1.0, 0.4), (0.0, 0.2)))
     facts = [
-        Fact(
-            0.9,
-            True,
-            1,
-            "g",
-            pixels={"m": (90, 10, 0), "mask": (1, 1, 1)},
-            scores={"m": {"pointing": 1.0, "mass": 0.4}},
-        ),
-        Fact(0.9, True, 1, "g", pixels={"m": (0, 0, 0), "mask": (0, 0, 7)}),
-        Fact(
-            0.9,
-            True,
-            1,
-            "g",
-            pixels={"m": (0, 10, 90)},
-            scores={"m": {"pointing": 0.0, "mass": 0.2}},
-        ),
+        fake(pixels={"m": (90, 10, 0), "mask": (1, 1, 1)}, scores=right),
+        fake(pixels={"m": (0, 0, 0), "mask": (0, 0, 7)}),
+        fake(pixels={"m": (0, 10, 90)}, scores=wrong),
         Fact(0.1, False, 0, "real"),
     ]
     rows = {row["name"]: row for row in summarize(facts, ["m", "never made"])["maps"]}
     assert list(rows) == ["m", "mask"]
     m = rows["m"]
     assert (m["tp"], m["fp"], m["fn"], m["evaluated_images"]) == (90, 20, 90, 3)
-    assert m["IoU"] == pytest.approx(90 / 200)
-    assert m["PixP"] == pytest.approx(90 / 110)
-    assert m["PixR"] == pytest.approx(90 / 180)
-    assert m["PixF1"] == pytest.approx(180 / 290)
+    ratios = [m[key] for key in ("IoU", "PixP", "PixR", "PixF1")]
+    assert ratios == pytest.approx([90 / 200, 90 / 110, 90 / 180, 180 / 290])
     assert (m["artifact_images"], m["pointing"], m["mass"]) == (2, 0.5, pytest.approx(0.3))
     mask = rows["mask"]
     assert (mask["tp"], mask["fp"], mask["fn"], mask["evaluated_images"]) == (1, 1, 8, 2)
@@ -140,17 +121,13 @@ def test_maps_are_averaged_over_pixels_not_images():
 def test_categories_in_the_order_of_the_taxonomy():
     textures, physics = "low-level-texture", "cognitive-level-physics"
     facts = [
-        Fact(
-            0.9,
-            True,
-            1,
-            "g",
+        fake(
             annotated=(physics,),
             predicted=(textures, physics, "uncategorized"),
             regions={textures: 2, physics: 1, "uncategorized": 4},
             category_pixels={textures: (0, 5, 0), physics: (6, 2, 4)},
         ),
-        Fact(0.9, True, 1, "g", annotated=(physics,), regions={physics: 3}, predicted=(physics,)),
+        fake(annotated=(physics,), regions={physics: 3}, predicted=(physics,)),
     ]
     rows = summarize(facts, [])["categories"]
     assert [row["label"] for row in rows] == [textures, physics, "uncategorized"]
@@ -176,7 +153,7 @@ def test_one_class_missing_labels_and_no_images():
     assert (both[0]["label"], both[0]["accuracy"]) == (None, 0.5)
     assert summarize([Fact(0.9, True, 1), Fact(0.9, True, 0)], [])["generators"] == []
     # a model with another threshold calls 0.3 fake; 0.5 is not applied again
-    found = summarize([Fact(0.3, True, 1, "g"), Fact(0.2, False, 0, "real")], [])
+    found = summarize([fake(0.3), Fact(0.2, False, 0, "real")], [])
     assert found["verdicts"] == {"tp": 1, "fp": 0, "tn": 1, "fn": 0}
-    (row,) = summarize([Fact(0.9, True, 1, "g", annotated=("low-level-color",))], [])["categories"]
+    (row,) = summarize([fake(annotated=("low-level-color",))], [])["categories"]
     assert row["regions"] is row["IoU"] is None
