@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from artifactnet import load_model
 from artifactnet.config import Config, ConfigError, load
 from artifactnet.evaluation.evaluate import evaluate_run
 from artifactnet.models import checkpoint
+from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.runs import run_folder
 from artifactnet.training import components
 from artifactnet.training.trainer import train_detector
@@ -43,12 +45,8 @@ def pad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / "pad"
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load_checkpoint(run / run_folder.BEST).state_dict()
-
-
-def notices(run: Path) -> tuple[str, ...]:
-    return checkpoint.load_checkpoint(run / run_folder.BEST).notices
+def best(run: Path) -> ArtifactNet:
+    return checkpoint.load_checkpoint(run / run_folder.BEST)
 
 
 def test_masks_alone_leave_the_verdict_untrained_and_say_so(pad: Path) -> None:
@@ -57,94 +55,69 @@ def test_masks_alone_leave_the_verdict_untrained_and_say_so(pad: Path) -> None:
     assert everything["evaluated_images"] == 4
     truth = everything["category-agnostic"]
     assert truth["tp"] + truth["fn"] > 0
-    assert components.UNTRAINED["head"] in notices(pad)
+    assert components.UNTRAINED["head"] in best(pad).notices
     assert components.UNTRAINED["head"] in (pad / "results.md").read_text()
     assert components.UNTRAINED["head"] in load_model(pad, device="cpu").warnings
-    assert results["training"]["best_validation"]["mask_iou"] == pytest.approx(
-        results["training"]["best_validation"]["joint"] * 2
-        - results["training"]["best_validation"]["balanced_accuracy"]
-    )
+    found = results["training"]["best_validation"]
+    assert found["mask_iou"] == pytest.approx(2 * found["joint"] - found["balanced_accuracy"])
     assert list((pad / "pictures").iterdir())
     assert list((pad.parent / ".cache").glob("class_pixels-*.json"))
+    assert evaluate_run(pad)["masks"] == results["masks"]
 
 
 def test_the_model_knows_which_categories_it_was_taught(tmp_path: Path) -> None:
-    only = "data.demo_categories=[low-level-symbol]"
-    result = train_detector(config(tmp_path, only, "train.picture_every=0"))
-    model = checkpoint.load_checkpoint(result.run_dir / run_folder.BEST)
+    options = ("data.demo_categories=[low-level-symbol]", "train.picture_every=0")
+    result = train_detector(config(tmp_path, *options))
+    model = best(result.run_dir)
     assert model.config.segmentation.categories == ["low-level-symbol"]
     assert model.known_categories == (3,)
     saved = load(result.run_dir / run_folder.CONFIG)
     assert saved.model.segmentation.categories is None  # the run's config is what was asked for
-    again = train_detector(
-        config(tmp_path, only, "train.picture_every=0", "resume=true", "train.epochs=2")
-    )
+    again = train_detector(config(tmp_path, *options, "resume=true", "train.epochs=2"))
     assert again.results["training"]["epochs"] == 2
 
 
+HEADLESS = "model.segmentation.head=none"
+ALIGNED = ("loss.alignment.weight=1", "model.attention.method=grad_cam")
+UNTAUGHT = "loss.segmentation.weight=0"
+
+
 def test_linear_probing_moves_the_verdict_alone(pad: Path, tmp_path: Path) -> None:
-    result = train_detector(
-        config(
-            tmp_path,
-            f"init_from={pad}",
-            "freeze=[backbone,segmentation]",
-            "loss.segmentation.weight=0",
-            "optim.lr=0.1",
-            "optim.schedule=constant",
-        )
-    )
-    before, after = weights(pad), weights(result.run_dir)
+    options = ("freeze=[backbone,segmentation]", "optim.lr=0.1", "optim.schedule=constant")
+    result = train_detector(config(tmp_path, f"init_from={pad}", UNTAUGHT, *options))
+    before, after = best(pad).state_dict(), best(result.run_dir).state_dict()
     assert before.keys() == after.keys()
     moved = {
         name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])
     }
     assert moved == {"head"}  # batch statistics stay too
-    assert not set(components.UNTRAINED.values()) & set(notices(result.run_dir))
+    assert not set(components.UNTRAINED.values()) & set(best(result.run_dir).notices)
     assert result.results["masks"]["all"]["evaluated_images"] == 4
 
 
 def test_fine_tuning_leaves_the_heads_out(pad: Path, tmp_path: Path) -> None:
-    result = train_detector(
-        config(
-            tmp_path,
-            f"init_from={pad}",
-            "model.segmentation.head=none",
-            "loss.segmentation.weight=0",
-            "train.monitor=balanced_accuracy",
-        )
-    )
+    options = (HEADLESS, "train.monitor=balanced_accuracy")
+    result = train_detector(config(tmp_path, f"init_from={pad}", UNTAUGHT, *options))
     assert result.results["masks"] is None
     assert "no segmentation head" in (result.run_dir / "results.md").read_text()
-    assert not any(name.startswith("segmentation.") for name in weights(result.run_dir))
-    assert components.UNTRAINED["head"] not in notices(result.run_dir)
+    model = best(result.run_dir)
+    assert not any(name.startswith("segmentation.") for name in model.state_dict())
+    assert components.UNTRAINED["head"] not in model.notices
 
 
 def test_masks_of_an_earlier_backbone_are_announced(pad: Path, tmp_path: Path) -> None:
-    result = train_detector(config(tmp_path, f"init_from={pad}", "loss.segmentation.weight=0"))
-    assert components.OUTDATED["segmentation"] in notices(result.run_dir)
+    result = train_detector(config(tmp_path, f"init_from={pad}", UNTAUGHT))
+    assert components.OUTDATED["segmentation"] in best(result.run_dir).notices
 
 
 def test_both_tasks_with_sigmoids_evidence_and_an_aligned_map(tmp_path: Path) -> None:
-    result = train_detector(
-        config(
-            tmp_path,
-            "model.segmentation.labels=sigmoid",
-            "model.segmentation.evidence=true",
-            "model.attention.method=grad_cam",
-            "loss.alignment.weight=1",
-            "train.monitor=joint",
-        )
-    )
-    best = result.results["training"]["best_validation"]
-    assert {"bce", "segmentation", "alignment", "mask_iou", "map_iou", "joint"} <= best.keys()
+    head = ("model.segmentation.labels=sigmoid", "model.segmentation.evidence=true")
+    options = (*ALIGNED, "train.monitor=joint")
+    result = train_detector(config(tmp_path, *head, *options))
+    found = result.results["training"]["best_validation"]
+    assert {"bce", "segmentation", "alignment", "mask_iou", "map_iou", "joint"} <= found.keys()
     assert result.results["heatmap"]["evaluated_images"] == 4
     assert result.results["masks"] is not None
-
-
-def test_evaluation_counts_masks_as_the_run_did(pad: Path) -> None:
-    before = json.loads((pad / "results.json").read_text())
-    found = evaluate_run(pad)
-    assert found["masks"] == before["masks"]
 
 
 @pytest.mark.parametrize(
@@ -158,43 +131,21 @@ def test_evaluation_counts_masks_as_the_run_did(pad: Path) -> None:
         (["data.batch_size=1"], ConfigError, "data.batch_size must be at least 2"),
         (["freeze=[neck]"], ConfigError, "parts of the model: backbone, head, segmentation"),
         (["freeze=[backbone,head,segmentation]"], ArtifactNetError, "nothing learns"),
-        (
-            ["freeze=[segmentation]", "model.segmentation.head=none", "loss.segmentation.weight=0"],
-            ArtifactNetError,
-            "the model has no segmentation",
-        ),
-        (
-            ["model.segmentation.head=none"],
-            ConfigError,
-            "loss.segmentation.weight above 0 needs model.segmentation.head=upernet",
-        ),
-        (
-            ["loss.alignment.weight=1"],
-            ArtifactNetError,
-            "rollout does not apply; model.attention.method=grad_cam",
-        ),
-        (
-            [
-                "loss.alignment.weight=1",
-                "model.attention.method=grad_cam",
-                "model.image_size=[72,72]",
-            ],
-            ArtifactNetError,
-            "whole cells of 32",
-        ),
+        (["freeze=[segmentation]", HEADLESS, UNTAUGHT], ArtifactNetError, "has no segmentation"),
+        ([HEADLESS], ConfigError, "segmentation.weight above 0 needs .*segmentation.head=upernet"),
+        ([ALIGNED[0]], ArtifactNetError, "rollout does not apply; .*method=grad_cam"),
+        ([*ALIGNED, "model.image_size=[72,72]"], ArtifactNetError, "whole cells of 32"),
     ],
 )
 def test_what_cannot_be_trained(
     tmp_path: Path, overrides: list[str], error: type[Exception], words: str
 ) -> None:
-    with pytest.raises(error, match="(?s)" + words.replace("(", r"\(")):
+    with pytest.raises(error, match="(?s)" + words):
         train_detector(config(tmp_path, *overrides))
     assert not (tmp_path / "runs" / "swin").exists()
 
 
 def test_masks_cannot_be_learned_from_data_without_any(tmp_path: Path) -> None:
-    from PIL import Image
-
     for split in ("train", "val", "test"):
         for label in ("real", "fake"):
             folder = tmp_path / "data" / split / label
