@@ -46,9 +46,6 @@ def nothing():
     raise AssertionError("nobody asked for this image")
 
 
-# --- choosing -----------------------------------------------------------------------------
-
-
 @given(
     groups=st.lists(st.tuples(st.sampled_from([0, 1, None]), st.sampled_from("abc")), max_size=60),
     limit=st.integers(1, 70),
@@ -62,9 +59,6 @@ def test_spread_keeps_order_and_shares(groups, limit):
     for key, count in Counter((i.label, i.generator) for i in items).items():
         have = sum((i.label, i.generator) == key for i in kept)
         assert abs(have - count * len(kept) / len(items)) <= 1
-
-
-# --- records ------------------------------------------------------------------------------
 
 
 def test_records_become_items_that_load_on_demand():
@@ -101,9 +95,6 @@ def test_records_become_items_that_load_on_demand():
 )
 def test_short_names(locations, expected):
     assert short_names(locations) == expected
-
-
-# --- files --------------------------------------------------------------------------------
 
 
 def test_folders_of_generators(tmp_path):
