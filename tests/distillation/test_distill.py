@@ -110,30 +110,16 @@ def test_a_cropping_teacher_is_trusted_only_where_it_looked(tmp_path):
     assert weight[:, [0, -1]].max() < 1e-6
 
 
-def test_a_teacher_that_answers_nonsense_is_named(tmp_path):
-    teacher = ModelTeacher(teacher_file(tmp_path))
-    ready = teacher.prepare(RECORD, photo((32, 48)))
-    with torch.no_grad():
-        teacher.model.head.bias.fill_(math.nan)
-    with pytest.raises(ArtifactNetError, match=r"photos/7\.png: the teacher's answer is not a num"):
-        teacher.label([ready])
-
-
-def test_an_image_too_small_for_the_teacher_is_named(tmp_path):
+def test_an_image_that_has_no_answer_is_named(tmp_path):
     teacher = ModelTeacher(teacher_file(tmp_path, "attention"))
     ready = [teacher.prepare(RECORD, photo(size)) for size in ((16, 48), (8, 48))]
     with pytest.raises(ArtifactNetError, match=r"photos/7\.png: an image of 48x8 .*too small"):
         teacher.label(ready)
     assert len(teacher.label(ready[:1])) == 1
-
-
-def test_a_model_without_any_map_cannot_teach(tmp_path):
-    model = tiny("resnet18", kwargs={})
-    save_checkpoint(model, tmp_path / "m.safetensors")
-    with pytest.raises(
-        ArtifactNetError, match=r"distill\.teacher=.*m\.safetensors: it has no heat"
-    ):
-        open_teacher(tmp_path / "m.safetensors")
+    with torch.no_grad():
+        teacher.model.head.bias.fill_(math.nan)
+    with pytest.raises(ArtifactNetError, match=r"photos/7\.png: the teacher's answer is not a num"):
+        teacher.label(ready[:1])
 
 
 def test_other_weights_are_another_teacher(tmp_path):
@@ -163,6 +149,9 @@ def test_what_stands_at_the_path_decides_who_teaches(tmp_path):
     (tmp_path / "text.safetensors").write_text("no")
     with pytest.raises(ArtifactNetError, match="not a readable safetensors file"):
         open_teacher(tmp_path / "text.safetensors")
+    save_checkpoint(tiny("resnet18", kwargs={}), tmp_path / "m.safetensors")
+    with pytest.raises(ArtifactNetError, match=r"=.*m\.safetensors: it has no heat"):
+        open_teacher(tmp_path / "m.safetensors")
 
 
 # --- a run ------------------------------------------------------------------------------------
@@ -205,35 +194,34 @@ def test_the_splits_of_a_run_are_taught_in_place(tiny, tmp_path, capsys):
     assert batch.teacher.score.isfinite().all()
 
 
-def test_label_run_fills_the_cache_that_the_run_then_uses(tiny, tmp_path, monkeypatch, capsys):
-    file = teacher_file(tmp_path)
-    cache = tmp_path / "elsewhere"
-    config = tiny(*STUDENT, f"distill.teacher={file}", f"distill.cache={cache}")
-    assert label_run(config) == cache
-    monkeypatch.setattr(ModelTeacher, "label", None)  # asking again would fail
-    attach_teacher_labels(data_of(config), config, "cpu")
-    assert "0 images labelled, answers to 14" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("kind", ["heatmap", "attention"])
-def test_weights_are_not_loaded_where_every_answer_is_known(tiny, tmp_path, monkeypatch, kind):
+def test_weights_are_not_loaded_where_every_answer_is_known(
+    tiny, tmp_path, monkeypatch, capsys, kind
+):
     """By content too: what the demo source makes has no file whose stamp could be known."""
-    file = teacher_file(tmp_path, kind)
-    config = tiny(*STUDENT, f"distill.teacher={file}")
+    file, cache = teacher_file(tmp_path, kind), tmp_path / "elsewhere"
+    options = (*STUDENT, f"distill.teacher={file}", f"distill.cache={cache}")
+    config = tiny(*options)
     first, again = data_of(config), data_of(config)
+    assert label_run(config) == cache
     attach_teacher_labels(first, config, "cpu")
 
     def refuse(*_):
         raise AssertionError("the weights were asked for")
 
     monkeypatch.setattr("artifactnet.distillation.teachers.load_checkpoint", refuse)
+    capsys.readouterr()
     attach_teacher_labels(again, config, "cpu")
+    assert "0 images labelled, answers to 14" in capsys.readouterr().out
     assert again.summary["teacher"] == first.summary["teacher"]
     for split, source in again.splits.items():
         answers = [other.load(1).teacher for other in (source, first.splits[split])]
         np.testing.assert_array_equal(answers[0].heatmap, answers[1].heatmap)
+    monkeypatch.setattr(distill, "is_main_process", lambda: False)
+    attach_teacher_labels(data_of(config), config, "cpu")
+    assert capsys.readouterr().out == ""  # only the main process speaks
     with pytest.raises(AssertionError, match="asked for"):
-        label_run(tiny(*STUDENT, f"distill.teacher={file}", "data.demo_seed=1"))
+        label_run(tiny(*options, "data.demo_seed=1"))
 
 
 @pytest.mark.parametrize(
@@ -257,13 +245,6 @@ def test_every_process_labels_on_its_own_gpu(tiny, tmp_path, monkeypatch, device
     assert opened == [(str(file), wanted)]
     assert data.splits["val"].load(0).teacher is not None
     assert data.splits["train"].load(0).teacher is None
-
-
-def test_only_the_main_process_speaks(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(distill, "is_main_process", lambda: False)
-    config = tiny(*STUDENT, f"distill.teacher={teacher_file(tmp_path)}")
-    attach_teacher_labels(data_of(config), config, "cpu")
-    assert capsys.readouterr().out == ""
 
 
 def test_without_a_teacher_it_is_said_how_to_name_one(tiny):

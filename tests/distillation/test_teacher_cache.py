@@ -68,19 +68,24 @@ def same(found: TeacherAnswer | None, wanted: TeacherAnswer) -> None:
     np.testing.assert_allclose(found.feature, wanted.feature, rtol=2.0**-11, atol=2.0**-24)
 
 
-def test_answers_come_back_from_several_shards(tmp_path):
+def test_answers_come_back_from_several_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher_cache, "_OPEN", 2)  # fewer than there are
     cache = fill(tmp_path, range(10))
     assert len(cache) == 0  # what is being written is seen after a refresh
     cache.refresh()
     assert len(shards(cache)) == 3
-    assert len(cache) == 10
-    for number in (7, 0, 9, 3):
-        same(cache.read(key(number)), answer(number))
+    for reopened in (cache, open_cache(tmp_path), pickle.loads(pickle.dumps(cache))):
+        assert len(reopened) == 10
+        for number in (7, 0, 9, 3):
+            same(reopened.read(key(number)), answer(number))
+            assert len(reopened._open) <= 2
     assert cache.read(key(10)) is None
     assert cache.read(b"\xff" * 16) is None
     keys, stamps = cache.known()
     assert keys == {key(number) for number in range(10)}
     assert stamps == {key(number + 1000) for number in range(10)}
+    tensors = load_file(shards(cache)[0])
+    assert tensors["heatmaps"].dtype == tensors["sigmas"].dtype == np.float16
 
 
 def test_each_map_keeps_its_own_size(tmp_path):
@@ -110,6 +115,15 @@ def test_missing_score_logit_and_feature_stay_missing(tmp_path):
     assert label.feature is None
 
 
+def test_values_beyond_half_precision_are_kept_finite(tmp_path):
+    extreme = TeacherAnswer(np.zeros((1, 2), np.float32), np.array([[1e-12, 1e9]], np.float32))
+    extreme.feature = np.array([1e9, -1e9], np.float32)
+    label = stored(tmp_path, extreme)
+    assert label.feature.tolist() == [65504, -65504]
+    assert (label.sigma > 0).all()
+    assert np.isfinite(label.sigma).all()
+
+
 @pytest.mark.parametrize("feature", [None, np.zeros(4, np.float32)])
 def test_a_teacher_whose_features_vary_in_length_is_refused(tmp_path, feature):
     writer = CacheWriter(open_cache(tmp_path), 16)
@@ -117,40 +131,6 @@ def test_a_teacher_whose_features_vary_in_length_is_refused(tmp_path, feature):
     writer.add(key(2), key(9), replace(answer(2), feature=feature))
     with pytest.raises(ArtifactNetError, match="equally many numbers for every image"):
         writer.flush()
-
-
-def test_features_beyond_half_precision_are_kept_finite(tmp_path):
-    label = replace(answer(1), feature=np.array([1e9, -1e9], np.float32))
-    assert stored(tmp_path, label).feature.tolist() == [65504, -65504]
-
-
-def test_sigma_stays_above_zero_and_finite_in_half_precision(tmp_path):
-    extreme = TeacherAnswer(np.zeros((1, 2), np.float32), np.array([[1e-12, 1e9]], np.float32))
-    sigma = stored(tmp_path, extreme).sigma
-    assert (sigma > 0).all()
-    assert np.isfinite(sigma).all()
-
-
-def test_stored_as_half_precision(tmp_path):
-    cache = fill(tmp_path, [1])
-    tensors = load_file(shards(cache)[0])
-    assert tensors["heatmaps"].dtype == tensors["sigmas"].dtype == np.float16
-
-
-def test_reopened_and_pickled_caches_read_the_same(tmp_path):
-    fill(tmp_path, range(5))
-    cache = open_cache(tmp_path)
-    same(cache.read(key(2)), answer(2))
-    same(pickle.loads(pickle.dumps(cache)).read(key(2)), answer(2))
-
-
-def test_more_shards_than_are_held_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(teacher_cache, "_OPEN", 2)
-    cache = fill(tmp_path, range(5), per_shard=1)
-    cache.refresh()
-    for number in (0, 1, 2, 3, 4, 0, 2):
-        same(cache.read(key(number)), answer(number))
-        assert len(cache._open) <= 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
@@ -197,8 +177,7 @@ def test_an_error_on_the_way_keeps_what_was_answered(tmp_path):
 def test_a_slow_teachers_answers_do_not_wait_for_a_full_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_cache, "PATIENCE", -1.0)
     cache = open_cache(tmp_path)
-    writer = CacheWriter(cache, 16)
-    writer.add(key(1), NO_STAMP, answer(1))
+    CacheWriter(cache, 16).add(key(1), NO_STAMP, answer(1))
     cache.refresh()
     assert len(cache) == 1
 
@@ -237,31 +216,21 @@ def test_a_full_disk_is_told_and_nothing_half_is_left(tmp_path, monkeypatch):
 
 def test_another_version_of_the_teacher_has_a_folder_of_its_own(tmp_path):
     first = fill(tmp_path, range(3))
+    found = json.loads((first.folder / TEACHER).read_text())
+    assert found == {"identity": IDENTITY, "about": {"name": "t"}}
+    assert first.folder.name == fingerprint(dict(reversed(IDENTITY.items())))  # in any order
     other = open_cache(tmp_path, hash="cd")
     assert other.folder != first.folder
-    assert len(other) == 0
-    assert len(open_cache(tmp_path, side=8)) == 0
+    assert len(other) == len(open_cache(tmp_path, side=8)) == 0
     assert len(open_cache(tmp_path)) == 3
-
-
-def test_a_renamed_folder_is_refused(tmp_path):
-    first = fill(tmp_path, range(3))
-    first.folder.rename(tmp_path / fingerprint(IDENTITY | {"hash": "cd"}))
-    with pytest.raises(ArtifactNetError, match=r"teacher\.json: .*another teacher.*distill\.cache"):
-        open_cache(tmp_path, hash="cd")
-
-
-def test_a_shard_of_another_teacher_is_refused(tmp_path):
-    mine, other = fill(tmp_path, [1]), open_cache(tmp_path, hash="cd")
-    shards(mine)[0].rename(other.folder / "answers-x-00000.safetensors")
+    shards(first)[0].rename(other.folder / "answers-x-00000.safetensors")
     with pytest.raises(ArtifactNetError, match=r"answers-x-00000\.\w+: answers of another teacher"):
         other.refresh()
-
-
-def test_the_folder_of_one_teacher_is_not_the_cache(tmp_path):
-    cache = fill(tmp_path, [1])
     with pytest.raises(ArtifactNetError, match="name the folder above it"):
-        open_cache(cache.folder)
+        open_cache(first.folder)
+    first.folder.rename(tmp_path / fingerprint(IDENTITY | {"hash": "ef"}))
+    with pytest.raises(ArtifactNetError, match=r"teacher\.json: .*another teacher.*distill\.cache"):
+        open_cache(tmp_path, hash="ef")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"about": {}}'])
@@ -270,13 +239,6 @@ def test_a_damaged_description_is_refused(tmp_path, text):
     (cache.folder / TEACHER).write_text(text)
     with pytest.raises(ArtifactNetError, match=r"teacher\.json: cannot be read"):
         open_cache(tmp_path)
-
-
-def test_the_teacher_is_written_down(tmp_path):
-    cache = open_cache(tmp_path)
-    found = json.loads((cache.folder / TEACHER).read_text())
-    assert found == {"identity": IDENTITY, "about": {"name": "t"}}
-    assert cache.folder.name == fingerprint(dict(reversed(IDENTITY.items())))  # in any order
 
 
 @pytest.mark.parametrize("keep", [0, 5, 200, -1])
