@@ -120,8 +120,13 @@ def test_what_the_model_is_shown():
     """The image's own mean colour, which after normalisation is not zero."""
     pixels, heatmap, weight = random_case(3)
     before = pixels.copy()
-    net = Linear(weight)
+    net = Linear(weight).train()
+    net.bias.requires_grad_(False)
+    net.weight.grad = gradient = torch.ones_like(net.weight)
     faithfulness(detector_of(net), pixels, heatmap, steps=4)
+    assert set(net.modes) == {(False, False, False)}
+    assert (net.training, net.weight.requires_grad, net.bias.requires_grad) == (True, True, False)
+    assert net.weight.grad is gradient  # the model is left as it was
     assert len(net.seen) == 5 + 4
     shown = [np.rint(image.numpy().transpose(1, 2, 0) * 255) for image in net.seen]
     assert (shown[0] == pixels).all()
@@ -132,19 +137,6 @@ def test_what_the_model_is_shown():
     assert changed[0] == 0
     assert all(a < b for a, b in pairwise(changed))
     assert (pixels == before).all()
-
-
-def test_the_model_is_left_as_it_was():
-    pixels, heatmap, weight = random_case(2)
-    net = Linear(weight).train()
-    net.bias.requires_grad_(False)
-    net.weight.grad = gradient = torch.ones_like(net.weight)
-    faithfulness(detector_of(net), pixels, heatmap)
-    assert set(net.modes) == {(False, False, False)}
-    assert net.training
-    assert net.weight.requires_grad
-    assert not net.bias.requires_grad
-    assert net.weight.grad is gradient
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (500, 3), (37, 64), (900, 1200)])

@@ -151,10 +151,8 @@ def test_every_figure_by_loops(fake, threshold, overlap):
     tp, fp, fn = (row[key] for key in ("tp", "fp", "fn"))
     assert [tp, fp, fn] == pixels.tolist()
     assert min(pixels) > 0
-    assert row["IoU"] == pytest.approx(tp / (tp + fp + fn))
-    assert row["PixP"] == pytest.approx(tp / (tp + fp))
-    assert row["PixR"] == pytest.approx(tp / (tp + fn))
-    assert row["PixF1"] == pytest.approx(2 * tp / (2 * tp + fp + fn))
+    expected = [tp / (tp + fp + fn), tp / (tp + fp), tp / (tp + fn), 2 * tp / (2 * tp + fp + fn)]
+    assert [row[key] for key in ("IoU", "PixP", "PixR", "PixF1")] == pytest.approx(expected)
     assert list(row["instances"].values()) == instances.tolist()
     assert min(instances) > 0
     expected = reference.ratios(*instances)
@@ -195,26 +193,15 @@ def test_perfect_inverted_constant_and_empty_maps(fake):
 
 
 def test_who_takes_part(fake):
-    samples = [
-        sample(0, label=0, annotation=CLEAN),
-        sample(1, annotation=NONE),
-        sample(2, annotation=CLEAN),
-        sample(3),
-        sample(4, label=0, annotation=CLEAN),
-    ]
+    kinds = ((0, CLEAN), (1, NONE), (1, CLEAN), (1, MASK), (0, CLEAN))
+    samples = [sample(k, *kind) for k, kind in enumerate(kinds)]
     batches = fake(full=lambda name, _: np.ones(samples[int(name[-1])].image.shape[:2]))
     result = score_explanations(detector(), named(samples))
     assert batches == [("full", ["image 2", "image 3"])]
     images = result["images"]
     assert images.pop("artifact_share") == pytest.approx((samples[3].mask > 0).mean())
-    assert images == {
-        "seen": 5,
-        "real": 2,
-        "unannotated": 1,
-        "annotated": 2,
-        "with_artifacts": 1,
-        "unusable": [],
-    }
+    counts = {"seen": 5, "real": 2, "unannotated": 1, "annotated": 2, "with_artifacts": 1}
+    assert images == {**counts, "unusable": []}
     row = result["methods"]["full"]
     assert row["tp"] == (samples[3].mask > 0).sum()
     assert row["fp"] == samples[2].image[..., 0].size + (samples[3].mask == 0).sum()
@@ -376,13 +363,8 @@ def test_results_become_files(fake, tmp_path):
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert {len(row) for row in cells} == {len(cells[0])}
     one, two = (dict(zip(cells[0], row, strict=True)) for row in cells[2:])
-    assert [one[key] for key in ("method", "IoU", "images", "failures")] == [
-        "one",
-        "1.0000",
-        "1",
-        "0",
-    ]
-    assert (one["F1@0.25"], one["deletion"]) == ("1.0000", "-")
+    keys = ("method", "IoU", "images", "failures", "F1@0.25", "deletion")
+    assert [one[key] for key in keys] == ["one", "1.0000", "1", "0", "1.0000", "-"]
     assert (two["method"], two["AP"], two["images"], two["failures"]) == ("two", "-", "0", "1")
 
 

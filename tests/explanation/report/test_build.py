@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +14,10 @@ from artifactnet.config import HeatmapConfig, SegmentationConfig
 from artifactnet.explanation.report import build
 from artifactnet.explanation.report.build import About, write_report
 from artifactnet.explanation.report.encode import BUDGET
-from artifactnet.explanation.report.items import Item, file_items
+from artifactnet.explanation.report.items import Item
 from artifactnet.inference.inputs import Failure
 from artifactnet.inference.predictor import Predictor
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
-
-PAL4VST = Path(__file__).parents[3].parent / "shared" / "data" / "pal4vst"
 
 
 def pixels(seed, size=(40, 60)):
@@ -219,14 +216,3 @@ def test_masks_of_a_model_with_a_segmentation_head(tmp_path):
         expected = predictor.predict(item.load().image)
         assert entry["artifact_share"] == float((expected.mask != 0).mean())
         assert len(entry["instances"]) == min(20, len(expected.instances))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not PAL4VST.is_dir(), reason="the photographs of ../shared are not there")
-def test_real_images_of_many_sizes(model, tmp_path):
-    result = write_report(model, file_items([PAL4VST], tmp_path), tmp_path, limit=26)
-    assert (result.images, result.failures) == (26, ())
-    found = json.loads(result.json.read_text())
-    assert len(found["summary"]["generators"]) == 13
-    assert len({(entry["width"], entry["height"]) for entry in found["entries"]}) > 3
-    assert result.html.stat().st_size < 26 * (BUDGET + 2000) + 100_000
