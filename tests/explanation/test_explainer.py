@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
 from tiny_models import TINY, tiny
@@ -135,16 +134,6 @@ def test_explain_takes_what_predict_takes(vit, tmp_path):
     assert artifactnet.explain(vit, image).method == "relevance"
     assert artifactnet.Classifier is Classifier
     assert artifactnet.explain(vit, image).method == "relevance"  # also after the other name
-
-
-def test_a_third_party_classifier_is_explained(vit):
-    net = timm.create_model("resnet10t", num_classes=2).eval()
-    detector = Classifier(net, (64, 64))
-    methods = available(detector)
-    assert "grad_cam" in methods
-    assert not {"relevance", "segmentation", "heatmap"} & set(methods)
-    found = explain(detector, picture(50, 90), "grad_cam")
-    assert found.heatmap.shape == (50, 90)
 
 
 @pytest.mark.parametrize(

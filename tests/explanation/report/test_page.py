@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from artifactnet.explanation.report.page import embed, prose, visible, write_page
 from artifactnet.explanation.report.tables import NOTHING, summary_figures, summary_tables
 
-URI = re.compile(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]*")
-
 
 class Parsed(HTMLParser):
     """Elements, texts and the contents of scripts and styles, as a browser reads them."""
@@ -138,14 +136,6 @@ def test_nothing_is_fetched_and_only_this_script_and_style_have_an_effect(tmp_pa
     assert set(re.findall(r"https?://[^\"' <]*", raw)) <= {"http://www.w3.org/2000/svg"}
     assert "url(" not in raw
     assert "@import" not in raw
-
-
-def test_an_image_costs_little_beside_its_pictures(tmp_path):
-    def overhead(count):
-        _, path = write(tmp_path, samples.entries(count))
-        return len(URI.sub("", path.read_text(encoding="utf-8")))
-
-    assert (overhead(110) - overhead(10)) / 100 < 1500
 
 
 def test_figures_and_tables_hold_the_counts():
