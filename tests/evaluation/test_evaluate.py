@@ -12,7 +12,7 @@ from tiny_models import tiny
 from artifactnet.config import Config, ConfigError, HeatmapConfig, load
 from artifactnet.data.datamodule import DataModule
 from artifactnet.distillation.teachers import ModelTeacher
-from artifactnet.evaluation.evaluate import compute_figures, evaluate_run
+from artifactnet.evaluation.evaluate import compute_figures, evaluate_model, evaluate_run
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.checkpoint import load_checkpoint, save_checkpoint
 from artifactnet.training.trainer import train_detector
@@ -38,13 +38,16 @@ def test_own_data_again_gives_the_same_results(run: Path) -> None:
 
 def test_figures_against_a_loop(run: Path) -> None:
     """Every count again from single images in plain Python."""
-    model = load_checkpoint(run / "model.safetensors")
+    model = load_checkpoint(run / "model.safetensors").train()
     model.config.threshold, model.config.map_threshold = 0.52, 0.44
     config = Config()
     config.data.demo_train, config.data.demo_val, config.data.demo_test = 2, 2, 6
     config.data.demo_size = 40
     data = DataModule(config.data, preprocess_of(model), seed=0)
     found = compute_figures(model, data.test_loader(), ["edit", "real"])
+    assert model.training  # left alone
+    assert all(parameter.grad is None for parameter in model.parameters())
+    model.eval()
     counts = dict.fromkeys(("tp", "fp", "tn", "fn"), 0)
     pixels = dict.fromkeys(("tp", "fp", "fn"), 0)
     source = data.splits["test"]
@@ -53,11 +56,7 @@ def test_figures_against_a_loop(run: Path) -> None:
         with torch.no_grad():
             output = model(example.image[None], attention=True)
         called = float(torch.sigmoid(output.logit)) >= 0.52
-        counts[
-            {(1, True): "tp", (1, False): "fn", (0, True): "fp", (0, False): "tn"}[
-                record.label, called
-            ]
-        ] += 1
+        counts[("tp" if called else "fn") if record.label else ("fp" if called else "tn")] += 1
         if record.label:
             large = torch.nn.functional.interpolate(
                 output.heatmap[:, None], example.mask.shape, mode="bilinear"
@@ -70,6 +69,10 @@ def test_figures_against_a_loop(run: Path) -> None:
     assert {key: found["heatmap"][key] for key in pixels} == pixels
     assert sum(pixels.values()) > 0
     assert found["images"] == 12
+    del data.splits["test"]
+    found = evaluate_model(model, data, config, epoch=1)
+    assert found["data"]["split"] == "val"
+    assert any("no test split" in warning for warning in found["data_warnings"])
 
 
 def test_other_data_goes_to_a_folder_of_its_own(
@@ -85,7 +88,6 @@ def test_other_data_goes_to_a_folder_of_its_own(
                 Image.fromarray(pixels).save(folder / f"{split}{number}.png")
     before = (run / "results.json").read_bytes()
     found = evaluate_run(run, ["data.name=folder", f"data.root={tmp_path / 'mine'}"])
-    assert (run / "results.json").read_bytes() == before
     (folder,) = (run / "evaluations").iterdir()
     assert folder.name.startswith("folder-mine-")
     assert json.loads((folder / "results.json").read_text()) == found
@@ -94,22 +96,20 @@ def test_other_data_goes_to_a_folder_of_its_own(
     assert "annotated" in found["no_heatmap"]
     assert "training" not in found
     assert str(folder / "results.md") in capsys.readouterr().out
-
-
-def test_another_threshold_is_another_evaluation(run: Path) -> None:
-    before = (run / "results.json").read_bytes()
     found = evaluate_run(run, ["model.threshold=0.999999"])
     assert found["threshold"] == 0.999999
     assert found["authenticity"]["all"]["recall"] == 0
     assert (run / "results.json").read_bytes() == before
 
 
-def test_what_an_evaluation_cannot_change(run: Path) -> None:
+def test_what_an_evaluation_cannot_change(run: Path, tmp_path: Path) -> None:
     for override in ("optim.lr=1", "model.backbone=x", "name=y"):
         with pytest.raises(ConfigError, match=override.split("=")[0]):
             evaluate_run(run, [override])
     with pytest.raises(ConfigError, match=r"data\.nme"):
         evaluate_run(run, ["data.nme=folder"])
+    with pytest.raises(ArtifactNetError, match="not the folder of a run"):
+        evaluate_run(tmp_path)
 
 
 # --- beside a teacher --------------------------------------------------------------------------
@@ -211,31 +211,3 @@ def test_a_teacher_that_was_named_must_answer(
         evaluate_run(run, [f"distill.teacher={student[1]}"])
     with pytest.raises(ConfigError, match=r"distill\.laplace cannot be changed"):
         evaluate_run(student[0], ["distill.laplace=1"])
-
-
-def test_not_a_run(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactNetError, match="not the folder of a run"):
-        evaluate_run(tmp_path)
-
-
-def test_data_without_a_test_split_is_judged_on_val_and_says_so(run: Path) -> None:
-    model = load_checkpoint(run / "model.safetensors")
-    config = Config()
-    config.data.demo_train = config.data.demo_val = config.data.demo_test = 2
-    data = DataModule(config.data, preprocess_of(model), seed=0)
-    del data.splits["test"]
-    from artifactnet.evaluation.evaluate import evaluate_model
-
-    found = evaluate_model(model, data, config, epoch=1)
-    assert found["data"]["split"] == "val"
-    assert any("no test split" in warning for warning in found["data_warnings"])
-
-
-def test_train_or_eval_state_is_left_alone(run: Path) -> None:
-    model = load_checkpoint(run / "model.safetensors").train()
-    config = Config()
-    config.data.demo_train = config.data.demo_val = config.data.demo_test = 1
-    data = DataModule(config.data, preprocess_of(model), seed=0)
-    compute_figures(model, data.test_loader(), ["edit"])
-    assert model.training
-    assert all(parameter.grad is None for parameter in model.parameters())

@@ -114,23 +114,20 @@ def test_maps_are_compared_at_the_targets_size(
     assert found[0] == found[1]
 
 
-def test_nothing_known_is_none(model: ArtifactNet, batch: Batch, output: ModelOutput) -> None:
-    batch.annotation[:] = int(Annotation.NONE)
-    batch.score[:] = math.nan
-    figures = Figures(model, ["sdxl"], alone=True)
-    figures.update(batch, output)
-    found = figures.compute()
-    assert (found["saliency"], found["scores"], found["heatmap"]) == (None, None, None)
-
-
-def test_without_a_heatmap_head_there_are_no_such_figures(
-    batch: Batch, output: ModelOutput
+def test_what_is_not_known_or_not_predicted_is_none(
+    model: ArtifactNet, batch: Batch, output: ModelOutput
 ) -> None:
     figures = Figures(tiny(), ["sdxl"], alone=True)
     figures.update(batch, output)
     found = figures.compute()
     assert (found["saliency"], found["scores"], found["teacher"]) == (None, None, None)
     assert found["heatmap"]["evaluated_images"] == 3
+    batch.annotation[:] = int(Annotation.NONE)
+    batch.score[:] = math.nan
+    figures = Figures(model, ["sdxl"], alone=True)
+    figures.update(batch, output)
+    found = figures.compute()
+    assert (found["saliency"], found["scores"], found["heatmap"]) == (None, None, None)
 
 
 def test_a_diverged_head_is_an_error(model: ArtifactNet, batch: Batch, output: ModelOutput) -> None:

@@ -64,6 +64,10 @@ def test_overwrite_never_deletes_a_folder_that_is_no_run(tmp_path: Path) -> None
     (tmp_path / "x" / "thesis.tex").write_text("years of work")
     assert "not a run" in refusal(config_in(tmp_path, overwrite=True))
     assert (tmp_path / "x" / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "y").write_text("")
+    assert "not a run" in refusal(config_in(tmp_path, name="y"))
+    (tmp_path / "empty").mkdir()
+    run_folder.prepare_run_folder(config_in(tmp_path, name="empty"))
 
 
 @pytest.mark.parametrize("word", ["resume", "overwrite"])
@@ -81,13 +85,6 @@ def test_a_start_on_a_full_disk_can_be_repeated(
     assert len(json.loads((folder / run_folder.PROVENANCE).read_text())) == 1
 
 
-def test_an_empty_folder_is_fine_and_a_file_is_not(tmp_path: Path) -> None:
-    (tmp_path / "x").mkdir()
-    run_folder.prepare_run_folder(config_in(tmp_path))
-    (tmp_path / "y").write_text("")
-    assert "not a run" in refusal(config_in(tmp_path, name="y"))
-
-
 def test_check_changes_nothing(tmp_path: Path) -> None:
     folder = run_folder.prepare_run_folder(config_in(tmp_path))
     before = {p: p.read_bytes() for p in folder.iterdir()}
@@ -98,11 +95,8 @@ def test_check_changes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_resume_of_nothing(tmp_path: Path) -> None:
-    assert "no run in" in refusal(config_in(tmp_path, resume=True))
-
-
 def test_resume_wants_the_same_config(tmp_path: Path) -> None:
+    assert "no run in" in refusal(config_in(tmp_path, resume=True))
     folder = run_folder.prepare_run_folder(config_in(tmp_path))
     (folder / run_folder.CHECKPOINT).write_text("state")
     (folder / ".last.ckpt.123.tmp").write_text("half")
@@ -123,14 +117,6 @@ def test_resume_wants_the_same_config(tmp_path: Path) -> None:
     assert "optim.lr was 1e-05, is 0.5" in text
     assert "model.backbone_kwargs" in text
     assert "epochs" not in text
-
-
-def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files.os, "replace", full)
-    assert "No space left" in refusal(config_in(tmp_path))
 
 
 def test_open_run(tmp_path: Path) -> None:
@@ -167,8 +153,3 @@ def test_git_revision(tmp_path: Path) -> None:
     assert len(clean["revision"]) == 40
     (tmp_path / "other.txt").write_text("changed")
     assert git_revision(package) == {**clean, "dirty": True}
-
-
-def test_flat() -> None:
-    nested = {"a": {"b": 1, "c": {"d": [2]}}, "e": {}}
-    assert run_folder.flatten_keys(nested) == {"a.b": 1, "a.c.d": [2], "e": {}}
