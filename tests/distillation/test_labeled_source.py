@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from artifactnet.config import DataConfig
 from artifactnet.data.heatmaps import HeatmapFolder, read_heatmap, same_aspect
-from artifactnet.data.sources import demo
 from artifactnet.distillation.cache import NO_STAMP, CacheWriter, TeacherCache, image_key
 from artifactnet.distillation.labelling import TeacherLabeledSource
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample, TeacherAnswer
@@ -149,17 +147,6 @@ def test_heatmaps_and_images_must_be_paired(tmp_path):
     with pytest.raises(ArtifactNetError, match=r"7\.png: fits d/real/7\.jpg .*d/fake/7\.jpg .*lay"):
         HeatmapFolder(tmp_path / "one").check(records)
     HeatmapFolder(tmp_path / "one").check([records[0], records[0]])  # the same image is no matter
-
-
-def test_twins_made_on_the_fly_need_one_each(tmp_path):
-    source = demo.build_demo_splits(DataConfig(demo_train=1, demo_val=0, demo_test=0), 0)["train"]
-    uid = source.records[0].uid
-    put(tmp_path, f"{uid}.png")
-    with pytest.raises(ArtifactNetError, match=r"\(real\) as well as .*\(edit\)"):
-        HeatmapFolder(tmp_path).check(source.records)
-    (tmp_path / f"{uid}.png").unlink()
-    put(tmp_path, f"real/{uid}.png"), put(tmp_path, f"edit/{uid}.png")
-    HeatmapFolder(tmp_path).check(source.records)
 
 
 def test_missing_heatmaps_are_counted_and_the_first_named(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from artifactnet.distillation import ranks
 from artifactnet.distillation.cache import TeacherCache
 from artifactnet.distillation.labelling import label_splits
-from artifactnet.distillation.ranks import Ranks, launched_rank
+from artifactnet.distillation.ranks import launched_rank
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample, TeacherAnswer
 
 FORK = multiprocessing.get_context("fork")  # a spawned process would import torch again
@@ -165,9 +165,3 @@ def test_who_was_launched_together(monkeypatch, variables, wanted):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert launched_rank() == wanted
-
-
-def test_one_process_writes_no_files(tmp_path):
-    with Ranks(tmp_path, "run").share():
-        pass
-    assert list(tmp_path.iterdir()) == []

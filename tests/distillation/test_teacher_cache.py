@@ -341,16 +341,3 @@ def test_shrinking_bounds_the_side_and_keeps_shape_and_mean(height, width, side)
     assert before.heatmap.min() <= after.heatmap.min() <= after.heatmap.max() <= 1
     assert abs(after.heatmap.mean() - before.heatmap.mean()) < 0.02  # areas are averaged
     assert (after.score, after.logit) == (before.score, before.logit)
-
-
-@given(st.lists(st.binary(min_size=16, max_size=16), min_size=1, max_size=30, unique=True))
-@settings(max_examples=30, deadline=None)
-def test_any_keys_are_found_again(tmp_path_factory, keys):
-    cache = open_cache(tmp_path_factory.mktemp("keys"))
-    with CacheWriter(cache, 16, 7) as writer:
-        for number, each in enumerate(keys):
-            writer.add(each, NO_STAMP, answer(number, (1, 2)))
-    cache.refresh()
-    assert cache.known()[0] == set(keys)
-    for number, each in enumerate(keys):
-        same(cache.read(each), answer(number, (1, 2)))

@@ -163,24 +163,6 @@ def test_row_is_the_papers(headed: dict[str, Any]) -> None:
     assert "Means over 40 images; the CC leaves out 2" in text
 
 
-def test_agreement_is_told_of_groups_of_images(headed: dict[str, Any]) -> None:
-    groups = {
-        "marked": {"CC": 0.95, "MSE": 0.02, "images": 17, "constant_images": 0},
-        "real": {"CC": None, "MSE": 0.001, "images": 2, "constant_images": 2},
-        "fake": {"CC": 0.9, "MSE": 0.03, "images": 38, "constant_images": 0},
-    }
-    teacher = headed["teacher"] | groups | {"name": "tutor"}
-    (section,) = sections(headed | {"saliency": None, "scores": None, "teacher": teacher})
-    cells = dict(zip(section.header, section.row, strict=True))
-    assert cells == {
-        **{"CC": "0.912", "MSE": "0.01235", "CC (marked)": "0.950", "MSE (marked)": "0.02000"},
-        **{"CC (real)": "-", "MSE (real)": "0.00100", "CC (fake)": "0.900"},
-        "MSE (fake)": "0.03000",
-    }
-    assert "the 17 images" in section.note
-    assert "2 are real, 38 fake. The teacher is tutor." in section.note
-
-
 def test_old_files_and_models_without_a_head_have_no_section(
     results: dict[str, Any], headed: dict[str, Any]
 ) -> None:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from artifactnet.config import ConfigError
-from artifactnet.evaluation.samples import VALIDATION_ONLY, open_samples
+from artifactnet.evaluation.samples import open_samples
 from artifactnet.training.trainer import train_detector
 from artifactnet.types import ArtifactNetError, Sample
 
@@ -47,14 +47,3 @@ def test_an_image_that_cannot_be_used_is_an_answer_too(run, tmp_path):
 def test_only_data_and_thresholds_can_be_changed(run):
     with pytest.raises(ConfigError, match=r"optim.lr cannot be changed"):
         open_samples(run, ["optim.lr=1"])
-
-
-def test_without_a_test_split_validation_is_used_and_said(run, monkeypatch):
-    from artifactnet.evaluation import samples
-
-    opened = samples.open_run(run)
-    del opened.data.splits["test"]
-    monkeypatch.setattr(samples, "open_run", lambda *_: opened)
-    data = open_samples(run)
-    assert data.split == "val"
-    assert VALIDATION_ONLY in data.warnings

@@ -16,16 +16,12 @@ from artifactnet.training.trainer import train_detector
 from artifactnet.types import Annotation, Record
 
 
-def record(label: int, annotation: Annotation) -> Record:
-    return Record("u", label, "g", annotation, "somewhere")
-
-
 @given(
     kinds=st.lists(st.tuples(st.integers(0, 1), st.sampled_from(list(Annotation))), max_size=12),
     count=st.integers(1, 8),
 )
 def test_choice(kinds: list[tuple[int, Annotation]], count: int) -> None:
-    records = [record(label, annotation) for label, annotation in kinds]
+    records = [Record("u", label, "g", annotation, "x") for label, annotation in kinds]
     chosen = choose(records, count)
     labels = [records[index].label for index in chosen]
     assert len(set(chosen)) == len(chosen) <= count
@@ -58,21 +54,16 @@ def test_picture(tmp_path: Path, tiny: Callable[..., Config]) -> None:
     assert (picture[4 : 4 + side, 8 + side : 8 + 2 * side] != first).any()  # outlines on it
 
 
-def test_pictures_come_when_due(tiny: Callable[..., Config]) -> None:
-    folder = train_detector(
-        tiny("train.epochs=5", "train.picture_every=2", "train.pictures=1")
-    ).run_dir
-    names = sorted(path.name for path in (folder / "pictures").iterdir())
-    assert names == ["epoch_002.png", "epoch_004.png", "epoch_005.png"]
-    short = train_detector(tiny("name=short", "train.max_steps=1", "train.picture_every=5"))
-    assert [p.name for p in (short.run_dir / "pictures").iterdir()] == ["epoch_001.png"]
-
-
-def test_lines_have_losses_and_figures(
+def test_pictures_and_lines_come_when_due(
     tiny: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train_detector(tiny("train.epochs=3", "train.eval_every=2"))
+    options = ("train.epochs=5", "train.picture_every=2", "train.pictures=1", "train.eval_every=2")
+    folder = train_detector(tiny(*options)).run_dir
+    names = sorted(path.name for path in (folder / "pictures").iterdir())
+    assert names == ["epoch_002.png", "epoch_004.png", "epoch_005.png"]
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
-    assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
+    assert [line.split()[1] for line in lines] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
     assert all("train loss" in line and "alignment" in line for line in lines)
-    assert ["val loss" in line for line in lines] == [False, True, False]
+    assert ["val loss" in line for line in lines] == [False, True, False, True, False]
+    short = train_detector(tiny("name=short", "train.max_steps=1", "train.picture_every=5"))
+    assert [p.name for p in (short.run_dir / "pictures").iterdir()] == ["epoch_001.png"]

@@ -1,5 +1,6 @@
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -7,36 +8,34 @@ from hypothesis import strategies as st
 
 from artifactnet.training.optim import lr_factor
 
-OPTIONS = {"warmup": 0.1, "schedule": "cosine", "min_ratio": 0.01}
 
-
-def test_values_by_hand() -> None:
-    factors = [
-        lr_factor(step, 7, warmup=0.3, schedule="cosine", min_ratio=0.2) for step in range(7)
-    ]
-    # round(0.3 * 7) = 2 rising steps, then 5 on a half cosine from 1 to 0.2
-    expected = [0.5, 1.0] + [0.2 + 0.4 * (1 + math.cos(math.pi * i / 4)) for i in range(5)]
+@pytest.mark.parametrize(
+    ("total", "options", "expected"),
+    [
+        # round(0.3 * 7) = 2 rising steps, then 5 on a half cosine from 1 to 0.2
+        (
+            7,
+            {"warmup": 0.3, "schedule": "cosine", "min_ratio": 0.2},
+            [0.5, 1.0] + [0.2 + 0.4 * (1 + math.cos(math.pi * i / 4)) for i in range(5)],
+        ),
+        (
+            7,
+            {"warmup": 0.3, "schedule": "linear", "min_ratio": 0.2},
+            [0.5, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2],
+        ),
+        (5, {"warmup": 0, "schedule": "linear"}, [1, 0.75, 0.5, 0.25, 0]),
+        (10, {"warmup": 0.2, "schedule": "constant"}, [0.5] + [1.0] * 9),
+    ],
+)
+def test_values_by_hand(total: int, options: dict[str, Any], expected: list[float]) -> None:
+    factors = [lr_factor(step, total, **options) for step in range(total)]
     assert factors == pytest.approx(expected, abs=1e-12)
-
-
-def test_linear_by_hand() -> None:
-    factors = [
-        lr_factor(step, 7, warmup=0.3, schedule="linear", min_ratio=0.2) for step in range(7)
-    ]
-    assert factors == pytest.approx([0.5, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2], abs=1e-12)
-    whole = [lr_factor(step, 5, warmup=0, schedule="linear") for step in range(5)]
-    assert whole == pytest.approx([1, 0.75, 0.5, 0.25, 0], abs=1e-12)
-
-
-def test_constant_after_warmup() -> None:
-    factors = [lr_factor(step, 10, warmup=0.2, schedule="constant") for step in range(10)]
-    assert factors == [0.5] + [1.0] * 9
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_beyond_the_end_it_stays(schedule: str) -> None:
     for step in (99, 150):
-        factor = lr_factor(step, 100, **{**OPTIONS, "schedule": schedule})
+        factor = lr_factor(step, 100, warmup=0.1, schedule=schedule, min_ratio=0.01)
         assert factor == pytest.approx(0.01)
 
 
