@@ -84,6 +84,19 @@ def test_a_handle_alone_carries_gradient():
     torch.testing.assert_close(got, expected, atol=1e-12, rtol=0)
 
 
+def test_gradients_are_the_same_every_time():
+    q, k, v = inputs(tokens=150)
+    d_out, message = torch.randn(2, 3, 150, 16), torch.randn(2, 5, 150)
+
+    def run():
+        out, _, handle = fused_attention(q, k, v, 0.25)
+        return torch.autograd.grad((out, handle), (q, k, v), (d_out, message))
+
+    first = run()
+    for _ in range(3):
+        assert all(torch.equal(one, other) for one, other in zip(first, run(), strict=True))
+
+
 def test_calls_of_another_form_are_left_to_the_library():
     q, k, v = inputs()
     assert can_fuse(q, k, v)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from artifactnet.config import HeatmapConfig, ModelConfig
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.checkpoint import load_checkpoint, save_checkpoint
 from artifactnet.models.heads.decoder import LOG_SIGMA, Decoder, Neck
 from artifactnet.types import ArtifactNetError
 
@@ -86,6 +87,16 @@ def test_heatmap_evidence_enters_the_verdict():
         net.heatmap.maps.bias[0] += 2  # everything looks worse
         after = net(images).logit
     assert after - before == pytest.approx(2 * net.evidence.weight.item(), abs=1e-2)
+
+
+@pytest.mark.parametrize("head", ["decoder", "mapper"])
+def test_a_saved_model_predicts_the_same_maps(head, tmp_path):
+    net, images = model(head), torch.randn(1, 3, 64, 96)
+    save_checkpoint(net, tmp_path / "m.safetensors")
+    again = load_checkpoint(tmp_path / "m.safetensors")
+    with torch.no_grad():
+        assert torch.equal(net(images, heatmap=True).heatmap, again(images, heatmap=True).heatmap)
+    assert again.config.heatmap == net.config.heatmap
 
 
 def test_attributes_of_a_model_with_a_heatmap_head():
