@@ -1,4 +1,4 @@
-"""One function per task, whatever kind of model it is about: train, evaluate, distill, convert.
+"""One function per task, whatever kind of model it is about: train, evaluate, distill.
 
 A detector and a HEIE on a language model are trained and evaluated by different code. These
 functions choose by the configuration, or by what is saved, so that Python and the command line

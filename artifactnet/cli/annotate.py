@@ -10,12 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from artifactnet.cli.arguments import (
-    add_value,
-    natural,
-    positive,
-    print_failures,
-)
+from artifactnet.cli.arguments import add_value, natural, positive, print_failures
 
 if TYPE_CHECKING:
     from artifactnet.annotation.annotate import Summary

@@ -58,11 +58,11 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
+def add_config(parser: argparse.ArgumentParser, example: str = "optim.lr=1e-4") -> None:
     """The positional arguments of commands that take a configuration."""
     text = "a YAML file, or the name of a recipe: dinov2_align"
     parser.add_argument("config", metavar="CONFIG", help=text)
-    add_overrides(parser, "dotted keys that replace values of the config: optim.lr=1e-4")
+    add_overrides(parser, f"dotted keys that replace values of the config: {example}")
 
 
 def add_overrides(parser: argparse.ArgumentParser, summary: str) -> None:

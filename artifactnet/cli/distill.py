@@ -9,7 +9,7 @@ from artifactnet.cli.arguments import add_config
 
 def add_distill_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``distill``."""
-    add_config(parser)
+    add_config(parser, "distill.teacher=runs/teacher")
     parser.add_argument(
         "--label-only", action="store_true", help="fill the cache of pseudo-labels; train nothing"
     )

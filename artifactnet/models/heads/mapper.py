@@ -14,7 +14,6 @@ from artifactnet.types import HeatmapLevel
 _CLEAN = -3.0  # first bias of the heatmap's logit: most of an image is clean
 _SPREAD = 0.7  # first bias of the deviation: log sigma about -1
 _WAVELENGTH = 10000.0  # of the slowest position wave, in cells (Vaswani et al. 2017)
-UPSAMPLING = 4  # side of the heatmap by side of the features
 
 
 class Attention(nn.Module):
