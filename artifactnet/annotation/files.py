@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from artifactnet.data.image_folders import list_images, map_keys
+from artifactnet.data.image_files import list_images
+from artifactnet.data.image_folders import map_keys
 from artifactnet.files import write_text
 from artifactnet.inference.inputs import Failure
 from artifactnet.types import ArtifactNetError

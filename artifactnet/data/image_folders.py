@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from artifactnet.data.images import EXTENSIONS
+from artifactnet.data.image_files import list_images, raise_unreadable
 from artifactnet.types import Annotation, ArtifactNetError, Record
 
 SPLITS = ("train", "val", "test")
@@ -76,7 +76,7 @@ def find_images(root: Path) -> tuple[list[FolderImage], list[str]]:
 
 def _class_folders(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
     """Folders that hold class folders, and what they hold (lower-case name -> path)."""
-    for current, names, _ in os.walk(root, onerror=_unreadable, followlinks=True):
+    for current, names, _ in os.walk(root, onerror=raise_unreadable, followlinks=True):
         names.sort()
         below = {name.lower(): Path(current, name) for name in names}
         classes = {key: path for key, path in below.items() if key in CLASSES or key == MASKS}
@@ -127,24 +127,6 @@ def find_repeated_stems(items: list[FolderImage]) -> tuple[set[str], list[str]]:
         f"{len(uids)} file stems occur in more than one split folder, e.g. {min(uids)!r}; they are "
         "taken for different pictures: if they are not, the splits leak into each other"
     ]
-
-
-def list_images(folder: Path) -> Iterator[tuple[str, str]]:
-    """(path relative to ``folder``, full path) of every image file below it, sorted.
-
-    Raises:
-        ArtifactNetError: a folder cannot be listed.
-    """
-    for current, names, files in os.walk(folder, onerror=_unreadable, followlinks=True):
-        names.sort()
-        relative = os.path.relpath(current, folder)
-        for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):
-                yield os.path.normpath(os.path.join(relative, name)), os.path.join(current, name)
-
-
-def _unreadable(error: OSError) -> None:
-    raise ArtifactNetError(f"{error.filename}: cannot be listed ({error.strerror})") from error
 
 
 class ImageFolder:

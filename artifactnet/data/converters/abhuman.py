@@ -19,7 +19,8 @@ import numpy as np
 from artifactnet.data.converters.coco import CocoImage, draw_boxes, read_boxes
 from artifactnet.data.converters.common import Conversion, ManifestWriter
 from artifactnet.data.heatmaps import soften_mask
-from artifactnet.data.image_folders import ImageFolder, list_images
+from artifactnet.data.image_files import list_images
+from artifactnet.data.image_folders import ImageFolder
 from artifactnet.data.images import shown_size
 from artifactnet.data.manifest_format import ManifestLine
 from artifactnet.data.masks import read_mask

@@ -14,7 +14,7 @@ from typing import Any
 
 from artifactnet.config import DataConfig
 from artifactnet.data import splits as splitting
-from artifactnet.data.image_folders import list_images
+from artifactnet.data.image_files import list_images
 from artifactnet.data.images import SUBSAMPLINGS, decode_image, encode_jpeg
 from artifactnet.data.masks import parse_label, rasterize
 from artifactnet.data.shards import (
