@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from artifactnet.data.image_files import list_images, raise_unreadable
+from artifactnet.data import folder_names
+from artifactnet.data.folder_names import CLASSES
+from artifactnet.data.image_files import list_images
+from artifactnet.data.mask_pictures import find_mask_pictures
 from artifactnet.types import Annotation, ArtifactNetError, Record
 
-SPLITS = ("train", "val", "test")
-CLASSES = {"real": 0, "0_real": 0, "fake": 1, "1_fake": 1}  # folder name, any case -> label
-MASKS = "masks"
+SPLITS = folder_names.SPLITS
 LAYOUTS = (
-    "known layouts: ROOT/{real,fake}/..., ROOT/{0_real,1_fake}/..., "
+    "known layouts: ROOT/{real,fake}/..., ROOT/{0_real,1_fake}/..., ROOT/{nature,ai}/..., "
     "ROOT/GENERATOR/{0_real,1_fake}/..., each also below ROOT/{train,val,test}; "
-    "sub-folders of fake/ name generators; masks/ beside fake/ holds PNGs of the same stem"
+    "sub-folders of fake/ name generators; masks/ in, beside or above fake/ holds files of the "
+    "same stem"
 )
+_NAMED = 3  # examples in a message
+_Parts = tuple[str, ...]  # names of folders, from the root down
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,88 +37,295 @@ class FolderImage:
     mask: str | None
 
 
-def find_images(root: Path) -> tuple[list[FolderImage], list[str]]:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An image in a class folder, before its mask is known."""
+
+    item: FolderImage
+    parts: _Parts  # folders of the file
+    above: _Parts  # those above its class folder
+    address: _Parts  # what the folders mean, for masks
+
+
+def find_images(root: Path, *, one_class: bool = False) -> tuple[list[FolderImage], list[str]]:
     """All images below ``root``, ordered by path, and warnings about the layout.
 
+    What the names of folders mean is in `artifactnet.data.folder_names`. Folders of one meaning
+    (``real`` and ``Real``, ``train`` and ``training``) are merged, with a warning.
+
+    Args:
+        root: the folder.
+        one_class: allow splits with images of one class only, for an evaluation.
+
     Raises:
-        ArtifactNetError: the folder is missing, unreadable, empty, of an unknown layout, or a split
-            has images of one class only.
+        ArtifactNetError: the folder is missing, unreadable, empty or of an unknown layout; a split
+            has images of one class only; a mask fits two images, or an image has two; a picture
+            in a class folder is the mask of another.
     """
     if not root.is_dir():
         raise ArtifactNetError(f"data.root={root}: no such folder; {LAYOUTS}")
-    items: list[FolderImage] = []
-    orphans: list[str] = []
-    for folder, classes in _class_folders(root):
-        parts = folder.relative_to(root).parts
-        names = [part for part in parts if part.lower() in SPLITS]
-        if len(names) > 1:
-            raise ArtifactNetError(f"{folder}: lies in more than one split folder; {LAYOUTS}")
-        split = names[0].lower() if names else None
-        generator = next((part for part in parts if part.lower() not in SPLITS), None)
-        added, unmatched = _list_set(folder, classes, split, generator)
-        items += added
-        orphans += unmatched
-    if not items:
-        raise ArtifactNetError(f"data.root={root}: no images found; {LAYOUTS}")
-    by_split: dict[str | None, set[int]] = defaultdict(set)
-    for item in items:
-        by_split[item.split].add(item.record.label)
-    if None in by_split and len(by_split) > 1:
+    found: list[_Found] = []
+    masks: list[tuple[_Parts, str]] = []
+    others: list[tuple[_Parts, str]] = []  # in no class folder
+    for name, path in list_images(root):
+        parts = tuple(name.split(os.sep)[:-1])
+        if any(folder_names.mask_scope(part) is not None for part in parts):
+            masks.append((parts, path))
+        elif (label_at := _class_folder(root, parts)) is None:
+            others.append((parts, path))
+        else:
+            found.append(_describe(root, parts, path, *label_at))
+    found.sort(key=lambda one: (one.above, one.item.record.label))
+    _check_splits(root, found, others)
+    outside = _in_no_class(others)
+    if not found:
+        only = f" but {len(masks)} in folders of masks" if masks else ""
+        raise ArtifactNetError(f"data.root={root}: no images found{only}{outside}; {LAYOUTS}")
+    if not one_class:
+        _check_classes(root, found, outside)
+    warnings = [*_merged(root, found, masks), *([outside.removeprefix(": ")] if outside else [])]
+    mask_of, unused = _match_masks(found, masks)
+    items = []
+    for one in found:
+        record, mask = one.item.record, mask_of.get(one.item.record.location)
+        if mask is not None:
+            record = replace(record, annotation=Annotation.MASK)
+        items.append(FolderImage(record, one.item.split, mask))
+    _refuse_mask_pictures(root, items)
+    return items, warnings + unused
+
+
+def _class_folder(root: Path, parts: _Parts) -> tuple[int, int] | None:
+    """Label of the class folder on a path, and its position; None if there is none."""
+    # "synthetic/real" are real images: where a name says real or fake, others name no class
+    for labels in (folder_names.explicit_label_of, folder_names.label_of):
+        places = [(label, k) for k, part in enumerate(parts) if (label := labels(part)) is not None]
+        if len({label for label, _ in places}) > 1:
+            raise ArtifactNetError(
+                f"{root.joinpath(*parts)}: lies in a folder of real images "
+                f"and in one of fakes; rename one of them. {LAYOUTS}"
+            )
+        if places:
+            return places[0]
+    return None
+
+
+def _describe(root: Path, parts: _Parts, path: str, label: int, position: int) -> _Found:
+    """What the folders of an image say about it."""
+    above, below = parts[:position], parts[position + 1 :]
+    splits = {split for part in above if (split := folder_names.split_of(part)) is not None}
+    if len(splits) > 1:
         raise ArtifactNetError(
-            f"data.root={root}: some images lie below train/val/test and some do not; {LAYOUTS}"
+            f"{root.joinpath(*above)}: lies in more than one split folder; {LAYOUTS}"
         )
+    for part in below:
+        if folder_names.split_of(part) is not None:
+            raise ArtifactNetError(
+                f"{os.path.dirname(path)}: split folders belong above {parts[position]}/, and "
+                f"{part!r} is the name of one; {LAYOUTS}"
+            )
+    stem = os.path.splitext(os.path.basename(path))[0]
+    maker, annotation = "real", Annotation.CLEAN
+    if label == 1:
+        explicit = folder_names.explicit_label_of(parts[position]) is not None
+        of_class = folder_names.explicit_label_of if explicit else folder_names.label_of
+        makers = (part for part in (*above, *below) if of_class(part) is None)
+        maker, annotation = next(filter(_names_generator, makers), "fake"), Annotation.NONE
+    record = Record(stem, label, maker, annotation, path, path=path)
+    item = FolderImage(record, next(iter(splits), None), None)
+    return _Found(item, parts, above, _address(parts))
+
+
+def _names_generator(part: str) -> bool:
+    return folder_names.split_of(part) is None and not folder_names.is_container(part)
+
+
+def _address(parts: _Parts) -> _Parts:
+    """What folders mean: ``("training", "Fake", "images", "sdxl")`` -> train, fake, sdxl.
+
+    Of a mask folder only what its name says beside that remains.
+    """
+    address: list[str] = []
+    for part in parts:
+        scope = folder_names.mask_scope(part)
+        if scope is not None:
+            address += scope
+        elif not folder_names.is_container(part):
+            address.append(folder_names.meaning_of(part) or folder_names.normalized(part))
+    return tuple(address)
+
+
+def _check_splits(
+    root: Path, found: Sequence[_Found], others: Sequence[tuple[_Parts, str]]
+) -> None:
+    """Refuse images outside of the split folders, and folders that only look like splits."""
+    split_at: dict[_Parts, str] = {}  # folder that holds split folders -> one of them
+    for one in found:
+        for k, part in enumerate(one.above):
+            if folder_names.split_of(part) is not None:
+                split_at.setdefault(one.above[:k], part)
+    outside = [one.above for one in found if one.item.split is None]
+    for parts in outside if split_at else ():
+        for k in range(len(parts)):
+            if parts[:k] in split_at:
+                raise ArtifactNetError(_beside(root, parts[: k + 1], split_at[parts[:k]]))
+        if parts in split_at:
+            raise ArtifactNetError(
+                f"{root.joinpath(*parts)}: holds class folders and split folders; {LAYOUTS}"
+            )
+        raise ArtifactNetError(
+            f"data.root={root}: some images lie below train/val/test and some do not, e.g. those "
+            f"in {root.joinpath(*parts)}; {LAYOUTS}"
+        )
+    for parts, _ in others:
+        for k, part in enumerate(parts):
+            if parts[:k] in split_at and folder_names.split_like(part, typos=True):
+                raise ArtifactNetError(_beside(root, parts[: k + 1], split_at[parts[:k]]))
+    similar: dict[_Parts, dict[str, str]] = defaultdict(dict)
+    for parts in outside:
+        for k, part in enumerate(parts):
+            resembled = folder_names.split_like(part)
+            if resembled is not None:
+                similar[parts[:k]][resembled] = part
+    for parts, names in similar.items():
+        if len(names) > 1:
+            raise ArtifactNetError(
+                f"{root.joinpath(*parts)}: {' and '.join(sorted(names.values()))} look like split "
+                f"folders and are none; rename them ({folder_names.SPLIT_NAMES}); {LAYOUTS}"
+            )
+
+
+def _beside(root: Path, parts: _Parts, split: str) -> str:
+    return (
+        f"{root.joinpath(*parts)}: lies beside the split folder {split}/ and is none (some images "
+        "lie below train/val/test and some do not); rename it, or move it elsewhere. "
+        f"{folder_names.SPLIT_NAMES}; {LAYOUTS}"
+    )
+
+
+def _check_classes(root: Path, found: Sequence[_Found], outside: str) -> None:
+    by_split: dict[str | None, set[int]] = defaultdict(set)
+    for one in found:
+        by_split[one.item.split].add(one.item.record.label)
     for name, labels in by_split.items():
         if len(labels) == 1:
             place = root if name is None else root / name
             missing = "real" if 1 in labels else "fake"
-            raise ArtifactNetError(f"{place}: holds no {missing} images; {LAYOUTS}")
+            raise ArtifactNetError(f"{place}: holds no {missing} images{outside}; {LAYOUTS}")
+
+
+def _in_no_class(others: Sequence[tuple[_Parts, str]]) -> str:
+    if not others:
+        return ""
+    examples = _examples([path for _, path in others])
+    return f": {len(others)} images lie in no class folder and are not used, e.g. {examples}"
+
+
+def _merged(root: Path, found: Sequence[_Found], masks: Sequence[tuple[_Parts, str]]) -> list[str]:
+    """Warnings about folders of one meaning beside each other.
+
+    Raises:
+        ArtifactNetError: two names of a class of which only one says real or fake; the other may
+            mean something else.
+    """
+    names: dict[tuple[_Parts, str], set[str]] = defaultdict(set)
+    for one in found:
+        k = len(one.above)
+        names[one.above, CLASSES[one.item.record.label]].add(one.parts[k])
+        for k, part in enumerate(one.above):
+            split = folder_names.split_of(part)
+            if split is not None:
+                names[one.above[:k], split].add(part)
+    for parts, _ in masks:
+        for k, part in enumerate(parts):
+            scope = folder_names.mask_scope(part)
+            if scope is not None:
+                names[parts[:k], " ".join((*scope, "masks"))].add(part)
+    warnings = []
+    for (parts, meaning), same in sorted(names.items()):
+        explicit = [folder_names.explicit_label_of(name) is not None for name in same]
+        if len(set(explicit)) > 1:
+            raise ArtifactNetError(
+                f"{root.joinpath(*parts)}: {' and '.join(sorted(same))} both name {meaning} "
+                "images; put the images into one of them, or rename the other"
+            )
+        if len(same) > 1:
+            listed = " and ".join(f"{name}/" for name in sorted(same))
+            warnings.append(f"{root.joinpath(*parts)}: {listed} all mean {meaning}: merged")
+    return warnings
+
+
+def _match_masks(
+    found: Sequence[_Found], masks: Sequence[tuple[_Parts, str]]
+) -> tuple[dict[str, str], list[str]]:
+    """Mask of each image that has one (path -> path), and warnings about other masks.
+
+    A mask belongs to the fake of its stem whose folders include, in order, what the mask's own
+    folders mean; if there are several, to the one with the fewest folders beyond those.
+
+    Raises:
+        ArtifactNetError: a mask fits images of several folders, or an image has two masks.
+    """
+    by_stem: dict[str, list[_Found]] = defaultdict(list)
+    for one in found:
+        by_stem[one.item.record.uid].append(one)
+    result: dict[str, str] = {}
+    orphans: list[str] = []
+    of_real: list[str] = []
+    for parts, path in masks:
+        address = _address(parts)
+        stem = os.path.splitext(os.path.basename(path))[0]
+        images = by_stem.get(stem) or by_stem.get(folder_names.stem_of_mask(stem), [])
+        images = [one for one in images if _includes(one.address, address)]
+        fakes = [one for one in images if one.item.record.label == 1]
+        if not fakes:
+            (of_real if images else orphans).append(path)
+            continue
+        least = min(len(one.address) for one in fakes)
+        nearest = [one for one in fakes if len(one.address) == least]
+        first = nearest[0].item.record.location
+        for one in nearest:
+            location = one.item.record.location
+            if one.parts != nearest[0].parts:
+                raise ArtifactNetError(
+                    f"{path}: this mask fits {first} as well as {location}; lay the masks out in "
+                    "folders as the images are, say masks/GENERATOR/NAME.png"
+                )
+            if result.setdefault(location, path) != path:
+                raise ArtifactNetError(
+                    f"{location}: has two masks, {result[location]} and {path}; keep one of them"
+                )
+    warnings = []
     if orphans:
-        text = f"{len(orphans)} masks have no fake image of the same stem, e.g. {orphans[0]}"
-        return items, [text]
-    return items, []
+        what = "masks have no fake image of the same stem"
+        warnings.append(f"{len(orphans)} {what}, e.g. {_examples(orphans)}")
+    if of_real:
+        what = "masks belong to real images, which have no artifacts, and are not used"
+        warnings.append(f"{len(of_real)} {what}, e.g. {_examples(of_real)}")
+    return result, warnings
 
 
-def _class_folders(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
-    """Folders that hold class folders, and what they hold (lower-case name -> path)."""
-    for current, names, _ in os.walk(root, onerror=raise_unreadable, followlinks=True):
-        names.sort()
-        below = {name.lower(): Path(current, name) for name in names}
-        classes = {key: path for key, path in below.items() if key in CLASSES or key == MASKS}
-        if CLASSES.keys() & classes.keys():
-            if below.keys() & set(SPLITS):
-                raise ArtifactNetError(
-                    f"{current}: holds class folders and split folders; {LAYOUTS}"
-                )
-            yield Path(current), classes
-            names.clear()  # no generator folders beside class folders
+def _includes(folders: _Parts, wanted: _Parts) -> bool:
+    """Whether ``wanted`` are among ``folders``, in this order."""
+    rest = iter(folders)
+    return all(part in rest for part in wanted)
 
 
-def _list_set(
-    folder: Path, classes: dict[str, Path], split: str | None, generator: str | None
-) -> tuple[list[FolderImage], list[str]]:
-    """Images of one pair of class folders, and the masks that belong to none of them."""
-    masks = dict(list_images(classes[MASKS])) if MASKS in classes else {}
-    by_stem = {os.path.splitext(name)[0]: path for name, path in masks.items()}
-    items = []
-    used = set()
-    for key, label in CLASSES.items():
-        for name, path in list_images(classes[key]) if key in classes else ():
-            stem, _ = os.path.splitext(name)
-            above = name.split(os.sep)[:-1]
-            if above and above[0].lower() in SPLITS:
-                raise ArtifactNetError(
-                    f"{os.path.dirname(path)}: split folders belong above {key}/; {LAYOUTS}"
-                )
-            mask = by_stem.get(stem) if label == 1 else None
-            used.add(stem)
-            if label == 0:
-                maker, annotation = "real", Annotation.CLEAN
-            else:
-                maker = generator or (above[0] if above else "fake")
-                annotation = Annotation.NONE if mask is None else Annotation.MASK
-            record = Record(os.path.basename(stem), label, maker, annotation, path, path=path)
-            items.append(FolderImage(record, split, mask))
-    return items, [path for stem, path in by_stem.items() if stem not in used]
+def _refuse_mask_pictures(root: Path, items: Sequence[FolderImage]) -> None:
+    """Masks that lie among the images, under whatever folder name, must not become images."""
+    pairs = find_mask_pictures([item.record.location for item in items])
+    if pairs:
+        examples = _examples([f"{mask} (of {image})" for mask, image in pairs])
+        raise ArtifactNetError(
+            f"data.root={root}: {len(pairs)} pictures in class folders hold two levels only and "
+            f"have the name of another image, so they are masks: {examples}; masks belong into a "
+            "folder called masks/ in, beside or above the class folder. An image of two levels "
+            "needs a name of its own"
+        )
+
+
+def _examples(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def find_repeated_stems(items: list[FolderImage]) -> tuple[set[str], list[str]]:

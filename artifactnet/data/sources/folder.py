@@ -8,7 +8,8 @@ from pathlib import Path
 from artifactnet.config import DataConfig
 from artifactnet.data import splits as splitting
 from artifactnet.data.duplicates import find_identical_files
-from artifactnet.data.image_folders import SPLITS, FolderImage, find_images, find_repeated_stems
+from artifactnet.data.folder_names import SPLITS
+from artifactnet.data.image_folders import FolderImage, find_images, find_repeated_stems
 from artifactnet.data.images import decode_image
 from artifactnet.data.masks import read_mask
 from artifactnet.data.sources.base import Source, Splits
@@ -32,7 +33,7 @@ class FolderSource:
         return Sample(record, image, mask)
 
 
-def build_folder_splits(config: DataConfig, seed: int) -> Splits:
+def build_folder_splits(config: DataConfig, seed: int, *, one_class: bool = False) -> Splits:
     """List the images below ``config.root`` and divide them into splits.
 
     A fake with a mask is annotated (`Annotation.MASK`), one without is not (`Annotation.NONE`). The
@@ -41,16 +42,17 @@ def build_folder_splits(config: DataConfig, seed: int) -> Splits:
     without any split folder, another such share becomes the test split. Byte-identical files count
     as one uid where the splits are drawn here. ``generators`` and ``limit`` are used too.
 
+    ``one_class`` allows splits that lack a class, for an evaluation.
+
     Raises:
-        ArtifactNetError: the folder is missing, unreadable, empty, of an unknown layout, or a split
-            lacks a class.
+        ArtifactNetError: see `artifactnet.data.image_folders.find_images`.
     """
     if config.root is None:
         raise ArtifactNetError("data.root is not set; name the folder that holds real/ and fake/")
     root = Path(config.root)
     if not 0 <= config.val_fraction < 0.5:
         raise ArtifactNetError(f"data.val_fraction={config.val_fraction}: must be in [0, 0.5)")
-    items, warnings = find_images(root)
+    items, warnings = find_images(root, one_class=one_class)
     keep = splitting.select_generators([item.record for item in items], config.generators, root)
     items = [item for item in items if item.record.generator in keep]
     if any(item.split is None for item in items):
