@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from artifactnet.data.image_folders import SPLITS
+from artifactnet.data.text import brief, parse_json, read_text
 from artifactnet.files import write_text
 from artifactnet.taxonomy import BY_LABEL, CATEGORIES
 from artifactnet.types import Annotation, ArtifactNetError, Record
@@ -67,13 +68,9 @@ def read_manifest(path: Path) -> list[ManifestLine]:
     Raises:
         ArtifactNetError: the file cannot be read, or `parse_line` refuses a line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactNetError(f"{path}: cannot be read as a text file ({error})") from None
     return [
         parse_line(line, path.parent, f"{path}:{number}")
-        for number, line in enumerate(text.split("\n"), 1)
+        for number, line in enumerate(read_text(path).split("\n"), 1)
         if line.strip()
     ]
 
@@ -122,11 +119,13 @@ def parse_line(text: str, folder: Path, where: str) -> ManifestLine:
         ArtifactNetError: it is no JSON object; a key is unknown, repeated, missing or of another
             type; or values contradict each other.
     """
-    row = _object(text, where)
+    row = parse_json(text, where)
+    if not isinstance(row, dict):
+        raise ArtifactNetError(f"{where}: must be a JSON object, not {brief(row)}")
     unknown = [key for key in row if key not in (*REQUIRED, *OPTIONAL)]
     if unknown:
         known = ", ".join((*REQUIRED, *OPTIONAL))
-        raise ArtifactNetError(f"{where}: unknown key {unknown[0]!r}; known: {known}")
+        raise ArtifactNetError(f"{where}: unknown key {brief(unknown[0])}; known: {known}")
     row = {key: value for key, value in row.items() if value is not None}
     missing = [key for key in REQUIRED if key not in row]
     if missing:
@@ -134,14 +133,14 @@ def parse_line(text: str, folder: Path, where: str) -> ManifestLine:
     for key in ("image", "uid", "generator", "heatmap", "mask"):
         value = row.get(key, "?")
         if not isinstance(value, str) or not value or "\0" in value:
-            raise ArtifactNetError(f"{where}: {key!r} must be text, not {value!r}")
+            raise ArtifactNetError(f"{where}: {key!r} must be text, not {brief(value)}")
     label = row["label"]
     if type(label) is not int or label not in (0, 1):
-        raise ArtifactNetError(f"{where}: 'label' must be 0 (real) or 1 (fake), not {label!r}")
+        raise ArtifactNetError(f"{where}: 'label' must be 0 (real) or 1 (fake), not {brief(label)}")
     score = row.get("score")
     numeric = isinstance(score, int | float) and not isinstance(score, bool)
     if score is not None and not (numeric and 0 <= score <= 1):
-        raise ArtifactNetError(f"{where}: 'score' must be a number from 0 to 1, not {score!r}")
+        raise ArtifactNetError(f"{where}: 'score' must be a number from 0 to 1, not {brief(score)}")
     state = _choice(row, "annotation", tuple(_STATES), where)
     line = ManifestLine(
         image=str(folder / row["image"]),
@@ -167,38 +166,24 @@ def parse_line(text: str, folder: Path, where: str) -> ManifestLine:
         raise ArtifactNetError(f"{where}: a real image (label 0) must have annotation 'clean'")
     if (line.generator == "real") != (line.label == 0):
         raise ArtifactNetError(
-            f"{where}: 'generator' is {line.generator!r} and 'label' is {line.label}; 'real' is "
-            "the generator of real images (label 0) and of no other"
+            f"{where}: 'generator' is {brief(line.generator)} and 'label' is {line.label}; 'real' "
+            "is the generator of real images (label 0) and of no other"
         )
     return line
-
-
-def _object(text: str, where: str) -> dict[str, Any]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        row = dict(pairs)
-        if len(row) < len(pairs):
-            raise ValueError("a key occurs twice")
-        return row
-
-    try:
-        row = json.loads(text, object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactNetError(f"{where}: not a JSON object ({error})") from None
-    if not isinstance(row, dict):
-        raise ArtifactNetError(f"{where}: must be a JSON object, not {type(row).__name__}")
-    return row
 
 
 def _choice(row: dict[str, Any], key: str, words: tuple[str, ...], where: str) -> str:
     value = row[key]
     if not isinstance(value, str) or value not in words:
-        raise ArtifactNetError(f"{where}: {key!r} must be one of {', '.join(words)}, not {value!r}")
+        raise ArtifactNetError(
+            f"{where}: {key!r} must be one of {', '.join(words)}, not {brief(value)}"
+        )
     return value
 
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ArtifactNetError(f"{where}: 'text' must be text, not {value!r:.80}")
+        raise ArtifactNetError(f"{where}: 'text' must be text, not {brief(value)}")
     try:
         value.encode()
     except UnicodeEncodeError as error:  # half a character, which no tokenizer takes
@@ -209,11 +194,15 @@ def _text(value: Any, where: str) -> str:
 def _categories(value: Any, where: str) -> int:
     """Bit field of a list of labels."""
     if not isinstance(value, list):
-        raise ArtifactNetError(f"{where}: 'categories' must be a list of labels, not {value!r}")
+        raise ArtifactNetError(
+            f"{where}: 'categories' must be a list of labels, not {brief(value)}"
+        )
     unknown = [label for label in value if not isinstance(label, str) or label not in BY_LABEL]
     if unknown:
         known = ", ".join(BY_LABEL)
-        raise ArtifactNetError(f"{where}: 'categories' has unknown {unknown[0]!r}; known: {known}")
+        raise ArtifactNetError(
+            f"{where}: 'categories' has unknown {brief(unknown[0])}; known: {known}"
+        )
     return sum({BY_LABEL[label].bit for label in value})
 
 

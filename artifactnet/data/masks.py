@@ -69,7 +69,7 @@ def parse_label(label: Mapping[str, Any], where: str) -> tuple[int, npt.NDArray[
         raise ArtifactNetError(f"{name} has {count} points; at least 3 are needed")
     try:
         points = np.asarray(raw, dtype=np.float64)
-    except (TypeError, ValueError):  # ragged, or not numbers
+    except (TypeError, ValueError, OverflowError):  # ragged, or not numbers that fit
         points = np.full(1, np.nan)
     if points.shape != (count, 2) or not np.isfinite(points).all():
         raise ArtifactNetError(f"{name} must be a list of finite [x, y] pairs")

@@ -19,6 +19,13 @@ import pyarrow.parquet as pq
 
 from artifactnet.data.images import encode_png
 from artifactnet.data.masks import encode_polygons
+from artifactnet.data.shard_values import (
+    check_column,
+    is_image_struct,
+    largest_exact,
+    to_name,
+    to_whole,
+)
 from artifactnet.taxonomy import Category
 from artifactnet.types import ArtifactNetError, UInt8Array
 
@@ -89,24 +96,29 @@ def parquet_errors(what: str) -> Iterator[None]:
     """Turn what parquet readers raise into an `ArtifactNetError` that starts with ``what``."""
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
-        raise ArtifactNetError(f"{what} ({' '.join(str(error).split())})") from error
+    except (OSError, pa.ArrowException, ValueError, KeyError) as error:  # also bad UTF-8
+        reason = " ".join(str(error).split())[:300]
+        raise ArtifactNetError(f"{what} ({reason or type(error).__name__})") from error
 
 
 def open_parquet(path: str | Path, columns: Iterable[str] = ()) -> pq.ParquetFile:
-    """Open a parquet file that has these columns.
+    """Open a parquet file that has these columns, of types that fit (see `check_column`).
 
     Raises:
-        ArtifactNetError: it cannot be read as parquet, or lacks a column.
+        ArtifactNetError: it cannot be read as parquet, lacks a column or has it twice, or a column
+            has a type that cannot hold its values.
     """
     with parquet_errors(f"{path}: cannot be read as parquet"):
         file = pq.ParquetFile(path)
-    names = file.schema_arrow.names
+        schema = file.schema_arrow
     for column in columns:
-        if column not in names:
+        count = schema.names.count(column)
+        if count != 1:
+            problem = "is missing" if count == 0 else f"occurs {count} times"
             raise ArtifactNetError(
-                f"{path}: column {column!r} is missing; it has {', '.join(names)}"
+                f"{path}: column {column!r} {problem}; it has {', '.join(schema.names):.300}"
             )
+        check_column(path, schema.field(column))
     return file
 
 
@@ -116,23 +128,32 @@ def _read_group(file: pq.ParquetFile, path: str | Path, group: int, columns: lis
         return file.read_row_group(group, columns=columns, use_threads=False)
 
 
-def read_rows(shard: Path, columns: Sequence[str]) -> Iterator[tuple[RowLocation, dict[str, Any]]]:
+def read_rows(
+    shard: Path, columns: Sequence[str], images: bool = True
+) -> Iterator[tuple[RowLocation, dict[str, Any]]]:
     """Rows of a shard: ``columns`` of `COLUMNS` and `CODEC_COLUMNS`; ``image`` is only checked.
 
+    Generator and uid are text where they can be (see `to_name`), and whole numbers ints. Labels
+    are as stored, see `artifactnet.data.shard_values.parse_labels`. Without ``images`` the shard
+    needs none.
+
     Raises:
-        ArtifactNetError: the file cannot be read, lacks a column, or has no image bytes.
+        ArtifactNetError: the file cannot be read, lacks a column, or one has a type that does not
+            fit.
     """
-    file = open_parquet(shard, (*columns, "image"))
-    image = file.schema_arrow.field("image").type
-    if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
-        raise ArtifactNetError(
-            f"{shard}: column 'image' must be a struct with 'bytes', not {image}"
-        )
+    file = open_parquet(shard, (*columns, "image") if images else columns)
     others = [column for column in columns if column != "image"]
+    names = [column for column in others if column in ("generator", "uid")]
+    exact = {name: largest_exact(file.schema_arrow.field(name).type) for name in names}
+    numbers = [column for column in others if column in ("width", "height", "jpeg_quality")]
     number = 0
     for group in range(file.metadata.num_row_groups):
         table = _read_group(file, shard, group, others)
-        for row, values in enumerate(table.to_pylist()):
+        with parquet_errors(f"{shard}: row group {group} cannot be read"):
+            rows = table.to_pylist() if others else [{} for _ in range(table.num_rows)]
+        for row, values in enumerate(rows):
+            values.update({name: to_name(values[name], exact[name]) for name in names})
+            values.update({name: to_whole(values[name]) for name in numbers})
             yield RowLocation(str(shard), group, row, number), values
             number += 1
 
@@ -163,30 +184,34 @@ class ShardReader:
     def read(self, place: RowLocation) -> tuple[bytes, dict[str, Any]]:
         """Content of the image file at ``place``, and the row's labels, width and height.
 
+        Labels are as stored, see `artifactnet.data.shard_values.parse_labels`.
+
         Raises:
             ArtifactNetError: the shard cannot be read or the row has no image.
         """
         table = self._load(place)
-        data = table.column("image")[place.row].as_py()
-        if data is None or data.get("bytes") is None:
+        with parquet_errors(f"{place}: the row cannot be read"):
+            row = {name: table.column(name)[place.row].as_py() for name in table.column_names}
+        data = row.pop("image")
+        if isinstance(data, dict):
+            data = data.get("bytes")
+        if not data:
             raise ArtifactNetError(f"{place}: the row has no image bytes")
-        names = [name for name in table.column_names if name != "image"]
-        rest = {name: table.column(name)[place.row].as_py() for name in names}
-        return data["bytes"], rest
+        return data, row
 
     def _load(self, place: RowLocation) -> pa.Table:
         if self._pid != os.getpid():
             self._reset()
         if self._shard != place.shard:
             self._reset()
-            self._file, self._shard = open_parquet(place.shard), place.shard
+            self._file, self._shard = open_parquet(place.shard, ("image",)), place.shard
         if self._group != place.group or self._table is None:
             assert self._file is not None
             self._table = None  # lets go of the old row group before the new one is read
-            names = self._file.schema_arrow.names
-            extra = [name for name in ("labels", "width", "height") if name in names]
-            columns = ["image.bytes", *extra]
-            self._table = _read_group(self._file, place.shard, place.group, columns)
+            schema = self._file.schema_arrow
+            image = "image.bytes" if is_image_struct(schema.field("image").type) else "image"
+            extra = [x for x in ("labels", "width", "height") if schema.names.count(x) == 1]
+            self._table = _read_group(self._file, place.shard, place.group, [image, *extra])
             self._group = place.group
         return self._table
 

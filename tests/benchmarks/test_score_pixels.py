@@ -366,9 +366,9 @@ def test_wrong_label_files(place):
     write_labels("labels.parquet", [])
     fails("labels.parquet: no rows")
     entry = row("g", "a", 6, 4)
-    schema = SCHEMA.set(2, pa.field("labels", pa.string()))
-    write_labels("labels.parquet", [{**entry, "labels": "[]"}], schema)
-    fails("column 'labels' .* string")
+    schema = SCHEMA.set(2, pa.field("labels", pa.int64()))
+    write_labels("labels.parquet", [{**entry, "labels": 3}], schema)
+    fails("column 'labels' .* int64")
     write_labels("labels.parquet", [{**entry, "labels": None}])  # annotated as clean
     write_labels("more.parquet", [row("h", "a", 6, 4), entry])
     with pytest.raises(ArtifactNetError, match=r"labels\.parquet#0 and more\.parquet#1"):

@@ -183,7 +183,7 @@ def test_a_bad_line_is_named(tmp_path, message):
 def test_a_line_that_is_no_object_is_named(tmp_path, text):
     path = tmp_path / "data.jsonl"
     path.write_text(json.dumps(FAKE) + "\n\n" + text + "\n")
-    with pytest.raises(ArtifactNetError, match=r"data.jsonl:3: .*JSON object"):
+    with pytest.raises(ArtifactNetError, match=r"data.jsonl:3: .*JSON"):
         build(path)
 
 

@@ -59,7 +59,7 @@ def here(tmp_path, monkeypatch):
 
 def touch(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    path.write_bytes(png())
 
 
 def found(*inputs, skip="out") -> list[str]:
@@ -68,9 +68,8 @@ def found(*inputs, skip="out") -> list[str]:
 
 def test_files_folders_and_patterns(here):
     for name in ("a.png", "b/c.JPG", "b/d/e.webp", "f/g.png"):
-        (here / name).parent.mkdir(parents=True, exist_ok=True)
-        (here / name).touch()
-    (here / "b" / "notes.txt").touch()
+        touch(here / name)
+    (here / "b" / "notes.txt").write_text("no image")
     assert found("a.png") == ["a.png"]
     assert found("b") == [os.path.join("b", "c.JPG"), os.path.join("b", "d", "e.webp")]
     assert found("*/*.png") == ["f/g.png"]
@@ -173,7 +172,7 @@ def test_no_name_leaves_its_folder(name):
     [
         (None, "cannot be read as parquet"),
         ({"x": [1]}, "column 'generator' is missing"),
-        ({"image": [b"x"], "generator": ["g"], "uid": ["u"]}, "'image' must be a struct"),
+        ({"image": ["x"], "generator": ["g"], "uid": ["u"]}, "'image' must be a struct"),
         ([], "the shard has no rows"),
     ],
 )
@@ -279,6 +278,6 @@ def test_content_that_is_passed_over_is_let_go(monkeypatch):
 
 def test_files_of_a_folder(tmp_path):
     for k in range(9):
-        (tmp_path / f"{k}.png").write_bytes(b"")
+        (tmp_path / f"{k}.png").write_bytes(png())
     names = [item.name for item in sample_evenly(resolve_inputs([tmp_path], skip=""), 3)]
     assert names == [str(tmp_path / f"{k}.png") for k in (0, 3, 6)]

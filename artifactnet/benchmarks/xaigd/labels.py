@@ -12,10 +12,10 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from artifactnet.data.images import MAX_PIXELS
-from artifactnet.data.shards import open_parquet, parquet_errors
+from artifactnet.data.shard_values import check_names, parse_labels
+from artifactnet.data.shards import read_rows
+from artifactnet.data.text import brief
 from artifactnet.taxonomy import AGNOSTIC, BY_LABEL, FINE_GRAINED
 from artifactnet.types import ArtifactNetError
 
@@ -30,7 +30,7 @@ class LabelRow:
     uid: str
     width: int  # pixels
     height: int  # pixels
-    labels: Sequence[Mapping[str, Any]]  # not checked yet; see `artifactnet.data.masks.rasterize`
+    labels: Sequence[Mapping[str, Any]]  # points are not checked; see `artifactnet.data.masks`
     place: str  # file and row, for messages
 
     def __str__(self) -> str:
@@ -52,8 +52,8 @@ def read_labels(files: Sequence[str | Path]) -> list[LabelRow]:
     rows: list[LabelRow] = []
     seen: dict[tuple[str, str], LabelRow] = {}
     for path in _expand(files):
-        for number, values in enumerate(_read(path).to_pylist()):
-            row = _row(values, f"{path}#{number}")
+        for place, values in read_rows(path, COLUMNS, images=False):
+            row = _row(values, str(place))
             first = seen.setdefault((row.generator, row.uid), row)
             if first is not row:
                 raise ArtifactNetError(
@@ -78,46 +78,23 @@ def _expand(files: Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def _read(path: Path) -> pa.Table:
-    file = open_parquet(path, COLUMNS)
-    kind = file.schema_arrow.field("labels").type
-    if not _holds_polygons(kind):
-        raise ArtifactNetError(
-            f"{path}: column 'labels' must be a list of structs with 'label' and 'points', "
-            f"not {kind}"
-        )
-    with parquet_errors(f"{path}: cannot be read as parquet"):
-        return file.read(columns=list(COLUMNS), use_threads=False)
-
-
-def _holds_polygons(kind: pa.DataType) -> bool:
-    if pa.types.is_null(kind):  # all rows are clean
-        return True
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        return False
-    item = kind.value_type
-    if pa.types.is_null(item):  # only empty lists
-        return True
-    return pa.types.is_struct(item) and {"label", "points"} <= {field.name for field in item}
-
-
 def _row(values: dict[str, Any], place: str) -> LabelRow:
+    check_names(values, place)
     generator, uid = values["generator"], values["uid"]
-    if generator in (None, "") or uid in (None, ""):
-        raise ArtifactNetError(f"{place}: generator or uid is empty")
     width, height = values["width"], values["height"]
+    where = f"{place} ({generator}/{uid})"
     for side in (width, height):
         if not isinstance(side, int) or isinstance(side, bool) or side < 1:
             raise ArtifactNetError(
-                f"{place} ({generator}/{uid}): width and height must be whole numbers above 0, "
-                f"not {width!r} and {height!r}"
+                f"{where}: width and height must be whole numbers above 0, "
+                f"not {brief(width)} and {brief(height)}"
             )
     if width * height > MAX_PIXELS:
         raise ArtifactNetError(
-            f"{place} ({generator}/{uid}): {width}x{height} pixels exceed the limit of "
-            f"{MAX_PIXELS / 1e6:.0f} megapixels"
+            f"{where}: {width}x{height} pixels exceed {MAX_PIXELS / 1e6:.0f} megapixels, the limit"
         )
-    return LabelRow(str(generator), str(uid), width, height, values["labels"] or (), place)
+    labels = parse_labels(values["labels"], where)
+    return LabelRow(generator, uid, width, height, labels, place)
 
 
 def check_layout(root: str | Path, task: str, rows: Sequence[LabelRow]) -> tuple[str, ...]:

@@ -116,6 +116,8 @@ def read_masks(folder: str, size: tuple[int, int], threshold: int) -> BoolArray 
         return None
     except NotADirectoryError:
         raise ArtifactNetError(f"{folder}: must be a folder with the masks of one image") from None
+    except OSError as error:
+        raise ArtifactNetError(f"{folder:.300}: cannot be read ({error.strerror})") from None
     masks = sorted(name for name in names if name.endswith(".png"))
     others = sorted(name for name in names if Path(name).suffix.lower() in EXTENSIONS)
     if others and not masks:

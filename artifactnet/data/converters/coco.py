@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from artifactnet.data.converters.common import parse_json
+from artifactnet.data.text import brief, parse_json, read_text
 from artifactnet.taxonomy import UNCATEGORIZED_BIT
 from artifactnet.types import ArtifactNetError, UInt8Array
 
@@ -37,12 +37,7 @@ def read_boxes(path: Path) -> list[CocoImage]:
         ArtifactNetError: the file is unreadable, or an entry is malformed, listed twice, or of an
             image that is not listed; the message names the entry.
     """
-    try:
-        data: Any = parse_json(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise ArtifactNetError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise ArtifactNetError(f"{path}: not readable as JSON ({error})") from None
+    data = parse_json(read_text(path), str(path))
     if not isinstance(data, dict) or not all(
         isinstance(data.get(key), list) for key in ("images", "annotations")
     ):
@@ -58,7 +53,7 @@ def read_boxes(path: Path) -> list[CocoImage]:
         key = _field(row, "id", (int, str), where)
         name = _field(row, "file_name", (str,), where)
         if key in ids:
-            raise ArtifactNetError(f"{where}: id {key!r} occurs twice")
+            raise ArtifactNetError(f"{where}: id {brief(key)} occurs twice")
         ids.add(key)
         stated = None
         if "width" in row or "height" in row:
@@ -66,7 +61,9 @@ def read_boxes(path: Path) -> list[CocoImage]:
         result.append(CocoImage(name, stated, boxes[key], where))
     unmatched = [key for key in boxes if key not in ids]
     if unmatched:
-        raise ArtifactNetError(f"{path}: annotations have image_id {unmatched[0]!r}, no image has")
+        raise ArtifactNetError(
+            f"{path}: annotations have image_id {brief(unmatched[0])}, no image has"
+        )
     return result
 
 
@@ -101,7 +98,7 @@ def _field(row: Any, key: str, kinds: tuple[type, ...], where: str) -> Any:
     value = row.get(key) if isinstance(row, dict) else None
     if isinstance(value, bool) or not isinstance(value, kinds):
         words = " or ".join(kind.__name__ for kind in kinds)
-        raise ArtifactNetError(f"{where}: {key!r} must be {words}, not {value!r}")
+        raise ArtifactNetError(f"{where}: {key!r} must be {words}, not {brief(value)}")
     return value
 
 
@@ -117,7 +114,7 @@ def _box(row: Any, where: str) -> Box:
     if not good or box is None:
         raise ArtifactNetError(
             f"{where}: 'bbox' must be [x, y, width, height], finite and with a positive size, not "
-            f"{box!r}"
+            f"{brief(box)}"
         )
     x, y, width, height = map(float, box)
     return x, y, width, height

@@ -6,7 +6,6 @@ a kill the same command resumes: maps that are already there are not written aga
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -203,15 +202,3 @@ class ManifestWriter:
             counts[line.split or "without a split"] += 1
         held = {key: count for key, count in counts.items() if count}
         return Conversion(self.manifest, held, tuple(warnings))
-
-
-def parse_json(text: str, where: str) -> object:
-    """Parse JSON; an error names ``where`` it stands.
-
-    Raises:
-        ArtifactNetError: it is no JSON.
-    """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactNetError(f"{where}: not readable as JSON ({error})") from None

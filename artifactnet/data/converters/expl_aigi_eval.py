@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from artifactnet.data.converters.common import Conversion, ManifestWriter, parse_json
+from artifactnet.data.converters.common import Conversion, ManifestWriter
 from artifactnet.data.heatmaps import read_gray
 from artifactnet.data.image_folders import ImageFolder
 from artifactnet.data.manifest_format import ManifestLine
+from artifactnet.data.text import brief, parse_json, read_text
 from artifactnet.types import Annotation, ArtifactNetError
 
 SPEAKERS = ("human", "gpt")
@@ -66,20 +67,16 @@ def read_expl_aigi_eval(path: Path) -> tuple[list[ExplRecord], list[str]]:
         ArtifactNetError: the file cannot be read, a line lacks a key or has a value of another
             type, a score is outside [0, 1], or an id occurs twice; the message names the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactNetError(f"{path}: cannot be read as a text file ({error})") from None
     records = []
     first: dict[str, str] = {}
-    for number, text in enumerate(lines, 1):
+    for number, text in enumerate(read_text(path).split("\n"), 1):
         if not text.strip():
             continue
         where = f"{path}:{number}"
         record = _parse_record(parse_json(text, where), where)
         if first.setdefault(record.id, where) != where:
             other = first[record.id]
-            raise ArtifactNetError(f"{where}: id {record.id!r} occurs already in {other}")
+            raise ArtifactNetError(f"{where}: id {brief(record.id)} occurs already in {other}")
         records.append(record)
     if not records:
         raise ArtifactNetError(f"{path}: holds no record")
@@ -148,12 +145,12 @@ def _parse_record(row: Any, where: str) -> ExplRecord:
             raise ArtifactNetError(f"{where}: {key!r} is missing; is this Expl-AIGI-Eval?")
     for key in _TEXTS:
         if not isinstance(row[key], str) or not row[key] or "\0" in row[key]:
-            raise ArtifactNetError(f"{where}: {key!r} must be text, not {row[key]!r}")
+            raise ArtifactNetError(f"{where}: {key!r} must be text, not {brief(row[key])}")
     score = row["score"]
     numeric = isinstance(score, int | float) and not isinstance(score, bool)
     if score is not None and not (numeric and 0 <= score <= 1):
         raise ArtifactNetError(
-            f"{where}: 'score' must be a number from 0 to 1, or null, not {score!r}"
+            f"{where}: 'score' must be a number from 0 to 1, or null, not {brief(score)}"
         )
     turns = row["conversations"]
     if not isinstance(turns, list) or not all(

@@ -17,6 +17,7 @@ from artifactnet.data import splits as splitting
 from artifactnet.data.image_files import list_images
 from artifactnet.data.images import SUBSAMPLINGS, decode_image, encode_jpeg
 from artifactnet.data.masks import parse_label, rasterize
+from artifactnet.data.shard_values import check_names, parse_labels, to_whole
 from artifactnet.data.shards import (
     CODEC_COLUMNS,
     COLUMNS,
@@ -26,7 +27,6 @@ from artifactnet.data.shards import (
     read_rows,
 )
 from artifactnet.data.sources.base import Source, Splits
-from artifactnet.taxonomy import BY_LABEL
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 
 
@@ -62,23 +62,29 @@ def read_items(part: str, shards: list[Path], config: DataConfig) -> list[XAigdI
     items = []
     for shard in shards:
         for place, row in read_rows(shard, columns):
+            check_names(row, place)
             uid, generator = row["uid"], row["generator"]
-            if not uid or not generator:
-                raise ArtifactNetError(f"{place}: uid or generator is empty")
-            labels = (row["labels"] or []) if labeled else []
-            bits = 0
-            for label in labels:
-                if config.on_error == "raise":  # otherwise a bad row is skipped when it is loaded
-                    parse_label(label, f"{place} ({generator}/{uid})")
-                category = BY_LABEL.get(label["label"])
-                bits |= category.bit if category else 0
-            state = Annotation.NONE
+            state, bits = Annotation.NONE, 0
             if labeled:
-                state = Annotation.MASK if labels else Annotation.CLEAN
+                state, bits = _annotation(row["labels"], f"{place} ({generator}/{uid})", config)
             codec = _codec(row) if config.augment.align_compression else None
             record = Record(uid, 1, generator, state, str(place), bits)
             items.append(XAigdItem(record, place, codec))
     return items
+
+
+def _annotation(stored: Any, where: str, config: DataConfig) -> tuple[Annotation, int]:
+    """State and categories of a row; a malformed one is an error, or one when it is loaded."""
+    bits = 0
+    try:
+        labels = parse_labels(stored, where)
+        for label in labels:
+            bits |= parse_label(label, where)[0]
+    except ArtifactNetError:
+        if config.on_error == "raise":
+            raise
+        return Annotation.MASK, bits  # `XAigdSource.load` raises again, and the row is skipped
+    return (Annotation.MASK if labels else Annotation.CLEAN), bits
 
 
 def _codec(row: dict[str, Any]) -> tuple[int, str] | None:
@@ -111,13 +117,15 @@ class XAigdSource:
         if record.annotation is not Annotation.MASK:
             return Sample(record, image)
         height, width = image.shape[:2]
-        if (row["height"], row["width"]) != (height, width):
+        stated = tuple(to_whole(row[side]) for side in ("width", "height"))
+        if stated != (width, height):
             raise ArtifactNetError(
                 f"{record.location}: the image is {width}x{height}, its annotation is for "
-                f"{row['width']}x{row['height']}"
+                f"{stated[0]}x{stated[1]}"
             )
         where = f"{record.location} ({record.generator}/{record.uid})"
-        return Sample(record, image, rasterize(row["labels"], height, width, where))
+        labels = parse_labels(row["labels"], where)
+        return Sample(record, image, rasterize(labels, height, width, where))
 
     def encoded(self, index: int) -> bytes | None:
         """Stored file content of a row's image; None for a photograph, which has a path."""
