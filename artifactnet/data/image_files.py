@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,11 @@ class Entry:
     name: str
     path: str
     reason: str | None
+
+    @property
+    def claims(self) -> bool:
+        """Whether it has the name of an image."""
+        return os.path.splitext(self.name)[1].lower() in SUFFIXES
 
 
 def image_format(head: bytes) -> str | None:
@@ -208,26 +213,6 @@ def raise_unreadable(error: OSError) -> None:
     raise ArtifactNetError(f"{error.filename}: cannot be listed ({error.strerror})") from error
 
 
-def walk_folders(root: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """`os.walk` that follows links but enters no folder again from inside of it: loops end.
-
-    Raises:
-        ArtifactNetError: a folder cannot be listed.
-    """
-    chains = {str(root): (os.path.realpath(root),)}  # of real folders, from the root to this one
-    for current, names, files in os.walk(str(root), onerror=raise_unreadable, followlinks=True):
-        chain = chains.pop(current)
-        kept = []
-        for name in sorted(names):
-            path = os.path.join(current, name)
-            real = os.path.realpath(path) if os.path.islink(path) else os.path.join(chain[-1], name)
-            if real not in chain:
-                chains[path] = (*chain, real)
-                kept.append(name)
-        names[:] = kept
-        yield current, names, files
-
-
 class FileWalk:
     """Lists the files of folders; what links lead to is listed once, however many lead there.
 
@@ -235,10 +220,13 @@ class FileWalk:
 
     Args:
         skip: a folder not to look into: that of the output, which may lie among the images.
+        once: False lists files under each of their paths; only loops end.
     """
 
-    def __init__(self, skip: str | Path = "") -> None:
-        self._skip = os.path.realpath(skip) if str(skip) else None
+    def __init__(self, skip: str | Path = "", once: bool = True) -> None:
+        self._skip = os.path.realpath(skip) + os.sep if str(skip) else None
+        self._once = once
+        self._root = ""
         self._trees: list[str] = []  # real folders that are, or will be, listed to the bottom
         self._visited: set[str] = set()  # real folders
         self._files: set[str] = set()  # real files that links have led to
@@ -247,32 +235,16 @@ class FileWalk:
         self,
         folder: str | Path,
         skipped: Skipped | None = None,
-        onerror: Callable[[OSError], None] = raise_unreadable,
+        onerror: Callable[[OSError], object] = raise_unreadable,
     ) -> Iterator[Entry]:
         """Files below a folder, sorted; hidden and repeated ones are counted in ``skipped``.
 
         ``onerror`` is called for a folder that cannot be listed.
         """
         skipped = Skipped() if skipped is None else skipped
-        root = str(folder)
-        real = os.path.realpath(root)
-        if real in self._visited:
-            return
-        self._trees.append(real)
-        self._visited.add(real)
-        places = {root: real}
-        for current, names, files in os.walk(root, onerror=onerror, followlinks=True):
-            real = places.pop(current)
-            kept = []
+        for current, names in self.folders(folder, skipped, onerror):
+            relative = os.path.relpath(current, folder)
             for name in sorted(names):
-                path = os.path.join(current, name)
-                target = self._enter(path, os.path.join(real, name), skipped)
-                if target is not None:
-                    places[path] = target
-                    kept.append(name)
-            names[:] = kept
-            relative = os.path.relpath(current, root)
-            for name in sorted(files):
                 path = os.path.join(current, name)
                 if name.startswith("."):
                     skipped.add(HIDDEN, path)
@@ -280,17 +252,42 @@ class FileWalk:
                     below = os.path.normpath(os.path.join(relative, name))
                     yield Entry(below, path, why_no_image(path))
 
-    def _enter(self, path: str, real: str, skipped: Skipped) -> str | None:
+    def folders(
+        self, folder: str | Path, skipped: Skipped, onerror: Callable[[OSError], object]
+    ) -> Iterator[tuple[str, list[str]]]:
+        """A folder and all below it, each with the names of its files."""
+        root = str(folder)
+        real = os.path.realpath(root)
+        if self._once and real in self._visited:
+            return
+        self._root = real + os.sep
+        self._trees.append(real)
+        self._visited.add(real)
+        chains: dict[str, tuple[str, ...]] = {root: (real,)}  # real folders down to this one
+        for current, names, files in os.walk(root, onerror=onerror, followlinks=True):
+            chain = chains.pop(current)
+            kept = []
+            for name in sorted(names):
+                path = os.path.join(current, name)
+                target = self._enter(path, chain, skipped)
+                if target is not None:
+                    chains[path] = (*chain, target)
+                    kept.append(name)
+            names[:] = kept
+            yield current, files
+
+    def _enter(self, path: str, chain: tuple[str, ...], skipped: Skipped) -> str | None:
         """Real path of a folder to be listed; None for one that is not."""
         linked = os.path.islink(path)
-        if linked:
-            real = os.path.realpath(path)
+        name = os.path.basename(path)
+        real = os.path.realpath(path) if linked else os.path.join(chain[-1], name)
         if self._is_output(real):
             return None
-        if os.path.basename(path).startswith("."):
+        if name.startswith("."):
             skipped.add(HIDDEN, path)
             return None
-        if real in self._visited or (linked and self._is_below_a_tree(real)):
+        repeated = real in self._visited or (linked and self._is_below_a_tree(real))
+        if real in chain or (self._once and repeated):
             if linked:
                 skipped.add(LISTED_ALREADY, path)
             return None
@@ -305,15 +302,18 @@ class FileWalk:
         real = os.path.realpath(path)
         if self._is_output(real):
             return False
-        if os.path.exists(real) and (real in self._files or self._is_below_a_tree(real)):
+        repeated = real in self._files or self._is_below_a_tree(real)
+        if self._once and repeated and os.path.exists(real):
             skipped.add(LISTED_ALREADY, path)
             return False
         self._files.add(real)
         return True
 
     def _is_output(self, real: str) -> bool:
-        skip = self._skip
-        return skip is not None and (real == skip or real.startswith(skip + os.sep))
+        """Whether this lies in the folder to be skipped, which does not hold all of the input."""
+        if self._skip is None or self._root.startswith(self._skip):
+            return False
+        return (real + os.sep).startswith(self._skip)
 
     def _is_below_a_tree(self, real: str) -> bool:
         """Whether a walk meets this without a link; hidden folders are not entered."""
@@ -327,16 +327,32 @@ class FileWalk:
         return False
 
 
-def list_images(folder: str | Path, skipped: Skipped | None = None) -> Iterator[tuple[str, str]]:
+def list_images(
+    folder: str | Path, skipped: Skipped | None = None, *, once: bool = True
+) -> Iterator[tuple[str, str]]:
     """(path relative to ``folder``, full path) of every image below it, sorted.
 
     Each file's first bytes are read, once. Files that are not images are counted in ``skipped``.
+    ``once=False`` lists an image under each of its paths, for folders whose names mean something.
 
     Raises:
         ArtifactNetError: a folder cannot be listed.
     """
-    for entry in FileWalk().files(folder, skipped):
+    for entry in FileWalk(once=once).files(folder, skipped):
         if entry.reason is None:
             yield entry.name, entry.path
         elif skipped is not None:
             skipped.add(entry.reason, entry.path)
+
+
+def real_paths(paths: Iterable[str]) -> Iterator[str]:
+    """Real path of each file; every folder is resolved once."""
+    folders: dict[str, str] = {}
+    for path in paths:
+        if os.path.islink(path):
+            yield os.path.realpath(path)
+            continue
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        yield os.path.join(folders[folder], name)
