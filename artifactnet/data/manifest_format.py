@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from artifactnet.data.image_folders import SPLITS
+from artifactnet.data.folder_names import SPLITS, split_of
 from artifactnet.data.text import brief, parse_json, read_text
 from artifactnet.files import write_text
 from artifactnet.taxonomy import BY_LABEL, CATEGORIES
@@ -147,7 +147,7 @@ def parse_line(text: str, folder: Path, where: str) -> ManifestLine:
         uid=row["uid"],
         label=label,
         annotation=_STATES[state],
-        split=_choice(row, "split", SPLITS, where) if "split" in row else None,
+        split=_split(row["split"], where) if "split" in row else None,
         generator=row.get("generator", "fake" if label else "real"),
         heatmap=str(folder / row["heatmap"]) if "heatmap" in row else None,
         mask=str(folder / row["mask"]) if "mask" in row else None,
@@ -179,6 +179,15 @@ def _choice(row: dict[str, Any], key: str, words: tuple[str, ...], where: str) -
             f"{where}: {key!r} must be one of {', '.join(words)}, not {brief(value)}"
         )
     return value
+
+
+def _split(value: Any, where: str) -> str:
+    """Split of a line; it may have any name that a folder of this split may have."""
+    split = split_of(value) if isinstance(value, str) else None
+    if split is None:
+        known = ", ".join(SPLITS)
+        raise ArtifactNetError(f"{where}: 'split' must be one of {known}, not {brief(value)}")
+    return split
 
 
 def _text(value: Any, where: str) -> str:

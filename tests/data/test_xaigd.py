@@ -1,10 +1,12 @@
 """The X-AIGD source on small shards in the data set's own schema."""
 
+import json
 import multiprocessing
 import pickle
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,8 +14,10 @@ import pytest
 from annotated_files import png
 from PIL import Image
 
+from artifactnet.benchmarks.xaigd.labels import read_labels
 from artifactnet.config import AugmentConfig, DataConfig
 from artifactnet.data.images import decode_image, encode_jpeg
+from artifactnet.data.masks import rasterize
 from artifactnet.data.shards import SCHEMA
 from artifactnet.data.sources import xaigd
 from artifactnet.taxonomy import BY_LABEL
@@ -342,10 +346,252 @@ def test_named_validation_uids_are_taken_and_the_public_table_is_not_mistaken(ro
         table.write_text(text)
         assert uids(build(root, val_fraction=0.3)["val"]) == uids(plain["val"])
     table.write_text("uid,split\nt1,train\nt2,val\nt5,val\nelsewhere,val\n")
-    for seed in range(3):
+    written = table.read_text()
+    for seed, encoding in enumerate(("utf-8", "utf-8-sig", "utf-8")):
+        table.write_text(written.replace("val", ("val", "Validation", "dev")[seed]), encoding)
         splits = build(root, seed, val_fraction=0.3)
         assert set(uids(splits["val"])) == {"t2", "t5"}
         assert set(uids(splits["train"])) == {f"t{k}" for k in range(10)} - {"t2", "t5"}
     table.write_bytes(b"uid,split\n\xff\xfe,val\n")
     with pytest.raises(ArtifactNetError, match=r"uid_splits\.csv: cannot be read as CSV"):
         build(root)
+
+
+# --- the forms in which writers of parquet store labels, names and images ---
+
+TEXTURE, COLOR = "low-level-texture", "low-level-color"
+TRIANGLE = [[12.0, 3.0], [20.0, 3.0], [20.0, 14.0]]
+POLYGONS = [polygon(TEXTURE), polygon(COLOR, TRIANGLE)]
+
+
+def xy(points) -> list[dict]:
+    return [{"x": x, "y": y} for x, y in points]
+
+
+def columns(polygons) -> dict:
+    return {key: [item[key] for item in polygons] for key in ("label", "points")}
+
+
+def transposed(points) -> dict:
+    return {"x": [x for x, _ in points], "y": [y for _, y in points]}
+
+
+def with_points(change) -> list[dict]:
+    return [{**item, "points": change(item["points"])} for item in POLYGONS]
+
+
+LARGE = pa.large_list(
+    pa.struct(
+        [
+            ("points", pa.large_list(pa.list_(pa.float32(), 2))),
+            ("score", pa.float64()),
+            ("label", pa.large_string()),
+        ]
+    )
+)
+CODED = pa.list_(
+    pa.struct(
+        [
+            ("label", pa.dictionary(pa.int32(), pa.string())),
+            ("points", pa.list_(pa.list_(pa.int16()))),
+        ]
+    )
+)
+FORMS = {
+    "list of structs": pa.array([POLYGONS]),
+    "struct of lists": pa.array([columns(POLYGONS)]),
+    "JSON text": pa.array([json.dumps(POLYGONS)]),
+    "JSON text of a struct of lists": pa.array([json.dumps(columns(POLYGONS), indent=1)]),
+    "JSON text, large and coded": pa.array([json.dumps(POLYGONS)], pa.large_string()).cast(
+        pa.dictionary(pa.int8(), pa.large_string())
+    ),
+    "JSON bytes": pa.array([json.dumps(POLYGONS).encode()]),
+    "JSON text of each polygon": pa.array([[json.dumps(item) for item in POLYGONS]]),
+    "JSON text of points": pa.array([with_points(json.dumps)]),
+    "points as structs": pa.array([with_points(xy)]),
+    "points as lists of x and y": pa.array([with_points(transposed)]),
+    "points of a struct of lists as lists of x and y": pa.array([columns(with_points(transposed))]),
+    "flat points": pa.array([with_points(lambda p: [v for pair in p for v in pair])]),
+    "large and fixed lists, float32, other fields": pa.array([POLYGONS], LARGE),
+    "coded labels, integer points": pa.array([POLYGONS], CODED),
+    "arrays of numpy": pa.array([with_points(lambda p: [np.array(pair) for pair in p])]),
+}
+
+
+def table_of(tmp_path, **columns):
+    """A shard of one row: ``columns`` are arrays of length one; the others are as published."""
+    photographs(tmp_path / "real", ["7"])
+    table = pa.Table.from_pylist([row("7", labels=POLYGONS)], schema=SCHEMA)
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, values)
+    pq.write_table(table, tmp_path / "labeled_test-0.parquet")
+    return tmp_path
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_labels_in_every_form(tmp_path, form):
+    root = table_of(tmp_path, labels=FORMS[form])
+    source = build(root)["test"]
+    index = find(source, "7", "sdxl")
+    expected = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    expected[3:11, 2:10] = BY_LABEL[TEXTURE].bit
+    cv2.fillPoly(expected, [np.array(TRIANGLE, np.int32)], BY_LABEL[COLOR].bit)
+    np.testing.assert_array_equal(source.load(index).mask, expected)
+    assert source.records[index].categories == BY_LABEL[TEXTURE].bit | BY_LABEL[COLOR].bit
+    (scored,) = read_labels([str(root / "labeled_test-0.parquet")])
+    drawn = rasterize(scored.labels, scored.height, scored.width, "x")
+    np.testing.assert_array_equal(drawn, expected)
+
+
+NOTHING = {
+    "null": pa.nulls(1),
+    "a null list": pa.array([None], SCHEMA.field("labels").type),
+    "an empty list": pa.array([[]]),
+    "an empty struct of lists": pa.array([columns([])]),
+    "a struct of nulls": pa.array([{"label": None, "points": None}]),
+    "a null struct": pa.array([None], pa.struct([("label", pa.string()), ("points", pa.string())])),
+    "empty JSON": pa.array([" [] "]),
+    "null in JSON": pa.array(["null"]),
+    "empty text": pa.array([""]),
+    "a null text": pa.array([None], pa.string()),
+}
+
+
+@pytest.mark.parametrize("form", NOTHING)
+def test_rows_without_polygons_are_clean_in_every_form(tmp_path, form):
+    source = build(table_of(tmp_path, labels=NOTHING[form]))["test"]
+    assert source.records[find(source, "7", "sdxl")].annotation is Annotation.CLEAN
+    (scored,) = read_labels([str(tmp_path / "labeled_test-0.parquet")])
+    assert not scored.labels
+
+
+@pytest.mark.parametrize(
+    "uid",
+    [
+        pa.array([7], pa.int64()),
+        pa.array([7], pa.uint8()),
+        pa.array([7], pa.int32()).dictionary_encode(),
+        pa.array([7.0]),
+        pa.array([7.0], pa.float32()),
+        pa.array([7], pa.decimal128(20, 4)),
+        pa.array(["7"], pa.large_string()),
+        pa.array(["7"], pa.string_view()),
+        pa.array(["7"]).dictionary_encode(),
+        pa.array([b"7"]),
+    ],
+    ids=str,
+)
+def test_uid_and_generator_of_every_type(tmp_path, uid):
+    root = table_of(tmp_path, uid=uid, width=pa.array([float(WIDTH)]), generator=uid)
+    source = build(root)["test"]
+    index = find(source, "7", "7")
+    assert source.load(index).mask.any()
+    assert find(source, "7", "real") >= 0  # the photograph of this uid
+    (scored,) = read_labels([str(root / "labeled_test-0.parquet")])
+    assert (scored.uid, scored.generator, scored.width) == ("7", "7", WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("uid", "problem"),
+    [
+        (pa.array([7.5]), "uid must be text or a whole number, not 7.5"),
+        (pa.array([float("inf")]), "uid must be .*inf"),
+        (pa.array([float("nan")]), "uid is empty"),
+        (pa.array([2.0**54]), "uid must be"),  # its neighbour is the same float
+        (pa.array([2.0**25], pa.float32()), "uid must be"),
+        (pa.array([b"\xff"]), "uid must be"),
+        (pa.array(["a\0b"]), "uid must be"),
+        (pa.array([True]), r"0\.parquet: column 'uid' must be text or whole numbers, not bool"),
+        (pa.array([["7"]]), r"0\.parquet: column 'uid' must be .*not list"),
+    ],
+)
+def test_uids_that_name_nothing(tmp_path, uid, problem):
+    root = table_of(tmp_path, uid=uid)
+    with pytest.raises(ArtifactNetError, match=problem) as caught:
+        build(root)
+    assert "labeled_test-0.parquet" in str(caught.value)
+    with pytest.raises(ArtifactNetError, match=problem):
+        read_labels([str(root / "labeled_test-0.parquet")])
+
+
+PNG = png(pixels("7", "sdxl"))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pa.array([PNG]),
+        pa.array([PNG], pa.large_binary()),
+        pa.array([PNG], pa.binary_view()),
+        pa.array([PNG]).dictionary_encode(),
+        pa.array([{"path": "a.png", "bytes": PNG, "hash": 3}]),
+        pa.array([{"bytes": PNG}], pa.struct([("bytes", pa.large_binary())])),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_images_of_every_type(tmp_path, image):
+    source = build(table_of(tmp_path, image=image))["test"]
+    np.testing.assert_array_equal(source.load(0).image, pixels("7", "sdxl"))
+    assert source.encoded(0) == PNG
+
+
+BAD_LABELS = [
+    (pa.array([[{"label": TEXTURE, "points": 3}]]), "'points' must be"),
+    (pa.array([[{"label": 3, "points": SQUARE}]]), "'label' must be text, not 3"),
+    (pa.array([[None, *POLYGONS]]), "polygon 0 must have 'label' and 'points'"),
+    (pa.array([{"label": [TEXTURE], "points": [SQUARE, TRIANGLE]}]), "1 categories, but 2 polyg"),
+    (pa.array(["low-level-texture"]), "not readable as JSON"),
+    (pa.array(["{'label': 'a'}"]), "not readable as JSON"),
+    (pa.array(["[" * 100_000]), "not readable as JSON .*deep"),
+    (pa.array(["7"]), "labels must be .*, not 7"),
+    (pa.array(['{"points": []}']), "labels must have 'label' and 'points'"),
+    (pa.array(['[{"label": ["a"], "points": []}]']), "'label' must be text"),
+    (pa.array([json.dumps([polygon(points=[[1, 2], [3, 4], [5]])])]), "finite"),
+    (pa.array([json.dumps([polygon(points=[[1, 2], [3, 4], [5, 10**400]])])]), "finite"),
+    (pa.array([json.dumps([polygon(points=[[1, 2], [3, 4], [5, float("nan")]])])]), "finite"),
+    (pa.array([json.dumps([polygon(points={"x": [1, 2, 3], "y": [1, 2]})])]), "'points' must"),
+]
+
+
+@pytest.mark.parametrize(("labels", "problem"), BAD_LABELS)
+def test_labels_of_no_known_form_name_the_row(tmp_path, labels, problem):
+    root = table_of(tmp_path, labels=labels)
+    where = r"labeled_test-0\.parquet#0 \(sdxl/7\): .*"
+    with pytest.raises(ArtifactNetError, match=where + problem) as caught:
+        build(root)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    source = build(root, on_error="skip")["test"]  # the bad row is met when it is loaded
+    with pytest.raises(ArtifactNetError, match=problem):
+        source.load(0)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "expected"),
+    [
+        ("labels", pa.array([[1, 2]]), "a list of structs with 'label' and 'points'"),
+        ("labels", pa.array([[{"category": "a"}]]), "'label' and 'points'"),
+        ("labels", pa.array([1.5]), "not double"),
+        ("image", pa.array([[1, 2]]), "a struct with 'bytes', or the bytes of an image file"),
+        ("image", pa.array([{"path": "a.png"}]), "a struct with 'bytes'"),
+        ("width", pa.array(["32"]), "whole numbers, not string"),
+        ("generator", pa.array([{"a": 1}]), "text or whole numbers, not struct"),
+    ],
+)
+def test_columns_of_a_wrong_type_are_named(tmp_path, column, values, expected):
+    root = table_of(tmp_path, **{column: values})
+    named = rf"labeled_test-0\.parquet: column '{column}' must be .*{expected}"
+    with pytest.raises(ArtifactNetError, match=named) as caught:
+        build(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_occurs_twice(tmp_path):
+    root = table_of(tmp_path)
+    path = tmp_path / "labeled_test-0.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("uid", pa.array(["8"])), path)
+    with pytest.raises(ArtifactNetError, match="column 'uid' occurs 2 times"):
+        build(root)
+    pq.write_table(table.append_column("extra", pa.array([{"a": [1]}])), path)
+    assert len(build(root)["test"].records) == 2

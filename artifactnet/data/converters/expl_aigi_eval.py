@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from artifactnet.data.converters.common import Conversion, ManifestWriter
+from artifactnet.data.folder_names import split_of
 from artifactnet.data.heatmaps import read_gray
 from artifactnet.data.image_folders import ImageFolder
 from artifactnet.data.manifest_format import ManifestLine
@@ -18,7 +19,6 @@ from artifactnet.types import Annotation, ArtifactNetError
 
 SPEAKERS = ("human", "gpt")
 SUFFIX = ".jsonl"
-_SPLITS = {"train": "train", "dev": "val", "val": "val", "test": "test"}
 _TEXTS = ("id", "image", "heatmap")
 
 
@@ -119,7 +119,7 @@ def convert_expl_aigi_eval(
     maps = {record.heatmap for _, records, _ in read_files for record in records}
     folder = ImageFolder(images, maps)
     for file, records, _ in read_files:
-        split = _SPLITS.get(file.stem.rpartition("_")[2].lower())
+        split = split_of(file.stem.rpartition("_")[2])
         for record in records:
             image, size = writer.find(folder, record.image, record.where)
             if image is None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from artifactnet.data.converters.common import Conversion, ManifestWriter
 from artifactnet.data.converters.tfrecord import Feature, decode_example, read_tfrecord
+from artifactnet.data.folder_names import split_of
 from artifactnet.data.heatmaps import read_gray
 from artifactnet.data.image_folders import ImageFolder
 from artifactnet.data.manifest_format import ManifestLine
@@ -20,7 +21,7 @@ from artifactnet.files import write_json
 from artifactnet.types import Annotation, ArtifactNetError
 
 SCORES = ("artifact_score", "misalignment_score", "aesthetics_score", "overall_score")
-SPLITS = {"train": "train", "dev": "val", "test": "test"}  # stem of the file -> our name
+FILES = ("train", "dev", "test")  # stems
 SUFFIX = ".tfrecord"
 
 
@@ -86,10 +87,10 @@ def convert_richhf(
     Raises:
         ArtifactNetError: see `read_richhf` and `ManifestWriter`; or nothing can be used.
     """
-    files = [source / f"{split}{SUFFIX}" for split in SPLITS] if source.is_dir() else [source]
+    files = [source / f"{split}{SUFFIX}" for split in FILES] if source.is_dir() else [source]
     files = [path for path in files if path.is_file()]
     if not files:
-        names = ", ".join(f"{split}{SUFFIX}" for split in SPLITS)
+        names = ", ".join(f"{split}{SUFFIX}" for split in FILES)
         raise ArtifactNetError(f"{source}: no such file, nor a folder with any of {names}")
     writer = ManifestWriter(out, name, overwrite, inputs=[images], generator=generator)
     folder = ImageFolder(images)
@@ -103,7 +104,7 @@ def convert_richhf(
             path, size = writer.find(folder, record.filename, record.filename)
             if path is None:
                 continue
-            split, score = SPLITS.get(file.stem), record.scores["artifact_score"]
+            split, score = split_of(file.stem), record.scores["artifact_score"]
             line = ManifestLine(path, uid, 1, Annotation.CLEAN, split, generator, score=score)
             heatmap = read_gray(record.artifact_map, f"{record.where}: artifact_map")
             if not writer.add(line, folder.key(path), size=size, heatmap=heatmap):

@@ -14,6 +14,7 @@ from typing import Any
 
 from artifactnet.config import DataConfig
 from artifactnet.data import splits as splitting
+from artifactnet.data.folder_names import split_of
 from artifactnet.data.image_files import list_images
 from artifactnet.data.images import SUBSAMPLINGS, decode_image, encode_jpeg
 from artifactnet.data.masks import parse_label, rasterize
@@ -203,11 +204,11 @@ def _named_val(root: Path) -> set[str]:
     if not path.is_file():
         return set()
     try:
-        with open(path, newline="", encoding="utf-8") as handle:
+        with open(path, newline="", encoding="utf-8-sig") as handle:
             lines = list(csv.DictReader(handle))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ArtifactNetError(f"{path}: cannot be read as CSV ({error})") from error
-    return {str(line.get("uid")) for line in lines if line.get("split") == "val"}
+    return {str(line.get("uid")) for line in lines if split_of(line.get("split") or "") == "val"}
 
 
 def _assign(
