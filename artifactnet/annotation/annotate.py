@@ -20,6 +20,7 @@ from artifactnet.annotation.files import OutputFiles, Pair, count_rows, find_pai
 from artifactnet.config import MllmConfig
 from artifactnet.data.duplicates import hash_bytes
 from artifactnet.data.heatmaps import write_map
+from artifactnet.data.image_files import Skipped
 from artifactnet.data.images import decode_image
 from artifactnet.files import atomic_path
 from artifactnet.inference.inputs import Failure
@@ -84,11 +85,12 @@ def annotate_folder(
     """
     files = OutputFiles(out)
     files.check((images, masks), pictures, bit_fields)
-    pairs, failures = find_pairs(images, masks)
+    skipped = Skipped()
+    pairs, failures = find_pairs(images, masks, skipped)
     summary = Summary(failures=failures)
     results: list[_Result] = []
     with AnswerLog(files.raw) as log:
-        summary.warnings = log.warnings
+        summary.warnings = (*skipped.describe(f"{images}, {masks}"), *log.warnings)
         chats = {"analysis": analyst, "formatting": formatter or analyst}
         job = _Job(chats, log, attempts, bit_fields, files, pictures)
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from artifactnet.data.image_files import list_images
+from artifactnet.data.image_files import FileWalk, Skipped
 from artifactnet.data.image_folders import map_keys
 from artifactnet.files import write_text
 from artifactnet.inference.inputs import Failure
@@ -74,15 +74,19 @@ class Pair:
     mask: str
 
 
-def find_pairs(images: Path, masks: Path) -> tuple[list[Pair], list[Failure]]:
+def find_pairs(
+    images: Path, masks: Path, skipped: Skipped | None = None
+) -> tuple[list[Pair], list[Failure]]:
     """Match two folders by file stem.
 
     A map with the same relative path matches (``a/7.png`` for ``a/7.jpg``); otherwise the one with
     the same stem anywhere, if no other map and no other image has this stem. Both folders are
-    searched recursively; one may be inside the other.
+    searched recursively; one may be inside the other. Files that are not images are counted in
+    ``skipped``, unless they have the name of one.
 
     Returns:
-        The pairs, ordered by image, and the images without a map, or without an unambiguous one.
+        The pairs, ordered by image, and the images without a map, or without an unambiguous one,
+        after what has the name of an image and is none.
 
     Raises:
         ArtifactNetError: a folder is missing, cannot be listed or holds no image, or both are one.
@@ -92,16 +96,19 @@ def find_pairs(images: Path, masks: Path) -> tuple[list[Pair], list[Failure]]:
             raise ArtifactNetError(f"{folder}: no such folder of {what}")
     if images.resolve() == masks.resolve():
         raise ArtifactNetError(f"{images}: images and masks need separate folders")
-    pictures = _list_images(images, masks)
-    maps = _list_images(masks, images)
+    skipped = Skipped() if skipped is None else skipped
+    pictures, failures = _list_images(images, masks, skipped)
+    maps, unusable = _list_images(masks, images, skipped)
+    failures += unusable
     for folder, files in ((images, pictures), (masks, maps)):
         if not files:
-            raise ArtifactNetError(f"{folder}: holds no images")
+            what = [f"{f.path}: {f.reason}" for f in failures[:1]] + skipped.lines()
+            held = f" ({'; '.join(what)})" if what else ""
+            raise ArtifactNetError(f"{folder}: holds no images{held}")
     names = map_keys(pictures.values(), images)
     maps_by_place, maps_by_stem = _index(maps)
     images_by_place, images_by_stem = _index(pictures)
     pairs: list[Pair] = []
-    failures: list[Failure] = []
     for relative, image in pictures.items():
         place, stem = os.path.splitext(relative)[0], PurePath(relative).stem
         found, rivals = maps_by_place[place], images_by_place[place]
@@ -120,15 +127,22 @@ def find_pairs(images: Path, masks: Path) -> tuple[list[Pair], list[Failure]]:
     return pairs, failures
 
 
-def _list_images(folder: Path, without: Path) -> dict[str, str]:
-    """Relative path -> path of the images below ``folder``, but not below ``without``."""
-    hidden = without.resolve()
-    inside = hidden.is_relative_to(folder.resolve())
-    return {
-        name: path
-        for name, path in list_images(folder)
-        if not (inside and Path(path).resolve().is_relative_to(hidden))
-    }
+def _list_images(
+    folder: Path, without: Path, skipped: Skipped
+) -> tuple[dict[str, str], list[Failure]]:
+    """Relative path -> path of the images below ``folder``, but not below ``without``.
+
+    Also what has the name of an image and is none; other files are counted in ``skipped``.
+    """
+    images, failures = {}, []
+    for entry in FileWalk(without).files(folder, skipped):
+        if entry.reason is None:
+            images[entry.name] = entry.path
+        elif entry.claims:
+            failures.append(Failure(entry.path, entry.complaint))
+        else:
+            skipped.add(entry.reason, entry.path)
+    return images, failures
 
 
 def _index(files: dict[str, str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

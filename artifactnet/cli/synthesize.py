@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from artifactnet.cli.arguments import add_value, natural, positive
+from artifactnet.cli.arguments import add_value, natural, positive, print_warnings
 
 
 def add_synthesize_options(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +39,7 @@ def run_synthesize(args: argparse.Namespace) -> int:
     counts = ", ".join(f"{count} {split}" for split, count in result.counts.items())
     print(f"{result.photographs} photographs became {counts} pairs in {result.out}")
     print(f"train on them: artifactnet train dinov2_align data.name=xaigd data.root={result.out}")
+    print_warnings(result.warnings)
     if result.skipped:
         print(f"{len(result.skipped)} could not be used:", file=sys.stderr)
     for line in result.skipped:

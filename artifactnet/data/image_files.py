@@ -90,7 +90,8 @@ class Skipped:
         if not self.counts:
             return []
         total = sum(self.counts.values())
-        return [f"{where}: {total} files were skipped: {'; '.join(self.lines())}"]
+        files = "1 file was" if total == 1 else f"{total} files were"
+        return [f"{where}: {files} skipped: {'; '.join(self.lines())}"]
 
     def to_json(self) -> dict[str, Any]:
         """reason -> ``{"files": count, "first": [path]}``."""
@@ -112,6 +113,13 @@ class Entry:
     def claims(self) -> bool:
         """Whether it has the name of an image."""
         return os.path.splitext(self.name)[1].lower() in SUFFIXES
+
+    @property
+    def complaint(self) -> str:
+        """The reason as a message about this file."""
+        reason = str(self.reason)
+        whole = reason == OTHER or reason.startswith("cannot")
+        return reason if whole else f"not an image: {reason}"
 
 
 def image_format(head: bytes) -> str | None:

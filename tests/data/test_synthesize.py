@@ -153,6 +153,8 @@ def test_bad_photographs_are_listed_and_skipped(folder, tmp_path):
     for name in ("same cat.jpg", "broken.jpg", "text.png", "tiny.png", "flat.png"):
         assert sum(name in line for line in done.skipped) == 1, (name, done.skipped)
     assert (len(done.skipped), len(list((done.out / "real").iterdir()))) == (5, 6)
+    notes = mixed / "notes.txt"
+    assert done.warnings == [f"{mixed}: 1 file was skipped: 1 text: {notes}"]
 
 
 def test_own_resolution_keeps_the_whole_photograph_first_and_nothing_is_enlarged(folder, tmp_path):
@@ -196,7 +198,7 @@ def test_folders_that_cannot_be_used(folder, tmp_path):
         synthesize.synthesize(tmp_path / "nowhere", tmp_path / "set")
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ArtifactNetError, match=r"holds no photographs.*\.jpg"):
+    with pytest.raises(ArtifactNetError, match="empty: holds no photographs; name their folder"):
         synthesize.synthesize(empty, tmp_path / "set")
     (empty / "bad.png").write_text("no image")
     with pytest.raises(ArtifactNetError, match=r"none of 1 photographs.*bad\.png"):

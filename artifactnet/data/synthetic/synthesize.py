@@ -14,7 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from artifactnet.data.images import EXTENSIONS, decode_image
+from artifactnet.data.image_files import FileWalk, Skipped
+from artifactnet.data.images import decode_image
 from artifactnet.data.shards import EditedPair, write_shard
 from artifactnet.data.splits import split_uids
 from artifactnet.data.synthetic import edits
@@ -33,12 +34,14 @@ class Synthesis:
         counts: fakes in train and test (as many real images stand beside them).
         photographs: how many photographs were used.
         skipped: one line per photograph that was not used, with its reason.
+        warnings: about the files of the folder that are no photographs.
     """
 
     out: Path
     counts: dict[str, int] = field(default_factory=dict)
     photographs: int = 0
     skipped: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def synthesize(
@@ -157,8 +160,15 @@ def synthesize(
 def _list_photographs(photos: Path, summary: Synthesis) -> dict[str, Path]:
     """Photographs by content, so that copies of one cannot reach two splits."""
     by_digest: dict[str, Path] = {}
-    paths = [path for path in photos.rglob("*") if path.suffix.lower() in EXTENSIONS]
-    for path in sorted(path for path in paths if path.is_file()):
+    skipped = Skipped()
+    for entry in FileWalk().files(photos, skipped):
+        path = Path(entry.path)
+        if entry.reason is not None:
+            if entry.claims:
+                summary.skipped.append(f"{path}: {entry.complaint}")
+            else:
+                skipped.add(entry.reason, entry.path)
+            continue
         try:
             digest = blake2b(path.read_bytes(), digest_size=8).hexdigest()
         except OSError as error:
@@ -169,9 +179,9 @@ def _list_photographs(photos: Path, summary: Synthesis) -> dict[str, Path]:
         else:
             by_digest[digest] = path
     if not by_digest and not summary.skipped:
-        raise ArtifactNetError(
-            f"{photos}: holds no photographs ({', '.join(sorted(EXTENSIONS))}); name their folder"
-        )
+        held = f"; it holds {'; '.join(skipped.lines())}" if skipped.counts else ""
+        raise ArtifactNetError(f"{photos}: holds no photographs{held}; name their folder")
+    summary.warnings += skipped.describe(photos)
     return by_digest
 
 
