@@ -10,7 +10,7 @@ from pathlib import Path
 
 from artifactnet.data import folder_names
 from artifactnet.data.folder_names import CLASSES
-from artifactnet.data.image_files import list_images
+from artifactnet.data.image_files import LISTED_ALREADY, Skipped, list_images, real_paths
 from artifactnet.data.mask_pictures import find_mask_pictures
 from artifactnet.types import Annotation, ArtifactNetError, Record
 
@@ -67,7 +67,8 @@ def find_images(root: Path, *, one_class: bool = False) -> tuple[list[FolderImag
     found: list[_Found] = []
     masks: list[tuple[_Parts, str]] = []
     others: list[tuple[_Parts, str]] = []  # in no class folder
-    for name, path in list_images(root):
+    skipped = Skipped()
+    for name, path in list_images(root, skipped, once=False):
         parts = tuple(name.split(os.sep)[:-1])
         if any(folder_names.mask_scope(part) is not None for part in parts):
             masks.append((parts, path))
@@ -76,6 +77,7 @@ def find_images(root: Path, *, one_class: bool = False) -> tuple[list[FolderImag
         else:
             found.append(_describe(root, parts, path, *label_at))
     found.sort(key=lambda one: (one.above, one.item.record.label))
+    found = _once(found, skipped)
     _check_splits(root, found, others)
     outside = _in_no_class(others)
     if not found:
@@ -83,7 +85,8 @@ def find_images(root: Path, *, one_class: bool = False) -> tuple[list[FolderImag
         raise ArtifactNetError(f"data.root={root}: no images found{only}{outside}; {LAYOUTS}")
     if not one_class:
         _check_classes(root, found, outside)
-    warnings = [*_merged(root, found, masks), *([outside.removeprefix(": ")] if outside else [])]
+    warnings = [*_merged(root, found, masks), *skipped.describe(root)]
+    warnings += [f"{root}{outside}"] if outside else []
     mask_of, unused = _match_masks(found, masks)
     items = []
     for one in found:
@@ -93,6 +96,20 @@ def find_images(root: Path, *, one_class: bool = False) -> tuple[list[FolderImag
         items.append(FolderImage(record, one.item.split, mask))
     _refuse_mask_pictures(root, items)
     return items, warnings + unused
+
+
+def _once(found: list[_Found], skipped: Skipped) -> list[_Found]:
+    """Images without those that links repeat in one class of one split.
+
+    What links put into two classes or splits stays, and is found by its content.
+    """
+    kept: dict[tuple[str, int, str | None], _Found] = {}
+    paths = [one.item.record.location for one in found]
+    for one, path, real in zip(found, paths, real_paths(paths), strict=True):
+        key = real, one.item.record.label, one.item.split
+        if kept.setdefault(key, one) is not one:
+            skipped.add(LISTED_ALREADY, path)
+    return list(kept.values())
 
 
 def _class_folder(root: Path, parts: _Parts) -> tuple[int, int] | None:
@@ -148,10 +165,11 @@ def _address(parts: _Parts) -> _Parts:
     address: list[str] = []
     for part in parts:
         scope = folder_names.mask_scope(part)
-        if scope is not None:
-            address += scope
-        elif not folder_names.is_container(part):
-            address.append(folder_names.meaning_of(part) or folder_names.normalized(part))
+        if scope is None and not folder_names.is_container(part):
+            meaning = folder_names.meaning_of(part)
+            scope = (folder_names.normalized(part),) if meaning is None else (meaning,)
+        # "fake/fake_masks" and "train/train" mean no more than one of them
+        address += [name for name in scope or () if name not in address]
     return tuple(address)
 
 
@@ -343,7 +361,8 @@ def find_repeated_stems(items: list[FolderImage]) -> tuple[set[str], list[str]]:
 class ImageFolder:
     """The images below a folder, searched deeply, found by the names that annotations give them.
 
-    ``maps`` are relative paths of files in it that are maps of images, not images.
+    ``maps`` are relative paths of files in it that are maps of images, not images; ``skipped`` says
+    which other files are no images.
 
     Raises:
         ArtifactNetError: there is no such folder, it cannot be listed, or holds no image.
@@ -354,9 +373,12 @@ class ImageFolder:
             raise ArtifactNetError(f"{folder}: no such folder of images")
         self.folder = folder
         others = {os.path.normpath(name) for name in maps}
-        self._exact = {name: path for name, path in list_images(folder) if name not in others}
+        self.skipped = Skipped()
+        listed = list_images(folder, self.skipped)
+        self._exact = {name: path for name, path in listed if name not in others}
         if not self._exact:
-            raise ArtifactNetError(f"{folder}: holds no images")
+            held = f"; it holds {'; '.join(self.skipped.lines())}" if self.skipped.counts else ""
+            raise ArtifactNetError(f"{folder}: holds no images{held}")
         self._stems: dict[str, list[str]] = defaultdict(list)
         for name, path in self._exact.items():
             self._stems[Path(name).stem].append(path)
