@@ -27,7 +27,8 @@ from artifactnet.benchmarks.xaigd.tables import (
     make_table,
     parallel_map,
 )
-from artifactnet.data.images import EXTENSIONS, MAX_PIXELS, decode_image
+from artifactnet.data.image_files import is_image
+from artifactnet.data.images import MAX_PIXELS, decode_image
 from artifactnet.data.masks import rasterize
 from artifactnet.metrics.confusion import pixel_scores
 from artifactnet.taxonomy import AGNOSTIC, TASKS
@@ -119,8 +120,8 @@ def read_masks(folder: str, size: tuple[int, int], threshold: int) -> BoolArray 
     except OSError as error:
         raise ArtifactNetError(f"{folder:.300}: cannot be read ({error.strerror})") from None
     masks = sorted(name for name in names if name.endswith(".png"))
-    others = sorted(name for name in names if Path(name).suffix.lower() in EXTENSIONS)
-    if others and not masks:
+    others = [] if masks else [n for n in sorted(names) if is_image(os.path.join(folder, n))]
+    if others:
         raise ArtifactNetError(f"{os.path.join(folder, others[0])}: masks must be *.png")
     union = np.zeros(size, dtype=np.bool_)
     for name in masks:

@@ -62,7 +62,7 @@ def convert_abhuman(
                 "images; give folders beside each other"
             )
         missing, unlisted = f"masks have no image in {images}", "images have no mask: not annotated"
-        entries = ((name, path, Path(path)) for name, path in list_images(source))
+        entries = ((name, path, Path(path)) for name, path in list_images(source, folder.skipped))
     elif source.is_file():
         missing = f"images are not in {images}"
         unlisted = f"images are not in {source}: not annotated"
@@ -92,7 +92,7 @@ def convert_abhuman(
         if path not in used:
             writer.leave_out(unlisted, path)
             add(path, None)
-    return writer.finish(source, [])
+    return writer.finish(source, folder.skipped.describe(images))
 
 
 def _draw_mask(

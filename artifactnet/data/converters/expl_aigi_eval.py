@@ -134,7 +134,8 @@ def convert_expl_aigi_eval(
             else:
                 heatmap = read_gray(path, f"{record.where}: heatmap {path}")
             writer.add(line, folder.key(image), size=size, heatmap=heatmap)
-    return writer.finish(source, [text for _, _, found in read_files for text in found])
+    warnings = [text for _, _, found in read_files for text in found]
+    return writer.finish(source, warnings + folder.skipped.describe(images))
 
 
 def _parse_record(row: Any, where: str) -> ExplRecord:

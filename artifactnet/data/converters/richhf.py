@@ -121,7 +121,7 @@ def convert_richhf(
             }
     if prompts:
         write_json(out / f"{name}.prompt.json", prompts)
-    return writer.finish(source, [])
+    return writer.finish(source, folder.skipped.describe(images))
 
 
 def _single(features: dict[str, Feature], name: str, kind: type, where: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 from artifactnet.config import DataConfig
 from artifactnet.data import splits as splitting
 from artifactnet.data.folder_names import split_of
-from artifactnet.data.image_files import list_images
+from artifactnet.data.image_files import Skipped, list_images
 from artifactnet.data.images import SUBSAMPLINGS, decode_image, encode_jpeg
 from artifactnet.data.masks import parse_label, rasterize
 from artifactnet.data.shard_values import check_names, parse_labels, to_whole
@@ -178,7 +178,9 @@ def build_xaigd_splits(config: DataConfig, seed: int) -> Splits:
             f"compression alignment: {plain} of {len(fakes)} fakes stay as they are, since their "
             "photograph is not a JPEG or its quality is not recorded"
         )
-    real = _photographs(config)
+    skipped = Skipped()
+    real = _photographs(config, skipped)
+    warnings += skipped.describe(_real_root(config))
     uids = {
         name: sorted({item.record.uid for item in items} | extra.get(name, set()))
         for name, items in splits.items()
@@ -236,16 +238,19 @@ def _assign(
     return {name: items for name, items in splits.items() if items}, {"train": extra}
 
 
-def _photographs(config: DataConfig) -> dict[str, str]:
-    """uid -> path of every photograph."""
-    assert config.root is not None
-    folder = Path(config.real_root) if config.real_root else Path(config.root) / "real"
+def _real_root(config: DataConfig) -> Path:
+    return Path(config.real_root) if config.real_root else Path(str(config.root)) / "real"
+
+
+def _photographs(config: DataConfig, skipped: Skipped) -> dict[str, str]:
+    """uid -> path of every photograph; other files are counted in ``skipped``."""
+    folder = _real_root(config)
     if not folder.is_dir():
         if config.real_root:
             raise ArtifactNetError(f"data.real_root={folder}: no such folder")
         return {}
     paths: dict[str, str] = {}
-    for _, path in list_images(folder):
+    for _, path in list_images(folder, skipped):
         stem = Path(path).stem
         if stem in paths:
             raise ArtifactNetError(
