@@ -66,8 +66,10 @@ def _init_worker(_: int) -> None:
     cv2.setNumThreads(0)
 
 
-def build_splits(config: DataConfig, seed: int) -> Splits:
+def build_splits(config: DataConfig, seed: int, *, one_class: bool = False) -> Splits:
     """Splits of the source that ``config.name`` names.
+
+    ``one_class`` allows splits with images of one class only, for an evaluation.
 
     Raises:
         ArtifactNetError: unknown name, or the source cannot be read.
@@ -76,7 +78,9 @@ def build_splits(config: DataConfig, seed: int) -> Splits:
     if config.name == "demo":
         from artifactnet.data.sources.demo import build_demo_splits as build
     elif config.name == "folder":
-        from artifactnet.data.sources.folder import build_folder_splits as build
+        from artifactnet.data.sources.folder import build_folder_splits
+
+        return build_folder_splits(config, seed, one_class=one_class)
     elif config.name == "xaigd":
         from artifactnet.data.sources.xaigd import build_xaigd_splits as build
     elif config.name == "manifest":
@@ -167,6 +171,8 @@ def build_loader(
 class DataModule:
     """The data of a run; no image is decoded to build it unless ``config.check`` asks.
 
+    Without ``splits`` they are those of the config.
+
     Attributes:
         splits: the sources, by split name.
         summary: what `artifactnet.data.checks.summarize_data` counted, and its ``warnings``.
@@ -177,9 +183,11 @@ class DataModule:
         ArtifactNetError: the data cannot be used; the message says why.
     """
 
-    def __init__(self, config: DataConfig, preprocess: Preprocess, seed: int) -> None:
+    def __init__(
+        self, config: DataConfig, preprocess: Preprocess, seed: int, splits: Splits | None = None
+    ) -> None:
         self.config = config
-        splits = build_splits(config, seed)
+        splits = build_splits(config, seed) if splits is None else splits
         self.splits, self.summary = drop_and_summarize(splits, config)
         self.needs_both_classes = True
         self._preprocess = preprocess

@@ -19,9 +19,12 @@ from artifactnet.evaluation.samples import (
     ALLOWED,
     check_overrides,
     data_warnings,
+    describe_data,
     evaluated_split,
+    open_data,
     open_run,
 )
+from artifactnet.evaluation.selection import ALL, DRAW_KEYS
 from artifactnet.inference.backends.exported import SUFFIXES, AnyModel
 from artifactnet.inference.load import find_weights, load_model
 from artifactnet.inference.predictor import Predictor
@@ -39,8 +42,13 @@ TEACHER_KEYS = ("distill.teacher", "distill.cache", "distill.side")  # that an e
 _RECIPE = "student_nano"  # of a file: says which images where no data is named; nothing else
 _SPLITS_DRAWN = (
     "a file does not say which images it was trained on: where this data names no splits they were "
-    "drawn with seed={seed}; if the model has learned from it, give its run's seed= and "
-    "data.val_fraction="
+    "drawn with seed={seed}; if the model has learned from it, that and data.val_fraction must be "
+    "those of its run"
+)
+_ALL_USED = (
+    "a file does not say which images it was trained on, and this data names no splits, so all of "
+    "its images were used; if the model has learned from some of them, give its run's seed= and "
+    "data.val_fraction= to draw the test images as its training did"
 )
 
 
@@ -49,6 +57,7 @@ def evaluate_run(run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str
 
     Without overrides of the data they replace those of the run; for other data (or another
     threshold or teacher) they go to ``evaluations/<data>-<fingerprint>`` inside the run's folder.
+    Which images of other data are used is in `artifactnet.evaluation.selection`.
     Heatmaps are compared with those of the run's own teacher on the run's own data, if it is
     still available; and on any data with those of a teacher named in ``overrides``.
 
@@ -99,8 +108,9 @@ def evaluate_file(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
     """Evaluate a file and write ``results.json`` and ``results.md``.
 
     They go to ``OUT/evaluations/<name>-<data>-<fingerprint>``. The data is that of the overrides,
-    else the embedded test images. With ``distill.teacher`` among them, heatmaps are compared with
-    that teacher's, whose pseudo-labels are kept below ``out``.
+    else the embedded test images; `artifactnet.evaluation.selection` says which of its images are
+    used. With ``distill.teacher`` among them, heatmaps are compared with that teacher's, whose
+    pseudo-labels are kept below ``out``.
 
     Args:
         path: ``.onnx``, ``.xml``, ``.pt2`` or ``.safetensors`` file, or name of a packaged model.
@@ -122,7 +132,8 @@ def evaluate_file(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
         else:
             setattr(config.model, key, getattr(model.config, key))
     config.name = Path(path).name
-    data = DataModule(config.data, preprocess_of(model), config.seed)
+    own = _config_beside(path)
+    data = open_data(config, preprocess_of(model), own, overrides)
     teacher = _names_teacher(overrides)
     if teacher:
         if not model.has_heatmap:
@@ -133,13 +144,24 @@ def evaluate_file(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
         _label_evaluated(data, config)
     # an exported file has all that figures need of a model
     found = evaluate_model(cast(ArtifactNet, model), data, config, epoch)
-    if config.data.name != "demo":
-        found["data_warnings"].append(_SPLITS_DRAWN.format(seed=config.seed))
+    if own is None and config.data.name != "demo":
+        if any(text.startswith(DRAW_KEYS) for text in overrides):
+            found["data_warnings"].append(_SPLITS_DRAWN.format(seed=config.seed))
+        elif found["data"]["split"] == ALL and str(path) not in packaged.list_packaged():
+            found["data_warnings"].append(_ALL_USED)
     place = results.subfolder(config, _decisive(config, teacher), of=str(Path(path).resolve()))
     folder = Path(config.out) / place.with_name(f"{config.name}-{place.name}")
     results.write(folder, found)
     results.print_results(found, results.terminal(found), folder)
     return found
+
+
+def _config_beside(path: str | Path) -> Config | None:
+    """Config of the run whose folder holds a model file; None if it is in no such folder."""
+    folder = Path(path).parent
+    if not Path(path).is_file() or not (folder / run_folder.PROVENANCE).is_file():
+        return None
+    return run_folder.find_run(folder)[1]
 
 
 def _open_file(path: str | Path, config: Config) -> tuple[AnyModel, int | None]:
@@ -155,6 +177,8 @@ def evaluate_model(
     model: ArtifactNet, data: DataModule, config: Config, epoch: int | None
 ) -> dict[str, Any]:
     """Figures of a model on the test split (on val, with a warning, if there is no test split).
+
+    With images of one class only, figures that need both are None.
 
     Each image passes through the model as in `predict`: an adaptive mapper cuts it by the grid of
     tiles that suits it. Maps are compared at the size at which the model sees the image.
@@ -175,6 +199,7 @@ def evaluate_model(
         loader = data.test_loader() if split == "test" else data.val_loader()
     generators = sorted({record.generator for record in data.splits[split].records})
     figures = compute_figures(model, loader, generators)
+    figures["authenticity"] = results.keep_defined(figures["authenticity"])
     if figures["teacher"] is not None:
         figures["teacher"]["name"] = data.summary["teacher"]["name"]
     skipped = data.skipped.get(split, [])
@@ -186,7 +211,7 @@ def evaluate_model(
     no_map = None if model.has_heatmap else model.no_attention
     return {
         "run": config.name,
-        "data": {"name": config.data.name, "root": config.data.root, "split": split},
+        "data": describe_data(config, data.summary, split),
         "model": {"backbone": model.config.backbone, "epoch": epoch},
         "notices": list(model.notices),
         "data_warnings": warnings,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from artifactnet import files
 from artifactnet.config import Config
+from artifactnet.evaluation.selection import ALL
 from artifactnet.evaluation.tables import markdown_table
 
 JSON = "results.json"
@@ -179,6 +180,8 @@ def describe_images(results: dict[str, Any]) -> str:
     """Which images were evaluated, in words."""
     data = results["data"]
     where = f"`{data['name']}`" + (f" (`{data['root']}`)" if data["root"] else "")
+    if data["split"] == ALL:
+        return f"{results['images']} images, all of {where}"
     return f"{results['images']} images of the {data['split']} split of {where}"
 
 
@@ -193,7 +196,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         "## Authenticity judgment",
         "",
-        *markdown_table(_AUTHENTICITY, _authenticity_rows(results)),
+        *markdown_table(*_authenticity(results)),
         "",
         "A generator's row sets its fakes against all real images.",
         "",
@@ -210,16 +213,39 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _authenticity_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """All images first, then each generator."""
+def keep_defined(figures: dict[str, Any]) -> dict[str, Any]:
+    """Authenticity figures, None where they are of images of one class and need both.
+
+    What remains is the share of these images that are called what they are: ``recall`` of fakes,
+    ``real_accuracy`` of real images; the ``note`` says so.
+    """
+    scores = figures["all"]
+    if bool(scores["real"]) == bool(scores["fake"]):
+        return figures
+    only, key = ("real", "real_accuracy") if scores["real"] else ("fake", "recall")
+    undefined = {"balanced_accuracy", "precision", "recall", "f1", "auc", "fake_accuracy"}
+    undefined -= {"recall", "fake_accuracy"} if only == "fake" else set()
+    undefined |= {"real_accuracy"} if only == "fake" else set()
+    note = f"only {only} images: {key} is the share of them that is called {only}; nothing else can"
+    note += " be computed without the other class"
+
+    def cleared(row: dict[str, Any]) -> dict[str, Any]:
+        return row | dict.fromkeys(undefined) | {"note": note}
+
+    generators = {name: cleared(row) for name, row in figures["generators"].items()}
+    return {"all": cleared(scores), "generators": generators}
+
+
+def _authenticity(results: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows, all images first, then each generator; of one class its recall alone."""
     scores = {"all": results["authenticity"]["all"], **results["authenticity"]["generators"]}
-    return [
-        (
-            name,
-            str(row["fake"]),
-            str(row["real"]),
-            *(f"{row[key]:.4f}" for key in ("balanced_accuracy", "precision", "recall", "f1")),
-        )
+    keys: tuple[str, ...] = ("balanced_accuracy", "precision", "recall", "f1")
+    header: tuple[str, ...] = _AUTHENTICITY
+    if scores["all"]["balanced_accuracy"] is None:
+        keys = ("recall",) if scores["all"]["fake"] else ("real_accuracy",)
+        header = ("images of", "fake", "real", "recall" if scores["all"]["fake"] else "called real")
+    return header, [
+        (name, str(row["fake"]), str(row["real"]), *(f"{row[key]:.4f}" for key in keys))
         for name, row in scores.items()
     ]
 
@@ -289,7 +315,8 @@ def _mask_rows(table: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def terminal(results: dict[str, Any]) -> str:
     """The results of a detector as aligned columns for a terminal."""
-    rows = [_AUTHENTICITY, *_authenticity_rows(results)]
+    header, scores = _authenticity(results)
+    rows = [header, *scores]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(

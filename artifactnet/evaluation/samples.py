@@ -10,6 +10,8 @@ from typing import Any
 from artifactnet.config import Config, ConfigError, load
 from artifactnet.data.datamodule import DataModule
 from artifactnet.data.sources.base import Splits
+from artifactnet.data.transforms import Preprocess
+from artifactnet.evaluation.selection import Selection, select_images
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import load_checkpoint
@@ -47,7 +49,9 @@ class OpenedRun:
 
 @dataclass(frozen=True, slots=True)
 class RunSamples:
-    """The images of a run's test split (``val`` if there is none), decoded one by one.
+    """The images of a run's test split, or of other data, decoded one by one.
+
+    See `artifactnet.evaluation.selection`.
 
     Attributes:
         model: the run's best model.
@@ -101,7 +105,7 @@ def open_run(
     model.config.threshold = config.model.threshold
     model.config.map_threshold = config.model.map_threshold
     epoch = read_metadata(folder / run_folder.BEST)["extra"]["epoch"]
-    data = DataModule(config.data, preprocess_of(model), config.seed)
+    data = open_data(config, preprocess_of(model), own, overrides)
     return OpenedRun(folder, own, config, model, epoch, data)
 
 
@@ -120,11 +124,34 @@ def open_samples(run_dir: str | Path, overrides: Sequence[str] = ()) -> RunSampl
         run.config,
         run.folder,
         run.config.name,
-        split,
+        run.data.summary.get("evaluated", split),
         source.records,
         source.load,
         warnings,
     )
+
+
+def open_data(
+    config: Config, preprocess: Preprocess, own: Config | None, overrides: Sequence[str]
+) -> DataModule:
+    """The data of an evaluation; arguments and errors as of `select_images`."""
+    selection = select_images(config, own, overrides)
+    data = DataModule(config.data, preprocess, config.seed, selection.splits)
+    note_selection(data.summary, selection)
+    return data
+
+
+def note_selection(summary: dict[str, Any], selection: Selection) -> None:
+    """Add to a summary of the data which of its images are evaluated."""
+    if selection.name is not None:
+        summary["evaluated"] = selection.name
+    summary["warnings"] += selection.warnings
+
+
+def describe_data(config: Config, summary: dict[str, Any], split: str) -> dict[str, Any]:
+    """What results record of their data; ``split`` may be ``all``."""
+    name = summary.get("evaluated", split)
+    return {"name": config.data.name, "root": config.data.root, "split": name}
 
 
 def evaluated_split(splits: Splits) -> str:

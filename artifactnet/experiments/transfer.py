@@ -16,6 +16,7 @@ from artifactnet.experiments.common import (
     train_once,
     write_table,
 )
+from artifactnet.runs import run_folder
 from artifactnet.types import ArtifactNetError
 
 NAME = "transfer"
@@ -112,7 +113,10 @@ def _evaluated(run: Path, other: str, root: str) -> dict[str, float]:
     """Figures of a run on another data set."""
 
     def compute() -> dict[str, Any]:
-        return {"figures": _figures(api.evaluate(run, _data_keys(root)), run)}
+        # the same test images as of the run that is trained on this data
+        fraction = load(run / run_folder.CONFIG).data.val_fraction
+        keys = [*_data_keys(root), f"data.val_fraction={fraction}"]
+        return {"figures": _figures(api.evaluate(run, keys), run)}
 
     figures: dict[str, float] = compute_once(run / f"{NAME}_{other}.json", {"root": root}, compute)[
         "figures"

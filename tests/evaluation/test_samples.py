@@ -32,7 +32,8 @@ def test_an_image_that_cannot_be_used_is_an_answer_too(run, tmp_path):
         folder = tmp_path / "test" / kind
         folder.mkdir(parents=True)
         Image.fromarray(np.full((40, 40, 3), len(kind), np.uint8)).save(folder / "good.png")
-    (tmp_path / "test" / "fake" / "bad.png").write_bytes(b"not an image")
+    content = (tmp_path / "test" / "fake" / "good.png").read_bytes()
+    (tmp_path / "test" / "fake" / "bad.png").write_bytes(content[:50])
     data = open_samples(
         run, ["data.name=folder", f"data.root={tmp_path}", "data.check=off", "data.on_error=skip"]
     )

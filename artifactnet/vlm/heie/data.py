@@ -258,6 +258,7 @@ class TextData:
     Args:
         config: the run; no image is decoded unless ``data.check`` asks for it.
         processing: of the model.
+        splits: None: those of the config.
 
     Attributes:
         splits: the sources, by split name.
@@ -269,9 +270,11 @@ class TextData:
         ArtifactNetError: the data cannot be used; the message says why.
     """
 
-    def __init__(self, config: Config, processing: HeieProcessing) -> None:
+    def __init__(
+        self, config: Config, processing: HeieProcessing, splits: Splits | None = None
+    ) -> None:
         self.config, self.processing = config, processing
-        splits = build_splits(config.data, config.seed)
+        splits = build_splits(config.data, config.seed) if splits is None else splits
         written = _written(splits, config, processing)
         self.splits, self.summary = drop_and_summarize(splits, config.data)
         self.summary["texts"] = _count_texts(self.splits, written, config.mllm.text)

@@ -16,7 +16,13 @@ from artifactnet import files
 from artifactnet.config import Config, load, to_dict
 from artifactnet.evaluation import results as tables
 from artifactnet.evaluation.results import Section
-from artifactnet.evaluation.samples import check_overrides, data_warnings
+from artifactnet.evaluation.samples import (
+    check_overrides,
+    data_warnings,
+    describe_data,
+    note_selection,
+)
+from artifactnet.evaluation.selection import select_images
 from artifactnet.inference.inputs import ImageLike
 from artifactnet.llm.client import Chat
 from artifactnet.llm.judge import judge_texts
@@ -71,7 +77,9 @@ def evaluate_heie(
     model = saving.load_heie(folder, choose_device(config.train.device))
     model.mllm.max_new_tokens = config.mllm.max_new_tokens
     model.processing.question = config.mllm.question
-    data = TextData(config, model.processing)
+    selection = select_images(config, own, overrides)
+    data = TextData(config, model.processing, selection.splits)
+    note_selection(data.summary, selection)
     target = folder / subfolder(own, config, text)
     results = evaluate_model(model, data, config, text, folder, target, chat)
     if target == folder:
@@ -181,7 +189,7 @@ def evaluate_model(
         warnings.append(f"the judge {similarity['model']} gave no similarity of {missing}")
     return {
         "run": config.name,
-        "data": {"name": config.data.name, "root": config.data.root, "split": data.eval_split},
+        "data": describe_data(config, data.summary, data.eval_split),
         "model": {
             "base": model.mllm.base,
             "revision": model.mllm.revision,
