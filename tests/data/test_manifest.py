@@ -149,7 +149,7 @@ BAD = {
     "'image' must be text": {"image": 3},
     "not ''": {"image": ""},
     "'annotation' must be one of none, clean, mask": {"annotation": "MASK"},
-    "'split' must be one of train, val, test": {"split": "dev"},
+    "'split' must be one of train, val, test": {"split": "eval"},
     "'score' must be a number from 0 to 1, not 1.5": {"score": 1.5},
     "not False": {"score": False},
     "not nan": {"score": math.nan},
