@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -11,13 +10,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from artifactnet.data.depth import to_8_bit
 from artifactnet.data.geometry import resample
-from artifactnet.data.images import decode_image, encode_png
+from artifactnet.data.images import decode_levels, encode_png, pixel_type
 from artifactnet.files import atomic_path
 from artifactnet.types import ArtifactNetError, Float32Array, Record, UInt8Array
 
+_ONE_CHANNEL = ("L", "LA")  # decoding has made sure that the alpha is opaque
 ASPECT_TOLERANCE = 0.01  # relative; less is not another shape
 _SIGMA = 0.02  # of the image's short side
 _REGION_SIGMA = 0.25  # at most this share of a region's short side, or small regions would vanish
@@ -26,17 +26,27 @@ _REGION_SIGMA = 0.25  # at most this share of a region's short side, or small re
 def read_gray(data: bytes | str | Path, name: str) -> UInt8Array:
     """Decode a map made elsewhere, of any image format, to (H, W) uint8; ``name`` is for errors.
 
+    16-bit maps are divided by 257 and floats up to 1 multiplied by 255, whatever their largest
+    value: a weak map is no dark image. Alpha that is opaque everywhere is ignored.
+
     Raises:
-        ArtifactNetError: it cannot be decoded, is coloured, or is transparent.
+        ArtifactNetError: it cannot be decoded, is coloured or transparent, or has values of another
+            range.
     """
-    pixels = decode_image(data, name)
-    with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
-        if file.has_transparency_data:  # decoding has composited it on white, which means artifact
-            raise ArtifactNetError(f"{name}: a map must not be transparent; save it as plain gray")
-    gray = pixels[..., 0]
-    if not (pixels == gray[..., None]).all():
-        raise ArtifactNetError(f"{name}: a map must be gray, not coloured; save it as plain gray")
-    return np.ascontiguousarray(gray)
+    values, _ = decode_levels(data, name)
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.uint16:
+        return to_8_bit(values, name, 65535)
+    high = values.max()
+    if values.dtype.kind == "f" and high <= 1:
+        return to_8_bit(values, name, 1)
+    if values.dtype.kind == "i" and high <= 255:
+        return to_8_bit(values, name, 255)
+    raise ArtifactNetError(
+        f"{name}: its values go up to {high:g}, a range that maps do not have; save it with one "
+        "channel of 8 bits"
+    )
 
 
 def read_stored_map(path: str | Path, name: str) -> UInt8Array:
@@ -46,11 +56,11 @@ def read_stored_map(path: str | Path, name: str) -> UInt8Array:
         ArtifactNetError: it cannot be decoded, or has another pixel type.
     """
     gray = read_gray(path, name)
-    with Image.open(path) as file:
-        if file.mode != "L":  # a palette or 16 bits would change the values, and so the bits
-            raise ArtifactNetError(
-                f"{name}: its pixels are of type {file.mode}; save it with one channel of 8 bits"
-            )
+    mode = pixel_type(path, name)
+    if mode not in _ONE_CHANNEL:  # a palette or 16 bits would change the values, and so the bits
+        raise ArtifactNetError(
+            f"{name}: its pixels are of type {mode}; save it with one channel of 8 bits"
+        )
     return gray
 
 
@@ -235,13 +245,13 @@ def read_heatmap(path: Path) -> Float32Array:
         if path.suffix.lower() == ".npy":
             values = np.load(path, allow_pickle=False)
         else:
-            with Image.open(path) as image:
-                if image.mode != "L":
-                    raise ArtifactNetError(
-                        f"{path}: pixels of mode {image.mode}; a heatmap has one 8-bit channel (L)"
-                    )
-                values = np.asarray(image)
-    except (OSError, ValueError, EOFError, SyntaxError, UnidentifiedImageError) as error:
+            mode = pixel_type(path, str(path))
+            if mode not in _ONE_CHANNEL:
+                raise ArtifactNetError(
+                    f"{path}: pixels of mode {mode}; a heatmap has one 8-bit channel (L)"
+                )
+            values = read_gray(path, str(path))
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ArtifactNetError(f"{path}: cannot be read as a heatmap ({reason})") from error
     if values.ndim != 2 or values.size == 0:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from artifactnet.data.containers import png_significant_bits, strip_metadata
+from artifactnet.data.depth import to_8_bit
+from artifactnet.data.notices import notice
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 EXTENSIONS = frozenset(
@@ -28,6 +36,19 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_Result = TypeVar("_Result")
+Content = bytes | str | Path
+# Formats that hold pixels; Pillow's others are documents or programs, or start one (EPS).
+_FORMATS = (
+    *("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000"),
+    *("HEIF", "JXL", "ICO", "ICNS", "TGA", "PCX", "SGI", "SUN", "PSD", "DDS", "QOI"),
+)
+_LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "JPEG2000", "HEIF", "JXL")
+_LOSSY_TINT = 24  # levels by which lossy compression parts the channels of a gray pixel
+_MAX_REWRITTEN = 1 << 30  # bytes of a file whose metadata is cut out in memory
+_DEEP_RAW_MODES = ("RGB;16B", "LA;16B", "RGBA;16B")  # of which Pillow keeps the high bytes
+_DARK = 64  # high bytes below a quarter of white: the range may be another one
+_filters_lock = threading.Lock()
 _SIDES_SWAPPED = 5  # orientations from here on exchange width and height
 # ITU-T T.81, table K.1, row by row: the luminance table that libjpeg scales by quality.
 _LUMINANCE = np.array(
@@ -44,13 +65,20 @@ _LUMINANCE = np.array(
 ).ravel()
 
 
-def decode_image(data: bytes | str | Path | Image.Image, name: str) -> UInt8Array:
+def decode_image(data: Content | Image.Image, name: str, levels: int | None = None) -> UInt8Array:
     """Decode a file's content, a path or a Pillow image (left unchanged) to 8-bit RGB.
 
-    EXIF rotation is applied, transparency is composited on white, 16-bit gray is divided by 257,
-    and CMYK, palette, gray and 1-bit images are converted. Of an animation the first frame is
-    taken. Colour profiles are not applied: values stay as stored, since a detector looks for traces
-    that a colour conversion would overwrite. ``name`` is for error messages.
+    EXIF rotation is applied, transparency is composited on white, and CMYK, palette, gray and 1-bit
+    images are converted. Pixels of more than 8 bits are scaled, see `artifactnet.data.depth`. Of an
+    animation the first frame is taken. Colour profiles are not applied: values stay as stored,
+    since a detector looks for traces that a colour conversion would overwrite. Metadata that cannot
+    be read is ignored, with a warning.
+
+    Args:
+        data: the image.
+        name: of the image, for errors.
+        levels: the value of white in images of more than 8 bits; None: what the file declares, or
+            what is evident.
 
     Returns:
         (H, W, 3) uint8 array, contiguous and writable.
@@ -59,13 +87,26 @@ def decode_image(data: bytes | str | Path | Image.Image, name: str) -> UInt8Arra
         ArtifactNetError: the image is missing, truncated, of an unknown format, of a pixel type
             without a known range, empty, or larger than `MAX_PIXELS`.
     """
-    if isinstance(data, Image.Image):
-        return _to_rgb(_guard(data, name), name)
-    with _open(data, name) as image:
-        return _to_rgb(image, name)
+    return _read(data, name, lambda image, content: _to_rgb(image, name, levels, content))
 
 
-def probe_image(data: bytes | str | Path, name: str | None = None) -> tuple[str, int, int]:
+def decode_levels(data: Content, name: str) -> tuple[npt.NDArray[Any], bool]:
+    """Decode a gray image to its stored values, for maps whose values mean something.
+
+    EXIF rotation is applied. Alpha that is opaque everywhere is dropped. A palette of grays gives
+    gray values; one of colours that starts with black, as class masks have, gives its indices.
+
+    Returns:
+        (H, W) array of uint8, of integers or of floats, and whether its format is a lossy one,
+        which blurs values.
+
+    Raises:
+        ArtifactNetError: see `decode_image`; or the image is coloured or transparent.
+    """
+    return _read(data, name, lambda image, content: _to_levels(image, name, content))
+
+
+def probe_image(data: Content, name: str | None = None) -> tuple[str, int, int]:
     """Format (Pillow's name, e.g. ``"JPEG"``), width and height as the header states them.
 
     The pixels are not decoded and EXIF rotation is not applied.
@@ -73,39 +114,48 @@ def probe_image(data: bytes | str | Path, name: str | None = None) -> tuple[str,
     Raises:
         ArtifactNetError: the header cannot be read, or announces more than `MAX_PIXELS`.
     """
-    with _open(data, name) as image:
-        return str(image.format), image.width, image.height
+    return _read(data, name, lambda image, _: (str(image.format), image.width, image.height))
 
 
-def shown_size(data: bytes | str | Path, name: str | None = None) -> tuple[int, int, bool]:
+def pixel_type(data: Content, name: str | None = None) -> str:
+    """Pillow's mode of an image (``L``, ``RGB``, ``I;16``, ...), by its header.
+
+    Raises:
+        ArtifactNetError: as `probe_image`.
+    """
+    return _read(data, name, lambda image, _: image.mode)
+
+
+def shown_size(data: Content, name: str | None = None) -> tuple[int, int, bool]:
     """Height and width of what `decode_image` gives, and whether EXIF turns or mirrors it.
 
     Raises:
         ArtifactNetError: as `probe_image`.
     """
-    with _open(data, name) as image:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+
+    def size(image: Image.Image, _: object) -> tuple[int, int, bool]:
+        orientation = _orientation(image, name or "image bytes")
         width, height = image.size
         if image.format == "TIFF":  # Pillow has turned its size already, or not, by version
-            tags: Any = image.tag_v2
+            tags: Any = image.tag_v2  # type: ignore[attr-defined]
             width, height = tags[256], tags[257]
-        turned = orientation in _TRANSPOSE
-        if turned and orientation >= _SIDES_SWAPPED:
+        if orientation >= _SIDES_SWAPPED:
             width, height = height, width
-        return height, width, turned
+        return height, width, orientation != 1
+
+    return _read(data, name, size)
 
 
-def jpeg_quality(data: bytes | str | Path, name: str | None = None) -> int | None:
+def jpeg_quality(data: Content, name: str | None = None) -> int | None:
     """Estimate the libjpeg quality (1..100) from the quantisation table; None if not a JPEG.
 
     It is the quality whose scaled standard luminance table is nearest in L1: exact for files of
     libjpeg and its descendants, approximate for others. Raises as `probe_image`.
     """
-    with _open(data, name) as image:
-        tables = getattr(image, "quantization", None)
-        if not tables:
-            return None
-        table = np.asarray(tables[min(tables)], dtype=np.int64)
+    tables = _read(data, name, lambda image, _: getattr(image, "quantization", None))
+    if not tables:
+        return None
+    table = np.asarray(tables[min(tables)], dtype=np.int64)
     quality = np.arange(1, 101)
     scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     standard = np.clip((_LUMINANCE * scale[:, None] + 50) // 100, 1, 255)
@@ -146,14 +196,47 @@ def _guard(image: Image.Image, name: str) -> Image.Image:
     return image
 
 
-def _open(data: bytes | str | Path, name: str | None) -> Image.Image:
-    """Image with its header read and its size checked."""
+def _read(
+    data: Content | Image.Image,
+    name: str | None,
+    use: Callable[[Image.Image, Content | None], _Result],
+) -> _Result:
+    """Open an image, check its size and return ``use(image, content)``.
+
+    Where that fails, the file is tried once more without its metadata, which is no reason to refuse
+    sound pixels.
+    """
+    if isinstance(data, Image.Image):
+        return _use(_guard(data, name or "image"), None, use, name or "image")
     name = name or ("image bytes" if isinstance(data, bytes) else str(data))
     try:
-        with warnings.catch_warnings():
-            # Pillow warns from 89 megapixels on; `_guard` is the limit that counts.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
+        return _open_and_use(data, name, use)
+    except _Unreadable as problem:
+        bare = _without_metadata(data)
+        if bare is not None:
+            try:
+                result = _open_and_use(bare, name, use)
+            except _Unreadable:
+                pass  # the pixels are damaged too, and the first reason says so
+            else:
+                _warn_of_metadata(name, problem.reason)
+                return result
+        raise ArtifactNetError(str(problem)) from problem.__cause__
+
+
+class _Unreadable(Exception):
+    """A decoder gave up: the message for the user, and the decoder's own reason."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def _open_and_use(
+    data: Content, name: str, use: Callable[[Image.Image, Content | None], _Result]
+) -> _Result:
+    try:
+        image = _open(io.BytesIO(data) if isinstance(data, bytes) else data)
     except FileNotFoundError:
         raise ArtifactNetError(f"{name}: no such file") from None
     except Image.DecompressionBombError:
@@ -161,37 +244,236 @@ def _open(data: bytes | str | Path, name: str | None) -> Image.Image:
             f"{name}: more than {MAX_PIXELS / 1e6:.0f} megapixels (a decompression bomb?); "
             "shrink the image first"
         ) from None
-    except Image.UnidentifiedImageError:
-        raise ArtifactNetError(f"{name}: not an image that Pillow can read") from None
+    except Image.UnidentifiedImageError as error:
+        message = f"{name}: not an image that Pillow can read"
+        raise _Unreadable(message, "its header cannot be read") from error
     except Exception as error:  # decoders raise many types on damaged headers
-        raise ArtifactNetError(f"{name}: cannot be opened as an image ({error})") from error
-    return _guard(image, name)
+        reason = _reason(error)
+        raise _Unreadable(f"{name}: cannot be opened as an image ({reason})", reason) from error
+    with image:
+        return _use(_guard(image, name), data, use, name)
 
 
-def _to_rgb(image: Image.Image, name: str) -> UInt8Array:
+def _use(
+    image: Image.Image,
+    content: Content | None,
+    use: Callable[[Image.Image, Content | None], _Result],
+    name: str,
+) -> _Result:
     try:
-        image.load()
-        # After load(): Pillow rotates TIFF files itself and then drops the tag.
-        method = _TRANSPOSE.get(image.getexif().get(_ORIENTATION_TAG, 1))
-        if method is not None:
-            image = image.transpose(method)
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            return _from_16_bit(image, name)
-        if image.mode == "F":
-            raise ArtifactNetError(f"{name}: float pixels have no known range; save it as 8-bit")
-        if image.has_transparency_data:
-            canvas = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(canvas, image.convert("RGBA"))
-        return np.array(image.convert("RGB"), dtype=np.uint8)
-    except (ArtifactNetError, MemoryError):
+        return use(image, content)
+    except ArtifactNetError:
         raise
+    except MemoryError:
+        raise ArtifactNetError(f"{name}: not enough memory to decode it") from None
     except Exception as error:  # decoders raise many types on damaged data
-        raise ArtifactNetError(f"{name}: truncated or damaged image ({error})") from error
+        reason = _reason(error)
+        message = f"{name}: truncated or damaged image ({reason})"
+        if content is None:
+            raise ArtifactNetError(message) from error
+        raise _Unreadable(message, reason) from error
 
 
-def _from_16_bit(image: Image.Image, name: str) -> UInt8Array:
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise ArtifactNetError(f"{name}: 32-bit pixels have no known range; save it as 8-bit")
-    gray = ((values + 128) // 257).astype(np.uint8)
-    return np.repeat(gray[..., None], 3, axis=2)
+def _open(file: Any) -> Image.Image:
+    Image.init()  # plug-ins that were registered count too
+    formats = [kind for kind in _FORMATS if kind in Image.OPEN]
+    with _quiet_pillow():
+        return Image.open(file, formats=formats)
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Without Pillow's warnings of metadata that it leaves out, and of images above 89 megapixels.
+
+    `_guard` is the limit of size that counts, and such metadata is not used. Warning filters belong
+    to the process, so one thread at a time is in here.
+    """
+    with _filters_lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _load(image: Image.Image) -> None:
+    if image.format == "TIFF":  # of which it reads EXIF after the pixels
+        with _quiet_pillow():
+            image.load()
+    else:
+        image.load()
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160]
+
+
+def _without_metadata(data: Content) -> bytes | None:
+    """The file without what is not needed for its pixels; None where that changes nothing."""
+    if not isinstance(data, bytes):
+        path = Path(data)
+        try:
+            if not path.is_file() or path.stat().st_size > _MAX_REWRITTEN:
+                return None
+            data = path.read_bytes()
+        except OSError:
+            return None  # the error of the first attempt is reported
+    return strip_metadata(data)
+
+
+def _warn_of_metadata(name: str, reason: str) -> None:
+    notice(
+        "images have metadata that cannot be read, which was ignored",
+        f"{name}: its metadata cannot be read and is ignored ({reason})",
+    )
+
+
+def _orientation(image: Image.Image, name: str) -> int:
+    """EXIF orientation, 1..8; 1 where there is none, or none that can be read."""
+    try:
+        with _quiet_pillow():
+            value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception as error:  # of whatever the bytes of a damaged EXIF block lead to
+        _warn_of_metadata(name, _reason(error))
+        return 1
+    return value if isinstance(value, int) and value in _TRANSPOSE else 1
+
+
+def _turned(image: Image.Image, name: str) -> Image.Image:
+    """The loaded image as it is shown."""
+    # After load(): Pillow rotates TIFF files itself and then drops the tag.
+    method = _TRANSPOSE.get(_orientation(image, name))
+    return image if method is None else image.transpose(method)
+
+
+def _to_rgb(
+    image: Image.Image, name: str, levels: int | None, content: Content | None
+) -> UInt8Array:
+    deep = _is_deep_colour(image)
+    turn = _TRANSPOSE.get(_orientation(image, name)) if deep else None
+    _load(image)
+    if deep and content is not None:
+        brightest = max(high for _, high in _extrema(image)[:3])
+        if levels is not None or 0 < brightest < _DARK:
+            values = _deep_colour(image, name, content)
+            white = _declared_white(image, content, int(values.max()))
+            pixels = to_8_bit(values, name, levels, white)
+            image = Image.fromarray(pixels)
+            image = image if turn is None else image.transpose(turn)
+            return _flatten(image)
+    image = _turned(image, name)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = _numbers(image)
+        white = _declared_white(image, content, values.max().item())
+        return np.repeat(to_8_bit(values, name, levels, white)[..., None], 3, axis=2)
+    return _flatten(image)
+
+
+def _flatten(image: Image.Image) -> UInt8Array:
+    if image.has_transparency_data:
+        canvas = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(canvas, image.convert("RGBA"))
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _extrema(image: Image.Image) -> list[tuple[int, int]]:
+    found: Any = image.getextrema()
+    return list(found) if isinstance(found[0], tuple) else [found]
+
+
+def _numbers(image: Image.Image) -> npt.NDArray[Any]:
+    """(H, W) values of a gray image of more than 8 bits."""
+    values = np.asarray(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return values.astype(np.uint16)  # native byte order; some versions of Pillow widen PNG
+    return values
+
+
+def _declared_white(image: Image.Image, content: Content | None, high: float) -> int | None:
+    """The value of white that a file of more than 8 bits declares; None if it leaves it open."""
+    if image.format in ("PPM", "JPEG2000"):
+        return 65535  # Pillow has scaled them from what their header says
+    if image.format == "TIFF":
+        tags: Any = getattr(image, "tag_v2", {})
+        bits, stated = tags.get(258, (16,)), tags.get(281, ())  # BitsPerSample, MaxSampleValue
+        whites = [*(2**b - 1 for b in bits if 8 < b < 16), *stated]
+        return next((w for w in whites if w in (255, 1023, 4095, 16383) and w >= high), None)
+    if image.format == "PNG" and content is not None and high < 16384:
+        path = content if isinstance(content, bytes) else Path(content).read_bytes()
+        bits = png_significant_bits(path)
+        if bits is not None and 0 < bits <= 16:  # the standard wants them scaled to 16 bits
+            return 2**bits - 1 if high < 2**bits else 65535
+    return None
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether a colour image that is not loaded yet has 16 bits per channel."""
+    if image.format == "PNG":
+        tiles: Any = getattr(image, "tile", ())
+        return any(tile[3] in _DEEP_RAW_MODES for tile in tiles)
+    if image.format == "TIFF" and image.mode in ("RGB", "RGBA", "RGBX"):
+        return 16 in tuple(getattr(image, "tag_v2", {}).get(258, ()))
+    return False
+
+
+def _deep_colour(image: Image.Image, name: str, content: Content) -> npt.NDArray[Any]:
+    """(H, W, 3 or 4) uint16 values as stored, of which Pillow keeps only the high bytes."""
+    data = content if isinstance(content, bytes) else Path(content).read_bytes()
+    bare = strip_metadata(data) or data
+    read = cv2.imdecode(np.frombuffer(bare, np.uint8), cv2.IMREAD_UNCHANGED)
+    if read is None or read.dtype != np.uint16 or read.ndim != 3 or read.shape[2] not in (3, 4):
+        raise ArtifactNetError(
+            f"{name}: its 16-bit colours are dark, and what is white cannot be found out; save it "
+            "with 8 bits per channel"
+        )
+    return cv2.cvtColor(read, cv2.COLOR_BGRA2RGBA if read.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def _to_levels(
+    image: Image.Image, name: str, content: Content | None
+) -> tuple[npt.NDArray[Any], bool]:
+    lossy = image.format in _LOSSY
+    deep = _is_deep_colour(image)
+    turn = _TRANSPOSE.get(_orientation(image, name)) if deep else None
+    _load(image)
+    if not deep:
+        image = _turned(image, name)
+    if image.has_transparency_data:
+        alpha = np.asarray(image.convert("RGBA"))[..., 3]
+        if alpha.min() < 255:
+            raise ArtifactNetError(f"{name}: a map must not be transparent; save it as plain gray")
+    if deep and content is not None:
+        values = _gray(_deep_colour(image, name, content), name, 0)
+        if turn is not None:
+            values = np.asarray(Image.fromarray(values).transpose(turn))
+        return values.astype(np.uint16), lossy
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _numbers(image), lossy
+    if image.mode in ("P", "PA"):
+        return _palette_levels(image, name), lossy
+    if image.mode == "LA":
+        return np.asarray(image)[..., 0].copy(), lossy
+    if image.mode in ("1", "L"):
+        return np.array(image.convert("L")), lossy
+    pixels = np.asarray(image.convert("RGB"))
+    return _gray(pixels, name, _LOSSY_TINT if lossy else 0), lossy
+
+
+def _gray(pixels: npt.NDArray[Any], name: str, tint: int) -> npt.NDArray[Any]:
+    """(H, W) gray values of (H, W, 3 or 4) pixels, whose channels may differ by ``tint``."""
+    gray = pixels[..., 1]
+    for channel in (pixels[..., 0], pixels[..., 2]):
+        if np.abs(channel.astype(np.int32) - gray).max() > tint:
+            raise ArtifactNetError(
+                f"{name}: a map must be gray, not coloured; save it as plain gray"
+            )
+    return np.ascontiguousarray(gray)
+
+
+def _palette_levels(image: Image.Image, name: str) -> UInt8Array:
+    indices = np.asarray(image if image.mode == "P" else image.getchannel(0))
+    pixels = np.asarray(image.convert("RGBA"))[..., :3]
+    if (pixels == pixels[..., :1]).all():
+        return np.ascontiguousarray(pixels[..., 0])
+    first = pixels[indices == indices.min()][0]
+    if first.any():
+        raise ArtifactNetError(f"{name}: a map must be gray, not coloured; save it as plain gray")
+    return indices

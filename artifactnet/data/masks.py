@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from artifactnet.data.heatmaps import read_gray
+from artifactnet.data.images import decode_levels
+from artifactnet.data.mask_levels import artifact_pixels
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT, category_by_label
 from artifactnet.types import ArtifactNetError, UInt8Array
 
@@ -95,26 +96,28 @@ def encode_polygons(mask: UInt8Array) -> list[dict[str, Any]]:
     return labels
 
 
-def read_mask(path: str | Path, size: tuple[int, int], where: str) -> UInt8Array:
-    """Read a gray mask file: (H, W) uint8, bit 0 (no known category) where its value is > 127.
+def read_mask(
+    path: str | Path,
+    size: tuple[int, int],
+    where: str,
+    mapping: Mapping[int, int] | None = None,
+) -> UInt8Array:
+    """Read a gray mask file as (H, W) uint8 bit field, bit 0 where there is an artifact.
 
-    ``size`` is (height, width) of its image, which ``where`` names in error messages.
+    What counts as artifact: see `artifactnet.data.mask_levels`. ``size`` is (height, width) of its
+    image, which ``where`` names in error messages; ``mapping`` gives the bits of each level.
 
     Raises:
-        ArtifactNetError: the file cannot be read, is not gray, has another size than the image, or
-            holds only values that are neither 0 nor above 127.
+        ArtifactNetError: the file cannot be read, is coloured or transparent, has another size than
+            the image, or levels whose meaning is unknown.
     """
-    gray = read_gray(path, str(path))
-    if gray.shape != tuple(size):
+    values, lossy = decode_levels(path, str(path))
+    if values.shape != tuple(size):
         raise ArtifactNetError(
-            f"{where}: its mask {path} is {gray.shape[1]}x{gray.shape[0]}, the image "
+            f"{where}: its mask {path} is {values.shape[1]}x{values.shape[0]}, the image "
             f"{size[1]}x{size[0]}; they must agree"
         )
-    if 0 < int(gray.max()) <= 127:
-        raise ArtifactNetError(
-            f"{path}: the mask's largest value is {gray.max()}; artifact pixels must be 255"
-        )
-    return (gray > 127).astype(np.uint8) * np.uint8(UNCATEGORIZED_BIT)
+    return artifact_pixels(values, str(path), lossy=lossy, mapping=mapping)
 
 
 def _outlines(plane: UInt8Array) -> list[list[list[float]]]:

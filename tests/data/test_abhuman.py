@@ -208,7 +208,10 @@ def test_bad_masks_are_named(tmp_path):
 
     for content, message in (
         (png(np.zeros((30, 20))), "its mask .*a.png is 20x30, the image 30x20"),
-        (png(np.full(SIZE, 9)), "largest value is 9"),
+        (
+            png(np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) // 200 * 60),
+            "a.png: 3 levels .0, 60, 120",
+        ),
         (png(np.random.default_rng(0).integers(0, 255, SIZE))[:90], "a.png: "),
     ):
         (masks / "a.png").write_bytes(content)
