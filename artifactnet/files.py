@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 _CHUNK = 1 << 20  # bytes read at once
+_START = 100  # bytes of a name that its temporary file begins with; both must fit into a name
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Temporary sibling of ``path`` that replaces it when the block ends without error.
+def atomic_path(path: str | Path, staging: Path | None = None) -> Iterator[Path]:
+    """Temporary file that replaces ``path`` when the block ends without error.
 
     The temporary file (``.NAME.XXXXXXXX.tmp``) exists and is empty; its name is unique among all
     processes, also of containers that share the folder. It is flushed to disk before the rename
@@ -25,12 +27,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     file that is replaced keeps its mode, and a new one follows the umask, even if the writer
     creates private files.
 
+    Args:
+        path: the file to write.
+        staging: folder of the temporary file, of `staging_folder`; None: that of ``path``, where
+            a process that is killed leaves it behind.
+
     Raises:
         OSError: the folder cannot be written or the disk is full; ``path`` is untouched.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    start = path.name.encode("utf-8", "replace")[:_START].decode("utf-8", "ignore")
+    prefix = f".{start}." if staging is None else ""
+    handle, name = tempfile.mkstemp(".tmp", prefix, staging or path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -50,15 +59,56 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Atomically write UTF-8 text."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+@contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """A visible folder for the temporary files of one process, removed when the block ends.
+
+    What a killed process left in it is removed first. The folder is locked meanwhile, where the
+    system has such locks.
+
+    Raises:
+        BlockingIOError: another process uses the folder.
+        OSError: the folder cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _lock_folder(folder)
+    try:
+        for leftover in folder.iterdir():
+            leftover.unlink()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
-def write_json(path: str | Path, data: Any) -> None:
+def _lock_folder(folder: Path) -> int | None:
+    """Descriptor that holds the lock until it is closed; None where there are no such locks."""
+    if os.name != "posix":
+        return None
+    import fcntl
+
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise BlockingIOError(f"another process writes to {folder.parent}") from None
+    except OSError:  # of a network without locks
+        os.close(lock)
+        return None
+    return lock
+
+
+def write_text(path: str | Path, text: str, staging: Path | None = None) -> None:
+    """Atomically write UTF-8 text; what UTF-8 cannot encode (\\udce9) is spelled out."""
+    with atomic_path(path, staging) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_json(path: str | Path, data: Any, staging: Path | None = None) -> None:
     """Atomically write ``data`` as indented JSON; NaN is refused, since it is not JSON."""
-    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n", staging)
 
 
 def hash_files(paths: Iterable[str | Path], hasher: hashlib._Hash | hashlib.blake2b) -> str:

@@ -13,7 +13,7 @@ MODULES = {
     for path in SOURCES
 }
 
-BASE = {"types", "taxonomy", "config", "schema", "rules", "files"}
+BASE = {"types", "taxonomy", "config", "schema", "rules", "files", "names", "values"}
 INFERENCE = {*BASE, "inference", "models", "data", "vlm.heie.predictor", "vlm.heie.saving"}
 TRAINING = {*INFERENCE, "runs", "losses", "metrics", "distillation", "evaluation", "training"}
 
@@ -22,10 +22,12 @@ ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "taxonomy": set(),
     "files": set(),
+    "names": set(),
     "weights": set(),
     "schema": set(),
     "rules": {"schema", "taxonomy"},
-    "config": {"types", "taxonomy", "rules", "schema"},
+    "values": set(),
+    "config": {"types", "taxonomy", "rules", "schema", "values"},
     "data": {*BASE, "data"},
     "models": {*BASE, "models"},
     "losses": {"types", "taxonomy", "losses"},  # tensors and numbers, never configs

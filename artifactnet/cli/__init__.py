@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from types import FrameType
 
 from artifactnet.cli import (
     annotate,
@@ -30,6 +35,7 @@ from artifactnet.cli import (
 )
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect
+TERMINATED = 143  # 128 + SIGTERM
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 # a full, read-only or forbidden disk
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -108,6 +114,9 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
     "version": ("print versions", None, train.run_version),
 }
 
+# their trainer decides what SIGTERM means: under Slurm, it may be queued again
+HANDLE_SIGTERM = (train.run_train, distill.run_distill, experiment.run_experiment)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand.
@@ -117,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 for success, 1 if no image could be used, 2 for a user error,
-        130 after Ctrl-C.
+        130 after Ctrl-C, 143 after SIGTERM.
 
     Raises:
         SystemExit: the arguments do not parse (code 2), or help was asked for (code 0).
@@ -132,12 +141,15 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
         parser: whose commands set ``run``, a function of the parsed arguments, and ``debug``.
         argv: arguments after the program's name; None takes them from ``sys.argv``.
     """
+    _print_any_name()
     args = parser.parse_args(argv)
     try:
-        return int(args.run(args))
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        with _stopped_by_sigterm(args):
+            return int(args.run(args))
+    except KeyboardInterrupt as stop:
+        reason = f"; {stop}" if str(stop) else ""
+        arguments.print_line(f"{parser.prog}: interrupted{reason}", sys.stderr)
+        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
     except BrokenPipeError:
         # the reader left (`| head`); Python would complain once more while closing stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -147,8 +159,44 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
             raise
         if args.debug:
             traceback.print_exc()
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        arguments.print_line(f"{parser.prog}: error: {error}", sys.stderr)
         return 2
+
+
+def _print_any_name() -> None:
+    """Let standard output and error spell out what their encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not of a notebook
+            stream.reconfigure(errors="backslashreplace")
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which stops the work as Ctrl-C does."""
+
+
+@contextmanager
+def _stopped_by_sigterm(args: argparse.Namespace) -> Iterator[None]:
+    """Raise `_Terminated` where the signal would end the process at once, without any clean-up."""
+    process = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a forked worker
+            os._exit(TERMINATED)
+        raise _Terminated
+
+    handled = (
+        current_thread() is not main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        or args.run in HANDLE_SIGTERM
+    )
+    if handled:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _is_user_error(error: Exception) -> bool:

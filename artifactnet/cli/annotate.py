@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from artifactnet.cli.arguments import add_value, natural, positive, print_failures
+from artifactnet.cli.arguments import add_value, natural, positive, print_failures, print_line
 
 if TYPE_CHECKING:
     from artifactnet.annotation.annotate import Summary
@@ -84,17 +84,12 @@ def run_annotate(args: argparse.Namespace) -> int:
     limiter = RateLimiter(args.rate)  # shared: the limit is the server's
     analyst = Chat(endpoint, args.model, limiter)
     formatter = Chat(endpoint, args.format_model, limiter) if args.format_model else analyst
-    try:
-        summary = annotate_folder(
-            Path(args.images), Path(args.masks), Path(args.out), analyst, formatter,
-            attempts=args.attempts, workers=args.workers, bit_fields=args.bit_fields,
-            pictures=Path(args.keep_pictures) if args.keep_pictures else None,
-            report=lambda name, what: print(f"{name}: {what}", flush=True),
-        )  # fmt: skip
-    except KeyboardInterrupt as interrupt:
-        if str(interrupt):  # where the finished images are
-            print(interrupt, file=sys.stderr)
-        raise
+    summary = annotate_folder(
+        Path(args.images), Path(args.masks), Path(args.out), analyst, formatter,
+        attempts=args.attempts, workers=args.workers, bit_fields=args.bit_fields,
+        pictures=Path(args.keep_pictures) if args.keep_pictures else None,
+        report=lambda name, what: print_line(f"{name}: {what}", flush=True),
+    )  # fmt: skip
     _print(summary, {id(chat): chat for chat in (analyst, formatter)}.values())
     return 0 if summary.records else 1
 
@@ -102,7 +97,7 @@ def run_annotate(args: argparse.Namespace) -> int:
 def _print(summary: Summary, chats: Iterable[Chat]) -> None:
     """Print the summary; what needs attention goes to standard error."""
     for line in summary.warnings:
-        print(f"warning: {line}", file=sys.stderr)
+        print_line(f"warning: {line}", sys.stderr)
     counts: Counter[str] = Counter()
     for chat in chats:
         counts += chat.counts
@@ -117,7 +112,7 @@ def _print(summary: Summary, chats: Iterable[Chat]) -> None:
     if summary.rejected:
         print(f"{len(summary.rejected)} rejected:", file=sys.stderr)
     for image in summary.rejected:
-        print(f"  {image.path}: {image.reason}", file=sys.stderr)
+        print_line(f"  {image.path}: {image.reason}", sys.stderr)
     print_failures(summary.failures)
     if summary.out is not None:
         print(summary.out)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from artifactnet.names import visible
 
 if TYPE_CHECKING:
+    from artifactnet.data.image_files import Skipped
     from artifactnet.inference.inputs import Failure
 
 
@@ -54,7 +57,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="IMAGES",
-        help="files, folders (searched deeply), X-AIGD parquet shards, patterns",
+        help="files, folders (searched deeply), parquet shards with images, patterns",
     )
 
 
@@ -75,10 +78,18 @@ def add_images_option(parser: argparse.ArgumentParser, summary: str) -> None:
     parser.add_argument("--images", nargs="+", default=[], metavar="IMAGES", help=summary)
 
 
+def print_line(text: str, file: TextIO | None = None, flush: bool = False) -> None:
+    """Print one line, on standard output by default, that may hold names from data.
+
+    Control characters in it are spelled out: they would move the cursor or end the line.
+    """
+    print(visible(text), file=file, flush=flush)
+
+
 def print_warnings(warnings: Iterable[str]) -> None:
     """Print, on standard error, what must be known before trusting an answer."""
     for warning in warnings:
-        print(f"artifactnet: warning: {warning}", file=sys.stderr)
+        print_line(f"artifactnet: warning: {warning}", sys.stderr)
 
 
 def print_failures(failures: Sequence[Failure]) -> None:
@@ -86,7 +97,20 @@ def print_failures(failures: Sequence[Failure]) -> None:
     if failures:
         print(f"{len(failures)} could not be used:", file=sys.stderr)
     for failure in failures:
-        print(f"  {failure.path}: {failure.reason}", file=sys.stderr)
+        print_line(f"  {failure.path}: {failure.reason}", sys.stderr)
+
+
+def print_skipped(skipped: Skipped) -> None:
+    """Say, on standard error, which files of the folders are no images; nothing if there are none.
+
+    The first few of each kind are named.
+    """
+    total = sum(skipped.counts.values())
+    if total:
+        files = "1 file is no image" if total == 1 else f"{total} files are no images"
+        print(f"{files} and left out:", file=sys.stderr)
+    for line in skipped.lines():
+        print_line(f"  {line}", sys.stderr)
 
 
 def _at_least(least: int, text: str) -> int:

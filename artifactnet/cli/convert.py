@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from artifactnet.cli import arguments
 from artifactnet.data.converters import FORMATS
 
 
@@ -36,6 +37,6 @@ def run_convert(args: argparse.Namespace) -> int:
     )  # fmt: skip
     print(", ".join(f"{count} {what}" for what, count in result.counts.items()))
     for line in result.warnings:
-        print(f"warning: {line}", file=sys.stderr)
+        arguments.print_line(f"warning: {line}", sys.stderr)
     print(f"{result.manifest}: train on it with data.name=manifest data.root={result.manifest}")
     return 0

@@ -70,18 +70,21 @@ def run_explain(args: argparse.Namespace) -> int:
     summary = explain_to_folder(
         predictor, args.images, args.out, args.methods, batch_size=args.batch_size or 8,
         window=args.window, stride=args.stride,
-        report=lambda e: print(f"{e.probability:.4f} {'fake' if e.is_fake else 'real'} {e.name}"),
+        report=lambda e: arguments.print_line(
+            f"{e.probability:.4f} {'fake' if e.is_fake else 'real'} {e.name}"
+        ),
     )  # fmt: skip
     total = summary.images + len(summary.failures)
-    print(
+    arguments.print_line(
         f"{summary.images} of {total} images explained by {', '.join(summary.methods)}; "
         f"maps in {args.out}"
     )
     if summary.constant:
-        print(
+        arguments.print_line(
             f"{summary.constant} maps are constant and show nothing; {summary.answers} says which",
-            file=sys.stderr,
+            sys.stderr,
         )
+    arguments.print_skipped(summary.skipped)
     arguments.print_failures(summary.failures)
     return 0 if summary.images else 1
 

@@ -38,6 +38,12 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     arguments.add_batch_size(parser)
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     option("--no-heatmaps", action="store_true", help="write no pictures")
+    option(
+        "--resume",
+        action="store_true",
+        help="keep the predictions of an interrupted or finished run into DIR, and predict only "
+        "images that are new or have changed",
+    )
     arguments.add_value(parser, "--workers", arguments.natural, 0, "threads that decode images")
     option(
         "--save-masks",
@@ -81,11 +87,16 @@ def run_predict(args: argparse.Namespace) -> int:
         predictor, args.images, args.out, heatmaps=not args.no_heatmaps, save_masks=args.save_masks,
         tiles=args.tiles, overlap=_OVERLAP if args.overlap is None else args.overlap,
         min_area=args.min_area, batch_size=args.batch_size, workers=args.workers,
-        report=lambda p: print(f"{p.probability:.4f} {'fake' if p.is_fake else 'real'} {p.path}"),
+        resume=args.resume,
+        report=lambda p: arguments.print_line(
+            f"{p.probability:.4f} {'fake' if p.is_fake else 'real'} {p.path}"
+        ),
     )  # fmt: skip
+    arguments.print_warnings(summary.warnings)
     total = summary.images + len(summary.failures)
-    print(
-        f"{summary.images} of {total} images predicted, {summary.fakes} called fake; "
+    earlier = f" ({summary.resumed} of them earlier)" if args.resume else ""
+    arguments.print_line(
+        f"{summary.images} of {total} images predicted{earlier}, {summary.fakes} called fake; "
         f"answers in {summary.answers}"
     )
     if summary.uncategorized:
@@ -94,5 +105,6 @@ def run_predict(args: argparse.Namespace) -> int:
             f"has no name for them; {summary.answers.name} has them all",
             file=sys.stderr,
         )
+    arguments.print_skipped(summary.skipped)
     arguments.print_failures(summary.failures)
     return 0 if summary.images else 1

@@ -15,8 +15,8 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     arguments.add_overrides(parser, "data.*, train.device, model.threshold; right after RUN")
     arguments.add_images_option(
         parser,
-        "show these instead, without labels: files, folders (searched recursively), X-AIGD "
-        "parquet shards, patterns; RUN may then be a .safetensors file or a packaged model",
+        "show these instead, without labels: files, folders (searched recursively), parquet "
+        "shards with images, patterns; RUN may then be a .safetensors file or a packaged model",
     )
     option("--out", metavar="DIR", help="folder for the report (RUN/report)")
     arguments.add_value(
@@ -39,9 +39,9 @@ def run_report(args: argparse.Namespace) -> int:
     )  # fmt: skip
     arguments.print_warnings(result.warnings)
     arguments.print_failures(result.failures)
-    print(
+    arguments.print_line(
         f"{result.images} of {result.of} images in the report, {result.called_fake} called fake; "
         f"figures in {result.json} and {len(result.pngs)} pictures beside it"
     )
-    print(result.html)
+    arguments.print_line(str(result.html))
     return 0 if result.images else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from artifactnet.cli.arguments import add_value, natural, positive, print_warnings
+from artifactnet.cli.arguments import add_value, natural, positive, print_line, print_warnings
 
 
 def add_synthesize_options(parser: argparse.ArgumentParser) -> None:
@@ -43,5 +43,5 @@ def run_synthesize(args: argparse.Namespace) -> int:
     if result.skipped:
         print(f"{len(result.skipped)} could not be used:", file=sys.stderr)
     for line in result.skipped:
-        print(f"  {line}", file=sys.stderr)
+        print_line(f"  {line}", sys.stderr)
     return 0

@@ -9,18 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifactnet.data.images import EXTENSIONS
-from artifactnet.data.shards import RowLocation, ShardReader, read_rows
+from artifactnet.data.image_files import FileWalk, Skipped
+from artifactnet.data.shards import RowLocation, ShardReader, open_parquet, read_rows
 from artifactnet.inference.inputs import Failure, ImageInput
+from artifactnet.names import NAME_BYTES, PATH_BYTES, file_path, name_limits
 from artifactnet.types import ArtifactNetError
 
 SHARD_SUFFIX = ".parquet"
-MAX_NAME = 200  # bytes of a generator or uid; file systems end at 255
 _COLUMNS = ("generator", "uid")
 
 
 def iterate_shard(shard: str) -> Iterator[ImageInput | Failure]:
-    """Images of a parquet file in the X-AIGD schema; one row group is in memory at a time.
+    """Images of a parquet file with a column ``image``; one row group is in memory at a time.
+
+    Generator and uid are those of the columns, as X-AIGD has them. Where there is no such column,
+    or it holds null, they are the shard's name without suffix and the number of the row.
 
     Yields:
         An input named ``shard#row`` per row, or why there is none; a failure named after the
@@ -28,7 +31,8 @@ def iterate_shard(shard: str) -> Iterator[ImageInput | Failure]:
     """
     reader, place = ShardReader(), None
     try:
-        for place, row in read_rows(Path(shard), _COLUMNS):
+        columns = shard_columns(shard)
+        for place, row in read_rows(Path(shard), columns):
             yield _source(reader, place, row, f"{shard}#{place.number}")
     except ArtifactNetError as error:
         yield Failure(shard, str(error).removeprefix(f"{Path(shard)}: "))
@@ -37,24 +41,37 @@ def iterate_shard(shard: str) -> Iterator[ImageInput | Failure]:
         yield Failure(shard, "the shard has no rows")
 
 
+def shard_columns(shard: str) -> list[str]:
+    """Which columns with names of images a shard has; pictures alone have none.
+
+    Raises:
+        ArtifactNetError: it cannot be read as parquet.
+    """
+    present = open_parquet(shard).schema_arrow.names
+    return [column for column in _COLUMNS if column in present]
+
+
 def _source(
     reader: ShardReader, place: RowLocation, row: dict[str, Any], name: str
 ) -> ImageInput | Failure:
-    for column in _COLUMNS:
-        problem = unsafe_name(row[column])
+    names = {"generator": Path(place.shard).stem, "uid": str(place.number)}
+    names |= {column: value for column, value in row.items() if value is not None}
+    for column, value in names.items():
+        problem = unsafe_name(value)
         if problem is not None:
-            return Failure(name, f"{column} {row[column]!r:.80} {problem}")
+            return Failure(name, f"{column} {value!r:.80} {problem}")
     try:
         content, _ = reader.read(place)
     except ArtifactNetError as error:
         return Failure(name, str(error).removeprefix(f"{place}: "))
-    return ImageInput(name, content, row["generator"], row["uid"])
+    return ImageInput(name, content, names["generator"], names["uid"])
 
 
 def unsafe_name(name: object) -> str | None:
-    """Why a name cannot name a folder of the predictions; None if it can.
+    """Why a name of a row cannot name a folder of the predictions; None if it can.
 
-    Names come from untrusted data: a separator or ``..`` would let them write anywhere.
+    Names come from untrusted data: a separator or ``..`` would let them write anywhere. Any
+    length is fine, see `artifactnet.names.file_name`.
     """
     if not isinstance(name, str):
         return "is not text"
@@ -62,8 +79,6 @@ def unsafe_name(name: object) -> str | None:
         return "is empty"
     if name in (".", "..") or any(c in "/\\" or not c.isprintable() for c in name):
         return "cannot name a folder"
-    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
-        return f"is longer than {MAX_NAME} bytes"
     return None
 
 
@@ -76,46 +91,59 @@ class ResolvedInputs:
         base: folder that holds all of them; predictions are named by the path below it.
         skip: folder not to look into: that of the predictions, which may lie among the images.
         failures: inputs that stand for nothing.
+        limits: of the names of predictions, see `artifactnet.names.name_limits`.
     """
 
     roots: tuple[str, ...]
     base: str
     skip: str
     failures: tuple[Failure, ...]
+    limits: tuple[int, int] = (NAME_BYTES, PATH_BYTES)
 
 
 def resolve_inputs(inputs: Sequence[str | Path], skip: str | Path) -> ResolvedInputs:
     """Resolve files, folders and glob patterns (``**`` searches deeply).
 
-    A name that exists is not a pattern. A file named outright is tried whatever its suffix;
-    inside a folder the suffix decides what is an image.
+    A name that exists is not a pattern. A file named outright, or by a pattern, is tried whatever
+    it holds; inside a folder the content decides what is an image (`artifactnet.data.image_files`).
     """
     roots: list[str] = []
     failures: list[Failure] = []
-    skip = os.path.abspath(skip)
+    skip = os.path.abspath(skip) if str(skip) else ""
     for entry in map(str, inputs):
-        matches = [entry] if os.path.lexists(entry) else sorted(glob.glob(entry, recursive=True))
+        matches = [entry] if os.path.lexists(entry) else sorted(set(_expand(entry)))
         if not matches:
             failures.append(Failure(entry, "no such file or folder"))
         for match in matches:
-            if os.path.isdir(match) and next(_files(match, skip), None) is None:
-                failures.append(Failure(match, "no images in this folder"))
+            skipped = Skipped()
+            if os.path.isdir(match) and next(_folder(match, FileWalk(skip), skipped), None) is None:
+                held = f"; it holds {'; '.join(skipped.lines())}" if skipped.counts else ""
+                failures.append(Failure(match, f"no images in this folder{held}"))
             else:
                 roots.append(match)
     homes = [root if os.path.isdir(root) else os.path.dirname(root) for root in roots]
     base = os.path.commonpath([os.path.abspath(home) for home in homes]) if homes else ""
-    return ResolvedInputs(tuple(roots), base, skip, tuple(failures))
+    return ResolvedInputs(tuple(roots), base, skip, tuple(failures), name_limits(skip))
 
 
-def iterate_images(inputs: ResolvedInputs) -> Iterator[ImageInput | Failure]:
+def iterate_images(
+    inputs: ResolvedInputs, skipped: Skipped | None = None, walk: FileWalk | None = None
+) -> Iterator[ImageInput | Failure]:
     """Every image once, in a fixed order, written as the user wrote its file or folder.
 
     A parquet shard named outright, or by a pattern, stands for its rows. A file's generator is
     the name of its folder and its uid the name without suffix, as in the benchmark's layouts.
+    Files of folders that are no images are counted in ``skipped``; one that has the name of an
+    image is a failure. ``walk`` knows what was listed before and so is not listed again.
     """
     seen: set[str] = set()
+    walk = walk or FileWalk(inputs.skip)
+    skipped = Skipped() if skipped is None else skipped
     for root in inputs.roots:
-        for path in _files(root, inputs.skip) if os.path.isdir(root) else (root,):
+        for path in _folder(root, walk, skipped) if os.path.isdir(root) else (root,):
+            if isinstance(path, Failure):
+                yield path
+                continue
             key = os.path.abspath(path)
             if key not in seen:
                 seen.add(key)
@@ -128,20 +156,47 @@ def iterate_images(inputs: ResolvedInputs) -> Iterator[ImageInput | Failure]:
 
 
 def answer_name(path: str, inputs: ResolvedInputs) -> str:
-    """Name of an image below the common folder, with forward slashes; unique per image."""
+    """Name for the pictures of an image; unique per image.
+
+    It is the `short_path`, shortened with a hash where the file system would not take it.
+    """
+    return file_path(short_path(path, inputs), inputs.limits)
+
+
+def short_path(path: str, inputs: ResolvedInputs) -> str:
+    """Path of an image below the common folder, with forward slashes."""
     return Path(os.path.relpath(os.path.abspath(path), inputs.base)).as_posix()
 
 
-def _files(folder: str, skip: str) -> Iterator[str]:
-    closed: list[str] = []
-    for here, folders, files in os.walk(folder, onerror=lambda e: closed.append(e.filename)):
-        folders[:] = sorted(
-            name for name in folders if os.path.abspath(os.path.join(here, name)) != skip
-        )
-        for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in EXTENSIONS:
-                yield os.path.join(here, name)
-    yield from closed  # folders that may not be read: they fail as images and are listed
+def _folder(folder: str, walk: FileWalk, skipped: Skipped) -> Iterator[str | Failure]:
+    """Images of a folder, and what has the name of one but is none, or cannot be listed."""
+    closed: list[OSError] = []
+    for entry in walk.files(folder, skipped, onerror=closed.append):
+        if entry.reason is None:
+            yield entry.path
+        elif entry.claims:
+            yield Failure(entry.path, entry.complaint)
+        else:
+            skipped.add(entry.reason, entry.path)
+    for error in closed:
+        yield Failure(str(error.filename), f"the folder cannot be listed ({error.strerror})")
+
+
+def _expand(pattern: str) -> Iterator[str]:
+    """What a glob pattern stands for; ``**`` enters each real folder once."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from glob.glob(pattern)
+        return
+    at = parts.index("**")
+    before, after = os.path.join("", *parts[:at]), os.path.join("", *parts[at + 1 :])
+    for base in glob.glob(before) if before else ["."]:
+        if not after:
+            yield base
+            continue
+        for folder, _ in FileWalk().folders(base, Skipped(), onerror=lambda error: None):
+            place = folder if before else os.path.relpath(folder)
+            yield from _expand(os.path.normpath(os.path.join(glob.escape(place), after)))
 
 
 def sample_evenly(inputs: ResolvedInputs, count: int) -> Iterator[ImageInput | Failure]:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import os
 import zlib
+from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from artifactnet.files import atomic_path
+from artifactnet.data.image_files import Skipped
+from artifactnet.files import atomic_path, staging_folder
 from artifactnet.inference import collect
+from artifactnet.inference.answers import UNANSWERED, AnswerLines, partial_file
 from artifactnet.inference.base import OVERLAP, BasePredictor
+from artifactnet.inference.fingerprint import model_fingerprint
 from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.inference.stream import BackgroundWorker
-from artifactnet.inference.xaigd_files import XaigdWriter, xaigd_writer
+from artifactnet.inference.xaigd_files import INSTANCES, MaskWriter, mask_writer, write_instances
 from artifactnet.types import ArtifactNetError, Float32Array, Prediction, UInt8Array
+
+PREDICTIONS = "predictions.jsonl"
+_STAGING = "predictions.partial"  # folder of temporary files
 
 
 @dataclass(slots=True)
@@ -30,17 +37,23 @@ class Summary:
 
     Attributes:
         answers: the file with one JSON object per image.
-        images: number of images predicted.
-        fakes: number of them called fake.
+        images: number of images predicted, earlier ones included.
+        resumed: number of them that an earlier run had predicted.
+        fakes: number of ``images`` called fake.
         uncategorized: regions that ``instances.csv`` lacks, since they have no category.
         failures: the images that could not be predicted, and inputs without images.
+        warnings: what became of earlier predictions.
+        skipped: files of the folders that are no images.
     """
 
     answers: Path
     images: int = 0
+    resumed: int = 0
     fakes: int = 0
     uncategorized: int = 0
     failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    skipped: Skipped = field(default_factory=Skipped)
 
 
 def predict_to_folder(
@@ -55,36 +68,49 @@ def predict_to_folder(
     min_area: int = 1,
     batch_size: int | None = None,
     workers: int = 0,
+    resume: bool = False,
     report: Callable[[Prediction], None] | None = None,
 ) -> Summary:
     """Predict files and write ``predictions.jsonl`` and ``heatmaps/<name>.png`` into ``out``.
 
     The pictures are 8-bit gray at the image's own size, 255 times the heatmap. Names keep folder
-    and suffix, so that ``a.jpg``, ``a.png`` and ``b/a.png`` stay apart. An image that cannot be
-    predicted is listed and stops nothing.
+    and suffix, so that ``a.jpg``, ``a.png`` and ``b/a.png`` stay apart; see `artifactnet.names` for
+    those that a file system would not take. An image that cannot be predicted is listed and stops
+    nothing.
+
+    Every prediction is appended to ``predictions.partial.jsonl`` at once, which becomes
+    ``predictions.jsonl`` at the end. ``predictions.settings.json`` says what model and options made
+    them.
 
     Args:
         predictor: of a detector or of HEIE.
-        inputs: files, folders (searched deeply), parquet shards of X-AIGD and glob patterns.
+        inputs: files, folders (searched deeply), parquet shards with images and glob patterns.
         out: folder to write to; files of the same names are replaced.
         heatmaps: False writes no pictures.
         save_masks: also write ``masks/`` and ``instances.csv`` as X-AIGD's scripts read them, see
-            `artifactnet.inference.xaigd_files`; ``out`` must not hold masks yet.
+            `artifactnet.inference.xaigd_files`; unless resumed, ``out`` must not hold masks yet.
         tiles, overlap, min_area, batch_size: see `BasePredictor.predict_stream`.
         workers: threads that decode images ahead of the model, and as many that write pictures
             behind it; 0 does both in between.
-        report: called with every prediction as it comes.
+        resume: keep the predictions of an interrupted run into ``out``, or else of a finished one.
+            An image is predicted again if its file has another size or time of change, or its
+            heatmap is missing. The files are the same in the end as those of a run without
+            interruption: in the order of the inputs, and of no other images.
+        report: called with every new prediction as it comes.
 
     Raises:
         ArtifactNetError: ``out`` cannot be written (earlier predictions stay), masks or tiles
-            without a segmentation head, or an option is out of range.
+            without a segmentation head, an option is out of range, another process writes to
+            ``out``, or the predictions to resume were made with another model or other options.
+        KeyboardInterrupt: its message says how many predictions are kept, and where.
     """
     if save_masks:
         predictor.need_segmentation("masks")
     resolved = collect.resolve_inputs(inputs, skip=out)
-    pending: deque[ImageInput | Failure] = deque()
+    pending: deque[_Waiting] = deque()
+    writer = _Writer(Path(out), resolved, pending, heatmaps, report)
     answers = predictor.predict_stream(
-        _noted(collect.iterate_images(resolved), pending),
+        writer.unanswered(collect.iterate_images(resolved, writer.summary.skipped)),
         batch_size,
         workers,
         heatmaps or save_masks,
@@ -92,106 +118,217 @@ def predict_to_folder(
         overlap=overlap,
         min_area=min_area,
     )
-    writer = _Writer(Path(out), resolved, heatmaps, report, BackgroundWorker(workers, 2 * workers))
+    settings: dict[str, Any] = {
+        "heatmaps": heatmaps,
+        "save_masks": save_masks,
+        "tiles": tiles,
+        "overlap": overlap if tiles else None,
+        "min_area": min_area,
+    }
     try:
-        writer.run(answers, pending, save_masks)
+        settings["model"] = model_fingerprint(predictor)
+        writer.run(answers, settings, save_masks, resume, workers)
     except BrokenPipeError:
         raise  # whoever read the reports has left
+    except KeyboardInterrupt as stop:
+        if writer.kept:
+            partial_answers = partial_file(writer.summary.answers)
+            stop.args = (f"{writer.kept} predictions are in {partial_answers}; --resume continues",)
+        raise
     except OSError as error:
         raise ArtifactNetError(f"{out}: the answers cannot be written: {error}") from error
     return writer.summary
 
 
-def _noted(
-    sources: Iterator[ImageInput | Failure], pending: deque[ImageInput | Failure]
-) -> Iterator[ImageInput | Failure]:
-    """Pass sources on and note whose predictions come next, without their content."""
-    for source in sources:
-        if isinstance(source, ImageInput):
-            pending.append(ImageInput(source.name, "", source.generator, source.uid))
-        else:
-            pending.append(source)
-        yield source
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """An image whose prediction comes, without its content, or why none comes."""
+
+    position: int  # among all images
+    source: ImageInput | Failure
+    version: _Version
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """Of an image: its bytes, and when its file was changed (seconds since 1970)."""
+
+    size: int | None = None
+    modified: float | None = None
 
 
 class _Writer:
-    """Writes answers and counts them."""
+    """Writes answers and counts them.
+
+    Attributes:
+        kept: answers in the partial file.
+    """
 
     def __init__(
         self,
         out: Path,
         inputs: collect.ResolvedInputs,
+        pending: deque[_Waiting],
         heatmaps: bool,
         report: Callable[[Prediction], None] | None,
-        behind: BackgroundWorker,
     ) -> None:
-        self.summary = Summary(out / "predictions.jsonl", failures=list(inputs.failures))
-        self._out, self._inputs = out, inputs
-        self._heatmaps, self._report, self._behind = heatmaps, report, behind
+        self.summary = Summary(out / PREDICTIONS, failures=list(inputs.failures))
+        self.kept = 0
+        self._out, self._inputs, self._pending = out, inputs, pending
+        self._heatmaps, self._report = heatmaps, report
+        self._order = array("q")  # offset of each image's line
+        self._resume = False
+        self._masks: MaskWriter | None = None
+
+    def unanswered(self, sources: Iterable[ImageInput | Failure]) -> Iterator[ImageInput | Failure]:
+        """The images that have no answer yet; those that have are counted."""
+        for source in sources:
+            version = _version(source)
+            offset = self._find(source, version) if isinstance(source, ImageInput) else UNANSWERED
+            position = len(self._order)
+            self._order.append(offset)
+            if offset == UNANSWERED:
+                bare = replace(source, image="") if isinstance(source, ImageInput) else source
+                self._pending.append(_Waiting(position, bare, version))
+                yield source
 
     def run(
         self,
         answers: Iterator[Prediction | Failure],
-        pending: deque[ImageInput | Failure],
+        settings: dict[str, Any],
         save_masks: bool,
+        resume: bool,
+        workers: int,
     ) -> None:
-        with (
-            atomic_path(self.summary.answers) as temporary,
-            open(temporary, "w", encoding="utf-8") as lines,
-            xaigd_writer(self._out) if save_masks else nullcontext() as benchmark,
-            self._behind,  # the last picture is on disk before the answers are
-        ):
-            for answer in answers:
-                self._take(pending.popleft(), answer, lines, benchmark)
-                del answer  # its maps, before the next one's are made
+        with staging_folder(self._out / _STAGING) as self._staging, ExitStack() as stack:
+            if save_masks:
+                self._masks = stack.enter_context(mask_writer(self._out, resume))
+            if not resume and partial_file(self.summary.answers).exists():
+                self.summary.warnings.append(
+                    f"{partial_file(self.summary.answers)} of an interrupted run was replaced; "
+                    "--resume would have continued it"
+                )
+            self._lines = stack.enter_context(
+                AnswerLines(self.summary.answers, self._staging, settings, resume)
+            )
+            # masks that are missing are answers, so without any folder of them nothing is known
+            self._resume = self._masks is None or self._masks.resumed
+            with BackgroundWorker(workers, 2 * workers) as self._behind:
+                for answer in answers:
+                    self._take(self._pending.popleft(), answer)
+                    del answer  # its maps, before the next one's are made
+            # the last picture is on disk now
+            self._warn()
+            if self._masks is not None:
+                if self._masks.resumed:
+                    self._masks.keep_only_taken(self._lines.all_earlier())
+                self.summary.uncategorized = write_instances(
+                    self._out / INSTANCES, self._lines.entries(self._order), self._staging
+                )
+            self._lines.finish(self._order)
 
-    def _take(
-        self,
-        source: ImageInput | Failure,
-        answer: Prediction | Failure,
-        lines: TextIO,
-        benchmark: XaigdWriter | None,
-    ) -> None:
+    def _find(self, source: ImageInput, version: _Version) -> int:
+        """Offset of the earlier answer about an image, if it still holds."""
+        found = self._lines.find(source.name) if self._resume else None
+        if found is None:
+            return UNANSWERED
+        offset, entry = found
+        if (entry.get("bytes"), entry.get("modified")) != (version.size, version.modified):
+            return UNANSWERED
+        heatmap = entry.get("heatmap")
+        if heatmap is not None and not (
+            heatmap == self._heatmap(source) and (self._out / heatmap).is_file()
+        ):
+            return UNANSWERED
+        if self._masks is not None:
+            if self._masks.check(source) is not None:
+                return UNANSWERED
+            self._masks.take(source)
+        self._count(bool(entry["is_fake"]))
+        self.summary.resumed += 1
+        return offset
+
+    def _take(self, waiting: _Waiting, answer: Prediction | Failure) -> None:
+        source = waiting.source
         if isinstance(answer, Failure):
             self.summary.failures.append(answer)
             return
         assert isinstance(source, ImageInput)  # a failure is passed on as one
-        if benchmark is not None:
-            problem = benchmark.check(source)
+        if self._masks is not None:
+            problem = self._masks.check(source)
             if problem is not None:
                 self.summary.failures.append(Failure(source.name, problem))
                 return
-            benchmark.write(source, answer)
-            self.summary.uncategorized = benchmark.uncategorized
-        lines.write(json.dumps(self._entry(source, answer), allow_nan=False) + "\n")
-        self.summary.images += 1
-        self.summary.fakes += answer.is_fake
+            self._masks.write(source, answer)
+        entry = self._entry(source, answer)
+        entry |= {"bytes": waiting.version.size, "modified": waiting.version.modified}
+        self._order[waiting.position] = self._lines.append(entry)
+        self.kept = self._lines.earlier + self._lines.appended
+        self._count(answer.is_fake)
         if self._report is not None:
             self._report(answer)
 
-    def _entry(self, source: ImageInput, answer: Prediction) -> dict[str, object]:
+    def _count(self, is_fake: bool) -> None:
+        self.summary.images += 1
+        self.summary.fakes += is_fake
+
+    def _entry(self, source: ImageInput, answer: Prediction) -> dict[str, Any]:
         """One line of the predictions; the heatmap is written in the background."""
         entry = answer.to_json() | {"generator": source.generator, "uid": source.uid}
         if answer.mask is None:
             entry["instances"] = None  # not computed, which differs from none found
         entry["heatmap"] = None
         if self._heatmaps and answer.heatmap is not None:
-            entry["heatmap"] = f"heatmaps/{collect.answer_name(source.name, self._inputs)}.png"
+            entry["heatmap"] = self._heatmap(source)
             levels = _levels(answer.heatmap)  # what waits takes a quarter of the map's memory
-            self._behind.do(partial(_save_levels, levels, self._out / str(entry["heatmap"])))
+            path = self._out / entry["heatmap"]
+            self._behind.do(partial(_save_levels, levels, path, self._staging))
         return entry
 
+    def _heatmap(self, source: ImageInput) -> str:
+        return f"heatmaps/{collect.answer_name(source.name, self._inputs)}.png"
 
-def save_heatmap(heatmap: Float32Array, path: str | Path) -> None:
-    """Write an (H, W) heatmap in [0, 1] as 8-bit gray PNG, 255 times its values, atomically."""
-    _save_levels(_levels(heatmap), path)
+    def _warn(self) -> None:
+        """About earlier answers that are not among the finished ones."""
+        repeated = len(set(self._order) - {UNANSWERED})
+        left_out = self._lines.earlier + self._lines.appended - repeated
+        if left_out:
+            self.summary.warnings.append(
+                f"{left_out} earlier predictions were left out: their images have changed, are not "
+                "among the inputs, or lost their heatmap"
+            )
+        if self._lines.broken:
+            self.summary.warnings.append(
+                f"{self._lines.broken} lines of earlier predictions are damaged and were left out"
+            )
+
+
+def _version(source: ImageInput | Failure) -> _Version:
+    """Of the file, or of a row's content and its shard; nothing where it cannot be looked at."""
+    if isinstance(source, Failure):
+        return _Version()
+    content = source.image if isinstance(source.image, bytes) else None
+    file = source.name if content is None else source.name.rpartition("#")[0]
+    try:
+        status = os.stat(file)
+    except OSError:
+        return _Version()  # predicting it says what is wrong
+    return _Version(status.st_size if content is None else len(content), status.st_mtime)
+
+
+def save_heatmap(heatmap: Float32Array, path: str | Path, staging: Path | None = None) -> None:
+    """Write an (H, W) heatmap in [0, 1] as 8-bit gray PNG, 255 times its values, atomically.
+
+    See `artifactnet.files.atomic_path` for ``staging``.
+    """
+    _save_levels(_levels(heatmap), path, staging)
 
 
 def _levels(heatmap: Float32Array) -> UInt8Array:
     return np.round(np.clip(heatmap, 0.0, 1.0) * 255).astype(np.uint8)
 
 
-def _save_levels(levels: UInt8Array, path: str | Path) -> None:
-    with atomic_path(path) as temporary:
+def _save_levels(levels: UInt8Array, path: str | Path, staging: Path | None = None) -> None:
+    with atomic_path(path, staging) as temporary:
         # of smooth maps as small as with zlib's default strategy, in a third of the time
         Image.fromarray(levels).save(temporary, format="PNG", compress_type=zlib.Z_RLE)

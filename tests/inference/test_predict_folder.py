@@ -33,6 +33,10 @@ def put(path, seed: int = 0) -> None:
     Image.fromarray(pixels).save(path)
 
 
+def written(out) -> list[str]:
+    return sorted(path.name for path in out.iterdir())
+
+
 def lines(out) -> list[dict]:
     return [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
 
@@ -42,11 +46,11 @@ def test_an_error_while_listing_is_told(here, predictor, monkeypatch):
     put(here / "p" / "a.png")
     walk = os.walk
 
-    def denied(top, onerror):
+    def denied(top, onerror, followlinks):
         yield from walk(top)
         onerror(PermissionError(13, "Permission denied", os.path.join(top, "closed")))
 
-    monkeypatch.setattr(collect.os, "walk", denied)
+    monkeypatch.setattr(os, "walk", denied)
     summary = predict_to_folder(predictor, ["p"], "out")
     assert summary.images == 1
     assert [f.path for f in summary.failures] == [os.path.join("p", "closed")]
@@ -97,7 +101,7 @@ def test_no_heatmaps(here, predictor):
     put(here / "a.png")
     predict_to_folder(predictor, ["a.png"], "out", heatmaps=False)
     assert [e["heatmap"] for e in lines(here / "out")] == [None]
-    assert [p.name for p in (here / "out").iterdir()] == ["predictions.jsonl"]
+    assert written(here / "out") == ["predictions.jsonl", "predictions.settings.json"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -119,10 +123,10 @@ def test_workers_change_no_byte(here, predictor, workers):
     for out, count in (("out", 0), ("more", workers)):
         predict_to_folder(predictor, ["p"], out, batch_size=2, workers=count)
     names = [path.relative_to("out") for path in Path("out").rglob("*.*")]
-    assert len(names) == 8
+    assert len(names) == 9
     for name in names:
         assert ("out" / name).read_bytes() == ("more" / name).read_bytes(), name
-    assert len(list(Path("more").rglob("*.*"))) == 8
+    assert len(list(Path("more").rglob("*.*"))) == 9
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -139,7 +143,8 @@ def test_full_disk_leaves_earlier_answers(here, predictor, monkeypatch, workers)
     with pytest.raises(ArtifactNetError, match=r"out: .*No space left"):
         predict_to_folder(predictor, ["a.png", "b.png"], "out", workers=workers)
     assert (here / "out" / "predictions.jsonl").read_bytes() == before
-    assert sorted(p.name for p in (here / "out").iterdir()) == ["heatmaps", "predictions.jsonl"]
+    assert written(here / "out/heatmaps") == ["a.png.png"]  # and nothing temporary
+    assert not (here / "out" / "predictions.partial").exists()
 
 
 def test_out_is_a_file(here, predictor):

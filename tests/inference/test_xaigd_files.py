@@ -83,6 +83,7 @@ def test_layouts(here, predictor, painted, put):
         f"masks/fine-grained/sdxl/{PHYSICS}/one/mask.png",
         f"masks/fine-grained/sdxl/{TEXTURE}/one/mask.png",
         "predictions.jsonl",
+        "predictions.settings.json",
     ]
     texture, physics = np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)
     texture[2:10, 3:9] = 255
@@ -185,7 +186,7 @@ def test_an_unusable_image_does_not_take_the_name(here, predictor, painted, put)
 
 
 def test_a_file_name_that_is_no_text(here, predictor, painted, put):
-    """Bytes of another encoding: fine as a path, not in a csv."""
+    """Bytes of another encoding: fine as a path, spelled out in folders and in a csv."""
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
     put(painted((0, 0, 0, 9, 9)), here / "g" / "a.png")
     try:
@@ -193,9 +194,12 @@ def test_a_file_name_that_is_no_text(here, predictor, painted, put):
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     summary = predict_to_folder(predictor, ["g"], "out", save_masks=True, heatmaps=False)
-    (failure,) = summary.failures
-    assert "cannot name a folder" in failure.reason
-    assert failure.reason.encode("utf-8")
+    assert (summary.images, summary.failures) == (1, [])
+    (entry,) = entries("out")
+    assert Path(entry["path"]).exists()
+    (mask,) = Path("out/masks/category-agnostic/g").iterdir()
+    assert mask.name.isprintable()
+    assert table("out")[1][:2] == ["g", "caf\\udce9"]
 
 
 # --- shards -------------------------------------------------------------------------------
@@ -323,18 +327,20 @@ def test_masks_of_two_runs_are_never_mixed(here, predictor, painted, put):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, BrokenPipeError, OSError(28, "No space")])
 def test_an_interrupted_run_leaves_no_masks(here, predictor, painted, put, error):
-    """A missing mask would be taken for an answer."""
+    """A missing mask would be taken for an answer: they are not in ``masks`` yet."""
     for name in "ab":
         put(painted((0, 2, 3, 10, 9)), here / "g" / f"{name}.png")
 
     def stop(answer):
-        assert list(Path("out").glob(".masks.*/category-agnostic/g/a/mask.png"))
+        assert Path("out/masks.partial/category-agnostic/g/a/mask.png").exists()
         raise error
 
     kind = ArtifactNetError if isinstance(error, OSError) else error
     with pytest.raises(kind):
         predict_to_folder(predictor, ["g"], "out", save_masks=True, heatmaps=False, report=stop)
-    assert list(Path("out").iterdir()) == []
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "masks.partial", "predictions.partial.jsonl", "predictions.settings.json",
+    ]  # fmt: skip
 
 
 def test_a_full_disk_leaves_no_masks(here, predictor, painted, put, monkeypatch):
@@ -378,7 +384,7 @@ def test_waiting_sources_hold_no_content(here, predictor, painted, monkeypatch):
 
     class Watching(folder.deque):
         def append(self, item):
-            noted.append(item.image)
+            noted.append(item.source.image)
             append(self, item)
 
     monkeypatch.setattr(folder, "deque", Watching)

@@ -15,6 +15,7 @@ from typing import Any
 
 from artifactnet import files
 from artifactnet.config import load
+from artifactnet.data.image_files import Skipped
 from artifactnet.explanation.detector import Detector, OwnDetector, as_detector
 from artifactnet.explanation.explainer import Explainer
 from artifactnet.explanation.methods import METHODS, PREDICTED, default_method, scale_of, why_not
@@ -33,6 +34,7 @@ from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_COLOR
 from artifactnet.types import ArtifactNetError
 
 HTML, JSON, FIGURES = "report.html", "report.json", "figures"
+_STAGING = "report.partial"  # folder of temporary files
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +108,12 @@ def report(
             )
         predictor = load_model(source, device or "auto", text=text)
         out = out or (Path("report") if packaged else folder / "report")
-        items = file_items(images, skip=out)
+        skipped = Skipped()
+        items = file_items(images, out, skipped)
         data = ", ".join(Path(image).name or str(image) for image in images[:3])
         data += f" and {len(images) - 3} more" if len(images) > 3 else ""
         name = str(source) if packaged else folder.resolve().name
-        about = About(title, name, data, None, predictor.warnings)
+        about = About(title, name, data, None, (*predictor.warnings, *skipped.describe(data)))
     elif kind == "heie":
         predictor, items, about = _open_heie_run(path, overrides, title, text, device)
     else:
@@ -231,7 +234,8 @@ def write_report(
     head |= {"notices": notices + left_out, "summary": summary}
     head["failures"] = [{"name": f.path, "reason": f.reason} for f in content.failures]
     try:
-        pngs = _write(folder, head, charts, content)
+        with files.staging_folder(folder / _STAGING) as staging:
+            pngs = _write(folder, head, charts, content, staging)
     except OSError as error:
         raise ArtifactNetError(f"{folder}: the report cannot be written: {error}") from error
     shown, fakes = len(content.entries), summary["called_fake"]
@@ -303,12 +307,12 @@ def _head(
 
 
 def _write(
-    folder: Path, head: dict[str, Any], charts: Sequence[Chart], content: Content
+    folder: Path, head: dict[str, Any], charts: Sequence[Chart], content: Content, staging: Path
 ) -> tuple[Path, ...]:
     """Write all files; remove charts of an older report that this one does not have."""
     pngs = {chart.name: folder / FIGURES / f"{chart.name}.png" for chart in charts}
     for chart in charts:
-        with files.atomic_path(pngs[chart.name]) as temporary:
+        with files.atomic_path(pngs[chart.name], staging) as temporary:
             temporary.write_bytes(chart.png)
     for name in CHART_NAMES:
         if name not in pngs:
@@ -317,7 +321,7 @@ def _write(
     pictures = ("thumb", "layers")
     entries = [{k: e[k] for k in e if k not in pictures} for e in content.entries]
     listed = [{**text, "file": f"{FIGURES}/{text['name']}.png"} for text in texts]
-    files.write_json(folder / JSON, {**head, "charts": listed, "entries": entries})
+    files.write_json(folder / JSON, {**head, "charts": listed, "entries": entries}, staging)
     drawn = [{**text, "svg": chart.svg} for text, chart in zip(texts, charts, strict=True)]
-    write_page(folder / HTML, {**head, "charts": drawn}, content.entries)
+    write_page(folder / HTML, {**head, "charts": drawn}, content.entries, staging)
     return tuple(pngs.values())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from artifactnet.data.image_files import FileWalk, Skipped
 from artifactnet.data.shards import RowLocation, ShardReader, read_rows
 from artifactnet.inference import collect
 from artifactnet.inference.collect import SHARD_SUFFIX
@@ -47,51 +48,68 @@ def short_names(locations: Sequence[str]) -> list[str]:
     return [Path(os.path.relpath(location, shared)).as_posix() for location in locations]
 
 
-def file_items(inputs: Sequence[str | Path], skip: str | Path) -> list[Item | Failure]:
+def file_items(
+    inputs: Sequence[str | Path], skip: str | Path, skipped: Skipped | None = None
+) -> list[Item | Failure]:
     """Images of files, folders (searched recursively), X-AIGD parquet shards and patterns.
 
     Of shards only the columns without images are read. An image's generator is the name of its
     folder, unless all images are in it; its label is unknown. The folder ``skip`` is not searched.
+    Files of folders that are no images are counted in ``skipped``.
 
     Returns:
         Every image once, in a fixed order, and inputs without any.
     """
     found = collect.resolve_inputs(inputs, skip)
     items: dict[str, Item | Failure] = {}
+    walk, others = FileWalk(found.skip), Skipped()
     for root in found.roots:
-        shard = root.lower().endswith(SHARD_SUFFIX) and not os.path.isdir(root)
-        for key, item in (_shard_items if shard else _image_items)(root, found):
+        if root.lower().endswith(SHARD_SUFFIX) and not os.path.isdir(root):
+            listed = _shard_items(root, found)
+        else:
+            sources = collect.iterate_images(replace(found, roots=(root,)), others, walk)
+            listed = _image_items(sources, found)
+        for key, item in listed:
             items.setdefault(key, item)
+    for reason, count in others.counts.items() if skipped is not None else ():
+        skipped.counts[reason] += count
+        skipped.names[reason] += [collect.short_path(path, found) for path in others.names[reason]]
     return [*found.failures, *items.values()]
 
 
 _Items = Iterator[tuple[str, Item | Failure]]  # with a key of the image
 
 
-def _image_items(root: str, found: collect.ResolvedInputs) -> _Items:
-    for source in collect.iterate_images(replace(found, roots=(root,))):
+def _image_items(sources: Iterator[ImageInput | Failure], found: collect.ResolvedInputs) -> _Items:
+    for source in sources:
         if isinstance(source, Failure):
-            yield source.path, source
+            name = collect.short_path(source.path, found)
+            yield source.path, Item(name, partial(_refuse, source), location=source.path)
             continue
         key = os.path.abspath(source.name)
         generator = None if os.path.dirname(key) == found.base else source.generator
-        name = collect.answer_name(source.name, found)
+        name = collect.short_path(source.name, found)
         yield key, Item(name, partial(_read_file, source), generator, None, source.name)
 
 
 def _shard_items(shard: str, found: collect.ResolvedInputs) -> _Items:
     reader, place = ShardReader(), None
     try:
-        for place, row in read_rows(Path(shard), ("generator",)):
+        columns = [name for name in collect.shard_columns(shard) if name == "generator"]
+        for place, row in read_rows(Path(shard), columns):
             path = f"{shard}#{place.number}"
-            name = collect.answer_name(path, found)
+            name = collect.short_path(path, found)
             load = partial(_read_row, reader, place, path)
-            yield os.path.abspath(path), Item(name, load, row["generator"], None, path)
+            yield os.path.abspath(path), Item(name, load, row.get("generator"), None, path)
     except ArtifactNetError as error:
         yield shard, Failure(shard, str(error).removeprefix(f"{Path(shard)}: "))
         return
     if place is None:
         yield shard, Failure(shard, "the shard has no rows")
+
+
+def _refuse(failure: Failure) -> UInt8Array:
+    raise ArtifactNetError(f"{failure.path}: {failure.reason}")
 
 
 def _read_file(source: ImageInput) -> UInt8Array:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -16,19 +15,20 @@ import numpy as np
 from artifactnet.explanation.overlay import colorize
 from artifactnet.explanation.report.tables import summary_figures, summary_tables
 from artifactnet.files import atomic_path
+from artifactnet.names import visible
 
 _PACKAGE = __name__.rpartition(".")[0]  # template, style and script lie beside this file
 _HEAT = "heat:"  # key of a method's layer is this and the method's name
 # what could end a script element or start a comment in it; within JSON only strings hold these
 _ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
-# control characters, marks that turn the direction of writing around (a name ending in "gnp.exe"
-# would read as one ending in "exe.png"), other invisible ones, and halves of characters
-_INVISIBLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
-)
 
 
-def write_page(path: Path, head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> None:
+def write_page(
+    path: Path,
+    head: dict[str, Any],
+    entries: Sequence[dict[str, Any]],
+    staging: Path | None = None,
+) -> None:
     """Write a report as one HTML file, atomically.
 
     Texts from data (names, generators, reasons) are escaped. The page's security policy allows no
@@ -40,6 +40,7 @@ def write_page(path: Path, head: dict[str, Any], entries: Sequence[dict[str, Any
             are: their texts must be escaped already, their inline styles have no effect.
         entries: one per image, with a unique ``id``, a ``thumb`` and ``layers`` as data URIs;
             ``score`` and ``explanation`` only where a model gives them.
+        staging: folder for the temporary file, see `artifactnet.files.atomic_path`.
 
     Raises:
         ValueError: a number is NaN or infinite, or two entries have one id.
@@ -55,7 +56,7 @@ def write_page(path: Path, head: dict[str, Any], entries: Sequence[dict[str, Any
     template = environment.from_string(_resource("template.html"))
     css, script = _resource("report.css"), _resource("report.js")
     with (
-        atomic_path(path) as temporary,
+        atomic_path(path, staging) as temporary,
         # a text that did not pass `visible` may hold halves of characters
         open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as handle,
     ):
@@ -77,11 +78,6 @@ def write_page(path: Path, head: dict[str, Any], entries: Sequence[dict[str, Any
 
 def _resource(name: str) -> str:
     return resources.files(_PACKAGE).joinpath(name).read_text(encoding="utf-8")
-
-
-def visible(text: str) -> str:
-    """Text from data with each invisible character spelled out, as \\u202e."""
-    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def words(explanation: dict[str, str]) -> dict[str, str]:

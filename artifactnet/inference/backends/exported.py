@@ -93,9 +93,10 @@ class ExportedModel(nn.Module):
 
     Args:
         session: the open file.
-        name: what errors call it.
+        path: of the file, which errors name.
 
     Attributes:
+        path: as given.
         config: thresholds and preprocessing; `ExportFacts.model` has the network's own keys.
         image_size, mean, std, notices, known_categories, has_heatmap, has_score, no_attention: as
             of `ArtifactNet`.
@@ -107,7 +108,7 @@ class ExportedModel(nn.Module):
     has_segmentation = False
     no_attention = "an exported file has none"
 
-    def __init__(self, session: Session, name: str) -> None:
+    def __init__(self, session: Session, path: str) -> None:
         super().__init__()
         facts = session.facts
         self.facts = facts
@@ -130,7 +131,7 @@ class ExportedModel(nn.Module):
         # tells callers, as the weights of a model do, that images are wanted on the CPU
         self._place = nn.Parameter(torch.empty(0), requires_grad=False)
         self._session = session
-        self._name = name
+        self.path = path
 
     def forward(
         self,
@@ -153,16 +154,16 @@ class ExportedModel(nn.Module):
         """
         if attention or segmentation or (heatmap and not self.has_heatmap):
             what = "attention" if attention else "segmentation" if segmentation else "heatmap"
-            raise ArtifactNetError(f"{self._name}: an export without {what}")
+            raise ArtifactNetError(f"{self.path}: an export without {what}")
         if images.shape[1:] != (3, *self.image_size):
             raise ArtifactNetError(
-                f"{self._name}: takes images of (3, {self.image_size[0]}, {self.image_size[1]}), "
+                f"{self.path}: takes images of (3, {self.image_size[0]}, {self.image_size[1]}), "
                 f"not {tuple(images.shape[1:])}"
             )
         try:
             arrays = self._session.run(to_frames(images, self.mean, self.std))
         except RuntimeError as error:
-            raise ArtifactNetError(f"{self._name}: failed to run: {first_line(error)}") from error
+            raise ArtifactNetError(f"{self.path}: failed to run: {first_line(error)}") from error
         tensors = dict(zip(self.facts.outputs, map(torch.from_numpy, arrays), strict=True))
         output = ModelOutput(tensors["logit"], score=tensors.get("score"))
         if heatmap:
