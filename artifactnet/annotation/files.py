@@ -102,8 +102,8 @@ def find_pairs(
     failures += unusable
     for folder, files in ((images, pictures), (masks, maps)):
         if not files:
-            what = [f"{f.path}: {f.reason}" for f in failures[:1]] + skipped.lines()
-            held = f" ({'; '.join(what)})" if what else ""
+            others = [f"{f.path}: {f.reason}" for f in failures[:1]] + skipped.lines()
+            held = f" ({'; '.join(others)})" if others else ""
             raise ArtifactNetError(f"{folder}: holds no images{held}")
     names = map_keys(pictures.values(), images)
     maps_by_place, maps_by_stem = _index(maps)
