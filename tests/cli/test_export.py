@@ -65,7 +65,7 @@ def asked(monkeypatch):
 
 
 def test_images_of_the_user(weights, photos, asked, capsys):
-    (photos / "3x.png").write_bytes(b"nothing")
+    (photos / "3x.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing")
     out = str(photos.parent / "m.onnx")
     options = ["--images", str(photos), "--check", "2", "--int8", "--calibrate", "4"]
     keep = ["--keep-float", "backbone.net.patch_embed, head", "--overwrite"]
