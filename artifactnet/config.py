@@ -2,17 +2,18 @@
 
 The dataclasses of `artifactnet.schema` are the one list of keys. A YAML file holds differences from
 them (and may name another file as its ``base``); dotted overrides come last. `load` answers any
-mistake with one `ConfigError` line that names the key, the place and the nearest valid key.
+mistake with one `ConfigError` line that names the key, the place and the nearest valid key. What
+the characters of a value are is in `artifactnet.values`.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -36,6 +37,7 @@ from artifactnet.schema import (
     TrainConfig,
 )
 from artifactnet.types import ArtifactNetError
+from artifactnet.values import Scalar, convert, free_value, parse_written, parse_yaml, without_none
 
 __all__ = [
     "AlignmentConfig",
@@ -72,8 +74,15 @@ class ConfigError(ArtifactNetError):
 
 
 COMMAND_LINE = "command line"
-_FREE = "model.backbone_kwargs."  # below it stands whatever timm.create_model takes
-_Entry = tuple[str, Any, str]  # dotted key, value, the place it was written in
+_Entry = tuple[str, Any, str]  # dotted key, value as written, the place it was written in
+_WORDS = {
+    int: "an integer (decimal digits, no leading zero)",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+}
+_PLURALS = {int: "integers", float: "numbers", str: "texts"}
+_REFERENCE = re.compile(r"\$\{(\.*)([^${}:\s]+)\}")  # ${key}, or ${.key} of the same group
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -82,7 +91,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     Args:
         source: a YAML file, or a bare name (``dinov2_align``, ``paper/xaigd_dinov2_align``)
             looked up in ``./configs`` and then among the configurations of the package.
-        overrides: ``dotted.key=value`` strings; the value is read as YAML.
+        overrides: ``dotted.key=value`` strings; text is taken as it stands, other values are YAML.
 
     Returns:
         The checked configuration. ``name``, unless the file itself or an override sets it,
@@ -91,32 +100,25 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: missing or unreadable file, unknown key, wrong type, impossible value.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     path = find(source)
     types = schema()
-    entries = _read_file(path, ())
+    entries = _read_file(path, (), types)
     for text in overrides:
         entries += _parse_override(text, types)
-    tree = OmegaConf.structured(Config(name=path.stem))
+    config = Config(name=path.stem)
     places: dict[str, str] = {}
     for key, value, place in entries:
-        expected = _expected(key, place, types)
-        value = _as_written(value, key, types.get(key))
-        places[key] = place
-        try:
-            if types.get(key) is bool and not isinstance(value, (bool, str)):
-                raise TypeError(value)  # OmegaConf would take 3 for true
-            OmegaConf.update(tree, key, value, force_add=True)
-        except (OmegaConfBaseException, TypeError):
-            raise ConfigError(f"{place}: {key} must be {expected}, not {value!r}") from None
-    try:
-        config: Config = OmegaConf.to_object(tree)  # type: ignore[assignment]
-    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+        _check_known(key, place, types)
+        dictionary = key not in types or get_origin(types[key]) is dict
+        if dictionary or not _has_reference(value):
+            value = _typed(value, key, place, types)
+        else:
+            value = _characters(value)  # the type of ${key} is known when all keys are read
+        _assign(config, key, value)
+        places = {k: p for k, p in places.items() if not k.startswith(f"{key}.")} | {key: place}
+    _resolve(config, places, types)
     for key, problem in problems(config):
-        raise ConfigError(f"{places.get(key, path)}: {key} {problem}")
+        raise ConfigError(f"{_blamed(key, problem, places, str(path))}: {key} {problem}")
     return config
 
 
@@ -152,34 +154,9 @@ def schema(section: type = Config, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader without two surprises: keys given twice, and ``off`` read as false."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                problem = f"key {key.value!r} occurs twice"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    letter: [pair for pair in pairs if not pair[0].endswith((":bool", ":timestamp"))]
-    for letter, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_EXPONENT = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")  # a number to all but YAML 1.1
-
-
-def _parse_yaml(text: str, place: str) -> Any:
+def _read_yaml(read: Callable[..., Any], place: str, *arguments: Any) -> Any:
     try:
-        return yaml.load(text, _Loader)
+        return read(*arguments)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark and not place.startswith(COMMAND_LINE) else ""
@@ -187,59 +164,189 @@ def _parse_yaml(text: str, place: str) -> Any:
         raise ConfigError(f"{place}{line}: not readable as YAML: {reason}") from None
 
 
-def _read_file(path: Path, parents: tuple[Path, ...]) -> list[_Entry]:
+def _read_file(path: Path, parents: tuple[Path, ...], types: Mapping[str, Any]) -> list[_Entry]:
     """Entries of a file, those of its bases first."""
     if path.resolve() in parents:
         raise ConfigError(f"{path}: base leads back to the file itself")
     try:
-        data = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        data = _read_yaml(parse_yaml, str(path), path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a text file: {error}") from None
     data = {} if data is None else data
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected 'key: value' lines, found {type(data).__name__}")
+        found = "text" if isinstance(data, str) else type(data).__name__
+        raise ConfigError(f"{path}: expected 'key: value' lines, found {found}")
     base = data.pop("base", None)
     inherited: list[_Entry] = []
     if base is not None:
         parent = path.parent / str(base)
         if not parent.is_file():
             raise ConfigError(f"{path}: base {str(base)!r} does not exist ({parent})")
-        inherited = _read_file(parent, (*parents, path.resolve()))
-    own = [(key, value, str(path)) for key, value in _flatten(data, "", schema())]
+        inherited = _read_file(parent, (*parents, path.resolve()), types)
+    own = [(key, value, str(path)) for key, value in _flatten(data, "", types)]
     return [entry for entry in inherited if entry[0] != "name"] + own
 
 
-def _flatten(data: Mapping[Any, Any], prefix: str, types: dict[str, Any]) -> Iterator[Any]:
+def _flatten(data: Mapping[Any, Any], prefix: str, types: Mapping[str, Any]) -> Iterator[Any]:
+    """Dotted keys with their values. A group without any key, ``model:``, says nothing."""
     for name, value in data.items():
         key = f"{prefix}{name}"
-        section = is_dataclass(types.get(key)) or f"{key}." == _FREE
-        if section and (value is None or isinstance(value, dict)):  # an empty section is no error
-            yield from _flatten(value or {}, f"{key}.", types)
-        else:
+        group = is_dataclass(types.get(key))
+        if group and isinstance(value, dict) and value:
+            yield from _flatten(value, f"{key}.", types)
+        elif not (group and value == "" and isinstance(value, Scalar) and not value.quoted):
             yield key, value
 
 
-def _parse_override(text: str, types: dict[str, Any]) -> list[_Entry]:
+def _parse_override(text: str, types: Mapping[str, Any]) -> list[_Entry]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"{COMMAND_LINE}: expected key=value, got {text!r}")
-    read = _parse_yaml(value, f"{COMMAND_LINE}: {key}")
-    return [(*pair, COMMAND_LINE) for pair in _flatten({key: read}, "", types)]
+    _check_known(key, COMMAND_LINE, types)
+    read = _read_yaml(parse_written, f"{COMMAND_LINE}: {key}", value, types.get(key))
+    if is_dataclass(types.get(key)) and isinstance(read, dict):
+        return [(*pair, COMMAND_LINE) for pair in _flatten({key: read}, "", types)]
+    return [(key, read, COMMAND_LINE)]
 
 
-def _expected(key: str, place: str, types: dict[str, Any]) -> str:
-    """What the value of a key must be, in words; an unknown key is an error."""
-    if key.startswith(_FREE):
-        return "a plain value"
-    if key not in types:
+def _dictionary_of(key: str, types: Mapping[str, Any]) -> str | None:
+    """The dictionary that holds a key of the user's own, say ``model.backbone_kwargs``."""
+    parts = key.split(".")
+    above = (".".join(parts[:end]) for end in range(1, len(parts)) if all(parts))
+    return next((name for name in above if get_origin(types.get(name)) is dict), None)
+
+
+def _check_known(key: str, place: str, types: Mapping[str, Any]) -> None:
+    if key not in types and _dictionary_of(key, types) is None:
         nearest = max(types, key=lambda known: _likeness(key, known))
         raise ConfigError(f"{place}: unknown key {key!r}; the nearest valid key is {nearest!r}")
-    words = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
-    hint = types[key]
+
+
+def _typed(value: Any, key: str, place: str, types: Mapping[str, Any]) -> Any:
+    """The value as the type of its (known) key."""
+    hint = types.get(key)
+    try:
+        if hint is None:
+            return free_value(value)
+        if is_dataclass(hint):
+            raise ValueError("a group has no value")
+        value = convert(value, hint)
+        # to YAML true, True and TRUE are one word
+        return value.lower() if key == "model.pretrained" else value
+    except ValueError:
+        raise ConfigError(f"{place}: {key} must be {_expected(key, hint)}, not {value!r}") from None
+    except RecursionError:
+        raise ConfigError(f"{place}: {key} is nested too deeply") from None
+
+
+def _expected(key: str, hint: Any) -> str:
+    """What the value of a key must be, in words."""
     if is_dataclass(hint):
-        return "a group of keys"
-    plain = str(hint).replace("dict[str, typing.Any]", "a mapping").replace("list[", "a list of [")
-    return words.get(hint, plain.replace("None", "null"))
+        return f"a group of keys, such as {key}.{fields(hint)[0].name}"
+    wanted, optional = without_none(hint)
+    if get_origin(wanted) is dict:
+        words = "a mapping"
+    elif get_origin(wanted) is list:
+        words = f"a list of {_PLURALS[get_args(wanted)[0]]} in brackets"
+    else:
+        words = _WORDS[wanted]
+    return f"{words}, or null" if optional else words
+
+
+def _assign(config: Config, key: str, value: Any) -> None:
+    """Set a known key; in a dictionary what is above it becomes a dictionary, too."""
+    owner: Any = config
+    *above, name = key.split(".")
+    for part in above:
+        if not isinstance(owner, dict):
+            owner = getattr(owner, part)
+        else:
+            if not isinstance(owner.get(part), dict):
+                owner[part] = {}
+            owner = owner[part]
+    if isinstance(owner, dict):
+        owner[name] = value
+    else:
+        setattr(owner, name, value)
+
+
+def _characters(value: Any) -> Any:
+    """Plain strings of a value that waits for the keys that it refers to."""
+    if isinstance(value, list):
+        return [_characters(item) for item in value]
+    return {k: _characters(v) for k, v in value.items()} if isinstance(value, dict) else str(value)
+
+
+def _has_reference(value: Any) -> bool:
+    """Whether a value, or one inside it, refers to another key or to the environment."""
+    if isinstance(value, dict | list):
+        return any(map(_has_reference, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and "${" in value
+
+
+def _resolve(config: Config, places: Mapping[str, str], types: Mapping[str, Any]) -> None:
+    """Put values in the place of ``${key}`` and ``${oc.env:NAME}``.
+
+    Raises:
+        ConfigError: one leads nowhere, or to a value of another type.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    written = {key: value for key in places if _has_reference(value := _value_of(config, key))}
+    if not written:
+        return
+    found, failed = {}, {}
+    for key, value in written.items():
+        try:
+            OmegaConf.create([value])
+        except OmegaConfBaseException as error:  # ${ without }
+            raise ConfigError(f"{places[key]}: {key}: {str(error).splitlines()[0]}") from None
+    tree = OmegaConf.create(to_dict(config))
+    for key in written:
+        try:
+            value = OmegaConf.select(tree, key)
+            is_tree = OmegaConf.is_config(value)
+            found[key] = OmegaConf.to_container(value, resolve=True) if is_tree else value
+        except (OmegaConfBaseException, RecursionError) as error:
+            failed[key] = str(error).splitlines()[0]
+    if failed:
+        key = _origin(next(iter(failed)), failed, written)
+        raise ConfigError(f"{places[key]}: {key}: {failed[key]}")
+    for key, value in found.items():
+        _assign(config, key, _typed(value, key, places[key], types))
+
+
+def _value_of(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value[part] if isinstance(value, dict) else getattr(value, part)
+    return value
+
+
+def _origin(key: str, failed: Mapping[str, str], written: Mapping[str, Any]) -> str:
+    """The key where a chain of references that begins with ``key`` leads nowhere."""
+    chain = [key]
+    while True:
+        parts = chain[-1].split(".")
+        targets = [
+            ".".join((*parts[: -len(dots)], name) if dots else (name,))
+            for dots, name in _REFERENCE.findall(str(written[chain[-1]]))
+        ]
+        inside = [k for k in failed if k.startswith(f"{chain[-1]}.")]
+        nearer = [k for k in (*inside, *targets) if k in failed and k not in chain]
+        if not nearer:
+            return chain[-1]
+        chain.append(nearer[0])
+
+
+def _blamed(key: str, problem: str, places: Mapping[str, str], path: str) -> str:
+    """Where an impossible value was written: on the command line, if a key of the problem was."""
+    named = {key, *re.findall(r"[a-z_]+(?:\.[a-z_]+)+", problem)}
+    involved = [k for k in places if k in named or k.startswith(f"{key}.")]
+    if any(places[k] == COMMAND_LINE for k in involved):
+        return COMMAND_LINE
+    return places.get(key) or (places[involved[-1]] if involved else path)
 
 
 def _likeness(key: str, known: str) -> float:
@@ -248,12 +355,3 @@ def _likeness(key: str, known: str) -> float:
     whole = difflib.SequenceMatcher(None, key, known).ratio()
     last = difflib.SequenceMatcher(None, names[0], names[1]).ratio()
     return max(whole, 0.9 * last)
-
-
-def _as_written(value: Any, key: str, hint: Any) -> Any:
-    """Undo what YAML 1.1 makes of words and numbers where the schema knows better."""
-    if isinstance(value, bool) and hint in (str, str | None):
-        return str(value).lower()  # true and false are words here
-    if key.startswith(_FREE) and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)  # 1e-5; typed keys convert it themselves
-    return value
