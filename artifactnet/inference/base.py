@@ -31,6 +31,7 @@ class PredictOptions:
     tiles: bool = False
     overlap: float = OVERLAP
     min_area: int = 1
+    levels: int | None = None
 
 
 class BasePredictor(ABC):
@@ -74,6 +75,7 @@ class BasePredictor(ABC):
         tiles: bool = False,
         overlap: float = OVERLAP,
         min_area: int = 1,
+        levels: int | None = None,
     ) -> list[Prediction]: ...
 
     @overload
@@ -85,6 +87,7 @@ class BasePredictor(ABC):
         tiles: bool = False,
         overlap: float = OVERLAP,
         min_area: int = 1,
+        levels: int | None = None,
     ) -> Prediction: ...
 
     def predict(
@@ -95,19 +98,20 @@ class BasePredictor(ABC):
         tiles: bool = False,
         overlap: float = OVERLAP,
         min_area: int = 1,
+        levels: int | None = None,
     ) -> Prediction | list[Prediction]:
         """Predict one image or a list; `predict_stream` holds the maps of one image at a time.
 
         Args:
             images: what `inputs.to_pixels` takes (path, file content, PIL image, array, tensor),
                 or a list or tuple of them.
-            batch_size, tiles, overlap, min_area: see `predict_stream`.
+            batch_size, tiles, overlap, min_area, levels: see `predict_stream`.
 
         Raises:
             ArtifactNetError: an image (the message names it) or an option cannot be used.
         """
         each: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
-        options = self._options(batch_size, 0, True, tiles, overlap, min_area)
+        options = self._options(batch_size, 0, True, tiles, overlap, min_area, levels)
         answers = [need_answer(answer) for answer in self._stream(each, options)]
         return answers if isinstance(images, list | tuple) else answers[0]
 
@@ -123,6 +127,7 @@ class BasePredictor(ABC):
         tiles: bool = False,
         overlap: float = OVERLAP,
         min_area: int = 1,
+        levels: int | None = None,
     ) -> Iterator[Prediction | Failure]:
         """Predict any number of files with little memory; options are checked at the call.
 
@@ -137,6 +142,8 @@ class BasePredictor(ABC):
                 segmentation head.
             overlap: least share of a tile that its neighbour sees too, 0..`MAX_OVERLAP`.
             min_area: smaller regions, in pixels, are left out of the instances, not of the mask.
+            levels: the value of white in images of more than 8 bits, where it is not evident; see
+                `inputs.to_pixels`.
 
         Yields:
             For every path, in order, its prediction or why there is none. The maps of 16
@@ -145,7 +152,7 @@ class BasePredictor(ABC):
         Raises:
             ArtifactNetError: an option is out of range, or tiles without a segmentation head.
         """
-        options = self._options(batch_size, workers, heatmaps, tiles, overlap, min_area)
+        options = self._options(batch_size, workers, heatmaps, tiles, overlap, min_area, levels)
         return self._stream(paths, options)
 
     def need_segmentation(self, what: str) -> None:
@@ -164,9 +171,12 @@ class BasePredictor(ABC):
         tiles: bool = False,
         overlap: float = OVERLAP,
         min_area: int = 1,
+        levels: int | None = None,
     ) -> PredictOptions:
         batch_size = self.default_batch_size if batch_size is None else batch_size
-        bounds = ("batch_size", batch_size, 1), ("workers", workers, 0), ("min_area", min_area, 1)
+        bounds = [("batch_size", batch_size, 1), ("workers", workers, 0), ("min_area", min_area, 1)]
+        if levels is not None:
+            bounds.append(("levels", levels, 1))
         for name, value, least in bounds:
             if value < least:
                 raise ArtifactNetError(f"{name} must be {least} or more, not {value}")
@@ -176,7 +186,7 @@ class BasePredictor(ABC):
             self.need_segmentation("tiles")
             if not heatmaps:
                 raise ArtifactNetError("tiles make maps, but no map is asked for; leave them out")
-        return PredictOptions(batch_size, workers, heatmaps, tiles, overlap, min_area)
+        return PredictOptions(batch_size, workers, heatmaps, tiles, overlap, min_area, levels)
 
     def _stream(
         self, images: Iterable[ImageLike | ImageInput | Failure], options: PredictOptions
@@ -185,7 +195,7 @@ class BasePredictor(ABC):
         together = 1 if options.tiles else options.batch_size
 
         def prepare(numbered: tuple[int, ImageLike | ImageInput | Failure]) -> Any:
-            opened = open_image(*numbered)
+            opened = open_image(*numbered, options.levels)
             if isinstance(opened, Failure):
                 return opened
             try:

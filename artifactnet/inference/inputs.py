@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from artifactnet.data.depth import to_8_bit
 from artifactnet.data.images import decode_image
 from artifactnet.types import ArtifactNetError, UInt8Array
 
@@ -54,10 +55,13 @@ class OpenedImage:
     pixels: UInt8Array
 
 
-def open_image(number: int, source: ImageLike | ImageInput | Failure) -> OpenedImage | Failure:
+def open_image(
+    number: int, source: ImageLike | ImageInput | Failure, levels: int | None = None
+) -> OpenedImage | Failure:
     """Decode an image; a failure is passed on, an unusable image becomes one.
 
-    An image without a name is called by its number among those of the call.
+    An image without a name is called by its number among those of the call. ``levels``: see
+    `to_pixels`.
     """
     if isinstance(source, Failure):
         return source
@@ -66,19 +70,22 @@ def open_image(number: int, source: ImageLike | ImageInput | Failure) -> OpenedI
         path, source = source.name, source.image
     name = f"image {number}" if path is None else path
     try:
-        return OpenedImage(name, path, to_pixels(source, name))
+        return OpenedImage(name, path, to_pixels(source, name, levels))
     except ArtifactNetError as error:
         return Failure(name, str(error).removeprefix(f"{name}: "))
 
 
-def to_pixels(image: ImageLike, name: str) -> UInt8Array:
+def to_pixels(image: ImageLike, name: str, levels: int | None = None) -> UInt8Array:
     """Pixels of one image.
 
     Args:
         image: a file's path or content; a PIL image; an array (H, W[, 1|3|4]) in RGB order of
-            dtype uint8, uint16, bool, or float in [0, 1]; a tensor ([1|3|4, ]H, W) of the same
-            dtypes. Alpha is composited on white.
+            integers, bool or float; a tensor ([1|3|4, ]H, W) of the same dtypes. Alpha is
+            composited on white.
         name: what errors call the image.
+        levels: the value of white in images of more than 8 bits, and in arrays and tensors other
+            than uint8 and bool; None: what the file declares, 1 for float arrays, or what is evident
+            (see `artifactnet.data.depth`).
 
     Returns:
         (H, W, 3) uint8, sRGB.
@@ -87,7 +94,7 @@ def to_pixels(image: ImageLike, name: str) -> UInt8Array:
         ArtifactNetError: not an image, or an array of another shape, type or range.
     """
     if isinstance(image, str | Path | bytes | Image.Image):
-        return decode_image(image, name)
+        return decode_image(image, name, levels)
     if isinstance(image, torch.Tensor):
         image = _from_tensor(image, name)
     if not isinstance(image, np.ndarray):
@@ -97,7 +104,18 @@ def to_pixels(image: ImageLike, name: str) -> UInt8Array:
         )
     if image.ndim not in (2, 3) or 0 in image.shape or image.shape[2:] not in _CHANNELS:
         raise ArtifactNetError(f"{name}: an array of shape {image.shape} is not {_LAYOUTS}")
-    pixels = _to_uint8(image[..., 0] if image.shape[2:] == (1,) else image, name)
+    if image.dtype.kind not in "buif":
+        raise ArtifactNetError(
+            f"{name}: an array of {image.dtype} has no known range; give integers, bool or float"
+        )
+    if image.dtype.kind == "f" and levels is None:
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0.0 and high <= 1.0):  # also true for NaN
+            raise ArtifactNetError(
+                f"{name}: a float array must lie in [0, 1], this one spans [{low:g}, {high:g}]; "
+                "scale it, or pass the value of white as levels"
+            )
+    pixels = to_8_bit(image[..., 0] if image.shape[2:] == (1,) else image, name, levels)
     return decode_image(Image.fromarray(pixels), name)
 
 
@@ -111,23 +129,3 @@ def _from_tensor(image: torch.Tensor, name: str) -> npt.NDArray[Any]:
         image = image.float()
     array: npt.NDArray[Any] = image.numpy()
     return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
-
-
-def _to_uint8(array: npt.NDArray[Any], name: str) -> UInt8Array:
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype == np.uint16:
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if array.dtype.kind != "f":
-        raise ArtifactNetError(
-            f"{name}: an array of {array.dtype} has no known range; give uint8, uint16, bool "
-            "or float in [0, 1]"
-        )
-    low, high = float(array.min()), float(array.max())
-    if not (low >= 0.0 and high <= 1.0):  # also true for NaN
-        raise ArtifactNetError(
-            f"{name}: a float array must lie in [0, 1], this one spans [{low:g}, {high:g}]"
-        )
-    return np.round(array.astype(np.float32) * 255).astype(np.uint8)
