@@ -16,6 +16,7 @@ from artifactnet.inference.base import BasePredictor
 from artifactnet.inference.predictor import Predictor
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.state import exclusive
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 Reshape = Callable[[Tensor], Tensor]  # a layer's output -> (B, C, h, w)
@@ -236,4 +237,5 @@ def full_precision(net: nn.Module) -> Any:
     half = (torch.float16, torch.bfloat16)
     if not any(weight.dtype in half for weight in net.parameters()):
         return net
-    return copy.deepcopy(net).float()
+    with exclusive(net):  # a copy must not keep the flags and hooks of another thread's work
+        return copy.deepcopy(net).float()

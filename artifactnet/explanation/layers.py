@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from artifactnet.explanation.detector import Detector, Reshape, reference_weight
-from artifactnet.models.state import undisturbed
+from artifactnet.models.state import exclusive, undisturbed
 from artifactnet.types import ArtifactNetError
 
 Layer = tuple[nn.Module, Reshape | None]  # a module, and what brings its output to (B, C, h, w)
@@ -170,13 +170,14 @@ def _last_map(detector: Detector, channels_last: nn.Module | None) -> nn.Module:
     height, width = detector.preprocess.size
     weight = reference_weight(detector)
     watch = _Watch((height, width), channels_last is not None)
-    handles = [module.register_forward_hook(watch) for module in net.modules()]
-    try:
-        with torch.inference_mode(False), torch.no_grad(), undisturbed(detector.module):
-            detector.logits(weight.new_zeros(1, 3, height, width))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with exclusive(detector.module):
+        handles = [module.register_forward_hook(watch) for module in net.modules()]
+        try:
+            with torch.inference_mode(False), torch.no_grad(), undisturbed(detector.module):
+                detector.logits(weight.new_zeros(1, 3, height, width))
+        finally:
+            for handle in handles:
+                handle.remove()
     layer = watch.last()
     if layer is None:
         raise ArtifactNetError(

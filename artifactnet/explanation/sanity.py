@@ -16,11 +16,13 @@ from torch import nn
 
 from artifactnet.explanation.detector import Detector
 from artifactnet.metrics.correlation import spearman
+from artifactnet.models.state import exclusive
 
 
 def randomized(detector: Detector, seed: int = 0) -> Detector:
     """A deep copy of a detector with shuffled weights, see `shuffle_weights`."""
-    shuffled = copy.deepcopy(detector)
+    with exclusive(detector.module):  # flags and hooks as they are between two uses
+        shuffled = copy.deepcopy(detector)
     shuffle_weights(shuffled.module, seed)
     return shuffled
 

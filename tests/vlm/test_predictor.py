@@ -1,4 +1,5 @@
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -150,3 +151,18 @@ def test_load_heie_predictor(brief, tmp_path):
         loaded.heatmap, HeiePredictor(brief, "template").predict(image).heatmap, atol=1e-5
     )
     assert loaded.warnings[0] == "the score is UNTRAINED"
+
+
+@pytest.mark.parametrize("mode", ["template", "generate"])
+def test_answers_in_many_threads_are_those_of_one(brief, mode):
+    predictor = HeiePredictor(brief.train(), mode)
+    images = [picture(56, 56), picture(60, 112), picture(112, 57)]
+    right = [predictor.predict(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda k: predictor.predict(images[k % 3]), range(8)))
+    for number, answer in enumerate(found):
+        expected = right[number % 3]
+        assert answer.score == pytest.approx(expected.score, abs=1e-5)
+        assert answer.explanation == expected.explanation
+        np.testing.assert_allclose(answer.heatmap, expected.heatmap, atol=1e-4)
+    assert brief.training

@@ -16,7 +16,7 @@ from artifactnet.config import MllmConfig
 from artifactnet.inference.base import BasePredictor, PredictOptions, need_answer
 from artifactnet.inference.inputs import Failure, ImageLike, OpenedImage, open_image
 from artifactnet.models.heads.decoder import HeatmapOutput
-from artifactnet.models.state import evaluating
+from artifactnet.models.state import evaluating, exclusive
 from artifactnet.types import ArtifactNetError, Float32Array, Prediction, UInt8Array
 from artifactnet.vlm.heie.model import HEIE, generate_texts
 from artifactnet.vlm.heie.saving import load_heie
@@ -112,7 +112,8 @@ class HeiePredictor(BasePredictor):
             for item in batch:
                 item.text = TEMPLATE
         else:
-            texts = generate_texts(self.model, [item.pixels for item in batch])
+            with exclusive(self.model):  # a tokenizer serves one thread at a time
+                texts = generate_texts(self.model, [item.pixels for item in batch])
             for item, text in zip(batch, texts, strict=True):
                 item.text, repairs = repair_cot(self.model.processing.remove_control_words(text))
                 item.notes += repairs
@@ -122,11 +123,11 @@ class HeiePredictor(BasePredictor):
         self, batch: list[_Ready], explain: bool, options: PredictOptions
     ) -> Iterator[Prediction | Failure]:
         """Heatmap and score from the texts; with ``explain`` the answers carry them."""
-        inputs = self.model.processing.encode(
-            [item.pixels for item in batch], [item.text for item in batch]
-        )
-        inputs.labels = None  # spares the output layer
-        with evaluating(self.model), torch.no_grad():
+        with evaluating(self.model), torch.no_grad():  # a tokenizer serves one thread at a time
+            inputs = self.model.processing.encode(
+                [item.pixels for item in batch], [item.text for item in batch]
+            )
+            inputs.labels = None  # spares the output layer
             output = self.model(inputs.to(self.model.device))
         for item, maps in zip(batch, output.heatmaps, strict=True):
             yield self._answer(item, maps, explain, options.heatmaps)
