@@ -72,6 +72,6 @@ def attention_maps(detector: Detector, images: Tensor, method: str) -> Tensor:
         else:
             rows = {"gradient_rollout": gradient_rollout, "relevance": relevance_row}
             row = rows[method](logit, tap.layers)
-    side_y, side_x = net.patch_embed.patch_size
-    grid = images.shape[-2] // side_y, images.shape[-1] // side_x
+    # behind a ResNet a patch covers more pixels than its own sides say
+    grid = net.patch_embed.dynamic_feat_size(tuple(images.shape[-2:]))
     return patch_map(row.detach(), net.num_prefix_tokens, grid).cpu()

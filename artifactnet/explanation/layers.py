@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from artifactnet.explanation.detector import Detector, Reshape, reference_weight
+from artifactnet.models.backbone import token_grid
 from artifactnet.models.state import exclusive, undisturbed
 from artifactnet.types import ArtifactNetError
 
@@ -23,9 +25,10 @@ def target_layer(detector: Detector) -> Layer:
 
     ``detector.target_layer`` comes first. Of a plain timm ViT (also as part of ``detector.net``) it
     is the normalisation before the last attention: later, only the class token has a gradient. Of
-    other networks it is the last module to run that makes a map with more than one cell, found by
-    a forward pass of one empty image; modules that run more than once in a pass are left out,
-    because only one output can be explained.
+    other networks it is the last module to run that makes a map with more than one cell on which
+    the logit depends, found by passing one image; of other timm models the map may consist of
+    tokens. Modules that run more than once in a pass are left out, because only one output can be
+    explained.
 
     Returns:
         A module inside ``detector.net``, and the reshape (None: its output is a map already).
@@ -46,7 +49,8 @@ def target_layer(detector: Detector) -> Layer:
     elif vit is not None:
         layer = _before_last_attention(vit)
     else:
-        layer = _last_map(detector, rows)
+        layer, reshape = _last_map(detector, rows)
+        return layer, detector.reshape or reshape
     if detector.reshape is not None:
         return layer, detector.reshape
     if vit is not None and _holds(vit, layer):
@@ -128,18 +132,37 @@ def _from_channels_last(features: Tensor) -> Tensor:
     return features.permute(0, 3, 1, 2) if features.ndim == 4 else features
 
 
-class _Watch:
-    """Records which modules made a map in one forward pass of one image, and how late."""
+class _Map(NamedTuple):
+    """A module's output that is a map: (1, C, h, w), (1, h, w, C) or tokens (1, N, C)."""
 
-    def __init__(self, size: tuple[int, int], channels_last: bool) -> None:
+    module: nn.Module
+    steps: int  # how late it came
+    output: Tensor
+    reshape: Reshape | None
+
+
+class _Watch:
+    """Records which modules made a map in one forward pass of one image, and how late.
+
+    Args:
+        size: (height, width) of the image.
+        channels_last: maps are (1, h, w, C).
+        transformer: the timm model whose tokens are maps as well.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], channels_last: bool, transformer: nn.Module | None
+    ) -> None:
         self.calls: Counter[nn.Module] = Counter()
-        self.maps: list[tuple[nn.Module, int]] = []  # with the number of steps so far
+        self.maps: list[_Map] = []
         self.steps = 0  # outputs with spatial axes
         self._size = size
+        self._reshape = _from_channels_last if channels_last else None
         self._first = 1 if channels_last else 2
+        self._transformer = transformer
         self._pooled: list[Tensor] = []
 
-    def __call__(self, module: nn.Module, _: Any, output: Any) -> None:
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self.calls[module] += 1
         if not isinstance(output, Tensor) or sum(side > 1 for side in output.shape[1:]) < 2:
             return
@@ -150,39 +173,67 @@ class _Watch:
             return
         self.steps += next(module.children(), None) is None
         # what a container returns may be its last pooling's output
-        if output.ndim != 4 or len(output) != 1 or any(output is each for each in self._pooled):
+        if len(output) != 1 or any(output is each for each in self._pooled):
             return
-        height, width = output.shape[self._first : self._first + 2]
-        if height * width > 1 and fits(height, width, self._size):
-            self.maps.append((module, self.steps))
+        if output.ndim == 4:
+            height, width = output.shape[self._first : self._first + 2]
+            if height * width > 1 and fits(height, width, self._size):
+                self.maps.append(_Map(module, self.steps, output, self._reshape))
+        elif output.ndim == 3 and self._transformer is not None:
+            self._add_tokens(module, inputs, output)
 
-    def last(self) -> nn.Module | None:
-        """The last module that made a map, unless most of the work came after it."""
-        for module, steps in reversed(self.maps):
-            if self.calls[module] == 1:
-                # else it is a patch embedding, whose tokens do the work
-                return module if self.steps - steps <= steps else None
-        return None
+    def _add_tokens(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        # blocks and norms keep the tokens; projections make something else of them
+        whole = next(module.children(), None) is not None or "norm" in type(module).__name__.lower()
+        if not whole or not inputs or getattr(inputs[0], "shape", None) != output.shape:
+            return
+        grid, prefix = token_grid(self._transformer, self._size, output.shape[1])
+        if grid is not None and grid != (1, 1):
+            cells = partial(_cells_of, grid=grid, prefix=prefix)
+            self.maps.append(_Map(module, self.steps, output, cells))
+
+    def last(self, logit: Tensor) -> _Map | None:
+        """The last map on which the logit depends, unless most of the work came after it."""
+        maps = [each for each in self.maps if self.calls[each.module] == 1]
+        used = [each for each in maps if each.output.requires_grad]
+        moves: set[int] = set()
+        if used and logit.requires_grad:
+            outputs = [each.output for each in used]
+            gradients = torch.autograd.grad(logit.sum(), outputs, allow_unused=True)
+            for each, gradient in zip(used, gradients, strict=True):
+                if gradient is not None:
+                    shaped = gradient if each.reshape is None else each.reshape(gradient)
+                    moves |= {id(each)} if bool(shaped.any()) else set()
+        # a head of zeros moves nothing: then the last map of all
+        maps = [each for each in maps if id(each) in moves] or maps
+        # else it is a patch embedding, whose tokens do the work
+        return maps[-1] if maps and self.steps - maps[-1].steps <= maps[-1].steps else None
 
 
-def _last_map(detector: Detector, channels_last: nn.Module | None) -> nn.Module:
+def _cells_of(tokens: Tensor, grid: tuple[int, int], prefix: int) -> Tensor:
+    return tokens[:, prefix:].transpose(1, 2).unflatten(2, grid)
+
+
+def _last_map(detector: Detector, channels_last: nn.Module | None) -> Layer:
     net = detector.net if channels_last is None else channels_last
-    height, width = detector.preprocess.size
+    transformer = next((m for m in net.modules() if hasattr(m, "forward_features")), None)
+    size = detector.preprocess.size
     weight = reference_weight(detector)
-    watch = _Watch((height, width), channels_last is not None)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, *size, generator=generator).to(weight)
+    watch = _Watch(size, channels_last is not None, transformer)
     with exclusive(detector.module):
         handles = [module.register_forward_hook(watch) for module in net.modules()]
         try:
-            with torch.inference_mode(False), torch.no_grad(), undisturbed(detector.module):
-                detector.logits(weight.new_zeros(1, 3, height, width))
+            with torch.inference_mode(False), torch.enable_grad(), undisturbed(detector.module):
+                found = watch.last(detector.logits(image.clone().requires_grad_()))
         finally:
             for handle in handles:
                 handle.remove()
-    layer = watch.last()
-    if layer is None:
+    if found is None:
         raise ArtifactNetError(
             f"{name_of(detector.net)}: no layer ends in a feature map (B, C, h, w) of more than "
             "one cell; name the layer for activation maps with target_layer= and bring its "
             "output to that shape with reshape="
         )
-    return layer
+    return found.module, found.reshape

@@ -98,19 +98,29 @@ class ArtifactNet(nn.Module):
     def _why_no_attention(self) -> str | None:
         if self.has_heatmap:
             return "its heatmap is predicted by a head (model.heatmap.head)"
-        if not self._uses_cam:
-            return self.backbone.no_rollout
-        if self.backbone.hierarchical:
+        no_map, no_rollout = self.backbone.no_map, self.backbone.no_rollout
+        reason = no_map if self._uses_cam else no_rollout
+        if reason is None:
             return None
-        return (
-            f"{self.config.backbone} does not average a feature map, so grad_cam of its last "
-            "stage does not apply; use model.attention.method=rollout"
-        )
+        if self._uses_cam:
+            reason += ", so grad_cam of its last stage does not apply"
+        if no_map is None:
+            return f"{reason}; model.attention.method=grad_cam maps its last stage instead"
+        if no_rollout is None:
+            return f"{reason}; use model.attention.method=rollout"
+        average = "; model.backbone_kwargs.global_pool=avg with model.attention.method=grad_cam"
+        return f"{reason}{average} gives one" if self.backbone.could_average else reason
 
     @property
     def grid(self) -> tuple[int, int] | None:
-        """Cells (h, w) of the map of an image of ``image_size``; None without a map."""
-        return self._grid_of(*self.image_size) if self.has_attention else None
+        """Cells (h, w) of the map of an image of ``image_size``; None without a map.
+
+        Raises:
+            ArtifactNetError: the image does not fill whole cells, so none has a place of its own.
+        """
+        if not self.has_attention:
+            return None
+        return self._cells() if self._uses_cam else self._patches_of(*self.image_size)
 
     @property
     def known_categories(self) -> tuple[int, ...]:
@@ -120,15 +130,26 @@ class ArtifactNet(nn.Module):
             return tuple(category.index for category in CATEGORIES)
         return tuple(sorted(BY_LABEL[label].index for label in labels))
 
-    def _grid_of(self, height: int, width: int) -> tuple[int, int]:
-        cell = self.backbone.reduction if self._uses_cam else self.backbone.patch_size
+    def _patches_of(self, height: int, width: int) -> tuple[int, int]:
+        cell = self.backbone.patch_size
         assert cell
         if height < cell or width < cell or height % cell or width % cell:
             raise ArtifactNetError(
-                f"an image of {height}x{width} pixels does not fill whole "
-                f"{'cells' if self._uses_cam else 'patches'} of {cell}"
+                f"an image of {height}x{width} pixels does not fill whole patches of {cell}"
             )
         return height // cell, width // cell
+
+    def _cells(self) -> tuple[int, int]:
+        (height, width), grid = self.image_size, self.backbone.map_grid
+        assert grid is not None
+        cell = self.backbone.reduction or height // grid[0]
+        if (height, width) != (grid[0] * cell, grid[1] * cell):
+            raise ArtifactNetError(
+                f"an image of {height}x{width} pixels does not fill whole cells of {cell}: the "
+                f"last features of {self.config.backbone} have {grid[0]}x{grid[1]}; set "
+                f"model.image_size to multiples of {cell}"
+            )
+        return grid
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """What can be frozen or trained on its own: backbone, head, segmentation, heatmap."""
@@ -194,7 +215,7 @@ class ArtifactNet(nn.Module):
         if self._uses_cam:
             output, raw = self._cam(images, segmentation, create_graph)
         else:
-            grid = self._grid_of(*images.shape[-2:])
+            grid = self._patches_of(*images.shape[-2:])
             method = self.config.attention.method
             row_of = self._gradient_row if method == "gradient_rollout" else self._standard_row
             output, row = row_of(images, segmentation, create_graph)
@@ -215,11 +236,12 @@ class ArtifactNet(nn.Module):
         dense = segmentation or self.evidence is not None
         final, levels = self.backbone.features(images, pyramid=dense)
         if watch:
-            final = self.backbone.feature_map(final)
+            last, final = final, self.backbone.feature_map(final)
             final = final if final.requires_grad else final.detach().requires_grad_()
-        pool = self.backbone.pool_map if watch else self.backbone.pool
-        with torch.set_grad_enabled(watch or torch.is_grad_enabled()):
-            pooled = pool(final)
+        # pooling by attention: fused kernels have no second derivative
+        kernel = sdpa_kernel(SDPBackend.MATH) if watch else nullcontext()
+        with kernel, torch.set_grad_enabled(watch or torch.is_grad_enabled()):
+            pooled = self.backbone.pool_map(final, last) if watch else self.backbone.pool(final)
             output = ModelOutput(self.head(pooled), feature=pooled)
         if self.heatmap is not None:
             self._add_heatmap(output, self.heatmap(levels, images.shape[-2:]), heatmap)
@@ -334,7 +356,7 @@ class ArtifactNet(nn.Module):
             raise ArtifactNetError(f"rollout of {self.config.backbone}: {reason}")
 
     def _tokens_of(self, images: torch.Tensor) -> int:
-        height, width = self._grid_of(*images.shape[-2:])
+        height, width = self._patches_of(*images.shape[-2:])
         return self.backbone.prefix_tokens + height * width
 
     def _refused_block(self, images: torch.Tensor) -> str | None:

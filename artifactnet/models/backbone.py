@@ -1,30 +1,30 @@
-"""timm backbones by name, with random weights; `create` and `checkpoint` load others."""
+"""A timm model as a backbone: its features, where they are in the image, and its pyramid."""
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from artifactnet.config import ModelConfig
+from artifactnet.models.conv_stem import add_stem
+from artifactnet.models.dry_run import dry_run, first_line
 from artifactnet.models.pyramid import is_hierarchy, level_indices
+from artifactnet.models.timm_net import (
+    PLAIN_VIT_FILES,
+    create_net,
+    net_size,
+    run_net,
+    size_key,
+    why_unfit,
+)
 from artifactnet.types import ArtifactNetError
-
-# Fridrich & Kodovsky's "square 3x3" residual, here without its factor 1/4
-_RESIDUAL = ((-1.0, 2.0, -1.0), (2.0, -4.0, 2.0), (-1.0, 2.0, -1.0))
-_RESIDUAL_LIMIT = 2.0  # strong edges would drown the fine residuals that matter
-# timm files whose models are plain ViTs: global attention, class token, blocks in a row
-_PLAIN_VIT_FILES = ("vision_transformer", "eva", "deit", "beit")
-_SWIN_FILES = ("swin_transformer", "swin_transformer_v2")
 
 
 class Backbone(nn.Module):
-    """A timm model without its classifier.
+    """A timm model without its classifier, tried on empty images of the configured size.
 
     ``net`` comes from `create_net`; None: a new one, with random weights.
 
@@ -32,39 +32,45 @@ class Backbone(nn.Module):
         net: the timm module.
         num_features: channels of the pooled feature.
         mean, std: the normalisation its weights expect.
+        size: (height, width) of the images that reach the net: ``model.image_size``, or a tile.
         patch_size: side of a patch in pixels, or None where there is no plain patch grid.
         prefix_tokens, depth: class and register tokens before the patches, and number of attention
             blocks (both 0 without a plain grid).
         no_rollout: None if rollout applies, otherwise why it does not.
+        map_grid: cells (h, w) that the last features of an image of ``size`` have.
+        no_map: None if the pooled feature is made of such a map, otherwise why it is not.
+        could_average: it would be, if ``global_pool`` were ``avg``.
         hierarchical: later features are coarser than earlier ones (Swin, ConvNeXt, ResNet).
-        reduction: stride of the last features, pixels.
+        reduction: stride of the last features as timm has it, pixels; 0: it does not say.
         level_channels: channels of the pyramid's levels, finest first.
         no_pyramid: None if there is a feature pyramid, otherwise why there is none.
+
+    Raises:
+        ArtifactNetError: the model takes no image of this size (the message names sizes that it
+            takes), or gives no feature of an image.
     """
 
     def __init__(self, config: ModelConfig, net: nn.Module | None = None) -> None:
         super().__init__()
-        height, width = config.image_size
+        self.size = net_size(config)
         if net is None:
             net = create_net(config)
             add_stem(net, config)
         self.net = cast(Any, net)  # timm models have no common type
-        # some nets widen the pooled feature once more before the classifier
-        self.num_features: int = getattr(net, "head_hidden_size", None) or self.net.num_features
         data: dict[str, Any] = self.net.pretrained_cfg or {}
         self.mean = tuple(config.mean or data.get("mean", (0.485, 0.456, 0.406)))
         self.std = tuple(config.std or data.get("std", (0.229, 0.224, 0.225)))
         self.no_rollout = why_no_rollout(self.net, config.backbone)
         plain = self.no_rollout is None
-        self.patch_size: int | None = self.net.patch_embed.patch_size[0] if plain else None
+        # behind a ResNet a patch covers more pixels than its own sides say
+        self.patch_size: int | None = self.net.patch_embed.feat_ratio() if plain else None
         self.prefix_tokens: int = self.net.num_prefix_tokens if plain else 0
         self.depth: int = len(self.net.blocks) if plain else 0
+        if self.patch_size:
+            _check_patches(config, self.size, self.patch_size)
         self._find_levels(config.backbone)
-        if self.patch_size and (height % self.patch_size or width % self.patch_size):
-            raise ArtifactNetError(
-                f"model.image_size {height}x{width} is not a multiple of the patch size "
-                f"{self.patch_size} of {config.backbone}"
-            )
+        final = self._try(config)
+        self._find_map(config.backbone, final)
 
     def _find_levels(self, name: str) -> None:
         """Ask timm which features make a pyramid."""
@@ -84,6 +90,52 @@ class Backbone(nn.Module):
         else:
             self.level_channels = tuple(info[k]["num_chs"] for k in self._levels)
 
+    def _try(self, config: ModelConfig) -> Any:
+        """Last features of an empty image; sets the width of the pooled feature."""
+        needs_pyramid = config.segmentation.head != "none" or config.heatmap.head != "none"
+        if needs_pyramid and self.no_pyramid is None:
+            run = partial(_run_pyramid, indices=list(self._levels))
+            try:
+                final, pooled, levels = dry_run(self.net, self.size, run)
+            except Exception as error:  # the net may run all the same
+                self.no_pyramid = f"{config.backbone} has no feature pyramid: {first_line(error)}"
+            else:
+                self.level_channels = tuple(level.shape[1] for level in levels)
+        if not needs_pyramid or self.no_pyramid is not None:
+            try:
+                final, pooled = dry_run(self.net, self.size, run_net)
+            except Exception as error:
+                raise ArtifactNetError(why_unfit(config, error)) from error
+        if not isinstance(pooled, torch.Tensor) or pooled.ndim != 2:
+            raise ArtifactNetError(
+                f"model.backbone {config.backbone} gives no feature (B, C) of an image; choose a "
+                "model that classifies images"
+            )
+        self.num_features: int = pooled.shape[1]
+        return final
+
+    def _find_map(self, name: str, final: Any) -> None:
+        """Where the cells are in the last features, and whether the pooled feature sees them."""
+        self.map_grid: tuple[int, int] | None = None
+        self.no_map: str | None = None
+        self._channels_last = self._tokens = False
+        self._map_prefix = 0
+        if isinstance(final, torch.Tensor) and final.ndim == 4:
+            self._channels_last = _channels_last(self.net)
+            axes = (1, 2) if self._channels_last else (2, 3)
+            self.map_grid = (final.shape[axes[0]], final.shape[axes[1]])
+        elif isinstance(final, torch.Tensor) and final.ndim == 3:
+            self.map_grid, self._map_prefix = token_grid(self.net, self.size, final.shape[1])
+            self._tokens = True
+        by_token = self._tokens and str(getattr(self.net, "global_pool", "")) == "token"
+        self.could_average = by_token and self.map_grid not in (None, (1, 1))
+        if self.map_grid is None or self.map_grid == (1, 1):
+            self.no_map = f"the last features of {name} are no map of the image"
+        elif self.could_average:
+            self.no_map = (
+                f"{name} does not average a feature map: it is classified by its class token alone"
+            )
+
     def features(self, images: torch.Tensor, pyramid: bool) -> tuple[Any, list[torch.Tensor]]:
         """Last features of (B, 3, H, W) normalised images, in the net's own layout.
 
@@ -99,162 +151,83 @@ class Backbone(nn.Module):
         return self.net.forward_head(final, pre_logits=True)
 
     def feature_map(self, final: torch.Tensor) -> torch.Tensor:
-        """The last features of a hierarchical net as (B, C, h, w)."""
-        return final.permute(0, 3, 1, 2) if _channels_last(self.net) else final
+        """The last features of a net without `no_map` as (B, C, h, w), for images of ``size``."""
+        if self._tokens:
+            assert self.map_grid is not None
+            return final[:, self._map_prefix :].transpose(1, 2).unflatten(2, self.map_grid)
+        return final.permute(0, 3, 1, 2) if self._channels_last else final
 
-    def pool_map(self, features: torch.Tensor) -> torch.Tensor:
-        """Pooled feature (B, num_features) of what `feature_map` returned."""
-        return self.pool(features.permute(0, 2, 3, 1) if _channels_last(self.net) else features)
+    def pool_map(self, features: torch.Tensor, final: torch.Tensor) -> torch.Tensor:
+        """Pooled feature (B, num_features) of what `feature_map` made of ``final``."""
+        if self._tokens:
+            cells = features.flatten(2).transpose(1, 2)
+            return self.pool(torch.cat([final[:, : self._map_prefix], cells], 1))
+        return self.pool(features.permute(0, 2, 3, 1) if self._channels_last else features)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled features (B, num_features) of normalised images (B, 3, H, W)."""
         return self.pool(self.features(images, pyramid=False)[0])
 
 
+def _run_pyramid(
+    net: Any, image: torch.Tensor, indices: list[int]
+) -> tuple[Any, Any, list[torch.Tensor]]:
+    final, levels = net.forward_intermediates(image, indices=indices)
+    if any(level.ndim != 4 for level in levels):
+        raise ValueError("timm does not return its intermediate features as maps")
+    return final, net.forward_head(final, pre_logits=True), levels
+
+
+def _check_patches(config: ModelConfig, size: tuple[int, int], patch: int) -> None:
+    height, width = size
+    if height % patch or width % patch:
+        near = " and ".join(
+            "x".join(str(max(patch, (side // patch + step) * patch)) for side in size)
+            for step in (0, 1)
+        )
+        raise ArtifactNetError(
+            f"{size_key(config)} {height}x{width} is not a multiple of the patch size "
+            f"{patch} of {config.backbone}; {near} are"
+        )
+
+
+def token_grid(net: Any, size: tuple[int, int], tokens: int) -> tuple[tuple[int, int] | None, int]:
+    """Cells (h, w) of the patches among a timm model's tokens, and how many tokens precede them.
+
+    The model's patch embedding says it. Of models that merge patches later, it is the grid of
+    the image's proportions that these tokens fill. None: they fill no grid.
+    """
+    given = getattr(net, "num_prefix_tokens", None)
+    # models add their prefix late, and not all say how long it is
+    prefixes = dict.fromkeys((int(given), 0) if given is not None else (0, 1, 2))
+    embedding: Any = getattr(net, "patch_embed", None)
+    if hasattr(embedding, "dynamic_feat_size"):
+        height, width = embedding.dynamic_feat_size(size)
+        for prefix in prefixes:
+            if height * width == tokens - prefix:
+                return (height, width), prefix
+    for prefix in prefixes:
+        for stride in range(1, max(size) + 1):
+            for height, width in (
+                (size[0] // stride, size[1] // stride),
+                (-(-size[0] // stride), -(-size[1] // stride)),
+            ):
+                if height * width == tokens - prefix:
+                    return (height, width), prefix
+    return None, 0
+
+
 def _channels_last(net: Any) -> bool:
     return str(getattr(net, "output_fmt", "NCHW")) == "NHWC"
-
-
-def create_net(config: ModelConfig, pretrained: bool = False) -> Any:
-    """Build a timm model without classifier, and without the stem of ``model.stem=conv``.
-
-    Raises:
-        ArtifactNetError: timm has no such model, or cannot build it with these arguments.
-    """
-    import timm
-
-    arguments: dict[str, Any] = {"num_classes": 0, "drop_rate": config.drop_rate}
-    arguments["drop_path_rate"] = config.drop_path_rate
-    file = _timm_file(config.backbone)
-    if file in _PLAIN_VIT_FILES:
-        # any input size, and the class token's own feature as the thing that is classified
-        arguments |= {"dynamic_img_size": True, "global_pool": "token"}
-    if file in _PLAIN_VIT_FILES or "swin" in file:
-        arguments["img_size"] = tuple(config.image_size)
-    if file in _SWIN_FILES:
-        arguments["dynamic_img_size"] = True
-    arguments |= config.backbone_kwargs
-    try:
-        net = timm.create_model(config.backbone, pretrained=pretrained, **arguments)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise ArtifactNetError(
-            f"model.backbone {config.backbone} cannot be built with {arguments}: {error}"
-        ) from error
-    if file in _SWIN_FILES:
-        accept_any_size(net)
-    return net
-
-
-def _timm_file(name: str) -> str:
-    """Name of timm's file that defines a model, e.g. ``vision_transformer``."""
-    import timm
-
-    base = name.split(".")[0]
-    if not timm.is_model(base):
-        near = difflib.get_close_matches(base, timm.list_models(), n=5)
-        hint = f"; similar names: {', '.join(near)}" if near else ""
-        raise ArtifactNetError(f"model.backbone: timm has no model named {name!r}{hint}")
-    return timm.model_entrypoint(base).__module__.rsplit(".", 1)[-1]
-
-
-def kwargs_change_tensors(config: ModelConfig) -> bool:
-    """Whether ``model.backbone_kwargs`` add, remove or resize a weight of the backbone.
-
-    ``depth`` and ``embed_dim`` do; ``drop_path_rate`` and ``patch_drop_rate`` do not.
-    """
-    if not config.backbone_kwargs:
-        return False
-    with torch.device("meta"):  # shapes alone: no memory, no random numbers
-        nets = [create_net(c) for c in (config, replace(config, backbone_kwargs={}))]
-    shapes = [{name: value.shape for name, value in net.state_dict().items()} for net in nets]
-    return shapes[0] != shapes[1]
-
-
-def add_stem(net: Any, config: ModelConfig) -> None:
-    """Replace the patch projection of a net by a `ConvStem`, where ``model.stem`` is ``conv``.
-
-    Raises:
-        ArtifactNetError: the net has no patches.
-    """
-    if config.stem != "conv":
-        return
-    projection = getattr(getattr(net, "patch_embed", None), "proj", None)
-    if not isinstance(projection, nn.Conv2d) or projection.kernel_size != projection.stride:
-        raise ArtifactNetError(
-            f"model.stem=conv needs patches; {config.backbone} has no patch embedding"
-        )
-    patch, width = projection.stride[0], projection.out_channels
-    net.patch_embed.proj = ConvStem(patch, width, config.stem_width)
-
-
-class ConvStem(nn.Module):
-    """(B, 3, H, W) -> (B, embed_dim, H / patch, W / patch), in place of a patch projection.
-
-    The patch size is split into stride-2 convolutions while it is even (16 = 2*2*2*2) and one
-    last convolution of the odd rest (14 = 2*7). ``width`` is the first one's, doubled at each
-    stride. Group norm keeps images independent of their batch, which gradient rollout and
-    data-parallel equality rely on.
-    """
-
-    kernel: torch.Tensor
-
-    def __init__(self, patch_size: int, embed_dim: int, width: int) -> None:
-        super().__init__()
-        kernel = torch.tensor(_RESIDUAL).expand(3, 1, 3, 3).contiguous()
-        self.register_buffer("kernel", kernel, persistent=False)
-        layers: list[nn.Module] = []
-        channels, out, rest = 6, width, patch_size
-        while rest % 2 == 0:
-            layers += _block(channels, out, stride=2) + _block(out, out, stride=1)
-            channels, out, rest = out, min(2 * out, embed_dim), rest // 2
-        layers.append(nn.Conv2d(channels, embed_dim, kernel_size=rest, stride=rest))
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Embed the patches of normalised images (B, 3, H, W)."""
-        residual = F.conv2d(images, self.kernel.to(images.dtype), padding=1, groups=3)
-        residual = residual.clamp(-_RESIDUAL_LIMIT, _RESIDUAL_LIMIT)
-        # channels last: a quarter faster on CPU for these narrow layers
-        x = torch.cat([images, residual], 1).contiguous(memory_format=torch.channels_last)
-        return self.layers(x)
-
-
-def _block(channels: int, out: int, stride: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels, out, kernel_size=3, stride=stride, padding=1, bias=False)
-    return [convolution, nn.GroupNorm(max(1, out // 16), out), nn.GELU()]
-
-
-def accept_any_size(net: Any) -> None:
-    """Make timm's Swin (v1 and v2) pad what its patches and windows do not tile, in place.
-
-    An image is padded to whole patches, and a block's map to whole windows before it is
-    shifted. timm shifts first: its padding then lies behind the rows and columns that were
-    rolled round, the attention mask no longer meets them, and opposite borders of an image
-    attend to each other (timm issue 2438). Where nothing needs padding all is as before.
-    ``net`` must be built with ``dynamic_img_size``; calling this twice does no harm.
-    """
-    net.patch_embed.dynamic_img_pad = True
-    for module in net.modules():
-        if type(module).__name__ in ("SwinTransformerBlock", "SwinTransformerV2Block"):
-            # a partial, unlike a closure, follows its block into a deep copy
-            module._attn = partial(_attention, module)
-
-
-def _attention(block: Any, x: torch.Tensor) -> torch.Tensor:
-    """Window attention of a (B, H, W, C) map; timm has nothing left to pad."""
-    height, width = x.shape[1:3]
-    rows, columns = block.window_size
-    whole = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
-    return type(block)._attn(block, whole)[:, :height, :width]
 
 
 def why_no_rollout(net: Any, name: str) -> str | None:
     """Reason why attention rollout does not apply to a timm model called ``name``, or None."""
     file = type(net).__module__.rsplit(".", 1)[-1]
-    if file not in _PLAIN_VIT_FILES or not hasattr(net, "blocks"):
+    if file not in PLAIN_VIT_FILES or not hasattr(net, "blocks"):
         return (
             f"{name} ({type(net).__name__}) has no global attention over one patch grid, so "
-            "rollout does not apply; model.attention.method=grad_cam maps its last stage instead"
+            "rollout does not apply"
         )
     if getattr(net, "cls_token", None) is None or net.global_pool != "token":
         return f"{name} is not classified by a class token"

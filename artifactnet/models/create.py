@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 from artifactnet.config import Config, ConfigError, ModelConfig
 from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.backbone import add_stem, create_net, kwargs_change_tensors
+from artifactnet.models.conv_stem import add_stem
 from artifactnet.models.mmseg_checkpoint import is_mmseg, load_mmseg, read
+from artifactnet.models.timm_net import create_net, kwargs_change_tensors
 from artifactnet.rules import problems
 from artifactnet.types import ArtifactNetError
 

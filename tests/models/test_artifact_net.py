@@ -147,7 +147,7 @@ def test_a_start_layer_beyond_the_last_block_is_refused():
 
 
 def test_conv_stem_residual_ignores_flat_light_and_answers_detail():
-    from artifactnet.models.backbone import ConvStem
+    from artifactnet.models.conv_stem import ConvStem
 
     torch.manual_seed(0)
     stem = ConvStem(16, 24, 8).double()

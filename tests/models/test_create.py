@@ -14,9 +14,9 @@ from tiny_models import tiny
 from artifactnet.config import HeatmapConfig, ModelConfig
 from artifactnet.models import create
 from artifactnet.models.artifact_net import ArtifactNet
-from artifactnet.models.backbone import kwargs_change_tensors
 from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.models.create import create_model, list_models, load_backbone_weights
+from artifactnet.models.timm_net import kwargs_change_tensors
 from artifactnet.types import ArtifactNetError
 
 TINY_VIT = Path(__file__).parents[3] / "shared" / "weights" / "tiny_vit_5m_mobilesam.safetensors"

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from artifactnet.models.backbone import accept_any_size
+from artifactnet.models.timm_net import accept_any_size
 
 SMALL = {"depths": (2, 2), "num_heads": (1, 2), "num_classes": 0}
 V1 = ("swin_tiny_patch4_window7_224", {"embed_dim": 8, "window_size": 7, **SMALL})
