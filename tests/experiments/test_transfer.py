@@ -38,7 +38,9 @@ def test_every_pair_is_evaluated_once_and_nothing_again(instant, tmp_path):
     assert {(c.data.name, c.train.epochs) for c in instant.trained} == {("manifest", 7)}
     assert [(c.data.root, c.seed) for c in instant.trained][:2] == [("r.jsonl", 0), ("a.jsonl", 0)]
     assert [name for name, _ in instant.evaluated] == [c.name for c in instant.trained]
-    assert instant.evaluated[0][1] == ["data.name=manifest", "data.root=a.jsonl"]
+    # drawn as for the run that is trained on it
+    keys = ["data.name=manifest", "data.root=a.jsonl", "data.val_fraction=0.1"]
+    assert instant.evaluated[0][1] == keys
     rows = {row["key"]: row["seeds"]["1"]["MSE"] for row in found["rows"]}
     assert rows == pytest.approx({"rich>rich": 1.1, "rich>ab": 1.2, "ab>rich": 2.1, "ab>ab": 2.2})
     assert json.loads((tmp_path / "transfer.json").read_text()) == found

@@ -144,6 +144,7 @@ def _open_heie_run(
 ) -> tuple[BasePredictor, list[Item], About]:
     """Model and test images of a run that trained a HEIE on a language model."""
     from artifactnet.evaluation.samples import VALIDATION_ONLY
+    from artifactnet.evaluation.selection import select_images
     from artifactnet.runs.run_folder import CONFIG
     from artifactnet.vlm.heie.data import TextData
     from artifactnet.vlm.heie.predictor import HeiePredictor
@@ -161,12 +162,15 @@ def _open_heie_run(
     config = load(folder / CONFIG, ["data.check=counts", *overrides])
     predictor = load_model(folder, device or config.train.device, text=text)
     assert isinstance(predictor, HeiePredictor)
-    data = TextData(config, predictor.model.processing)
+    selection = select_images(config, load(folder / CONFIG), overrides)
+    data = TextData(config, predictor.model.processing, selection.splits)
     split = data.eval_split
-    warnings = [*data.summary["warnings"], *([VALIDATION_ONLY] if split == "val" else [])]
+    warnings = [*data.summary["warnings"], *selection.warnings]
+    warnings += [VALIDATION_ONLY] if split == "val" else []
     records = data.splits[split]
     items = record_items(records.records, records.load)
-    return predictor, items, About(title, config.name, config.data.name, split, tuple(warnings))
+    about = About(title, config.name, config.data.name, selection.name or split, tuple(warnings))
+    return predictor, items, about
 
 
 def write_report(
