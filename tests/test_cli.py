@@ -1,6 +1,7 @@
 """The command line: arguments, exit codes, and one clear line where something is wrong."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -241,6 +242,22 @@ def test_wrong_arguments(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_version_is_one_line(capsys):
+    with pytest.raises(SystemExit) as info:
+        main(["--version"])
+    assert info.value.code == 0
+    assert capsys.readouterr().out == f"artifactnet {artifactnet.__version__}\n"
+
+
+def test_text_and_dictionaries_of_overrides(capsys):
+    overrides = ["name=010", "data.root=/a b #2", "data.generators=[007,1.50]"]
+    assert main(["config", "dinov2_align", *overrides, "model.backbone_kwargs={}"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["name"], printed["data"]["root"]) == ("010", "/a b #2")
+    assert printed["data"]["generators"] == ["007", "1.50"]
+    assert printed["model"]["backbone_kwargs"] == {}
+
+
 @pytest.mark.parametrize("override", ["loss.alignement.weight=1", "train.epochs=many", "seed"])
 def test_wrong_override_is_one_line(override, capsys):
     assert main(["config", str(ROOT / "configs" / "dinov2_align.yaml"), override]) == 2
@@ -293,6 +310,58 @@ def test_predict_options_change_no_answer(run_folder, photos, extra):
         for o in ("plain", "other")
     )
     assert plain == pytest.approx(other, abs=1e-6)
+
+
+def pipe(monkeypatch, content: bytes) -> None:
+    """Let standard input hold some content."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+@pytest.mark.parametrize("name", ["photos/a.png", "photos/sub/a.jpg"])
+def test_predict_and_explain_an_image_on_standard_input(run_folder, photos, monkeypatch, name):
+    content, model = Path(name).read_bytes(), ["--model", str(run_folder)]
+    pipe(monkeypatch, content)
+    assert main(["predict", "-", "photos/a.png", "-", *model, "--out", "out"]) == 0
+    lines = Path("out/predictions.jsonl").read_text().splitlines()
+    entry, other = map(json.loads, lines)
+    assert (entry["path"], entry["uid"], other["path"]) == ("-", "stdin", "photos/a.png")
+    alone = artifactnet.load_model(run_folder).predict(name)
+    assert entry["probability"] == pytest.approx(alone.probability, abs=1e-6)
+    picture = np.asarray(Image.open(Path("out", entry["heatmap"])))
+    assert picture.shape == alone.heatmap.shape
+    pipe(monkeypatch, content)
+    assert main(["explain", str(run_folder), "-", "--methods", "rollout", "--out", "maps"]) == 0
+    explained = json.loads(Path("maps/explanations.jsonl").read_text())
+    assert explained["path"] == "-"
+
+
+def test_resuming_predicts_standard_input_anew(run_folder, photos, monkeypatch):
+    arguments = ["predict", "-", "--model", str(run_folder), "--out", "out"]
+    answers = []
+    for name in ("photos/a.png", "photos/sub/a.jpg"):
+        pipe(monkeypatch, Path(name).read_bytes())
+        assert main([*arguments, *(["--resume"] if answers else [])]) == 0
+        answers.append(json.loads(Path("out/predictions.jsonl").read_text())["probability"])
+    expected = artifactnet.load_model(run_folder).predict("photos/sub/a.jpg").probability
+    assert answers[1] == pytest.approx(expected, abs=1e-6)
+    assert answers[0] != answers[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "standard input is empty"), (b"nothing", "not an image")]
+)
+def test_standard_input_without_an_image(run_folder, photos, monkeypatch, capsys, content, reason):
+    pipe(monkeypatch, content)
+    assert main(["predict", "-", "--model", str(run_folder), "--out", "out"]) == 1
+    assert f"  -: {reason}" in capsys.readouterr().err
+
+
+def test_no_standard_input_is_one_line(run_folder, photos, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["predict", "-", "--model", str(run_folder), "--out", "out"]) == 2
+    err = capsys.readouterr().err
+    assert "-: expected an image on standard input" in err
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("images", ["photos/broken.png", "nowhere"])

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
 
+from artifactnet import __version__
 from artifactnet.cli import (
     annotate,
     arguments,
@@ -222,6 +223,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Detect AI-generated images by looking at perceptual artifacts.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"artifactnet {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (summary, add_options, function) in COMMANDS.items():
         command = commands.add_parser(name, parents=[common], help=summary)

@@ -57,7 +57,8 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="IMAGES",
-        help="files, folders (searched deeply), parquet shards with images, patterns",
+        help="files, folders (searched deeply), parquet shards with images, patterns; - is one "
+        "image on standard input",
     )
 
 

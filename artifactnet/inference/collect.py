@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from artifactnet.names import NAME_BYTES, PATH_BYTES, file_path, name_limits
 from artifactnet.types import ArtifactNetError
 
 SHARD_SUFFIX = ".parquet"
+STDIN = "-"  # as an input: one image on standard input
 _COLUMNS = ("generator", "uid")
 
 
@@ -92,6 +94,7 @@ class ResolvedInputs:
         skip: folder not to look into: that of the predictions, which may lie among the images.
         failures: inputs that stand for nothing.
         limits: of the names of predictions, see `artifactnet.names.name_limits`.
+        stdin: content of the image that the root ``-`` stands for.
     """
 
     roots: tuple[str, ...]
@@ -99,18 +102,26 @@ class ResolvedInputs:
     skip: str
     failures: tuple[Failure, ...]
     limits: tuple[int, int] = (NAME_BYTES, PATH_BYTES)
+    stdin: bytes = b""
 
 
 def resolve_inputs(inputs: Sequence[str | Path], skip: str | Path) -> ResolvedInputs:
     """Resolve files, folders and glob patterns (``**`` searches deeply).
 
-    A name that exists is not a pattern. A file named outright, or by a pattern, is tried whatever
+    ``-`` is one image, read from standard input at once; a file of that name is ``./-``. A name
+    that exists is not a pattern. A file named outright, or by a pattern, is tried whatever
     it holds; inside a folder the content decides what is an image (`artifactnet.data.image_files`).
     """
     roots: list[str] = []
     failures: list[Failure] = []
     skip = os.path.abspath(skip) if str(skip) else ""
+    stdin = b""
     for entry in map(str, inputs):
+        if entry == STDIN:
+            if STDIN not in roots:
+                roots.append(STDIN)
+                stdin = _read_stdin()
+            continue
         matches = [entry] if os.path.lexists(entry) else sorted(set(_expand(entry)))
         if not matches:
             failures.append(Failure(entry, "no such file or folder"))
@@ -121,9 +132,21 @@ def resolve_inputs(inputs: Sequence[str | Path], skip: str | Path) -> ResolvedIn
                 failures.append(Failure(match, f"no images in this folder{held}"))
             else:
                 roots.append(match)
-    homes = [root if os.path.isdir(root) else os.path.dirname(root) for root in roots]
+    files = [root for root in roots if root != STDIN]
+    homes = [root if os.path.isdir(root) else os.path.dirname(root) for root in files]
     base = os.path.commonpath([os.path.abspath(home) for home in homes]) if homes else ""
-    return ResolvedInputs(tuple(roots), base, skip, tuple(failures), name_limits(skip))
+    return ResolvedInputs(tuple(roots), base, skip, tuple(failures), name_limits(skip), stdin)
+
+
+def _read_stdin() -> bytes:
+    """Content of standard input.
+
+    Raises:
+        ArtifactNetError: there is none, or it is a terminal.
+    """
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ArtifactNetError(f"{STDIN}: expected an image on standard input, as in `< photo.jpg`")
+    return sys.stdin.buffer.read()
 
 
 def iterate_images(
@@ -140,6 +163,10 @@ def iterate_images(
     walk = walk or FileWalk(inputs.skip)
     skipped = Skipped() if skipped is None else skipped
     for root in inputs.roots:
+        if root == STDIN:
+            empty = Failure(STDIN, "standard input is empty")
+            yield ImageInput(STDIN, inputs.stdin, None, "stdin") if inputs.stdin else empty
+            continue
         for path in _folder(root, walk, skipped) if os.path.isdir(root) else (root,):
             if isinstance(path, Failure):
                 yield path
@@ -164,7 +191,9 @@ def answer_name(path: str, inputs: ResolvedInputs) -> str:
 
 
 def short_path(path: str, inputs: ResolvedInputs) -> str:
-    """Path of an image below the common folder, with forward slashes."""
+    """Path of an image below the common folder, with forward slashes; ``-`` of standard input."""
+    if path == STDIN:
+        return STDIN
     return Path(os.path.relpath(os.path.abspath(path), inputs.base)).as_posix()
 
 

@@ -6,7 +6,7 @@ import os
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -40,6 +40,8 @@ class Summary:
         images: number of images predicted, earlier ones included.
         resumed: number of them that an earlier run had predicted.
         fakes: number of ``images`` called fake.
+        unstable: number of ``images`` whose verdict flips between re-encodings, if these were
+            predicted.
         uncategorized: regions that ``instances.csv`` lacks, since they have no category.
         failures: the images that could not be predicted, and inputs without images.
         warnings: what became of earlier predictions.
@@ -50,6 +52,7 @@ class Summary:
     images: int = 0
     resumed: int = 0
     fakes: int = 0
+    unstable: int = 0
     uncategorized: int = 0
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -66,6 +69,7 @@ def predict_to_folder(
     tiles: bool = False,
     overlap: float = OVERLAP,
     min_area: int = 1,
+    stability: bool = False,
     batch_size: int | None = None,
     workers: int = 0,
     resume: bool = False,
@@ -89,13 +93,14 @@ def predict_to_folder(
         heatmaps: False writes no pictures.
         save_masks: also write ``masks/`` and ``instances.csv`` as X-AIGD's scripts read them, see
             `artifactnet.inference.xaigd_files`; unless resumed, ``out`` must not hold masks yet.
-        tiles, overlap, min_area, batch_size: see `BasePredictor.predict_stream`.
+        tiles, overlap, min_area, stability, batch_size: see `BasePredictor.predict_stream`.
         workers: threads that decode images ahead of the model, and as many that write pictures
             behind it; 0 does both in between.
         resume: keep the predictions of an interrupted run into ``out``, or else of a finished one.
             An image is predicted again if its file has another size or time of change, or its
             heatmap is missing. The files are the same in the end as those of a run without
-            interruption: in the order of the inputs, and of no other images.
+            interruption: in the order of the inputs, and of no other images. (The last digit of a
+            number may depend on the other images of its batch.)
         report: called with every new prediction as it comes.
 
     Raises:
@@ -117,6 +122,7 @@ def predict_to_folder(
         tiles=tiles,
         overlap=overlap,
         min_area=min_area,
+        stability=stability,
     )
     settings: dict[str, Any] = {
         "heatmaps": heatmaps,
@@ -124,6 +130,7 @@ def predict_to_folder(
         "tiles": tiles,
         "overlap": overlap if tiles else None,
         "min_area": min_area,
+        "stability": stability,
     }
     try:
         settings["model"] = model_fingerprint(predictor)
@@ -230,7 +237,7 @@ class _Writer:
     def _find(self, source: ImageInput, version: _Version) -> int:
         """Offset of the earlier answer about an image, if it still holds."""
         found = self._lines.find(source.name) if self._resume else None
-        if found is None:
+        if found is None or version.size is None:  # of what has no file nothing is known
             return UNANSWERED
         offset, entry = found
         if (entry.get("bytes"), entry.get("modified")) != (version.size, version.modified):
@@ -244,7 +251,7 @@ class _Writer:
             if self._masks.check(source) is not None:
                 return UNANSWERED
             self._masks.take(source)
-        self._count(bool(entry["is_fake"]))
+        self._count(entry)
         self.summary.resumed += 1
         return offset
 
@@ -264,13 +271,14 @@ class _Writer:
         entry |= {"bytes": waiting.version.size, "modified": waiting.version.modified}
         self._order[waiting.position] = self._lines.append(entry)
         self.kept = self._lines.earlier + self._lines.appended
-        self._count(answer.is_fake)
+        self._count(entry)
         if self._report is not None:
             self._report(answer)
 
-    def _count(self, is_fake: bool) -> None:
+    def _count(self, entry: Mapping[str, Any]) -> None:
         self.summary.images += 1
-        self.summary.fakes += is_fake
+        self.summary.fakes += bool(entry["is_fake"])
+        self.summary.unstable += bool((entry.get("stability") or {}).get("unstable"))
 
     def _entry(self, source: ImageInput, answer: Prediction) -> dict[str, Any]:
         """One line of the predictions; the heatmap is written in the background."""
