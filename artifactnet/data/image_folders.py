@@ -14,7 +14,6 @@ from artifactnet.data.image_files import LISTED_ALREADY, Skipped, list_images, r
 from artifactnet.data.mask_pictures import find_mask_pictures
 from artifactnet.types import Annotation, ArtifactNetError, Record
 
-SPLITS = folder_names.SPLITS
 LAYOUTS = (
     "known layouts: ROOT/{real,fake}/..., ROOT/{0_real,1_fake}/..., ROOT/{nature,ai}/..., "
     "ROOT/GENERATOR/{0_real,1_fake}/..., each also below ROOT/{train,val,test}; "

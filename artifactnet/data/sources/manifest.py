@@ -18,8 +18,8 @@ import numpy as np
 from artifactnet.config import DataConfig
 from artifactnet.data import splits as splitting
 from artifactnet.data.duplicates import find_identical_files
+from artifactnet.data.folder_names import SPLITS
 from artifactnet.data.heatmaps import read_stored_map, resize_heatmap
-from artifactnet.data.image_folders import SPLITS
 from artifactnet.data.images import decode_image
 from artifactnet.data.manifest_format import ManifestLine, named_splits, read_manifest, record_of
 from artifactnet.data.sources.base import Source, Splits
