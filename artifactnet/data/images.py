@@ -20,9 +20,6 @@ from artifactnet.data.depth import to_8_bit
 from artifactnet.data.notices import notice
 from artifactnet.types import ArtifactNetError, UInt8Array
 
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-)
 MAX_PIXELS = 150_000_000  # below the 179 Mpx at which Pillow itself refuses, so ours speaks first
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 
@@ -124,6 +121,25 @@ def pixel_type(data: Content, name: str | None = None) -> str:
         ArtifactNetError: as `probe_image`.
     """
     return _read(data, name, lambda image, _: image.mode)
+
+
+def gray_thumbnail(data: Content, side: int, name: str | None = None) -> UInt8Array:
+    """Square thumbnail of an image as it is shown, (side, side) uint8 gray, averaged by area.
+
+    Of a large JPEG file a small version is decoded, which takes a fraction of the time.
+
+    Raises:
+        ArtifactNetError: as `decode_image`.
+    """
+    name = name or ("image bytes" if isinstance(data, bytes) else str(data))
+
+    def shrink(image: Image.Image, content: Content | None) -> UInt8Array:
+        image.draft("L", (8 * side, 8 * side))
+        return _to_rgb(image, name, None, content)
+
+    pixels = _read(data, name, shrink)
+    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(gray, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def shown_size(data: Content, name: str | None = None) -> tuple[int, int, bool]:
@@ -437,8 +453,8 @@ def _to_levels(
     if not deep:
         image = _turned(image, name)
     if image.has_transparency_data:
-        alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        if alpha.min() < 255:
+        alpha = image if image.mode in ("RGBA", "LA", "PA") else image.convert("RGBA")
+        if _extrema(alpha.getchannel("A"))[0][0] < 255:
             raise ArtifactNetError(f"{name}: a map must not be transparent; save it as plain gray")
     if deep and content is not None:
         values = _gray(_deep_colour(image, name, content), name, 0)
@@ -470,10 +486,12 @@ def _gray(pixels: npt.NDArray[Any], name: str, tint: int) -> npt.NDArray[Any]:
 
 def _palette_levels(image: Image.Image, name: str) -> UInt8Array:
     indices = np.asarray(image if image.mode == "P" else image.getchannel(0))
-    pixels = np.asarray(image.convert("RGBA"))[..., :3]
-    if (pixels == pixels[..., :1]).all():
-        return np.ascontiguousarray(pixels[..., 0])
-    first = pixels[indices == indices.min()][0]
-    if first.any():
+    used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
+    row = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    row.putpalette(image.getpalette("RGB") or [])
+    colours = np.asarray(row.convert("RGB"))[0]
+    if (colours[used] == colours[used, :1]).all():
+        return colours[:, 0][indices]
+    if colours[used[0]].any():
         raise ArtifactNetError(f"{name}: a map must be gray, not coloured; save it as plain gray")
-    return indices
+    return indices.copy()

@@ -84,8 +84,8 @@ def to_pixels(image: ImageLike, name: str, levels: int | None = None) -> UInt8Ar
             composited on white.
         name: what errors call the image.
         levels: the value of white in images of more than 8 bits, and in arrays and tensors other
-            than uint8 and bool; None: what the file declares, 1 for float arrays, or what is evident
-            (see `artifactnet.data.depth`).
+            than uint8 and bool; None: what the file declares, 1 for float arrays, or what is
+            evident (see `artifactnet.data.depth`).
 
     Returns:
         (H, W, 3) uint8, sRGB.

@@ -61,8 +61,12 @@ class FuzzCounts:
 
     @property
     def clean(self) -> bool:
-        """Whether every input was used or listed, in time and in silence."""
-        return not (self.tracebacks or self.crashes or self.hangs or self.noisy)
+        """Whether every input was used or listed, in time.
+
+        What libraries in C print on standard error (libtiff's complaints about damaged data) is
+        counted, but no fault of ours.
+        """
+        return not (self.tracebacks or self.crashes or self.hangs)
 
     def to_json(self) -> dict[str, Any]:
         """The counts, for a report."""
