@@ -187,6 +187,44 @@ class Rationale:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """How the probability of an image changes when the image is saved or resized again.
+
+    Attributes:
+        probabilities: of being fake, in [0, 1], by re-encoding; ``as is`` is the image itself.
+        unstable: whether the verdict is not the same for all of them.
+    """
+
+    probabilities: dict[str, float]
+    unstable: bool
+
+    @property
+    def lowest(self) -> float:
+        """Smallest probability, in [0, 1]."""
+        return min(self.probabilities.values())
+
+    @property
+    def highest(self) -> float:
+        """Largest probability, in [0, 1]."""
+        return max(self.probabilities.values())
+
+    @property
+    def spread(self) -> float:
+        """``highest - lowest``, in [0, 1]."""
+        return self.highest - self.lowest
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, ready for ``json.dumps``."""
+        return {
+            "probabilities": self.probabilities,
+            "lowest": self.lowest,
+            "highest": self.highest,
+            "spread": self.spread,
+            "unstable": self.unstable,
+        }
+
+
 @dataclass(slots=True)
 class Prediction:
     """The prediction for one image.
@@ -210,6 +248,7 @@ class Prediction:
         path: the file the image came from, if it came from one.
         warnings: caveats of the prediction (untrained weights, ...).
         explanation: text of a model with a language model; None from all others.
+        stability: predictions of re-encodings of the image, if they were asked for.
     """
 
     probability: float
@@ -224,6 +263,7 @@ class Prediction:
     path: str | None = None
     warnings: tuple[str, ...] = ()
     explanation: Rationale | None = None
+    stability: Stability | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The prediction without its arrays, ready for ``json.dumps``."""
@@ -243,6 +283,7 @@ class Prediction:
             ],
             "warnings": list(self.warnings),
             "explanation": None if self.explanation is None else asdict(self.explanation),
+            "stability": None if self.stability is None else self.stability.to_json(),
         }
 
 

@@ -7,13 +7,14 @@ Subclasses prepare an image and predict a batch: `Predictor` for detectors,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
 from artifactnet.inference.inputs import Failure, ImageInput, ImageLike, OpenedImage, open_image
+from artifactnet.inference.stability import VARIANTS, add_stability
 from artifactnet.inference.stream import prefetch
 from artifactnet.types import ArtifactNetError, Prediction
 
@@ -32,6 +33,15 @@ class PredictOptions:
     overlap: float = OVERLAP
     min_area: int = 1
     levels: int | None = None
+    stability: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An image as `BasePredictor._answer_batch` takes it, with its re-encodings by name."""
+
+    image: Any
+    variants: Mapping[str, Any]
 
 
 class BasePredictor(ABC):
@@ -76,6 +86,7 @@ class BasePredictor(ABC):
         overlap: float = OVERLAP,
         min_area: int = 1,
         levels: int | None = None,
+        stability: bool = False,
     ) -> list[Prediction]: ...
 
     @overload
@@ -88,6 +99,7 @@ class BasePredictor(ABC):
         overlap: float = OVERLAP,
         min_area: int = 1,
         levels: int | None = None,
+        stability: bool = False,
     ) -> Prediction: ...
 
     def predict(
@@ -99,19 +111,20 @@ class BasePredictor(ABC):
         overlap: float = OVERLAP,
         min_area: int = 1,
         levels: int | None = None,
+        stability: bool = False,
     ) -> Prediction | list[Prediction]:
         """Predict one image or a list; `predict_stream` holds the maps of one image at a time.
 
         Args:
             images: what `inputs.to_pixels` takes (path, file content, PIL image, array, tensor),
                 or a list or tuple of them.
-            batch_size, tiles, overlap, min_area, levels: see `predict_stream`.
+            batch_size, tiles, overlap, min_area, levels, stability: see `predict_stream`.
 
         Raises:
             ArtifactNetError: an image (the message names it) or an option cannot be used.
         """
         each: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
-        options = self._options(batch_size, 0, True, tiles, overlap, min_area, levels)
+        options = self._options(batch_size, 0, True, tiles, overlap, min_area, levels, stability)
         answers = [need_answer(answer) for answer in self._stream(each, options)]
         return answers if isinstance(images, list | tuple) else answers[0]
 
@@ -128,6 +141,7 @@ class BasePredictor(ABC):
         overlap: float = OVERLAP,
         min_area: int = 1,
         levels: int | None = None,
+        stability: bool = False,
     ) -> Iterator[Prediction | Failure]:
         """Predict any number of files with little memory; options are checked at the call.
 
@@ -144,6 +158,10 @@ class BasePredictor(ABC):
             min_area: smaller regions, in pixels, are left out of the instances, not of the mask.
             levels: the value of white in images of more than 8 bits, where it is not evident; see
                 `inputs.to_pixels`.
+            stability: also predict a few re-encodings of each image, without maps (see
+                `inference.stability`), and report in ``Prediction.stability`` how the probability
+                changes; a warning that begins with ``unstable`` says where the verdict flips. It
+                takes four more forward passes per image.
 
         Yields:
             For every path, in order, its prediction or why there is none. The maps of 16
@@ -152,7 +170,9 @@ class BasePredictor(ABC):
         Raises:
             ArtifactNetError: an option is out of range, or tiles without a segmentation head.
         """
-        options = self._options(batch_size, workers, heatmaps, tiles, overlap, min_area, levels)
+        options = self._options(
+            batch_size, workers, heatmaps, tiles, overlap, min_area, levels, stability
+        )
         return self._stream(paths, options)
 
     def need_segmentation(self, what: str) -> None:
@@ -172,6 +192,7 @@ class BasePredictor(ABC):
         overlap: float = OVERLAP,
         min_area: int = 1,
         levels: int | None = None,
+        stability: bool = False,
     ) -> PredictOptions:
         batch_size = self.default_batch_size if batch_size is None else batch_size
         bounds = [("batch_size", batch_size, 1), ("workers", workers, 0), ("min_area", min_area, 1)]
@@ -186,7 +207,9 @@ class BasePredictor(ABC):
             self.need_segmentation("tiles")
             if not heatmaps:
                 raise ArtifactNetError("tiles make maps, but no map is asked for; leave them out")
-        return PredictOptions(batch_size, workers, heatmaps, tiles, overlap, min_area, levels)
+        return PredictOptions(
+            batch_size, workers, heatmaps, tiles, overlap, min_area, levels, stability
+        )
 
     def _stream(
         self, images: Iterable[ImageLike | ImageInput | Failure], options: PredictOptions
@@ -194,23 +217,69 @@ class BasePredictor(ABC):
         # with tiles, each image is many to the model, and its original must be kept
         together = 1 if options.tiles else options.batch_size
 
-        def prepare(numbered: tuple[int, ImageLike | ImageInput | Failure]) -> Any:
+        def prepare(numbered: tuple[int, ImageLike | ImageInput | Failure]) -> _Prepared | Failure:
             opened = open_image(*numbered, options.levels)
             if isinstance(opened, Failure):
                 return opened
-            try:
-                return self._prepare(opened, options)
-            except ArtifactNetError as error:
-                return Failure(opened.name, str(error).removeprefix(f"{opened.name}: "))
+            image = self._prepare_or_fail(opened, options)
+            if isinstance(image, Failure):
+                return image
+            return _Prepared(image, self._variants(opened, bare) if options.stability else {})
 
+        bare = replace(options, heatmaps=False, tiles=False, workers=0)
         workers = options.workers
         prepared = prefetch(prepare, enumerate(images), workers, together + workers)
         while batch := list(islice(prepared, together)):
             ready = [item for item in batch if not isinstance(item, Failure)]
-            answers = iter(self._answer_batch(ready, options) if ready else ())
+            variants = iter(self._answer_variants(ready, bare))
+            whole = [item.image for item in ready]
+            answers = iter(self._answer_batch(whole, options) if whole else ())
             for item in batch:
+                if isinstance(item, Failure):
+                    yield item
+                    continue
                 # one at a time: a map at original size may be a hundred times its image here
-                yield item if isinstance(item, Failure) else next(answers)
+                answer, varied = next(answers), next(variants)
+                if options.stability and isinstance(answer, Prediction):
+                    add_stability(answer, varied)
+                yield answer
+                del answer
+
+    def _prepare_or_fail(self, image: OpenedImage, options: PredictOptions) -> Any:
+        try:
+            return self._prepare(image, options)
+        except ArtifactNetError as error:
+            return Failure(image.name, str(error).removeprefix(f"{image.name}: "))
+
+    def _variants(self, image: OpenedImage, options: PredictOptions) -> dict[str, Any]:
+        """Re-encodings of an image, prepared, by name."""
+        found: dict[str, Any] = {}
+        for name, encode in VARIANTS.items():
+            try:
+                pixels = encode(image.pixels)
+            except ArtifactNetError as error:
+                found[name] = Failure(image.name, str(error))
+            else:
+                found[name] = self._prepare_or_fail(replace(image, pixels=pixels), options)
+        return found
+
+    def _answer_variants(
+        self, images: Sequence[_Prepared], options: PredictOptions
+    ) -> list[dict[str, Prediction | Failure]]:
+        """Predictions of the re-encodings of each image, by name."""
+        found: list[dict[str, Prediction | Failure]] = [dict(image.variants) for image in images]
+        todo = [
+            (one, name)
+            for one in found
+            for name, variant in one.items()
+            if not isinstance(variant, Failure)
+        ]
+        for start in range(0, len(todo), options.batch_size):
+            few = todo[start : start + options.batch_size]
+            answers = self._answer_batch([one[name] for one, name in few], options)
+            for (one, name), answer in zip(few, answers, strict=True):
+                one[name] = answer
+        return found
 
 
 def need_answer(answer: Prediction | Failure) -> Prediction:

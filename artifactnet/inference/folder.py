@@ -70,6 +70,7 @@ def predict_to_folder(
     overlap: float = OVERLAP,
     min_area: int = 1,
     stability: bool = False,
+    levels: int | None = None,
     batch_size: int | None = None,
     workers: int = 0,
     resume: bool = False,
@@ -93,7 +94,7 @@ def predict_to_folder(
         heatmaps: False writes no pictures.
         save_masks: also write ``masks/`` and ``instances.csv`` as X-AIGD's scripts read them, see
             `artifactnet.inference.xaigd_files`; unless resumed, ``out`` must not hold masks yet.
-        tiles, overlap, min_area, stability, batch_size: see `BasePredictor.predict_stream`.
+        tiles, overlap, min_area, stability, levels, batch_size: see `BasePredictor.predict_stream`.
         workers: threads that decode images ahead of the model, and as many that write pictures
             behind it; 0 does both in between.
         resume: keep the predictions of an interrupted run into ``out``, or else of a finished one.
@@ -123,6 +124,7 @@ def predict_to_folder(
         overlap=overlap,
         min_area=min_area,
         stability=stability,
+        levels=levels,
     )
     settings: dict[str, Any] = {
         "heatmaps": heatmaps,
@@ -131,6 +133,7 @@ def predict_to_folder(
         "overlap": overlap if tiles else None,
         "min_area": min_area,
         "stability": stability,
+        "levels": levels,
     }
     try:
         settings["model"] = model_fingerprint(predictor)

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from artifactnet.inference.inputs import Failure, ImageInput
+from artifactnet.inference.stability import VARIANTS
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.heie import predictor as module
 from artifactnet.vlm.heie import saving
@@ -166,3 +167,14 @@ def test_answers_in_many_threads_are_those_of_one(brief, mode):
         assert answer.explanation == expected.explanation
         np.testing.assert_allclose(answer.heatmap, expected.heatmap, atol=1e-4)
     assert brief.training
+
+
+@pytest.mark.parametrize("mode", ["template", "generate"])
+def test_reencodings_are_read_as_images(brief, mode):
+    predictor = HeiePredictor(brief, mode)
+    image = picture(60, 112)
+    answer = predictor.predict(image, stability=True)
+    for name, probability in answer.stability.probabilities.items():
+        variant = VARIANTS[name](image) if name in VARIANTS else image
+        assert probability == pytest.approx(predictor.predict(variant).probability, abs=1e-5)
+    assert len(answer.stability.probabilities) == 1 + len(VARIANTS)

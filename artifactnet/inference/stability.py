@@ -1,0 +1,67 @@
+"""How much a prediction depends on the way its image was saved: a few re-encodings are predicted.
+
+The re-encodings are the same at every call: JPEG of the qualities that cameras, messengers and web
+sites use, and a slightly smaller copy.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from artifactnet.data.geometry import resample
+from artifactnet.inference.inputs import Failure
+from artifactnet.types import ArtifactNetError, Prediction, Stability, UInt8Array
+
+AS_IS = "as is"
+_LONGEST_JPEG = 65500  # pixels a side, of the encoder
+
+
+def _as_jpeg(quality: int, pixels: UInt8Array) -> UInt8Array:
+    height, width = pixels.shape[:2]
+    if max(height, width) > _LONGEST_JPEG:
+        raise ArtifactNetError(f"{width}x{height} pixels are more than a JPEG file can hold")
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    with Image.open(buffer) as image:
+        return np.array(image)
+
+
+def _resized(scale: float, pixels: UInt8Array) -> UInt8Array:
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    return resample(pixels, (height, width))
+
+
+# each from (H, W, 3) pixels to others, or an ArtifactNetError
+VARIANTS: dict[str, Callable[[UInt8Array], UInt8Array]] = {
+    "JPEG 92": partial(_as_jpeg, 92),
+    "JPEG 75": partial(_as_jpeg, 75),
+    "JPEG 60": partial(_as_jpeg, 60),
+    "resized to 90 %": partial(_resized, 0.9),
+}
+
+
+def add_stability(answer: Prediction, variants: Mapping[str, Prediction | Failure]) -> None:
+    """Write into a prediction how those of its image's re-encodings differ from it.
+
+    Sets ``stability``, and adds a warning where the verdict flips, and one for each re-encoding
+    without a prediction.
+    """
+    found = {AS_IS: answer}
+    for name, variant in variants.items():
+        if isinstance(variant, Failure):
+            answer.warnings += (f"stability: {name} could not be predicted: {variant.reason}",)
+        else:
+            found[name] = variant
+    probabilities = {name: one.probability for name, one in found.items()}
+    answer.stability = Stability(probabilities, len({one.is_fake for one in found.values()}) > 1)
+    if answer.stability.unstable:
+        low, high = (choose(found, key=lambda n: found[n].probability) for choose in (min, max))
+        answer.warnings += (
+            f"unstable: the verdict flips between real ({found[low].probability:.3f}, {low}) and "
+            f"fake ({found[high].probability:.3f}, {high}); do not rely on it",
+        )
