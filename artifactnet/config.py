@@ -9,6 +9,7 @@ the characters of a value are is in `artifactnet.values`.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -81,6 +82,7 @@ _WORDS = {
     str: "text",
     bool: "true or false",
 }
+_LONGEST_KEY = 100  # characters of an unknown key that are compared and shown
 _PLURALS = {int: "integers", float: "numbers", str: "texts"}
 _REFERENCE = re.compile(r"\$\{(\.*)([^${}:\s]+)\}")  # ${key}, or ${.key} of the same group
 
@@ -118,7 +120,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Config:
         places = {k: p for k, p in places.items() if not k.startswith(f"{key}.")} | {key: place}
     _resolve(config, places, types)
     for key, problem in problems(config):
-        raise ConfigError(f"{_blamed(key, problem, places, str(path))}: {key} {problem}")
+        raise ConfigError(f"{_blamed(key, problem, places, str(path))}: {key} {problem:.600}")
     return config
 
 
@@ -160,8 +162,8 @@ def _read_yaml(read: Callable[..., Any], place: str, *arguments: Any) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark and not place.startswith(COMMAND_LINE) else ""
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{place}{line}: not readable as YAML: {reason}") from None
+        reason = " ".join((getattr(error, "problem", None) or str(error)).split("\n"))
+        raise ConfigError(f"{place}{line}: not readable as YAML: {reason:.300}") from None
 
 
 def _read_file(path: Path, parents: tuple[Path, ...], types: Mapping[str, Any]) -> list[_Entry]:
@@ -180,8 +182,8 @@ def _read_file(path: Path, parents: tuple[Path, ...], types: Mapping[str, Any]) 
     inherited: list[_Entry] = []
     if base is not None:
         parent = path.parent / str(base)
-        if not parent.is_file():
-            raise ConfigError(f"{path}: base {str(base)!r} does not exist ({parent})")
+        if not os.path.isfile(parent):  # False also for what no file can be called
+            raise ConfigError(f"{path}: base {str(base)!r:.200} does not exist ({parent!s:.300})")
         inherited = _read_file(parent, (*parents, path.resolve()), types)
     own = [(key, value, str(path)) for key, value in _flatten(data, "", types)]
     return [entry for entry in inherited if entry[0] != "name"] + own
@@ -201,7 +203,7 @@ def _flatten(data: Mapping[Any, Any], prefix: str, types: Mapping[str, Any]) -> 
 def _parse_override(text: str, types: Mapping[str, Any]) -> list[_Entry]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ConfigError(f"{COMMAND_LINE}: expected key=value, got {text!r}")
+        raise ConfigError(f"{COMMAND_LINE}: expected key=value, got {text!r:.200}")
     _check_known(key, COMMAND_LINE, types)
     read = _read_yaml(parse_written, f"{COMMAND_LINE}: {key}", value, types.get(key))
     if is_dataclass(types.get(key)) and isinstance(read, dict):
@@ -218,8 +220,9 @@ def _dictionary_of(key: str, types: Mapping[str, Any]) -> str | None:
 
 def _check_known(key: str, place: str, types: Mapping[str, Any]) -> None:
     if key not in types and _dictionary_of(key, types) is None:
-        nearest = max(types, key=lambda known: _likeness(key, known))
-        raise ConfigError(f"{place}: unknown key {key!r}; the nearest valid key is {nearest!r}")
+        begin = key[:_LONGEST_KEY]
+        nearest = max(types, key=lambda known: _likeness(begin, known))
+        raise ConfigError(f"{place}: unknown key {begin!r}; the nearest valid key is {nearest!r}")
 
 
 def _typed(value: Any, key: str, place: str, types: Mapping[str, Any]) -> Any:
@@ -234,7 +237,9 @@ def _typed(value: Any, key: str, place: str, types: Mapping[str, Any]) -> Any:
         # to YAML true, True and TRUE are one word
         return value.lower() if key == "model.pretrained" else value
     except ValueError:
-        raise ConfigError(f"{place}: {key} must be {_expected(key, hint)}, not {value!r}") from None
+        raise ConfigError(
+            f"{place}: {key} must be {_expected(key, hint)}, not {value!r:.200}"
+        ) from None
     except RecursionError:
         raise ConfigError(f"{place}: {key} is nested too deeply") from None
 

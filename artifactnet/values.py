@@ -18,6 +18,7 @@ _QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')"""
 _LIST_ITEM = re.compile(rf"\s*({_QUOTED}|[^,]*?)\s*(?:,|\Z)", re.DOTALL)
 _DECIMAL = re.compile(r"[-+]?(?:(?:0|[1-9][0-9_]*)(?:\.[0-9_]*)?|\.[0-9_]+)(?:[eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_MOST_CHARACTERS, _MOST_VALUES = 200_000, 100_000  # of a text; its parser is slow
 _PLAIN_TAG, _TEXT_TAG = "!plain", "tag:yaml.org,2002:str"
 _SCALARS = ("int", "float", "bool", "null")
 
@@ -44,7 +45,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for key, _ in node.value:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        for key, _ in pairs:
             if not isinstance(key, yaml.ScalarNode):
                 continue
             if key.value in seen:
@@ -74,12 +76,36 @@ def parse_yaml(text: str) -> Any:
     """Dictionaries and lists of `Scalar`; None for a text without content.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or nested too deeply.
+        yaml.YAMLError: it is no YAML, is nested too deeply, or is far larger than any recipe.
     """
+    if len(text) > _MOST_CHARACTERS:
+        raise yaml.YAMLError(f"more than {_MOST_CHARACTERS:,} characters; no recipe is as long")
     try:
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > _MOST_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {_MOST_VALUES:,} values")
+        return loader.construct_document(node)
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # an escape that is no character
+        raise yaml.YAMLError(str(error)) from None
+
+
+def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """How many values a node stands for, those of an alias counted as often as it occurs."""
+    if id(node) not in sizes:
+        sizes[id(node)] = 0  # until it is known
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in parts for part in pair]
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
+    elif sizes[id(node)] == 0:
+        problem = "an alias stands inside of what it stands for"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    return sizes[id(node)]
 
 
 def parse_written(text: str, hint: Any) -> Any:

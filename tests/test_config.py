@@ -382,7 +382,7 @@ def test_contradictions(tmp_path: Path) -> None:
         ("model: {attention: {}}", ["model.attention must be a group of keys"]),
         ("model: null", ["model must be a group of keys"]),
         ("name: !!timestamp 2024-05-01", ["not readable as YAML"]),
-        ("model: {backbone_kwargs: &a {x: *a}}", ["model.backbone_kwargs"]),
+        ("model: {backbone_kwargs: &a {x: *a}}", ["line 1", "an alias"]),
         ("x: " + "[" * 1200, ["nested too deeply"]),
         ("base: missing.yaml", ["base 'missing.yaml' does not exist"]),
         ("base: run.yaml", ["base leads back"]),
@@ -511,3 +511,42 @@ def test_round_trip_through_yaml_and_overrides(
         f"data.generators={yaml.safe_dump(generators, default_flow_style=True, width=10**6)}",
     ]
     assert load(write(tmp_path, "", "trip.yaml"), overrides) == config
+
+
+LAUGHS = "[&a0 [x, x]" + "".join(f", &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"name: {LAUGHS}]", "aliases stand for more than 100,000 values"),
+        (f"model: {{backbone_kwargs: {{a: {LAUGHS}]}}}}", "aliases stand for more than"),
+        ("name: &a [*a]", "line 1: .* an alias stands inside"),
+        ("train: &a {epochs: 3, <<: *a}", "an alias stands inside"),
+        ("x" * 300_000, "more than 200,000 characters"),
+        ('name: "\\UFFFFFFFF"', "not readable as YAML"),
+        ("model: !!map [a]", "not readable as YAML"),
+        ("train: " + "[" * 3000, "not readable as YAML"),
+        (f"base: {'a' * 5000}", "does not exist"),
+        (f"? {'k' * 90_000}\n: 1", "unknown key 'kkk"),
+        (f"train: {{epochs: {'a' * 90_000}}}", "train.epochs must be an integer"),
+    ],
+)
+def test_recipes_made_to_break_the_reader_are_refused_in_one_short_line(tmp_path, text, problem):
+    path = tmp_path / "train.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=problem) as caught:
+        load(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_aliases_stand_for_what_they_name(tmp_path):
+    path = tmp_path / "good.yaml"
+    path.write_text(
+        "model: {image_size: &s [56, 56]}\ndata: {augment: {<<: {crop: true}, crop_size: *s}}"
+    )
+    config = load(path)
+    assert config.model.image_size == config.data.augment.crop_size == [56, 56]
+    assert config.data.augment.crop

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path, PurePath
 from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from artifactnet.data.depth import to_8_bit
 from artifactnet.data.geometry import resample
@@ -136,37 +139,73 @@ def soften_mask(mask: UInt8Array) -> Float32Array:
 
 EXTENSIONS = (".png", ".npy")
 _NAMED = 3  # examples in an error
+_PREDICTED = "heatmaps"  # the folder of `predict` for them
 
 
 class HeatmapFolder:
     """The heatmaps (``.png``, ``.npy``, searched deeply) of a folder, and which image each is of.
 
-    A heatmap has the stem of its image's file. Where several do, the one whose folders agree best
-    with the image's counts: ``fake/sd/7.npy`` for ``data/fake/sd/7.jpg``. An image without a file
-    of its own (in a shard, or made on the fly) is called ``GENERATOR/UID``, and so may any other
-    be. ``hash`` is over names, sizes and modification times: 32 hexadecimal digits.
+    A heatmap is called like its image's file: ``7.png`` or ``7.jpg.png`` for ``7.jpg``. Where
+    several are, the one whose folders agree best with the image's counts, and then the one with the
+    image's suffix: ``fake/sd/7.npy`` for ``data/fake/sd/7.jpg``. An image without a file of its own
+    (in a shard, or made on the fly) is called ``GENERATOR/UID``, and so may any other be.
+
+    In what ``predict`` wrote (its folder, or ``heatmaps`` in it), ``predictions.jsonl`` says which
+    heatmap is of which image, and the rules above hold for images that it does not name. ``hash``
+    is over names, sizes and modification times: 32 hexadecimal digits.
 
     Raises:
-        ArtifactNetError: no such folder, or no heatmap in it.
+        ArtifactNetError: no such folder, no heatmap in it, or a damaged ``predictions.jsonl``.
     """
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise ArtifactNetError(f"distill.teacher={root}: no such folder")
+        listing = _find_listing(root)
+        if listing is not None and listing.parent == root.resolve():
+            if not (root / _PREDICTED).is_dir():
+                raise ArtifactNetError(
+                    f"distill.teacher={root}: its predictions have no heatmaps; predict again "
+                    "without --no-heatmaps, with a model that has a heatmap"
+                )
+            root = root / _PREDICTED
         self.root = root
         self._by_stem: dict[str, list[PurePath]] = defaultdict(list)
+        self._listed: dict[str, list[tuple[PurePath, PurePath]]] = defaultdict(list)
         hasher = blake2b(digest_size=16)
         for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in EXTENSIONS):
             relative = path.relative_to(root)
             self._by_stem[path.stem].append(relative)
-            state = path.stat()
-            hasher.update(f"{relative}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+            _hash_state(hasher, path, relative)
         if not self._by_stem:
             raise ArtifactNetError(
                 f"distill.teacher={root}: no heatmap in it (.png of one channel, or .npy), and it "
                 "is not the folder of a run"
             )
+        if listing is not None:
+            self._read_listing(listing)
+            _hash_state(hasher, listing, listing.name)
         self.hash = hasher.hexdigest()
+
+    def _read_listing(self, listing: Path) -> None:
+        """Note which image each heatmap is of, as far as both are named and the heatmap exists."""
+        home = self.root.resolve()
+        known = {path for paths in self._by_stem.values() for path in paths}
+        # what follows the last line's end was not finished when the process was killed
+        for number, line in enumerate(listing.read_bytes().split(b"\n")[:-1], 1):
+            try:
+                entry = json.loads(line)
+                image, heatmap = entry["path"], entry["heatmap"]
+                if heatmap is None:
+                    continue
+                image, file = PurePath(image), listing.parent / heatmap
+            except (ValueError, TypeError, KeyError) as error:
+                raise ArtifactNetError(
+                    f"{listing}, line {number}: no prediction ({error}); predict again, or give "
+                    "distill.teacher the heatmaps alone"
+                ) from error
+            if file.is_relative_to(home) and file.relative_to(home) in known:
+                self._listed[image.name].append((image, file.relative_to(home)))
 
     def __len__(self) -> int:
         return sum(map(len, self._by_stem.values()))
@@ -217,22 +256,58 @@ class HeatmapFolder:
 
     def _find(self, record: Record) -> PurePath | None:
         """The one heatmap that fits best; an error if two fit equally well."""
-        names = [PurePath(record.generator, record.uid)]
+        image = PurePath(record.location if record.path is None else record.path)
+        listed = [
+            ((_same_file(one, image), _common_tail(one, image)), heatmap)
+            for one, heatmap in self._listed.get(image.name, ())
+        ]
+        if listed:
+            return self._best(record, listed)
+        own_uid = PurePath(record.generator, record.uid)
+        names = [(own_uid, (own_uid.name,)), (image, (image.name,))]
         if record.path is not None:
-            names.insert(0, PurePath(record.path).with_suffix(""))
-        for name in names:
-            paths = self._by_stem.get(name.name)
-            if not paths:
-                continue
-            common = [_common_tail(path.with_suffix(""), name) for path in paths]
-            best = [p for p, count in zip(paths, common, strict=True) if count == max(common)]
-            if len(best) > 1:
-                raise ArtifactNetError(
-                    f"{record.location}: {self.root / best[0]} and {self.root / best[1]} fit it "
-                    "equally well; lay the heatmaps out in folders as the images are"
-                )
-            return best[0]
+            names = [(image, (image.stem, image.name)), (own_uid, (own_uid.name,))]
+        for name, stems in names:
+            found = [
+                ((_common_tail(path.parent, name.parent), how), path)
+                for how, stem in enumerate(dict.fromkeys(stems))
+                for path in self._by_stem.get(stem, ())
+            ]
+            if found:
+                return self._best(record, found)
         return None
+
+    def _best(self, record: Record, found: Sequence[tuple[tuple[int, int], PurePath]]) -> PurePath:
+        """The heatmap with the highest number; an error if two share it."""
+        highest = max(score for score, _ in found)
+        best = sorted({path for score, path in found if score == highest})
+        if len(best) > 1:
+            raise ArtifactNetError(
+                f"{record.location}: {self.root / best[0]} and {self.root / best[1]} fit it "
+                "equally well; lay the heatmaps out in folders as the images are"
+            )
+        return best[0]
+
+
+def _find_listing(root: Path) -> Path | None:
+    """The file in which ``predict`` says what it wrote into ``root``, or into a folder above."""
+    root = root.resolve()
+    for folder in (root, *root.parents):
+        if folder == root or root.is_relative_to(folder / _PREDICTED):
+            # the second one is of a run that was interrupted
+            for name in ("predictions.jsonl", "predictions.partial.jsonl"):
+                if (folder / name).is_file():
+                    return folder / name
+    return None
+
+
+def _hash_state(hasher: Any, path: Path, name: PurePath | str) -> None:
+    state = path.stat()
+    hasher.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+
+
+def _same_file(one: PurePath, other: PurePath) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def read_heatmap(path: Path) -> Float32Array:
@@ -243,7 +318,7 @@ def read_heatmap(path: Path) -> Float32Array:
     """
     try:
         if path.suffix.lower() == ".npy":
-            values = np.load(path, allow_pickle=False)
+            values = _read_npy(path)
         else:
             mode = pixel_type(path, str(path))
             if mode not in _ONE_CHANNEL:
@@ -251,9 +326,8 @@ def read_heatmap(path: Path) -> Float32Array:
                     f"{path}: pixels of mode {mode}; a heatmap has one 8-bit channel (L)"
                 )
             values = read_gray(path, str(path))
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtifactNetError(f"{path}: cannot be read as a heatmap ({reason})") from error
+    except OSError as error:
+        raise ArtifactNetError(f"{path}: cannot be read as a heatmap ({error})") from error
     if values.ndim != 2 or values.size == 0:
         raise ArtifactNetError(f"{path}: shape {values.shape}; a heatmap is (height, width)")
     if values.dtype == np.uint8:
@@ -263,6 +337,18 @@ def read_heatmap(path: Path) -> Float32Array:
     if not (values.min() >= 0 and values.max() <= 1):  # also false where one is NaN
         raise ArtifactNetError(f"{path}: values outside 0..1, or NaN; 1 is an artifact, 0 is none")
     return values.astype(np.float32)
+
+
+def _read_npy(path: Path) -> npt.NDArray[Any]:
+    try:
+        # Mapped, so that a size that the file does not have takes no memory.
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy reads the header as Python code, which raises many types
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ArtifactNetError(f"{path}: cannot be read as a heatmap ({reason})") from error
+    if not isinstance(values, np.ndarray):
+        raise ArtifactNetError(f"{path}: an archive of arrays; a heatmap is one array (.npy)")
+    return values
 
 
 def _common_tail(one: PurePath, other: PurePath) -> int:

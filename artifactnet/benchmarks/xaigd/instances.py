@@ -26,6 +26,7 @@ from artifactnet.benchmarks.xaigd.tables import (
     parallel_map,
 )
 from artifactnet.data.masks import parse_label
+from artifactnet.data.text import brief
 from artifactnet.metrics.confusion import instance_scores
 from artifactnet.metrics.instances import match_boxes
 from artifactnet.metrics.regions import polygon_instances
@@ -97,7 +98,7 @@ def _number(text: str, what: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ArtifactNetError(f"{what} must be a finite number, not {text!r}")
+        raise ArtifactNetError(f"{what} must be a finite number, not {brief(text)}")
     return value
 
 

@@ -5,6 +5,7 @@ One line is ``{"id", "image", "heatmap", "score", "conversations": [{"from", "va
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def convert_expl_aigi_eval(
             line = ManifestLine(image, record.id, 1, Annotation.NONE, split, generator)
             line = replace(line, score=record.score, text=record.text, where=record.where)
             candidates = [base / record.heatmap for base in (images, file.parent)]
-            path = next((path for path in candidates if path.is_file()), None)
+            path = next((path for path in candidates if os.path.isfile(path)), None)
             heatmap = None
             if path is None:
                 writer.leave_out("heatmaps are missing: not annotated", record.heatmap)
