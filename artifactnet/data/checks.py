@@ -2,7 +2,7 @@
 
 Detectors of this field have learned JPEG against PNG, or one size against another, instead of
 artifacts: classes that differ in format, size or quality give a warning, images that occur in two
-splits are an error.
+splits or under two labels are an error, and those that nearly do give a warning.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from artifactnet.config import AugmentConfig
 from artifactnet.data.duplicates import content_of, describe_duplicates, find_duplicates
 from artifactnet.data.images import jpeg_quality, probe_image
+from artifactnet.data.near_duplicates import describe_near_duplicates, find_near_duplicates
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation, ArtifactNetError, Record
@@ -42,7 +43,8 @@ def summarize_data(splits: Splits, check: str) -> dict[str, Any]:
         images.
 
     Raises:
-        ArtifactNetError: a uid or, with ``full``, an identical image occurs in two splits.
+        ArtifactNetError: a uid or, with ``full``, an identical image occurs in two splits; with
+            ``full``, an identical image has two labels.
         ValueError: unknown ``check``.
     """
     if check not in LEVELS:
@@ -75,6 +77,9 @@ def summarize_data(splits: Splits, check: str) -> dict[str, Any]:
             raise ArtifactNetError(describe_duplicates(splits, pairs))
         if skipped:
             warnings.append(f"{skipped} images inside shards were not compared across splits")
+        near = find_near_duplicates(splits)
+        warnings += describe_near_duplicates(splits, near)
+        summary["near_duplicates"] = {"pairs": len(near.pairs), "compared": near.compared}
     summary["warnings"] = list(dict.fromkeys(warnings))
     return summary
 

@@ -1,4 +1,7 @@
-"""Images that two splits share: an evaluation on what was trained on proves nothing."""
+"""Images of the same content in two splits, or under two labels.
+
+An evaluation on what was trained on proves nothing, and one of two labels is wrong.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
+from pathlib import Path
 
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.data.splits import Subset
@@ -14,6 +18,7 @@ from artifactnet.files import sha256_file
 from artifactnet.types import ArtifactNetError
 
 MAX_ENCODED = 20_000  # images without a file of their own whose content is compared
+_NAMED = 10  # examples in an error
 _PROBE = 4096  # bytes read from the middle of a file; headers and tails are often alike
 Image = tuple[str, int]  # split, index
 
@@ -63,26 +68,18 @@ def find_duplicates(splits: Splits) -> tuple[list[tuple[Image, Image]], int]:
     Returns:
         pairs of ((split, index), (later split, index)), one per image of an earlier split; and how
         many images were not compared, since they lie inside shards and are too many.
+
+    Raises:
+        ArtifactNetError: one content has two labels, in one split or in two; names both places.
     """
     files: list[Image] = []
     others: list[Image] = []
     for name, source in splits.items():
         for index, record in enumerate(source.records):
             (others if record.path is None else files).append((name, index))
-    paths = [str(splits[name].records[index].path) for name, index in files]
-    sets = [
-        [files[k] for k in same]
-        for same in find_identical_files(paths, [name for name, _ in files])
-    ]
-    if len(others) <= MAX_ENCODED:
-        buckets: dict[bytes, list[Image]] = defaultdict(list)
-        for name, index in others:
-            # An unreadable image equals no other: loading it reports the error.
-            with suppress(ArtifactNetError):
-                content = content_of(splits[name], index)
-                if isinstance(content, bytes):
-                    buckets[hash_bytes(content)].append((name, index))
-        sets += [same for same in buckets.values() if len({name for name, _ in same}) > 1]
+    compared = others if len(others) <= MAX_ENCODED else []
+    sets = _identical_images(splits, files, compared)
+    _refuse_two_labels(splits, sets)
     order = ("train", "val", "test")
     pairs = []
     for same in sets:
@@ -91,10 +88,61 @@ def find_duplicates(splits: Splits) -> tuple[list[tuple[Image, Image]], int]:
     return pairs, len(others) if len(others) > MAX_ENCODED else 0
 
 
+def _identical_images(splits: Splits, files: list[Image], others: list[Image]) -> list[list[Image]]:
+    """Sets of images of the same content that span two splits or two labels.
+
+    ``files`` have a path; the content of ``others`` is read. An unreadable image equals no other:
+    loading it reports the error.
+    """
+
+    def group(image: Image) -> tuple[str, int]:
+        return image[0], splits[image[0]].records[image[1]].label
+
+    paths = [str(splits[name].records[index].path) for name, index in files]
+    sets = [
+        [files[k] for k in same]
+        for same in find_identical_files(paths, [group(image) for image in files])
+    ]
+    encoded: dict[bytes, list[Image]] = defaultdict(list)
+    sizes = set()
+    for name, index in others:
+        with suppress(ArtifactNetError):
+            content = content_of(splits[name], index)
+            if isinstance(content, bytes):
+                sizes.add(len(content))
+                encoded[hash_bytes(content)].append((name, index))
+    for image, path in zip(files, paths, strict=True) if sizes else ():
+        with suppress(OSError):
+            if os.path.getsize(path) in sizes:
+                same = encoded.get(hash_bytes(Path(path).read_bytes()))
+                if same is not None:
+                    same.append(image)
+    return sets + [same for same in encoded.values() if len(set(map(group, same))) > 1]
+
+
+def _refuse_two_labels(splits: Splits, sets: list[list[Image]]) -> None:
+    conflicts = []
+    for same in sets:
+        first: dict[int, str] = {}
+        for name, index in same:
+            record = splits[name].records[index]
+            label = "fake" if record.label else "real"
+            first.setdefault(record.label, f"{record.location} ({label}, {name})")
+        if len(first) > 1:
+            conflicts.append(f"{first[0]} = {first[1]}")
+    if conflicts:
+        more = "; ..." if len(conflicts) > _NAMED else ""
+        images = "1 image has" if len(conflicts) == 1 else f"{len(conflicts)} images have"
+        raise ArtifactNetError(
+            f"{images} two labels, real and fake, for the same content: "
+            f"{'; '.join(conflicts[:_NAMED])}{more}; remove the wrong one"
+        )
+
+
 def drop_duplicates(splits: Splits) -> tuple[Splits, list[str]]:
     """Leave out images that a later split holds too (train yields to val, both to test).
 
-    Also returns one line per image left out.
+    Also returns one line per image left out. Raises as `find_duplicates`.
     """
     pairs, _ = find_duplicates(splits)
     dropped: dict[str, set[int]] = defaultdict(set)
