@@ -87,9 +87,12 @@ def find_images(root: Path, *, one_class: bool = False) -> tuple[list[FolderImag
     warnings = [*_merged(root, found, masks), *skipped.describe(root)]
     warnings += [f"{root}{outside}"] if outside else []
     mask_of, unused = _match_masks(found, masks)
+    makers, alike = _merge_makers(one.item.record.generator for one in found)
+    warnings += [f"{root}: {text}" for text in alike]
     items = []
     for one in found:
-        record, mask = one.item.record, mask_of.get(one.item.record.location)
+        mask = mask_of.get(one.item.record.location)
+        record = replace(one.item.record, generator=makers[one.item.record.generator])
         if mask is not None:
             record = replace(record, annotation=Annotation.MASK)
         items.append(FolderImage(record, one.item.split, mask))
@@ -270,6 +273,19 @@ def _merged(root: Path, found: Sequence[_Found], masks: Sequence[tuple[_Parts, s
             listed = " and ".join(f"{name}/" for name in sorted(same))
             warnings.append(f"{root.joinpath(*parts)}: {listed} all mean {meaning}: merged")
     return warnings
+
+
+def _merge_makers(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """One spelling for generators that differ in nothing else, and warnings about them."""
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for name in set(names):
+        spellings[folder_names.normalized(name)].add(name)
+    warnings = [
+        f"{' and '.join(sorted(same))} are one generator, {min(same)}: merged"
+        for _, same in sorted(spellings.items())
+        if len(same) > 1
+    ]
+    return {name: min(same) for same in spellings.values() for name in same}, warnings
 
 
 def _match_masks(

@@ -16,16 +16,16 @@ _LOSSLESS = 0.4  # bytes per pixel: a file of two levels compresses to less
 _LOSSY = 0.15
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "AVIF", "JPEG2000", "HEIF")
 _UNCOMPRESSED = ("BMP", "PPM", "TIFF", "TGA")
-_NEAR = 24  # levels: how far lossy compression moves a pixel
-_SHARE = 0.98  # of pixels of a lossy mask that are near one of its two levels
-_CONTRAST = 64  # least difference of the two levels of a lossy mask
+_NEAR = 24  # levels: how far lossy compression moves a pixel; soft edges go further
+_SHARE = 0.98  # of pixels of a mask that are near one of its two levels
+_CONTRAST = 64  # least difference of the two levels, unless they are exact
 
 
 def find_mask_pictures(paths: Sequence[str]) -> list[tuple[str, str]]:
     """Pictures of two levels beside an image of their stem: (mask, image), in the given order.
 
     ``7.png`` and ``7_mask.png`` are masks of ``7.jpg`` if they hold two levels and it does not.
-    Only files that are small for their size are decoded; of lossy formats, levels may be blurred.
+    Only files that are small for their size are decoded.
     A file that cannot be read is no mask: loading it reports the error.
     """
     by_stem: dict[str, list[str]] = defaultdict(list)
@@ -51,7 +51,7 @@ def find_mask_pictures(paths: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def has_two_levels(path: str) -> bool:
-    """Whether a picture is of two levels, as masks are, exactly or but for lossy compression.
+    """Whether a picture is of two levels, as masks are, but for soft edges and lossy compression.
 
     Pictures of a single level do not count: an empty mask cannot be told from an empty image.
     """
@@ -64,10 +64,12 @@ def has_two_levels(path: str) -> bool:
         pixels = decode_image(path, path)
     except (ArtifactNetError, OSError):
         return False
-    if not lossy:
-        colours = pixels.reshape(-1, 3)
-        others = colours[(colours != colours[0]).any(axis=1)]
-        return bool(len(others) and (others == others[0]).all())
+    colours = pixels.reshape(-1, 3)
+    others = colours[(colours != colours[0]).any(axis=1)]
+    if len(others) == 0:
+        return False
+    if (others == others[0]).all():
+        return True
     gray = pixels[..., :1].astype(np.int16)
     if np.abs(pixels - gray).max() > _NEAR:  # coloured
         return False

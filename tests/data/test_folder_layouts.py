@@ -180,6 +180,20 @@ def test_folders_of_one_meaning_are_merged(tmp_path, folders):
     assert any("merged" in text for text in warnings) == merged
 
 
+@pytest.mark.parametrize(
+    "spelled", [("SDXL", "sdxl"), ("Stable-Diffusion 2", "stable_diffusion_2")]
+)
+@pytest.mark.parametrize("layout", ["fake/{}", "{}/1_fake", "train/fake/{}/images"])
+def test_generators_that_differ_in_spelling_alone_are_one(tmp_path, spelled, layout):
+    real = "train/real" if layout.startswith("train") else "real"
+    images(tmp_path, real, *(layout.format(name) for name in spelled))
+    items, warnings = found(tmp_path)
+    assert {value[1] for value in items.values()} == {"real", spelled[0]}
+    assert any(f"{spelled[0]} and {spelled[1]}" in text for text in warnings)
+    splits = build_folder_splits(DataConfig(root=str(tmp_path), generators=[spelled[0]]), 0)
+    assert sum(len(source.records) for source in splits.values()) == 9
+
+
 @pytest.mark.parametrize("folders", [("real", "nature", "fake"), ("real", "fake", "AI")])
 def test_a_second_name_that_may_mean_something_else_is_refused(tmp_path, folders):
     images(tmp_path, *folders)

@@ -36,6 +36,8 @@ def test_coloured_bilevel_and_compressed_masks(tmp_path):
     assert has_two_levels(save(tmp_path / "c.jpg", gray, quality=90))
     assert has_two_levels(save(tmp_path / "d.webp", gray, quality=80))
     assert has_two_levels(save(tmp_path / "e.webp", gray, lossless=True))
+    soft = Image.fromarray(gray).resize((384, 288), Image.Resampling.BILINEAR)
+    assert has_two_levels(save(tmp_path / "f.png", np.asarray(soft)))
 
 
 def test_images_are_not_masks(tmp_path):
@@ -46,7 +48,7 @@ def test_images_are_not_masks(tmp_path):
         "gray.png": PHOTO[..., 0],
         "smooth.png": smooth,
         "smooth.jpg": smooth,
-        "three.png": np.where(BLOB, 255, np.arange(128) // 100).astype(np.uint8),
+        "three.png": np.where(BLOB, 255, np.arange(128) // 100 * 128).astype(np.uint8),
         "black.png": np.zeros((96, 128), np.uint8),
     }.items():
         assert not has_two_levels(save(tmp_path / name, pixels)), name
