@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
@@ -47,10 +47,12 @@ class AnswerLines:
         settings: how the answers are made, ready for JSON; None: they are never resumed.
         resume: keep the answers of an interrupted run, or else of a finished one. False: a
             partial file is removed.
+        keys: of every answer; a line without one of them is damaged.
 
     Attributes:
         appended: answers that were appended.
         earlier: answers that were found.
+        images: that they are about; of two answers about one image the last counts.
         broken: lines that were no answers, and so are written anew.
 
     Raises:
@@ -64,10 +66,12 @@ class AnswerLines:
         staging: Path,
         settings: Mapping[str, Any] | None = None,
         resume: bool = False,
+        keys: Collection[str] = ("path",),
     ) -> None:
         self.path = path
-        self.appended = self.earlier = self.broken = 0
+        self.appended = self.earlier = self.images = self.broken = 0
         self._partial = partial_file(path)
+        self._keys = frozenset(keys)
         self._staging, self._settings = staging, settings
         self._source: Path | None = None  # the file of the earlier answers
         self._end = 0  # of the earlier answers that are whole
@@ -148,7 +152,7 @@ class AnswerLines:
         for line in self._reader:
             if not line.endswith(b"\n"):
                 break  # half a line: the process was killed while it wrote it
-            entry = _parse(line)
+            entry = _parse(line, self._keys)
             if entry is None:
                 self.broken += 1
             else:
@@ -156,6 +160,7 @@ class AnswerLines:
                 offsets.append(self._end)
             self._end += len(line)
         self._index, self.earlier = _Index(keys, offsets), len(offsets)
+        self.images = len(set(keys))
 
     def _check_settings(self, source: Path) -> None:
         file = settings_file(self.path)
@@ -234,10 +239,12 @@ def _key(path: str) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _parse(line: bytes, keys: frozenset[str]) -> dict[str, Any] | None:
     """An answer; None where a line is none."""
     try:
         entry = json.loads(line)
     except ValueError:
         return None
-    return entry if isinstance(entry, dict) and isinstance(entry.get("path"), str) else None
+    if not isinstance(entry, dict) or not keys <= entry.keys():
+        return None
+    return entry if isinstance(entry["path"], str) else None

@@ -29,6 +29,8 @@ from artifactnet.types import ArtifactNetError, Float32Array, Prediction, UInt8A
 
 PREDICTIONS = "predictions.jsonl"
 _STAGING = "predictions.partial"  # folder of temporary files
+# of a line that may be kept
+_KEYS = ("path", "is_fake", "heatmap", "instances", "generator", "uid", "bytes", "modified")
 
 
 @dataclass(slots=True)
@@ -188,6 +190,7 @@ class _Writer:
         self._heatmaps, self._report = heatmaps, report
         self._order = array("q")  # offset of each image's line
         self._resume = False
+        self._again = 0  # earlier answers that do not hold any more
         self._masks: MaskWriter | None = None
 
     def unanswered(self, sources: Iterable[ImageInput | Failure]) -> Iterator[ImageInput | Failure]:
@@ -219,7 +222,7 @@ class _Writer:
                     "--resume would have continued it"
                 )
             self._lines = stack.enter_context(
-                AnswerLines(self.summary.answers, self._staging, settings, resume)
+                AnswerLines(self.summary.answers, self._staging, settings, resume, _KEYS)
             )
             # masks that are missing are answers, so without any folder of them nothing is known
             self._resume = self._masks is None or self._masks.resumed
@@ -239,24 +242,31 @@ class _Writer:
 
     def _find(self, source: ImageInput, version: _Version) -> int:
         """Offset of the earlier answer about an image, if it still holds."""
-        found = self._lines.find(source.name) if self._resume else None
-        if found is None or version.size is None:  # of what has no file nothing is known
+        found = self._lines.find(source.name)
+        if found is None:
             return UNANSWERED
         offset, entry = found
-        if (entry.get("bytes"), entry.get("modified")) != (version.size, version.modified):
-            return UNANSWERED
-        heatmap = entry.get("heatmap")
-        if heatmap is not None and not (
-            heatmap == self._heatmap(source) and (self._out / heatmap).is_file()
-        ):
+        if not self._holds(entry, source, version):
+            self._again += 1
             return UNANSWERED
         if self._masks is not None:
-            if self._masks.check(source) is not None:
-                return UNANSWERED
             self._masks.take(source)
         self._count(entry)
         self.summary.resumed += 1
         return offset
+
+    def _holds(self, entry: Mapping[str, Any], source: ImageInput, version: _Version) -> bool:
+        """Whether an earlier answer is of this very image, and its pictures are there."""
+        if not self._resume or (self._masks is not None and self._masks.check(source)):
+            return False
+        if version.size is None:  # of what has no file nothing is known
+            return False
+        if (entry.get("bytes"), entry.get("modified")) != (version.size, version.modified):
+            return False
+        heatmap = entry.get("heatmap")
+        return heatmap is None or (
+            heatmap == self._heatmap(source) and (self._out / heatmap).is_file()
+        )
 
     def _take(self, waiting: _Waiting, answer: Prediction | Failure) -> None:
         source = waiting.source
@@ -301,17 +311,15 @@ class _Writer:
 
     def _warn(self) -> None:
         """About earlier answers that are not among the finished ones."""
-        repeated = len(set(self._order) - {UNANSWERED})
-        left_out = self._lines.earlier + self._lines.appended - repeated
-        if left_out:
-            self.summary.warnings.append(
-                f"{left_out} earlier predictions were left out: their images have changed, are not "
-                "among the inputs, or lost their heatmap"
-            )
-        if self._lines.broken:
-            self.summary.warnings.append(
-                f"{self._lines.broken} lines of earlier predictions are damaged and were left out"
-            )
+        absent = self._lines.images - self.summary.resumed - self._again
+        counts = {
+            "earlier predictions were not kept: their images have changed, or pictures are gone": (
+                self._again
+            ),
+            "earlier predictions were left out: their images are not among the inputs": absent,
+            "damaged lines of earlier predictions were left out": self._lines.broken,
+        }
+        self.summary.warnings += [f"{count} {what}" for what, count in counts.items() if count]
 
 
 def _version(source: ImageInput | Failure) -> _Version:

@@ -42,7 +42,8 @@ def prefetch(
 class BackgroundWorker:
     """Runs a producer's tasks in threads, so that the producer rarely waits.
 
-    Leaving the ``with`` block waits for all tasks; after an error only for those that began.
+    Leaving the ``with`` block waits for all tasks, also after Ctrl-C; after an error only for those
+    that began.
 
     Args:
         workers: threads; 0 runs a task at once in the producer's own thread.
@@ -73,4 +74,5 @@ class BackgroundWorker:
             while kind is None and self._pending:
                 self._pending.popleft().result()
         finally:
-            self._pool.shutdown(cancel_futures=True)
+            failed = kind is not None and not issubclass(kind, KeyboardInterrupt)
+            self._pool.shutdown(cancel_futures=failed)

@@ -172,7 +172,7 @@ def write_instances(file: Path, entries: Iterable[dict[str, Any]], staging: Path
         table = csv.writer(handle, lineterminator="\n")
         table.writerow(INSTANCE_COLUMNS)
         for entry in entries:
-            for instance in entry["instances"]:
+            for instance in entry["instances"] or ():
                 if instance["category"] == UNCATEGORIZED:
                     uncategorized += 1
                 else:

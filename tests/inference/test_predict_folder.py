@@ -10,7 +10,7 @@ from canned_predictor import NOTICE, RATIONALE, CannedPredictor, canned_pixels
 from PIL import Image
 from tiny_models import tiny
 
-from artifactnet.inference import collect, folder
+from artifactnet.inference import folder
 from artifactnet.inference.folder import predict_to_folder, save_heatmap
 from artifactnet.inference.predictor import Predictor
 from artifactnet.types import ArtifactNetError, Rationale
