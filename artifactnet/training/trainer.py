@@ -19,6 +19,7 @@ from artifactnet.models.checkpoint import init_weights, load_checkpoint, save_ch
 from artifactnet.models.create import create_model
 from artifactnet.runs.run_folder import BEST, LAST, PICTURES, RunResult, check_same_teacher
 from artifactnet.taxonomy import CATEGORIES
+from artifactnet.training.batch_norm import check_single_images
 from artifactnet.training.callbacks import Pictures
 from artifactnet.training.checkpoints import BestModel
 from artifactnet.training.class_weights import ClassFrequencies, class_frequencies
@@ -62,6 +63,9 @@ def _train(run: Run) -> RunResult:
     data.train_loader(), data.val_loader()
     effective = _without_empty_alignment(config, data)
     choose_components(model, effective, fresh)
+    images = len(data.splits["train"].records)
+    if config.data.batch_size == 1 or images <= config.train.devices:
+        check_single_images(model)
     frequencies = _class_frequencies(effective, data)
     if frequencies is not None:
         labels = [CATEGORIES[index - 1].label for index in frequencies.categories]
