@@ -17,6 +17,8 @@ BENCHMARKS = {
     "loader": ("loader", "images per second of a run's training loader"),
     "metrics": ("metrics", "instance scoring"),
     "student": ("student", "students beside a large teacher: cost and time"),
+    "fuzz-data": ("fuzz_data", "mutated data files: read or refused, in time"),
+    "fuzz-images": ("fuzz_images", "mutated images: used or refused, in time"),
     "predict": ("predict", "a folder beside the model alone, and memory"),
 }
 
