@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from artifactnet.schema import Config
-from artifactnet.taxonomy import BY_LABEL
+from artifactnet.taxonomy import ARTIFACT, BY_LABEL, NO_ARTIFACT
 
 Rule = tuple[str, Callable[[Any], bool]]  # "must be ...", and whether a value is
 
@@ -109,6 +109,7 @@ RULES: dict[str, Rule] = {
     "data.batch_size": _COUNT,
     "data.eval_batch_size": _COUNT,
     "data.workers": _NOT_NEGATIVE,
+    "data.levels": _COUNT,
     "data.on_error": _among("raise", "skip"),
     "data.check": _among("full", "counts", "off"),
     "data.demo_train": _COUNT,
@@ -171,6 +172,7 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
             yield key, f"must be {wanted}, not {value!r}"
     if config.data.name != "demo" and not config.data.root:
         yield "data.root", f"is required when data.name is {config.data.name!r}"
+    yield from _mask_level_problems(config)
     if config.data.pairs and config.data.balance:
         yield "data.pairs", "and data.balance exclude each other"
     if not config.data.augment.crop:
@@ -218,6 +220,17 @@ def teacher_terms(config: Config) -> tuple[float, ...]:
     if terms.teacher is None:
         return ()
     return terms.laplace, terms.divergence, terms.correlation, terms.score, terms.logit
+
+
+def _mask_level_problems(config: Config) -> Iterator[tuple[str, str]]:
+    if config.data.mask_levels and config.data.name != "folder":
+        yield "data.mask_levels", "needs data.name=folder: other data state categories themselves"
+    for level, meaning in config.data.mask_levels.items():
+        if not str(level).isdecimal():
+            yield "data.mask_levels", f"has the level {level!r}; levels are integers, 0 or more"
+        if meaning not in (ARTIFACT, NO_ARTIFACT, *BY_LABEL):
+            known = ", ".join((ARTIFACT, NO_ARTIFACT, *BY_LABEL))
+            yield "data.mask_levels", f"maps {level} to {meaning!r}; known: {known}"
 
 
 def _heatmap_problems(config: Config) -> Iterator[tuple[str, str]]:

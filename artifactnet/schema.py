@@ -197,6 +197,8 @@ class DataConfig:
     balance: bool = False  # as many real as fake images per epoch (repeats the rarer class)
     pairs: bool = False  # a photograph and its fakes (one uid) in the same batch
     pairs_alike: bool = False  # and with the same augmentation and crop
+    levels: int | None = None  # value of white in images of more than 8 bits; None: evident
+    mask_levels: dict[str, str] = field(default_factory=dict)  # folder: what each level marks
     on_error: str = "raise"  # raise | skip
     check: str = "full"  # full | counts | off
     demo_train: int = 400  # demo: fakes per split

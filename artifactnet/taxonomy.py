@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 UNCATEGORIZED_BIT = 1 << 0
+# what a gray level of a mask may mean, beside the label of a category; see `data.mask_levels`
+ARTIFACT, NO_ARTIFACT = "artifact", "none"
 UNCATEGORIZED = "uncategorized"  # label of what has that bit alone
 UNCATEGORIZED_COLOR = (255, 0, 255)
 

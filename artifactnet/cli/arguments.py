@@ -121,6 +121,17 @@ def _at_least(least: int, text: str) -> int:
     return value
 
 
+def add_levels(parser: argparse.ArgumentParser) -> None:
+    """What value is white in deep images, for commands that look at files."""
+    parser.add_argument(
+        "--levels",
+        type=positive,
+        metavar="N",
+        help="value of white in images of more than 8 bits (255, 1023, 4095, 65535, ...), where "
+        "their files do not say it and it is not evident",
+    )
+
+
 def add_text(parser: argparse.ArgumentParser) -> None:
     """The option that a HEIE on a language model takes."""
     parser.add_argument(

@@ -16,6 +16,7 @@ def add_explain_options(parser: argparse.ArgumentParser) -> None:
     arguments.add_images(parser)
     option("--out", required=True, metavar="DIR", help="folder for the maps")
     add_method_options(parser)
+    arguments.add_levels(parser)
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
 
@@ -69,7 +70,7 @@ def run_explain(args: argparse.Namespace) -> int:
     arguments.print_warnings(predictor.warnings)
     summary = explain_to_folder(
         predictor, args.images, args.out, args.methods, batch_size=args.batch_size or 8,
-        window=args.window, stride=args.stride,
+        window=args.window, stride=args.stride, levels=args.levels,
         report=lambda e: arguments.print_line(
             f"{e.probability:.4f} {'fake' if e.is_fake else 'real'} {e.name}"
         ),

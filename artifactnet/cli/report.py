@@ -24,6 +24,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     )
     option("--title", metavar="TEXT", help="of the page")
     add_method_options(parser)
+    arguments.add_levels(parser)
     arguments.add_text(parser)
     option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps, ...")
 
@@ -36,6 +37,7 @@ def run_report(args: argparse.Namespace) -> int:
         args.model, args.images, args.out, overrides=args.overrides, methods=args.methods,
         limit=args.limit, title=args.title, text=args.text, device=args.device,
         batch_size=args.batch_size, window=args.window, stride=args.stride,
+        levels=args.levels,
     )  # fmt: skip
     arguments.print_warnings(result.warnings)
     arguments.print_failures(result.failures)

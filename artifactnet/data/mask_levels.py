@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from artifactnet.data.notices import notice
-from artifactnet.taxonomy import BY_LABEL, UNCATEGORIZED_BIT
+from artifactnet.taxonomy import ARTIFACT, BY_LABEL, NO_ARTIFACT, UNCATEGORIZED_BIT
 from artifactnet.types import ArtifactNetError, UInt8Array
 
-ARTIFACT, NO_ARTIFACT = "artifact", "none"  # what a level may mean, beside a category's label
 _FEW = 16  # levels: with fewer, none of them is an accident of compression
 _MOST = 65536  # levels that are told apart
 _NEAR = 1 / 16  # of the range: areas whose levels differ less are one, where there are many levels
@@ -77,24 +76,26 @@ def artifact_pixels(
     return marked.astype(np.uint8) * np.uint8(UNCATEGORIZED_BIT)
 
 
-def parse_mapping(mapping: Mapping[int, str]) -> dict[int, int] | None:
+def parse_mapping(mapping: Mapping[str, str]) -> dict[int, int] | None:
     """Bits of each level of a mask: its meaning is a category's label, ``artifact`` or ``none``.
+
+    Args:
+        mapping: level, in digits -> meaning.
 
     Returns:
         None for an empty mapping.
 
     Raises:
-        ValueError: a level is below 0, or a meaning unknown.
+        ValueError: a level is no integer of 0 or more, or a meaning unknown.
     """
     bits = {ARTIFACT: UNCATEGORIZED_BIT, NO_ARTIFACT: 0}
     bits.update({label: category.bit for label, category in BY_LABEL.items()})
     for level, meaning in mapping.items():
-        if level < 0:
-            raise ValueError(f"has the level {level}; levels are 0 or more")
+        if not level.isdecimal():
+            raise ValueError(f"level {level!r} is no integer of 0 or more")
         if meaning not in bits:
-            known = ", ".join(bits)
-            raise ValueError(f"maps {level} to unknown {meaning!r}; known: {known}")
-    return {level: bits[meaning] for level, meaning in mapping.items()} or None
+            raise ValueError(f"level {level} is {meaning!r}; known: {', '.join(bits)}")
+    return {int(level): bits[meaning] for level, meaning in mapping.items()} or None
 
 
 def _mapped(

@@ -49,6 +49,7 @@ def explain_to_folder(
     batch_size: int = 8,
     window: int = 224,
     stride: int = 224,
+    levels: int | None = None,
     report: Callable[[Explained], None] | None = None,
 ) -> ExplainSummary:
     """Explain files; write ``explanations.jsonl`` and ``METHOD/NAME.png`` into ``out``.
@@ -62,6 +63,7 @@ def explain_to_folder(
         model, methods, batch_size, window, stride: see `Explainer`.
         inputs: files, folders (searched recursively), parquet shards with images and glob patterns.
         out: folder to write to; files of the same names are replaced.
+        levels: the value of white in images of more than 8 bits, where it is not evident.
         report: called with every answer as it comes.
 
     Raises:
@@ -79,7 +81,7 @@ def explain_to_folder(
             AnswerLines(summary.answers, staging) as lines,
         ):
             order = array("q")
-            while batch := [_decode(source) for source in islice(sources, batch_size)]:
+            while batch := [_decode(source, levels) for source in islice(sources, batch_size)]:
                 usable = [item for item in batch if not isinstance(item, Failure)]
                 answers = iter(explainer.explain_batch(usable))
                 for item in batch:
@@ -101,11 +103,11 @@ def explain_to_folder(
     return summary
 
 
-def _decode(source: ImageInput | Failure) -> tuple[str, UInt8Array] | Failure:
+def _decode(source: ImageInput | Failure, levels: int | None) -> tuple[str, UInt8Array] | Failure:
     if isinstance(source, Failure):
         return source
     try:
-        return source.name, to_pixels(source.image, source.name)
+        return source.name, to_pixels(source.image, source.name, levels)
     except ArtifactNetError as error:
         return Failure(source.name, str(error).removeprefix(f"{source.name}: "))
 

@@ -244,13 +244,13 @@ def test_a_scale_of_grays_is_soft_and_half_is_said(tmp_path, caplog):
 def test_a_mapping_gives_levels_their_meaning(tmp_path):
     values = bands(60, 100, 255)
     path = save(tmp_path / "m.png", values)
-    mapping = parse_mapping({60: "artifact", 100: CATEGORIES[3].label, 255: "none"})
+    mapping = parse_mapping({"60": "artifact", "100": CATEGORIES[3].label, "255": "none"})
     read = read_mask(path, values.shape, "x", mapping)
     np.testing.assert_array_equal(read, bands(1, CATEGORIES[3].bit, 0))
     assert parse_mapping({}) is None
     with pytest.raises(ArtifactNetError, match=r"m\.png: its levels 100, 255 are not in data"):
         read_mask(path, values.shape, "x", {60: 1})
-    for bad, message in (({60: "artefact"}, "'artefact'"), ({-1: "artifact"}, "-1")):
+    for bad, message in (({"60": "artefact"}, "'artefact'"), ({"-1": "artifact"}, "-1")):
         with pytest.raises(ValueError, match=message):
             parse_mapping(bad)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from artifactnet.data.duplicates import find_identical_files
 from artifactnet.data.folder_names import SPLITS
 from artifactnet.data.image_folders import FolderImage, find_images, find_repeated_stems
 from artifactnet.data.images import decode_image
+from artifactnet.data.mask_levels import parse_mapping
 from artifactnet.data.masks import read_mask
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.types import ArtifactNetError, Record, Sample
@@ -19,17 +21,29 @@ from artifactnet.types import ArtifactNetError, Record, Sample
 class FolderSource:
     """Images of one split, each a file of its own."""
 
-    def __init__(self, items: list[FolderImage], warnings: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        items: list[FolderImage],
+        warnings: tuple[str, ...] = (),
+        levels: int | None = None,
+        mask_levels: Mapping[str, str] | None = None,
+    ) -> None:
         self.records: list[Record] = [item.record for item in items]
         self._masks = [item.mask for item in items]
         self.warnings = warnings
+        self._levels = levels
+        self._mapping = parse_mapping(mask_levels or {})
 
     def load(self, index: int) -> Sample:
         """See `Source.load`."""
         record = self.records[index]
-        image = decode_image(record.location, record.location)
+        image = decode_image(record.location, record.location, self._levels)
         path = self._masks[index]
-        mask = None if path is None else read_mask(path, image.shape[:2], record.location)
+        mask = (
+            None
+            if path is None
+            else (read_mask(path, image.shape[:2], record.location, self._mapping))
+        )
         return Sample(record, image, mask)
 
 
@@ -73,7 +87,8 @@ def build_folder_splits(config: DataConfig, seed: int, *, one_class: bool = Fals
     for split, chosen in parts.items():
         if chosen:
             kept = splitting.limit_uids([item.record for item in chosen], config.limit, seed)
-            result[split] = FolderSource([chosen[k] for k in kept], tuple(warnings))
+            used = [chosen[k] for k in kept]
+            result[split] = FolderSource(used, tuple(warnings), config.levels, config.mask_levels)
     return result
 
 

@@ -35,11 +35,17 @@ _Value = TypeVar("_Value")
 class ManifestSource:
     """Images of one split; ``texts`` explain them in words, or are None."""
 
-    def __init__(self, lines: list[ManifestLine], warnings: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        lines: list[ManifestLine],
+        warnings: tuple[str, ...] = (),
+        levels: int | None = None,
+    ) -> None:
         self.records: list[Record] = [record_of(line) for line in lines]
         self.warnings = warnings
         self.texts: list[str | None] = [line.text for line in lines]
         self.lines = lines
+        self._levels = levels
 
     def load(self, index: int) -> Sample:
         """See `Source.load`.
@@ -48,7 +54,7 @@ class ManifestSource:
         mask of its own, an image's mask is bit 0 where its heatmap is at least 0.5.
         """
         line = self.lines[index]
-        image = decode_image(line.image, f"{line.where}: {line.image}")
+        image = decode_image(line.image, f"{line.where}: {line.image}", self._levels)
         size = image.shape[0], image.shape[1]
         heatmap: Float32Array | None = None
         mask: UInt8Array | None = None
@@ -103,7 +109,7 @@ def build_manifest_splits(config: DataConfig, seed: int) -> Splits:
         kept = splitting.limit_uids([record_of(line) for line in chosen], config.limit, seed)
         if kept:
             notes = (*warnings, *contradictions)
-            result[split] = ManifestSource([chosen[k] for k in kept], notes)
+            result[split] = ManifestSource([chosen[k] for k in kept], notes, config.levels)
     return result
 
 

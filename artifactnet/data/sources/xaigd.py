@@ -99,20 +99,26 @@ def _codec(row: dict[str, Any]) -> tuple[int, str] | None:
 class XAigdSource:
     """Images of one split: rows of parquet shards and photographs."""
 
-    def __init__(self, items: list[XAigdItem], warnings: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        items: list[XAigdItem],
+        warnings: tuple[str, ...] = (),
+        levels: int | None = None,
+    ) -> None:
         self.records: list[Record] = [item.record for item in items]
         self.warnings = warnings
         self._items = items
         self._reader = ShardReader()
+        self._levels = levels
 
     def load(self, index: int) -> Sample:
         """See `Source.load`; the mask is drawn from the polygons."""
         item = self._items[index]
         record = item.record
         if item.place is None:
-            return Sample(record, decode_image(record.location, record.location))
+            return Sample(record, decode_image(record.location, record.location, self._levels))
         data, row = self._reader.read(item.place)
-        image = decode_image(data, record.location)
+        image = decode_image(data, record.location, self._levels)
         if item.codec is not None:
             image = decode_image(encode_jpeg(image, *item.codec), record.location)
         if record.annotation is not Annotation.MASK:
@@ -196,7 +202,8 @@ def build_xaigd_splits(config: DataConfig, seed: int) -> Splits:
         together = items + photographs
         kept = splitting.limit_uids([item.record for item in together], config.limit, seed)
         if kept:
-            result[name] = XAigdSource([together[k] for k in kept], tuple(warnings))
+            used = [together[k] for k in kept]
+            result[name] = XAigdSource(used, tuple(warnings), config.levels)
     return result
 
 

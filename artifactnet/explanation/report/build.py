@@ -76,6 +76,7 @@ def report(
     batch_size: int | None = None,
     window: int = 224,
     stride: int = 224,
+    levels: int | None = None,
 ) -> ReportResult:
     """Write a report on files, or on the test images of a run with their annotation.
 
@@ -91,6 +92,8 @@ def report(
         text: of a HEIE on a language model, see `load_model`.
         device: see `load_model`; None: ``auto``, or the run's ``train.device``.
         methods, limit, batch_size, window, stride: see `write_report`.
+        levels: the value of white in ``images`` of more than 8 bits, where it is not evident; for
+            the images of a run, ``data.levels`` says it.
 
     Raises:
         ArtifactNetError: no such model or run, an option that it does not support, data that cannot
@@ -101,6 +104,10 @@ def report(
     items: Iterable[Item | Failure]
     folder = path if path.is_dir() else path.parent
     packaged = not Path(source).exists()
+    if levels is not None and not images:
+        raise ArtifactNetError(
+            f"levels={levels} is for images that are given; for those of a run use data.levels"
+        )
     if images:
         if overrides:
             raise ArtifactNetError(
@@ -109,7 +116,7 @@ def report(
         predictor = load_model(source, device or "auto", text=text)
         out = out or (Path("report") if packaged else folder / "report")
         skipped = Skipped()
-        items = file_items(images, out, skipped)
+        items = file_items(images, out, skipped, levels)
         data = ", ".join(Path(image).name or str(image) for image in images[:3])
         data += f" and {len(images) - 3} more" if len(images) > 3 else ""
         name = str(source) if packaged else folder.resolve().name

@@ -49,13 +49,17 @@ def short_names(locations: Sequence[str]) -> list[str]:
 
 
 def file_items(
-    inputs: Sequence[str | Path], skip: str | Path, skipped: Skipped | None = None
+    inputs: Sequence[str | Path],
+    skip: str | Path,
+    skipped: Skipped | None = None,
+    levels: int | None = None,
 ) -> list[Item | Failure]:
     """Images of files, folders (searched recursively), X-AIGD parquet shards and patterns.
 
     Of shards only the columns without images are read. An image's generator is the name of its
     folder, unless all images are in it; its label is unknown. The folder ``skip`` is not searched.
-    Files of folders that are no images are counted in ``skipped``.
+    Files of folders that are no images are counted in ``skipped``. ``levels`` is the value of white
+    in images of more than 8 bits, where it is not evident.
 
     Returns:
         Every image once, in a fixed order, and inputs without any.
@@ -65,10 +69,10 @@ def file_items(
     walk, others = FileWalk(found.skip), Skipped()
     for root in found.roots:
         if root.lower().endswith(SHARD_SUFFIX) and not os.path.isdir(root):
-            listed = _shard_items(root, found)
+            listed = _shard_items(root, found, levels)
         else:
             sources = collect.iterate_images(replace(found, roots=(root,)), others, walk)
-            listed = _image_items(sources, found)
+            listed = _image_items(sources, found, levels)
         for key, item in listed:
             items.setdefault(key, item)
     for reason, count in others.counts.items() if skipped is not None else ():
@@ -80,7 +84,9 @@ def file_items(
 _Items = Iterator[tuple[str, Item | Failure]]  # with a key of the image
 
 
-def _image_items(sources: Iterator[ImageInput | Failure], found: collect.ResolvedInputs) -> _Items:
+def _image_items(
+    sources: Iterator[ImageInput | Failure], found: collect.ResolvedInputs, levels: int | None
+) -> _Items:
     for source in sources:
         if isinstance(source, Failure):
             name = collect.short_path(source.path, found)
@@ -89,17 +95,17 @@ def _image_items(sources: Iterator[ImageInput | Failure], found: collect.Resolve
         key = os.path.abspath(source.name)
         generator = None if os.path.dirname(key) == found.base else source.generator
         name = collect.short_path(source.name, found)
-        yield key, Item(name, partial(_read_file, source), generator, None, source.name)
+        yield key, Item(name, partial(_read_file, source, levels), generator, None, source.name)
 
 
-def _shard_items(shard: str, found: collect.ResolvedInputs) -> _Items:
+def _shard_items(shard: str, found: collect.ResolvedInputs, levels: int | None) -> _Items:
     reader, place = ShardReader(), None
     try:
         columns = [name for name in collect.shard_columns(shard) if name == "generator"]
         for place, row in read_rows(Path(shard), columns):
             path = f"{shard}#{place.number}"
             name = collect.short_path(path, found)
-            load = partial(_read_row, reader, place, path)
+            load = partial(_read_row, reader, place, path, levels)
             yield os.path.abspath(path), Item(name, load, row.get("generator"), None, path)
     except ArtifactNetError as error:
         yield shard, Failure(shard, str(error).removeprefix(f"{Path(shard)}: "))
@@ -112,13 +118,13 @@ def _refuse(failure: Failure) -> UInt8Array:
     raise ArtifactNetError(f"{failure.path}: {failure.reason}")
 
 
-def _read_file(source: ImageInput) -> UInt8Array:
-    return to_pixels(source.image, source.name)
+def _read_file(source: ImageInput, levels: int | None) -> UInt8Array:
+    return to_pixels(source.image, source.name, levels)
 
 
-def _read_row(reader: ShardReader, place: RowLocation, name: str) -> UInt8Array:
+def _read_row(reader: ShardReader, place: RowLocation, name: str, levels: int | None) -> UInt8Array:
     content, _ = reader.read(place)
-    return to_pixels(content, name)
+    return to_pixels(content, name, levels)
 
 
 def spread_evenly(items: Sequence[Item], limit: int) -> list[Item]:
