@@ -23,8 +23,8 @@ PLAIN_VIT_FILES = ("vision_transformer", "vision_transformer_hybrid", "eva", "de
 _SWIN_FILES = ("swin_transformer", "swin_transformer_v2")
 # sides of patches and windows, and their products: of sizes that may fit, the multiples of these
 _STEPS = (32, 16, 14, 56, 64, 112, 128, 48, 28, 12)
-_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
-_TRIES = 8  # sizes tried on either side of the one that does not fit
+_UNEXPECTED = re.compile(r"unexpected keyword argument(?:\(s\):)? \[?'(\w+)'")
+_TRIES = 6  # sizes tried on either side of the one that does not fit
 
 
 def net_size(config: ModelConfig) -> tuple[int, int]:
