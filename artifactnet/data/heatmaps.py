@@ -236,7 +236,8 @@ class HeatmapFolder:
             more = "; ..." if len(missing) > _NAMED else ""
             raise ArtifactNetError(
                 f"distill.teacher={self.root}: no heatmap for {len(missing)} images: "
-                f"{'; '.join(missing[:_NAMED])}{more}; a heatmap is called like its image"
+                f"{'; '.join(missing[:_NAMED])}{more}; a heatmap is called like its image: "
+                "7.png or 7.jpg.png for 7.jpg"
             )
 
     def read(self, record: Record, size: tuple[int, int]) -> Float32Array:
@@ -264,6 +265,7 @@ class HeatmapFolder:
         if listed:
             return self._best(record, listed)
         own_uid = PurePath(record.generator, record.uid)
+        names: list[tuple[PurePath, tuple[str, ...]]]
         names = [(own_uid, (own_uid.name,)), (image, (image.name,))]
         if record.path is not None:
             names = [(image, (image.stem, image.name)), (own_uid, (own_uid.name,))]

@@ -84,7 +84,7 @@ def open_teacher(path: str | Path, device: str | torch.device = "cpu") -> Teache
 
     Args:
         path: a run's folder, a ``.safetensors`` file, the name of a packaged model, the folder
-            of a HEIE on a language model, or a folder of heatmaps.
+            of a HEIE on a language model, what ``predict`` wrote, or a folder of heatmaps.
         device: where a model runs.
 
     Raises:
@@ -281,7 +281,7 @@ def _name_image(record: Record, image: UInt8Array) -> ImageInput:
 
 
 class HeatmapTeacher:
-    """Heatmaps made elsewhere (see `HeatmapFolder`): sigma 1, no score, no logit.
+    """Heatmaps made by ``predict`` or elsewhere (see `HeatmapFolder`): sigma 1, no score, no logit.
 
     Raises:
         ArtifactNetError: no heatmap in the folder.

@@ -186,8 +186,8 @@ def save_colour(path):
     ("name", "write", "why"),
     [
         ("7.png", save_colour, "mode RGB"),
-        ("7.png", lambda p: p.write_bytes(b"no"), "cannot be read"),
-        ("7.png", lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 9), "cannot be read"),
+        ("7.png", lambda p: p.write_bytes(b"no"), "not an image"),
+        ("7.png", lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 9), "not an image"),
         ("7.npy", lambda p: p.write_bytes(b""), "cannot be read"),
         ("7.npy", lambda p: np.save(p, np.zeros((4, 6, 1))), r"shape \(4, 6, 1\)"),
         ("7.npy", lambda p: np.save(p, np.zeros((0, 6))), r"shape \(0, 6\)"),
