@@ -180,3 +180,133 @@ def test_encode_jpeg_obeys_subsampling(subsampling, factors):
     for bad in ((0, "4:2:0"), (101, "4:2:0"), (90, "4:1:0")):
         with pytest.raises(ValueError, match="must be"):
             encode_jpeg(RGB, *bad)
+
+
+def metadata_cases():
+    """Files whose pixels are sound and whose metadata is not: name -> content, pixels."""
+    import struct
+    import zlib
+
+    def chunk(kind, body, spoil=0):
+        return (
+            struct.pack(">I", len(body))
+            + kind
+            + body
+            + struct.pack(">I", zlib.crc32(kind + body) ^ spoil)
+        )
+
+    plain = encoded(Image.fromarray(RGB))
+
+    def with_chunk(kind, body, spoil=0):
+        return plain[:33] + chunk(kind, body, spoil) + plain[33:]
+
+    huge = zlib.compress(b"x" * 3_000_000)
+    bad = b"\0\x08\0\2\1\x12\0\3"
+    exif = Image.Exif()
+    exif[0x010E] = "words"
+    jpeg = encoded(Image.fromarray(RGB), "JPEG", exif=exif.tobytes())
+    webp = encoded(Image.fromarray(RGB), "WEBP", lossless=True, exif=exif.tobytes())
+    avif = encoded(Image.fromarray(SMOOTH), "AVIF", exif=exif.tobytes())
+    tiff = encoded(Image.fromarray(RGB), "TIFF", tiffinfo={34665: 99_999})
+    return {
+        "PNG, EXIF": with_chunk(b"eXIf", bad),
+        "PNG, large compressed text": with_chunk(b"zTXt", b"prompt\0\0" + huge),
+        "PNG, large international text": with_chunk(b"iTXt", b"w\0\1\0\0\0" + huge),
+        "PNG, large profile": with_chunk(b"iCCP", b"icc\0\0" + huge),
+        "PNG, checksum of text": with_chunk(b"tEXt", b"a\0b", spoil=1),
+        "PNG, short resolution": with_chunk(b"pHYs", b"\1"),
+        "PNG, text after the pixels": plain[:-12] + chunk(b"zTXt", b"p\0\0" + huge) + plain[-12:],
+        "JPEG, EXIF": jpeg.replace(b"Exif\0\0MM\0*", b"Exif\0\0MMMM"),
+        "JPEG, short JFIF": jpeg[:2] + b"\xff\xe0\0\x07JFIF\0" + jpeg[2:],
+        "WebP, EXIF": webp.replace(b"MM\0*", b"MMMM"),
+        "AVIF, EXIF": avif.replace(b"MM\0*", b"MMMM"),
+        "TIFF, EXIF outside the file": tiff,
+    }
+
+
+@pytest.mark.parametrize("name", metadata_cases())
+def test_metadata_that_cannot_be_read_is_ignored(name):
+    data = metadata_cases()[name]
+    pixels = decode_image(data, name)
+    if not name.startswith(("JPEG", "AVIF")):
+        np.testing.assert_array_equal(pixels, RGB)
+    assert shown_size(data) == (*pixels.shape[:2], False)
+    assert probe_image(data)[1:] == pixels.shape[1::-1]
+
+
+def test_ignored_metadata_is_reported_and_orientation_survives(caplog):
+    from artifactnet.data import notices
+
+    notices._counts.clear()
+    data = metadata_cases()["PNG, large profile"]
+    for number in range(12):
+        decode_image(data, f"{number}.png")
+    lines = [record.getMessage() for record in caplog.records]
+    assert ["0.png" in lines[0], "1.png" in lines[1], "2.png" in lines[2]] == [True] * 3
+    assert lines[3].startswith("10 images")
+    assert len(lines) == 4
+    turned = with_orientation("png", 6)
+    extra = data[33 : data.index(b"IDAT") - 4]
+    spoiled = turned[:33] + extra + turned[33:]
+    np.testing.assert_array_equal(decode_image(spoiled, "x"), UPRIGHT[6](RGB))
+
+
+DEEP = np.tile(np.linspace(0, 1, 64), (4, 1))
+
+
+def stored(values, kind="TIFF"):
+    return encoded(Image.fromarray(values), kind)
+
+
+@pytest.mark.parametrize(
+    ("white", "dtype", "kind"),
+    [
+        (255, np.uint16, "PNG"), (255, np.int32, "TIFF"), (255, np.float32, "TIFF"),
+        (1023, np.uint16, "PNG"), (1023, np.uint16, "TIFF"), (4095, np.uint16, "PNG"),
+        (4095, np.int32, "TIFF"), (16383, np.int32, "TIFF"), (65535, np.uint16, "TIFF"),
+        (65535, np.int32, "TIFF"), (1, np.float32, "TIFF"),
+    ],
+)  # fmt: skip
+def test_deep_images_are_scaled_by_their_evident_range(white, dtype, kind):
+    values = DEEP * white
+    values = values.astype(dtype) if white == 1 else np.rint(values).astype(dtype)
+    out = decode_image(stored(values, kind), "x")
+    assert np.abs(out[..., 0] - DEEP * 255).max() <= 1
+    np.testing.assert_array_equal(decode_image(stored(values, kind), "x", white), out)
+
+
+@pytest.mark.parametrize(
+    ("high", "dtype"),
+    [(20, np.int32), (300, np.uint16), (1500, np.int32), (9000, np.uint16), (70_000, np.int32),
+     (254.5, np.float32)],
+)  # fmt: skip
+def test_a_range_that_is_not_evident_asks_for_levels(high, dtype):
+    data = stored((DEEP * high).astype(dtype))
+    with pytest.raises(ArtifactNetError, match=r"dim\.tif.*--levels"):
+        decode_image(data, "dim.tif")
+    out = decode_image(data, "dim.tif", 80_000 if high > 65535 else 10_000)
+    assert out.max() == round(high * 255 / (80_000 if high > 65535 else 10_000))
+    with pytest.raises(ArtifactNetError, match=r"dim\.tif.*above the white of 10"):
+        decode_image(data, "dim.tif", 10)
+
+
+def test_values_without_a_range_are_refused():
+    for values in (np.array([[-1, 5]], np.int32), np.array([[np.nan, 1]], np.float32)):
+        with pytest.raises(ArtifactNetError, match=r"odd\.tif: it has pixels"):
+            decode_image(stored(values), "odd.tif")
+    dark = np.zeros((3, 4), np.uint16)
+    assert not decode_image(stored(dark, "PNG"), "black").any()
+
+
+@pytest.mark.parametrize("kind", [".png", ".tif"])
+@pytest.mark.parametrize("white", [1023, 4095])
+def test_deep_colour_is_not_dark(kind, white):
+    import cv2
+
+    gradient = np.rint(DEEP * white).astype(np.uint16)
+    data = cv2.imencode(kind, np.dstack([gradient, gradient[:, ::-1], gradient // 2]))[1].tobytes()
+    out = decode_image(data, "x").astype(int)
+    assert np.abs(out[..., 2] - DEEP * 255).max() <= 1  # OpenCV writes blue first
+    assert np.abs(out[..., 1] - DEEP[:, ::-1] * 255).max() <= 1
+    dim = decode_image(data, "x", 65535)
+    assert dim.max() == round(white / 257)
