@@ -69,4 +69,4 @@ def category_by_label(label: str) -> Category:
         return BY_LABEL[label]
     except KeyError:
         known = ", ".join(BY_LABEL)
-        raise ValueError(f"unknown artifact category {label!r}; known: {known}") from None
+        raise ValueError(f"unknown artifact category {label!r:.80}; known: {known}") from None

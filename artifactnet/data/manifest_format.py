@@ -20,6 +20,7 @@ from artifactnet.types import Annotation, ArtifactNetError, Record
 
 REQUIRED = ("image", "uid", "label", "annotation")
 OPTIONAL = ("split", "generator", "heatmap", "mask", "score", "categories", "text")
+_LONGEST = 4096  # characters of a path or name, as in the file systems of Linux
 _STATES = {state.name.lower(): state for state in Annotation}
 
 
@@ -134,6 +135,8 @@ def parse_line(text: str, folder: Path, where: str) -> ManifestLine:
         value = row.get(key, "?")
         if not isinstance(value, str) or not value or "\0" in value:
             raise ArtifactNetError(f"{where}: {key!r} must be text, not {brief(value)}")
+        if len(value) > _LONGEST:
+            raise ArtifactNetError(f"{where}: {key!r} is longer than {_LONGEST} characters")
     label = row["label"]
     if type(label) is not int or label not in (0, 1):
         raise ArtifactNetError(f"{where}: 'label' must be 0 (real) or 1 (fake), not {brief(label)}")

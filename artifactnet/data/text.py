@@ -9,6 +9,7 @@ from typing import Any
 
 from artifactnet.types import ArtifactNetError
 
+_LONGEST = 200  # characters of a value in a message
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 _SHORT.maxlevel = 3
@@ -16,7 +17,8 @@ _SHORT.maxlevel = 3
 
 def brief(value: object) -> str:
     """``repr`` of a value for an error message: one line, cut where it is long or deep."""
-    return " ".join(_SHORT.repr(value).split("\n"))
+    text = " ".join(_SHORT.repr(value).split("\n"))
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def read_text(path: Path) -> str:

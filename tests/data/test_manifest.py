@@ -368,3 +368,26 @@ def test_lines_that_contradict_each_other(tmp_path):
     write(path, [rows[0], {**rows[1], "split": "val"}, *rows[2:]])
     with pytest.raises(ArtifactNetError, match=r"data.jsonl:2: uid '0' is in val .*in train"):
         build(path)
+
+
+def test_files_that_other_editors_save(tmp_path):
+    """A byte order mark and Windows' line ends are read; UTF-16 is refused by name."""
+    picture(tmp_path / "a.png")
+    path = tmp_path / "data.jsonl"
+    text = json.dumps({**FAKE, "image": "a.png", "split": "Validation"})
+    for content in (text.encode("utf-8-sig"), text.encode() + b"\r\n\r\n"):
+        path.write_bytes(content)
+        assert [r.uid for r in build(path)["val"].records] == [FAKE["uid"]]
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(ArtifactNetError, match=r"data\.jsonl: cannot be read .*UTF-8") as caught:
+        build(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["x" * 200_000, [[["x"] * 1000] * 100] * 10, {"a": "b" * 9999}])
+def test_messages_stay_short(tmp_path, value):
+    for key in ("image", "uid", "label", "score", "split", "categories"):
+        path = write(tmp_path / "data.jsonl", [{**FAKE, key: value}])
+        with pytest.raises(ArtifactNetError, match=rf"data\.jsonl:1: .*{key}") as caught:
+            build(path)
+        assert len(str(caught.value)) < 500

@@ -183,7 +183,8 @@ class ManifestWriter:
         """
         report = self.folder / f"{self.name}.left_out.json"
         for reason, names in self._left_out.items():
-            warnings.append(f"{len(names)} {reason}, e.g. {names[0]}; all are listed in {report}")
+            example = f"{names[0]:.300}"
+            warnings.append(f"{len(names)} {reason}, e.g. {example}; all are listed in {report}")
         if not self.lines:
             why = warnings[-1].split("; all are listed")[0] if self._left_out else "it lists none"
             raise ArtifactNetError(f"{source}: no image can be used: {why}")
