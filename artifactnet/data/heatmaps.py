@@ -344,7 +344,8 @@ def read_heatmap(path: Path) -> Float32Array:
 def _read_npy(path: Path) -> npt.NDArray[Any]:
     try:
         # Mapped, so that a size that the file does not have takes no memory.
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="raise"):  # of a size beyond 64 bits
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy reads the header as Python code, which raises many types
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ArtifactNetError(f"{path}: cannot be read as a heatmap ({reason})") from error

@@ -315,7 +315,9 @@ def _mutate_table(rng: _Random, table: pa.Table) -> pa.Table:
     changed = (changed if isinstance(changed, list) else [changed]) + [None] * len(values)
     for kept in (changed[: len(values)], [changed[0]] * len(values)):
         try:
-            return table.set_column(index, name, pa.array(kept))
+            column = pa.array(kept)
+            pq.write_table(pa.table({name: column}), io.BytesIO())
+            return table.set_column(index, name, column)
         except (pa.ArrowException, OverflowError, UnicodeEncodeError, TypeError):
             continue  # no column can hold these
     return table
