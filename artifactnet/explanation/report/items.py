@@ -75,7 +75,8 @@ def file_items(
             listed = _image_items(sources, found, levels)
         for key, item in listed:
             items.setdefault(key, item)
-    for reason, count in others.counts.items() if skipped is not None else ():
+    skipped = Skipped() if skipped is None else skipped
+    for reason, count in others.counts.items():
         skipped.counts[reason] += count
         skipped.names[reason] += [collect.short_path(path, found) for path in others.names[reason]]
     return [*found.failures, *items.values()]
