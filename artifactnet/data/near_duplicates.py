@@ -21,7 +21,7 @@ import numpy.typing as npt
 from artifactnet.data.duplicates import Image, content_of
 from artifactnet.data.images import gray_thumbnail
 from artifactnet.data.sources.base import Splits
-from artifactnet.types import Annotation, ArtifactNetError, Record, UInt8Array
+from artifactnet.types import Annotation, ArtifactNetError, Float32Array, Record, UInt8Array
 
 MAX_COMPARED = 10_000  # images of a data set; of more, all of test and val, then an even share
 MAX_BITS = 16  # of 128 that may differ
@@ -54,10 +54,12 @@ def find_near_duplicates(splits: Splits) -> NearDuplicates:
     """Pairs across labels or splits that look alike and are no known twins.
 
     Known twins are a photograph and a fake of one uid (file stem), and, within a split, a
-    photograph and a fake with a mask: an edited picture looks like its original by design. At most
+    photograph and a fake with a mask: an edited picture looks like its original by design. Sources
+    with ``known_twins`` hold no other pairs by construction and are left out. At most
     `MAX_COMPARED` images are decoded. An image that cannot be read looks like no other: loading it
     reports the error.
     """
+    splits = {k: one for k, one in splits.items() if not getattr(one, "known_twins", False)}
     chosen, total = _choose(splits)
     hashes, thumbnails, images = [], [], []
     for image, thumbnail in _thumbnails(splits, chosen):
@@ -69,11 +71,12 @@ def find_near_duplicates(splits: Splits) -> NearDuplicates:
     if images:
         records = [splits[name].records[index] for name, index in images]
         names = list(splits)
+        unit = _unit_vectors(thumbnails)
         groups = np.array(
             [2 * names.index(image[0]) + r.label for image, r in zip(images, records, strict=True)]
         )
         for a, b in similar_hashes(np.stack(hashes), groups):
-            alike = correlation(thumbnails[a], thumbnails[b]) >= MIN_CORRELATION
+            alike = unit[a] @ unit[b] >= MIN_CORRELATION  # their correlation
             same_split = images[a][0] == images[b][0]
             if alike and not _are_twins(records[a], records[b], same_split):
                 pairs.append((images[a], images[b]))
@@ -188,8 +191,8 @@ def similar_hashes(hashes: UInt8Array, groups: IntArray) -> list[tuple[int, int]
     return sorted(found)
 
 
-def correlation(a: UInt8Array, b: UInt8Array) -> float:
-    """Correlation of the gray values of two pictures that are not flat, in [-1, 1]."""
-    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    x, y = x - x.mean(), y - y.mean()
-    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
+def _unit_vectors(thumbnails: list[UInt8Array]) -> Float32Array:
+    """Gray values of pictures that are not flat, one row each, of mean 0 and length 1."""
+    rows = np.stack(thumbnails).reshape(len(thumbnails), -1).astype(np.float32)
+    rows -= rows.mean(axis=1, keepdims=True)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -126,6 +126,7 @@ class Subset:
         self._indices = list(indices)
         self.records: list[Record] = [source.records[index] for index in self._indices]
         self.warnings: tuple[str, ...] = tuple(getattr(source, "warnings", ()))
+        self.known_twins = bool(getattr(source, "known_twins", False))
 
     def load(self, index: int) -> Sample:
         """See `Source.load`."""

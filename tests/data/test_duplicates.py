@@ -17,6 +17,7 @@ from artifactnet.data import duplicates, near_duplicates
 from artifactnet.data.checks import summarize_data
 from artifactnet.data.datamodule import build_splits, drop_and_summarize
 from artifactnet.data.near_duplicates import MAX_BITS, find_near_duplicates, similar_hashes
+from artifactnet.data.splits import Subset
 from artifactnet.types import Annotation, ArtifactNetError, Record
 
 
@@ -243,6 +244,18 @@ def test_the_first_ten_pairs_are_named_and_the_bound_is_told(tmp_path, monkeypat
     result = summary(root)
     assert result["near_duplicates"]["compared"] == 30
     assert any(text.startswith("30 of 55 images were compared") for text in result["warnings"])
+
+
+def test_embedded_data_is_not_decoded_again(monkeypatch):
+    def refuse(*args):
+        raise AssertionError("decoded")
+
+    splits = build_splits(DataConfig(name="demo", demo_train=2, demo_val=1, demo_test=1), 0)
+    splits["val"] = Subset(splits["val"], [1])  # as evaluations and limits make them
+    monkeypatch.setattr(near_duplicates, "gray_thumbnail", refuse)
+    result = summarize_data(splits, "full")
+    assert result["near_duplicates"] == {"pairs": 0, "compared": 0}
+    assert not any("nearly" in text for text in result["warnings"])
 
 
 @settings(max_examples=30, deadline=None)

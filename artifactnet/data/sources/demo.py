@@ -135,6 +135,8 @@ class DemoSource:
     ``categories`` are the kinds of edits that may occur. No photograph is opened before its turn.
     """
 
+    known_twins = True  # within a split; no photograph is in two
+
     def __init__(
         self, split: str, pairs: int, size: int, seed: int, categories: Sequence[Category]
     ):
