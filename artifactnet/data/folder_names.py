@@ -37,7 +37,10 @@ _MASKS = (
     *("ground_truths", "ground_truth", "groundtruths", "groundtruth"),
 )
 _CONTAINERS = {"images", "image", "imgs", "img"}
-_MASK_STEM = re.compile(r"^(?:masks?|gt)[_\-. ](?=.)|(?<=.)[_\-. ](?:masks?|gt)$", re.IGNORECASE)
+_MASK_WORDS = r"(?:masks?|gts?|ground_?truth|seg|segmentation|labels?)"
+_MASK_STEM = re.compile(
+    rf"^{_MASK_WORDS}[_\-. ](?=.)|(?<=.)(?:[_\-. ]{_MASK_WORDS}|mask)$", re.IGNORECASE
+)
 
 SPLIT_NAMES = "split folders: train, training, val, valid, validation, dev, test, testing"
 

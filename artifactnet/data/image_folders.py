@@ -330,7 +330,7 @@ def _match_masks(
                 )
     warnings = []
     if orphans:
-        what = "masks have no fake image of the same stem"
+        what = "masks have no fake image of the same stem in folders that match theirs"
         warnings.append(f"{len(orphans)} {what}, e.g. {_examples(orphans)}")
     if of_real:
         what = "masks belong to real images, which have no artifacts, and are not used"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -57,6 +57,7 @@ def test_images_are_not_masks(tmp_path):
     assert not has_two_levels(str(tmp_path / "gone.png"))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.booleans()), unique=True))
 def test_only_masks_with_an_image_of_their_stem_count(tmp_path_factory, files):
     root = tmp_path_factory.mktemp("files")
@@ -79,6 +80,6 @@ def test_only_masks_with_an_image_of_their_stem_count(tmp_path_factory, files):
 
 def test_stems_with_a_mask_ending(tmp_path):
     picture = save(tmp_path / "7.png", PHOTO)
-    masks = [save(tmp_path / f"{name}.png", BLOB) for name in ("7_mask", "mask_7", "7-GT")]
+    masks = [save(tmp_path / f"{name}.png", BLOB) for name in ("7_mask", "mask_7", "7-GT", "7_seg")]
     other = save(tmp_path / "8_mask.png", BLOB)
     assert find_mask_pictures([picture, *masks, other]) == [(path, picture) for path in masks]
