@@ -12,6 +12,7 @@ from tiny_models import tiny
 
 from artifactnet.cli import main
 from artifactnet.config import MllmConfig
+from artifactnet.evaluation import selection
 from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.runs.run_folder import CONFIG
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
@@ -145,18 +146,18 @@ def test_report_of_a_run_on_its_own_images(heie, opened, monkeypatch):
     )
     seen = []
 
-    def build_splits(config, seed):
+    def build_splits(config, seed, one_class):
         seen.append((config.root, config.check, seed))
         return {"train": source, "val": source}
 
-    monkeypatch.setattr(mllm_data, "build_splits", build_splits)
+    monkeypatch.setattr(selection, "build_splits", build_splits)
     monkeypatch.setattr(
         mllm_data, "drop_and_summarize", lambda splits, config: (splits, {"warnings": ["few"]})
     )
     text = "name: its name\nseed: 5\ndata: {name: folder, root: here}\n"
     (heie / CONFIG).write_text(text)
-    assert main(["report", str(heie), "data.root=there", "--device", "cpu"]) == 0
-    assert seen == [("there", "counts", 5)]
+    assert main(["report", str(heie), "--device", "cpu"]) == 0
+    assert seen == [("here", "counts", 5)]
     found = json.loads((heie / "report" / "report.json").read_text())
     assert (found["model"]["name"], found["data"]["name"]) == ("its name", "folder")
     assert found["data"]["split"] == "val"
