@@ -21,7 +21,7 @@ from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.conv_stem import add_stem
 from artifactnet.models.mmseg_checkpoint import is_mmseg, load_mmseg, read
-from artifactnet.models.timm_net import create_net, kwargs_change_tensors
+from artifactnet.models.timm_net import create_net, kwargs_change_tensors, move_last_norm
 from artifactnet.rules import problems
 from artifactnet.types import ArtifactNetError
 
@@ -240,9 +240,10 @@ def load_backbone_weights(net: Any, path: str, strict: bool = True) -> str:
     convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     own = net.state_dict()
     if not strict:  # conversions look up every key in the net
+        state = move_last_norm(state, net)
         state = {k: v for k, v in state.items() if k in own}
     try:
-        state = convert(state, net) if convert else state
+        state = move_last_norm(convert(state, net) if convert else state, net)
         dropped = tuple(f"{name}." for name in classifiers)
         state = {k: v for k, v in state.items() if not (dropped and k.startswith(dropped))}
         if not strict:

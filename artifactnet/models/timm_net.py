@@ -83,16 +83,45 @@ def _build(config: ModelConfig, pretrained: bool = False) -> Any:
         arguments["dynamic_img_size"] = True
     if file in PLAIN_VIT_FILES or "swin" in file:
         arguments["img_size"] = tuple(config.image_size)
-    net = _create(config, arguments, pretrained)
+    create = _create_pretrained if pretrained else _create
+    net = create(config, arguments)
     if file in _SWIN_FILES:
         accept_any_size(net)
     if "img_size" in arguments or not _takes(net, "img_size") or size == _published_size(config):
         return net
     # others keep the size of their published weights where they can
-    return net if _runs(net, size) else _create(config, arguments | {"img_size": size}, pretrained)
+    return net if _runs(net, size) else create(config, arguments | {"img_size": size})
 
 
-def _create(config: ModelConfig, arguments: dict[str, Any], pretrained: bool) -> Any:
+def _create_pretrained(config: ModelConfig, arguments: dict[str, Any]) -> Any:
+    """`_create` with published weights, also those of a net that averages its patches."""
+    as_published = {key: value for key, value in arguments.items() if key != "global_pool"}
+    with torch.device("meta"):
+        kinds = [_create(config, each).state_dict().keys() for each in (arguments, as_published)]
+    if kinds[0] == kinds[1]:
+        return _create(config, arguments, pretrained=True)
+    # not all classes of timm refuse weights that lack one of theirs
+    published = _create(config, as_published, pretrained=True)
+    net = _create(config, arguments)
+    own = net.state_dict()
+    state = move_last_norm(published.state_dict(), net)
+    net.load_state_dict({key: value for key, value in state.items() if key in own})
+    return net
+
+
+def move_last_norm(state: dict[str, Any], net: nn.Module) -> dict[str, Any]:
+    """Weights of a ViT whose last norm comes after pooling, named as in one that norms each token.
+
+    BEiT and EVA-02 are published so. Of a class token the two are the same. Weights of nets that
+    agree with ``net`` stay as they are.
+    """
+    own = net.state_dict()
+    if "fc_norm.weight" in own or "norm.weight" not in own or "norm.weight" in state:
+        return state
+    return {re.sub(r"^fc_norm\.", "norm.", key): value for key, value in state.items()}
+
+
+def _create(config: ModelConfig, arguments: dict[str, Any], pretrained: bool = False) -> Any:
     """`timm.create_model` with those of our arguments that the class takes.
 
     Raises:

@@ -17,6 +17,7 @@ from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import init_weights, load_checkpoint, save_checkpoint
 from artifactnet.models.create import create_model
+from artifactnet.models.dry_run import dry_run, first_line
 from artifactnet.runs.run_folder import BEST, LAST, PICTURES, RunResult, check_same_teacher
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.training.batch_norm import check_single_images
@@ -50,6 +51,7 @@ def train_detector(config: Config) -> RunResult:
 def _train(run: Run) -> RunResult:
     config, folder = run.config, run.folder
     model = create_model(config.model)
+    _check_crops(model, config)
     fresh = list(model.parts())
     if config.init_from is not None:
         fresh = init_weights(model, find_weights(config.init_from))
@@ -107,6 +109,23 @@ def _pictures(run: Run, model: ArtifactNet, data: DataModule) -> list[Callback]:
     folder, skip = run.folder / PICTURES, run.config.data.on_error == "skip"
     val, preprocess = data.splits["val"], preprocess_of(model)
     return [Pictures(folder, val, preprocess, train.pictures, train.picture_every, skip)]
+
+
+def _check_crops(model: ArtifactNet, config: Config) -> None:
+    """Refuse training crops of a size that the model does not take."""
+    height, width = config.data.augment.crop_size or model.image_size
+    if (height, width) == model.image_size:
+        return  # tried when it was built
+    maps = {"segmentation": model.has_segmentation, "heatmap": model.has_heatmap}
+    maps["attention"] = config.loss.alignment.weight > 0 and model.has_attention
+    try:
+        dry_run(model, (height, width), lambda net, images: net(images, **maps))
+    except Exception as error:  # networks raise whatever their layers raise
+        own = "x".join(map(str, model.image_size))
+        raise ArtifactNetError(
+            f"data.augment.crop_size {height}x{width} does not fit {config.model.backbone} built "
+            f"for model.image_size {own} ({first_line(error)}); set both to the same size"
+        ) from error
 
 
 def _check_map(model: ArtifactNet, config: Config, data: DataModule) -> None:

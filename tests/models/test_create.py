@@ -2,6 +2,7 @@
 
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,38 @@ def test_a_saved_convolutional_stem_comes_along(tmp_path):
     save_checkpoint(large, path)
     ours = create_model(large.config, weights=path).backbone.state_dict()
     assert all(torch.equal(ours[k], v) for k, v in large.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "name", ["beit_base_patch16_224", "beitv2_base_patch16_224", "eva02_tiny_patch14_224"]
+)
+def test_weights_of_a_vit_that_averages_fit_its_class_token(name, tmp_path, monkeypatch):
+    """They have a norm after pooling: of a class token it is the norm of every token."""
+    config = ModelConfig(
+        backbone=name,
+        backbone_kwargs={"depth": 1, "embed_dim": 24, "num_heads": 2},
+        image_size=[28, 28] if "14" in name else [32, 32],
+    )
+    published = timm.create_model(
+        name, num_classes=0, img_size=config.image_size, **config.backbone_kwargs
+    ).eval()
+    for weight in published.fc_norm.parameters():
+        torch.nn.init.normal_(weight)
+    file = tmp_path / "published.safetensors"
+    save_file(published.state_dict(), file)
+    monkeypatch.setattr(
+        timm.models._builder, "_resolve_pretrained_source", lambda cfg: ("file", str(file))
+    )
+    images = torch.randn(2, 3, *config.image_size)
+    with torch.no_grad():
+        expected = published.fc_norm(published.forward_features(images)[:, 0])
+    from_hub = create.create_net(config, pretrained=True)
+    from_file = create.create_net(config)
+    create.load_backbone_weights(from_file, str(file))
+    for net in (from_hub.eval(), from_file.eval()):
+        with torch.no_grad():
+            torch.testing.assert_close(net(images), expected)
+    averaging = replace(config, backbone_kwargs={**config.backbone_kwargs, "global_pool": "avg"})
+    with torch.no_grad():
+        found = create.create_net(averaging, pretrained=True).eval()(images)
+        torch.testing.assert_close(found, published(images))
