@@ -15,9 +15,9 @@ from artifactnet.data.notices import notice
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 _FULL = 65535
-_DIM = 16384  # a 16-bit image that reaches a quarter of white is taken as what it says it is
-_EVIDENT = (255, 1023, 4095)  # of 16 bits, where the largest value is in the upper half of one
-_EVIDENT_WIDE = (255, 1023, 4095, 16383, _FULL)  # of 32 and 64 bits, which nobody fills
+_DIM = 16384  # values that reach a quarter of 16 bits are taken as 16 bits
+_EVIDENT = (1023, 4095, 16383)
+_STEPS = ((8, 256), (8, 257), (10, 64), (12, 16))  # bits that were scaled to 16, and their step
 
 
 def to_8_bit(
@@ -25,10 +25,11 @@ def to_8_bit(
 ) -> UInt8Array:
     """Scale integers or floats to 0..255, rounded.
 
-    White is, in this order: ``levels``; what the file declares; 1 for floats up to 1; 65535 for
-    16-bit values that reach a quarter of it; otherwise 255, 1023 or 4095 (of 32 bits also 16383 and
-    65535) where the largest value lies in the upper half of that range, which is reported. 8-bit
-    and boolean values have no choice, so ``levels`` does not apply to them.
+    White is, in this order: ``levels``; what the file declares; 1 for floats up to 1; 65535 where
+    it is evident (values that reach a quarter of it, or all are multiples of 257, 256, 64 or 16, as
+    8, 10 or 12 bits scaled to 16 are); 1023, 4095 or 16383 where the largest value is within 1/64
+    of it; 255 where the largest value is in the upper half of that. What is not 65535 is reported.
+    8-bit and boolean values have no choice, so ``levels`` does not apply to them.
 
     Args:
         values: of any shape, with at least one element.
@@ -79,7 +80,6 @@ def _evident_white(values: npt.NDArray[Any], high: float, name: str) -> int:
     """
     if high == 0:
         return 1  # black whatever is white
-    sixteen = values.dtype == np.uint16
     if values.dtype.kind == "f":
         if high <= 1:
             return 1
@@ -87,17 +87,46 @@ def _evident_white(values: npt.NDArray[Any], high: float, name: str) -> int:
             raise ArtifactNetError(
                 f"{name}: its float pixels go up to {high:g}, which is no known range; {_ADVICE}"
             )
-    if sixteen and high >= _DIM:
+    if high > _FULL:
+        raise ArtifactNetError(
+            f"{name}: its pixels go up to {high:g}, which is no known range; {_ADVICE}"
+        )
+    if high >= _DIM:
         return _FULL
-    for white in _EVIDENT if sixteen else _EVIDENT_WIDE:
-        if white // 2 < high <= white:
-            kind = "16-bit" if sixteen else "32-bit"
-            notice(
-                f"{kind} images were read with {white} as white, from their largest value",
-                f"{name}: its {kind} pixels go up to {high:g} only, so {white} counts as white; if "
-                "that is wrong, state it with --levels (data.levels in training)",
-            )
-            return white
-    raise ArtifactNetError(
-        f"{name}: its pixels go up to {high:g}, which is no known range; {_ADVICE}"
+    reached = next((white for white in _EVIDENT if _reaches(high, white)), None)
+    for bits, step in _STEPS:
+        known = reached is not None and bits > 8  # 8 bits scaled to 12 are multiples of 16, too
+        if not known and high >= 2**bits and not (values % step).any():
+            return _FULL
+    if reached is None and 127 < high <= 255:
+        reached = 255  # as 16 bits it would be black
+    if reached is None:
+        likely = next((f"{white} or " for white in (255, *_EVIDENT) if high <= white), "")
+        raise ArtifactNetError(
+            f"{name}: its pixels go up to {high:g} only, so white may be {likely}{_FULL} (a dark "
+            f"image); {_ADVICE}"
+        )
+    notice(
+        f"images of more than 8 bits were read with {reached} as white, from their largest value",
+        f"{name}: its pixels go up to {high:g} only, so {reached} counts as white; if that is "
+        "wrong, state it with --levels (data.levels in training)",
     )
+    return reached
+
+
+def significant_white(values: npt.NDArray[np.uint16], bits: int) -> int:
+    """White of a PNG of 16 bits that declares how many of them are significant.
+
+    The standard wants values scaled to 16 bits; many writers store them unscaled.
+    """
+    white, high = 2**bits - 1, int(values.max())
+    if high > white:
+        return _FULL
+    if _reaches(high, white):
+        return white
+    scaled = np.rint(np.rint(values * (white / _FULL)) * (_FULL / white))
+    return _FULL if ((values % 2 ** (16 - bits) == 0) | (values == scaled)).all() else white
+
+
+def _reaches(high: float, white: int) -> bool:
+    return 0 <= 64 * (white - high) < white

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from artifactnet.data.containers import png_significant_bits, strip_metadata
-from artifactnet.data.depth import to_8_bit
+from artifactnet.data.depth import significant_white, to_8_bit
 from artifactnet.data.notices import notice
 from artifactnet.types import ArtifactNetError, UInt8Array
 
@@ -367,20 +367,32 @@ def _to_rgb(
     turn = _TRANSPOSE.get(_orientation(image, name)) if deep else None
     _load(image)
     if deep and content is not None:
-        brightest = max(high for _, high in _extrema(image)[:3])
-        if levels is not None or 0 < brightest < _DARK:
-            values = _deep_colour(image, name, content)
-            white = _declared_white(image, content, int(values.max()))
-            pixels = to_8_bit(values, name, levels, white)
-            image = Image.fromarray(pixels)
+        colours = 1 if image.mode == "LA" else 3
+        brightest = max(high for _, high in _extrema(image)[:colours])
+        if levels is not None or brightest < _DARK:
+            image = Image.fromarray(_deep_to_8_bit(image, name, levels, content))
             image = image if turn is None else image.transpose(turn)
             return _flatten(image)
     image = _turned(image, name)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = _numbers(image)
-        white = _declared_white(image, content, values.max().item())
+        white = _declared_white(image, content, values)
         return np.repeat(to_8_bit(values, name, levels, white)[..., None], 3, axis=2)
     return _flatten(image)
+
+
+def _deep_to_8_bit(
+    image: Image.Image, name: str, levels: int | None, content: Content
+) -> UInt8Array:
+    """Colours by the rule of their depth, and alpha, which may be of another range than they."""
+    values = _deep_colour(image, name, content)
+    colours, alpha = values[..., :3], values[..., 3:]
+    white = levels or _declared_white(image, content, colours)
+    pixels = to_8_bit(colours, name, white)
+    if not alpha.size:
+        return pixels
+    whites = (w for w in (255, 1023, 4095, 16383) if w == alpha.max())
+    return np.concatenate([pixels, to_8_bit(alpha, name, next(whites, 65535))], axis=2)
 
 
 def _flatten(image: Image.Image) -> UInt8Array:
@@ -403,7 +415,9 @@ def _numbers(image: Image.Image) -> npt.NDArray[Any]:
     return values
 
 
-def _declared_white(image: Image.Image, content: Content | None, high: float) -> int | None:
+def _declared_white(
+    image: Image.Image, content: Content | None, values: npt.NDArray[Any]
+) -> int | None:
     """The value of white that a file of more than 8 bits declares; None if it leaves it open."""
     if image.format in ("PPM", "JPEG2000"):
         return 65535  # Pillow has scaled them from what their header says
@@ -411,12 +425,13 @@ def _declared_white(image: Image.Image, content: Content | None, high: float) ->
         tags: Any = getattr(image, "tag_v2", {})
         bits, stated = tags.get(258, (16,)), tags.get(281, ())  # BitsPerSample, MaxSampleValue
         whites = [*(2**b - 1 for b in bits if 8 < b < 16), *stated]
-        return next((w for w in whites if w in (255, 1023, 4095, 16383) and w >= high), None)
-    if image.format == "PNG" and content is not None and high < 16384:
-        path = content if isinstance(content, bytes) else Path(content).read_bytes()
-        bits = png_significant_bits(path)
-        if bits is not None and 0 < bits <= 16:  # the standard wants them scaled to 16 bits
-            return 2**bits - 1 if high < 2**bits else 65535
+        known, high = (255, 1023, 4095, 16383, 65535), values.max()
+        return next((w for w in whites if w in known and w >= high), None)
+    if image.format == "PNG" and content is not None and values.max() < 16384:
+        data = content if isinstance(content, bytes) else Path(content).read_bytes()
+        significant = png_significant_bits(data)
+        if significant is not None and 0 < significant <= 16:
+            return significant_white(values, significant)
     return None
 
 

@@ -310,3 +310,70 @@ def test_deep_colour_is_not_dark(kind, white):
     assert np.abs(out[..., 1] - DEEP[:, ::-1] * 255).max() <= 1
     dim = decode_image(data, "x", 65535)
     assert dim.max() == round(white / 257)
+
+
+def significant(data: bytes, *bits: int) -> bytes:
+    """The PNG with the chunk that says how many bits are significant."""
+    import struct
+    import zlib
+
+    chunk = b"sBIT" + bytes(bits)
+    chunk = struct.pack(">I", len(bits)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return data[:33] + chunk + data[33:]
+
+
+@pytest.mark.parametrize(
+    ("values", "white"),
+    [
+        (np.arange(15) * 257, 65535),  # 8 bits scaled to 16, dark; not 12 bits
+        (np.arange(13) * 256, 65535),
+        (np.arange(600) * 16, 65535),  # 12 bits scaled to 16, as TIFF from cameras
+        (np.arange(60) * 64, 65535),  # 10 bits
+        (np.arange(256) * 16, 4095),  # 8 bits scaled to 12
+        (np.arange(256) * 64, 16383),
+        (np.arange(4060), 4095),
+        (np.arange(231), 255),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_the_steps_of_values_tell_dark_from_shallow(values, white, dtype):
+    data = stored(values[None].astype(dtype))
+    expected = np.rint(values * 255 / white)
+    assert np.abs(decode_image(data, "x")[0, :, 0] - expected).max() <= 1
+
+
+@pytest.mark.parametrize("high", [260, 900, 1000, 3000, 4000, 9000, 12_000, 16_000])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_a_dark_photograph_is_never_brightened(high, colours):
+    import cv2
+
+    values = RNG.integers(0, high + 1, (64, 64, colours), dtype=np.uint16)
+    values[0, 0] = high
+    data = cv2.imencode(".png", values)[1].tobytes()
+    with pytest.raises(ArtifactNetError, match=rf"dark\.png.* {high} only.*65535.*--levels"):
+        decode_image(data, "dark.png")
+    assert decode_image(data, "dark.png", 65535).max() == round(high / 257)
+    declared = significant(data, *[16] * colours)
+    assert abs(int(decode_image(declared, "dark.png").max()) - high / 257) <= 1
+
+
+def test_significant_bits_that_were_scaled_as_the_standard_says():
+    dark = np.arange(200, dtype=np.uint16)[None]
+    for scaled in (dark << 4, dark << 4 | dark >> 8, np.rint(dark * (65535 / 4095))):
+        data = significant(stored(scaled.astype(np.uint16), "PNG"), 12)
+        assert decode_image(data, "x").max() == round(199 * 255 / 4095)
+    data = significant(stored(dark * 15, "PNG"), 12)  # unscaled
+    assert decode_image(data, "x").max() == round(199 * 15 * 255 / 4095)
+
+
+@pytest.mark.parametrize("white", [255, 1023, 4095])
+@pytest.mark.parametrize("opaque", [None, 65535])
+def test_deep_colour_with_alpha(white, opaque):
+    import cv2
+
+    gray = np.rint(DEEP * white).astype(np.uint16)
+    alpha = np.full_like(gray, white if opaque is None else opaque)
+    data = cv2.imencode(".png", np.dstack([gray, gray, gray, alpha]))[1].tobytes()
+    out = decode_image(data, "x").astype(int)
+    assert np.abs(out[..., 0] - DEEP * 255).max() <= 1
+    assert np.abs(decode_image(data, "x", 2 * white)[..., 0] - DEEP * 127.5).max() <= 1
