@@ -9,24 +9,34 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-_MOST = 2e8  # multiplications; what costs more is tried by its shapes alone, without weights
+_MOST = 2e8  # multiplications; what takes more is costly
 _PATCH_AREA = 256  # pixels that share one pass through the weights, roughly
 _LONGEST = 160  # characters of a reason that come from another library
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 
 
-def dry_run(module: M, size: tuple[int, int], use: Callable[[M, Tensor], T]) -> T:
+def dry_run(
+    module: M, size: tuple[int, int], use: Callable[[M, Tensor], T], shapes_alone: bool = True
+) -> T:
     """What ``use(module, image)`` gives for an empty image (1, 3, H, W), in evaluation mode.
 
     It runs a copy, because networks keep what they computed from their weights.
+
+    Args:
+        module: stays as it is.
+        size: (H, W).
+        use: runs the copy.
+        shapes_alone: what is costly is tried by its shapes alone, without weights. That does not
+            find an index beyond the end of a table, as of the relative positions of MViTv2 in
+            images larger than those that it was built for.
 
     Raises:
         Exception: whatever the module raises on this image.
     """
     weights = sum(weight.numel() for weight in module.parameters())
     with torch.no_grad():
-        if weights * size[0] * size[1] / _PATCH_AREA > _MOST:
+        if shapes_alone and weights * size[0] * size[1] / _PATCH_AREA > _MOST:
             try:
                 with torch.device("meta"):
                     return use(_without_weights(module).eval(), torch.zeros(1, 3, *size))

@@ -90,7 +90,11 @@ def _build(config: ModelConfig, pretrained: bool = False) -> Any:
     if "img_size" in arguments or not _takes(net, "img_size") or size == _published_size(config):
         return net
     # others keep the size of their published weights where they can
-    return net if _runs(net, size) else create(config, arguments | {"img_size": size})
+    return (
+        net
+        if _runs(net, size, shapes_alone=False)
+        else create(config, arguments | {"img_size": size})
+    )
 
 
 def _create_pretrained(config: ModelConfig, arguments: dict[str, Any]) -> Any:
@@ -157,9 +161,9 @@ def _takes(net: nn.Module, argument: str) -> bool:
     return any(argument in inspect.signature(kind).parameters for kind in type(net).__mro__[:-1])
 
 
-def _runs(net: nn.Module, size: tuple[int, int]) -> bool:
+def _runs(net: nn.Module, size: tuple[int, int], shapes_alone: bool = True) -> bool:
     try:
-        dry_run(net, size, run_net)
+        dry_run(net, size, run_net, shapes_alone)
     except Exception:
         return False
     return True

@@ -119,7 +119,8 @@ def _check_crops(model: ArtifactNet, config: Config) -> None:
     maps = {"segmentation": model.has_segmentation, "heatmap": model.has_heatmap}
     maps["attention"] = config.loss.alignment.weight > 0 and model.has_attention
     try:
-        dry_run(model, (height, width), lambda net, images: net(images, **maps))
+        size = (height, width)
+        dry_run(model, size, lambda net, images: net(images, **maps), shapes_alone=False)
     except Exception as error:  # networks raise whatever their layers raise
         own = "x".join(map(str, model.image_size))
         raise ArtifactNetError(

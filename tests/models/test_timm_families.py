@@ -267,6 +267,13 @@ def test_a_vit_behind_a_resnet_takes_its_grid_from_the_model(size):
             assert method == "grad_cam" or found.raw.shape == grid
 
 
+def test_a_table_of_positions_that_is_too_short_is_found():
+    """Shapes alone do not show it: the index is computed."""
+    model = build("mvitv2_tiny", 256)
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 256, 256)).logit.shape == (1,)
+
+
 def test_trying_a_model_leaves_it_and_the_random_numbers_alone():
     torch.manual_seed(5)
     levit = build("levit_128s", 96)

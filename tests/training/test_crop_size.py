@@ -21,6 +21,7 @@ SMALL_VIT = 'model.backbone_kwargs={"depth": 1, "embed_dim": 24, "num_heads": 2}
         (LEVIT, "64x64"),
         (("model.backbone=convit_tiny", "model.image_size=[64, 64]"), "96x64"),
         (("model.backbone=vit_tiny_patch16_224", SMALL_VIT), "40x40"),
+        (("model.backbone=mvitv2_tiny", "model.image_size=[64, 64]"), "288x288"),
         (("model.backbone=test_maxvit", "model.image_size=[96, 96]"), "100x96"),
     ],
 )
