@@ -63,7 +63,7 @@ def select_images(
     split = next(name for name in ("test", "val", "train") if name in splits)
     source = splits[split]
     warnings: list[str] = []
-    if own is not None and _may_share(config.data, own.data):
+    if own is not None and _may_share(config.data, own.data, source):
         source, warnings = _without_trained(source, config, own)
     kept = limit_uids(source.records, config.data.limit, config.seed)
     name = ALL if split == "train" else split
@@ -82,8 +82,11 @@ def _same_draw(config: Config, own: Config) -> bool:
     return decisive(config) == decisive(own)
 
 
-def _may_share(one: DataConfig, other: DataConfig) -> bool:
-    """Whether two data sets may have files in common; manifests name files anywhere."""
+def _may_share(one: DataConfig, other: DataConfig, source: Source) -> bool:
+    """Whether two data sets may have files in common; manifests and links name files anywhere.
+
+    ``source`` holds images of the first one.
+    """
     names = {one.name, other.name}
     if "demo" in names:
         return False
@@ -93,7 +96,10 @@ def _may_share(one: DataConfig, other: DataConfig) -> bool:
         [Path(root).resolve() for root in (data.root, data.real_root) if root]
         for data in (one, other)
     )
-    return any(a.is_relative_to(b) or b.is_relative_to(a) for a, b in product(first, second))
+    if any(a.is_relative_to(b) or b.is_relative_to(a) for a, b in product(first, second)):
+        return True
+    folders = {os.path.dirname(_identity(record)) for record in source.records if record.path}
+    return any(Path(a).is_relative_to(b) for a, b in product(folders, second))
 
 
 def _without_trained(source: Source, config: Config, own: Config) -> tuple[Source, list[str]]:

@@ -118,6 +118,10 @@ def test_nothing_that_was_learned_is_evaluated(tmp_path):
     for kind, folder in (("real", "real"), ("fake", "fake/flux")):
         (listed / kind).symlink_to(tmp_path / "set" / "own" / folder)
     file = manifest(tmp_path / "m.jsonl", listed)
+    singly = tmp_path / "singly"  # every file is a link
+    for path in [*(listed / "real").iterdir(), *(listed / "fake").iterdir()]:
+        (singly / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (singly / path.parent.name / path.name).symlink_to(path)
     trained = build_splits(own.data, 1)
     learned, free = chosen(trained, "train", "val"), chosen(trained, "test")
     root = tmp_path / "set" / "own"
@@ -130,6 +134,8 @@ def test_nothing_that_was_learned_is_evaluated(tmp_path):
         config(root / ".." / "own", 1, val_fraction=0.3),
         config(tmp_path / "link", 2),
         config(file, name="manifest"),
+        config(listed, 2),  # real/ and fake/ are links
+        config(singly, 2),
     ):
         selection = select_images(replace(other, data=replace(other.data)), own)
         found = chosen(selection.splits, "test")
