@@ -19,6 +19,7 @@ BENCHMARKS = {
     "student": ("student", "students beside a large teacher: cost and time"),
     "fuzz-data": ("fuzz_data", "mutated data files: read or refused, in time"),
     "fuzz-images": ("fuzz_images", "mutated images: used or refused, in time"),
+    "recompressed": ("recompressed", "verdicts on images that were saved again as JPEG"),
     "predict": ("predict", "a folder beside the model alone, and memory"),
 }
 
