@@ -201,8 +201,8 @@ class HeatmapFolder:
                 image, file = PurePath(image), listing.parent / heatmap
             except (ValueError, TypeError, KeyError) as error:
                 raise ArtifactNetError(
-                    f"{listing}, line {number}: no prediction ({error}); predict again, or give "
-                    "distill.teacher the heatmaps alone"
+                    f"{listing}, line {number}: no prediction ({error}); predict again, or "
+                    "remove this file: heatmaps are then found by their names"
                 ) from error
             if file.is_relative_to(home) and file.relative_to(home) in known:
                 self._listed[image.name].append((image, file.relative_to(home)))
