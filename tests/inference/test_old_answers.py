@@ -1,4 +1,4 @@
-"""Models trained before the package was rebuilt answer as they did (old_answers.npz)."""
+"""Packaged models answer as they did when they were packed (old_answers.npz)."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def reduced(value):
 
 
 @pytest.mark.parametrize("name", ["vit-aligned", "student-nano"])
-def test_old_models_answer_as_before(name):
+def test_packaged_models_answer_as_before(name):
     answers = load_model(name, "cpu").predict(photographs(), batch_size=2)
     fields = [key.removeprefix(f"{name}/") for key in OLD.files if key.startswith(name)]
     assert {"probability", "heatmap"} < set(fields)
