@@ -59,6 +59,8 @@ def find_targets(net: nn.Module, targets: Sequence[str]) -> list[str]:
     for target in targets:
         places = layers if "." in target else names
         matches = [path for path in places if f".{path}".endswith(f".{target}") and target]
+        if not matches and target in layers:  # the path of a layer of the net itself
+            matches = [target]
         missing += [] if matches else [target]
         found |= dict.fromkeys(matches)
     if missing and (not found or list(targets) != LoraConfig().target_modules):

@@ -108,10 +108,12 @@ def test_layers_outside_of_blocks_go_by_their_path():
             super().__init__()
             self.stem, self.pool = nn.ModuleDict({"0": nn.Linear(2, 2)}), nn.Module()
             self.pool.kv = nn.Linear(2, 2)
+            self.head = nn.Linear(2, 2)
             self.blocks = nn.ModuleList([nn.ModuleDict({"q": nn.Linear(2, 2)})])
 
     assert "pool.kv" in refusal(Net(), "kv")
     assert find_targets(Net(), ["pool.kv", "q"]) == ["pool.kv", "blocks.0.q"]
+    assert find_targets(Net(), ["head"]) == ["head"]  # its whole path
 
 
 def test_what_peft_says_on_many_lines_is_one(monkeypatch):
