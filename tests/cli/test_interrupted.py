@@ -21,6 +21,14 @@ COUNT = 12
 
 
 @pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt, also where a shell started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_checkpoint(tiny(size=(32, 32)), "m.safetensors")
@@ -37,6 +45,7 @@ def lines(file) -> list[dict]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_ends_with_one_line(command, number, code, workers, capsys):
     print_line, printed = arguments.print_line, []
 
