@@ -21,6 +21,7 @@ from artifactnet.data.notices import notice
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 MAX_PIXELS = 150_000_000  # below the 179 Mpx at which Pillow itself refuses, so ours speaks first
+JPEG_SIDE = 65500  # longest side the format's encoders accept, pixels
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 
 _ORIENTATION_TAG = 0x0112

@@ -30,6 +30,7 @@ from artifactnet.data.geometry import (
     resample_nearest,
     restore_map,
 )
+from artifactnet.data.images import JPEG_SIDE
 from artifactnet.types import (
     UNSEEN_SIGMA,
     Annotation,
@@ -42,7 +43,6 @@ from artifactnet.types import (
 )
 
 CROP_TRIES = 10  # of the category-ratio rule, as in mmsegmentation's RandomCrop
-JPEG_SIDE = 65500  # longest side the format's encoders accept, pixels
 _TEACHER_MAPS = ("teacher_heatmap", "teacher_sigma")
 _BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (256, 8): which bits a value holds
 

@@ -6,29 +6,22 @@ sites use, and a slightly smaller copy.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import numpy as np
-from PIL import Image
-
 from artifactnet.data.geometry import resample
+from artifactnet.data.images import JPEG_SIDE, decode_image, encode_jpeg
 from artifactnet.inference.inputs import Failure
 from artifactnet.types import ArtifactNetError, Prediction, Stability, UInt8Array
 
 AS_IS = "as is"
-_LONGEST_JPEG = 65500  # pixels a side, of the encoder
 
 
 def _as_jpeg(quality: int, pixels: UInt8Array) -> UInt8Array:
     height, width = pixels.shape[:2]
-    if max(height, width) > _LONGEST_JPEG:
+    if max(height, width) > JPEG_SIDE:
         raise ArtifactNetError(f"{width}x{height} pixels are more than a JPEG file can hold")
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    with Image.open(buffer) as image:
-        return np.array(image)
+    return decode_image(encode_jpeg(pixels, quality), f"JPEG {quality}")
 
 
 def _resized(scale: float, pixels: UInt8Array) -> UInt8Array:

@@ -122,7 +122,7 @@ def test_a_reencoding_without_answer_is_left_out_with_its_reason():
 
 
 def test_a_side_that_no_jpeg_can_have(monkeypatch):
-    monkeypatch.setattr(stability, "_LONGEST_JPEG", 60)
+    monkeypatch.setattr(stability, "JPEG_SIDE", 60)
     found = GrainPredictor().predict(noise(48, 64), stability=True)
     assert set(found.stability.probabilities) == {AS_IS, "resized to 90 %"}
     assert sum("64x48 pixels are more than a JPEG" in text for text in found.warnings) == 3
