@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from canned_predictor import NOTICE, RATIONALE, CannedPredictor, canned_pixels
+from noise_images import put
 from PIL import Image
 from tiny_models import tiny
 
@@ -14,23 +15,6 @@ from artifactnet.inference import folder
 from artifactnet.inference.folder import predict_to_folder, save_heatmap
 from artifactnet.inference.predictor import Predictor
 from artifactnet.types import ArtifactNetError, Rationale
-
-
-@pytest.fixture(scope="module")
-def predictor():
-    return Predictor(tiny(size=(32, 32)))
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def put(path, seed: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
 
 
 def written(out) -> list[str]:

@@ -5,11 +5,10 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from noise_images import put
 from tiny_models import tiny
 
 from artifactnet.files import staging_folder
@@ -25,23 +24,6 @@ PARTIAL = Path("out/predictions.partial.jsonl")
 FINISHED = Path("out/predictions.jsonl")
 LONG = "图" * 82 + "x.png"
 BYTES = os.fsdecode(b"caf\xe9.png")
-
-
-@pytest.fixture(scope="module")
-def predictor():
-    return Predictor(tiny(size=(32, 32)))
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def put(path, seed: int = 0) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture
