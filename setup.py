@@ -76,7 +76,7 @@ setup(
     packages=[*find_packages(include=["artifactnet", "artifactnet.*"]), "artifactnet.configs"],
     package_dir={"artifactnet.configs": "configs"},
     package_data={
-        "artifactnet": ["py.typed"],
+        "artifactnet": ["py.typed", "photographs/*.csv", "photographs/*/*/*"],
         "artifactnet.configs": ["**/*.yaml"],
         "artifactnet.explanation.report": ["*.html", "*.css", "*.js"],
         "artifactnet.weights": ["*.safetensors", "*.md"],

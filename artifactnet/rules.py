@@ -117,6 +117,8 @@ RULES: dict[str, Rule] = {
     "data.demo_test": _COUNT,
     "data.demo_size": _COUNT,
     "data.demo_seed": _NOT_NEGATIVE,
+    "data.demo_photos": _among("all", "classic"),
+    "data.demo_migan": _SHARE,
     "data.augment.jpeg_quality": (
         "[lowest, highest] with 1 <= lowest <= highest <= 100, or []",
         lambda v: not v or (len(v) == 2 and 1 <= v[0] <= v[1] <= 100),

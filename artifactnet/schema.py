@@ -206,6 +206,8 @@ class DataConfig:
     demo_test: int = 120
     demo_size: int = 192  # demo: side of the square crops, pixels
     demo_seed: int = 0
+    demo_photos: str = "all"  # demo: all | classic (scikit-image's and its like, no migan twins)
+    demo_migan: float = 0.25  # demo: share of pairs whose fake was repainted by MI-GAN
     demo_categories: list[str] = field(default_factory=list)  # X-AIGD labels; [] is all seven
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
