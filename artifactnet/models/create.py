@@ -1,8 +1,9 @@
 """Building models, and where their first weights come from.
 
 ``model.weights`` names a file. Otherwise ``model.pretrained`` decides: ``auto`` takes the first
-available of timm's published weights, those of a packaged model with the same backbone, and random
-ones. Everything but published weights is recorded as a notice of the model.
+available of timm's published weights in the local hub cache, published weights in the package, the
+hub, a packaged model with the same backbone, and random ones. Everything but published weights is
+recorded as a notice of the model.
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ def _with_backbone_weights(config: ModelConfig) -> ArtifactNet:
     if ours:
         add_stem(net, config)
     notice = source.notice
-    if source.kind in ("file", "packaged"):
-        strict = config.weights_strict or source.kind == "packaged"
+    if source.kind in ("file", "packaged", "published"):
+        strict = config.weights_strict or source.kind != "file"
         partial = load_backbone_weights(net, source.path, strict)
         notice = notice or partial
     if not ours:
@@ -124,8 +125,8 @@ def _with_backbone_weights(config: ModelConfig) -> ArtifactNet:
 class _Source(NamedTuple):
     """Where weights come from, and the notice to repeat."""
 
-    kind: str  # file | hub | packaged | random
-    path: str = ""  # of a file or a packaged model
+    kind: str  # file | hub | published (in the package) | packaged (a model) | random
+    path: str = ""  # of a file
     notice: str = ""
 
 
@@ -135,7 +136,15 @@ def _weights_source(config: ModelConfig) -> _Source:
         return _Source("file", config.weights)
     if config.pretrained == "false":
         return _Source("random")
-    reason = _why_no_hub(config)
+    reason = _why_unpublished(config)
+    if reason is None:
+        if _in_hub_cache(config.backbone):
+            return _Source("hub")
+        published = packaged.find_published(config)
+        if published is not None:
+            published.check()
+            return _Source("published", str(published.path))
+        reason = why_unreachable()
     if reason is None:
         return _Source("hub")
     if config.pretrained == "true":
@@ -158,26 +167,29 @@ def _weights_source(config: ModelConfig) -> _Source:
     return _Source("packaged", str(packed.path), notice)
 
 
-def _why_no_hub(config: ModelConfig) -> str | None:
-    """None if published weights are available right now, else the reason."""
+def _why_unpublished(config: ModelConfig) -> str | None:
+    """None if published weights fit the backbone, wherever they are, else the reason."""
     import timm
 
     if kwargs_change_tensors(config):
         return "model.backbone_kwargs changes the architecture, so published weights do not fit"
-    published = timm.get_pretrained_cfg(config.backbone)
-    if published is None or not (published.hf_hub_id or published.url or published.file):
+    known = timm.get_pretrained_cfg(config.backbone)
+    if known is None or not (known.hf_hub_id or known.url or known.file):
         return f"timm publishes no weights for {config.backbone}"
-    if published.hf_hub_id and _in_hub_cache(published.hf_hub_id):
-        return None
-    return why_unreachable()
+    return None
 
 
-def _in_hub_cache(repository: str) -> bool:
-    """Whether a weights file of the hub repository is in the local cache."""
+def _in_hub_cache(backbone: str) -> bool:
+    """Whether the weights file of a timm model is in the local hub cache."""
+    import timm
     from huggingface_hub import try_to_load_from_cache
 
+    published = timm.get_pretrained_cfg(backbone)
+    if published is None or not published.hf_hub_id:
+        return False
     names = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
+    found = (try_to_load_from_cache(published.hf_hub_id, name) for name in names)
+    return any(isinstance(path, str) for path in found)
 
 
 def why_unreachable() -> str | None:

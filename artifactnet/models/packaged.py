@@ -1,4 +1,4 @@
-"""Trained models inside the package: found by name, or by their backbone."""
+"""What is in the package: trained models by name, and published weights of backbones."""
 
 from __future__ import annotations
 
@@ -6,11 +6,46 @@ from pathlib import Path
 from typing import NamedTuple
 
 from artifactnet.config import ModelConfig
+from artifactnet.files import sha256_file
 from artifactnet.models.metadata import read_metadata
 from artifactnet.types import ArtifactNetError
 
 FOLDER = Path(__file__).parents[1] / "weights"
 SUFFIX = ".safetensors"
+
+
+class PublishedWeights(NamedTuple):
+    """A file of published backbone weights in the package."""
+
+    name: str
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return FOLDER / f"{self.name}{SUFFIX}"
+
+    def check(self) -> None:
+        """Compare the file with the published one.
+
+        Raises:
+            ArtifactNetError: it is missing, or one bit of it differs.
+        """
+        hint = "reinstall artifactnet, or name another file with model.weights"
+        if not self.path.is_file():
+            raise ArtifactNetError(f"{self.path}: missing from this installation; {hint}")
+        if sha256_file(self.path) != self.sha256:
+            raise ArtifactNetError(
+                f"{self.path}: not the published file (its SHA-256 differs); {hint}"
+            )
+
+
+# timm's name of the backbone -> its weights
+PUBLISHED = {
+    "vit_small_patch14_dinov2": PublishedWeights(
+        "dinov2-small", "52cc6ece26324d17d7af1c45ef24cf942ae33d6acff53dac0bf870ddef203dc2"
+    )
+}
 
 
 class PackagedModel(NamedTuple):
@@ -23,7 +58,8 @@ class PackagedModel(NamedTuple):
 
 def list_packaged() -> list[str]:
     """Names of the packaged models, sorted."""
-    return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
+    backbones = {weights.name for weights in PUBLISHED.values()}
+    return sorted({path.stem for path in FOLDER.glob(f"*{SUFFIX}")} - backbones)
 
 
 def resolve_model(path: str | Path) -> Path:
@@ -39,6 +75,12 @@ def resolve_model(path: str | Path) -> Path:
         return FOLDER / f"{path}{SUFFIX}"
     listed = f"; models in the package: {', '.join(known)}" if known else ""
     raise ArtifactNetError(f"{path}: no such model file{listed}")
+
+
+def find_published(config: ModelConfig) -> PublishedWeights | None:
+    """Published weights of the backbone that are in the package, or None."""
+    weights = PUBLISHED.get(config.backbone.partition(".")[0])
+    return weights if weights is not None and weights.path.is_file() else None
 
 
 def find_backbone(config: ModelConfig) -> PackagedModel | None:
