@@ -40,6 +40,7 @@ RULES: dict[str, Rule] = {
     ),
     "out": ("a folder", lambda v: bool(v.strip())),
     "seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
+    "freeze_blocks": _NOT_NEGATIVE,
     "freeze": (f"parts of the model: {', '.join(_PARTS)}", lambda v: set(v) <= set(_PARTS)),
     "model.stem": _among("patch", "conv"),
     "model.stem_width": _COUNT,

@@ -261,6 +261,7 @@ class Config:
     resume: bool = False  # go on with the same run
     init_from: str | None = None  # start from the weights of another run, nothing else
     freeze: list[str] = field(default_factory=list)  # backbone, head, segmentation: do not learn
+    freeze_blocks: int = 0  # first blocks of a plain ViT that do not learn, nor its embeddings
     overwrite: bool = False  # replace a finished run
     model: ModelConfig = field(default_factory=ModelConfig)
     mllm: MllmConfig = field(default_factory=MllmConfig)

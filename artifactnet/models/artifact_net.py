@@ -174,6 +174,25 @@ class ArtifactNet(nn.Module):
                 module.requires_grad_(False)
         self.train(self.training)
 
+    def freeze_blocks(self, count: int) -> None:
+        """Stop a plain ViT's embeddings and its first ``count`` (>= 1) blocks from learning.
+
+        Raises:
+            ArtifactNetError: the backbone is no plain ViT, or has no more than ``count`` blocks.
+        """
+        if not count < self.backbone.depth:
+            raise ArtifactNetError(
+                f"freeze_blocks is {count}, but {self.config.backbone} has {self.backbone.depth} "
+                "blocks over one patch grid; use a smaller number, or freeze=[backbone]"
+            )
+        net = self.backbone.net
+        for module in (net.patch_embed, *net.blocks[:count]):
+            module.requires_grad_(False)
+        for name in ("cls_token", "reg_token", "pos_embed"):
+            embedding = getattr(net, name, None)
+            if embedding is not None:
+                embedding.requires_grad = False
+
     def train(self, mode: bool = True) -> ArtifactNet:
         """Training or evaluation mode; frozen parts stay in evaluation mode."""
         super().train(mode)

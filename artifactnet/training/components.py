@@ -56,6 +56,8 @@ def choose_components(model: ArtifactNet, config: Config, fresh: Sequence[str]) 
             f"nothing learns: freeze={config.freeze} leaves no part that a loss reaches"
         )
     model.freeze([part for part in available if part not in learning])
+    if config.freeze_blocks and "backbone" in learning:
+        model.freeze_blocks(config.freeze_blocks)
     # models saved by earlier versions word it differently
     earlier = [n.replace("no loss taught it", "no loss trained it") for n in model.notices]
     notices = [n for n in earlier if n not in (*UNTRAINED.values(), *OUTDATED.values())]
