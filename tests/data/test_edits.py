@@ -17,7 +17,7 @@ CASES = [(category, k) for category in CATEGORIES for k in range(6)]
 
 def crop(number: int, size: int = 160) -> np.ndarray:
     """A photograph's centre square; ``number`` walks through all of them."""
-    photo = demo.read_photo(demo.PHOTOS[number % len(demo.PHOTOS)])
+    photo = demo.read_photo(demo.CLASSIC[number % len(demo.CLASSIC)])
     side = min(photo.shape[:2])
     top, left = (photo.shape[0] - side) // 2, (photo.shape[1] - side) // 2
     square = photo[top : top + side, left : left + side]
@@ -70,7 +70,7 @@ def test_edits_are_visible(category):
 def test_every_variant_works_on_every_photograph(category):
     for variant in edits.VARIANTS[category.index]:
         seen = 0
-        for number in range(len(demo.PHOTOS)):
+        for number in range(len(demo.CLASSIC)):
             before = crop(number, 96)
             proposal = variant(before, np.random.default_rng(number), 1.0)
             assert proposal.edited.shape == before.shape
@@ -78,7 +78,7 @@ def test_every_variant_works_on_every_photograph(category):
             assert 0 <= proposal.alpha.min() <= proposal.alpha.max() <= 1 + 1e-6
             change = blend.compose(before, proposal)
             seen += change.strength > 10
-        assert seen > len(demo.PHOTOS) / 3, f"{variant.__name__} is seldom visible"
+        assert seen > len(demo.CLASSIC) / 3, f"{variant.__name__} is seldom visible"
 
 
 def test_same_rng_same_edit_and_another_seed_another():

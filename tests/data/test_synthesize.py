@@ -32,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
     """Six photographs, one of them in a sub-folder under a name that is no file name for all."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "more").mkdir()
-    for photo in packaged.PHOTOS:
+    for photo in packaged.CLASSIC:
         if photo.scene in NAMES:
             image = Image.fromarray(packaged.read_photo(photo)).resize((220, 180))
             name = "more/Crème brûlée (2).jpg" if photo.scene == "coffee" else f"{photo.scene}.jpg"

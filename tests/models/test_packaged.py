@@ -10,10 +10,14 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors import safe_open
+from safetensors.torch import load_file
+from skimage import data
+from sklearn.metrics import roc_auc_score
 from tiny_models import TINY, tiny
 
 import artifactnet
 from artifactnet.config import HeatmapConfig, ModelConfig
+from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import load_checkpoint, save_checkpoint
@@ -21,7 +25,9 @@ from artifactnet.models.create import create_model
 from artifactnet.models.metadata import read_metadata
 from artifactnet.types import ArtifactNetError
 
-MOST_BYTES = 12_000_000
+MOST_BYTES = 64_000_000
+DINOV2 = "vit_small_patch14_dinov2"
+ORIGINAL = packaged.FOLDER
 FOUR = {**TINY, "depth": 4}  # blocks: as many as a heatmap head has levels
 
 
@@ -58,7 +64,7 @@ def test_every_packaged_model_has_a_card_and_all_are_small():
     weights = {p.stem for p in files if p.suffix == ".safetensors"}
     cards = {p.stem for p in files if p.suffix == ".md" and p.read_text(encoding="utf-8").strip()}
     assert weights == cards
-    assert {"student-nano", "vit-aligned"} == weights
+    assert {"dinov2-small", "student-nano", "vit-aligned"} == weights
     assert {p.suffix for p in files} <= {".safetensors", ".md", ".py"}
     assert [p.name for p in files if p.suffix == ".py"] == ["__init__.py"]
     assert sum(p.stat().st_size for p in files) <= MOST_BYTES
@@ -242,3 +248,50 @@ def test_loading_a_saved_model_ignores_packaged_ones(folder):
     assert torch.equal(loaded.head.weight, model.head.weight)
     with pytest.raises(ArtifactNetError, match=r"nano\.safetensors: not a readable"):
         fresh()
+
+
+def test_packaged_dinov2_is_the_published_one():
+    """Statistics of the tensors, and what its features are known for: they separate objects."""
+    state = load_file(packaged.PUBLISHED[DINOV2].path)
+    assert len(state) == 174
+    assert sum(value.numel() for value in state.values()) == 22_056_192
+    assert all(value.dtype == torch.float16 for value in state.values())
+    assert float(state["cls_token"].float().norm()) == pytest.approx(0.2918, abs=1e-4)
+    assert float(state["pos_embed"].float().std()) == pytest.approx(0.010164, abs=1e-6)
+    model = create_model(DINOV2, image_size=224)
+    assert model.notices == ()
+    # a cat on the left half, gravel on the right, both gray and of one brightness and contrast
+    cat, gravel = data.chelsea()[:224, 150:262].mean(2), data.gravel()[:224, :112].astype(float)
+    halves = [(x - x.mean()) / x.std() * 50 + 128 for x in (cat, gravel)]
+    image = np.concatenate(halves, 1).clip(0, 255).astype(np.uint8)[..., None].repeat(3, 2)
+    pixels, _ = preprocess_of(model).image(image)
+    with torch.no_grad():
+        patches = model.eval().backbone.net.forward_features(pixels[None])[0, 1:]
+    centred = patches - patches.mean(0)
+    first = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]
+    sides = np.tile(np.arange(16) < 8, 16)
+    separation = roc_auc_score(sides, first.numpy())
+    assert max(separation, 1 - separation) > 0.98  # of random weights 0.57
+
+
+def test_published_weights_in_the_package_come_before_the_hub(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    one, other = (create_model(DINOV2, image_size=size) for size in (56, 70))
+    assert one.notices == other.notices == ()
+    for name, value in one.state_dict().items():
+        if name.startswith("backbone.net.blocks"):
+            assert torch.equal(value, other.state_dict()[name])
+
+
+@pytest.mark.parametrize("position", [100, 1_000_000, -1])
+def test_a_changed_byte_of_published_weights_is_one_line(folder, position):
+    folder.mkdir()
+    published = packaged.PUBLISHED[DINOV2]
+    content = bytearray((ORIGINAL / f"{published.name}.safetensors").read_bytes())
+    content[position] ^= 1
+    published.path.write_bytes(content)
+    with pytest.raises(ArtifactNetError, match=r"dinov2-small\.safetensors: not the published"):
+        create_model(DINOV2, image_size=56)

@@ -219,7 +219,7 @@ def make_crops(folder: Path, images: int, size: int, seed: int = 0) -> list[Path
     """
     rng, files = np.random.default_rng(seed), []
     for number in range(images):
-        pixels = demo.read_photo(demo.PHOTOS[number % len(demo.PHOTOS)])
+        pixels = demo.read_photo(demo.CLASSIC[number % len(demo.CLASSIC)])
         height, width = (min(size, side) for side in pixels.shape[:2])
         top, left = (
             int(rng.integers(side - cut + 1))

@@ -3,8 +3,8 @@
 Every uid is a pair of twins: one crop of a real photograph, and the same crop with one to three
 controlled edits (generator ``edit``), or of the photograph's version in which a generative network
 repainted regions (generator ``migan``). Both are encoded by the same JPEG call at the same quality,
-so neither size, nor format, nor compression tells them apart. A sample depends on (demo_seed, split,
-number) and the ``demo_*`` keys alone. It is made on first use and then kept as JPEG bytes.
+so neither size, nor format, nor compression tells them apart. A sample depends on (demo_seed,
+split, number) and the ``demo_*`` keys alone. It is made on first use and then kept as JPEG bytes.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Photo:
 
 
 _OURS = "artifactnet"
+PHOTOGRAPHS = Path(__file__).parents[2] / "photographs"  # LICENCES.csv names their authors
 _SKIMAGE = "skimage"
 _PIP_NAMES = {"skimage": "scikit-image", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
 CLASSIC: tuple[Photo, ...] = (
@@ -93,17 +94,16 @@ def packaged_photos() -> tuple[Photo, ...]:
     Raises:
         ArtifactNetError: the package was built without them.
     """
-    folder = Path(__file__).parents[2] / "photographs"
     photos = []
     for split in _SPLITS:
-        for path in sorted((folder / split / "real").glob("*.jpg")):
+        for path in sorted((PHOTOGRAPHS / split / "real").glob("*.jpg")):
             places = [f"photographs/{split}/{kind}" for kind in ("real", "fake", "masks")]
             real, fake = (f"{place}/{path.name}" for place in places[:2])
             mask = f"{places[2]}/{path.stem}.png"
             photos.append(Photo(path.stem, split, _OURS, real, 1.0, fake, mask))
     if not photos:
         raise ArtifactNetError(
-            f"{folder}: this installation lacks the photographs of the demo data; reinstall "
+            f"{PHOTOGRAPHS}: this installation lacks the photographs of the demo data; reinstall "
             "artifactnet, or use data.demo_photos=classic (those of scikit-image)"
         )
     return tuple(photos)
@@ -293,13 +293,15 @@ def build_demo_splits(config: DataConfig, seed: int) -> Splits:
         raise ArtifactNetError(
             f"data.demo_size is {config.demo_size}; use at least {edits.MIN_SIDE} pixels"
         )
-    classic = config.demo_photos == "classic"
-    makers = (EDIT,) if classic else GENERATORS
+    # repainted regions have no category, so who asks for some gets edits alone
+    edited = config.demo_photos == "classic" or bool(config.demo_categories)
+    makers = (EDIT,) if edited else GENERATORS
     kept = [maker for maker in makers if not config.generators or maker in config.generators]
     if not kept:
         raise ArtifactNetError(
             f"data.generators {config.generators} leaves no fakes: with data.demo_photos="
-            f"{config.demo_photos} the generators are {', '.join(makers)}; remove the key or name one"
+            f"{config.demo_photos} and data.demo_categories={config.demo_categories} the "
+            f"generators are {', '.join(makers)}; remove the key or name one"
         )
     migan = config.demo_migan if len(kept) == 2 else float(kept[0] == MIGAN)
     splits: Splits = {}
