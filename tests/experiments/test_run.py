@@ -95,6 +95,17 @@ def test_names_and_seeds_are_checked_first(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_interpretation_scores_every_detector_on_the_same_images(tmp_path, monkeypatch):
+    runs = InstantRuns(monkeypatch, lambda config, text: {})
+    monkeypatch.setattr(runner, "_interpretation", lambda *_: dict.fromkeys(runner.PIXELS, 0.5))
+    run_experiment("interpretation", [0], tmp_path, ["data.demo_test=7"])
+    assert [config.name for config in runs.trained][-2:] == ["base_s0", "align_s0"]
+    data = [{k: v for k, v in vars(c.data).items() if "demo" in k} for c in runs.trained]
+    assert data[0]["demo_test"] == 7
+    assert all(other == data[0] for other in data)
+    assert {config.model.pretrained for config in runs.trained[-2:]} == {"auto"}
+
+
 @pytest.mark.slow
 def test_modes_are_trained(tmp_path, monkeypatch):
     trainings = fusion_plan("swin_aj", "model.heatmap.head=mapper", "loss.heatmap.laplace=1")
