@@ -51,7 +51,7 @@ def train_once(recipe: str, overrides: Sequence[str]) -> Path:
 
 
 def _check_same(run: Path, config: Config) -> None:
-    saved = load(run / run_folder.CONFIG)
+    saved = run_folder.read_config(run)
     changed = run_folder.changed_keys(saved, config)
     for key in ("epochs", "max_steps"):  # a run may be prolonged, but a table compares budgets
         before, now = getattr(saved.train, key), getattr(config.train, key)

@@ -73,7 +73,7 @@ def check_run_folder(config: Config) -> Path:
                 f"{folder} exists and is not a run; choose another name=... or out=..."
             )
     elif config.resume:
-        changed = changed_keys(load(folder / CONFIG), config)
+        changed = changed_keys(read_config(folder), config)
         if changed:
             raise ArtifactNetError(
                 f"resume=true, but the config differs from that of the run in {folder}: "
@@ -134,7 +134,23 @@ def find_run(folder: str | Path) -> tuple[Path, Config]:
         raise ArtifactNetError(f"{folder} is not the folder of a run (it has no {CONFIG})")
     if not (folder / BEST).is_file():
         raise ArtifactNetError(f"{folder} has no {BEST} yet; finish the run with resume=true")
-    return folder, load(folder / CONFIG)
+    return folder, read_config(folder)
+
+
+def read_config(folder: Path) -> Config:
+    """Config of the run in ``folder``, without overrides.
+
+    Raises:
+        ArtifactNetError: the run is older than the key that says which of the demo data it saw.
+    """
+    path = folder / CONFIG
+    config = load(path)
+    if config.data.name == "demo" and "demo_photos" not in path.read_text(encoding="utf-8"):
+        raise ArtifactNetError(
+            f"{path}: no data.demo_photos, so the run is older than that key, whose default "
+            "adds photographs that the run never saw; write 'demo_photos: classic' below 'data:'"
+        )
+    return config
 
 
 @contextmanager

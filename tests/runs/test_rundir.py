@@ -153,3 +153,22 @@ def test_git_revision(tmp_path: Path) -> None:
     assert len(clean["revision"]) == 40
     (tmp_path / "other.txt").write_text("changed")
     assert git_revision(package) == {**clean, "dirty": True}
+
+
+def test_a_run_older_than_the_photographs_says_which_line_it_needs(tmp_path: Path) -> None:
+    folder = run_folder.prepare_run_folder(config_in(tmp_path))
+    (folder / run_folder.BEST).touch()
+    path = folder / run_folder.CONFIG
+    lines = path.read_text().splitlines()
+    assert "  demo_photos: all" in lines
+    path.write_text("\n".join(line for line in lines if "demo_photos" not in line))
+    old = "config.yaml: no data.demo_photos.*write 'demo_photos: classic' below 'data:'"
+    for act in (lambda: run_folder.find_run(folder), lambda: run_folder.read_config(folder)):
+        with pytest.raises(ArtifactNetError, match=old):
+            act()
+    assert "demo_photos: classic" in refusal(config_in(tmp_path, resume=True))
+    path.write_text(path.read_text().replace("data:\n", "data:\n  demo_photos: classic\n"))
+    assert run_folder.find_run(folder)[1].data.demo_photos == "classic"
+    # other data have no such key to miss
+    path.write_text("data: {name: folder, root: x}")
+    assert run_folder.read_config(folder).data.name == "folder"
