@@ -38,7 +38,7 @@ class Figures(nn.Module):
         self._known = model.known_categories
         self.authenticity = AuthenticityMetric(generators, config.threshold)
         mapped = model.has_attention or model.has_heatmap
-        self.pixels = PixelMetric(config.map_threshold) if mapped else None
+        self.pixels = PixelMetric(generators, config.map_threshold) if mapped else None
         self.saliency = SaliencyMetric() if model.has_heatmap else None
         self.scores = ScoreCorrelationMetric() if model.has_score else None
         self.teacher = TeacherAgreementMetric() if model.has_heatmap else None
@@ -63,7 +63,7 @@ class Figures(nn.Module):
         self.by_ratio.update(probabilities, *truth)
         if self.pixels is not None:
             assert output.heatmap is not None
-            self.pixels.update(output.heatmap, *truth)
+            self.pixels.update(output.heatmap, *truth, names)
         if self.masks is not None and self.presence is not None:
             assert output.segmentation is not None
             predicted = self._predicted(output.segmentation, batch.mask.shape[1:])
@@ -96,7 +96,8 @@ class Figures(nn.Module):
 
         Returns:
             ``images``; ``authenticity``: scores under ``all`` and, per generator, ``generators``
-            (see `metrics.confusion.verdict_scores`); ``heatmap``: see `metrics.pixels.PixelMetric`;
+            (see `metrics.confusion.verdict_scores`); ``heatmap``: see `metrics.pixels.PixelMetric`,
+            and ``heatmap_generators``, the same of each generator with annotated fakes;
             ``masks``: per generator and ``all``, see `metrics.segmentation.SegmentationMetric`;
             ``presence``: F1 of "the image has category c" (Table 9); ``by_artifact_ratio``: how
             many annotated fakes were called fake, by their share of artifact pixels (Fig. 3);
@@ -106,13 +107,16 @@ class Figures(nn.Module):
         """
         rows = self.authenticity.compute()
         everything = rows.pop("all")
-        pixels = None if self.pixels is None else self.pixels.compute()
+        maps = {} if self.pixels is None else self.pixels.compute()
+        pixels = maps.pop("all", None)
         masks = None if self.masks is None else self.masks.compute()
         masks = masks if masks and masks["all"]["evaluated_images"] else None
+        mapped = pixels is not None and bool(pixels["evaluated_images"])
         return {
             "images": everything["real"] + everything["fake"],
             "authenticity": {"all": everything, "generators": rows},
-            "heatmap": pixels if pixels and pixels["evaluated_images"] else None,
+            "heatmap": pixels if mapped else None,
+            "heatmap_generators": maps if mapped else None,
             "masks": masks,
             "presence": self.presence.compute() if masks and self.presence is not None else None,
             "by_artifact_ratio": self.by_ratio.compute(),

@@ -267,14 +267,27 @@ def _heatmap(results: dict[str, Any]) -> list[str]:
         return [f"None: {results['no_heatmap']}."]
     header = (*_PIXELS, "TP", "FP", "FN", "images", "of them with an empty map")
     counts = ("tp", "fp", "fn", "evaluated_images", "zero_prediction_images")
-    values = (*(f"{row[key]:.4f}" for key in _PIXELS), *(str(row[key]) for key in counts))
-    return [
-        *markdown_table(header, [values]),
+    lines = [
+        *markdown_table(header, [_cells(row, counts)]),
         "",
         "Category-agnostic, counted over all pixels of the annotated fakes at the model's size; a "
         f"pixel is called artifact if the heatmap is above {results['map_threshold']}. "
         f"{row['unannotated_images']} fakes without annotation took no part.",
     ]
+    generators = _several(results.get("heatmap_generators"))
+    if generators:
+        rows = [(name, *_cells(row, counts)) for name, row in generators.items()]
+        lines += ["", *markdown_table(("generator", *header), rows)]
+    return lines
+
+
+def _cells(row: dict[str, Any], counts: Sequence[str]) -> tuple[str, ...]:
+    return (*(f"{row[key]:.4f}" for key in _PIXELS), *(str(row[key]) for key in counts))
+
+
+def _several(generators: dict[str, Any] | None) -> dict[str, Any]:
+    """Figures per generator if there are several; of a single one they are those of all."""
+    return generators if generators and len(generators) > 1 else {}
 
 
 def _masks(results: dict[str, Any]) -> list[str]:
@@ -334,6 +347,8 @@ def terminal(results: dict[str, Any]) -> str:
         lines += ["", f"no heatmap: {results['no_heatmap']}"]
     if heatmap is not None:
         lines += ["", _pixel_line(f"heatmap at {threshold}", heatmap, heatmap, "map")]
+        for name, row in _several(results.get("heatmap_generators")).items():
+            lines.append(_pixel_line(f"  {name}", row, row, "map"))
     for line in terminal_sections(heatmap_sections(results)):
         lines += ["", line]
     return "\n".join(lines)

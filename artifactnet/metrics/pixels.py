@@ -6,6 +6,7 @@ images before any ratio is taken (micro average); all categories count as one; 0
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torchmetrics import Metric
 
 from artifactnet.metrics.checks import require_finite
 from artifactnet.metrics.confusion import pixel_scores
+from artifactnet.metrics.groups import generator_names, generator_rows
 from artifactnet.types import Annotation
 
 
@@ -55,6 +57,19 @@ def pixel_counts(
         ValueError: shapes do not match.
         ArtifactNetError: a heatmap that is evaluated is not finite.
     """
+    counts = _image_counts(heatmap, mask, annotation, labels, threshold, include_real)
+    return PixelCounts(*counts.sum(dim=0).tolist())
+
+
+def _image_counts(
+    heatmap: Tensor,
+    mask: Tensor,
+    annotation: Tensor,
+    labels: Tensor,
+    threshold: float,
+    include_real: bool = False,
+) -> Tensor:
+    """(B, 6) int64 `PixelCounts` of each image; arguments and errors as of `pixel_counts`."""
     size = mask.shape[:1]
     if (
         heatmap.ndim != 3
@@ -68,45 +83,75 @@ def pixel_counts(
     chosen = torch.ones_like(labels, dtype=torch.bool) if include_real else labels == 1
     unknown = chosen & (annotation == Annotation.NONE)
     used = chosen & ~unknown
+    counts = torch.zeros(len(mask), len(PixelCounts._fields), dtype=torch.int64, device=mask.device)
+    counts[:, PixelCounts._fields.index("unannotated_images")] = unknown.to(counts)
     if not used.any():
-        return PixelCounts(0, 0, 0, 0, 0, int(unknown.sum()))
+        return counts
     heatmap, truth = heatmap[used].float(), mask[used] != 0
     require_finite(heatmap, "a heatmap")
     if heatmap.shape != truth.shape:
         heatmap = interpolate(heatmap[:, None], truth.shape[1:], mode="bilinear")[:, 0]
     called = heatmap > threshold
-    return PixelCounts(
-        tp=int((called & truth).sum()),
-        fp=int((called & ~truth).sum()),
-        fn=int((~called & truth).sum()),
-        evaluated_images=len(called),
-        zero_prediction_images=int((~called.flatten(1).any(dim=1)).sum()),
-        unannotated_images=int(unknown.sum()),
-    )
+    outcomes = (called & truth, called & ~truth, ~called & truth)
+    pixels = [outcome.flatten(1).sum(dim=1) for outcome in outcomes]
+    images = [torch.ones_like(pixels[0]), (~called.flatten(1).any(dim=1)).long()]
+    counts[used, :-1] = torch.stack([*pixels, *images], dim=1)
+    return counts
 
 
 class PixelMetric(Metric):
-    """`pixel_scores` over a data set; counts are int64 and add up over processes."""
+    """`pixel_scores` of fakes over a data set, overall and per generator.
+
+    Counts are int64 and add up over processes.
+    """
 
     full_state_update = False
     counts: Tensor
 
-    def __init__(self, threshold: float = 0.5, include_real: bool = False) -> None:
-        """Start empty; ``threshold`` and ``include_real`` as in `pixel_counts`."""
+    def __init__(self, generators: Sequence[str], threshold: float = 0.5) -> None:
+        """Start empty.
+
+        Args:
+            generators: names of all that may occur, equal on every process; ``"real"`` is ignored.
+            threshold: as in `pixel_counts`.
+        """
         super().__init__()
+        self.names = generator_names(generators)
         self.threshold = threshold
-        self.include_real = include_real
-        zeros = torch.zeros(len(PixelCounts._fields), dtype=torch.int64)
+        rows = max(1, len(self.names))  # processes cannot exchange a tensor without elements
+        zeros = torch.zeros(rows, len(PixelCounts._fields), dtype=torch.int64)
         self.add_state("counts", default=zeros, dist_reduce_fx="sum")
 
-    def update(self, heatmap: Tensor, mask: Tensor, annotation: Tensor, labels: Tensor) -> None:
-        """Add a batch; arguments and errors as in `pixel_counts`."""
-        counts = pixel_counts(
-            heatmap.detach(), mask, annotation, labels, self.threshold, self.include_real
-        )
-        self.counts += torch.tensor(counts, device=self.counts.device)
+    def update(
+        self,
+        heatmap: Tensor,
+        mask: Tensor,
+        annotation: Tensor,
+        labels: Tensor,
+        generators: Sequence[str],
+    ) -> None:
+        """Add a batch; arguments and errors as in `pixel_counts`.
 
-    def compute(self) -> dict[str, Any]:
-        """`pixel_scores` of all images together, and all counts by name."""
-        counts = PixelCounts(*self.counts.tolist())
-        return {**pixel_scores(counts.tp, counts.fp, counts.fn), **counts._asdict()}
+        ``generators`` holds B names, used for fakes only.
+
+        Raises:
+            ValueError: also if a fake's generator is not among those named at construction.
+        """
+        rows = generator_rows(self.names, generators, labels)
+        new = _image_counts(heatmap.detach(), mask, annotation, labels, self.threshold)
+        device = self.counts.device
+        self.counts.index_add_(0, rows.to(device), new.to(device))
+
+    def compute(self) -> dict[str, dict[str, Any]]:
+        """`pixel_scores` and all counts by name: ``"all"``, and each generator that was evaluated.
+
+        A generator without annotated fakes has no row.
+        """
+        result = {"all": _scores(self.counts.sum(dim=0))}
+        rows = zip(self.names, map(_scores, self.counts), strict=False)  # no name: one empty row
+        return result | {name: row for name, row in rows if row["evaluated_images"]}
+
+
+def _scores(row: Tensor) -> dict[str, Any]:
+    counts = PixelCounts(*row.tolist())
+    return {**pixel_scores(counts.tp, counts.fp, counts.fn), **counts._asdict()}

@@ -42,14 +42,15 @@ def test_figures_against_a_loop(run: Path) -> None:
     model.config.threshold, model.config.map_threshold = 0.52, 0.44
     config = Config()
     config.data.demo_train, config.data.demo_val, config.data.demo_test = 2, 2, 6
-    config.data.demo_size = 40
+    config.data.demo_size, config.data.demo_migan = 40, 0.5
     data = DataModule(config.data, preprocess_of(model), seed=0)
-    found = compute_figures(model, data.test_loader(), ["edit", "real"])
+    found = compute_figures(model, data.test_loader(), ["edit", "migan", "real"])
     assert model.training  # left alone
     assert all(parameter.grad is None for parameter in model.parameters())
     model.eval()
     counts = dict.fromkeys(("tp", "fp", "tn", "fn"), 0)
     pixels = dict.fromkeys(("tp", "fp", "fn"), 0)
+    parts = {name: dict(pixels) for name in ("edit", "migan")}
     source = data.splits["test"]
     for index, record in enumerate(source.records):
         example = preprocess_of(model).sample(source.load(index))
@@ -62,12 +63,18 @@ def test_figures_against_a_loop(run: Path) -> None:
                 output.heatmap[:, None], example.mask.shape, mode="bilinear"
             )[0, 0]
             hit, truth = (large > 0.44).numpy(), (example.mask != 0).numpy()
-            pixels["tp"] += int((hit & truth).sum())
-            pixels["fp"] += int((hit & ~truth).sum())
-            pixels["fn"] += int((~hit & truth).sum())
+            outcomes = {"tp": hit & truth, "fp": hit & ~truth, "fn": ~hit & truth}
+            for key, outcome in outcomes.items():
+                pixels[key] += int(outcome.sum())
+                parts[record.generator][key] += int(outcome.sum())
     assert {key: found["authenticity"]["all"][key] for key in counts} == counts
     assert {key: found["heatmap"][key] for key in pixels} == pixels
     assert sum(pixels.values()) > 0
+    for name, part in parts.items():
+        assert {key: found["heatmap_generators"][name][key] for key in pixels} == part
+        assert found["heatmap_generators"][name]["evaluated_images"] == 3
+        assert found["authenticity"]["generators"][name]["fake"] == 3
+        assert found["authenticity"]["generators"][name]["real"] == 6  # all of them
     assert found["images"] == 12
     del data.splits["test"]
     found = evaluate_model(model, data, config, epoch=1)

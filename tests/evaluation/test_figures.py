@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -128,6 +129,27 @@ def test_what_is_not_known_or_not_predicted_is_none(
     figures.update(batch, output)
     found = figures.compute()
     assert (found["saliency"], found["scores"], found["heatmap"]) == (None, None, None)
+    assert found["heatmap_generators"] is None
+
+
+def test_heatmaps_are_scored_per_generator_too(
+    model: ArtifactNet, batch: Batch, output: ModelOutput
+) -> None:
+    batch.record[1] = replace(batch.record[1], generator="flux")
+    figures = Figures(model, ["flux", "sdxl"], alone=True)
+    figures.update(batch, output)
+    found = figures.compute()
+    assert list(found["heatmap_generators"]) == ["flux", "sdxl"]
+    assert output.heatmap is not None
+    called, true = output.heatmap > 0.5, batch.mask != 0
+    for name, images in {"flux": [1], "sdxl": [0, 2]}.items():
+        row = found["heatmap_generators"][name]
+        assert row["tp"] == int((called & true)[images].sum())
+        assert row["fn"] == int((~called & true)[images].sum())
+        assert row["IoU"] == row["tp"] / int((called | true)[images].sum())
+        assert row["evaluated_images"] == len(images)
+    parts = found["heatmap_generators"].values()
+    assert sum(row["fp"] for row in parts) == found["heatmap"]["fp"]
 
 
 def test_a_diverged_head_is_an_error(model: ArtifactNet, batch: Batch, output: ModelOutput) -> None:

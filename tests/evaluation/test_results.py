@@ -37,7 +37,6 @@ SALIENCY = {
 
 @pytest.fixture
 def results() -> dict[str, Any]:
-    counts = PixelCounts(30, 10, 60, 5, 2, 3)
     return {
         "run": "my run",
         "data": {"name": "folder", "root": "photos", "split": "test"},
@@ -53,7 +52,7 @@ def results() -> dict[str, Any]:
             "all": verdict_scores(tp=7, fp=1, tn=9, fn=3),
             "generators": {"sdxl": verdict_scores(tp=4, fp=1, tn=9, fn=0)},
         },
-        "heatmap": {**pixel_scores(30, 10, 60), **counts._asdict()},
+        "heatmap": heatmap(30, 10, 60),
         "no_masks": None,
         "masks": {"all": masks(40, 10, 50), "sdxl": masks(39, 10, 50), "flux": masks(1, 0, 0)},
         "presence": presence_scores(torch.tensor([[2, 1, 3, 4]] + [[0, 0, 0, 10]] * 6)),
@@ -97,6 +96,29 @@ def test_segmentation_has_its_tables(results: dict[str, Any]) -> None:
         assert line in text.splitlines(), line
     assert "5 images, 2 of them with an empty prediction" in text
     assert "masks at 0.4:  IoU 0.4000" in tables.terminal(results)
+
+
+def test_heatmaps_have_a_row_per_generator_if_there_are_several(results: dict[str, Any]) -> None:
+    before = tables.markdown(results), tables.terminal(results)  # files of before have none
+    generators = {"sdxl": heatmap(30, 10, 10), "flux": heatmap(0, 0, 50)}
+    results["heatmap_generators"] = {"sdxl": results["heatmap"]}
+    assert (tables.markdown(results), tables.terminal(results)) == before  # a single one is all
+    results["heatmap_generators"] = generators
+    lines = tables.markdown(results).splitlines()
+    head = "| generator | IoU | PixP | PixR | PixF1 | TP | FP | FN | images | "
+    assert head + "of them with an empty map |" in lines
+    assert "| sdxl | 0.6000 | 0.7500 | 0.7500 | 0.7500 | 30 | 10 | 10 | 5 | 2 |" in lines
+    assert "| flux | 0.0000 | 0.0000 | 0.0000 | 0.0000 | 0 | 0 | 50 | 5 | 2 |" in lines
+    text = tables.terminal(results)
+    assert "\n  sdxl:  IoU 0.6000  PixP 0.7500" in text
+    assert text.index("heatmap at 0.4") < text.index("  sdxl:") < text.index("  flux:")
+    results["heatmap"] = results["heatmap_generators"] = None
+    results["no_heatmap"] = "no attention"
+    assert "None: no attention." in tables.markdown(results)
+
+
+def heatmap(tp: int, fp: int, fn: int) -> dict[str, Any]:
+    return {**pixel_scores(tp, fp, fn), **PixelCounts(tp, fp, fn, 5, 2, 3)._asdict()}
 
 
 def test_every_figure_has_its_counts_beside_it(results: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ def results(indices):
     words = SENTENCE.split()
     metrics = {
         "authenticity": AuthenticityMetric(["a", "b"]),
-        "pixels": PixelMetric(),
+        "pixels": PixelMetric(["a", "b"]),
         "segmentation": SegmentationMetric(["a", "b"]),
         "presence": PresenceMetric(),
         "ratio": ArtifactRatioMetric(),
@@ -54,7 +54,7 @@ def results(indices):
         state = (annotation[one], labels[one])
         batches = {
             "authenticity": (probabilities[one], labels[one], names[one]),
-            "pixels": (heatmap[one], mask[one], *state),
+            "pixels": (heatmap[one], mask[one], *state, names[one]),
             "segmentation": (predicted[one], mask[one], *state, names[one]),
             "presence": (categories_present(predicted[one]), mask[one], *state),
             "ratio": (probabilities[one], mask[one], *state),
@@ -90,6 +90,7 @@ def test_two_processes_agree_with_one(tmp_path, first):
     expected = results(range(COUNT))
     for generator in ("a", "b"):
         assert expected["segmentation"][generator]["category-agnostic"]["tp"] > 0
+        assert expected["pixels"][generator]["tp"] > 0
     assert expected["saliency"]["counts"]["CC"] > 1
     assert expected["teacher"]["fake"]["images"] > 1
     assert expected["text"]["BLEU"] > 0

@@ -124,19 +124,39 @@ def test_shapes_that_do_not_match_are_refused():
             pixel_counts(*arguments, 0.5)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_the_metric_sums_pixels_before_dividing():
-    metric, parts = PixelMetric(threshold=0.3), []
-    for seed in range(5):
+    metric, rng = PixelMetric(["b", "real", "a", "never"], threshold=0.3), np.random.default_rng(0)
+    parts = {"all": [], "a": [], "b": []}
+    for seed in range(12):
         arrays = random_batch(seed)
-        metric.update(*map(torch.from_numpy, arrays))
-        parts.append(by_loops(*arrays, 0.3, False))
-    total = PixelCounts(*map(sum, zip(*parts, strict=True)))
+        names = [rng.choice(["a", "b"]) if label else "real" for label in arrays[3]]
+        metric.update(*map(torch.from_numpy, arrays), names)
+        parts["all"].append(by_loops(*arrays, 0.3, False))
+        for name in ("a", "b"):
+            chosen = [i for i, own in enumerate(names) if own == name]
+            parts[name].append(by_loops(*(array[chosen] for array in arrays), 0.3, False))
     found = metric.compute()
-    expected = {**pixel_scores(total.tp, total.fp, total.fn), **total._asdict()}
-    assert found == expected
-    assert found["evaluated_images"] > 0
-    assert found["unannotated_images"] > 0
+    assert list(found) == ["all", "b", "a"]
+    for name, counts in parts.items():
+        total = PixelCounts(*map(sum, zip(*counts, strict=True)))
+        expected = {**pixel_scores(total.tp, total.fp, total.fn), **total._asdict()}
+        assert found[name] == expected
+        assert found[name]["evaluated_images"] > 0
+        assert found[name]["unannotated_images"] > 0
     json.dumps(found, allow_nan=False)
     assert metric.counts.dtype == torch.int64  # loses no pixel in large sets
     metric.reset()
-    assert metric.counts.tolist() == [0] * 6
+    assert not metric.counts.any()
+    assert metric.compute() == PixelMetric([]).compute()
+
+
+def test_a_generator_without_annotated_fakes_has_no_row():
+    metric = PixelMetric(["a", "b"])
+    batch = (torch.ones(2, 2, 2), torch.zeros(2, 2, 2, dtype=torch.uint8))
+    state = torch.tensor([NONE, CLEAN]), torch.ones(2)
+    metric.update(*batch, *state, ["a", "b"])
+    assert list(metric.compute()) == ["all", "b"]
+    assert metric.compute()["all"]["unannotated_images"] == 1
+    with pytest.raises(ValueError, match=r"\['c'\] are not among"):
+        metric.update(*batch, *state, ["a", "c"])
