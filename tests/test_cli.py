@@ -154,12 +154,12 @@ TINY = [
 @pytest.mark.slow
 def test_the_whole_way(tmp_path, monkeypatch, capsys):
     """Train, evaluate, refuse to overwrite, predict: what the README shows, on a tiny model."""
-    recipe = str(ROOT / "configs" / "dinov2_align.yaml")
+    recipe = str(ROOT / "configs" / "toy_align.yaml")
     monkeypatch.chdir(tmp_path)
     assert main(["train", recipe, *TINY]) == 0
     printed = capsys.readouterr().out
     assert "artifactnet.load_model(" in printed
-    run = Path("runs/dinov2_align")
+    run = Path("runs/toy_align")
     trained = json.loads((run / "results.json").read_text())
     assert trained["images"] == 4
 

@@ -1,6 +1,7 @@
 """What an installation contains, built for real into a temporary folder."""
 
 import ast
+import csv
 import os
 import re
 import shutil
@@ -82,6 +83,18 @@ def test_wheel_holds_every_source_file_and_recipe(wheel):
         assert f"artifactnet/explanation/report/{name}" in names
     for path in (ROOT / "artifactnet" / "weights").glob("*.*"):
         assert f"artifactnet/weights/{path.name}" in names
+
+
+def test_wheel_holds_the_photographs_and_their_licences(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {n for n in archive.namelist() if n.startswith("artifactnet/photographs/")}
+        table = archive.read("artifactnet/photographs/LICENCES.csv").decode("utf-8")
+    stems = {row["name"] for row in csv.DictReader(table.splitlines())}
+    for kind, suffix in (("real", "jpg"), ("fake", "jpg"), ("masks", "png")):
+        found = {name for name in inside if f"/{kind}/" in name and name.endswith(suffix)}
+        assert len(found) == 145
+        assert {Path(name).stem for name in found} <= stems
+    assert len(inside) == 3 * 145 + 1
 
 
 def test_wheel_holds_nothing_else(wheel):

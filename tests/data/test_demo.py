@@ -7,7 +7,6 @@ import os
 import pickle
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,13 +225,24 @@ def test_missing_packages_and_files_are_named(monkeypatch):
         demo.build_demo_splits(small(), 0)
 
 
-def test_a_package_without_the_photographs_says_so(monkeypatch):
-    monkeypatch.setattr(demo, "PHOTOGRAPHS", Path("/no/such/folder"))
+@pytest.mark.parametrize("splits", [(), ("train", "val")])
+def test_a_package_without_the_photographs_says_so(splits, tmp_path, monkeypatch):
+    for split in splits:
+        (tmp_path / split / "real").mkdir(parents=True)
+        (tmp_path / split / "real" / "7.jpg").touch()
+    monkeypatch.setattr(demo, "PHOTOGRAPHS", tmp_path)
     demo.packaged_photos.cache_clear()
     with pytest.raises(ArtifactNetError, match="lacks the photographs.*demo_photos=classic"):
         demo.build_demo_splits(small(), 0)
     demo.packaged_photos.cache_clear()
     demo.build_demo_splits(small(demo_photos="classic"), 0)
+
+
+@pytest.mark.parametrize("part", ["file", "repainted", "mask"])
+def test_one_missing_file_of_a_packaged_photograph_is_named(part):
+    gone = replace(demo.packaged_photos()[0], **{part: "photographs/train/gone.jpg"})
+    with pytest.raises(ArtifactNetError, match=r"gone\.jpg.*pip install .*artifactnet"):
+        demo.locate_photo(gone)
 
 
 def test_every_packaged_photograph_has_its_licence_named():

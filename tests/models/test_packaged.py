@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from tiny_models import TINY, tiny
 
 import artifactnet
-from artifactnet.config import HeatmapConfig, ModelConfig
+from artifactnet.config import HeatmapConfig, ModelConfig, load
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
@@ -284,6 +284,17 @@ def test_published_weights_in_the_package_come_before_the_hub(monkeypatch):
     for name, value in one.state_dict().items():
         if name.startswith("backbone.net.blocks"):
             assert torch.equal(value, other.state_dict()[name])
+
+
+def test_the_recipe_of_the_aligned_model_builds_it():
+    packed = read_metadata(ORIGINAL / "vit-aligned.safetensors")["model"]
+    recipe = load("toy_align")
+    assert recipe.data.demo_photos == "classic"
+    for key in ("backbone", "backbone_kwargs", "stem", "stem_width", "image_size", "attention"):
+        assert getattr(recipe.model, key) == getattr(packed, key), key
+    assert recipe.model.pretrained == "false"  # auto would start from the model itself
+    card = (ORIGINAL / "vit-aligned.md").read_text(encoding="utf-8")
+    assert "artifactnet train toy_align\n" in card
 
 
 @pytest.mark.parametrize("position", [100, 1_000_000, -1])

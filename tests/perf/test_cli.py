@@ -55,7 +55,7 @@ def test_metrics(capsys):
 
 def test_loader(capsys):
     small = (
-        "model.image_size=[32,32] data.demo_train=8 data.demo_val=4 data.demo_test=4 "
+        "model.image_size=[28,28] data.demo_train=8 data.demo_val=4 data.demo_test=4 "
         "data.demo_size=48 data.batch_size=4 data.check=counts"
     )
     options = ["--workers", "0", "--repeats", "1", "--out", "loader.json"]

@@ -92,7 +92,7 @@ def packaged_photos() -> tuple[Photo, ...]:
     """The free photographs of the package, each with its repainted version, by split and name.
 
     Raises:
-        ArtifactNetError: the package was built without them.
+        ArtifactNetError: the package was built without those of a split.
     """
     photos = []
     for split in _SPLITS:
@@ -101,7 +101,7 @@ def packaged_photos() -> tuple[Photo, ...]:
             real, fake = (f"{place}/{path.name}" for place in places[:2])
             mask = f"{places[2]}/{path.stem}.png"
             photos.append(Photo(path.stem, split, _OURS, real, 1.0, fake, mask))
-    if not photos:
+    if {photo.split for photo in photos} != set(_SPLITS):
         raise ArtifactNetError(
             f"{PHOTOGRAPHS}: this installation lacks the photographs of the demo data; reinstall "
             "artifactnet, or use data.demo_photos=classic (those of scikit-image)"
