@@ -51,6 +51,9 @@ RULES: dict[str, Rule] = {
     "model.std": ("three numbers above 0", lambda v: _CHANNELS[1](v) and min(v) > 0),
     "model.threshold": _INSIDE,
     "model.map_threshold": _INSIDE,
+    "model.temperature": _POSITIVE,
+    "model.fake_from": _INSIDE,
+    "model.real_below": _INSIDE,
     "model.drop_rate": _SHARE_BELOW_1,
     "model.drop_path_rate": _SHARE_BELOW_1,
     "model.attention.method": _among("rollout", "gradient_rollout", "grad_cam"),
@@ -73,6 +76,12 @@ RULES: dict[str, Rule] = {
     "model.heatmap.heads": _COUNT,
     "model.heatmap.tokens": _COUNT,
     "model.heatmap.calibration": _among("sum", "dynamic"),
+    "model.context.pretrained": _among("auto", "true", "false"),
+    "model.context.image_size": _COUNT,
+    "model.context.blocks": (
+        "increasing numbers of blocks, counted from 0",
+        lambda v: bool(v) and v[0] >= 0 and all(a < b for a, b in zip(v, v[1:], strict=False)),
+    ),
     "model.lora.rank": _NOT_NEGATIVE,
     "model.lora.alpha": _POSITIVE,
     "model.lora.dropout": _SHARE_BELOW_1,
@@ -125,6 +134,9 @@ RULES: dict[str, Rule] = {
         lambda v: not v or (len(v) == 2 and 1 <= v[0] <= v[1] <= 100),
     ),
     "data.augment.jpeg_on": _among("auto", "both", "fake", "none"),
+    "data.augment.webp": _SHARE,
+    "data.augment.resave": _SHARE,
+    "data.augment.blur": _SHARE,
     "data.augment.hflip": _SHARE,
     "data.augment.vflip": _SHARE,
     "data.augment.rotate": _SHARE,
@@ -187,6 +199,7 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
     if config.resume and config.overwrite:
         yield "overwrite", "and resume exclude each other: go on with the run, or replace it"
     weights = config.loss
+    yield from _verdict_problems(config)
     yield from _heatmap_problems(config)
     yield from _mllm_problems(config)
     learnt = (weights.bce, weights.text, weights.alignment.weight, weights.segmentation.weight)
@@ -206,6 +219,26 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
             yield "model.segmentation.evidence", "needs model.segmentation.head=upernet"
         if config.train.monitor in ("mask_iou", "joint"):
             yield "train.monitor", "of masks needs model.segmentation.head=upernet"
+
+
+def _verdict_problems(config: Config) -> Iterator[tuple[str, str]]:
+    """Two limits or none, and the threshold between them: ``is_fake`` never contradicts a verdict.
+
+    So ``real_below <= threshold <= fake_from``.
+    """
+    model = config.model
+    if (model.fake_from is None) != (model.real_below is None):
+        yield "model.fake_from", "and model.real_below come together: set both or none"
+    if model.limits is not None:
+        low, high = model.limits
+        if not low <= high:
+            yield "model.real_below", f"must be at most model.fake_from ({high}), not {low}"
+        elif not low <= model.threshold <= high:
+            yield (
+                "model.threshold",
+                f"must be from model.real_below to model.fake_from ({low} to {high}), not "
+                f"{model.threshold}",
+            )
 
 
 def heatmap_terms(config: Config) -> tuple[float, ...]:
@@ -255,6 +288,8 @@ def _heatmap_problems(config: Config) -> Iterator[tuple[str, str]]:
         )
     if heatmap.head == "mapper":
         yield from _mapper_problems(config)
+        if config.model.context.backbone:
+            yield "model.context.backbone", "does not go with model.heatmap.head=mapper"
     yield from _feature_problems(config)
     if config.train.monitor == "teacher_cc" and config.distill.teacher is None:
         yield "train.monitor", "teacher_cc needs distill.teacher"
@@ -293,6 +328,8 @@ def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:
         return
     if config.model.heatmap.head != "mapper":
         yield "mllm.base", "needs model.heatmap.head=mapper"
+    if config.model.temperature != 1 or config.model.limits is not None:
+        yield "mllm.base", "goes with model.temperature=1 and no model.fake_from: it has no logit"
     if config.loss.bce:
         yield "loss.bce", "must be 0 with mllm.base: HEIE judges plausibility, not who made it"
     if config.mllm.text == "none" and config.loss.text:

@@ -63,6 +63,16 @@ class HeatmapConfig:
 
 
 @dataclass
+class ContextConfig:
+    """A second stream for the verdict: a ViT that sees the whole image at low resolution."""
+
+    backbone: str = ""  # timm's name of a plain ViT; "": no such stream
+    pretrained: str = "auto"  # as model.pretrained
+    image_size: int = 168  # side of the square to which the whole image is resized, pixels
+    blocks: list[int] = field(default_factory=lambda: [3, 5, 7])  # whose output is pooled, from 0
+
+
+@dataclass
 class MllmConfig:
     """The full HEIE, on a multimodal language model; of other models all of it is unused."""
 
@@ -97,12 +107,24 @@ class ModelConfig:
     std: list[float] | None = None
     threshold: float = 0.5  # fake if probability >= threshold
     map_threshold: float = 0.5  # artifact if heatmap > map_threshold
+    # `artifactnet calibrate` fits these three on validation images
+    temperature: float = 1.0  # divides the logit (Guo et al. 2017)
+    fake_from: float | None = None  # verdict "fake" if probability >= fake_from,
+    real_below: float | None = None  # "real" if below real_below, else "uncertain"
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     heatmap: HeatmapConfig = field(default_factory=HeatmapConfig)
+    context: ContextConfig = field(default_factory=ContextConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """``(real_below, fake_from)``: between them a verdict is uncertain; None: it never is."""
+        if self.real_below is None or self.fake_from is None:
+            return None
+        return self.real_below, self.fake_from
 
 
 @dataclass
@@ -167,6 +189,9 @@ class AugmentConfig:
 
     jpeg_quality: list[int] = field(default_factory=lambda: [60, 100])  # [] switches it off
     jpeg_on: str = "auto"  # auto | both | fake | none; see data.checks.choose_jpeg_classes
+    webp: float = 0.0  # share of the compressions that are WebP instead of JPEG
+    resave: float = 0.0  # probability of a second compression, with a resize between them
+    blur: float = 0.0  # probability of a Gaussian blur of 0.3 to 1.5 pixels
     align_compression: bool = False  # re-encode a fake like its real twin (xaigd columns)
     hflip: float = 0.5
     vflip: float = 0.0

@@ -43,6 +43,9 @@ from artifactnet.types import (
 )
 
 CROP_TRIES = 10  # of the category-ratio rule, as in mmsegmentation's RandomCrop
+_BLUR = (0.3, 1.5)  # pixels: standard deviations of a Gaussian blur
+_RESAVED = (0.5, 1.0)  # scales of an image between its two compressions
+_WEBP_SIDE = 16383  # the longest side that WebP holds, pixels
 _TEACHER_MAPS = ("teacher_heatmap", "teacher_sigma")
 _BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (256, 8): which bits a value holds
 
@@ -246,11 +249,17 @@ class TrainTransform:
         if augment.jpeg_quality and augment.jpeg_on != "none":
             low, high = augment.jpeg_quality
             self._jpeg = A.Compose([A.ImageCompression(quality_range=(low, high), p=1.0)])
+            webp = A.ImageCompression("webp", quality_range=(low, high), p=1.0)
+            self._webp: Any = A.Compose([webp])
+        self._blur: Any = None
+        if augment.blur:
+            self._blur = A.Compose([A.GaussianBlur(0, sigma_limit=_BLUR, p=augment.blur)])
 
     def __call__(self, sample: Sample, seed: int, focus: UInt8Array | None = None) -> Example:
         """Augment one sample, which is left unchanged; ``seed`` is non-negative.
 
-        Colour and JPEG come first, at the original size, as if the file had been saved that way.
+        Colour, blur and compression come first, at the original size, as if the file had been saved
+        that way.
         ``focus`` is the (H, W) mask that ``crop_artifact`` goes by: that of the image's twin, or
         None: its own.
 
@@ -261,12 +270,15 @@ class TrainTransform:
         # One state for all steps: `set_random_seed` would give each of them the same numbers,
         # and an image would be flipped vertically exactly when it is flipped horizontally.
         rng, state = np.random.default_rng(seed), random.Random(seed)
-        for pipeline in (self._color, self._jpeg, self._flip):
+        webp = None if self._jpeg is None else self._webp
+        for pipeline in (self._color, self._jpeg, webp, self._blur, self._flip):
             if pipeline is not None:
                 pipeline.set_random_state(rng, state)
         if self._color is not None:
             sample = replace(sample, image=self._color(image=sample.image)["image"])
-        image = self._compress(sample)
+        if self._blur is not None:
+            sample = replace(sample, image=self._blur(image=sample.image)["image"])
+        image = self._compress(sample, rng)
         if focus is not None and focus.shape != image.shape[:2]:
             focus = None  # the twin is of another size, so a place in it is none in this image
         arrays = {"image": image, "mask": sample.mask, "heatmap": sample.heatmap, "focus": focus}
@@ -288,20 +300,30 @@ class TrainTransform:
         """Whether a twin's mask can change the result: without crops it cannot."""
         return self._augment.crop
 
-    def _compress(self, sample: Sample) -> UInt8Array:
-        """The image after a JPEG of random quality, if images of its class get one."""
-        if self._jpeg is None or (self._augment.jpeg_on == "fake" and sample.record.label == 0):
-            return sample.image
-        side = max(sample.image.shape)
+    def _compress(self, sample: Sample, rng: np.random.Generator) -> UInt8Array:
+        """The image after it was saved once or twice, if images of its class are compressed."""
+        augment, image = self._augment, sample.image
+        if self._jpeg is None or (augment.jpeg_on == "fake" and sample.record.label == 0):
+            return image
+        side = max(image.shape)
         if side > JPEG_SIDE:
             raise ArtifactNetError(
                 f"{sample.record.location}: a side of {side} pixels is more than JPEG holds "
                 f"({JPEG_SIDE}); shrink the image or set data.augment.jpeg_on=none"
             )
+        # the order of these draws decides what a seed means
+        if augment.resave and rng.random() < augment.resave:
+            image = _resized_there_and_back(self._save(image, rng), rng.uniform(*_RESAVED))
+        return self._save(image, rng)
+
+    def _save(self, image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+        """The image after a JPEG, or WebP, of random quality."""
+        webp = self._augment.webp > 0 and rng.random() < self._augment.webp
+        saved = self._webp if webp and max(image.shape) <= _WEBP_SIDE else self._jpeg
         # ImageCompression hands the array to OpenCV as it is, and OpenCV takes it for BGR: RGB
         # would be weighted wrongly between luma and chroma, unlike in any real JPEG file.
-        swapped = np.ascontiguousarray(sample.image[:, :, ::-1])
-        return np.ascontiguousarray(self._jpeg(image=swapped)["image"][:, :, ::-1])
+        swapped = np.ascontiguousarray(image[:, :, ::-1])
+        return np.ascontiguousarray(saved(image=swapped)["image"][:, :, ::-1])
 
     def _geometry(
         self, original: tuple[int, int], mask: UInt8Array | None, rng: np.random.Generator
@@ -337,6 +359,13 @@ class TrainTransform:
                 break
             window = draw()
         return window
+
+
+def _resized_there_and_back(image: UInt8Array, scale: float) -> UInt8Array:
+    """The image scaled down and up again, as a screenshot of a smaller view is."""
+    height, width = image.shape[:2]
+    small = (max(1, round(scale * height)), max(1, round(scale * width)))
+    return resample(resample(image, small), (height, width), grow=cv2.INTER_CUBIC)
 
 
 def window_around(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -15,7 +16,8 @@ from artifactnet.config import ModelConfig
 from artifactnet.models.attention import rollout
 from artifactnet.models.attention.requirements import cannot_hold, refused_block
 from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
-from artifactnet.models.backbone import Backbone
+from artifactnet.models.backbone import Backbone, Tried
+from artifactnet.models.context import ContextStream
 from artifactnet.models.grad_cam import grad_cam
 from artifactnet.models.heads.classification import ClassificationHead, EvidenceHead
 from artifactnet.models.heads.decoder import Decoder, HeatmapOutput
@@ -34,7 +36,8 @@ class ArtifactNet(nn.Module):
     """Verdict, artifact segmentation, heatmaps, and attention that can be trained and shown.
 
     All weights are random: `create.create_model` and `checkpoint.load_checkpoint` give others.
-    ``net`` is the timm module to build on, see `backbone.create_net`; None: a new one.
+    ``net`` is the timm module to build on, see `timm_net.create_net`, ``context`` that of
+    ``config.context``; None: a new one. ``tried``: see `backbone.Backbone`.
 
     Attributes:
         image_size: (height, width) of the preprocessing, pixels.
@@ -49,10 +52,20 @@ class ArtifactNet(nn.Module):
         ArtifactNetError: an impossible configuration; the message names the key.
     """
 
-    def __init__(self, config: ModelConfig, net: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        net: nn.Module | None = None,
+        context: nn.Module | None = None,
+        tried: Tried | None = None,
+    ) -> None:
         super().__init__()
+        if not 0 < config.temperature < math.inf:  # also for NaN
+            raise ArtifactNetError(
+                f"model.temperature must be a finite number above 0, not {config.temperature}"
+            )
         self.config = config
-        self.backbone = Backbone(config, net)
+        self.backbone = Backbone(config, net, tried)
         self.head = ClassificationHead(self.backbone.num_features)
         self.has_segmentation = config.segmentation.head != "none"
         self.has_heatmap = self.has_score = config.heatmap.head != "none"
@@ -70,6 +83,10 @@ class ArtifactNet(nn.Module):
         self.evidence: EvidenceHead | None = None
         if config.segmentation.evidence or self.has_heatmap:
             self.evidence = EvidenceHead()
+        self.context: ContextStream | None = None
+        if config.context.backbone:
+            mean, std = self.backbone.mean, self.backbone.std
+            self.context = ContextStream(config.context, mean, std, context)
         self.notices: tuple[str, ...] = ()
         self.image_size: tuple[int, int] = (config.image_size[0], config.image_size[1])
         self.mean = self.backbone.mean
@@ -152,7 +169,7 @@ class ArtifactNet(nn.Module):
         return grid
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """What can be frozen or trained on its own: backbone, head, segmentation, heatmap."""
+        """What can be frozen or trained on its own, e.g. backbone, head, heatmap, context."""
         parts: dict[str, list[nn.Module]] = {"backbone": [self.backbone], "head": [self.head]}
         if self.evidence is not None:
             parts["head"].append(self.evidence)
@@ -160,6 +177,9 @@ class ArtifactNet(nn.Module):
             parts["segmentation"] = [self.segmentation]
         if self.heatmap is not None:
             parts["heatmap"] = [self.heatmap]
+        if self.context is not None:
+            parts["context"] = [self.context.net]
+            parts["head"].append(self.context.head)
         return parts
 
     def freeze(self, parts: Sequence[str]) -> None:
@@ -228,7 +248,7 @@ class ArtifactNet(nn.Module):
         if segmentation and not self.has_segmentation:
             raise ArtifactNetError("no segmentation: the model has model.segmentation.head=none")
         if not attention:
-            return self._predict(images, segmentation, heatmap=heatmap)[0]
+            return self._calibrated(self._predict(images, segmentation, heatmap=heatmap)[0])
         if not self.has_attention:
             raise ArtifactNetError(f"no attention map: {self.no_attention}")
         if self._uses_cam:
@@ -241,6 +261,16 @@ class ArtifactNet(nn.Module):
             raw = rollout.patch_map(row, self.backbone.prefix_tokens, grid)
         output.attention = raw
         output.heatmap = rollout.normalize(raw, self.config.attention.normalization)
+        return self._calibrated(output)
+
+    def _calibrated(self, output: ModelOutput) -> ModelOutput:
+        """Divide the logit by the temperature, after maps were made of its gradient.
+
+        A map has an absolute scale, and the thresholds that belong to it; confidence is another
+        matter.
+        """
+        if self.config.temperature != 1:
+            output.logit = output.logit / self.config.temperature
         return output
 
     def _predict(
@@ -273,6 +303,8 @@ class ArtifactNet(nn.Module):
                 more = self.evidence(artifact_log_odds(logits))
                 with torch.set_grad_enabled(watch or torch.is_grad_enabled()):
                     output.logit = output.logit + more
+        if self.context is not None:
+            output.logit = output.logit + self.context(images)
         return output, final
 
     def _predict_tiles(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import fnmatch
 import logging
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -20,9 +19,18 @@ from typing import Any, NamedTuple
 from artifactnet.config import Config, ConfigError, ModelConfig
 from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.context import context_model
 from artifactnet.models.conv_stem import add_stem
+from artifactnet.models.import_timm import import_timm
+from artifactnet.models.metadata import FORMAT, read_metadata
 from artifactnet.models.mmseg_checkpoint import is_mmseg, load_mmseg, read
-from artifactnet.models.timm_net import create_net, kwargs_change_tensors, move_last_norm
+from artifactnet.models.shared_backbone import complete
+from artifactnet.models.timm_net import (
+    convert_weights,
+    create_net,
+    kwargs_change_tensors,
+    move_last_norm,
+)
 from artifactnet.rules import problems
 from artifactnet.types import ArtifactNetError
 
@@ -97,13 +105,23 @@ def list_models(pattern: str = "*", *, backbones: bool = False) -> list[str]:
             pyramid is known once it is built (``ArtifactNet.no_attention``).
     """
     if backbones:
-        import timm
-
-        return sorted(timm.list_models(pattern))
+        return sorted(import_timm().list_models(pattern))
     return fnmatch.filter(packaged.list_packaged(), pattern)
 
 
 def _with_backbone_weights(config: ModelConfig) -> ArtifactNet:
+    net, notice = _weighted_net(config)
+    context, notices = None, [notice]
+    if config.context.backbone:
+        context, notice = _weighted_net(context_model(config.context))
+        notices.append(notice)
+    model = ArtifactNet(config, net, context)
+    model.notices = tuple(notice for notice in notices if notice)
+    return model
+
+
+def _weighted_net(config: ModelConfig) -> tuple[Any, str]:
+    """A timm model with its stem and weights, and the notice about these, or ""."""
     source = _weights_source(config)
     net = create_net(config, pretrained=source.kind == "hub")
     # only weights that we saved include those of a convolutional stem
@@ -117,9 +135,7 @@ def _with_backbone_weights(config: ModelConfig) -> ArtifactNet:
         notice = notice or partial
     if not ours:
         add_stem(net, config)
-    model = ArtifactNet(config, net)
-    model.notices = (notice,) if notice else ()
-    return model
+    return net, notice
 
 
 class _Source(NamedTuple):
@@ -169,11 +185,9 @@ def _weights_source(config: ModelConfig) -> _Source:
 
 def _why_unpublished(config: ModelConfig) -> str | None:
     """None if published weights fit the backbone, wherever they are, else the reason."""
-    import timm
-
     if kwargs_change_tensors(config):
         return "model.backbone_kwargs changes the architecture, so published weights do not fit"
-    known = timm.get_pretrained_cfg(config.backbone)
+    known = import_timm().get_pretrained_cfg(config.backbone)
     if known is None or not (known.hf_hub_id or known.url or known.file):
         return f"timm publishes no weights for {config.backbone}"
     return None
@@ -181,10 +195,9 @@ def _why_unpublished(config: ModelConfig) -> str | None:
 
 def _in_hub_cache(backbone: str) -> bool:
     """Whether the weights file of a timm model is in the local hub cache."""
-    import timm
     from huggingface_hub import try_to_load_from_cache
 
-    published = timm.get_pretrained_cfg(backbone)
+    published = import_timm().get_pretrained_cfg(backbone)
     if published is None or not published.hf_hub_id:
         return False
     names = ("model.safetensors", "pytorch_model.bin")
@@ -215,9 +228,14 @@ def _saved_by_us(path: str) -> bool:
 
     try:
         with safe_open(path, framework="pt") as handle:
-            return any(key.startswith(_OURS) for key in handle.keys())  # noqa: SIM118
+            return (handle.metadata() or {}).get("format") == FORMAT
     except (SafetensorError, OSError):
         return False
+
+
+def _left_out(path: str) -> dict[str, dict[str, str]]:
+    """What a model saved by ArtifactNet leaves out of its backbone."""
+    return {k: v for k, v in read_metadata(path)["backbones"].items() if k == _OURS}
 
 
 def load_backbone_weights(net: Any, path: str, strict: bool = True) -> str:
@@ -238,24 +256,23 @@ def load_backbone_weights(net: Any, path: str, strict: bool = True) -> str:
     Raises:
         ArtifactNetError: the file is missing, unreadable or of another architecture.
     """
-    from timm.models import load_state_dict
-
     try:
-        state = load_state_dict(path)
+        state = import_timm().models.load_state_dict(path)
     except Exception as error:  # whatever the reader raises, the message names this file
         why = str(error) or type(error).__name__
         raise ArtifactNetError(f"model.weights {path}: cannot be read: {why}") from error
+    if _saved_by_us(path):
+        state = complete(state, {_OURS: net}, path, _left_out(path))
     ours = {k.removeprefix(_OURS): v for k, v in state.items() if k.startswith(_OURS)}
     state = ours or state
     classifier = (net.pretrained_cfg or {}).get("classifier") or ()
     classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     own = net.state_dict()
     if not strict:  # conversions look up every key in the net
         state = move_last_norm(state, net)
         state = {k: v for k, v in state.items() if k in own}
     try:
-        state = move_last_norm(convert(state, net) if convert else state, net)
+        state = convert_weights(state, net)
         dropped = tuple(f"{name}." for name in classifiers)
         state = {k: v for k, v in state.items() if not (dropped and k.startswith(dropped))}
         if not strict:

@@ -49,6 +49,7 @@ def choose_components(model: ArtifactNet, config: Config, fresh: Sequence[str]) 
         or (distilled and config.distill.logit > 0),
         "segmentation": loss.segmentation.weight > 0,
         "heatmap": any(heatmap_terms(config)) or any(teacher_terms(config)),
+        "context": loss.bce > 0,
     }
     learning = {part for part in available if reached[part] and part not in config.freeze}
     if not learning:

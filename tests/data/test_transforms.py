@@ -457,3 +457,55 @@ def test_a_small_image_is_padded_with_the_mean_colour_and_not_enlarged():
     filled = np.abs(pixels(example) - GREY).max(axis=2) < 1
     assert filled.sum() == 20 * 30
     assert np.abs(example.image.numpy()[:, ~filled]).max() == 0
+
+
+def test_webp_resave_and_blur_change_pixels_alone_and_by_seed():
+    sample = make_sample(96, 64, box=(20, 10, 60, 40), noise=True)
+    plain = AugmentConfig(jpeg_quality=[60, 60], jpeg_on="both", hflip=0.0)
+    before = TrainTransform(plain, preprocess((96, 64)))(sample, 3)
+    for key in ("webp", "resave", "blur"):
+        transform = TrainTransform(replace(plain, **{key: 1.0}), preprocess((96, 64)))
+        first, again, other = transform(sample, 3), transform(sample, 3), transform(sample, 4)
+        assert (first.image == again.image).all(), key
+        assert (first.mask == before.mask).all(), key
+        assert not (first.image == before.image).all(), key
+        if key != "webp":  # one quality, and nothing else is drawn
+            assert not (first.image == other.image).all(), key
+
+
+def test_webp_is_that_of_a_file():
+    sample = make_sample(64, 64, box=(20, 10, 60, 40))
+    augment = AugmentConfig(jpeg_quality=[50, 50], jpeg_on="both", hflip=0.0, webp=1.0)
+    got = pixels(TrainTransform(augment, preprocess((64, 64)))(sample, 0))
+    buffer = io.BytesIO()
+    Image.fromarray(sample.image).save(buffer, "WEBP", quality=50)
+    assert np.abs(got - np.asarray(Image.open(buffer).convert("RGB"), float)).mean() < 1
+
+
+def test_blur_and_resave_remove_fine_detail():
+    sample = make_sample(96, 96, noise=True)
+
+    def roughness(**keys):
+        augment = AugmentConfig(jpeg_quality=[100, 100], jpeg_on="both", hflip=0.0, **keys)
+        transform = TrainTransform(augment, preprocess((96, 96)))
+        rows = [np.diff(pixels(transform(sample, seed)), axis=0) for seed in range(5)]
+        return np.mean([np.abs(row).mean() for row in rows])
+
+    assert roughness(blur=1.0) < 0.8 * roughness()
+    assert roughness(resave=1.0) < 0.8 * roughness()
+
+
+def test_twins_are_treated_alike():
+    """What differs between a photograph and its edit must not be how they were saved."""
+    fake, real = make_sample(64, 64, noise=True), make_sample(64, 64, label=0, noise=True)
+    keys = {"webp": 0.5, "resave": 0.5, "blur": 0.5, "jpeg_quality": [30, 100], "jpeg_on": "both"}
+    transform = TrainTransform(AugmentConfig(**keys), preprocess())
+    for seed in range(12):
+        assert (transform(fake, seed).image == transform(real, seed).image).all()
+
+
+def test_what_is_not_compressed_is_not_resaved_either():
+    augment = AugmentConfig(jpeg_on="fake", resave=1.0, webp=1.0, hflip=0.0)
+    sample = make_sample(64, 64, label=0, noise=True)
+    got = pixels(TrainTransform(augment, preprocess())(sample, 0))
+    assert np.abs(got - sample.image).max() < 1e-3
