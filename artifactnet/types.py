@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -225,6 +225,28 @@ class Stability:
         }
 
 
+Verdict = Literal["fake", "uncertain", "real"]
+VERDICTS: tuple[Verdict, ...] = ("fake", "uncertain", "real")
+
+
+def is_uncertain(probability: float, limits: tuple[float, float] | None) -> bool:
+    """Whether a probability lies between a model's limits.
+
+    Args:
+        probability: of being fake, in [0, 1].
+        limits: ``(real_below, fake_from)``; a probability of ``real_below`` itself is uncertain,
+            one of ``fake_from`` is not. None: nothing is uncertain.
+    """
+    return limits is not None and limits[0] <= probability < limits[1]
+
+
+def verdict_of(is_fake: bool, uncertain: bool) -> Verdict:
+    """The verdict in one word."""
+    if uncertain:
+        return "uncertain"
+    return "fake" if is_fake else "real"
+
+
 @dataclass(slots=True)
 class Prediction:
     """The prediction for one image.
@@ -249,6 +271,8 @@ class Prediction:
         warnings: caveats of the prediction (untrained weights, ...).
         explanation: text of a model with a language model; None from all others.
         stability: predictions of re-encodings of the image, if they were asked for.
+        uncertain: whether the probability lies between the model's two limits, see
+            `is_uncertain`; never, if it has none.
     """
 
     probability: float
@@ -264,6 +288,15 @@ class Prediction:
     warnings: tuple[str, ...] = ()
     explanation: Rationale | None = None
     stability: Stability | None = None
+    uncertain: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """``fake``, ``real``, or ``uncertain`` between the model's two limits.
+
+        A model that was not calibrated has no limits: its verdict is ``is_fake`` in a word.
+        """
+        return verdict_of(self.is_fake, self.uncertain)
 
     def to_json(self) -> dict[str, Any]:
         """The prediction without its arrays, ready for ``json.dumps``."""
@@ -271,6 +304,7 @@ class Prediction:
             "path": self.path,
             "probability": self.probability,
             "is_fake": self.is_fake,
+            "verdict": self.verdict,
             "score": self.score,
             "instances": [
                 {

@@ -113,6 +113,7 @@ def entry(number=0, name=None, *, labelled=True, methods=METHODS, masks=True):
         "label": int(fake) if labelled else None,
         "probability": float(probability),
         "is_fake": bool(is_fake),
+        "verdict": "fake" if is_fake else "real",
         "correct": bool(is_fake == fake) if labelled else None,
         "confidence": float(max(probability, 1 - probability)),
         "width": size[0],
@@ -141,6 +142,7 @@ def head(images, *, methods=METHODS, **changes):
         Fact(
             probability=e["probability"],
             is_fake=e["is_fake"],
+            uncertain=e["verdict"] == "uncertain",
             label=e["label"],
             generator=e["generator"],
             annotated=tuple(e["annotated"]),
@@ -156,7 +158,8 @@ def head(images, *, methods=METHODS, **changes):
         "title": "Report on a demonstration",
         "created": "2026-01-31 18:00 UTC",
         "version": "0.0.0",
-        "model": {"name": "demo", "backbone": "vit", "threshold": 0.5, "map_threshold": 0.5},
+        "model": {"name": "demo", "backbone": "vit", "threshold": 0.5, "map_threshold": 0.5}
+        | {"limits": None},
         "data": {
             "name": "demonstration",
             "split": "test",

@@ -72,7 +72,7 @@ def run_explain(args: argparse.Namespace) -> int:
         predictor, args.images, args.out, args.methods, batch_size=args.batch_size or 8,
         window=args.window, stride=args.stride, levels=args.levels,
         report=lambda e: arguments.print_line(
-            f"{e.probability:.4f} {'fake' if e.is_fake else 'real'} {e.name}"
+            f"{e.probability:.4f} {e.verdict} {e.name}"
         ),
     )  # fmt: skip
     total = summary.images + len(summary.failures)

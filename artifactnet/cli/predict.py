@@ -100,15 +100,18 @@ def run_predict(args: argparse.Namespace) -> int:
         min_area=args.min_area, stability=args.stability, levels=args.levels,
         batch_size=args.batch_size, workers=args.workers, resume=args.resume,
         report=lambda p: arguments.print_line(
-            f"{p.probability:.4f} {'fake' if p.is_fake else 'real'} {_spread(p)}{p.path}"
+            f"{p.probability:.4f} {p.verdict} {_spread(p)}{p.path}"
         ),
     )  # fmt: skip
     arguments.print_warnings(summary.warnings)
     total = summary.images + len(summary.failures)
     earlier = f" ({summary.resumed} of them earlier)" if args.resume else ""
+    called_real = summary.images - summary.fakes - summary.uncertain
+    # models without limits are never uncertain
+    uncertain = "" if predictor.limits is None else f", {summary.uncertain} uncertain"
     arguments.print_line(
-        f"{summary.images} of {total} images predicted{earlier}, {summary.fakes} called fake; "
-        f"answers in {summary.answers}"
+        f"{summary.images} of {total} images predicted{earlier}, {summary.fakes} called fake"
+        f"{uncertain}, {called_real} called real; answers in {summary.answers}"
     )
     if args.stability:
         arguments.print_line(f"the verdict flips between re-encodings of {summary.unstable} images")

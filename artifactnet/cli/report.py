@@ -41,9 +41,10 @@ def run_report(args: argparse.Namespace) -> int:
     )  # fmt: skip
     arguments.print_warnings(result.warnings)
     arguments.print_failures(result.failures)
+    uncertain = f", {result.uncertain} uncertain" if result.uncertain else ""
     arguments.print_line(
-        f"{result.images} of {result.of} images in the report, {result.called_fake} called fake; "
-        f"figures in {result.json} and {len(result.pngs)} pictures beside it"
+        f"{result.images} of {result.of} images in the report, {result.called_fake} called fake"
+        f"{uncertain}; figures in {result.json} and {len(result.pngs)} pictures beside it"
     )
     arguments.print_line(str(result.html))
     return 0 if result.images else 1

@@ -31,6 +31,8 @@ class Detector(Protocol):
         net: the part of ``module`` whose layers and attention are explained.
         preprocess: how an image comes to the model and a map back.
         threshold: an image is called fake if its probability is not below.
+        limits: ``(real_below, fake_from)``, between which its verdict is uncertain; None: it never
+            is.
         target_layer: dotted name, inside ``net``, of the layer for activation maps; None finds
             one, see `artifactnet.explanation.layers`.
         reshape: brings that layer's output to (B, C, h, w); None derives it from ``net``.
@@ -41,6 +43,7 @@ class Detector(Protocol):
     net: nn.Module
     preprocess: Preprocess
     threshold: float
+    limits: tuple[float, float] | None
     target_layer: str | None
     reshape: Reshape | None
     warnings: tuple[str, ...]
@@ -62,6 +65,7 @@ class OwnDetector:
         self.net: nn.Module = self.model.backbone.net
         self.preprocess = preprocess_of(model)
         self.threshold = model.config.threshold
+        self.limits = model.config.limits
         self.target_layer: str | None = None
         self.reshape: Reshape | None = None
         self.warnings = tuple(model.notices)
@@ -122,6 +126,7 @@ class Classifier:
         self.module = self.net = full_precision(net)
         self.preprocess = _preprocess(net, image_size, mean, std, resize)
         self.threshold = threshold
+        self.limits: tuple[float, float] | None = None
         self.target_layer = target_layer
         self.reshape = reshape
         self.warnings: tuple[str, ...] = ()

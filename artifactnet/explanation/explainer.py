@@ -38,6 +38,9 @@ from artifactnet.types import (
     ModelOutput,
     Rationale,
     UInt8Array,
+    Verdict,
+    is_uncertain,
+    verdict_of,
 )
 
 _Maps = tuple[Float32Array, Float32Array]  # raw, and as shown
@@ -57,6 +60,7 @@ class Explained:
         score: plausibility in [0, 1] (1: nothing looks wrong); None of models without one.
         rationale: what a language model wrote; None of all other models.
         warnings: about this image, beside those of its maps.
+        uncertain: whether the probability lies between the detector's two limits.
     """
 
     name: str
@@ -67,6 +71,12 @@ class Explained:
     score: float | None = None
     rationale: Rationale | None = None
     warnings: tuple[str, ...] = ()
+    uncertain: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """As of `artifactnet.types.Prediction`."""
+        return verdict_of(self.is_fake, self.uncertain)
 
 
 def make_explanation(method: str, raw: Float32Array, heatmap: Float32Array) -> Explanation:
@@ -180,6 +190,7 @@ class Explainer:
                 probabilities[k] >= self.detector.threshold,
                 {method: make_explanation(method, *found[k]) for method, found in maps.items()},
                 None if outputs.score is None else float(outputs.score[k]),
+                uncertain=is_uncertain(probabilities[k], self.detector.limits),
             )
             for k, item in enumerate(items)
         ]

@@ -131,5 +131,6 @@ def _write_maps(answer: Explained, name: str, out: Path, staging: Path) -> dict[
         "path": answer.name,
         "probability": answer.probability,
         "is_fake": answer.is_fake,
+        "verdict": answer.verdict,
         "maps": maps,
     }

@@ -75,6 +75,7 @@ class PredictionExplainer:
             answer.explanation,
             # warnings about the model itself are at the head of a report
             tuple(text for text in answer.warnings if text not in self.detector.warnings),
+            answer.uncertain,
         )
 
 

@@ -62,6 +62,11 @@ class BasePredictor(ABC):
     def threshold(self) -> float:
         """In [0, 1]: an image is called fake if its probability reaches it."""
 
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """``(real_below, fake_from)``: between them an image is called uncertain; None: never."""
+        return None
+
     @abstractmethod
     def _prepare(self, image: OpenedImage, options: PredictOptions) -> Any:
         """One image as `_answer_batch` takes it, made in a worker thread.

@@ -30,7 +30,7 @@ from artifactnet.types import ArtifactNetError, Float32Array, Prediction, UInt8A
 PREDICTIONS = "predictions.jsonl"
 _STAGING = "predictions.partial"  # folder of temporary files
 # of a line that may be kept
-_KEYS = ("path", "is_fake", "heatmap", "instances", "generator", "uid", "bytes", "modified")
+_KEYS = ("path", "verdict", "heatmap", "instances", "generator", "uid", "bytes", "modified")
 
 
 @dataclass(slots=True)
@@ -42,6 +42,7 @@ class Summary:
         images: number of images predicted, earlier ones included.
         resumed: number of them that an earlier run had predicted.
         fakes: number of ``images`` called fake.
+        uncertain: number of ``images`` whose verdict is uncertain.
         unstable: number of ``images`` whose verdict flips between re-encodings, if these were
             predicted.
         uncategorized: regions that ``instances.csv`` lacks, since they have no category.
@@ -54,6 +55,7 @@ class Summary:
     images: int = 0
     resumed: int = 0
     fakes: int = 0
+    uncertain: int = 0
     unstable: int = 0
     uncategorized: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -290,7 +292,8 @@ class _Writer:
 
     def _count(self, entry: Mapping[str, Any]) -> None:
         self.summary.images += 1
-        self.summary.fakes += bool(entry["is_fake"])
+        self.summary.fakes += entry["verdict"] == "fake"
+        self.summary.uncertain += entry["verdict"] == "uncertain"
         self.summary.unstable += bool((entry.get("stability") or {}).get("unstable"))
 
     def _entry(self, source: ImageInput, answer: Prediction) -> dict[str, Any]:

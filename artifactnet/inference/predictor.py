@@ -21,7 +21,14 @@ from artifactnet.inference.instances import (
 )
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.inference.tiles import tiled_probabilities
-from artifactnet.types import ArtifactNetError, Float32Array, ModelOutput, Prediction, UInt8Array
+from artifactnet.types import (
+    ArtifactNetError,
+    Float32Array,
+    ModelOutput,
+    Prediction,
+    UInt8Array,
+    is_uncertain,
+)
 
 
 @dataclass(slots=True)
@@ -54,6 +61,11 @@ class Predictor(BasePredictor):
         """In [0, 1]: an image is called fake if its probability reaches it."""
         return self.model.config.threshold
 
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """``(real_below, fake_from)`` of a calibrated model, between which it is uncertain."""
+        return self.model.config.limits
+
     def _prepare(self, image: OpenedImage, options: PredictOptions) -> _Ready:
         pixels = image.pixels
         tensor, geometry = preprocess_of(self.model, pixels.shape[:2]).image(pixels)
@@ -85,6 +97,7 @@ class Predictor(BasePredictor):
             score=score,
             path=item.path,
             warnings=self.warnings,
+            uncertain=is_uncertain(probability, self.limits),
         )
         if options.heatmaps:
             try:

@@ -51,10 +51,11 @@ def add_stability(answer: Prediction, variants: Mapping[str, Prediction | Failur
         else:
             found[name] = variant
     probabilities = {name: one.probability for name, one in found.items()}
-    answer.stability = Stability(probabilities, len({one.is_fake for one in found.values()}) > 1)
+    answer.stability = Stability(probabilities, len({one.verdict for one in found.values()}) > 1)
     if answer.stability.unstable:
         low, high = (choose(found, key=lambda n: found[n].probability) for choose in (min, max))
         answer.warnings += (
-            f"unstable: the verdict flips between real ({found[low].probability:.3f}, {low}) and "
-            f"fake ({found[high].probability:.3f}, {high}); do not rely on it",
+            f"unstable: the verdict flips between {found[low].verdict} "
+            f"({found[low].probability:.3f}, {low}) and {found[high].verdict} "
+            f"({found[high].probability:.3f}, {high}); do not rely on it",
         )

@@ -23,7 +23,8 @@ class MeanDetector:
     def __init__(self, broken=()):
         self.module = self.net = nn.Linear(1, 1)
         self.preprocess = Preprocess((4, 4), "stretch", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-        self.threshold, self.target_layer, self.reshape, self.warnings = 0.5, None, None, ()
+        self.threshold, self.limits, self.warnings = 0.5, None, ()
+        self.target_layer = self.reshape = None
         self.batches = []
         self._broken = broken
 

@@ -118,6 +118,8 @@ def test_another_format_says_which(model):
         ("notices", '"text"'),
         ("kept_float", "[1]"),
         ("calibrated", "0"),
+        ("fake_from", "0.9"),  # without the other limit
+        ("real_below", "0.1"),
         ("calibrated", '"64"'),
     ],
 )
@@ -128,7 +130,19 @@ def test_damage_is_named(model, key, value):
     assert len(str(caught.value)) < 300
 
 
-OPTIONAL = ("kept_float", "calibrated")  # facts of int8 files; earlier ones name no calibration
+@pytest.mark.parametrize(
+    ("low", "high"), [("0.6", "0.9"), ("0.1", "0.2"), ("0.9", "0.1"), ('"a"', "0.9"), ("0.1", "2")]
+)
+def test_limits_lie_on_both_sides_of_the_threshold(model, low, high):
+    strings = facts_of(model).to_strings()
+    facts = facts_from_strings(strings | {"real_below": "0.25", "fake_from": "0.75"}, "x")
+    assert (facts.real_below, facts.threshold, facts.fake_from) == (0.25, 0.3, 0.75)
+    with pytest.raises(ArtifactNetError, match="damaged"):
+        facts_from_strings(strings | {"real_below": low, "fake_from": high}, "x")
+
+
+# facts of int8 files, of which earlier ones name no calibration; and of calibrated detectors
+OPTIONAL = ("kept_float", "calibrated", "fake_from", "real_below")
 
 
 @pytest.mark.parametrize("key", [k for k in KEYS if k not in ("format", "outputs", *OPTIONAL)])
@@ -141,6 +155,7 @@ def test_what_is_missing_is_named(model, key):
 
 def test_facts_that_only_some_files_have_may_be_missing(model):
     facts = replace(facts_of(model), kept_float=("head",), calibrated=64)
+    facts = replace(facts, real_below=0.25, fake_from=0.75)
     strings = facts.to_strings()
     assert facts_from_strings(strings, "x") == facts
     for key in OPTIONAL:

@@ -58,6 +58,7 @@ class ReportResult:
     images: int  # in the report
     of: int  # found
     called_fake: int  # of ``images``
+    uncertain: int  # of ``images``
     failures: tuple[Failure, ...]  # not read or explained, and inputs without images
     warnings: tuple[str, ...]  # about model and data
 
@@ -249,10 +250,10 @@ def write_report(
             pngs = _write(folder, head, charts, content, staging)
     except OSError as error:
         raise ArtifactNetError(f"{folder}: the report cannot be written: {error}") from error
-    shown, fakes = len(content.entries), summary["called_fake"]
+    counts = summary["images"], len(items), summary["called_fake"], summary["called_uncertain"]
     failures, warnings = tuple(content.failures), tuple(head["warnings"])
     html, json = folder / HTML, folder / JSON
-    return ReportResult(html, json, pngs, shown, len(items), fakes, failures, warnings)
+    return ReportResult(html, json, pngs, *counts, failures, warnings)
 
 
 def _default_methods(detector: Detector) -> list[str] | None:
@@ -291,6 +292,7 @@ def _head(
             "name": name,
             "backbone": backbone,
             "threshold": detector.threshold,
+            "limits": None if detector.limits is None else list(detector.limits),
             "map_threshold": map_threshold,
         },
         "data": {

@@ -142,10 +142,16 @@ def _fact(read: _Read, answer: Explained, prediction: Prediction | None) -> Fact
         annotated=_categories(annotation),
         predicted=_categories(mask),
         regions=None if prediction is None else regions,
+        uncertain=answer.uncertain,
     )
     if annotation is not None and read.item.label == 1:
         _score(fact, answer, mask, annotation)
     return fact
+
+
+def _correct(fact: Fact) -> bool | None:
+    """Whether the verdict is right; None where there is none, or no label."""
+    return None if fact.label is None or fact.uncertain else fact.is_fake == (fact.label == 1)
 
 
 def _categories(mask: UInt8Array | None) -> tuple[str, ...]:
@@ -202,7 +208,8 @@ def _entry(
         "label": fact.label,
         "probability": fact.probability,
         "is_fake": fact.is_fake,
-        "correct": None if fact.label is None else fact.is_fake == (fact.label == 1),
+        "verdict": fact.verdict,
+        "correct": _correct(fact),
         "confidence": max(fact.probability, 1 - fact.probability),
         "width": width,
         "height": height,

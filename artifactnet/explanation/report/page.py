@@ -119,9 +119,10 @@ def _contents(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[s
         "tables": summary_tables(head["summary"], names),
         "index": index,
         "share": share,
+        "uncertain": head["summary"]["called_uncertain"] > 0,
         "script_head": {
             "title": head["title"],
-            "threshold": head["model"]["threshold"],
+            "called": _called(head["model"]),
             "layers": layers,
             "categories": categories,
             "generators": generators,
@@ -129,6 +130,14 @@ def _contents(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[s
             "share": share,
         },
     }
+
+
+def _called(model: dict[str, Any]) -> str:
+    """From which probability on an image is called what."""
+    if model["limits"] is None:
+        return f"called fake from {model['threshold']}"
+    low, high = model["limits"]
+    return f"called fake from {high}, real below {low}"
 
 
 def _layers(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

@@ -24,7 +24,8 @@
     if (share < 1 && share > 0.999) return "> 99.9\u00a0%";
     return `${(100 * share).toFixed(1)}\u00a0%`;
   };
-  const verdict = (entry) => (entry.is_fake ? "Called fake" : "Called real");
+  const verdictNames = { fake: "Called fake", uncertain: "Uncertain", real: "Called real" };
+  const verdict = (entry) => verdictNames[entry.verdict];
   const outcome = (entry) => {
     if (entry.correct === null) return "";
     return entry.correct ? "correct" : "wrong";
@@ -136,7 +137,7 @@
     const wrong = entry.correct === false;
     const badge = make(
       "span",
-      { class: `badge ${entry.is_fake ? "fake" : "real"}${wrong ? " wrong" : ""}` },
+      { class: `badge ${entry.verdict}${wrong ? " wrong" : ""}` },
       verdict(entry) + (wrong ? " \u2013 wrong" : ""),
     );
     // the alternative text of the picture says the same
@@ -174,7 +175,7 @@
   const value = (id) => byId(id)?.value ?? "";
   const tests = {
     verdict: (choice) => (entry) =>
-      choice === "wrong" ? entry.correct === false : entry.is_fake === (choice === "fake"),
+      choice === "wrong" ? entry.correct === false : entry.verdict === choice,
     // an option's value is the place in the list: a generator may have any name, even none
     generator: (choice) => (entry) => entry.generator === head.generators[Number(choice)],
     category: (choice) => (entry) =>
@@ -250,7 +251,7 @@
   };
   const facts = (entry) => [
     ["Verdict", verdict(entry) + (outcome(entry) ? ` (${outcome(entry)})` : "")],
-    ["Probability of fake", `${percent(entry.probability)} (called fake from ${head.threshold})`],
+    ["Probability of fake", `${percent(entry.probability)} (${head.called})`],
     ["Confidence", percent(entry.confidence)],
     ["Label", classOf(entry.label)],
     ["Generator", entry.generator ?? "not stated"],

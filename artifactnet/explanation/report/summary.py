@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -12,6 +13,7 @@ import numpy as np
 from artifactnet.metrics import calibration
 from artifactnet.metrics.confusion import pixel_scores, verdict_scores
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED
+from artifactnet.types import VERDICTS, Verdict, verdict_of
 
 MASK = "mask"  # name of the predicted mask among the maps that are scored
 UNKNOWN = "unknown"  # row of images without a generator, beside others
@@ -29,7 +31,7 @@ class Fact:
 
     Attributes:
         probability: of being fake, in [0, 1].
-        is_fake: the verdict.
+        is_fake: whether the probability reaches the threshold; scores count this.
         label: 0 real, 1 fake, None if unknown.
         generator: None if unknown.
         annotated, predicted: labels of the annotated categories, and of the predicted mask's.
@@ -39,6 +41,7 @@ class Fact:
         category_pixels: the same of the predicted mask for each category; empty also if the
             annotation has no categories.
         scores: of each method, ``pointing`` and ``mass``; empty unless artifacts were annotated.
+        uncertain: whether the verdict is neither fake nor real.
     """
 
     probability: float
@@ -51,6 +54,12 @@ class Fact:
     pixels: dict[str, Counts] = field(default_factory=dict)
     category_pixels: dict[str, Counts] = field(default_factory=dict)
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    uncertain: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """As of `artifactnet.types.Prediction`."""
+        return verdict_of(self.is_fake, self.uncertain)
 
 
 def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
@@ -59,8 +68,11 @@ def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
     Returns:
         Fractions are in [0, 1]; without data, a value is None or an empty list:
 
-        - ``images``, ``labelled``, ``called_fake``, ``called_real``: counts of images;
-        - ``verdicts``: ``tp``, ``fp``, ``tn``, ``fn`` of the labelled images;
+        - ``images``, ``labelled``, ``called_fake``, ``called_uncertain``, ``called_real``: counts
+          of images;
+        - ``verdicts``: ``tp``, ``fp``, ``tn``, ``fn`` of the labelled images at the threshold;
+        - ``answers``: of the ``fake`` and of the ``real`` images, how many have the verdict
+          ``fake``, ``uncertain`` and ``real``;
         - ``authenticity``: see `artifactnet.metrics.confusion.verdict_scores`, and ``auc``, None
           unless both classes occur;
         - ``calibration``: ``ece`` and ``bins`` (``low``, ``high``, ``count``, ``confidence``,
@@ -69,8 +81,8 @@ def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
         - ``histogram``: ``edges`` and, for each of ``real``, ``fake`` and ``unknown`` that occurs,
           how many images' probabilities lie in each bin;
         - ``generators``: rows of ``name``, ``label`` (None where images differ or it is unknown),
-          ``images``, ``called_fake``, ``accuracy`` (over labelled images) and
-          ``mean_probability``;
+          ``images``, ``called_fake``, ``called_uncertain``, ``accuracy`` (over labelled images, at
+          the threshold) and ``mean_probability``;
         - ``categories``: rows of ``label``, ``name``, ``annotated_images``, ``predicted_images``,
           ``regions`` (predicted) and, where masks meet annotations, ``tp``, ``fp``, ``fn``,
           ``IoU``, ``PixP``, ``PixR``, ``PixF1``, else None;
@@ -82,12 +94,11 @@ def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
         ArtifactNetError: a probability is not a number in [0, 1].
     """
     labelled = [fact for fact in facts if fact.label is not None]
-    called_fake = sum(fact.is_fake for fact in facts)
+    verdicts = Counter(fact.verdict for fact in facts)
     return {
         "images": len(facts),
         "labelled": len(labelled),
-        "called_fake": called_fake,
-        "called_real": len(facts) - called_fake,
+        **{f"called_{verdict}": verdicts[verdict] for verdict in VERDICTS},
         **_labelled_figures(labelled),
         "histogram": _histogram(facts),
         "generators": _generators(facts),
@@ -98,7 +109,8 @@ def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
 
 def _labelled_figures(facts: Sequence[Fact]) -> dict[str, Any]:
     """Figures that need labels."""
-    figures: dict[str, Any] = dict.fromkeys(("verdicts", "authenticity", "calibration", "roc"))
+    names = ("verdicts", "answers", "authenticity", "calibration", "roc")
+    figures: dict[str, Any] = dict.fromkeys(names)
     if not facts:
         return figures
     pairs = [(fact.label == 1, fact.is_fake) for fact in facts]
@@ -116,6 +128,11 @@ def _labelled_figures(facts: Sequence[Fact]) -> dict[str, Any]:
     steps = ((b.fpr - a.fpr) * (a.tpr + b.tpr) / 2 for a, b in pairwise(points))
     area = sum(steps) if points else None
     figures["verdicts"] = verdicts
+    answers = Counter((fact.label, fact.verdict) for fact in facts)
+    figures["answers"] = {
+        name: {verdict: answers[label, verdict] for verdict in VERDICTS}
+        for name, label in (("fake", 1), ("real", 0))
+    }
     figures["authenticity"] = {**verdict_scores(**verdicts), "auc": area}
     if points:
         figures["calibration"] = {
@@ -154,7 +171,8 @@ def _generator(name: str, facts: Sequence[Fact]) -> dict[str, Any]:
         "name": name,
         "label": labels.pop() if len(labels) == 1 else None,
         "images": len(facts),
-        "called_fake": sum(fact.is_fake for fact in facts),
+        "called_fake": sum(fact.verdict == "fake" for fact in facts),
+        "called_uncertain": sum(fact.uncertain for fact in facts),
         "accuracy": sum(right) / len(right) if right else None,
         "mean_probability": sum(fact.probability for fact in facts) / len(facts),
     }

@@ -21,9 +21,11 @@ class Table:
 
 def summary_figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Name and value of the main figures of a summary made by `summarize`."""
+    unsure = summary["called_uncertain"]
     figures = [
         ("Images", str(summary["images"])),
         ("Called fake", str(summary["called_fake"])),
+        *([("Uncertain", str(unsure))] if unsure else []),
         ("Called real", str(summary["called_real"])),
     ]
     scores = summary["authenticity"]
@@ -45,24 +47,30 @@ def summary_tables(summary: dict[str, Any], names: dict[str, str]) -> list[Table
 
 
 def _verdict_table(summary: dict[str, Any]) -> Table:
-    note, counts = (summary["authenticity"] or {}).get("note", ""), summary["verdicts"]
-    header = ("Labelled images", "called fake", "called real")
+    note, counts = (summary["authenticity"] or {}).get("note", ""), summary["answers"]
+    header = ("Labelled images", "called fake", "uncertain", "called real")
     caption = "Verdicts" + (f" ({note})" if note else "")
     if counts is None:
         return Table(caption, header, ())
-    fake = ("fake", str(counts["tp"]), f"{counts['fn']} (missed)")
-    real = ("real", f"{counts['fp']} (false alarms)", str(counts["tn"]))
-    return Table(caption, header, (fake, real))
+    unsure = [str(counts[label]["uncertain"]) for label in ("fake", "real")]
+    if not summary["called_uncertain"]:
+        unsure = [NOTHING, NOTHING]
+    fake = ("fake", str(counts["fake"]["fake"]), unsure[0], f"{counts['fake']['real']} (missed)")
+    alarms = f"{counts['real']['fake']} (false alarms)"
+    real = ("real", alarms, unsure[1], str(counts["real"]["real"]))
+    return _drop_empty_columns(Table(caption, header, (fake, real)))
 
 
 def _generator_table(summary: dict[str, Any]) -> Table:
-    header = ("Generator", "label", "images", "called fake", "accuracy", "mean probability")
+    counts = ("images", "called fake", "uncertain")
+    header = ("Generator", "label", *counts, "accuracy", "mean probability")
     rows = tuple(
         (
             row["name"],
             _CLASSES[row["label"]],
             str(row["images"]),
             str(row["called_fake"]),
+            str(row["called_uncertain"]) if summary["called_uncertain"] else NOTHING,
             _number(row["accuracy"]),
             _number(row["mean_probability"]),
         )

@@ -120,6 +120,8 @@ class ExportedModel(nn.Module):
             std=list(facts.std),
             threshold=facts.threshold,
             map_threshold=facts.map_threshold,
+            fake_from=facts.fake_from,
+            real_below=facts.real_below,
         )
         self.image_size = facts.image_size
         self.mean, self.std = facts.mean, facts.std

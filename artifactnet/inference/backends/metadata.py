@@ -43,6 +43,8 @@ class ExportFacts:
             ``none``.
         notices: warnings that every prediction repeats.
         kept_float: layers that were left in floating point; None unless the file is int8.
+        fake_from, real_below: the verdict is fake if probability >= fake_from, real if it is below
+            real_below, uncertain between; None of a model without these limits.
         calibrated: number of images that an int8 file was calibrated on; None if unknown.
     """
 
@@ -61,6 +63,8 @@ class ExportFacts:
     notices: tuple[str, ...]
     kept_float: tuple[str, ...] | None = None
     calibrated: int | None = None
+    fake_from: float | None = None
+    real_below: float | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -123,6 +127,7 @@ def _check(facts: ExportFacts) -> None:
         "categories": _all(_is_whole, facts.categories),
         "threshold": _is_number(facts.threshold) and 0 <= facts.threshold <= 1,
         "map_threshold": _is_number(facts.map_threshold) and 0 <= facts.map_threshold <= 1,
+        "fake_from": _are_limits(facts),
         "mean": _all(_is_number, facts.mean, 3),
         "std": _all(_is_number, facts.std, 3) and min(facts.std) > 0,
         "image_size": _all(_is_whole, facts.image_size, 2),
@@ -136,6 +141,14 @@ def _check(facts: ExportFacts) -> None:
     for name, good in sound.items():
         if not good:
             raise ValueError(f"{name} is {repr(getattr(facts, name))[:80]}")
+
+
+def _are_limits(facts: ExportFacts) -> bool:
+    """Whether there are no limits, or two with the threshold between them."""
+    low, high = facts.real_below, facts.fake_from
+    if low is None or high is None:
+        return low is high
+    return _is_number(low) and _is_number(high) and 0 <= low <= facts.threshold <= high <= 1
 
 
 def _all(rule: Callable[[Any], bool], values: Any, length: int | None = None) -> bool:
