@@ -205,7 +205,7 @@ def open_predictor(model: str, device: str, threads: int) -> Predictor:
 
 
 def make_crops(folder: Path, images: int, size: int, seed: int = 0) -> list[Path]:
-    """Write random crops of the packaged photographs as JPEG files.
+    """Write random crops of the classic demo photographs as JPEG files.
 
     Args:
         folder: is made; the files lie in subfolders of a thousand.
