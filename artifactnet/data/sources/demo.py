@@ -1,4 +1,4 @@
-"""The embedded default data: packaged photographs and controlled edits of them, no download.
+"""The embedded default data: packaged photographs and fakes made from them, no download.
 
 Every uid is a pair of twins: one crop of a real photograph, and the same crop with one to three
 controlled edits (generator ``edit``), or of the photograph's version in which a generative network
