@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from artifactnet.config import Config, ModelConfig
     from artifactnet.config import load as load_config
     from artifactnet.data.synthetic.synthesize import synthesize
+    from artifactnet.evaluation.calibrate import calibrate
     from artifactnet.explanation.detector import Classifier
     from artifactnet.explanation.explainer import explain
     from artifactnet.explanation.judge import judge
@@ -41,6 +42,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "__version__",
+    "calibrate",
     "create_model",
     "distill",
     "evaluate",
@@ -69,6 +71,7 @@ _HOME = {
     "ModelConfig": ("artifactnet.config", "ModelConfig"),
     "Prediction": ("artifactnet.types", "Prediction"),
     "Predictor": ("artifactnet.inference.predictor", "Predictor"),
+    "calibrate": ("artifactnet.evaluation.calibrate", "calibrate"),
     "create_model": ("artifactnet.models.create", "create_model"),
     "distill": ("artifactnet.api", "distill"),
     "evaluate": ("artifactnet.api", "evaluate"),

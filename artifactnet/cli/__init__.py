@@ -22,6 +22,7 @@ from artifactnet.cli import (
     annotate,
     arguments,
     benchmark,
+    calibrate,
     convert,
     distill,
     experiment,
@@ -51,6 +52,11 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         distill.run_distill,
     ),
     "evaluate": ("evaluate a trained run", train.add_evaluate_options, train.run_evaluate),
+    "calibrate": (
+        "fit a detector's temperature and its limits for fake, uncertain and real",
+        calibrate.add_calibrate_options,
+        calibrate.run_calibrate,
+    ),
     "predict": (
         "predict images and draw where the model looks",
         predict.add_predict_options,

@@ -23,6 +23,7 @@ from artifactnet.evaluation.samples import (
     evaluated_split,
     open_data,
     open_run,
+    set_thresholds,
 )
 from artifactnet.evaluation.selection import ALL, DRAW_KEYS
 from artifactnet.inference.backends.exported import SUFFIXES, AnyModel
@@ -126,11 +127,7 @@ def evaluate_file(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
     check_overrides(overrides, (*ALLOWED, *TEACHER_KEYS, "out=", "seed="))
     config = load(_RECIPE, overrides)
     model, epoch = _open_file(path, config)
-    for key in ("threshold", "map_threshold"):
-        if any(text.startswith(f"model.{key}=") for text in overrides):
-            setattr(model.config, key, getattr(config.model, key))
-        else:
-            setattr(config.model, key, getattr(model.config, key))
+    set_thresholds(model.config, [config.model], overrides)
     config.name = Path(path).name
     own = _config_beside(path)
     data = open_data(config, preprocess_of(model), own, overrides)
@@ -193,10 +190,7 @@ def evaluate_model(
         JSON-ready results, see `artifactnet.evaluation.results`.
     """
     split = evaluated_split(data.splits)
-    if model.config.heatmap.head == "mapper" and model.config.heatmap.adaptive:
-        loader = data.loader_by_size(split, _AdaptivePreprocess(model))
-    else:
-        loader = data.test_loader() if split == "test" else data.val_loader()
+    loader = split_loader(model, data, split)
     generators = sorted({record.generator for record in data.splits[split].records})
     figures = compute_figures(model, loader, generators)
     figures["authenticity"] = results.keep_defined(figures["authenticity"])
@@ -222,6 +216,17 @@ def evaluate_model(
         "no_masks": None if figures["masks"] else no_head or unannotated,
         **figures,
     }
+
+
+def split_loader(model: ArtifactNet, data: DataModule, split: str) -> Iterable[Batch]:
+    """Batches of ``val`` or ``test`` as `predict` shows their images to a model.
+
+    Raises:
+        ArtifactNetError: there is no such split, or no image in it.
+    """
+    if model.config.heatmap.head == "mapper" and model.config.heatmap.adaptive:
+        return data.loader_by_size(split, _AdaptivePreprocess(model))
+    return data.test_loader() if split == "test" else data.val_loader()
 
 
 class _AdaptivePreprocess(Preprocess):

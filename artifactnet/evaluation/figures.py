@@ -16,6 +16,7 @@ from artifactnet.metrics.correlation import ScoreCorrelationMetric
 from artifactnet.metrics.pixels import PixelMetric
 from artifactnet.metrics.saliency import SaliencyMetric, TeacherAgreementMetric
 from artifactnet.metrics.segmentation import SegmentationMetric
+from artifactnet.metrics.verdicts import VerdictMetric
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.heads.segmentation import bit_field, probabilities
 from artifactnet.types import Batch, ModelOutput
@@ -37,6 +38,8 @@ class Figures(nn.Module):
         self._exclusive = config.segmentation.labels == "softmax"
         self._known = model.known_categories
         self.authenticity = AuthenticityMetric(generators, config.threshold)
+        limits = config.limits
+        self.verdicts = None if limits is None else VerdictMetric(generators, limits)
         mapped = model.has_attention or model.has_heatmap
         self.pixels = PixelMetric(generators, config.map_threshold) if mapped else None
         self.saliency = SaliencyMetric() if model.has_heatmap else None
@@ -50,7 +53,14 @@ class Figures(nn.Module):
                 metric.distributed_available_fn = _never
 
     def _all(self) -> list[Metric]:
-        every = (self.authenticity, self.pixels, self.masks, self.presence, self.by_ratio)
+        every = (
+            self.authenticity,
+            self.verdicts,
+            self.pixels,
+            self.masks,
+            self.presence,
+            self.by_ratio,
+        )
         heatmap_head = (self.saliency, self.scores, self.teacher)
         return [metric for metric in (*every, *heatmap_head) if metric is not None]
 
@@ -59,6 +69,8 @@ class Figures(nn.Module):
         probabilities = output.logit.detach().float().sigmoid()
         names = [record.generator for record in batch.record]
         self.authenticity.update(probabilities, batch.label, names)
+        if self.verdicts is not None:
+            self.verdicts.update(probabilities, batch.label, names)
         truth = (batch.mask, batch.annotation, batch.label)
         self.by_ratio.update(probabilities, *truth)
         if self.pixels is not None:
@@ -96,7 +108,9 @@ class Figures(nn.Module):
 
         Returns:
             ``images``; ``authenticity``: scores under ``all`` and, per generator, ``generators``
-            (see `metrics.confusion.verdict_scores`); ``heatmap``: see `metrics.pixels.PixelMetric`,
+            (see `metrics.confusion.verdict_scores`); ``verdicts``: shares of fake, uncertain and
+            real, see `metrics.verdicts.VerdictMetric`, None of a model without two limits;
+            ``heatmap``: see `metrics.pixels.PixelMetric`,
             and ``heatmap_generators``, the same of each generator with annotated fakes;
             ``masks``: per generator and ``all``, see `metrics.segmentation.SegmentationMetric`;
             ``presence``: F1 of "the image has category c" (Table 9); ``by_artifact_ratio``: how
@@ -115,6 +129,7 @@ class Figures(nn.Module):
         return {
             "images": everything["real"] + everything["fake"],
             "authenticity": {"all": everything, "generators": rows},
+            "verdicts": None if self.verdicts is None else self.verdicts.compute(),
             "heatmap": pixels if mapped else None,
             "heatmap_generators": maps if mapped else None,
             "masks": masks,

@@ -200,6 +200,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         "A generator's row sets its fakes against all real images.",
         "",
+        *_verdicts(results.get("verdicts")),
         *_by_ratio(results["by_artifact_ratio"]),
         "## Heatmap against annotated artifacts",
         "",
@@ -248,6 +249,48 @@ def _authenticity(results: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[
         (name, str(row["fake"]), str(row["real"]), *(f"{row[key]:.4f}" for key in keys))
         for name, row in scores.items()
     ]
+
+
+def _verdicts(found: dict[str, Any] | None) -> list[str]:
+    """Shares of three verdicts; nothing of a model without two limits."""
+    if found is None:
+        return []
+    header = ("images of", "images", "fake", "uncertain", "real")
+    return [
+        "## Three verdicts",
+        "",
+        *markdown_table(header, _verdict_rows(found)),
+        "",
+        f"Fake from a probability of {found['fake_from']:g}, real below {found['real_below']:g}, "
+        "uncertain between. Real images called fake are false alarms, fakes called real are "
+        "missed.",
+        "",
+    ]
+
+
+def _verdict_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Photographs, all fakes, and the generators where there are several."""
+    rows = {"real": found["real"], "all fakes": found["fake"]}
+    if len(found["generators"]) > 1:
+        rows |= found["generators"]
+    return [
+        (name, str(row["images"]), *(f"{row[key]:.4f}" for key in ("fake", "uncertain", "real")))
+        for name, row in rows.items()
+        if row["images"]
+    ]
+
+
+def _verdict_line(found: dict[str, Any]) -> str:
+    """For a terminal."""
+    parts = []
+    names = {"real": ("false alarms", "fake"), "fake": ("missed fakes", "real")}
+    for group, (error, verdict) in names.items():
+        row = found[group]
+        if row["images"]:
+            parts.append(f"{error} {row[verdict]:.4f}")
+            parts.append(f"{group} images uncertain {row['uncertain']:.4f}")
+    limits = f"fake from {found['fake_from']:g}, real below {found['real_below']:g}"
+    return f"three verdicts ({limits}):  " + "  ".join(parts)
 
 
 def _by_ratio(bins: list[dict[str, float]]) -> list[str]:
@@ -338,6 +381,8 @@ def terminal(results: dict[str, Any]) -> str:
         ).rstrip()
         for row in rows
     ]
+    if results.get("verdicts"):
+        lines += ["", _verdict_line(results["verdicts"])]
     heatmap, masks = results["heatmap"], results["masks"]
     threshold = results["map_threshold"]
     if masks is not None:

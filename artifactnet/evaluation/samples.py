@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifactnet.config import Config, ConfigError, load
+from artifactnet.config import Config, ConfigError, ModelConfig, load
 from artifactnet.data.datamodule import DataModule
 from artifactnet.data.sources.base import Splits
 from artifactnet.data.transforms import Preprocess
@@ -102,11 +102,28 @@ def open_run(
     folder, own = run_folder.find_run(run_dir)
     config = load(folder / run_folder.CONFIG, overrides)
     model = load_checkpoint(folder / run_folder.BEST, choose_device(config.train.device))
-    model.config.threshold = config.model.threshold
-    model.config.map_threshold = config.model.map_threshold
+    set_thresholds(model.config, [config.model, own.model], overrides)
     epoch = read_metadata(folder / run_folder.BEST)["extra"]["epoch"]
     data = open_data(config, preprocess_of(model), own, overrides)
     return OpenedRun(folder, own, config, model, epoch, data)
+
+
+def set_thresholds(
+    model: ModelConfig, configs: Sequence[ModelConfig], overrides: Sequence[str]
+) -> None:
+    """Give a model the thresholds that overrides name; ``configs`` take over its others.
+
+    The model's own may differ from its run's: `artifactnet.evaluation.calibrate` may move them.
+    A threshold that is named separates fake from real at once: the model's two limits do not hold.
+    """
+    for key in ("threshold", "map_threshold"):
+        if any(text.startswith(f"model.{key}=") for text in overrides):
+            setattr(model, key, getattr(configs[0], key))
+            if key == "threshold":
+                model.fake_from = model.real_below = None
+        else:
+            for config in configs:
+                setattr(config, key, getattr(model, key))
 
 
 def open_samples(run_dir: str | Path, overrides: Sequence[str] = ()) -> RunSamples:

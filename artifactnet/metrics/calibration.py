@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from artifactnet.metrics.checks import Float64Array, checked_answers
+from artifactnet.metrics.checks import BoolArray, Float64Array, checked_answers
 
 
 class RocPoint(NamedTuple):
@@ -43,12 +43,8 @@ def reliability(
         ValueError: shapes differ, a label is neither 0 nor 1, or no bins.
         ArtifactNetError: a probability is not a number in [0, 1].
     """
-    if bins < 1:
-        raise ValueError(f"need 1 bin or more, not {bins}")
     fake, chances = checked_answers(labels, probabilities)
-    edges = (np.arange(bins + 1) / bins).tolist()
-    # compared with the returned limits: p * bins would put 0.29 of 100 bins too low
-    index = np.searchsorted(edges[1:-1], chances, side="right")
+    edges, index = _bins(chances, bins)
     counts = np.bincount(index, minlength=bins).tolist()
     sums = np.bincount(index, weights=chances, minlength=bins).tolist()
     fakes = np.bincount(index, weights=fake, minlength=bins).tolist()
@@ -66,21 +62,39 @@ def reliability(
     ]
 
 
+def _bins(chances: Float64Array, bins: int) -> tuple[list[float], npt.NDArray[np.intp]]:
+    """The limits of equally wide bins, and the bin of each probability."""
+    if bins < 1:
+        raise ValueError(f"need 1 bin or more, not {bins}")
+    edges: list[float] = (np.arange(bins + 1) / bins).tolist()
+    # compared with the returned limits: p * bins would put 0.29 of 100 bins too low
+    return edges, np.searchsorted(edges[1:-1], chances, side="right")
+
+
 def expected_calibration_error(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 10
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 10, *, balanced: bool = False
 ) -> float | None:
     """Mean distance between probability and share of fakes, bins weighted by their images.
 
-    Args and errors as in `reliability`.
+    Args and errors as in `reliability`. ``balanced`` gives both classes the same weight as a whole,
+    however many images they have.
 
     Returns:
         A number in [0, 1], 0 is best; None without images.
     """
-    filled = [row for row in reliability(labels, probabilities, bins) if row["count"]]
-    if not filled:
+    fake, chances = checked_answers(labels, probabilities)
+    if not len(chances):
         return None
-    distances = sum(row["count"] * abs(row["confidence"] - row["fake"]) for row in filled)
-    return float(distances / sum(row["count"] for row in filled))
+    _, index = _bins(chances, bins)
+    weights = balanced_weights(fake) if balanced else np.full(len(chances), 1 / len(chances))
+    # the weights of a bin cancel in its share times its mean distance
+    return float(np.abs(np.bincount(index, weights=weights * (chances - fake))).sum())
+
+
+def balanced_weights(fake: BoolArray) -> Float64Array:
+    """(N,) weights that add up to 1, each class to the same share."""
+    counts = np.where(fake, fake.sum(), (~fake).sum())
+    return 1 / (counts * len(np.unique(fake)))
 
 
 def roc_curve(

@@ -55,6 +55,33 @@ def save_checkpoint(
         raise ArtifactNetError(f"{path}: the model could not be saved: {error}") from error
 
 
+def rewrite_facts(
+    source: str | Path, out: str | Path, model: dict[str, Any], extra: dict[str, Any]
+) -> None:
+    """Copy a saved model with other facts about it, atomically; its tensors stay bit for bit.
+
+    Args:
+        source: the saved model.
+        out: the file to write; may be ``source``.
+        model: values that replace those of its config.
+        extra: facts to add to, or replace in, those kept with it.
+
+    Raises:
+        ArtifactNetError: see `read_metadata`; or the disk refused: an older file stays.
+    """
+    read_metadata(source)  # refuses what is no model of ours
+    with safe_open(source, framework="pt") as handle:
+        metadata = dict(handle.metadata())
+    metadata["model"] = json.dumps(json.loads(metadata["model"]) | model)
+    metadata["extra"] = json.dumps(json.loads(metadata["extra"]) | extra)
+    state = _read_state(source)
+    try:
+        with atomic_path(out) as temporary:
+            save_file(state, temporary, metadata=metadata)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactNetError(f"{out}: the model could not be saved: {error}") from error
+
+
 def _halved(name: str, tensor: torch.Tensor) -> torch.Tensor:
     """Weights as float16; whole numbers (indices, counters) as they are."""
     if not tensor.is_floating_point() or not tensor.numel():
