@@ -69,7 +69,7 @@ class ContextConfig:
     backbone: str = ""  # timm's name of a plain ViT; "": no such stream
     pretrained: str = "auto"  # as model.pretrained
     image_size: int = 168  # side of the square to which the whole image is resized, pixels
-    blocks: list[int] = field(default_factory=lambda: [3, 5, 7])  # whose output is pooled, from 0
+    blocks: list[int] = field(default_factory=lambda: [5, 7])  # whose output is pooled, from 0
 
 
 @dataclass

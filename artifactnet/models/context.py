@@ -17,7 +17,7 @@ from artifactnet.models.backbone import why_no_rollout
 from artifactnet.models.timm_net import create_net
 from artifactnet.types import ArtifactNetError
 
-PARTS = 3  # per block: class token, mean and standard deviation of the patches
+PARTS = 2  # per block: class token and mean of the patches
 
 
 def context_model(config: ContextConfig) -> ModelConfig:
@@ -32,7 +32,7 @@ def context_model(config: ContextConfig) -> ModelConfig:
 class ContextStream(nn.Module):
     """(B, 3, H, W) normalised images to the (B,) context term of the fake logit.
 
-    Class token, mean and standard deviation of the patches of a few blocks, and one linear layer.
+    Class token and mean of the patches of a few blocks, and one linear layer.
     Blocks behind the last of these are dropped.
 
     Args:
@@ -101,9 +101,7 @@ class ContextStream(nn.Module):
         parts = []
         for patches, prefix in levels:
             patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
-            mean = patches.mean(1)
-            spread = (patches - mean[:, None]).square().mean(1).clamp_min(1e-12).sqrt()
-            parts += [prefix[:, 0].to(mean.dtype), mean, spread]
+            parts += [prefix[:, 0].to(patches.dtype), patches.mean(1)]
         return torch.cat(parts, 1)
 
     def forward(self, images: Tensor) -> Tensor:

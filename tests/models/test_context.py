@@ -42,18 +42,18 @@ def by_hand(stream: ContextStream, small: torch.Tensor) -> torch.Tensor:
         if index in stream.blocks:
             normed = net.norm(tokens)
             patches = normed[:, 1:].double()
-            parts += [normed[:, 0].double(), patches.mean(1), patches.std(1, unbiased=False)]
+            parts += [normed[:, 0].double(), patches.mean(1)]
     return torch.cat(parts, 1)
 
 
-def test_features_are_token_mean_and_deviation_of_each_block() -> None:
+def test_features_are_token_and_mean_of_each_block() -> None:
     torch.manual_seed(0)
     stream = ContextStream(config().context, MEAN, STD, create_net(context_model(config().context)))
     stream._scale, stream._shift = (1.0,) * 3, (0.0,) * 3  # as if the ViT expected these values
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         found, wanted = stream.eval().features(images), by_hand(stream, images)
-    assert found.shape == (2, stream.num_features) == (2, 3 * 2 * 192)
+    assert found.shape == (2, stream.num_features) == (2, 2 * 2 * 192)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
     assert len(stream.net.blocks) == 4  # none behind the last that is read
 
