@@ -15,12 +15,13 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="detection: the five experiments of Table 2; interpretation: Table 13; "
         "fusion-ablation: HEIE Table 5; transfer CONFIG --on A B: HEIE Table 4; cot-ablation "
-        "[CONFIG]: HEIE Table 7",
+        "[CONFIG]: HEIE Table 7; alignment [CONFIG]: with and without attention "
+        "alignment, compared seed by seed",
     )
     arguments.add_overrides(
         parser,
-        "keys of all trainings, right after NAME: train.epochs=2; of transfer and "
-        "cot-ablation the config goes before them",
+        "keys of all trainings, right after NAME: train.epochs=2; of transfer, cot-ablation and "
+        "alignment the config goes before them",
     )
     option(
         "--on",
@@ -28,7 +29,20 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]MANIFEST",
         help="transfer: the data sets, two or more; each is trained on, all are evaluated on",
     )
-    option("--seeds", type=arguments.natural, nargs="+", default=[0, 1, 2], metavar="N")
+    option(
+        "--seeds",
+        type=arguments.natural,
+        nargs="+",
+        metavar="N",
+        help="default: 0 1 2; of alignment 0 1 2 3 4",
+    )
+    arguments.add_value(
+        parser,
+        "--faithfulness",
+        arguments.natural,
+        None,
+        "alignment: deletion and insertion curves of N test fakes (40; 0: none)",
+    )
     option("--out", default="runs/experiments", metavar="DIR")
 
 
@@ -40,24 +54,38 @@ def run_experiment(args: argparse.Namespace) -> int:
     from artifactnet.types import ArtifactNetError
 
     name, overrides, recipe = args.name, args.overrides, None
-    if name in ("transfer", "cot-ablation") and overrides and "=" not in overrides[0]:
+    seeds = [0, 1, 2] if args.seeds is None else args.seeds
+    if name in ("transfer", "cot-ablation", "alignment") and overrides and "=" not in overrides[0]:
         recipe, *overrides = overrides
     if args.on is not None and name != "transfer":
         raise ArtifactNetError("--on is for transfer alone")
+    if args.faithfulness is not None and name != "alignment":
+        raise ArtifactNetError("--faithfulness is for alignment alone")
     if name == "transfer":
         from artifactnet.experiments.transfer import named_sets, run_transfer
 
         if recipe is None or args.on is None:
             raise ArtifactNetError("transfer needs a config and data: transfer CONFIG --on A B")
-        found = run_transfer(recipe, named_sets(args.on), args.seeds, args.out, overrides)
+        found = run_transfer(recipe, named_sets(args.on), seeds, args.out, overrides)
     elif name == "cot-ablation":
         from artifactnet.experiments.cot_ablation import RECIPE, run_cot_ablation
 
-        found = run_cot_ablation(recipe or RECIPE, args.seeds, args.out, overrides)
+        found = run_cot_ablation(recipe or RECIPE, seeds, args.out, overrides)
+    elif name == "alignment":
+        from artifactnet.experiments.alignment import (
+            FAITHFULNESS_IMAGES,
+            RECIPE,
+            SEEDS,
+            run_alignment,
+        )
+
+        images = FAITHFULNESS_IMAGES if args.faithfulness is None else args.faithfulness
+        seeds = list(SEEDS) if args.seeds is None else seeds
+        found = run_alignment(recipe or RECIPE, seeds, args.out, overrides, images)
     else:
         from artifactnet.experiments.run import run_experiment
 
-        found = run_experiment(name, args.seeds, args.out, overrides)
+        found = run_experiment(name, seeds, args.out, overrides)
     print(experiment_page(found))
     print(f"table in {Path(args.out) / name}.md and .json")
     return 0

@@ -12,9 +12,11 @@ from artifactnet import api, files
 from artifactnet.config import Config, load
 from artifactnet.evaluation.results import JSON
 from artifactnet.evaluation.tables import markdown_table, mean_spread, mean_std
+from artifactnet.metrics.paired import holm, paired_difference, smallest_p
 from artifactnet.runs import run_folder
 from artifactnet.types import ArtifactNetError
 
+_LEVEL = 0.05  # of significance, for a note; nothing is decided by it
 _DIGITS = {"MSE": 5, "MSE GT=0": 5}  # as in the papers; three otherwise
 
 
@@ -93,16 +95,20 @@ def write_table(
     trainings: Mapping[str, Mapping[str, Any]],
     values: Mapping[tuple[str, int], Mapping[str, float | None]],
     columns: Sequence[str],
+    against: str | None = None,
 ) -> dict[str, Any]:
     """Write an experiment as ``NAME.json`` and ``NAME.md`` and return the content of the former.
 
     Args:
         folder: for both files.
         about: ``experiment`` (its name), ``title``, ``seeds``, ``overrides`` and what else
-            belongs into the JSON file.
+            belongs into the JSON file; ``notes`` are printed below the table.
         trainings: key -> ``title``, ``method`` and what else belongs into the row, in order.
         values: (key, seed) -> figures; a figure that a run does not have is missing or None.
         columns: names of the figures.
+        against: key of the row that all others are compared with, seed by seed. ``differences``
+            then has mean, sample std, ``p`` of the exact sign-flip test, and ``p_holm``, adjusted
+            for the rows of a column.
     """
     rows = []
     for key, training in trainings.items():
@@ -110,6 +116,8 @@ def write_table(
         spread = {column: _spread(_column(seeds, column)) for column in columns}
         rows.append({"key": key, **training, "seeds": seeds, "spread": spread})
     table = {**about, "columns": list(columns), "rows": rows}
+    if against is not None:
+        table["differences"] = _differences(rows, against, columns)
     files.write_json(folder / f"{about['experiment']}.json", table)
     files.write_text(folder / f"{about['experiment']}.md", experiment_page(table))
     return table
@@ -124,6 +132,35 @@ def _spread(values: Sequence[float]) -> dict[str, float | None] | None:
     return dict(zip(("mean", "std"), mean_std(values), strict=True)) if values else None
 
 
+def _differences(
+    rows: Sequence[Mapping[str, Any]], against: str, columns: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Every other row minus the one with the key ``against``, over the seeds that both have."""
+    (control,) = (row for row in rows if row["key"] == against)
+    found = []
+    for row in rows:
+        if row is not control:
+            spread = {c: _difference(row["seeds"], control["seeds"], c) for c in columns}
+            found.append({"key": row["key"], "against": against, "spread": spread})
+    for column in columns:
+        tested = [entry["spread"][column] for entry in found if entry["spread"][column]]
+        for difference, p in zip(tested, holm([one["p"] for one in tested]), strict=True):
+            difference["p_holm"] = p
+    return found
+
+
+def _difference(
+    treated: Mapping[str, Mapping[str, float | None]],
+    control: Mapping[str, Mapping[str, float | None]],
+    column: str,
+) -> dict[str, Any] | None:
+    pairs = [(treated[s].get(column), control[s].get(column)) for s in treated if s in control]
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if not both:
+        return None
+    return paired_difference([a for a, _ in both], [b for _, b in both])._asdict()
+
+
 def experiment_page(experiment: Mapping[str, Any]) -> str:
     """Markdown of what `write_table` returned: mean and spread over the seeds, then every seed."""
     columns = experiment["columns"]
@@ -136,6 +173,12 @@ def experiment_page(experiment: Mapping[str, Any]) -> str:
         for seed, figures in row["seeds"].items():
             cells = [mean_spread(_column({seed: figures}, c), _DIGITS.get(c, 3)) for c in columns]
             single.append([title, seed, *cells])
+    differences = experiment.get("differences", [])
+    adjusted = len(differences) > 1
+    for entry in differences:
+        cells = [_difference_cell(entry["spread"][c], _DIGITS.get(c, 3), adjusted) for c in columns]
+        summary.append([f"difference ({entry['key']} - {entry['against']})", *cells])
+    notes = [*_difference_notes(differences), *experiment.get("notes", [])]
     lines = [
         f"# {experiment['title']}",
         "",
@@ -144,6 +187,34 @@ def experiment_page(experiment: Mapping[str, Any]) -> str:
         "",
         *markdown_table(["training", *columns], summary),
         "",
+        *(line for note in notes for line in (note, "")),
         *markdown_table(["training", "seed", *columns], single),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _difference_cell(difference: Mapping[str, Any] | None, digits: int, adjusted: bool) -> str:
+    if difference is None:
+        return ""
+    spread = "" if difference["std"] is None else f" ± {difference['std']:.{digits}f}"
+    p = difference["p_holm" if adjusted else "p"]
+    return f"{difference['mean']:+.{digits}f}{spread} (p = {p:.3g})"
+
+
+def _difference_notes(differences: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the p-values are, and what they cannot be."""
+    found = [one for entry in differences for one in entry["spread"].values() if one]
+    if not found:
+        return []
+    pairs = max(one["pairs"] for one in found)
+    note = f"Differences are paired by seed; p: exact two-sided sign-flip test over {pairs} pairs"
+    if len(differences) > 1:
+        note += f", adjusted (Holm) for the {len(differences)} rows of a column"
+    note += "."
+    if smallest_p(pairs) > _LEVEL:
+        enough = next(n for n in range(pairs, 99) if smallest_p(n) <= _LEVEL)
+        note += (
+            f" With {pairs} pairs p cannot fall below {smallest_p(pairs):.3g}; {enough} seeds can "
+            f"fall below {_LEVEL:g}."
+        )
+    return [note]
