@@ -32,7 +32,7 @@ _SHARE_BELOW_1: Rule = ("at least 0 and below 1", lambda v: 0 <= v < 1)
 _INSIDE: Rule = ("between 0 and 1, both excluded", lambda v: 0 < v < 1)
 _CHANNELS: Rule = ("three finite numbers", lambda v: len(v) == 3 and all(map(math.isfinite, v)))
 _SIZE: Rule = ("two integers above 0 (height, width)", lambda v: len(v) == 2 and min(v) > 0)
-_PARTS = ("backbone", "head", "segmentation", "heatmap")  # of ArtifactNet
+_PARTS = ("backbone", "head", "segmentation", "heatmap", "context")  # of ArtifactNet
 RULES: dict[str, Rule] = {
     "name": (
         "a plain folder name",
