@@ -25,6 +25,11 @@ def add_pack_options(parser: argparse.ArgumentParser) -> None:
     arguments.add_value(
         parser, "--check", arguments.positive, 16, "of more images, N evenly spread (16)"
     )
+    option(
+        "--share-backbone",
+        action="store_true",
+        help="leave out what equals the published weights in the package, which loading then needs",
+    )
     option("--overwrite", action="store_true", help="replace existing files")
 
 
@@ -34,7 +39,7 @@ def run_pack(args: argparse.Namespace) -> int:
 
     done = pack_model(
         args.model, args.out, args.images, check=args.check, card=args.card,
-        trained_on=args.trained_on, overwrite=args.overwrite,
+        trained_on=args.trained_on, share_backbone=args.share_backbone, overwrite=args.overwrite,
     )  # fmt: skip
     differences = ", ".join(f"{name} {value:.2g}" for name, value in done.differences.items())
     kind = "images" if args.images else "images of noise"

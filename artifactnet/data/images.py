@@ -292,8 +292,16 @@ def _use(
 
 
 def _open(file: Any) -> Image.Image:
-    Image.init()  # plug-ins that were registered count too
-    formats = [kind for kind in _FORMATS if kind in Image.OPEN]
+    Image.preinit()  # the usual formats; loading all takes longer than decoding a photograph
+    try:
+        return _identify(file)
+    except Image.UnidentifiedImageError:
+        Image.init()
+        return _identify(file)
+
+
+def _identify(file: Any) -> Image.Image:
+    formats = [kind for kind in _FORMATS if kind in Image.OPEN]  # registered plug-ins count too
     with _quiet_pillow():
         return Image.open(file, formats=formats)
 

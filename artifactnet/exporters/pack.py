@@ -18,8 +18,10 @@ from artifactnet.inference.collect import resolve_inputs, sample_evenly
 from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.inference.load import find_weights
 from artifactnet.inference.predictor import Predictor
+from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import load_checkpoint, save_checkpoint
 from artifactnet.models.metadata import read_metadata
+from artifactnet.models.shared_backbone import Backbones, find_backbones
 from artifactnet.types import ArtifactNetError, Prediction
 
 SUFFIX = ".safetensors"
@@ -55,6 +57,7 @@ def pack_model(
     check: int = 16,
     card: str | Path | None = None,
     trained_on: str | None = None,
+    share_backbone: bool = False,
     overwrite: bool = False,
 ) -> Packed:
     """Write a copy of a saved model with float16 weights.
@@ -70,11 +73,16 @@ def pack_model(
         check: number of images to sample evenly from them.
         card: a model card in Markdown, copied beside ``out`` under its name.
         trained_on: the training data in a few words; training from these weights repeats them.
+        share_backbone: leave out what equals published weights in the package (see
+            `artifactnet.models.shared_backbone`): the copy is a small part as large, and loads
+            where this package is installed.
         overwrite: replace files that exist.
 
     Raises:
-        ArtifactNetError: a file cannot be read or written or exists, an image cannot be used, a
-            weight does not fit into half precision, or predictions differ by more than `LIMITS`.
+        ArtifactNetError: with ``share_backbone``, the package has no weights of the backbone, or
+            none of its tensors equals them; a file cannot be read or written or exists, an image
+            cannot be used, a weight does not fit into half precision, or predictions differ by
+            more than `LIMITS`.
             Nothing is written then.
     """
     out = Path(out)
@@ -90,6 +98,7 @@ def pack_model(
     if card is not None and beside.exists() and not (overwrite or beside.samefile(card)):
         raise ArtifactNetError(f"{beside}: exists already; overwrite replaces it")
     model = load_checkpoint(file)
+    backbones = _shared(model, file) if share_backbone else None
     extra = read_metadata(file)["extra"]
     extra["packed"] = {
         "artifactnet": version("artifactnet"),
@@ -99,7 +108,7 @@ def pack_model(
     chosen = _chosen(images, check) if images else _noise(*model.image_size)
     try:
         with atomic_path(out) as temporary:
-            save_checkpoint(model, temporary, extra, half=True)
+            save_checkpoint(model, temporary, extra, half=True, backbones=backbones)
             packed = Predictor(load_checkpoint(temporary))
             differences = _differences(Predictor(model), packed, chosen)
             _refuse(out, differences)
@@ -108,6 +117,13 @@ def pack_model(
     except OSError as error:
         raise ArtifactNetError(f"{out}: cannot be written: {error}") from error
     return Packed(out, out.stat().st_size, file.stat().st_size, len(chosen), differences)
+
+
+def _shared(model: ArtifactNet, file: Path) -> Backbones:
+    try:
+        return find_backbones(model)
+    except ArtifactNetError as error:
+        raise ArtifactNetError(f"{file}: {error}") from error
 
 
 def _read_card(path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -23,10 +23,25 @@ from artifactnet.models.timm_net import (
 from artifactnet.types import ArtifactNetError
 
 
+class Tried(NamedTuple):
+    """What a net gave for an empty image, saved with a model: trying it again takes seconds.
+
+    Attributes:
+        num_features, level_channels, no_pyramid: see `Backbone`.
+        final: shape of the last features; None: they are no tensor.
+    """
+
+    num_features: int
+    level_channels: tuple[int, ...]
+    no_pyramid: str | None
+    final: tuple[int, ...] | None
+
+
 class Backbone(nn.Module):
     """A timm model without its classifier, tried on empty images of the configured size.
 
-    ``net`` comes from `create_net`; None: a new one, with random weights.
+    ``net`` comes from `create_net`; None: a new one, with random weights. ``tried`` is what an
+    earlier backbone of this configuration found; None: try it.
 
     Attributes:
         net: the timm module.
@@ -50,7 +65,9 @@ class Backbone(nn.Module):
             takes), or gives no feature of an image.
     """
 
-    def __init__(self, config: ModelConfig, net: nn.Module | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, net: nn.Module | None = None, tried: Tried | None = None
+    ) -> None:
         super().__init__()
         self.size = net_size(config)
         if net is None:
@@ -69,8 +86,11 @@ class Backbone(nn.Module):
         if self.patch_size:
             _check_patches(config, self.size, self.patch_size)
         self._find_levels(config.backbone)
-        final = self._try(config)
-        self._find_map(config.backbone, final)
+        self.tried = self._try(config) if tried is None else tried
+        self.num_features: int = self.tried.num_features
+        self.level_channels: tuple[int, ...] = self.tried.level_channels
+        self.no_pyramid: str | None = self.tried.no_pyramid
+        self._find_map(config.backbone, self.tried.final)
 
     def _find_levels(self, name: str) -> None:
         """Ask timm which features make a pyramid."""
@@ -79,8 +99,8 @@ class Backbone(nn.Module):
         reductions = [stage["reduction"] for stage in info]
         self.hierarchical = is_hierarchy(reductions)
         self.reduction: int = reductions[-1] if reductions else 0
-        self.level_channels: tuple[int, ...] = ()
-        self.no_pyramid: str | None = None
+        self.level_channels = ()
+        self.no_pyramid = None
         try:
             if not hasattr(self.net, "forward_intermediates"):
                 raise ValueError("timm cannot return its intermediate features")
@@ -90,18 +110,19 @@ class Backbone(nn.Module):
         else:
             self.level_channels = tuple(info[k]["num_chs"] for k in self._levels)
 
-    def _try(self, config: ModelConfig) -> Any:
-        """Last features of an empty image; sets the width of the pooled feature."""
+    def _try(self, config: ModelConfig) -> Tried:
+        """What an empty image says."""
         needs_pyramid = config.segmentation.head != "none" or config.heatmap.head != "none"
-        if needs_pyramid and self.no_pyramid is None:
+        channels, no_pyramid = self.level_channels, self.no_pyramid
+        if needs_pyramid and no_pyramid is None:
             run = partial(_run_pyramid, indices=list(self._levels))
             try:
                 final, pooled, levels = dry_run(self.net, self.size, run)
             except Exception as error:  # the net may run all the same
-                self.no_pyramid = f"{config.backbone} has no feature pyramid: {first_line(error)}"
+                no_pyramid = f"{config.backbone} has no feature pyramid: {first_line(error)}"
             else:
-                self.level_channels = tuple(level.shape[1] for level in levels)
-        if not needs_pyramid or self.no_pyramid is not None:
+                channels = tuple(level.shape[1] for level in levels)
+        if not needs_pyramid or no_pyramid is not None:
             try:
                 final, pooled = dry_run(self.net, self.size, run_net)
             except Exception as error:
@@ -111,21 +132,21 @@ class Backbone(nn.Module):
                 f"model.backbone {config.backbone} gives no feature (B, C) of an image; choose a "
                 "model that classifies images"
             )
-        self.num_features: int = pooled.shape[1]
-        return final
+        shape = tuple(final.shape) if isinstance(final, torch.Tensor) else None
+        return Tried(pooled.shape[1], channels, no_pyramid, shape)
 
-    def _find_map(self, name: str, final: Any) -> None:
+    def _find_map(self, name: str, final: tuple[int, ...] | None) -> None:
         """Where the cells are in the last features, and whether the pooled feature sees them."""
         self.map_grid: tuple[int, int] | None = None
         self.no_map: str | None = None
         self._channels_last = self._tokens = False
         self._map_prefix = 0
-        if isinstance(final, torch.Tensor) and final.ndim == 4:
+        if final is not None and len(final) == 4:
             self._channels_last = _channels_last(self.net)
             axes = (1, 2) if self._channels_last else (2, 3)
-            self.map_grid = (final.shape[axes[0]], final.shape[axes[1]])
-        elif isinstance(final, torch.Tensor) and final.ndim == 3:
-            self.map_grid, self._map_prefix = token_grid(self.net, self.size, final.shape[1])
+            self.map_grid = (final[axes[0]], final[axes[1]])
+        elif final is not None and len(final) == 3:
+            self.map_grid, self._map_prefix = token_grid(self.net, self.size, final[1])
             self._tokens = True
         by_token = self._tokens and str(getattr(self.net, "global_pool", "")) == "token"
         self.could_average = by_token and self.map_grid not in (None, (1, 1))

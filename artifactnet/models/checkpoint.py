@@ -14,18 +14,28 @@ from safetensors.torch import save_file
 from artifactnet.config import LoraConfig, to_dict
 from artifactnet.files import atomic_path
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.backbone import Tried
+from artifactnet.models.initialization import uninitialized
 from artifactnet.models.lora import merged, rename_adapted
 from artifactnet.models.metadata import FORMAT, read_metadata
+from artifactnet.models.shared_backbone import Backbones, complete, leave_out
 from artifactnet.types import ArtifactNetError
 
 
 def save_checkpoint(
-    model: ArtifactNet, path: str | Path, extra: dict[str, Any] | None = None, *, half: bool = False
+    model: ArtifactNet,
+    path: str | Path,
+    extra: dict[str, Any] | None = None,
+    *,
+    half: bool = False,
+    backbones: Backbones | None = None,
 ) -> None:
     """Write weights, config, preprocessing and notices to one file, atomically.
 
     LoRA adapters are merged, so that the file loads without peft. ``extra`` are JSON-ready facts to
     keep with it. ``half`` stores weights in float16; `load_checkpoint` restores float32.
+    ``backbones``, with ``half``: what equals these published weights is left out, see
+    `shared_backbone.leave_out`.
 
     Raises:
         ArtifactNetError: the disk refused, or float16 cannot hold a weight; an older file stays.
@@ -44,10 +54,15 @@ def save_checkpoint(
         "model": json.dumps(to_dict(config)),
         "notices": json.dumps(list(model.notices)),
         "extra": json.dumps(extra or {}),
+        "tried": json.dumps(model.backbone.tried._asdict()),
     }
     state = {k: v.detach().to("cpu").contiguous() for k, v in model.state_dict().items()}
     if half:
         state = {name: _halved(name, tensor) for name, tensor in state.items()}
+    if backbones:
+        state = leave_out(state, model, backbones)
+        facts = {k: {"name": b.name, "sha256": b.sha256} for k, b in backbones.items()}
+        metadata["backbones"] = json.dumps(facts)
     try:
         with atomic_path(path) as temporary:
             save_file(state, temporary, metadata=metadata)
@@ -102,9 +117,12 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Art
         ArtifactNetError: see `read_metadata`; or the weights do not fit the saved config.
     """
     metadata = read_metadata(path)
-    model = ArtifactNet(metadata["model"])
+    tried = metadata["tried"]
+    with uninitialized():  # the file has all values
+        model = ArtifactNet(metadata["model"], tried=None if tried is None else Tried(**tried))
     model.notices = metadata["notices"]
-    missing, unexpected, misshapen = _load(model, _read_state(path))
+    state = _completed(_read_state(path), model, path, metadata["backbones"])
+    missing, unexpected, misshapen = _load(model, state)
     if missing or unexpected or misshapen:
         raise ArtifactNetError(
             f"{path}: weights do not fit the saved config: missing {missing[:3]}, "
@@ -128,6 +146,9 @@ def init_weights(model: ArtifactNet, path: str | Path) -> list[str]:
     metadata = read_metadata(path)
     state = _read_state(path)
     theirs, ours = _parts(state), _parts(model.state_dict())
+    shared = {k: v for k, v in metadata["backbones"].items() if k.partition(".")[0] in ours}
+    theirs |= {prefix.partition(".")[0] for prefix in shared}
+    state = _completed(state, model, path, shared)
     state = {key: value for key, value in state.items() if key.partition(".")[0] in ours}
     fresh = sorted(ours - theirs)
     if model.config.lora.rank:
@@ -153,6 +174,26 @@ def _parts(state: dict[str, torch.Tensor]) -> set[str]:
 def _read_state(path: str | Path) -> dict[str, torch.Tensor]:
     with safe_open(path, framework="pt") as handle:
         return {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+
+
+def _completed(
+    state: dict[str, torch.Tensor],
+    model: ArtifactNet,
+    path: str | Path,
+    facts: dict[str, dict[str, str]],
+) -> dict[str, torch.Tensor]:
+    """The tensors in a file, and those that it left out."""
+    if not facts:
+        return state
+    nets = {}
+    for prefix in facts:
+        try:
+            nets[prefix] = model.get_submodule(prefix[:-1])
+        except AttributeError as error:
+            raise ArtifactNetError(
+                f"{path}: leaves out {prefix[:-1]}, which the model has not"
+            ) from error
+    return complete(state, nets, path, facts)
 
 
 def _load(

@@ -20,7 +20,10 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """Config, notices and extra facts of a saved model, without its weights.
 
     Returns:
-        ``{"model": ModelConfig, "notices": tuple[str, ...], "extra": dict}``.
+        ``{"model": ModelConfig, "notices": tuple[str, ...], "extra": dict, "backbones": dict,
+        "tried": dict | None}``; ``tried`` holds the fields of `backbone.Tried`, if known;
+        ``backbones`` names published weights that the file leaves out: prefix of the tensors ->
+        ``{"name": str, "sha256": str}``, see `shared_backbone`.
 
     Raises:
         ArtifactNetError: no such file, not a safetensors file, or not one of ours.
@@ -42,13 +45,52 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         model, notices, extra = (json.loads(metadata[key]) for key in ("model", "notices", "extra"))
         if not (isinstance(notices, list) and isinstance(extra, dict)):
             raise TypeError("notices must be a list, extra facts an object")
+        tried = _tried(json.loads(metadata.get("tried", "null")))
+        backbones = _backbones(metadata.get("backbones", "{}"), str(path))
         config = _from_dict(ModelConfig, model, str(path))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactNetError(
             f"{path}: the facts in the file are damaged ({type(error).__name__}: {error!s:.200}); "
             "copy or download it again"
         ) from error
-    return {"model": config, "notices": tuple(notices), "extra": extra}
+    return {
+        "model": config,
+        "notices": tuple(notices),
+        "extra": extra,
+        "backbones": backbones,
+        "tried": tried,
+    }
+
+
+def _tried(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Lists of JSON as the tuples that they were."""
+    if found is None:
+        return None
+    return {
+        "num_features": int(found["num_features"]),
+        "level_channels": tuple(map(int, found["level_channels"])),
+        "no_pyramid": found["no_pyramid"],
+        "final": None if found["final"] is None else tuple(map(int, found["final"])),
+    }
+
+
+def _backbones(text: str, where: str) -> dict[str, dict[str, str]]:
+    """The published weights that a file leaves out."""
+    found = json.loads(text)
+    for prefix, facts in found.items():
+        unknown = sorted(set(facts) - {"name", "sha256"})
+        if unknown:
+            raise _newer(where, unknown)
+        strings = isinstance(facts["name"], str) and isinstance(facts["sha256"], str)
+        if not (strings and prefix.endswith(".")):
+            raise TypeError("backbones must map a prefix to name and sha256")
+    return dict(found)
+
+
+def _newer(where: str, unknown: list[str]) -> ArtifactNetError:
+    return ArtifactNetError(
+        f"{where}: saved by a newer ArtifactNet (unknown keys {unknown!r:.200}); update"
+    )
 
 
 def _from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:
@@ -58,9 +100,7 @@ def _from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:
     hints = get_type_hints(kind)
     unknown = sorted(set(values) - {field.name for field in fields(kind)})  # type: ignore[arg-type]
     if unknown:
-        raise ArtifactNetError(
-            f"{where}: saved by a newer ArtifactNet (unknown keys {unknown!r:.200}); update"
-        )
+        raise _newer(where, unknown)
     arguments = {
         key: _from_dict(hints[key], value, where) if is_dataclass(hints[key]) else value
         for key, value in values.items()

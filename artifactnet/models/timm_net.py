@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from torch import nn
 
 from artifactnet.config import ModelConfig
 from artifactnet.models.dry_run import dry_run, first_line
+from artifactnet.models.import_timm import import_timm
 from artifactnet.types import ArtifactNetError
 
 # timm files whose models are plain ViTs: global attention, class token, blocks in a row
@@ -125,14 +127,22 @@ def move_last_norm(state: dict[str, Any], net: nn.Module) -> dict[str, Any]:
     return {re.sub(r"^fc_norm\.", "norm.", key): value for key, value in state.items()}
 
 
+def convert_weights(state: dict[str, Any], net: nn.Module) -> dict[str, Any]:
+    """Published weights, also of other layouts, under the names and shapes of ``net``.
+
+    timm's own conversion of the model's file resizes position embeddings, too.
+    """
+    convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    return move_last_norm(convert(state, net) if convert else state, net)
+
+
 def _create(config: ModelConfig, arguments: dict[str, Any], pretrained: bool = False) -> Any:
     """`timm.create_model` with those of our arguments that the class takes.
 
     Raises:
         ArtifactNetError: a key is set that the class does not take.
     """
-    import timm
-
+    timm = import_timm()
     arguments = {"num_classes": 0} | arguments | config.backbone_kwargs
     while True:
         try:
@@ -218,8 +228,7 @@ def _fits(config: ModelConfig, size: tuple[int, int]) -> bool:
 
 
 def _published_size(config: ModelConfig) -> tuple[int, int] | None:
-    import timm
-
+    timm = import_timm()
     published = timm.get_pretrained_cfg(config.backbone)
     size = published.input_size if published is not None else None
     return (size[1], size[2]) if size else None
@@ -227,8 +236,7 @@ def _published_size(config: ModelConfig) -> tuple[int, int] | None:
 
 def _timm_file(name: str) -> str:
     """Name of timm's file that defines a model, e.g. ``vision_transformer``."""
-    import timm
-
+    timm = import_timm()
     base = name.split(".")[0]
     if not timm.is_model(base):
         near = difflib.get_close_matches(base, timm.list_models(), n=5)

@@ -136,14 +136,11 @@ def packed_otherwise(monkeypatch, change) -> None:
     """The copy is spoiled between saving and checking, as a bad conversion would."""
     real = pack.save_checkpoint
 
-    def spoiled(model, path, extra, *, half):
-        change(model)
-        real(model, path, extra, half=half)
-
-    def spoil_copy(model, path, extra, *, half):
-        real(model, path, extra, half=half)
+    def spoil_copy(model, path, extra, **options):
+        real(model, path, extra, **options)
         other = load_checkpoint(path)
-        spoiled(other, path, extra, half=half)
+        change(other)
+        real(other, path, extra, **options)
 
     monkeypatch.setattr(pack, "save_checkpoint", spoil_copy)
 
