@@ -13,7 +13,7 @@ MODULES = {
     for path in SOURCES
 }
 
-BASE = {"types", "taxonomy", "config", "schema", "rules", "files", "names", "values"}
+BASE = {"types", "taxonomy", "config", "schema", "rules", "files", "names", "values", "weights"}
 INFERENCE = {*BASE, "inference", "models", "data", "vlm.heie.predictor", "vlm.heie.saving"}
 TRAINING = {*INFERENCE, "runs", "losses", "metrics", "distillation", "evaluation", "training"}
 
@@ -64,7 +64,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "albumentations": ("data/transforms.py",),
     "google_crc32c": ("data/converters/tfrecord.py",),
     "omegaconf": ("config.py",),
-    "timm": ("models/timm_net.py", "models/create.py"),
+    "timm": (),  # models/import_timm.py loads it by name
     "mmseg": ("models/heads/upernet.py",),
     "mmcv": ("models/heads/upernet.py",),
     "mmengine": ("models/heads/upernet.py",),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from artifactnet.names import visible
+from artifactnet.weights import DEFAULT
 
 if TYPE_CHECKING:
     from artifactnet.data.image_files import Skipped
@@ -60,6 +61,25 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         help="files, folders (searched deeply), parquet shards with images, patterns; - is one "
         "image on standard input",
     )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The option that names a model, for commands with a default."""
+    parser.add_argument(
+        "--model",
+        metavar="PATH",
+        help="a run folder, a .safetensors file, a packaged model by name (student-nano), an "
+        "exported .onnx, .xml or .pt2 file, or the folder of a HEIE on a language model; by "
+        f"default the packaged {DEFAULT}",
+    )
+
+
+def choose_model(named: str | None) -> str:
+    """The model that was named, or else the packaged default, which is said on standard error."""
+    if named is not None:
+        return named
+    print_line(f"model {DEFAULT} (packaged; --model names another)", sys.stderr)
+    return DEFAULT
 
 
 def add_config(parser: argparse.ArgumentParser, example: str = "optim.lr=1e-4") -> None:

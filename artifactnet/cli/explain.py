@@ -7,13 +7,19 @@ import sys
 from pathlib import Path
 
 from artifactnet.cli import arguments
+from artifactnet.weights import DEFAULT
 
 
 def add_explain_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``explain``."""
     option = parser.add_argument
-    option("model", metavar="RUN", help="a run folder, a .safetensors file, or a packaged model")
     arguments.add_images(parser)
+    option(
+        "--model",
+        metavar="PATH",
+        help="a run folder, a .safetensors file, or a packaged model; without this option the "
+        f"first of IMAGES, if it is one of these, else the packaged {DEFAULT}",
+    )
     option("--out", required=True, metavar="DIR", help="folder for the maps")
     add_method_options(parser)
     arguments.add_levels(parser)
@@ -64,12 +70,19 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
 def run_explain(args: argparse.Namespace) -> int:
     """Run ``explain``; returns the exit code."""
     from artifactnet.explanation.folder import explain_to_folder
-    from artifactnet.inference.load import find_weights, load_model
+    from artifactnet.inference.load import find_weights, load_model, names_model
+    from artifactnet.types import ArtifactNetError
 
-    predictor = load_model(find_weights(args.model), device=args.device)
+    images, named = args.images, args.model
+    if named is None and names_model(images[0]):
+        named, images = images[0], images[1:]
+        if not images:
+            raise ArtifactNetError(f"{named} is a model; name the images after it")
+    model = find_weights(arguments.choose_model(named))
+    predictor = load_model(model, device=args.device)
     arguments.print_warnings(predictor.warnings)
     summary = explain_to_folder(
-        predictor, args.images, args.out, args.methods, batch_size=args.batch_size or 8,
+        predictor, images, args.out, args.methods, batch_size=args.batch_size or 8,
         window=args.window, stride=args.stride, levels=args.levels,
         report=lambda e: arguments.print_line(
             f"{e.probability:.4f} {e.verdict} {e.name}"

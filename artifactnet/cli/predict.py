@@ -18,13 +18,7 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``predict``."""
     arguments.add_images(parser)
     option = parser.add_argument
-    option(
-        "--model",
-        required=True,
-        metavar="PATH",
-        help="a run folder, a .safetensors file, a packaged model by name (student-nano), an "
-        "exported .onnx, .xml or .pt2 file, or the folder of a HEIE on a language model",
-    )
+    arguments.add_model(parser)
     arguments.add_text(parser)
     option(
         "--backend",
@@ -90,8 +84,9 @@ def run_predict(args: argparse.Namespace) -> int:
 
     if args.overlap is not None and not args.tiles:
         raise ArtifactNetError("--overlap needs --tiles")
+    model = arguments.choose_model(args.model)
     predictor = load_model(
-        args.model, args.device, backend=args.backend, threads=args.threads, text=args.text
+        model, args.device, backend=args.backend, threads=args.threads, text=args.text
     )
     arguments.print_warnings(predictor.warnings)
     summary = predict_to_folder(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from artifactnet.vlm.heie.predictor import HeiePredictor
 
 MODEL_FILE = "model.safetensors"  # the best model of a run, in the run's folder
+RUN_CONFIG = "config.yaml"  # in the folder of a run, finished or not
 Kind = Literal["weights", "exported", "heie", "folder"]
 
 
@@ -79,7 +80,7 @@ def find_weights(source: str | Path) -> Path:
 
 
 def load_model(
-    source: str | Path,
+    source: str | Path = packaged.DEFAULT,
     device: str | torch.device = "auto",
     *,
     backend: str | None = None,
@@ -91,7 +92,7 @@ def load_model(
     Args:
         source: a run's folder, a ``.safetensors`` file, an exported ``.onnx``, ``.xml`` or
             ``.pt2`` file, the folder of a HEIE on a language model, or the name of a packaged
-            model; a path that exists wins.
+            model; a path that exists wins. The default is the packaged `packaged.DEFAULT`.
         device: see `pick_device`; exported files run on the CPU.
         backend: runtime of an exported file: ``onnx``, ``openvino`` or ``torch``; None goes by
             its suffix.
@@ -131,6 +132,21 @@ def load_model(
     from artifactnet.vlm.heie.predictor import load_heie_predictor
 
     return load_heie_predictor(path, chosen, text)
+
+
+def names_model(text: str) -> bool:
+    """Whether a word means a saved model, finished or not, and no images.
+
+    That is a packaged model's name where no such path exists, a file with the suffix of a model,
+    and the folder of a run.
+    """
+    path = Path(text)
+    if not path.exists():
+        suffixes = (*SUFFIXES, packaged.SUFFIX)
+        return text in packaged.list_packaged() or path.suffix in suffixes
+    if path.is_dir():
+        return find_model(path).kind != "folder" or (path / RUN_CONFIG).is_file()
+    return path.suffix in (*SUFFIXES, packaged.SUFFIX)
 
 
 def _no_model(folder: Path) -> ArtifactNetError:

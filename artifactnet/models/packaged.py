@@ -9,6 +9,7 @@ from artifactnet.config import ModelConfig
 from artifactnet.files import sha256_file
 from artifactnet.models.metadata import read_metadata
 from artifactnet.types import ArtifactNetError
+from artifactnet.weights import DEFAULT as DEFAULT
 
 FOLDER = Path(__file__).parents[1] / "weights"
 SUFFIX = ".safetensors"
@@ -31,7 +32,7 @@ class PublishedWeights(NamedTuple):
         Raises:
             ArtifactNetError: it is missing, or one bit of it differs.
         """
-        hint = "reinstall artifactnet, or name another file with model.weights"
+        hint = "reinstall artifactnet"
         if not self.path.is_file():
             raise ArtifactNetError(f"{self.path}: missing from this installation; {hint}")
         if sha256_file(self.path) != self.sha256:
