@@ -20,6 +20,7 @@ BENCHMARKS = {
     "fuzz-data": ("fuzz_data", "mutated data files: read or refused, in time"),
     "fuzz-images": ("fuzz_images", "mutated images: used or refused, in time"),
     "recompressed": ("recompressed", "verdicts on images that were saved again as JPEG"),
+    "first-image": ("first_image", "a new process until its first answer, and each later one"),
     "predict": ("predict", "a folder beside the model alone, and memory"),
 }
 
