@@ -545,3 +545,23 @@ def test_aliases_stand_for_what_they_name(tmp_path):
     config = load(path)
     assert config.model.image_size == config.data.augment.crop_size == [56, 56]
     assert config.data.augment.crop
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.temperature=0"], "model.temperature must be a finite number above 0"),
+        (["model.temperature=inf"], "model.temperature must be a finite number above 0"),
+        (["model.fake_from=0.8"], "model.fake_from and model.real_below come together"),
+        (["model.real_below=0.2"], "model.fake_from and model.real_below come together"),
+        (["model.fake_from=1.5", "model.real_below=0.2"], "model.fake_from must be between"),
+        (["model.fake_from=0.2", "model.real_below=0.8"], "model.real_below must be at most"),
+        (["model.fake_from=0.4", "model.real_below=0.2"], "model.threshold must be from"),
+        (["model.fake_from=0.8", "model.real_below=0.6"], "model.threshold must be from"),
+    ],
+)
+def test_limits_of_verdicts_lie_around_the_threshold(overrides: list[str], words: str) -> None:
+    assert words in message("dinov2_align", overrides)
+    loaded = load("dinov2_align", ["model.fake_from=0.8", "model.real_below=0.2"])
+    assert loaded.model.limits == (0.2, 0.8)
+    assert load("dinov2_align").model.limits is None

@@ -125,7 +125,9 @@ def calibrate(
     real_below, fake_from = choose_limits(labels, probabilities, false_alarms, missed)
     threshold = min(max(model.config.threshold, real_below), fake_from)
     shares = _shares(labels, probabilities, (real_below, fake_from))
-    scaled = (logits.double() / before, logits.double() / temperature)
+    (nll, ece), (new_nll, new_ece) = (
+        _quality(labels, logits.double() / value) for value in (before, temperature)
+    )
     found = Calibration(
         path=target,
         real=shares["real"]["images"],
@@ -136,10 +138,8 @@ def calibrate(
         real_below=real_below,
         false_alarms=false_alarms,
         missed=missed,
-        nll=_pair(negative_log_likelihood(labels, values) for values in scaled),
-        ece=_pair(
-            expected_calibration_error(labels, values.sigmoid(), balanced=True) for values in scaled
-        ),
+        nll=(nll, new_nll),
+        ece=(ece, new_ece),
         shares=shares,
         warnings=tuple(warnings),
     )
@@ -151,9 +151,11 @@ def calibrate(
     return found
 
 
-def _pair(values: Any) -> tuple[float, float]:
-    before, after = values
-    return before, after
+def _quality(labels: Tensor, logits: Tensor) -> tuple[float, float]:
+    """Negative log-likelihood and expected calibration error, of classes that weigh the same."""
+    error = expected_calibration_error(labels, logits.sigmoid(), balanced=True)
+    assert error is not None  # there are images
+    return negative_log_likelihood(labels, logits), error
 
 
 def _target(source: str | Path, file: Path, out: str | Path | None) -> Path:

@@ -142,7 +142,9 @@ class VerdictMetric(Metric):
         labels = labels.to(self.device)
         rows = generator_rows(self.names, generators, labels)
         rows = torch.where(labels == 1, rows + 1, 0)  # photographs come first
-        found = rows * len(VERDICTS) + verdict_indices(probabilities.to(self.device), self.limits)
+        # on the CPU, since some devices have no float64
+        places = verdict_indices(probabilities.cpu(), self.limits).to(self.device)
+        found = rows * len(VERDICTS) + places
         self.counts += torch.bincount(found, minlength=self.counts.numel()).view_as(self.counts)
 
     def compute(self) -> dict[str, Any]:

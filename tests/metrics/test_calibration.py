@@ -145,3 +145,17 @@ def test_what_cannot_be_scored_is_refused(score):
         reliability([0], [0.5], 0)
     with pytest.raises(ValueError, match="2 points or more"):
         roc_curve([0, 1], [0.5, 0.5], 1)
+
+
+@settings(deadline=None, max_examples=100)
+@given(ANSWERS, st.integers(1, 12))
+def test_balanced_error_is_that_of_equally_many_of_both(answers, bins):
+    """Each class repeated as often as the other has images."""
+    counts = {label: sum(y == label for y, _ in answers) for label in (0, 1)}
+    if not min(counts.values()):
+        expected = expected_calibration_error(*split(answers), bins)
+    else:
+        repeated = [pair for pair in answers for _ in range(counts[1 - pair[0]])]
+        expected = expected_calibration_error(*split(repeated), bins)
+    found = expected_calibration_error(*split(answers), bins, balanced=True)
+    assert found == (None if expected is None else pytest.approx(expected, abs=1e-9))

@@ -164,6 +164,35 @@ def test_figures_and_tables_hold_the_counts():
     assert named["Balanced accuracy"] == f"{expected:.4f}"
 
 
+def test_uncertain_verdicts_have_a_column_a_choice_and_their_limits(tmp_path):
+    entries = samples.entries(12)
+    for entry in entries:
+        if 0.3 <= entry["probability"] < 0.7:
+            entry |= {"verdict": "uncertain", "correct": None}
+    unsure = sum(e["verdict"] == "uncertain" for e in entries)
+    assert unsure > 0
+    model = samples.head([])["model"] | {"limits": [0.3, 0.7]}
+    head = samples.head(entries, model=model)
+    assert dict(summary_figures(head["summary"]))["Uncertain"] == str(unsure)
+    tables = {t.caption.partition(" ")[0]: t for t in summary_tables(head["summary"], {})}
+    verdicts = tables["Verdicts"]
+    assert verdicts.header[1:] == ("called fake", "uncertain", "called real")
+    for row, label in zip(verdicts.rows, (1, 0), strict=True):
+        kinds = [e["verdict"] for e in entries if e["label"] == label]
+        counts = [kinds.count(kind) for kind in ("fake", "uncertain", "real")]
+        assert [int(cell.split()[0]) for cell in row[1:]] == counts
+    assert "uncertain" in tables["Generators"].header
+    path = tmp_path / "page.html"
+    write_page(path, head, entries)
+    text = path.read_text(encoding="utf-8")
+    assert '<option value="uncertain">Uncertain</option>' in text
+    assert "fake from a probability of 0.7, real below 0.3 and uncertain between" in text
+    write_page(path, samples.head(samples.entries(3)), samples.entries(3))
+    text = path.read_text(encoding="utf-8")
+    assert '<option value="uncertain">' not in text
+    assert "called fake from a probability of 0.5." in text
+
+
 def test_what_nobody_knows_is_left_out():
     summary = samples.head(samples.entries(9, labelled=False))["summary"]
     assert list(dict(summary_figures(summary))) == ["Images", "Called fake", "Called real"]

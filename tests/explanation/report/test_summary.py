@@ -1,6 +1,7 @@
 """The figures of a report against loops over its images."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,6 +92,31 @@ def test_generators_against_loops():
         assert row["called_fake"] == sum(f.is_fake for f in own)
         assert row["accuracy"] == pytest.approx(len(right) / len(own))
         assert row["mean_probability"] == pytest.approx(np.mean([f.probability for f in own]))
+
+
+def test_three_verdicts_against_loops():
+    """Scores are those at the threshold; counts are those of the verdicts."""
+    facts = random_facts()
+    unsure = [replace(f, uncertain=0.3 <= f.probability < 0.7) for f in facts]
+    plain, found = summarize(facts, []), summarize(unsure, [])
+    counted = {
+        (label, verdict): sum(f.label == label and f.verdict == verdict for f in unsure)
+        for label in (0, 1)
+        for verdict in ("fake", "uncertain", "real")
+    }
+    assert min(counted.values()) > 0
+    for label, name in ((0, "real"), (1, "fake")):
+        for verdict, count in found["answers"][name].items():
+            assert count == counted[label, verdict]
+    for verdict in ("fake", "uncertain", "real"):
+        total = counted[0, verdict] + counted[1, verdict]
+        assert found[f"called_{verdict}"] == total
+        rows = found["generators"]
+        if verdict != "real":
+            assert sum(row[f"called_{verdict}"] for row in rows) == total
+    assert plain["called_uncertain"] == 0
+    for key in ("verdicts", "authenticity", "calibration", "roc", "histogram"):
+        assert found[key] == plain[key]
 
 
 def fake(probability=0.9, **more):
