@@ -64,7 +64,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "albumentations": ("data/transforms.py",),
     "google_crc32c": ("data/converters/tfrecord.py",),
     "omegaconf": ("config.py",),
-    "timm": (),  # models/import_timm.py loads it by name
+    "timm": ("models/import_timm.py",),
     "mmseg": ("models/heads/upernet.py",),
     "mmcv": ("models/heads/upernet.py",),
     "mmengine": ("models/heads/upernet.py",),
@@ -308,7 +308,7 @@ def test_an_allowed_import_passes(module, line):
         ("data/transforms.py", "import albumentations as A", True),
         ("config.py", "try:\n    import omegaconf\nexcept ImportError:\n    pass", True),
         ("data/transforms.py", "def f():\n    import albumentations as A", False),
-        ("models/timm_net.py", "import timm", False),
+        ("models/import_timm.py", "import timm", False),
         ("config.py", "if TYPE_CHECKING:\n    import omegaconf", False),
         ("training/x.py", "import lightning", False),
     ],

@@ -157,7 +157,7 @@ def _low_rank(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor] | None:
         return None
     rows, columns = difference.shape
     most = (rows * columns - 1) // (rows + columns)  # a larger rank takes no less than all of it
-    usual = ours.square().mean().sqrt()
+    usual = ours.abs().median()  # which an outlier does not move
     limit = _ROUNDING * ours.flatten(1).abs().maximum(usual)
     u, s, v = torch.linalg.svd(difference, full_matrices=False)
     # the sum of squares that a smaller rank leaves out exceeds what the limits allow together
