@@ -260,7 +260,8 @@ def test_every_folder_is_a_package():
 
 
 def test_tools_only_call_the_command_line():
-    for path in (ROOT / "tools").glob("*.py"):
+    """All but the script that says how a packaged model was made."""
+    for path in set((ROOT / "tools").glob("*.py")) - {ROOT / "tools" / "train_small.py"}:
         names = [n for n, _ in imported(ast.parse(path.read_text()))]
         assert set(names) - {"sys"} <= {"artifactnet.cli.main", "perf.cli.main"}, path
 
