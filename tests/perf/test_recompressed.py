@@ -1,8 +1,10 @@
 """Figures of recompressed images against counting by hand."""
 
+import io
 import json
 
 import numpy as np
+import pytest
 from canned_predictor import CannedPredictor
 from perf import recompressed
 from perf.cli import main
@@ -29,11 +31,20 @@ def test_counts_and_levels(tmp_path, monkeypatch, capsys):
     out = tmp_path / "report.json"
     assert main(["recompressed", str(tmp_path), "--quality", "50", "--out", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]
-    assert [row["quality"] for row in rows] == [None, 50]
+    assert [row["level"] for row in rows] == ["as is", "JPEG 50", "half"]
     for row in rows:
         assert row["real_called_fake"] == 0.5
-        assert row["recall"] == 2 / 3
-        assert row["balanced_accuracy"] == (2 / 3 + 0.5) / 2
+        assert row["recall"] == pytest.approx(2 / 3)
+        assert row["balanced_accuracy"] == pytest.approx((2 / 3 + 0.5) / 2)
+        assert (
+            row["verdict_fake_of_real"] == 0.5
+        )  # no limits: the threshold
         assert row["auc"] == 4 / 6
-    assert seen == [[str] * 5, [bytes] * 5]
+    assert seen == [[str] * 5, [bytes] * 5, [bytes] * 5]
     assert "JPEG 50" in capsys.readouterr().out
+
+
+def test_half_is_half(tmp_path):
+    Image.fromarray(np.full((33, 20, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    content = recompressed.changed(str(tmp_path / "a.png"), recompressed.HALF)
+    assert Image.open(io.BytesIO(content)).size == (10, 17)

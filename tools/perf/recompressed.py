@@ -1,13 +1,15 @@
-"""Verdicts on the test images of a folder as they are, and saved again as JPEG."""
+"""Verdicts on the test images of a folder as they are, saved again as JPEG, and at half size."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from artifactnet import load_model
 from artifactnet.cli.arguments import positive
@@ -19,6 +21,7 @@ from artifactnet.metrics.authenticity import auc
 from artifactnet.types import ArtifactNetError
 from perf.harness import check_out, machine, write_report
 
+AS_IS, HALF = "as is", "half"
 QUALITIES = (85, 75, 60, 40)
 
 
@@ -40,12 +43,16 @@ def run(args: argparse.Namespace) -> int:
     images = [item for item in items if item.split in (None, "test")]
     if not images:
         raise ArtifactNetError(f"{args.folder}: no test images")
-    rows = [score(predictor, images, quality) for quality in (None, *args.quality)]
-    for row in rows:
-        name = "as is" if row["quality"] is None else f"JPEG {row['quality']}"
+    rows = []
+    for level in (AS_IS, *args.quality, HALF):
+        row = score(predictor, images, level)
+        rows.append(row)
         print(
-            f"{name:8s} balanced accuracy {row['balanced_accuracy']:.3f}, AUC {row['auc']:.3f}, "
-            f"real images called fake {row['real_called_fake']:.3f}"
+            f"{row['level']:8s} balanced accuracy {row['balanced_accuracy']:.3f}, AUC "
+            f"{row['auc']:.3f}, real images called fake {row['real_called_fake']:.3f}; verdict "
+            f"fake: {row['verdict_fake_of_real']:.3f} of real, {row['verdict_fake_of_fake']:.3f} "
+            "of fake images",
+            flush=True,
         )
     report = {"benchmark": "recompressed", "model": args.model, "images": len(images)}
     write_report(args.out, {**report, "rows": rows, "machine": machine()})
@@ -53,29 +60,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 def score(
-    predictor: BasePredictor, images: Sequence[FolderImage], quality: int | None
+    predictor: BasePredictor, images: Sequence[FolderImage], level: int | str
 ) -> dict[str, Any]:
-    """Figures of all images, each saved as JPEG of ``quality`` before it is predicted."""
-
-    def inputs() -> Iterator[ImageInput]:
-        for item in images:
-            path = str(item.record.path)
-            if quality is None:
-                yield ImageInput(path, path)
-            else:
-                yield ImageInput(path, encode_jpeg(decode_image(path, path), quality))
-
-    answers = [need_answer(a) for a in predictor.predict_stream(inputs(), heatmaps=False)]
+    """Figures of all images, each changed by ``level``: a JPEG quality, `AS_IS` or `HALF`."""
+    inputs = (ImageInput(str(i.record.path), changed(str(i.record.path), level)) for i in images)
+    answers = [need_answer(a) for a in predictor.predict_stream(inputs, heatmaps=False)]
     labels = torch.tensor([item.record.label for item in images])
-    called = [answer.is_fake for answer in answers]
-    fakes = sum(label and fake for label, fake in zip(labels.tolist(), called, strict=True))
-    false_alarms = sum(called) - fakes
-    real = int((labels == 0).sum())
-    recall = fakes / int(labels.sum())
+    fake = labels == 1
+    called = torch.tensor([answer.is_fake for answer in answers])
+    verdicts = torch.tensor([answer.verdict == "fake" for answer in answers])
+    recall, false_alarms = (float(called[group].float().mean()) for group in (fake, ~fake))
     return {
-        "quality": quality,
-        "balanced_accuracy": (recall + 1 - false_alarms / real) / 2,
+        "level": f"JPEG {level}" if isinstance(level, int) else level,
+        "balanced_accuracy": (recall + 1 - false_alarms) / 2,
         "auc": auc(labels, torch.tensor([answer.probability for answer in answers])),
         "recall": recall,
-        "real_called_fake": false_alarms / real,
+        "real_called_fake": false_alarms,
+        "verdict_fake_of_real": float(verdicts[~fake].float().mean()),
+        "verdict_fake_of_fake": float(verdicts[fake].float().mean()),
     }
+
+
+def changed(path: str, level: int | str) -> str | bytes:
+    """The path of an image as it is, or the content of a file of the changed image."""
+    if level == AS_IS:
+        return path
+    pixels = decode_image(path, path)
+    if isinstance(level, int):
+        return encode_jpeg(pixels, level)
+    height, width = pixels.shape[:2]
+    size = max(1, (width + 1) // 2), max(1, (height + 1) // 2)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(buffer, "PNG")
+    return buffer.getvalue()
