@@ -551,7 +551,7 @@ def test_aliases_stand_for_what_they_name(tmp_path):
     ("overrides", "words"),
     [
         (["model.temperature=0"], "model.temperature must be a finite number above 0"),
-        (["model.temperature=inf"], "model.temperature must be a finite number above 0"),
+        (["model.temperature=.inf"], "model.temperature must be a finite number above 0"),
         (["model.fake_from=0.8"], "model.fake_from and model.real_below come together"),
         (["model.real_below=0.2"], "model.fake_from and model.real_below come together"),
         (["model.fake_from=1.5", "model.real_below=0.2"], "model.fake_from must be between"),
