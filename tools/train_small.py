@@ -7,8 +7,8 @@ what it made in --out, so the same command goes on after an interruption:
 
 1. manifests of DATA and of the embedded data;
 2. the detail stream (configs/artifactnet_small_detail.yaml), from student-nano;
-3. what both streams see in each image, once augmented for training, as it is for validation;
-4. the linear layers of the verdict, by class-balanced logistic regression.
+3. the context's layer: logistic regression on DINOv2's features of whole images, augmented once;
+4. scale and shift of both streams' logits, on validation images.
 
 Then `artifactnet calibrate` fits temperature and limits, and `artifactnet pack --share-backbone`
 makes the packaged file.
@@ -23,7 +23,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 from artifactnet import api
 from artifactnet.config import Config, load
@@ -40,11 +42,10 @@ from artifactnet.models.create import create_model
 from artifactnet.runs import run_folder
 
 SETS = {"migan": "migan_edits", "free": "free_edits", "genreal": "genreal"}
-CHUNK = 512  # images per file of features
+CHUNK = 256  # images per file of features
 BATCH = 16
 # inverse strengths of the regularisation, of which validation chooses
-STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-EDITS = 1.5  # weight of photographs and their edits against whole generated images
+STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
 
 
 def main() -> None:
@@ -67,8 +68,8 @@ def main() -> None:
     model = create_model(config.model)
     init_weights(model, detail / "model.safetensors")
     model.eval()
-    found = {split: see(model, config, split, args.out / "features") for split in ("train", "val")}
-    fit(model, found["train"], found["val"])
+    train, val = (open_split(model, config, split) for split in ("train", "val"))
+    fit(model, train, val, args.out / "features")
     save_checkpoint(model, args.out / "model.safetensors")
     print(f"saved {args.out / 'model.safetensors'}")
 
@@ -83,110 +84,116 @@ def make_manifests(data: Path, out: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the streams see in the images of a split.
+class Split:
+    """Images of a split as the streams get them: augmented for training, else as in prediction.
 
     Attributes:
-        context: (N, C) features of the context.
-        detail: (N,) logits of the detail stream.
         label: (N,) 0 real, 1 fake.
-        edit: (N,) whether an image is a photograph with an edited twin, or that twin.
+        whole: (N,) whether an image is of a set in which fakes were generated as a whole.
     """
 
-    context: np.ndarray
-    detail: np.ndarray
+    dataset: DetectionDataset
     label: np.ndarray
-    edit: np.ndarray
+    whole: np.ndarray
 
 
-def see(model: ArtifactNet, config: Config, split: str, folder: Path) -> Seen:
-    """Show a split to both streams."""
+def open_split(model: ArtifactNet, config: Config, split: str) -> Split:
+    """The images of ``train`` or ``val``."""
     preprocess = preprocess_of(model)
     source = DataModule(config.data, preprocess, config.seed).splits[split]
     transform = TrainTransform(config.data.augment, preprocess) if split == "train" else None
-    dataset = DetectionDataset(source, preprocess, transform, config.seed, "raise", alike=True)
-    assert model.context is not None
-
-    def detail(images: torch.Tensor) -> torch.Tensor:
-        assert model.context is not None
-        return model(images).logit - model.context(images)
-
-    return Seen(
-        context=collect(model.context.features, dataset, folder / f"{split}-context"),
-        detail=collect(detail, dataset, folder / f"{split}-detail"),
-        label=np.array([record.label for record in source.records]),
-        edit=np.array([not record.uid.startswith("genreal/") for record in source.records]),
+    return Split(
+        DetectionDataset(source, preprocess, transform, config.seed, "raise", alike=True),
+        np.array([record.label for record in source.records]),
+        np.array([record.uid.startswith("genreal/") for record in source.records]),
     )
 
 
 def collect(
-    stream: Callable[[torch.Tensor], torch.Tensor], dataset: DetectionDataset, folder: Path
+    stream: Callable[[torch.Tensor], torch.Tensor],
+    dataset: DetectionDataset,
+    items: np.ndarray,
+    folder: Path,
 ) -> np.ndarray:
-    """A stream's output for all images, a chunk after the other; finished chunks are read again."""
+    """A stream's output for some images, by chunks; finished chunks are read again."""
     chunks = []
-    for start in range(0, len(dataset), CHUNK):
-        path, stop = folder / f"{start:06d}.npy", min(start + CHUNK, len(dataset))
+    for start in range(0, len(items), CHUNK):
+        path, chosen = folder / f"{start:06d}.npy", items[start : start + CHUNK]
         if not path.is_file():
             outputs = []
-            for first in range(start, stop, BATCH):
-                items = range(first, min(first + BATCH, stop))
-                batch = collate(dataset[(0, item)] for item in items)
+            for first in range(0, len(chosen), BATCH):
+                batch = collate(dataset[(0, int(k))] for k in chosen[first : first + BATCH])
                 assert batch is not None
                 with torch.inference_mode():
                     outputs.append(stream(batch.image).float().numpy())
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, np.concatenate(outputs))
-            print(f"{folder.name}: {stop} of {len(dataset)} images", flush=True)
+            print(f"{folder.name}: {start + len(chosen)} of {len(items)} images", flush=True)
         chunks.append(np.load(path, allow_pickle=False))
     return np.concatenate(chunks)
 
 
-def fit(model: ArtifactNet, train: Seen, val: Seen) -> None:
-    """Fit the scale of the detail stream's logit, and the context's layer, to the labels."""
-    mean, std = train.context.mean(0), train.context.std(0) + 1e-6
-    width = np.sqrt(train.context.shape[1])
+def fit(model: ArtifactNet, train: Split, val: Split, folder: Path) -> None:
+    """Fit the context's layer to whole training images, then four numbers to validation images.
 
-    def inputs(seen: Seen) -> np.ndarray:
-        return np.column_stack([(seen.context - mean) / std / width, seen.detail])
-
-    best: tuple[float, LogisticRegression] | None = None
-    for strength in STRENGTHS:
-        fitted = LogisticRegression(C=strength * len(train.label), max_iter=1000)
-        fitted.fit(inputs(train), train.label, sample_weight=weights_of(train))
-        loss = log_loss(fitted.decision_function(inputs(val)), val)
-        print(f"C {strength}: validation loss {loss:.4f}", flush=True)
-        if best is None or loss < best[0]:
-            best = loss, fitted
-    assert best is not None
-    coefficients, intercept = best[1].coef_[0], best[1].intercept_[0]
-    slope = coefficients[:-1] / std / width
-    scale = float(coefficients[-1])
-    print(f"the detail stream's logit is multiplied by {scale:.3f}")
-    assert model.context is not None
+    These scale and shift the logits of the two streams, which never met in training.
+    """
+    context, model.context = model.context, None
+    assert context is not None
     assert model.evidence is not None
+    whole = np.flatnonzero(train.whole)
+    seen = collect(context.features, train.dataset, whole, folder / "train-context")
+    every = np.arange(len(val.label))
+    val_seen = collect(context.features, val.dataset, every, folder / "val-context")
+    detail = collect(lambda images: model(images).logit, val.dataset, every, folder / "val-detail")
+    slope, shift = fit_context(seen, train.label[whole], val_seen[val.whole], val.label[val.whole])
+    weights, chosen = weights_of(val), val.label == 1
+
+    def loss(numbers: np.ndarray) -> float:
+        a = numbers[0] * detail + numbers[1]
+        b = numbers[2] * (val_seen @ slope + shift) + numbers[3]
+        logits = np.logaddexp(np.logaddexp(a, b), a + b)  # see artifactnet.models.context.either
+        return float(np.logaddexp(0, np.where(chosen, -logits, logits)) @ weights)
+
+    fitted = minimize(loss, [1.0, 0.0, 1.0, -2.0], method="Nelder-Mead", options={"maxiter": 4000})
+    print(f"scales and shifts {fitted.x.round(3).tolist()}, validation loss {fitted.fun:.4f}")
     with torch.no_grad():
         for layer in (model.head, model.evidence):
-            layer.weight.mul_(scale)
-            layer.bias.mul_(scale)
-        model.context.head.weight.copy_(torch.from_numpy(slope)[None])
-        model.context.head.bias.fill_(intercept - float(slope @ mean))
+            layer.weight.mul_(fitted.x[0])
+            layer.bias.mul_(fitted.x[0])
+        model.head.bias.add_(fitted.x[1])
+        context.head.weight.copy_(torch.from_numpy(fitted.x[2] * slope)[None])
+        context.head.bias.fill_(fitted.x[2] * shift + fitted.x[3])
+    model.context = context
 
 
-def weights_of(seen: Seen) -> np.ndarray:
-    """Per image, summing to 1: both classes alike among edits and among whole images."""
-    weights = np.zeros(len(seen.label))
-    for edit, share in ((True, EDITS), (False, 1.0)):
+def fit_context(
+    train: np.ndarray, label: np.ndarray, val: np.ndarray, val_label: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Weights and bias of a logistic regression, as regular as suits validation best."""
+    mean, std = train.mean(0), (train.std(0) + 1e-6) * np.sqrt(train.shape[1])
+    best: tuple[float, LogisticRegression] | None = None
+    for strength in STRENGTHS:
+        fitted = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")
+        fitted.fit((train - mean) / std, label)
+        score = roc_auc_score(val_label, fitted.decision_function((val - mean) / std))
+        print(f"C {strength}: validation AUC {score:.4f}", flush=True)
+        if best is None or score > best[0]:
+            best = score, fitted
+    assert best is not None
+    slope = best[1].coef_[0] / std
+    return slope, float(best[1].intercept_[0] - slope @ mean)
+
+
+def weights_of(split: Split) -> np.ndarray:
+    """Per image, summing to 1: edits and whole images weigh the same, and both classes of each."""
+    weights = np.zeros(len(split.label))
+    for whole in (True, False):
         for label in (0, 1):
-            group = (seen.edit == edit) & (seen.label == label)
-            weights[group] = share / group.sum()
-    return weights / weights.sum()
-
-
-def log_loss(logits: np.ndarray, seen: Seen) -> float:
-    """Weighted as in the fit."""
-    losses = np.logaddexp(0, np.where(seen.label == 1, -logits, logits))
-    return float(losses @ weights_of(seen))
+            group = (split.whole == whole) & (split.label == label)
+            weights[group] = 0.25 / group.sum()
+    return weights
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from artifactnet.cli import (
     synthesize,
     train,
 )
+from artifactnet.runs.memory import keep_freed_memory
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect
 TERMINATED = 143  # 128 + SIGTERM
@@ -121,6 +122,15 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
     "version": ("print versions", None, train.run_version),
 }
 
+# commands whose steps need the same memory again and again
+SAME_STEPS = (
+    train.run_train,
+    train.run_evaluate,
+    distill.run_distill,
+    calibrate.run_calibrate,
+    experiment.run_experiment,
+)
+
 # their trainer decides what SIGTERM means: under Slurm, it may be queued again
 HANDLE_SIGTERM = (train.run_train, distill.run_distill, experiment.run_experiment)
 
@@ -150,6 +160,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
     """
     _print_any_name()
     args = parser.parse_args(argv)
+    if args.run in SAME_STEPS:
+        keep_freed_memory()
     try:
         with _stopped_by_sigterm(args):
             return int(args.run(args))

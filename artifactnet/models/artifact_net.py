@@ -17,7 +17,7 @@ from artifactnet.models.attention import rollout
 from artifactnet.models.attention.requirements import cannot_hold, refused_block
 from artifactnet.models.attention.tap import AttentionLayer, AttentionTap
 from artifactnet.models.backbone import Backbone, Tried
-from artifactnet.models.context import ContextStream
+from artifactnet.models.context import ContextStream, either
 from artifactnet.models.grad_cam import grad_cam
 from artifactnet.models.heads.classification import ClassificationHead, EvidenceHead
 from artifactnet.models.heads.decoder import Decoder, HeatmapOutput
@@ -304,7 +304,7 @@ class ArtifactNet(nn.Module):
                 with torch.set_grad_enabled(watch or torch.is_grad_enabled()):
                     output.logit = output.logit + more
         if self.context is not None:
-            output.logit = output.logit + self.context(images)
+            output.logit = either(output.logit, self.context(images))
         return output, final
 
     def _predict_tiles(

@@ -1,7 +1,7 @@
 """A second stream for the verdict: what a plain ViT sees in the whole image at low resolution.
 
 The backbone sees fine detail and finds edited regions; a pretrained ViT's middle blocks tell whole
-generated images apart. Both give a term of one logit.
+generated images apart. An image is fake if either of them is right: `either`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from artifactnet.models.backbone import why_no_rollout
 from artifactnet.models.timm_net import create_net
 from artifactnet.types import ArtifactNetError
 
+_UNLIKELY = -4.0  # first logit: hardly a say until it has learned
 PARTS = 2  # per block: class token and mean of the patches
 
 
@@ -29,8 +30,16 @@ def context_model(config: ContextConfig) -> ModelConfig:
     )
 
 
+def either(a: Tensor, b: Tensor) -> Tensor:
+    """Logit of ``1 - (1 - p_a)(1 - p_b)``, of two logits of equal shape (noisy-or).
+
+    The odds of either are ``o_a + o_b + o_a o_b``.
+    """
+    return torch.logsumexp(torch.stack([a, b, a + b]), 0)
+
+
 class ContextStream(nn.Module):
-    """(B, 3, H, W) normalised images to the (B,) context term of the fake logit.
+    """(B, 3, H, W) normalised images to the (B,) logit that they are generated as a whole.
 
     Class token and mean of the patches of a few blocks, and one linear layer.
     Blocks behind the last of these are dropped.
@@ -73,8 +82,8 @@ class ContextStream(nn.Module):
         self.side = config.image_size
         self.num_features: int = PARTS * len(self.blocks) * self.net.embed_dim
         self.head = nn.Linear(self.num_features, 1)
-        nn.init.zeros_(self.head.weight)  # no say until it has learned
-        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(self.head.weight)
+        nn.init.constant_(self.head.bias, _UNLIKELY)
         data: dict[str, Any] = self.net.pretrained_cfg or {}
         own_mean = data.get("mean", (0.485, 0.456, 0.406))
         own_std = data.get("std", (0.229, 0.224, 0.225))
@@ -105,7 +114,7 @@ class ContextStream(nn.Module):
         return torch.cat(parts, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The context term."""
+        """The logit."""
         return self.head(self.features(images).to(self.head.weight.dtype))[:, 0]
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from artifactnet.config import ConfigError, ContextConfig, ModelConfig, load
 from artifactnet.models import create, packaged
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import load_checkpoint, save_checkpoint
-from artifactnet.models.context import ContextStream, context_model
+from artifactnet.models.context import ContextStream, context_model, either
 from artifactnet.models.timm_net import create_net
 from artifactnet.types import ArtifactNetError
 
@@ -80,17 +83,36 @@ def test_large_images_are_averaged_and_small_ones_enlarged() -> None:
         assert stream.features(torch.randn(1, 3, 20, 48)).shape == (1, stream.num_features)
 
 
-def test_its_term_is_added_to_the_logit_and_is_zero_at_first() -> None:
+def test_an_image_is_fake_if_either_stream_says_so() -> None:
     torch.manual_seed(0)
+    model = ArtifactNet(config()).eval()
+    assert model.context is not None
+    torch.nn.init.normal_(model.context.head.weight, std=0.05)
+    context, model.context = model.context, None
+    images = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        detail, whole = model(images).logit.double().sigmoid(), context(images).double().sigmoid()
+        model.context = context
+        found = model(images).logit.double().sigmoid()
+    torch.testing.assert_close(found, 1 - (1 - detail) * (1 - whole), rtol=1e-5, atol=1e-7)
+
+
+@given(st.floats(-60, 60), st.floats(-60, 60))
+def test_either(a: float, b: float) -> None:
+    logits = torch.tensor([a, b], dtype=torch.float64)
+    found = either(logits[0].float(), logits[1].float())
+    odds = math.exp(a) + math.exp(b) + math.exp(a + b)  # 1 + o = (1 + o_a) (1 + o_b)
+    assert float(found) == pytest.approx(math.log(odds), rel=1e-5, abs=1e-5)
+    assert torch.equal(found, either(logits[1].float(), logits[0].float()))
+
+
+def test_at_first_it_has_hardly_a_say() -> None:
     model = ArtifactNet(config()).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        before = model(images).logit
-        assert model.context is not None
-        model.context.head.weight.normal_()
-        model.context.head.bias.fill_(0.5)
-        torch.testing.assert_close(model(images).logit, before + model.context(images))
-    assert not torch.equal(before, model(images).logit)
+        both = model(images).logit.sigmoid()
+        model.context = None
+        torch.testing.assert_close(model(images).logit.sigmoid(), both, rtol=0, atol=0.02)
 
 
 def test_frozen_it_stays_and_its_head_learns() -> None:
