@@ -147,7 +147,7 @@ def test_recipes_by_name_after_a_real_installation(installed, tmp_path):
     )
     done = run(["-c", code, "dinov2_align", "paper/xaigd_dinov2_align"], installed, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("backbone:") == 2
+    assert done.stdout.count("\n  backbone:") == 2
 
 
 def test_recipes_are_found_after_an_editable_installation(tmp_path):

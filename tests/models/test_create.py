@@ -68,7 +68,7 @@ def test_user_errors_name_the_key(arguments, key):
 
 
 def test_lists_of_models():
-    assert list_models() == ["student-nano", "vit-aligned"]
+    assert list_models() == ["artifactnet-small", "student-nano", "vit-aligned"]
     assert list_models("vit*") == ["vit-aligned"]
     found = list_models("swin_tiny*", backbones=True)
     assert "swin_tiny_patch4_window7_224" in found
@@ -107,7 +107,7 @@ def test_only_kwargs_that_change_tensors_refuse_published_weights(monkeypatch, k
     assert kwargs_change_tensors(config) == changes
     assert torch.equal(torch.get_rng_state(), before)
     monkeypatch.setattr(create, "why_unreachable", lambda: None)
-    reason = create._why_no_hub(config)
+    reason = create._why_unpublished(config)
     assert reason is None if not changes else "backbone_kwargs" in reason
 
 

@@ -64,7 +64,7 @@ def test_every_packaged_model_has_a_card_and_all_are_small():
     weights = {p.stem for p in files if p.suffix == ".safetensors"}
     cards = {p.stem for p in files if p.suffix == ".md" and p.read_text(encoding="utf-8").strip()}
     assert weights == cards
-    assert {"dinov2-small", "student-nano", "vit-aligned"} == weights
+    assert {"artifactnet-small", "dinov2-small", "student-nano", "vit-aligned"} == weights
     assert {p.suffix for p in files} <= {".safetensors", ".md", ".py"}
     assert [p.name for p in files if p.suffix == ".py"] == ["__init__.py"]
     assert sum(p.stat().st_size for p in files) <= MOST_BYTES
@@ -306,3 +306,27 @@ def test_a_changed_byte_of_published_weights_is_one_line(folder, position):
     published.path.write_bytes(content)
     with pytest.raises(ArtifactNetError, match=r"dinov2-small\.safetensors: not the published"):
         create_model(DINOV2, image_size=56)
+
+
+def test_the_default_model_shares_its_context_with_the_published_weights():
+    """16 million parameters in 2.5 MB; the context is DINOv2-S's, bit by bit."""
+    path = packaged.FOLDER / "artifactnet-small.safetensors"
+    assert path.stat().st_size < 4_000_000
+    facts = read_metadata(path)
+    assert facts["backbones"]["context.net."]["name"] == "dinov2-small"
+    assert facts["model"].limits is not None
+    model = load_checkpoint(path)
+    weights = load_file(packaged.FOLDER / "dinov2-small.safetensors")
+    found = model.context.net.state_dict()
+    assert len(model.context.net.blocks) == 8
+    for name in ("blocks.0.attn.qkv.weight", "blocks.7.mlp.fc2.weight", "norm.weight"):
+        assert torch.equal(found[name], weights[name].float())
+
+
+def test_the_default_model_has_three_verdicts():
+    model = artifactnet.load_model(device="cpu")
+    low, high = model.model.config.limits
+    assert 0 < low < 0.5 < high < 1
+    answer = model.predict(data.astronaut())
+    wanted = "fake" if answer.probability >= high else "uncertain"
+    assert answer.verdict == (wanted if answer.probability >= low else "real")
