@@ -80,7 +80,7 @@ RULES: dict[str, Rule] = {
     "model.context.image_size": _COUNT,
     "model.context.blocks": (
         "increasing numbers of blocks, counted from 0",
-        lambda v: bool(v) and v[0] >= 0 and all(a < b for a, b in zip(v, v[1:], strict=False)),
+        lambda v: bool(v) and v[0] >= 0 and v == sorted(set(v)),
     ),
     "model.lora.rank": _NOT_NEGATIVE,
     "model.lora.alpha": _POSITIVE,

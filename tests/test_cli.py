@@ -222,7 +222,6 @@ def test_interrupt(monkeypatch, capsys):
         (["trian"], "trian"),
         (["train"], "CONFIG"),
         (["predict", "a.png", "--model", "m"], "--out"),
-        (["predict", "a.png", "--out", "o"], "--model"),
         (["predict", "--model", "m", "--out", "o"], "IMAGES"),
         (["predict", "a", "--model", "m", "--out", "o", "--batch-size", "0"], "below 1"),
         (["predict", "a", "--model", "m", "--out", "o", "--workers", "-1"], "below 0"),

@@ -36,9 +36,7 @@ def test_counts_and_levels(tmp_path, monkeypatch, capsys):
         assert row["real_called_fake"] == 0.5
         assert row["recall"] == pytest.approx(2 / 3)
         assert row["balanced_accuracy"] == pytest.approx((2 / 3 + 0.5) / 2)
-        assert (
-            row["verdict_fake_of_real"] == 0.5
-        )  # no limits: the threshold
+        assert row["verdict_fake_of_real"] == 0.5  # no limits: the threshold
         assert row["auc"] == 4 / 6
     assert seen == [[str] * 5, [bytes] * 5, [bytes] * 5]
     assert "JPEG 50" in capsys.readouterr().out
