@@ -15,7 +15,6 @@ from artifactnet.config import LoraConfig, to_dict
 from artifactnet.files import atomic_path
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.backbone import Tried
-from artifactnet.models.initialization import uninitialized
 from artifactnet.models.lora import merged, rename_adapted
 from artifactnet.models.metadata import FORMAT, read_metadata
 from artifactnet.models.shared_backbone import Backbones, complete, leave_out
@@ -118,8 +117,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Art
     """
     metadata = read_metadata(path)
     tried = metadata["tried"]
-    with uninitialized():  # the file has all values
-        model = ArtifactNet(metadata["model"], tried=None if tried is None else Tried(**tried))
+    model = ArtifactNet(metadata["model"], tried=None if tried is None else Tried(**tried))
     model.notices = metadata["notices"]
     state = _completed(_read_state(path), model, path, metadata["backbones"])
     missing, unexpected, misshapen = _load(model, state)

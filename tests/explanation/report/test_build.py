@@ -67,7 +67,7 @@ def test_the_files_and_the_head(written):
     assert (result.images, result.of, result.failures) == (6, 6, ())
     assert found["title"] == "A <b>title</b>"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", found["created"])
-    assert list(found["model"].values()) == ["tiny", "vit_tiny_patch16_224", 0.5, 0.5]
+    assert list(found["model"].values()) == ["tiny", "vit_tiny_patch16_224", 0.5, None, 0.5]
     assert list(found["data"].values()) == ["made up", "test", 6, 6, True]
     assert found["warnings"] == ["these weights are random", "few images"]
     assert [m["name"] for m in found["methods"]] == ["relevance", "rollout"]
