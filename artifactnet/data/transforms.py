@@ -246,11 +246,12 @@ class TrainTransform:
             gamma = A.RandomGamma(gamma_limit=(round(100 * low), round(100 * high)), p=1.0)
             self._color = A.Compose([jitter, gamma])
         self._jpeg: Any = None
+        self._webp: Any = None
         if augment.jpeg_quality and augment.jpeg_on != "none":
             low, high = augment.jpeg_quality
             self._jpeg = A.Compose([A.ImageCompression(quality_range=(low, high), p=1.0)])
             webp = A.ImageCompression("webp", quality_range=(low, high), p=1.0)
-            self._webp: Any = A.Compose([webp])
+            self._webp = A.Compose([webp])
         self._blur: Any = None
         if augment.blur:
             self._blur = A.Compose([A.GaussianBlur(0, sigma_limit=_BLUR, p=augment.blur)])
@@ -270,8 +271,7 @@ class TrainTransform:
         # One state for all steps: `set_random_seed` would give each of them the same numbers,
         # and an image would be flipped vertically exactly when it is flipped horizontally.
         rng, state = np.random.default_rng(seed), random.Random(seed)
-        webp = None if self._jpeg is None else self._webp
-        for pipeline in (self._color, self._jpeg, webp, self._blur, self._flip):
+        for pipeline in (self._color, self._jpeg, self._webp, self._blur, self._flip):
             if pipeline is not None:
                 pipeline.set_random_state(rng, state)
         if self._color is not None:

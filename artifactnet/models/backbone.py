@@ -16,6 +16,7 @@ from artifactnet.models.timm_net import (
     PLAIN_VIT_FILES,
     create_net,
     net_size,
+    normalization,
     run_net,
     size_key,
     why_unfit,
@@ -74,9 +75,9 @@ class Backbone(nn.Module):
             net = create_net(config)
             add_stem(net, config)
         self.net = cast(Any, net)  # timm models have no common type
-        data: dict[str, Any] = self.net.pretrained_cfg or {}
-        self.mean = tuple(config.mean or data.get("mean", (0.485, 0.456, 0.406)))
-        self.std = tuple(config.std or data.get("std", (0.229, 0.224, 0.225)))
+        mean, std = normalization(self.net)
+        self.mean = tuple(config.mean or mean)
+        self.std = tuple(config.std or std)
         self.no_rollout = why_no_rollout(self.net, config.backbone)
         plain = self.no_rollout is None
         # behind a ResNet a patch covers more pixels than its own sides say

@@ -62,11 +62,7 @@ def save_checkpoint(
         state = leave_out(state, model, backbones)
         facts = {k: {"name": b.name, "sha256": b.sha256} for k, b in backbones.items()}
         metadata["backbones"] = json.dumps(facts)
-    try:
-        with atomic_path(path) as temporary:
-            save_file(state, temporary, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        raise ArtifactNetError(f"{path}: the model could not be saved: {error}") from error
+    _write(state, path, metadata)
 
 
 def rewrite_facts(
@@ -89,11 +85,15 @@ def rewrite_facts(
     metadata["model"] = json.dumps(json.loads(metadata["model"]) | model)
     metadata["extra"] = json.dumps(json.loads(metadata["extra"]) | extra)
     state = _read_state(source)
+    _write(state, out, metadata)
+
+
+def _write(state: dict[str, torch.Tensor], path: str | Path, metadata: dict[str, str]) -> None:
     try:
-        with atomic_path(out) as temporary:
+        with atomic_path(path) as temporary:
             save_file(state, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        raise ArtifactNetError(f"{out}: the model could not be saved: {error}") from error
+        raise ArtifactNetError(f"{path}: the model could not be saved: {error}") from error
 
 
 def _halved(name: str, tensor: torch.Tensor) -> torch.Tensor:

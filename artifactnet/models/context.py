@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from artifactnet.config import ContextConfig, ModelConfig
 from artifactnet.models.backbone import why_no_rollout
-from artifactnet.models.timm_net import create_net
+from artifactnet.models.timm_net import create_net, normalization
 from artifactnet.types import ArtifactNetError
 
 _UNLIKELY = -4.0  # first logit: hardly a say until it has learned
@@ -84,9 +84,7 @@ class ContextStream(nn.Module):
         self.head = nn.Linear(self.num_features, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.constant_(self.head.bias, _UNLIKELY)
-        data: dict[str, Any] = self.net.pretrained_cfg or {}
-        own_mean = data.get("mean", (0.485, 0.456, 0.406))
-        own_std = data.get("std", (0.229, 0.224, 0.225))
+        own_mean, own_std = normalization(self.net)
         self._scale = tuple(theirs / ours for theirs, ours in zip(std, own_std, strict=True))
         self._shift = tuple(
             (theirs - ours) / scale

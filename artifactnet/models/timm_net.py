@@ -47,6 +47,13 @@ def run_net(net: Any, images: torch.Tensor) -> tuple[Any, Any]:
     return final, net.forward_head(final, pre_logits=True)
 
 
+def normalization(net: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel that a timm model's weights expect, of [0, 1]."""
+    data: dict[str, Any] = net.pretrained_cfg or {}
+    mean, std = data.get("mean", (0.485, 0.456, 0.406)), data.get("std", (0.229, 0.224, 0.225))
+    return tuple(mean), tuple(std)
+
+
 def create_net(config: ModelConfig, pretrained: bool = False) -> Any:
     """Build a timm model without classifier, and without the stem of ``model.stem=conv``.
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
 from artifactnet import load_model
 from artifactnet.cli.arguments import positive
 from artifactnet.data.image_folders import FolderImage, find_images
-from artifactnet.data.images import decode_image, encode_jpeg
+from artifactnet.data.images import decode_image, encode_jpeg, encode_png
 from artifactnet.inference.base import BasePredictor, need_answer
 from artifactnet.inference.inputs import ImageInput
 from artifactnet.metrics.authenticity import auc
@@ -90,6 +90,5 @@ def changed(path: str, level: int | str) -> str | bytes:
         return encode_jpeg(pixels, level)
     height, width = pixels.shape[:2]
     size = max(1, (width + 1) // 2), max(1, (height + 1) // 2)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(buffer, "PNG")
-    return buffer.getvalue()
+    half = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    return encode_png(np.asarray(half))
