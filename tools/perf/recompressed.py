@@ -69,15 +69,15 @@ def score(
     fake = labels == 1
     called = torch.tensor([answer.is_fake for answer in answers])
     verdicts = torch.tensor([answer.verdict == "fake" for answer in answers])
-    recall, false_alarms = (float(called[group].float().mean()) for group in (fake, ~fake))
+    recall, false_alarms = (float(called[group].double().mean()) for group in (fake, ~fake))
     return {
         "level": f"JPEG {level}" if isinstance(level, int) else level,
         "balanced_accuracy": (recall + 1 - false_alarms) / 2,
         "auc": auc(labels, torch.tensor([answer.probability for answer in answers])),
         "recall": recall,
         "real_called_fake": false_alarms,
-        "verdict_fake_of_real": float(verdicts[~fake].float().mean()),
-        "verdict_fake_of_fake": float(verdicts[fake].float().mean()),
+        "verdict_fake_of_real": float(verdicts[~fake].double().mean()),
+        "verdict_fake_of_fake": float(verdicts[fake].double().mean()),
     }
 
 
