@@ -56,6 +56,22 @@ CATEGORIES: tuple[Category, ...] = (
     Category(6, "cognitive-level-commonsense", "commonsense", "cognitive", (213, 94, 0)),
     Category(7, "cognitive-level-physics", "physics", "cognitive", (204, 121, 167)),
 )
+# what may be wrong with an image as a whole, in answers, data and tables (FakeXplainer, Table 7)
+TAGS = (
+    "structure/attribute error",
+    "wrong texture",
+    "artistic style",
+    "other anomalies",
+    "unrecognizable objects",
+    "perspective errors",
+)
+# the paper's other names for them (FakeXplainer, A.2), accepted where tags are read
+TAG_ALIASES = {
+    "unknown objects": "unrecognizable objects",
+    "texture errors": "wrong texture",
+    "artistic styles": "artistic style",
+    "structure/attribute errors": "structure/attribute error",
+}
 BY_LABEL: dict[str, Category] = {category.label: category for category in CATEGORIES}
 
 

@@ -58,6 +58,19 @@ class Record:
     path: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A flawed place in an image, in words.
+
+    Attributes:
+        bbox: (x1, y1, x2, y2) in pixels of the image as shown (EXIF applied), half-open.
+        caption: what is wrong there.
+    """
+
+    bbox: tuple[float, float, float, float]
+    caption: str
+
+
 @dataclass(slots=True)
 class TeacherAnswer:
     """A teacher's pseudo-labels of one image."""
@@ -80,6 +93,8 @@ class Sample:
     score: float | None = None  # plausibility in [0, 1]: 1 where nothing looks wrong
     teacher: TeacherAnswer | None = None  # at the image's size; set while a student is trained
     text: str | None = None  # explanation in Expl-AIGI-Eval's form, if there is one
+    regions: tuple[Region, ...] | None = None  # annotated boxes with captions; None: not annotated
+    tags: tuple[str, ...] | None = None  # of `taxonomy.TAGS`, about the whole image; None likewise
 
 
 @dataclass(slots=True)
@@ -161,6 +176,7 @@ class Instance:
         area: number of pixels.
         confidence: mean probability of the category over these pixels, in [0, 1].
         contours: closed outlines, each (N, 2) int32 of (x, y); the outer one first, then holes.
+        caption: what is wrong there, from a model that writes; None from all others.
     """
 
     category: str
@@ -168,6 +184,7 @@ class Instance:
     area: int
     confidence: float
     contours: tuple[npt.NDArray[np.int32], ...]
+    caption: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +290,9 @@ class Prediction:
         stability: predictions of re-encodings of the image, if they were asked for.
         uncertain: whether the probability lies between the model's two limits, see
             `is_uncertain`; never, if it has none.
+        regions: boxes and captions of a model that writes them (FakeXplainer), exact;
+            ``instances`` has them in whole pixels. None from all others.
+        tags: of `taxonomy.TAGS`, about the whole image, from such a model; None likewise.
     """
 
     probability: float
@@ -289,6 +309,8 @@ class Prediction:
     explanation: Rationale | None = None
     stability: Stability | None = None
     uncertain: bool = False
+    regions: tuple[Region, ...] | None = None
+    tags: tuple[str, ...] | None = None
 
     @property
     def verdict(self) -> Verdict:
