@@ -45,10 +45,10 @@ def box_set_areas(predicted: Boxes, truth: Boxes, size: Size | None = None) -> B
     boxes = np.concatenate(both)
     if not len(boxes):
         return BoxSetAreas(0.0, 0.0, 0.0, 0.0)
-    edges = np.sort(boxes.reshape(-1, 2), axis=0)  # a repeated edge makes a cell of no area
+    edges = np.sort(boxes.reshape(-1, 2).T)  # (2, K + 1); a repeated one makes a cell of no area
     mine, theirs = (_covered_cells(part, edges) for part in both)
     cells = np.stack((mine & theirs, mine | theirs, mine, theirs))
-    width, height = np.diff(edges, axis=0).T
+    width, height = np.diff(edges)
     return BoxSetAreas(*(cells @ width @ height).tolist())
 
 
@@ -101,9 +101,10 @@ def _prepare(boxes: Boxes, size: Size | None, name: str) -> FloatArray:
 
 
 def _covered_cells(boxes: FloatArray, edges: FloatArray) -> npt.NDArray[np.bool_]:
-    """(K, K): whether a box covers the cell between two neighbours of K + 1 sorted (x, y) edges."""
-    inside = (boxes[:, None, :2] <= edges[:-1]) & (edges[1:] <= boxes[:, None, 2:])
-    columns, rows = inside.astype(np.float32).transpose(2, 0, 1)
+    """(K, K): whether a box covers the cell between neighbours of the sorted x and y ``edges``."""
+    low, high = boxes.T.copy().reshape(2, 2, -1, 1)  # each (x and y, N, 1); contiguous: 5 x faster
+    inside = (low <= edges[:, None, :-1]) & (edges[:, None, 1:] <= high)
+    columns, rows = inside.astype(np.float32)
     # as float32, the product is one call of BLAS and counts boxes exactly up to 2^24
     return (rows.T @ columns) > 0
 
