@@ -54,18 +54,23 @@ def perplexity(nll: Tensor, tokens: Tensor) -> float | None:
     return _perplexity(float(nll.double().sum()), int(tokens.sum()))
 
 
-def bleu(written: Sequence[str], references: Sequence[str]) -> float | None:
-    """BLEU-4 of a corpus (Papineni et al. 2002), one reference per text, not smoothed.
+def bleu(written: Sequence[str], references: Sequence[str], order: int = 4) -> float | None:
+    """BLEU of a corpus (Papineni et al. 2002), one reference per text, not smoothed.
 
     Words are separated by white space.
+
+    Args:
+        written: generated texts.
+        references: as many.
+        order: longest n-gram: 4 gives BLEU-4, 2 BLEU-2; all lengths have the same weight.
 
     Returns:
         In [0, 1]; 0 if no n-gram of some length occurs in the references; None without texts.
 
     Raises:
-        ValueError: different numbers of texts and references.
+        ValueError: different numbers of texts and references, or an order below 1.
     """
-    metric = TextMetric()
+    metric = TextMetric(order)
     metric.update(written=written, references=references)
     score: float | None = metric.compute()["BLEU"]
     return score
@@ -83,7 +88,14 @@ def rouge_l(written: str, reference: str) -> float:
 
 
 class TextMetric(Metric):
-    """`perplexity`, `bleu` and mean `rouge_l` over a data set; sums add up over processes."""
+    """`perplexity`, `bleu` and mean `rouge_l` over a data set; sums add up over processes.
+
+    Args:
+        order: of `bleu`.
+
+    Raises:
+        ValueError: the order is below 1.
+    """
 
     full_state_update = False
     likelihood: Tensor
@@ -91,12 +103,14 @@ class TextMetric(Metric):
     overlap: Tensor
     texts: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, order: int = 4) -> None:
         super().__init__()
+        if order < 1:
+            raise ValueError(f"the order of BLEU must be at least 1, got {order}")
         for name in ("likelihood", "overlap", "tokens", "texts"):
             dtype = torch.long if name in ("tokens", "texts") else torch.float64
             self.add_state(name, default=torch.zeros(1, dtype=dtype), dist_reduce_fx="sum")
-        self.bleu = BLEUScore().set_dtype(torch.float64)  # its counts stay exact up to 2^53
+        self.bleu = BLEUScore(order).set_dtype(torch.float64)  # its counts stay exact up to 2^53
 
     def update(
         self,

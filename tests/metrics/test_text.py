@@ -17,10 +17,10 @@ WORDS = st.lists(st.sampled_from(["the", "paw", "has", "toes", "a"]), max_size=1
 PAIRS = st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=5)
 
 
-def reference_bleu(pairs) -> float:
+def reference_bleu(pairs, order: int = 4) -> float:
     """Papineni et al. 2002, Sec. 2, n-gram by n-gram."""
     logs = []
-    for n in range(1, 5):
+    for n in range(1, order + 1):
         right = total = 0
         for written, reference in pairs:
             words, left = written.split(), reference.split()
@@ -34,7 +34,7 @@ def reference_bleu(pairs) -> float:
             return 0.0
         logs.append(math.log(right / total))
     c, r = (sum(len(pair[k].split()) for pair in pairs) for k in (0, 1))
-    return (1 if c > r else math.exp(1 - r / c)) * math.exp(sum(logs) / 4)
+    return (1 if c > r else math.exp(1 - r / c)) * math.exp(sum(logs) / order)
 
 
 def reference_rouge(written: str, reference: str) -> float:
@@ -67,6 +67,9 @@ def test_bleu_is_that_of_the_paper_and_of_torchmetrics(pairs):
     theirs = bleu_score(written, [[reference] for reference in references])
     assert found == pytest.approx(float(theirs), abs=1e-5)
     assert 0 <= found <= 1
+    for order, rounding in ((1, 1e-12), (2, 1e-12), (3, 1e-7)):  # 1/3 as a float32 weight
+        expected = reference_bleu(pairs, order)
+        assert bleu(written, references, order) == pytest.approx(expected, abs=rounding)
 
 
 @settings(max_examples=80, deadline=None)
@@ -97,6 +100,24 @@ def test_bleu_of_one_example_by_hand():
     mixed = bleu([written, "x y z w"], [reference, "x y z v"])
     shares = [(6 + 3) / 10, (5 + 2) / 8, (4 + 1) / 6, 3 / 4]
     assert mixed == pytest.approx(math.exp(1 - 13 / 10) * math.prod(shares) ** 0.25)
+
+
+def test_bleu_2_and_rouge_l_of_captions():
+    written = ["the left hand has six fingers", "blurred text", ""]
+    references = ["left hand with six fingers", "blurred text on the sign", "a warped window frame"]
+
+    def figures(*chosen: int) -> tuple[float | None, float]:
+        texts, truths = [written[k] for k in chosen], [references[k] for k in chosen]
+        metric = TextMetric(order=2)
+        metric.update(written=texts, references=truths)
+        found = metric.compute()
+        assert found["BLEU"] == bleu(texts, truths, order=2)
+        return found["BLEU"], found["ROUGE-L"]
+
+    assert figures(0) == pytest.approx((0.516398, 0.727273), abs=5e-7)
+    assert figures(1) == pytest.approx((0.223130, 0.571429), abs=5e-7)
+    assert figures(0, 1) == pytest.approx((0.476916, 0.649351), abs=5e-7)
+    assert figures(0, 1, 2) == pytest.approx((0.289264, 0.432900), abs=5e-7)
 
 
 def test_marks_are_no_words_and_letters_of_any_script_are():
@@ -157,6 +178,8 @@ def test_bad_input_is_refused():
         bleu(["a"], ["a", "b"])
     with pytest.raises(ValueError, match="tokens"):
         TextMetric().update(one)
+    with pytest.raises(ValueError, match="order of BLEU"):
+        bleu(["a"], ["a"], order=0)
 
 
 LIKELIHOODS, TOKENS = torch.tensor([3.5, 8.25, 1.0, 4.0]), torch.tensor([4, 9, 1, 6])
