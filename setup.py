@@ -47,10 +47,11 @@ TRITON = ['triton>=3.0; sys_platform == "linux"']
 ONNX = ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"]
 OPENVINO = [*ONNX[:2], "openvino>=2024.4", "nncf>=2.13"]  # the graph comes to OpenVINO as ONNX
 MLLM = ["transformers>=5.20.2,<6", "peft>=0.21,<0.22", "accelerate>=1.15,<2"]
+MLLM_TRAIN = [*MLLM, "trl>=1.16,<1.17", "datasets>=5.2,<6"]  # fakexplainer's two stages
 # answers of models behind an OpenAI-compatible endpoint: `artifactnet annotate`, the judge
 ENDPOINT = ["openai>=1.56"]
 TEST = [
-    *MLLM,
+    *MLLM_TRAIN,
     *ENDPOINT,
     *TRITON,
     *ONNX,
@@ -89,9 +90,10 @@ setup(
         "onnx": ONNX,
         "openvino": OPENVINO,
         "mllm": MLLM,
+        "mllm-train": MLLM_TRAIN,
         "endpoint": ENDPOINT,
         "test": TEST,
-        "all": [*MLLM, *ENDPOINT, *TRITON, *ONNX, *OPENVINO[2:]],
+        "all": [*MLLM_TRAIN, *ENDPOINT, *TRITON, *ONNX, *OPENVINO[2:]],
     },
     entry_points={"console_scripts": ["artifactnet = artifactnet.cli:main"]},
     classifiers=[

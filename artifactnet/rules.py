@@ -24,6 +24,14 @@ def _among_numbers(*numbers: int) -> Rule:
     return f"one of {', '.join(map(str, numbers))}", lambda value: value in numbers
 
 
+def _is_weight(value: str) -> bool:
+    """Whether it is ``linear`` or a finite number, 0 or more, in words."""
+    try:
+        return value == "linear" or 0 <= float(value) < math.inf
+    except ValueError:
+        return False
+
+
 _COUNT: Rule = ("at least 1", lambda v: v >= 1)
 _NOT_NEGATIVE: Rule = ("a finite number, 0 or more", lambda v: 0 <= v < math.inf)
 _POSITIVE: Rule = ("a finite number above 0", lambda v: 0 < v < math.inf)
@@ -93,6 +101,21 @@ RULES: dict[str, Rule] = {
     "mllm.text": _among("written", "template", "none"),
     "mllm.question": ("text", lambda v: bool(v.strip())),
     "mllm.max_new_tokens": _COUNT,
+    "mllm.task": _among("heie", "fakexplainer"),
+    "mllm.stage": _among("sft", "grpo"),
+    "mllm.layout": _among("user", "system"),
+    "mllm.region_form": _among("json", "native"),
+    "mllm.drop": _among("none", "bbox", "caption", "tags", "label"),
+    "mllm.save_every": _COUNT,
+    "mllm.grpo.generations": ("at least 2: answers of a group are compared", lambda v: v >= 2),
+    "mllm.grpo.temperature": _POSITIVE,
+    "mllm.grpo.beta": _NOT_NEGATIVE,
+    "mllm.grpo.epsilon": _INSIDE,
+    "mllm.grpo.eta": _POSITIVE,
+    "mllm.grpo.grounding": ("linear, or a number, 0 or more", _is_weight),
+    "mllm.grpo.iou": _among("union", "matched"),
+    "mllm.grpo.vllm": _among("none", "colocate", "server"),
+    "mllm.grpo.vllm_memory": _INSIDE,
     "loss.bce": _NOT_NEGATIVE,
     "loss.text": _NOT_NEGATIVE,
     "loss.segmentation.weight": _NOT_NEGATIVE,
@@ -325,7 +348,20 @@ def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:
             yield "loss.text", "above 0 needs mllm.base"
         if config.train.strategy not in ("auto", "ddp"):
             yield "train.strategy", "must be auto or ddp: the others are for mllm.base"
+        if config.mllm.task != "heie":
+            yield "mllm.base", f"must name the language model for mllm.task={config.mllm.task}"
         return
+    if config.mllm.quantize != "none" and not config.mllm.lora_rank:
+        yield "mllm.lora_rank", "must be above 0: quantised weights cannot be tuned"
+    if config.distill.teacher is not None:
+        yield "distill.teacher", "must be null with mllm.base, which is a teacher"
+    if config.mllm.task == "fakexplainer":
+        yield from _fakexplainer_problems(config)
+    else:
+        yield from _heie_problems(config)
+
+
+def _heie_problems(config: Config) -> Iterator[tuple[str, str]]:
     if config.model.heatmap.head != "mapper":
         yield "mllm.base", "needs model.heatmap.head=mapper"
     if config.model.temperature != 1 or config.model.limits is not None:
@@ -334,9 +370,25 @@ def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "loss.bce", "must be 0 with mllm.base: HEIE judges plausibility, not who made it"
     if config.mllm.text == "none" and config.loss.text:
         yield "loss.text", "must be 0 where mllm.text=none: there is no text to learn"
-    if config.mllm.quantize != "none" and not config.mllm.lora_rank:
-        yield "mllm.lora_rank", "must be above 0: quantised weights cannot be tuned"
     if config.train.monitor != "loss":
         yield "train.monitor", "must be loss with mllm.base"
-    if config.distill.teacher is not None:
-        yield "distill.teacher", "must be null with mllm.base: HEIE is a teacher"
+
+
+def _fakexplainer_problems(config: Config) -> Iterator[tuple[str, str]]:
+    mllm = config.mllm
+    if mllm.stage == "sft":
+        if mllm.adapters is not None:
+            yield "mllm.adapters", "is for mllm.stage=grpo; sft starts from mllm.base"
+        return
+    if mllm.adapters is None and mllm.cold_start:
+        yield (
+            "mllm.adapters",
+            "must name an sft run (mllm.adapters=runs/NAME): grpo of answers that follow no format "
+            "has nothing to reward; mllm.cold_start=false starts from the base anyway",
+        )
+    together = config.data.batch_size * config.train.accumulate * config.train.devices
+    if together % mllm.grpo.generations:
+        yield (
+            "mllm.grpo.generations",
+            f"must divide data.batch_size x train.accumulate x train.devices, which is {together}",
+        )

@@ -73,10 +73,28 @@ class ContextConfig:
 
 
 @dataclass
-class MllmConfig:
-    """The full HEIE, on a multimodal language model; of other models all of it is unused."""
+class GrpoConfig:
+    """FakeXplainer's second stage: group relative policy optimization (Sec. 4.2), by TRL."""
 
-    # InternVL checkpoint for transformers (OpenGVLab/InternVL3-8B-hf), by name or folder
+    generations: int = 4  # answers a group: of one image, compared with each other
+    temperature: float = 0.9  # of sampling
+    beta: float = 0.04  # weight of the KL divergence from the model of the first stage
+    epsilon: float = 0.2  # clipping of the probability ratio
+    eta: float = 1.1  # scales the IoU reward, which is capped at 1
+    grounding: str = "linear"  # weight of the IoU reward: linear (0.5 to 1), or a number
+    iou: str = "union"  # of two sets of boxes: union (areas) | matched (box by box)
+    vllm: str = "none"  # sampling by vLLM: none | colocate (in the same processes) | server
+    vllm_url: str = "http://127.0.0.1:8000"  # of `trl vllm-serve`
+    vllm_memory: float = 0.3  # colocate: share of each GPU's memory for vLLM
+
+
+@dataclass
+class MllmConfig:
+    """A model built on a multimodal language model; of other models all of it is unused."""
+
+    task: str = "heie"  # heie | fakexplainer
+    # checkpoint for transformers, by name or folder: of InternVL (OpenGVLab/InternVL3-8B-hf) for
+    # heie, of any family of `vlm.fakexplainer.coordinates` for fakexplainer
     base: str | None = None
     revision: str | None = None  # branch, tag or commit of a checkpoint given by name
     quantize: str = "none"  # none | 8bit | 4bit; needs bitsandbytes
@@ -88,6 +106,15 @@ class MllmConfig:
     # asked of images that come without a question of their own
     question: str = "Identify and describe every problematic region in this AIGC image."
     max_new_tokens: int = 512
+    # the following are of fakexplainer
+    stage: str = "sft"  # sft | grpo
+    adapters: str | None = None  # folder of the run whose adapters are trained further
+    cold_start: bool = True  # grpo starts from the adapters of an sft run; false: it may do without
+    layout: str = "user"  # where the task is described: user | system (turn of the chat)
+    region_form: str = "json"  # json | native (the family's own box tokens)
+    drop: str = "none"  # left out of the answers (Table 4): none | bbox | caption | tags | label
+    save_every: int = 100  # optimizer steps between two states from which a run resumes
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
 
 
 @dataclass

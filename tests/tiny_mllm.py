@@ -1,4 +1,4 @@
-"""A tiny InternVL: random weights, a tokenizer trained on the spot, saved as a checkpoint."""
+"""A tiny InternVL and a tiny Qwen2.5-VL: random weights, tokenizers trained on the spot."""
 
 from pathlib import Path
 
@@ -13,6 +13,14 @@ CHAT = (
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<IMG_CONTEXT>\n"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+QWEN_CHAT = CHAT.replace("<IMG_CONTEXT>\n", "<|vision_start|><|image_pad|><|vision_end|>")
+# FakeXplainer's answers and prompt, for the same reason
+GRAMMAR = (
+    '<think>\n{"bbox_2d": [10, 20, 30, 40], "label": "hand with six fingers"}\n',
+    "<tag>wrong texture, other anomalies</tag>\n</think>\n<verdict>generated</verdict>",
+    "<think>\n<tag>none</tag>\n</think>\n<verdict>real</verdict> area that looks wrong",
+    "structure/attribute error, artistic style, unrecognizable objects, perspective errors",
 )
 # every word of the texts that are made of annotations becomes one token, so that they are short
 CORPUS = (
@@ -36,11 +44,17 @@ def random_image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def save_base(folder: Path, seed: int = 0, hidden: int = 32, tied: bool = False) -> Path:
+def save_base(
+    folder: Path,
+    seed: int = 0,
+    hidden: int = 32,
+    tied: bool = False,
+    corpus: tuple[str, ...] = CORPUS,
+) -> Path:
     """Write model and processor into ``folder``; nothing in it knows of [MAP] and [SCORE]."""
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-    processor = _processor()
+    processor = _processor(corpus)
     tokenizer = processor.tokenizer
     config = InternVLConfig(
         vision_config={
@@ -76,37 +90,95 @@ def save_base(folder: Path, seed: int = 0, hidden: int = 32, tied: bool = False)
     return folder
 
 
-def _processor():
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def save_qwen(
+    folder: Path,
+    seed: int = 0,
+    hidden: int = 32,
+    layers: int = 2,
+    corpus: tuple[str, ...] = GRAMMAR,
+) -> Path:
+    """Write a random Qwen2.5-VL and its processor into ``folder``."""
     from transformers import (
-        GotOcr2ImageProcessor,
-        InternVLProcessor,
-        InternVLVideoProcessor,
-        PreTrainedTokenizerFast,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
     )
 
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    inner.train_from_iterator(
-        CORPUS,
-        trainers.BpeTrainer(
-            vocab_size=900,
-            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
+    tokenizer = _tokenizer(
+        corpus,
+        image_token="<|image_pad|>",
+        video_token="<|video_pad|>",
+        vision_start_token="<|vision_start|>",
+        vision_end_token="<|vision_end|>",
+        object_ref_start_token="<|object_ref_start|>",
+        object_ref_end_token="<|object_ref_end|>",
+        box_start_token="<|box_start|>",
+        box_end_token="<|box_end|>",
     )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        extra_special_tokens={
-            "start_image_token": "<img>",
-            "end_image_token": "</img>",
-            "context_image_token": "<IMG_CONTEXT>",
-            "video_token": "<video>",
+    size = {"shortest_edge": 28 * 28, "longest_edge": 16 * 28 * 28}
+    processor = Qwen2_5_VLProcessor(
+        Qwen2VLImageProcessor(size=size),
+        tokenizer,
+        Qwen2VLVideoProcessor(size=size),
+        chat_template=QWEN_CHAT,
+    )
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
+        for name, token in (
+            ("image", "<|image_pad|>"),
+            ("video", "<|video_pad|>"),
+            ("vision_start", "<|vision_start|>"),
+            ("vision_end", "<|vision_end|>"),
+        )
+    }
+    head = hidden // 2
+    config = Qwen2_5_VLConfig(
+        vision_config={
+            "depth": layers,
+            "hidden_size": hidden,
+            "num_heads": 2,
+            "intermediate_size": 2 * hidden,
+            "out_hidden_size": hidden,
+            "fullatt_block_indexes": [layers - 1],
+            "window_size": 112,
         },
+        text_config={
+            "hidden_size": hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "intermediate_size": 2 * hidden,
+            "vocab_size": len(tokenizer),
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [head // 2 - 2 * (head // 6), head // 6, head // 6],
+            },
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        tie_word_embeddings=False,
+        **ids,
+    )
+    torch.manual_seed(seed)
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _processor(corpus):
+    from transformers import GotOcr2ImageProcessor, InternVLProcessor, InternVLVideoProcessor
+
+    tokenizer = _tokenizer(
+        corpus,
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
     )
     size = {"height": TILE, "width": TILE}
     images = GotOcr2ImageProcessor(
@@ -114,4 +186,28 @@ def _processor():
     )
     return InternVLProcessor(
         images, tokenizer, InternVLVideoProcessor(size=size), image_seq_length=4, chat_template=CHAT
+    )
+
+
+def _tokenizer(corpus, **special):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.train_from_iterator(
+        corpus,
+        trainers.BpeTrainer(
+            vocab_size=900,
+            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=special,
     )

@@ -37,11 +37,15 @@ from artifactnet.types import ArtifactNetError
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
-class RunData(Protocol):
-    """The data of a run: its sources, and a summary of their counts and ``warnings``."""
+class RunSplits(Protocol):
+    """The sources of a run, and a summary of their counts and ``warnings``."""
 
     splits: Splits
     summary: dict[str, Any]
+
+
+class RunData(RunSplits, Protocol):
+    """The data of a run with its loaders."""
 
     def train_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Any]:
         """Training batches of one process."""
@@ -66,7 +70,7 @@ class Run:
     device: str
     main: bool
 
-    def open_folder(self, data: RunData, model: str, notices: Sequence[str] = ()) -> None:
+    def open_folder(self, data: RunSplits, model: str, notices: Sequence[str] = ()) -> None:
         """Prepare the folder, write the config and the data's counts, and print what begins.
 
         ``model`` says what is trained, ``notices`` are known limits of the model before training.

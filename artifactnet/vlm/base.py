@@ -30,8 +30,8 @@ def require_mllm_extra() -> None:
         )
 
 
-def check_family(config: MllmConfig, families: Sequence[str], hint: str) -> None:
-    """Refuse a base whose ``model_type`` is not one of ``families``; loads no weights.
+def check_family(config: MllmConfig, families: Sequence[str], hint: str) -> str:
+    """The ``model_type`` of the base, which is one of ``families``; loads no weights.
 
     Raises:
         ArtifactNetError: the base cannot be read, or is of another family; ends with ``hint``.
@@ -39,12 +39,13 @@ def check_family(config: MllmConfig, families: Sequence[str], hint: str) -> None
     require_mllm_extra()
     from transformers import AutoConfig
 
-    family = _from_pretrained(AutoConfig, config, hint).model_type
+    family: str = _from_pretrained(AutoConfig, config, hint).model_type
     if family not in families:
         raise ArtifactNetError(
             f"mllm.base={config.base}: model family {family!r} is not supported "
             f"({', '.join(families)}): {hint}"
         )
+    return family
 
 
 def load_processor(config: MllmConfig, new_tokens: Sequence[str] = ()) -> Any:
@@ -146,7 +147,7 @@ def _quantization(config: MllmConfig, device: torch.device) -> Any:
     )
 
 
-def to_peft_model(base: Any, config: MllmConfig, new_tokens: list[int]) -> Any:
+def to_peft_model(base: Any, config: MllmConfig, new_tokens: Sequence[int] = ()) -> Any:
     """The base with LoRA on every linear layer of language model, vision tower and projector.
 
     Everything else is frozen except the new tokens' rows of the embedding, and of the output layer
@@ -154,10 +155,10 @@ def to_peft_model(base: Any, config: MllmConfig, new_tokens: list[int]) -> Any:
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
+    rows = {"embed_tokens": list(new_tokens)} if new_tokens else {}
     tied = base.get_input_embeddings().weight is base.get_output_embeddings().weight
-    rows = {"embed_tokens": new_tokens}
-    if not tied:  # peft follows a tied output layer by itself
-        rows["lm_head"] = new_tokens
+    if rows and not tied:  # peft follows a tied output layer by itself
+        rows["lm_head"] = list(new_tokens)
     if config.quantize != "none":
         base = prepare_model_for_kbit_training(
             base, use_gradient_checkpointing=config.gradient_checkpointing
@@ -167,7 +168,7 @@ def to_peft_model(base: Any, config: MllmConfig, new_tokens: list[int]) -> Any:
         lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # any number will do
         lora_dropout=config.lora_dropout,
         target_modules="all-linear",
-        trainable_token_indices=rows,
+        trainable_token_indices=rows or None,
     )
     return get_peft_model(base, lora)
 
