@@ -96,7 +96,8 @@ def wilson_interval(wins: int, total: int) -> tuple[float, float]:
     centre = share + spread / 2
     reach = math.sqrt(share * (1 - share) * spread + spread**2 / 4)
     low, high = (centre - reach) / (1 + spread), (centre + reach) / (1 + spread)
-    return max(0.0, low), min(1.0, high)
+    # without losses the upper end is 1, but for rounding
+    return (low if wins else 0.0), (high if wins < total else 1.0)
 
 
 def binomial_p(wins: int, total: int) -> float:
