@@ -8,18 +8,29 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from artifactnet.data.folder_names import SPLITS, split_of
+from artifactnet.data.regions import parse_regions, parse_tags
 from artifactnet.data.text import brief, parse_json, read_text
 from artifactnet.files import write_text
 from artifactnet.taxonomy import BY_LABEL, CATEGORIES
-from artifactnet.types import Annotation, ArtifactNetError, Record
+from artifactnet.types import Annotation, ArtifactNetError, Record, Region
 
 REQUIRED = ("image", "uid", "label", "annotation")
-OPTIONAL = ("split", "generator", "heatmap", "mask", "score", "categories", "text")
+OPTIONAL = (
+    "split",
+    "generator",
+    "heatmap",
+    "mask",
+    "score",
+    "categories",
+    "text",
+    "regions",
+    "tags",
+)
 _LONGEST = 4096  # characters of a path or name, as in the file systems of Linux
 _STATES = {state.name.lower(): state for state in Annotation}
 
@@ -32,8 +43,8 @@ class ManifestLine:
         image: path of the image file.
         uid: shared by a photograph and every fake made from it; splits are disjoint in it.
         label: 0 real, 1 fake.
-        annotation: ``CLEAN`` for every real image; ``MASK`` if and only if it has a heatmap or
-            mask.
+        annotation: ``CLEAN`` for every real image; ``MASK`` if and only if it has a heatmap, a
+            mask, or at least one region.
         split: ``train``, ``val``, ``test``, or None: drawn by uid.
         generator: ``real`` for real images.
         heatmap: path of a single-channel PNG, 255 = artifact, or None.
@@ -41,6 +52,9 @@ class ManifestLine:
         score: plausibility in [0, 1], 1 = nothing looks wrong, or None.
         categories: bit field of the annotated categories; 0 where they are unknown.
         text: explanation in Expl-AIGI-Eval's form with ``[MAP]`` and ``[SCORE]``, or None.
+        regions: flawed places with captions, in the image as shown; empty: looked for, none found;
+            None: not annotated. Bounds are checked when the image is loaded.
+        tags: of `artifactnet.taxonomy.TAGS`, or None: not annotated.
         where: ``FILE:LINE`` for error messages; ignored in comparisons.
     """
 
@@ -55,6 +69,8 @@ class ManifestLine:
     score: float | None = None
     categories: int = 0
     text: str | None = None
+    regions: tuple[Region, ...] | None = None
+    tags: tuple[str, ...] | None = None
     where: str = field(default="", compare=False)
 
     @property
@@ -105,6 +121,8 @@ def write_manifest(path: Path, lines: Iterable[ManifestLine]) -> None:
             "score": line.score,
             "categories": [c.label for c in CATEGORIES if line.categories & c.bit] or None,
             "text": line.text,
+            "regions": None if line.regions is None else [asdict(one) for one in line.regions],
+            "tags": line.tags,
         }
         texts.append(json.dumps(row))
         parse_line(texts[-1], path.parent, line.image)  # NaN is refused there too
@@ -157,13 +175,25 @@ def parse_line(text: str, folder: Path, where: str) -> ManifestLine:
         score=None if score is None else float(score),
         categories=_categories(row.get("categories", []), where),
         text=_text(row["text"], where) if "text" in row else None,
+        regions=parse_regions(row["regions"], where) if "regions" in row else None,
+        tags=parse_tags(row["tags"], f"{where}: 'tags'") if "tags" in row else None,
         where=where,
     )
-    mapped = line.heatmap is not None or line.mask is not None
-    if (line.annotation is Annotation.MASK) != mapped:
-        problem = "a heatmap or mask is given" if mapped else "neither heatmap nor mask is given"
+    for key, found in (("regions", line.regions), ("tags", line.tags)):
+        if found and line.label == 0:
+            raise ArtifactNetError(f"{where}: {key!r} of a real image (label 0) must be empty")
+    marked = line.heatmap is not None or line.mask is not None or bool(line.regions)
+    if (line.annotation is Annotation.MASK) != marked:
+        problem = "a heatmap, mask or region is given"
+        if not marked:
+            problem = "neither heatmap nor mask is given, nor a region"
         raise ArtifactNetError(f"{where}: 'annotation' is {state!r}, but {problem}")
-    if line.categories and not mapped:
+    if line.annotation is Annotation.NONE and line.regions is not None:
+        raise ArtifactNetError(
+            f"{where}: 'regions' is empty, which means that none were found; 'annotation' must be "
+            "'clean' then, not 'none'"
+        )
+    if line.categories and not marked:
         raise ArtifactNetError(f"{where}: 'categories' are given, but 'annotation' is not 'mask'")
     if line.label == 0 and line.annotation is not Annotation.CLEAN:
         raise ArtifactNetError(f"{where}: a real image (label 0) must have annotation 'clean'")

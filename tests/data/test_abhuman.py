@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from artifactnet.data.converters import abhuman
-from artifactnet.data.converters.coco import draw_boxes
+from artifactnet.data.converters.coco_boxes import draw_boxes
 from artifactnet.types import Annotation, ArtifactNetError
 
 SIZE = (20, 30)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artifactnet.data.converters.coco import CocoImage, draw_boxes, read_boxes
+from artifactnet.data.converters.coco_boxes import CocoImage, draw_boxes, read_boxes
 from artifactnet.data.converters.common import Conversion, ManifestWriter
 from artifactnet.data.heatmaps import soften_mask
 from artifactnet.data.image_files import list_images
@@ -104,9 +104,5 @@ def _draw_mask(
     if shown_size(path)[2]:
         writer.leave_out(_TURNED, path)
         return None
-    stated, where = annotation.size, annotation.where
-    if stated is not None and stated != size:
-        raise ArtifactNetError(
-            f"{where}: {path} is {size[1]}x{size[0]}, its boxes are for {stated[1]}x{stated[0]}"
-        )
-    return draw_boxes(annotation.boxes, size, where)
+    annotation.check_size(size, path)
+    return draw_boxes(annotation.boxes, size, annotation.where)

@@ -22,6 +22,7 @@ from artifactnet.data.folder_names import SPLITS
 from artifactnet.data.heatmaps import read_stored_map, resize_heatmap
 from artifactnet.data.images import decode_image
 from artifactnet.data.manifest_format import ManifestLine, named_splits, read_manifest, record_of
+from artifactnet.data.regions import clip_regions, draw_corners
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.taxonomy import UNCATEGORIZED_BIT
 from artifactnet.types import Annotation, ArtifactNetError, Float32Array, Record, Sample, UInt8Array
@@ -51,7 +52,8 @@ class ManifestSource:
         """See `Source.load`.
 
         A heatmap is resized to its image (`artifactnet.data.heatmaps.resize_heatmap`). Without a
-        mask of its own, an image's mask is bit 0 where its heatmap is at least 0.5.
+        mask of its own, an image's mask is bit 0 where its heatmap is at least 0.5, and without
+        that, bit 0 in its regions (`artifactnet.data.regions.draw_corners`).
         """
         line = self.lines[index]
         image = decode_image(line.image, f"{line.where}: {line.image}", self._levels)
@@ -70,7 +72,15 @@ class ManifestSource:
                     f"{name}: it is {mask.shape[1]}x{mask.shape[0]}, its image "
                     f"{size[1]}x{size[0]}; they must agree"
                 )
-        return Sample(self.records[index], image, mask, heatmap, line.score, text=line.text)
+        regions = line.regions
+        if regions is not None:
+            regions = clip_regions(regions, size, f"{line.where}: {line.image}")
+            if regions and mask is None:
+                mask = draw_corners([region.bbox for region in regions], size)
+        return Sample(
+            self.records[index], image, mask, heatmap, line.score,
+            text=line.text, regions=regions, tags=line.tags,
+        )  # fmt: skip
 
 
 def build_manifest_splits(config: DataConfig, seed: int) -> Splits:
@@ -154,9 +164,10 @@ def merge_lines(
     """Merge the lines of each image, which have one label, and warn of contradicting lines.
 
     Lines of a wanted generator come first, then the order given; images of which no line has one
-    are left out. What one line lacks (text, score, heatmap, mask, categories) is taken from the
-    next that has it; an image where any line marks artifacts has some. ``skip`` prefers heatmaps
-    and masks whose file exists.
+    are left out. What one line lacks (text, score, heatmap, mask, categories, regions, tags) is
+    taken from the next that has it; an image where any line marks artifacts has some, so an empty
+    list of regions or tags gives way to one that is not. ``skip`` prefers heatmaps and masks whose
+    file exists.
     """
     groups: dict[str, list[ManifestLine]] = {}
     for line in lines:
@@ -185,6 +196,9 @@ def _merge_group(lines: Sequence[ManifestLine], skip: bool) -> ManifestLine:
         existing = [path for path in paths if skip and path is not None and os.path.isfile(path)]
         return first(existing or paths)
 
+    def first_filled(lists: Sequence[tuple[_Value, ...] | None]) -> tuple[_Value, ...] | None:
+        return first([values or None for values in lists]) or first(lists)
+
     return replace(
         lines[0],
         annotation=max(line.annotation for line in lines),
@@ -193,6 +207,8 @@ def _merge_group(lines: Sequence[ManifestLine], skip: bool) -> ManifestLine:
         score=first([line.score for line in lines]),
         categories=first([line.categories or None for line in lines]) or 0,
         text=first([line.text for line in lines]),
+        regions=first_filled([line.regions for line in lines]),
+        tags=first_filled([line.tags for line in lines]),
         where=", ".join(line.where for line in lines),
     )
 
@@ -205,6 +221,9 @@ def _contradictions(lines: Sequence[ManifestLine]) -> list[str]:
         "mask": {os.path.abspath(line.mask) for line in lines if line.mask is not None},
         "categories": {line.categories for line in lines} - {0},
         "text": {line.text for line in lines} - {None},
+        # in any order
+        "regions": {frozenset(line.regions) for line in lines if line.regions is not None},
+        "tags": {frozenset(line.tags) for line in lines if line.tags is not None},
         "generator": {line.generator for line in lines},
     }
     fields = [name for name, distinct in values.items() if len(distinct) > 1]

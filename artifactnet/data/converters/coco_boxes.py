@@ -2,32 +2,67 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from artifactnet.data.regions import draw_corners
 from artifactnet.data.text import brief, parse_json, read_text
-from artifactnet.taxonomy import UNCATEGORIZED_BIT
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 Box = tuple[float, float, float, float]  # x, y, width, height, pixels
 
 
 @dataclass(frozen=True, slots=True)
-class CocoImage:
-    """An entry of ``images`` with the boxes of its annotations.
+class CocoBox:
+    """An entry of ``annotations``.
 
-    ``size`` is the stated (height, width), or None; ``where`` the entry, for error messages.
+    Attributes:
+        box: x, y, width, height, pixels.
+        caption: its ``caption`` as it stands; where it has none, the name of its category; or None.
+        where: the entry, for error messages.
+    """
+
+    box: Box
+    caption: Any
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class CocoImage:
+    """An entry of ``images`` with its annotations.
+
+    Attributes:
+        image: its ``file_name``.
+        size: the stated (height, width), or None.
+        annotations: in the order of the file.
+        tags: its ``tags`` as they stand, or None.
+        where: the entry, for error messages.
     """
 
     image: str
     size: tuple[int, int] | None
-    boxes: list[Box]
+    annotations: list[CocoBox]
+    tags: Any
     where: str
+
+    @property
+    def boxes(self) -> list[Box]:
+        """The boxes of all annotations."""
+        return [annotation.box for annotation in self.annotations]
+
+    def check_size(self, size: tuple[int, int], path: str) -> None:
+        """Refuse an image file of another (height, width) than the one stated.
+
+        Raises:
+            ArtifactNetError: names the entry, the file and both sizes.
+        """
+        if self.size is not None and self.size != size:
+            raise ArtifactNetError(
+                f"{self.where}: {path} is {size[1]}x{size[0]}, its boxes are for "
+                f"{self.size[1]}x{self.size[0]}"
+            )
 
 
 def read_boxes(path: Path) -> list[CocoImage]:
@@ -42,10 +77,20 @@ def read_boxes(path: Path) -> list[CocoImage]:
         isinstance(data.get(key), list) for key in ("images", "annotations")
     ):
         raise ArtifactNetError(f"{path}: must hold the lists 'images' and 'annotations'")
-    boxes: dict[Any, list[Box]] = defaultdict(list)
+    categories = data.get("categories")
+    named = {
+        row["id"]: row.get("name")
+        for row in (categories if isinstance(categories, list) else [])
+        if isinstance(row, dict) and isinstance(row.get("id"), int | str)
+    }
+    boxes: dict[Any, list[CocoBox]] = defaultdict(list)
     for number, row in enumerate(data["annotations"]):
         where = f"{path}: annotations[{number}]"
-        boxes[_field(row, "image_id", (int, str), where)].append(_box(row, where))
+        key, box = _field(row, "image_id", (int, str), where), _box(row, where)
+        caption, category = row.get("caption"), row.get("category_id")
+        if caption in (None, "") and isinstance(category, int | str):
+            caption = named.get(category)
+        boxes[key].append(CocoBox(box, caption, where))
     result = []
     ids = set()
     for number, row in enumerate(data["images"]):
@@ -58,7 +103,7 @@ def read_boxes(path: Path) -> list[CocoImage]:
         stated = None
         if "width" in row or "height" in row:
             stated = (_field(row, "height", (int,), where), _field(row, "width", (int,), where))
-        result.append(CocoImage(name, stated, boxes[key], where))
+        result.append(CocoImage(name, stated, boxes[key], row.get("tags"), where))
     unmatched = [key for key in boxes if key not in ids]
     if unmatched:
         raise ArtifactNetError(
@@ -68,9 +113,9 @@ def read_boxes(path: Path) -> list[CocoImage]:
 
 
 def draw_boxes(boxes: list[Box], size: tuple[int, int], where: str) -> UInt8Array:
-    """Mask of some boxes: every pixel that a box covers by at least half, at least one per box.
+    """Mask of some boxes in an image of ``size`` (height, width), see `draw_corners`.
 
-    Parts outside an image of ``size`` (height, width) are cut off; ``where`` names it in errors.
+    ``where`` names the image in errors.
 
     Returns:
         (H, W) uint8, 0 or bit 0.
@@ -79,19 +124,13 @@ def draw_boxes(boxes: list[Box], size: tuple[int, int], where: str) -> UInt8Arra
         ArtifactNetError: a box lies outside the image.
     """
     height, width = size
-    mask = np.zeros(size, np.uint8)
     for x, y, box_width, box_height in boxes:
         if x >= width or y >= height or x + box_width <= 0 or y + box_height <= 0:
             raise ArtifactNetError(
                 f"{where}: box {[x, y, box_width, box_height]} lies outside the {width}x{height} "
                 "image; boxes are [x, y, width, height] in pixels"
             )
-        left = min(width - 1, max(0, math.floor(x + 0.5)))
-        top = min(height - 1, max(0, math.floor(y + 0.5)))
-        right = max(left + 1, math.floor(x + box_width + 0.5))
-        bottom = max(top + 1, math.floor(y + box_height + 0.5))
-        mask[top:bottom, left:right] = UNCATEGORIZED_BIT
-    return mask
+    return draw_corners([(x, y, x + w, y + h) for x, y, w, h in boxes], size)
 
 
 def _field(row: Any, key: str, kinds: tuple[type, ...], where: str) -> Any:

@@ -1,0 +1,164 @@
+"""Regions with captions and image-level tags (FakeXplainer, Sec. 3): reading, bounds, drawing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from artifactnet.data.text import brief
+from artifactnet.taxonomy import TAG_ALIASES, TAGS, UNCATEGORIZED_BIT
+from artifactnet.types import ArtifactNetError, Region, UInt8Array
+
+Corners = tuple[float, float, float, float]  # x1, y1, x2, y2, pixels, half-open
+
+TOLERANCE = 1e-6  # pixels; boxes around public polygons overshoot their image by 1e-13
+# elements of an answer; a caption that held one could not be told from the answer around it
+MARKERS = ("<think>", "</think>", "<tag>", "</tag>", "<verdict>", "</verdict>")
+_LARGEST = 1e9  # pixels; NaN is not below it either
+
+
+def parse_regions(value: Any, where: str) -> tuple[Region, ...]:
+    """Check regions as JSON holds them: ``[{"bbox": [x1, y1, x2, y2], "caption": TEXT}, ...]``.
+
+    Args:
+        value: what was read.
+        where: names the place in error messages.
+
+    Raises:
+        ArtifactNetError: it has another form, or `parse_corners` or `parse_caption` refuses a part.
+            Whether boxes lie in their image is left to `clip_region`.
+    """
+    if not isinstance(value, list):
+        raise ArtifactNetError(
+            f"{where}: 'regions' must be a list of {{'bbox', 'caption'}}, not {brief(value)}"
+        )
+    regions = []
+    for number, row in enumerate(value):
+        name = f"{where}: regions[{number}]"
+        if not isinstance(row, dict) or set(row) != {"bbox", "caption"}:
+            raise ArtifactNetError(
+                f"{name} must be an object with the keys 'bbox' and 'caption' alone, not "
+                f"{brief(row)}"
+            )
+        box = parse_corners(row["bbox"], f"{name}: 'bbox'")
+        regions.append(Region(box, parse_caption(row["caption"], f"{name}: 'caption'")))
+    return tuple(regions)
+
+
+def parse_corners(value: Any, what: str) -> Corners:
+    """A box [x1, y1, x2, y2] in pixels, half-open; ``what`` names it in error messages.
+
+    Raises:
+        ArtifactNetError: it is no list of four finite numbers, starts left of or above its image
+            (by more than `TOLERANCE`), or is empty.
+    """
+    if not (
+        isinstance(value, list | tuple)
+        and len(value) == 4
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+        and all(abs(v) < _LARGEST for v in value)
+    ):
+        raise ArtifactNetError(
+            f"{what} must be [x1, y1, x2, y2], four finite numbers of pixels, not {brief(value)}"
+        )
+    x1, y1, x2, y2 = map(float, value)
+    if min(x1, y1) < -TOLERANCE or x1 >= x2 or y1 >= y2:
+        raise ArtifactNetError(
+            f"{what} must have 0 <= x1 < x2 and 0 <= y1 < y2, it is {brief(value)}"
+        )
+    return x1, y1, x2, y2
+
+
+def parse_caption(value: Any, what: str) -> str:
+    """A caption; ``what`` names it in error messages.
+
+    Raises:
+        ArtifactNetError: it is no text, blank, no Unicode, or has one of `MARKERS` in it.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise ArtifactNetError(f"{what} must be text that is not blank, not {brief(value)}")
+    marker = next((marker for marker in MARKERS if marker in value.lower()), None)
+    if marker is not None:
+        raise ArtifactNetError(
+            f"{what} must not hold {marker}, which separates the parts of an answer: {brief(value)}"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # half a character, which no tokenizer takes
+        raise ArtifactNetError(f"{what} is no Unicode text ({error.reason})") from None
+    return value
+
+
+def parse_tags(value: Any, what: str) -> tuple[str, ...]:
+    """Check a list of tags, and name each as `artifactnet.taxonomy.TAGS` does.
+
+    Args:
+        value: what was read; a tag may have one of the names of `TAG_ALIASES`.
+        what: names the list in error messages.
+
+    Raises:
+        ArtifactNetError: it is no list, or a tag is unknown or named twice.
+    """
+    if not isinstance(value, list | tuple):
+        raise ArtifactNetError(f"{what} must be a list of tags, not {brief(value)}")
+    tags: list[str] = []
+    for name in value:
+        tag = TAG_ALIASES.get(name, name) if isinstance(name, str) else None
+        if tag not in TAGS:
+            raise ArtifactNetError(f"{what}: unknown tag {brief(name)}; known: {', '.join(TAGS)}")
+        if tag in tags:
+            raise ArtifactNetError(f"{what}: the tag {tag!r} is named twice")
+        tags.append(tag)
+    return tuple(tags)
+
+
+def clip_region(region: Region, size: tuple[int, int], where: str) -> Region:
+    """A region of an image of ``size`` (height, width), clipped by at most `TOLERANCE`.
+
+    Raises:
+        ArtifactNetError: it reaches further out of the image, or lies outside of it.
+    """
+    height, width = size
+    x1, y1, x2, y2 = region.bbox
+    if min(x1, y1) < -TOLERANCE or x2 > width + TOLERANCE or y2 > height + TOLERANCE:
+        raise ArtifactNetError(
+            f"{where}: bbox {list(region.bbox)} reaches out of the {width}x{height} image; boxes "
+            "are [x1, y1, x2, y2] in pixels"
+        )
+    box = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise ArtifactNetError(
+            f"{where}: bbox {list(region.bbox)} is empty within the {width}x{height} image"
+        )
+    return Region(box, region.caption)
+
+
+def clip_regions(
+    regions: Iterable[Region], size: tuple[int, int], where: str
+) -> tuple[Region, ...]:
+    """`clip_region` of each; ``where`` names their list in error messages."""
+    return tuple(clip_region(r, size, f"{where}: regions[{k}]") for k, r in enumerate(regions))
+
+
+def draw_corners(boxes: Iterable[Corners], size: tuple[int, int]) -> UInt8Array:
+    """Mask of some boxes: every pixel that a box covers by at least half, at least one per box.
+
+    Args:
+        boxes: each overlaps an image of ``size`` (height, width); parts outside are cut off.
+        size: of the mask.
+
+    Returns:
+        (H, W) uint8, 0 or bit 0.
+    """
+    height, width = size
+    mask = np.zeros(size, np.uint8)
+    for x1, y1, x2, y2 in boxes:
+        left = min(width - 1, max(0, math.floor(x1 + 0.5)))
+        top = min(height - 1, max(0, math.floor(y1 + 0.5)))
+        right = max(left + 1, math.floor(x2 + 0.5))
+        bottom = max(top + 1, math.floor(y2 + 0.5))
+        mask[top:bottom, left:right] = UNCATEGORIZED_BIT
+    return mask
