@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "losses": {"types", "taxonomy", "losses"},  # tensors and numbers, never configs
     "metrics": {"types", "taxonomy", "metrics"},
     "runs": {*BASE, "runs"},
-    "benchmarks": {*BASE, "benchmarks", "data", "metrics"},
+    "benchmarks": {*BASE, "benchmarks", "data", "metrics", "evaluation.tables"},
     "inference": INFERENCE - {"vlm.heie.predictor", "vlm.heie.saving"},
     "inference.load": INFERENCE,  # the one place that opens every kind of model
     "exporters": {*INFERENCE, "exporters", "metrics"},

@@ -98,6 +98,16 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         score.add_score_instances_options,
         score.run_score_instances,
     ),
+    "score-preference": (
+        "count which of two systems people prefer",
+        score.add_score_preference_options,
+        score.run_score_preference,
+    ),
+    "score-annotators": (
+        "compare annotators with images of known answer",
+        score.add_score_annotators_options,
+        score.run_score_annotators,
+    ),
     "synthesize": (
         "make an annotated data set from your photographs",
         synthesize.add_synthesize_options,

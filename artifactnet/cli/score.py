@@ -1,12 +1,18 @@
-"""``score-pixels`` and ``score-instances``: the benchmark's tables from files."""
+"""``score-*``: tables from files.
+
+``score-pixels`` and ``score-instances`` are those of X-AIGD, ``score-preference`` and
+``score-annotators`` those of FakeXplainer.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from artifactnet.cli.arguments import add_value, positive, print_warnings
+from artifactnet.cli.arguments import add_value, positive, print_line, print_warnings, share
+from artifactnet.files import write_json, write_text
 from artifactnet.taxonomy import INSTANCE_COLUMNS, TASKS
 
 if TYPE_CHECKING:
@@ -50,6 +56,39 @@ def add_score_instances_options(parser: argparse.ArgumentParser) -> None:
     _add_files(parser)
 
 
+def add_score_preference_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``score-preference``."""
+    parser.add_argument(
+        "votes",
+        metavar="VOTES.jsonl",
+        help='lines {"image", "a", "b", "choice", "voter"}; a and b name two systems, choice is '
+        "a, b or neutral",
+    )
+    parser.add_argument("--out", metavar="DIR", help="also write preference.json and .md there")
+
+
+def add_score_annotators_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``score-annotators``."""
+    option = parser.add_argument
+    option(
+        "work",
+        metavar="WORK.jsonl",
+        help='lines {"annotator", "image", "regions", "tags"}, the last two as in a manifest; '
+        '"control": true requires that CONTROLS has the image',
+    )
+    option(
+        "--controls",
+        required=True,
+        metavar="CONTROLS.jsonl",
+        help='known answers: lines {"image", "regions", "tags"}',
+    )
+    add_value(parser, "--least-iou", share, 0.2, "of an annotator who is kept (0.2)", metavar="X")
+    add_value(
+        parser, "--least-tags", share, 1 / 3, "least agreement of tags, likewise (1/3)", metavar="X"
+    )
+    option("--out", metavar="DIR", help="also write annotators.json and .md there")
+
+
 def _add_files(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option(
@@ -91,6 +130,34 @@ def run_score_instances(args: argparse.Namespace) -> int:
     check_outputs(args.out, args.out_per_generator)
     table = score_instances(args.labels, args.predictions, args.overlap_threshold, args.workers)
     return _finish(table, args)
+
+
+def run_score_preference(args: argparse.Namespace) -> int:
+    """Run ``score-preference``; returns the exit code."""
+    from artifactnet.benchmarks.fakexplainer.preference import preference_page, score_preference
+
+    result = score_preference(args.votes)
+    return _finish_page("preference", result, preference_page(result), args.out)
+
+
+def run_score_annotators(args: argparse.Namespace) -> int:
+    """Run ``score-annotators``; returns the exit code."""
+    from artifactnet.benchmarks.fakexplainer.annotators import annotators_page, score_annotators
+
+    result = score_annotators(args.work, args.controls, args.least_iou, args.least_tags)
+    return _finish_page("annotators", result, annotators_page(result), args.out)
+
+
+def _finish_page(name: str, result: dict[str, Any], page: str, out: str | None) -> int:
+    """Print a page; write it, and what it was made of, into the folder ``out``."""
+    print_warnings(result["warnings"])
+    for line in page.splitlines():  # which may hold names from data
+        print_line(line)
+    if out is not None:
+        write_json(Path(out) / f"{name}.json", result)
+        write_text(Path(out) / f"{name}.md", page)
+        print_line(f"table in {Path(out) / name}.md and .json")
+    return 0
 
 
 def _finish(table: ScoreTable, args: argparse.Namespace) -> int:
