@@ -1,0 +1,1 @@
+"""FakeXplainer: verdict, boxes, captions and tags from a vision-language model."""

@@ -1,0 +1,423 @@
+"""The form of an answer (FakeXplainer, Sec. 3.3 and Fig. 2; our reading): writing and reading it.
+
+::
+
+    <think>
+    {"bbox_2d": [x1, y1, x2, y2], "label": "caption"}
+    <tag>wrong texture, other anomalies</tag>
+    </think>
+    <verdict>generated</verdict>
+
+A line for each region, in the coordinates of the model; a real image has none, and the tag `none`.
+`write` makes this form, `is_strict` asks for exactly it (the format reward), and `read` takes what
+it can from any text, also of models that were never taught it, in time linear in its length.
+
+Ablations (Table 4) drop a part of the answers: boxes or captions from the lines, the tag element,
+or (``label``) all but the verdict. Checkpoints that write boxes with tokens of their own keep them:
+forms ``qwen`` and ``internvl``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from artifactnet.taxonomy import TAG_ALIASES, TAGS
+from artifactnet.types import ArtifactNetError, Region
+from artifactnet.vlm.fakexplainer.coordinates import Box, Size, WholeBox, to_image, to_model
+
+Drop = Literal["none", "bbox", "caption", "tags", "label"]
+Form = Literal["json", "qwen", "internvl"]
+
+MAX_REGIONS = 32
+MAX_CAPTION = 300  # characters
+NO_TAG = "none"
+MARKERS = ("<think>", "<tag>", "</tag>", "</think>", "<verdict>", "</verdict>")  # in their order
+_WORDS = {"real": False, "generated": True}
+_QWEN = ("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>")
+_INTERNVL = ("<ref>", "</ref>", "<box>", "</box>")
+_BOX_WORDS: dict[Form, tuple[str, ...]] = {"json": (), "qwen": _QWEN, "internvl": _INTERNVL}
+
+_CORNERS = ("x1", "y1", "x2", "y2")
+
+
+def _native_line(form: Form, drop: Drop) -> re.Pattern[str]:
+    open_ref, close_ref, open_box, close_box = map(re.escape, _BOX_WORDS[form])
+    named = rf"{open_ref}(?P<caption>.{{1,{MAX_CAPTION}}}?){close_ref}"
+    x1, y1, x2, y2 = (rf"(?P<{name}>0|[1-9][0-9]{{0,6}})" for name in _CORNERS)
+    numbers = (
+        rf"\({x1},{y1}\),\({x2},{y2}\)" if form == "qwen" else rf"\[\[{x1}, ?{y1}, ?{x2}, ?{y2}\]\]"
+    )
+    boxed = f"{open_box}{numbers}{close_box}"
+    return re.compile({"bbox": named, "caption": boxed}.get(drop, named + boxed))
+
+
+_NATIVE_LINES = {
+    (form, drop): _native_line(form, drop)
+    for form in get_args(Form)
+    if form != "json"
+    for drop in get_args(Drop)
+}
+
+# Objects that hold no other object, from one `{` to its `}`. Outside strings there is neither
+# brace nor backslash: of two searches that pass the same place, one is inside a string and one is
+# not, so that no more than two pass any place, and the time is linear.
+_STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+_OBJECT = re.compile(rf'\{{\s*{_STRING}[^{{}}"\\]*(?:{_STRING}[^{{}}"\\]*)*\}}', re.DOTALL)
+_BOX_KEY = re.compile(r'"bbox(?:_2d)?"')
+_NATIVE_PARTS = re.compile("(" + "|".join(map(re.escape, (*_QWEN, *_INTERNVL))) + ")")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+# objects become tuples of pairs, which show doubled keys and cannot be taken for lists
+_STRICT_JSON = json.JSONDecoder(object_pairs_hook=tuple, parse_constant=_refuse)
+# floats never overflow when they are compared or scaled; line breaks in strings are let through
+_LENIENT_JSON = json.JSONDecoder(parse_int=float, strict=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What `read` found in a text.
+
+    Attributes:
+        is_fake: the verdict; None without one.
+        regions: in pixels of the image, clipped, in the order of the text; the caption is empty
+            where none was written.
+        tags: of `artifactnet.taxonomy.TAGS`, in the order of the text.
+        captions: those without a box, as models write that were taught without boxes.
+        dropped: how many boxes could not be used: not four finite numbers, empty within the image,
+            or in an object that is no JSON or was cut off.
+        unknown_tags: how many tags are none of the six.
+    """
+
+    is_fake: bool | None
+    regions: tuple[Region, ...] = ()
+    tags: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+    dropped: int = 0
+    unknown_tags: int = 0
+
+
+def write(
+    is_fake: bool,
+    regions: Sequence[Region],
+    tags: Sequence[str],
+    image_size: Size,
+    input_size: Size,
+    drop: Drop = "none",
+    form: Form = "json",
+) -> str:
+    """The answer about an image, as it is taught.
+
+    It passes `is_strict`, except for a generated image without region and tag: no strict answer
+    describes that one.
+
+    Args:
+        is_fake: whether the image was generated.
+        regions: in pixels of the image; written in this order.
+        tags: of `artifactnet.taxonomy.TAGS`.
+        image_size: (width, height) of the image.
+        input_size: (width, height) of the model's coordinates.
+        drop: what is left out.
+        form: how a region is written.
+
+    Raises:
+        ArtifactNetError: a real image has regions or tags; there are more than 32 regions; a
+            caption is blank, longer than 300 characters, or holds a marker or a control word of
+            the form; a tag is unknown or doubled.
+    """
+    if not is_fake and (regions or tags):
+        raise ArtifactNetError("a real image has neither regions nor tags")
+    verdict = f"<verdict>{'generated' if is_fake else 'real'}</verdict>"
+    if drop == "label":
+        return verdict
+    if len(regions) > MAX_REGIONS:
+        raise ArtifactNetError(
+            f"{len(regions)} regions, an answer has at most {MAX_REGIONS}: merge or remove some"
+        )
+    lines = ["<think>"]
+    for number, region in enumerate(regions):
+        if drop != "caption":
+            _check_caption(region.caption, f"regions[{number}]", form)
+        box = to_model(region.bbox, image_size, input_size)
+        lines.append(_line(box, region.caption, drop, form))
+    if drop != "tags":
+        if len(set(tags)) < len(tags) or not set(tags) <= set(TAGS):
+            raise ArtifactNetError(
+                f"tags must be distinct names of {', '.join(TAGS)}; got {', '.join(tags)!r:.200}"
+            )
+        lines.append(f"<tag>{', '.join(tags) or NO_TAG}</tag>")
+    return "\n".join([*lines, "</think>", verdict])
+
+
+def is_strict(text: str, input_size: Size, drop: Drop = "none", form: Form = "json") -> bool:
+    """Whether a text has exactly the form that is taught.
+
+    Each marker stands once and in order, with white space alone outside the elements; each line
+    has one region with just its keys, whole numbers inside the model's coordinates and a caption
+    of 1 to 300 characters; at most 32 of them; distinct tags or ``none``; ``real`` or
+    ``generated``; ``real`` with neither region nor tag, ``generated`` with at least one (without
+    tags in the form, that one may be a tag, so nothing is asked for).
+
+    Args:
+        text: of the answer.
+        input_size: (width, height) of the model's coordinates.
+        drop: what answers are taught without.
+        form: how a region is written.
+    """
+    parts = _elements(text, drop)
+    if parts is None:
+        return False
+    region_lines, tag_text, word = parts
+    if word not in _WORDS:
+        return False
+    lines = [line for line in map(str.strip, region_lines.split("\n")) if line]
+    if len(lines) > MAX_REGIONS:
+        return False
+    tags = [] if tag_text in (None, NO_TAG) else [tag.strip() for tag in tag_text.split(",")]
+    if tags and (len(set(tags)) < len(tags) or not set(tags) <= set(TAGS)):
+        return False
+    if not _WORDS[word]:
+        if lines or tags:
+            return False
+    elif not lines and not tags and drop not in ("tags", "label"):
+        return False
+    reads = _is_strict_json if form == "json" else _is_strict_native
+    return all(reads(line, input_size, drop, form) for line in lines)
+
+
+def read(text: str, image_size: Size, input_size: Size) -> Answer:
+    """Whatever an answer says; never raises.
+
+    The verdict is the one word inside all ``<verdict>`` elements, in any case of letters; none if
+    there are two. Regions are JSON objects, alone or in lists (``bbox_2d`` or ``bbox``, ``label``
+    or ``caption``), and boxes in the tokens of Qwen or InternVL, anywhere before the verdict.
+    Tags may have the paper's other names.
+
+    Args:
+        text: of any model.
+        image_size: (width, height) of the image.
+        input_size: (width, height) of the model's coordinates.
+    """
+    head = text.partition("<verdict>")[0]
+    boxes, captions, dropped = _json_regions(head)
+    if "<box>" in head or "<|box_start|>" in head or "<ref>" in head or _QWEN[0] in head:
+        more, loose, lost = _native_regions(head)
+        boxes, captions, dropped = boxes + more, captions + loose, dropped + lost
+    regions = []
+    for box, caption in boxes:
+        clipped = _clip(box, input_size)
+        if clipped is None:
+            dropped += 1
+        else:
+            regions.append(Region(to_image(clipped, image_size, input_size), caption))
+    tags, unknown = _tags(head)
+    return Answer(_verdict(text), tuple(regions), tags, tuple(captions), dropped, unknown)
+
+
+def reference_text(
+    regions: Sequence[Region], tags: Sequence[str], captions: Sequence[str] = ()
+) -> str:
+    """Text of an answer or an annotation for BLEU and ROUGE.
+
+    Captions by (y1, x1, y2, x2) of their boxes, then those without a box, then the tags; sentences
+    are joined by ``". "``, tags by ``", "``. Removing tags lowers the paper's BLEU (Table 4), so
+    they belong to it.
+    """
+
+    def place(region: Region) -> tuple[float, ...]:
+        x1, y1, x2, y2 = region.bbox
+        return y1, x1, y2, x2
+
+    parts = [region.caption for region in sorted(regions, key=place)]
+    return ". ".join(part for part in (*parts, *captions, ", ".join(tags)) if part)
+
+
+def _line(box: WholeBox, caption: str, drop: Drop, form: Form) -> str:
+    x1, y1, x2, y2 = box
+    if form == "json":
+        line: dict[str, Any] = {"bbox_2d": box, "label": caption}
+        if drop == "bbox":
+            del line["bbox_2d"]
+        elif drop == "caption":
+            del line["label"]
+        return json.dumps(line, ensure_ascii=False)
+    open_ref, close_ref, open_box, close_box = _BOX_WORDS[form]
+    numbers = f"({x1},{y1}),({x2},{y2})" if form == "qwen" else f"[[{x1}, {y1}, {x2}, {y2}]]"
+    named = "" if drop == "caption" else f"{open_ref}{caption}{close_ref}"
+    return named if drop == "bbox" else f"{named}{open_box}{numbers}{close_box}"
+
+
+def _check_caption(caption: str, where: str, form: Form) -> None:
+    if not caption.strip() or len(caption) > MAX_CAPTION:
+        raise ArtifactNetError(
+            f"{where}: a caption must have 1 to {MAX_CAPTION} characters, not {len(caption)}: "
+            f"{caption!r:.80}"
+        )
+    control = next((word for word in (*MARKERS, *_QWEN, *_INTERNVL) if word in caption), None)
+    if control is None and form != "json" and ("\n" in caption or caption != caption.strip()):
+        control = "line breaks or outer white space"
+    if control is not None:
+        raise ArtifactNetError(f"{where}: a caption must not hold {control}: {caption!r:.80}")
+
+
+def _elements(text: str, drop: Drop) -> tuple[str, str | None, str] | None:
+    """Content of the strict form: lines before the tags, tags (None: dropped), and the verdict."""
+    if drop == "label":
+        markers, names = MARKERS[4:], ("", "word", "")
+    elif drop == "tags":
+        markers, names = (MARKERS[0], *MARKERS[3:]), ("", "lines", "", "word", "")
+    else:
+        markers, names = MARKERS, ("", "lines", "tags", "", "", "word", "")
+    if any(marker in text for marker in MARKERS if marker not in markers):
+        return None
+    pieces, at = [], 0
+    for marker in markers:
+        found = text.find(marker)
+        if found < at or text.find(marker, found + 1) >= 0:
+            return None
+        pieces.append(text[at:found])
+        at = found + len(marker)
+    pieces.append(text[at:])
+    parts = dict(zip(names, pieces, strict=True))
+    if any(piece.strip() for name, piece in zip(names, pieces, strict=True) if not name):
+        return None
+    return parts.get("lines", ""), parts.get("tags"), parts["word"]
+
+
+def _is_strict_json(line: str, input_size: Size, drop: Drop, form: Form) -> bool:
+    try:
+        pairs = _STRICT_JSON.decode(line)
+    except (ValueError, RecursionError):
+        return False
+    if type(pairs) is not tuple:  # no object
+        return False
+    found = dict(pairs)
+    keys = {"bbox": {"label"}, "caption": {"bbox_2d"}}.get(drop, {"bbox_2d", "label"})
+    if len(pairs) != len(keys) or found.keys() != keys:
+        return False
+    if "label" in keys:
+        label = found["label"]
+        if type(label) is not str or len(label) > MAX_CAPTION or not label.strip():
+            return False
+    return "bbox_2d" not in keys or _is_inside(found["bbox_2d"], input_size)
+
+
+def _is_strict_native(line: str, input_size: Size, drop: Drop, form: Form) -> bool:
+    found = _NATIVE_LINES[form, drop].fullmatch(line)
+    if found is None:
+        return False
+    caption = found["caption"] if drop != "caption" else None
+    if caption is not None and (not caption.strip() or _NATIVE_PARTS.search(caption)):
+        return False
+    return drop == "bbox" or _is_inside([int(found[k]) for k in _CORNERS], input_size)
+
+
+def _is_inside(box: Any, input_size: Size) -> bool:
+    if type(box) is not list or len(box) != 4 or any(type(value) is not int for value in box):
+        return False
+    x1, y1, x2, y2 = box
+    return bool(0 <= x1 < x2 <= input_size[0] and 0 <= y1 < y2 <= input_size[1])
+
+
+def _json_regions(text: str) -> tuple[list[tuple[Box, str]], list[str], int]:
+    """Boxes with captions, captions without a box, and how many boxes could not be read."""
+    boxes: list[tuple[Box, str]] = []
+    captions: list[str] = []
+    for match in _OBJECT.finditer(text):
+        try:
+            found = _LENIENT_JSON.decode(match.group())
+        except (ValueError, RecursionError):
+            continue  # counted below, if it has a box
+        label = found.get("label", found.get("caption"))
+        caption = label if isinstance(label, str) else ""
+        corners = found.get("bbox_2d", found.get("bbox"))
+        if corners is None:
+            captions += [caption] if caption else []
+        elif _is_box(corners):
+            boxes.append((tuple(corners), caption))
+    mentioned = sum(1 for _ in _BOX_KEY.finditer(text)) if '"bbox' in text else 0
+    return boxes, captions, max(0, mentioned - len(boxes))
+
+
+def _is_box(corners: Any) -> bool:
+    return (
+        isinstance(corners, list)
+        and len(corners) == 4
+        and all(type(value) is float and math.isfinite(value) for value in corners)
+    )
+
+
+def _native_regions(text: str) -> tuple[list[tuple[Box, str]], list[str], int]:
+    """As `_json_regions`, of boxes in tokens; all boxes that follow a caption have that one."""
+    boxes: list[tuple[Box, str]] = []
+    captions: list[str] = []
+    dropped, caption, unused = 0, "", False
+    pieces = _NATIVE_PARTS.split(text)
+    for opening, inside in zip(pieces[1::2], pieces[2::2], strict=True):
+        if opening in (_QWEN[0], _INTERNVL[0]):
+            if unused:
+                captions.append(caption)
+            caption = inside.strip()
+            unused = bool(caption)
+        elif opening in (_QWEN[2], _INTERNVL[2]):
+            numbers = [float(number) for number in _NUMBER.findall(inside)]
+            unused = False
+            if not numbers or len(numbers) % 4 or not all(map(math.isfinite, numbers)):
+                dropped += 1
+                continue
+            for k in range(0, len(numbers), 4):
+                x1, y1, x2, y2 = numbers[k : k + 4]
+                boxes.append(((x1, y1, x2, y2), caption))
+    if unused:
+        captions.append(caption)
+    return boxes, captions, dropped
+
+
+def _clip(box: Box, input_size: Size) -> Box | None:
+    """The box within the model's coordinates; None if nothing is left of it."""
+    w, h = input_size
+    x1, y1, x2, y2 = box
+    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(w)), min(y2, float(h))
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def _contents(text: str, opening: str, closing: str) -> list[str]:
+    """What is inside each element that is closed."""
+    found = []
+    at = text.find(opening)
+    while at >= 0:
+        end = text.find(closing, at)
+        if end < 0:
+            break
+        found.append(text[at + len(opening) : end])
+        at = text.find(opening, end)
+    return found
+
+
+def _verdict(text: str) -> bool | None:
+    words = {word.strip().lower() for word in _contents(text, "<verdict>", "</verdict>")}
+    return _WORDS.get(words.pop()) if len(words) == 1 else None
+
+
+def _tags(text: str) -> tuple[tuple[str, ...], int]:
+    """Known tags without repetition, and the number of unknown ones."""
+    tags: dict[str, None] = {}  # keeps the order
+    unknown = 0
+    for content in _contents(text, "<tag>", "</tag>"):
+        for name in content.split(","):
+            tag = name.strip().lower()
+            tag = TAG_ALIASES.get(tag, tag)
+            if tag in TAGS:
+                tags[tag] = None
+            elif tag not in ("", NO_TAG):
+                unknown += 1
+    return tuple(tags), unknown
