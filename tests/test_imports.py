@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "llm": {"types", "files", "data", "metrics", "llm", "config"},
     "annotation": {*BASE, "annotation", "data", "llm", "inference", "vlm.text"},
     # vision-language models need the extra `mllm`
-    "vlm": {*BASE, "data", "models", "inference", "vlm"},
+    "vlm": {*BASE, "data", "models", "inference", "metrics", "vlm"},
     "vlm.heie.module": {*TRAINING, "vlm"},
     "vlm.heie.trainer": {*TRAINING, "vlm"},
     "vlm.heie.data": {*TRAINING, "vlm"},
