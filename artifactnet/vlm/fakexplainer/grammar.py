@@ -42,6 +42,8 @@ _QWEN = ("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_e
 _INTERNVL = ("<ref>", "</ref>", "<box>", "</box>")
 _BOX_WORDS: dict[Form, tuple[str, ...]] = {"json": (), "qwen": _QWEN, "internvl": _INTERNVL}
 
+_ALL_KEYS = {"bbox_2d", "label"}
+_KEYS: dict[Drop, set[str]] = {"bbox": {"label"}, "caption": {"bbox_2d"}}
 _CORNERS = ("x1", "y1", "x2", "y2")
 
 
@@ -68,7 +70,6 @@ _NATIVE_LINES = {
 # not, so that no more than two pass any place, and the time is linear.
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _OBJECT = re.compile(rf'\{{\s*{_STRING}[^{{}}"\\]*(?:{_STRING}[^{{}}"\\]*)*\}}', re.DOTALL)
-_BOX_KEY = re.compile(r'"bbox(?:_2d)?"')
 _NATIVE_PARTS = re.compile("(" + "|".join(map(re.escape, (*_QWEN, *_INTERNVL))) + ")")
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 
@@ -190,8 +191,9 @@ def is_strict(text: str, input_size: Size, drop: Drop = "none", form: Form = "js
             return False
     elif not lines and not tags and drop not in ("tags", "label"):
         return False
-    reads = _is_strict_json if form == "json" else _is_strict_native
-    return all(reads(line, input_size, drop, form) for line in lines)
+    if form == "json":
+        return _are_strict_json(lines, input_size, drop)
+    return all(_is_strict_native(line, input_size, drop, form) for line in lines)
 
 
 def read(text: str, image_size: Size, input_size: Size) -> Answer:
@@ -271,6 +273,8 @@ def _check_caption(caption: str, where: str, form: Form) -> None:
 
 def _elements(text: str, drop: Drop) -> tuple[str, str | None, str] | None:
     """Content of the strict form: lines before the tags, tags (None: dropped), and the verdict."""
+    markers: tuple[str, ...]
+    names: tuple[str, ...]  # of what is before, between and after the markers
     if drop == "label":
         markers, names = MARKERS[4:], ("", "word", "")
     elif drop == "tags":
@@ -293,22 +297,32 @@ def _elements(text: str, drop: Drop) -> tuple[str, str | None, str] | None:
     return parts.get("lines", ""), parts.get("tags"), parts["word"]
 
 
-def _is_strict_json(line: str, input_size: Size, drop: Drop, form: Form) -> bool:
+def _are_strict_json(lines: list[str], input_size: Size, drop: Drop) -> bool:
+    # One call for all lines is three times as fast. It is the same: a string cannot hold the line
+    # break, and objects hold no objects, so that each `}` at the end of a line closes one.
+    if not all(line[0] == "{" and line[-1] == "}" for line in lines):
+        return False
     try:
-        pairs = _STRICT_JSON.decode(line)
+        objects = _STRICT_JSON.decode("[" + ",\n".join(lines) + "]")
     except (ValueError, RecursionError):
         return False
-    if type(pairs) is not tuple:  # no object
+    return len(objects) == len(lines) and all(
+        _is_strict_object(pairs, input_size, drop) for pairs in objects
+    )
+
+
+def _is_strict_object(pairs: Any, input_size: Size, drop: Drop) -> bool:
+    if type(pairs) is not tuple:
         return False
     found = dict(pairs)
-    keys = {"bbox": {"label"}, "caption": {"bbox_2d"}}.get(drop, {"bbox_2d", "label"})
+    keys = _KEYS.get(drop, _ALL_KEYS)
     if len(pairs) != len(keys) or found.keys() != keys:
         return False
-    if "label" in keys:
+    if drop != "caption":
         label = found["label"]
         if type(label) is not str or len(label) > MAX_CAPTION or not label.strip():
             return False
-    return "bbox_2d" not in keys or _is_inside(found["bbox_2d"], input_size)
+    return drop == "bbox" or _is_inside(found["bbox_2d"], input_size)
 
 
 def _is_strict_native(line: str, input_size: Size, drop: Drop, form: Form) -> bool:
@@ -322,7 +336,7 @@ def _is_strict_native(line: str, input_size: Size, drop: Drop, form: Form) -> bo
 
 
 def _is_inside(box: Any, input_size: Size) -> bool:
-    if type(box) is not list or len(box) != 4 or any(type(value) is not int for value in box):
+    if type(box) is not list or list(map(type, box)) != [int] * 4:  # True is no number
         return False
     x1, y1, x2, y2 = box
     return bool(0 <= x1 < x2 <= input_size[0] and 0 <= y1 < y2 <= input_size[1])
@@ -332,11 +346,7 @@ def _json_regions(text: str) -> tuple[list[tuple[Box, str]], list[str], int]:
     """Boxes with captions, captions without a box, and how many boxes could not be read."""
     boxes: list[tuple[Box, str]] = []
     captions: list[str] = []
-    for match in _OBJECT.finditer(text):
-        try:
-            found = _LENIENT_JSON.decode(match.group())
-        except (ValueError, RecursionError):
-            continue  # counted below, if it has a box
+    for found in _decoded([match.group() for match in _OBJECT.finditer(text)]):
         label = found.get("label", found.get("caption"))
         caption = label if isinstance(label, str) else ""
         corners = found.get("bbox_2d", found.get("bbox"))
@@ -344,15 +354,30 @@ def _json_regions(text: str) -> tuple[list[tuple[Box, str]], list[str], int]:
             captions += [caption] if caption else []
         elif _is_box(corners):
             boxes.append((tuple(corners), caption))
-    mentioned = sum(1 for _ in _BOX_KEY.finditer(text)) if '"bbox' in text else 0
+    mentioned = text.count('"bbox_2d"') + text.count('"bbox"')
     return boxes, captions, max(0, mentioned - len(boxes))
+
+
+def _decoded(objects: list[str]) -> list[dict[str, Any]]:
+    """The objects that are JSON."""
+    try:
+        found: list[dict[str, Any]] = _LENIENT_JSON.decode("[" + ",".join(objects) + "]")
+        return found  # one call is twice as fast
+    except (ValueError, RecursionError):
+        found = []
+    for text in objects:
+        try:
+            found.append(_LENIENT_JSON.decode(text))
+        except (ValueError, RecursionError):
+            continue  # its box counts as dropped
+    return found
 
 
 def _is_box(corners: Any) -> bool:
     return (
-        isinstance(corners, list)
-        and len(corners) == 4
-        and all(type(value) is float and math.isfinite(value) for value in corners)
+        type(corners) is list
+        and list(map(type, corners)) == [float] * 4
+        and all(map(math.isfinite, corners))
     )
 
 
