@@ -138,6 +138,8 @@ RULES: dict[str, Rule] = {
     "loss.alignment.every": _COUNT,
     "data.name": _among("demo", "folder", "xaigd", "manifest"),
     "data.val_fraction": ("above 0 and below 0.5", lambda v: 0 < v < 0.5),
+    "data.folds": ("at least 2", lambda v: v >= 2),
+    "data.fold": _NOT_NEGATIVE,
     "data.limit": _COUNT,
     "data.batch_size": _COUNT,
     "data.eval_batch_size": _COUNT,
@@ -211,6 +213,7 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
     if config.data.name != "demo" and not config.data.root:
         yield "data.root", f"is required when data.name is {config.data.name!r}"
     yield from _mask_level_problems(config)
+    yield from _fold_problems(config)
     if config.data.pairs and config.data.balance:
         yield "data.pairs", "and data.balance exclude each other"
     if not config.data.augment.crop:
@@ -279,6 +282,21 @@ def teacher_terms(config: Config) -> tuple[float, ...]:
     if terms.teacher is None:
         return ()
     return terms.laplace, terms.divergence, terms.correlation, terms.score, terms.logit
+
+
+def _fold_problems(config: Config) -> Iterator[tuple[str, str]]:
+    folds, fold = config.data.folds, config.data.fold
+    if (folds is None) != (fold is None):
+        missing = "data.fold" if fold is None else "data.folds"
+        yield missing, "must be set: data.fold=K of data.folds=N, K from 0"
+    if folds is None:
+        return
+    if fold is not None and fold >= folds:
+        yield "data.fold", f"must be below data.folds={folds}: folds are counted from 0"
+    if config.data.name == "demo":
+        yield "data.folds", "is not for data.name=demo, whose images show few photographs"
+    if config.mllm.base is not None and config.mllm.task == "heie":
+        yield "data.folds", "is not for a HEIE on a language model"
 
 
 def _mask_level_problems(config: Config) -> Iterator[tuple[str, str]]:

@@ -242,6 +242,8 @@ class DataConfig:
     unlabeled: bool = False  # xaigd: also use the unlabeled_* shards
     generators: list[str] = field(default_factory=list)  # keep only these; [] keeps all
     val_fraction: float = 0.1  # of the training uids, where the data has no val split
+    folds: int | None = None  # cross-validation: all images in so many folds; None: off
+    fold: int | None = None  # the one that is tested, from 0; the others are for training
     limit: int | None = None  # keep at most this many uids per split (for a quick try)
     batch_size: int = 8
     eval_batch_size: int | None = None  # None: batch_size

@@ -67,13 +67,20 @@ def _init_worker(_: int) -> None:
 
 
 def build_splits(config: DataConfig, seed: int, *, one_class: bool = False) -> Splits:
-    """Splits of the source that ``config.name`` names.
+    """Splits of the source that ``config.name`` names, or those of a fold of it.
 
     ``one_class`` allows splits with images of one class only, for an evaluation.
 
     Raises:
-        ArtifactNetError: unknown name, or the source cannot be read.
+        ArtifactNetError: unknown name, the source cannot be read, or it has too few fakes for
+            ``config.folds``.
     """
+    if config.folds is not None:
+        from artifactnet.data.folds import fold_splits
+
+        everything = replace(config, folds=None, fold=None, limit=None)
+        splits = build_splits(everything, seed, one_class=one_class)
+        return fold_splits(splits, config, seed)
     # Imported here: a run pays only for the format it reads.
     if config.name == "demo":
         from artifactnet.data.sources.demo import build_demo_splits as build

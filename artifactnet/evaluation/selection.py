@@ -18,7 +18,8 @@ from artifactnet.data.sources.base import Source, Splits
 from artifactnet.data.splits import Subset, limit_uids
 from artifactnet.types import ArtifactNetError, Record
 
-DRAW_KEYS = ("data.val_fraction=", "seed=")  # overrides that ask for splits as training draws them
+# overrides that ask for splits as training draws them
+DRAW_KEYS = ("data.val_fraction=", "data.folds=", "data.fold=", "seed=")
 ALL = "all"  # in results, beside the names of splits
 
 
@@ -45,10 +46,11 @@ def select_images(
     - Data, generators and draw are those of the model's own run: the splits of that run.
     - Otherwise ``test`` if the data names one, else ``val``, else all images. Images on which the
       run was trained, or its model was chosen, are left out.
-    - ``data.val_fraction=`` or ``seed=`` among ``overrides``: splits are drawn as for training.
+    - One of `DRAW_KEYS` among ``overrides``: splits are drawn as for training.
 
     Args:
-        config: of the evaluation; where nothing is drawn its ``data.val_fraction`` becomes 0.
+        config: of the evaluation; where nothing is drawn its ``data.val_fraction`` becomes 0, and
+            there are no folds.
         own: config of the run that trained the model; None: unknown.
         overrides: of the command line.
 
@@ -58,7 +60,7 @@ def select_images(
     if config.data.name == "demo" or (own is not None and _same_draw(config, own)):
         return Selection(build_splits(config.data, config.seed, one_class=True))
     if not any(text.startswith(DRAW_KEYS) for text in overrides):
-        config.data = replace(config.data, val_fraction=0.0)
+        config.data = replace(config.data, val_fraction=0.0, folds=None, fold=None)
     splits = build_splits(replace(config.data, limit=None), config.seed, one_class=True)
     split = next(name for name in ("test", "val", "train") if name in splits)
     source = splits[split]
@@ -77,7 +79,7 @@ def _same_draw(config: Config, own: Config) -> bool:
         data = one.data
         roots = tuple(root and Path(root).resolve() for root in (data.root, data.real_root))
         kind = data.name, data.extra_real, data.unlabeled, sorted(data.generators)
-        return (*kind, roots, data.val_fraction, one.seed)
+        return (*kind, roots, data.val_fraction, data.folds, data.fold, one.seed)
 
     return decisive(config) == decisive(own)
 
