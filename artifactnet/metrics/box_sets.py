@@ -41,14 +41,23 @@ def box_set_areas(predicted: Boxes, truth: Boxes, size: Size | None = None) -> B
     Raises:
         ValueError: an array is not (N, 4), or holds NaN or infinity.
     """
-    both = _prepare(predicted, size, "predicted"), _prepare(truth, size, "truth")
-    boxes = np.concatenate(both)
-    if not len(boxes):
+    mine, theirs = _prepare(predicted, size, "predicted"), _prepare(truth, size, "truth")
+    boxes = np.concatenate((mine, theirs)).T.copy().reshape(2, 2, -1)  # low and high; x and y; box
+    if not boxes.size:
         return BoxSetAreas(0.0, 0.0, 0.0, 0.0)
-    edges = np.sort(boxes.reshape(-1, 2).T)  # (2, K + 1); a repeated one makes a cell of no area
-    mine, theirs = (_covered_cells(part, edges) for part in both)
-    cells = np.stack((mine & theirs, mine | theirs, mine, theirs))
-    width, height = np.diff(edges)
+    edges = boxes.transpose(1, 0, 2).reshape(2, -1)
+    edges.sort()  # a repeated one makes a cell of no area
+    before, after = edges[:, :-1], edges[:, 1:]
+    # (x and y, box, cell): a box covers the cells whose column and row it covers
+    inside = (boxes[0, :, :, None] <= before[:, None]) & (after[:, None] <= boxes[1, :, :, None])
+    columns, rows = inside.astype(np.float32)
+    cells = np.empty((4, edges.shape[1] - 1, edges.shape[1] - 1), dtype=np.bool_)
+    for part, of in ((2, slice(len(mine))), (3, slice(len(mine), None))):
+        # as float32, the product is one call of BLAS and counts boxes exactly up to 2^24
+        np.greater(rows[of].T @ columns[of], 0, out=cells[part])
+    np.logical_and(cells[2], cells[3], out=cells[0])
+    np.logical_or(cells[2], cells[3], out=cells[1])
+    width, height = after - before
     return BoxSetAreas(*(cells @ width @ height).tolist())
 
 
@@ -98,15 +107,6 @@ def _prepare(boxes: Boxes, size: Size | None, name: str) -> FloatArray:
     if size is not None:
         array = np.minimum(np.maximum(array, 0.0), (*size, *size))
     return array[(array[:, 0] < array[:, 2]) & (array[:, 1] < array[:, 3])]
-
-
-def _covered_cells(boxes: FloatArray, edges: FloatArray) -> npt.NDArray[np.bool_]:
-    """(K, K): whether a box covers the cell between neighbours of the sorted x and y ``edges``."""
-    low, high = boxes.T.copy().reshape(2, 2, -1, 1)  # each (x and y, N, 1); contiguous: 5 x faster
-    inside = (low <= edges[:, None, :-1]) & (edges[:, None, 1:] <= high)
-    columns, rows = inside.astype(np.float32)
-    # as float32, the product is one call of BLAS and counts boxes exactly up to 2^24
-    return (rows.T @ columns) > 0
 
 
 def _centres(boxes: FloatArray) -> FloatArray:
