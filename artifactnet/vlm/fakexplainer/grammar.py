@@ -40,6 +40,7 @@ MARKERS = ("<think>", "<tag>", "</tag>", "</think>", "<verdict>", "</verdict>") 
 _WORDS = {"real": False, "generated": True}
 _QWEN = ("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>")
 _INTERNVL = ("<ref>", "</ref>", "<box>", "</box>")
+_CONTROL_WORDS = (*MARKERS, *_QWEN, *_INTERNVL)  # which no caption may hold
 _BOX_WORDS: dict[Form, tuple[str, ...]] = {"json": (), "qwen": _QWEN, "internvl": _INTERNVL}
 
 _ALL_KEYS = {"bbox_2d", "label"}
@@ -70,6 +71,7 @@ _NATIVE_LINES = {
 # not, so that no more than two pass any place, and the time is linear.
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _OBJECT = re.compile(rf'\{{\s*{_STRING}[^{{}}"\\]*(?:{_STRING}[^{{}}"\\]*)*\}}', re.DOTALL)
+_BOX_KEY = re.compile(r'"bbox(?:_2d)?"\s*:')
 _NATIVE_PARTS = re.compile("(" + "|".join(map(re.escape, (*_QWEN, *_INTERNVL))) + ")")
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 
@@ -164,9 +166,9 @@ def is_strict(text: str, input_size: Size, drop: Drop = "none", form: Form = "js
 
     Each marker stands once and in order, with white space alone outside the elements; each line
     has one region with just its keys, whole numbers inside the model's coordinates and a caption
-    of 1 to 300 characters; at most 32 of them; distinct tags or ``none``; ``real`` or
-    ``generated``; ``real`` with neither region nor tag, ``generated`` with at least one (without
-    tags in the form, that one may be a tag, so nothing is asked for).
+    of 1 to 300 characters without markers and control words; at most 32 of them; distinct tags or
+    ``none``; ``real`` or ``generated``; ``real`` with neither region nor tag, ``generated`` with
+    at least one (without tags in the form, that one may be a tag, so nothing is asked for).
 
     Args:
         text: of the answer.
@@ -264,7 +266,7 @@ def _check_caption(caption: str, where: str, form: Form) -> None:
             f"{where}: a caption must have 1 to {MAX_CAPTION} characters, not {len(caption)}: "
             f"{caption!r:.80}"
         )
-    control = next((word for word in (*MARKERS, *_QWEN, *_INTERNVL) if word in caption), None)
+    control = next((word for word in _CONTROL_WORDS if word in caption), None)
     if control is None and form != "json" and ("\n" in caption or caption != caption.strip()):
         control = "line breaks or outer white space"
     if control is not None:
@@ -320,7 +322,7 @@ def _is_strict_object(pairs: Any, input_size: Size, drop: Drop) -> bool:
         return False
     if drop != "caption":
         label = found["label"]
-        if type(label) is not str or len(label) > MAX_CAPTION or not label.strip():
+        if type(label) is not str or not _is_caption(label):
             return False
     return drop == "bbox" or _is_inside(found["bbox_2d"], input_size)
 
@@ -329,10 +331,15 @@ def _is_strict_native(line: str, input_size: Size, drop: Drop, form: Form) -> bo
     found = _NATIVE_LINES[form, drop].fullmatch(line)
     if found is None:
         return False
-    caption = found["caption"] if drop != "caption" else None
-    if caption is not None and (not caption.strip() or _NATIVE_PARTS.search(caption)):
+    if drop != "caption" and not _is_caption(found["caption"]):
         return False
     return drop == "bbox" or _is_inside([int(found[k]) for k in _CORNERS], input_size)
+
+
+def _is_caption(text: str) -> bool:
+    if not text.strip() or len(text) > MAX_CAPTION:
+        return False
+    return "<" not in text or not any(word in text for word in _CONTROL_WORDS)
 
 
 def _is_inside(box: Any, input_size: Size) -> bool:
@@ -354,8 +361,7 @@ def _json_regions(text: str) -> tuple[list[tuple[Box, str]], list[str], int]:
             captions += [caption] if caption else []
         elif _is_box(corners):
             boxes.append((tuple(corners), caption))
-    mentioned = text.count('"bbox_2d"') + text.count('"bbox"')
-    return boxes, captions, max(0, mentioned - len(boxes))
+    return boxes, captions, max(0, len(_BOX_KEY.findall(text)) - len(boxes))
 
 
 def _decoded(objects: list[str]) -> list[dict[str, Any]]:
