@@ -21,6 +21,7 @@ BENCHMARKS = {
     "fuzz-images": ("fuzz_images", "mutated images: used or refused, in time"),
     "recompressed": ("recompressed", "verdicts on images that were saved again as JPEG"),
     "first-image": ("first_image", "a new process until its first answer, and each later one"),
+    "fakexplainer-rewards": ("fakexplainer_rewards", "rewards, and reading of hostile texts"),
     "predict": ("predict", "a folder beside the model alone, and memory"),
 }
 
