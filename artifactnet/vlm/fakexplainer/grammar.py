@@ -45,6 +45,7 @@ _BOX_WORDS: dict[Form, tuple[str, ...]] = {"json": (), "qwen": _QWEN, "internvl"
 
 _ALL_KEYS = {"bbox_2d", "label"}
 _KEYS: dict[Drop, set[str]] = {"bbox": {"label"}, "caption": {"bbox_2d"}}
+_FOUR_FLOATS, _FOUR_INTS = [float] * 4, [int] * 4
 _CORNERS = ("x1", "y1", "x2", "y2")
 
 
@@ -343,7 +344,7 @@ def _is_caption(text: str) -> bool:
 
 
 def _is_inside(box: Any, input_size: Size) -> bool:
-    if type(box) is not list or list(map(type, box)) != [int] * 4:  # True is no number
+    if type(box) is not list or list(map(type, box)) != _FOUR_INTS:  # True is no number
         return False
     x1, y1, x2, y2 = box
     return bool(0 <= x1 < x2 <= input_size[0] and 0 <= y1 < y2 <= input_size[1])
@@ -380,11 +381,7 @@ def _decoded(objects: list[str]) -> list[dict[str, Any]]:
 
 
 def _is_box(corners: Any) -> bool:
-    return (
-        type(corners) is list
-        and list(map(type, corners)) == [float] * 4
-        and all(map(math.isfinite, corners))
-    )
+    return type(corners) is list and list(map(type, corners)) == _FOUR_FLOATS
 
 
 def _native_regions(text: str) -> tuple[list[tuple[Box, str]], list[str], int]:
@@ -402,7 +399,7 @@ def _native_regions(text: str) -> tuple[list[tuple[Box, str]], list[str], int]:
         elif opening in (_QWEN[2], _INTERNVL[2]):
             numbers = [float(number) for number in _NUMBER.findall(inside)]
             unused = False
-            if not numbers or len(numbers) % 4 or not all(map(math.isfinite, numbers)):
+            if not numbers or len(numbers) % 4:
                 dropped += 1
                 continue
             for k in range(0, len(numbers), 4):
@@ -414,9 +411,13 @@ def _native_regions(text: str) -> tuple[list[tuple[Box, str]], list[str], int]:
 
 
 def _clip(box: Box, input_size: Size) -> Box | None:
-    """The box within the model's coordinates; None if nothing is left of it."""
+    """The box within the model's coordinates; None if nothing is left of it, or it is infinite."""
     w, h = input_size
     x1, y1, x2, y2 = box
+    if 0 <= x1 < x2 <= w and 0 <= y1 < y2 <= h:
+        return box  # as nearly all, and faster
+    if not all(map(math.isfinite, box)):
+        return None
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(w)), min(y2, float(h))
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
