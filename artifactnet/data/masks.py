@@ -44,8 +44,7 @@ def rasterize(
     for label in labels:
         bit, points = parse_label(label, where)
         plane = planes.setdefault(bit, np.zeros((height, width), dtype=np.uint8))
-        points[:, 0] = np.clip(points[:, 0], 0, width - 1)
-        points[:, 1] = np.clip(points[:, 1], 0, height - 1)
+        _clip(points, height, width)
         cv2.fillPoly(plane, [points], (bit,))
     mask = np.zeros((height, width), dtype=np.uint8)
     for plane in planes.values():
@@ -75,6 +74,26 @@ def parse_label(label: Mapping[str, Any], where: str) -> tuple[int, npt.NDArray[
     if points.shape != (count, 2) or not np.isfinite(points).all():
         raise ArtifactNetError(f"{name} must be a list of finite [x, y] pairs")
     return bit, np.clip(points, -_INT32, _INT32).astype(np.int32)
+
+
+def polygon_box(
+    label: Mapping[str, Any], height: int, width: int, where: str
+) -> tuple[int, int, int, int]:
+    """Half-open box (x1, y1, x2, y2) around the pixels that `rasterize` draws for a polygon.
+
+    Raises:
+        ArtifactNetError: see `rasterize`.
+    """
+    _, points = parse_label(label, where)
+    _clip(points, height, width)
+    (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
+    return int(x1), int(y1), int(x2) + 1, int(y2) + 1
+
+
+def _clip(points: npt.NDArray[np.int32], height: int, width: int) -> None:
+    """Move (N, 2) points (x, y) into the image, in place."""
+    points[:, 0] = np.clip(points[:, 0], 0, width - 1)
+    points[:, 1] = np.clip(points[:, 1], 0, height - 1)
 
 
 def encode_polygons(mask: UInt8Array) -> list[dict[str, Any]]:

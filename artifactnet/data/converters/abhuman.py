@@ -21,12 +21,10 @@ from artifactnet.data.converters.common import Conversion, ManifestWriter
 from artifactnet.data.heatmaps import soften_mask
 from artifactnet.data.image_files import list_images
 from artifactnet.data.image_folders import ImageFolder
-from artifactnet.data.images import shown_size
 from artifactnet.data.manifest_format import ManifestLine
 from artifactnet.data.masks import read_mask
 from artifactnet.types import Annotation, ArtifactNetError, UInt8Array
 
-_TURNED = "images are turned by EXIF, so where their boxes lie is not known: not annotated"
 _Annotation = Path | CocoImage  # of one image: its mask file, or its boxes
 
 
@@ -76,20 +74,17 @@ def convert_abhuman(
         heatmap = None if mask is None else np.rint(soften_mask(mask) * 255).astype(np.uint8)
         writer.add(line, folder.key(path), heatmap=heatmap, mask=mask)
 
-    used = set()
     for image, where, annotation in entries:
         path = folder.find(image)
         if path is None:
             writer.leave_out(missing, image)
             continue
-        if path in used:
-            raise ArtifactNetError(f"{where}: {path} is annotated twice; keep one of them")
-        used.add(path)
+        writer.claim(path, where)
         size = writer.size(path, image)
         if size is not None:
             add(path, _draw_mask(path, size, annotation, writer))
     for path in folder.paths:
-        if path not in used:
+        if path not in writer.claimed:
             writer.leave_out(unlisted, path)
             add(path, None)
     return writer.finish(source, folder.skipped.describe(images))
@@ -101,8 +96,7 @@ def _draw_mask(
     """Mask of an image; None, noted, where its places in the image are not known."""
     if isinstance(annotation, Path):
         return read_mask(annotation, size, path)
-    if shown_size(path)[2]:
-        writer.leave_out(_TURNED, path)
+    if writer.is_turned(path):
         return None
     annotation.check_size(size, path)
     return draw_boxes(annotation.boxes, size, annotation.where)

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from artifactnet.data import manifest_format
 from artifactnet.data.duplicates import hash_bytes
@@ -17,9 +18,10 @@ from artifactnet.data.heatmaps import same_aspect, write_map
 from artifactnet.data.image_folders import ImageFolder
 from artifactnet.data.images import shown_size
 from artifactnet.data.manifest_format import ManifestLine, named_splits
+from artifactnet.data.regions import parse_tags
 from artifactnet.data.sources.manifest import SUFFIX
 from artifactnet.files import write_json
-from artifactnet.types import Annotation, ArtifactNetError, UInt8Array
+from artifactnet.types import Annotation, ArtifactNetError, Region, UInt8Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,17 @@ class Conversion:
     manifest: Path
     counts: dict[str, int]
     warnings: tuple[str, ...]
+
+
+def hull(points: Iterable[tuple[float, float]]) -> tuple[float, float, float, float]:
+    """Smallest box (x1, y1, x2, y2) around some points (x, y); there is at least one."""
+    xs, ys = zip(*points, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def parse_foreign_tags(names: list[Any], what: str) -> tuple[str, ...]:
+    """`parse_tags` of names in any case, with spaces around them."""
+    return parse_tags([n.strip().lower() if isinstance(n, str) else n for n in names], what)
 
 
 class ManifestWriter:
@@ -79,6 +92,7 @@ class ManifestWriter:
         self.name = name
         self.manifest = folder / f"{name}{SUFFIX}"
         self.lines: list[ManifestLine] = []
+        self.claimed: set[str] = set()  # paths of the images that have an entry
         self._left_out: dict[str, list[str]] = defaultdict(list)
         self._stored: dict[Path, tuple[str, bytes]] = {}  # image of the map, hash of the map
         if self.manifest.exists() and not overwrite:
@@ -90,6 +104,26 @@ class ManifestWriter:
     def leave_out(self, reason: str, what: str) -> None:
         """Note an image, or a part of one, that is not in the manifest."""
         self._left_out[reason].append(what)
+
+    def claim(self, path: str, where: str) -> None:
+        """Note that an entry, which ``where`` names, describes an image.
+
+        Raises:
+            ArtifactNetError: another entry does already.
+        """
+        if path in self.claimed:
+            raise ArtifactNetError(f"{where}: {path} is annotated twice; keep one of them")
+        self.claimed.add(path)
+
+    def is_turned(self, path: str) -> bool:
+        """Whether EXIF turns an image, noted: where boxes that others drew in it lie is unknown."""
+        turned = shown_size(path)[2]
+        if turned:
+            self.leave_out(
+                "images are turned by EXIF, so where their boxes lie is not known: not annotated",
+                path,
+            )
+        return turned
 
     def size(self, path: str, what: str) -> tuple[int, int] | None:
         """Height and width of an image as displayed; None, noted, where it cannot be read."""
@@ -157,6 +191,18 @@ class ManifestWriter:
         self.lines.append(line)
         return True
 
+    def add_regions(self, line: ManifestLine, regions: Iterable[Region] | None) -> None:
+        """Add the line of an image with its regions, which lie in it (see `clip_region`).
+
+        Its annotation becomes ``MASK`` where there is a region, and ``CLEAN`` where there is none;
+        it stays where they are None: not known.
+        """
+        if regions is not None:
+            regions = tuple(regions)
+            state = Annotation.MASK if regions else Annotation.CLEAN
+            line = replace(line, regions=regions, annotation=state)
+        self.lines.append(line)
+
     def store(self, kind: str, key: str, values: UInt8Array, image: str) -> str:
         """Write an (H, W) uint8 map of an image to ``folder/KIND/NAME/KEY.png``; returns the path.
 
@@ -200,6 +246,8 @@ class ManifestWriter:
             counts["with a mask"] += line.mask is not None
             counts["with a score"] += line.score is not None
             counts["with a text"] += line.text is not None
+            counts["with regions"] += bool(line.regions)
+            counts["with tags"] += bool(line.tags)
             counts[line.split or "without a split"] += 1
         held = {key: count for key, count in counts.items() if count}
         return Conversion(self.manifest, held, tuple(warnings))
