@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from artifactnet.models.create import create_model, list_models
     from artifactnet.taxonomy import CATEGORIES
     from artifactnet.types import Annotation, ArtifactNetError, Explanation, Prediction
+    from artifactnet.vlm.fakexplainer.endpoint import load_endpoint
 
 __version__ = "0.1.0"
 
@@ -51,6 +52,7 @@ __all__ = [
     "judge",
     "list_models",
     "load_config",
+    "load_endpoint",
     "load_model",
     "report",
     "score_instances",
@@ -80,6 +82,7 @@ _HOME = {
     "judge": ("artifactnet.explanation.judge", "judge"),
     "list_models": ("artifactnet.models.create", "list_models"),
     "load_config": ("artifactnet.config", "load"),
+    "load_endpoint": ("artifactnet.vlm.fakexplainer.endpoint", "load_endpoint"),
     "load_model": ("artifactnet.inference.load", "load_model"),
     "report": ("artifactnet.explanation.report.build", "report"),
     "score_instances": ("artifactnet.benchmarks.xaigd.instances", "score_instances"),

@@ -17,14 +17,16 @@ from artifactnet.types import ArtifactNetError
 if TYPE_CHECKING:
     from artifactnet.llm.client import Chat
     from artifactnet.runs.run_folder import RunResult
+    from artifactnet.vlm.fakexplainer.endpoint import EndpointPredictor
 
 
 def train(config: Config) -> RunResult:
     """Train, evaluate and save a model.
 
     Args:
-        config: the run; `load_config` reads one. With ``mllm.base`` a HEIE on that language
-            model is trained (extra ``mllm``), otherwise a detector.
+        config: the run; `load_config` reads one. With ``mllm.base`` a HEIE or, with
+            ``mllm.task=fakexplainer``, a FakeXplainer on that language model is trained (extra
+            ``mllm``, ``mllm-train``), otherwise a detector.
 
     Returns:
         Folder and results of the run.
@@ -33,6 +35,10 @@ def train(config: Config) -> RunResult:
         ArtifactNetError: any user error; what was saved before stays loadable.
         KeyboardInterrupt: Ctrl-C; how to resume has been printed.
     """
+    if config.mllm.task == "fakexplainer":
+        from artifactnet.vlm.fakexplainer.trainer import train_fakexplainer
+
+        return train_fakexplainer(config)
     if config.mllm.base is not None:
         from artifactnet.vlm.heie.trainer import train_heie
 
@@ -43,7 +49,7 @@ def train(config: Config) -> RunResult:
 
 
 def evaluate(
-    source: str | Path,
+    source: str | Path | EndpointPredictor,
     overrides: Sequence[str] = (),
     *,
     text: str | None = None,
@@ -52,10 +58,11 @@ def evaluate(
     """Evaluate a trained model on the test split of its own data, or on other data.
 
     Args:
-        source: the folder of a run (results are written below it), or any model that
-            `load_model` takes.
+        source: the folder of a run (results are written below it), any model that `load_model`
+            takes, or what `load_endpoint` returns.
         overrides: ``dotted.key=value`` strings; which keys each kind of model accepts is in
-            `artifactnet.evaluation.evaluate` and `artifactnet.vlm.heie.evaluate`.
+            `artifactnet.evaluation.evaluate`, `artifactnet.vlm.heie.evaluate` and
+            `artifactnet.vlm.fakexplainer.evaluate`.
         text: HEIE on a language model only: ``generate``, ``template`` or ``given``.
         chat: HEIE on a language model only: a judge of how similar its texts are to the
             annotated ones.
@@ -67,9 +74,10 @@ def evaluate(
         ArtifactNetError: no such model, an override that an evaluation cannot have, or data that
             cannot be used.
     """
+    from artifactnet.vlm.fakexplainer.saving import is_fakexplainer
     from artifactnet.vlm.heie.saving import is_heie
 
-    if is_heie(source):
+    if isinstance(source, str | Path) and is_heie(source):
         from artifactnet.vlm.heie.evaluate import evaluate_heie
 
         return evaluate_heie(source, overrides, text, chat)
@@ -77,6 +85,14 @@ def evaluate(
         raise ArtifactNetError(
             f"{source}: text and chat are for a HEIE on a language model, which this is not"
         )
+    if not isinstance(source, str | Path):
+        from artifactnet.vlm.fakexplainer.evaluate import evaluate_endpoint
+
+        return evaluate_endpoint(source, overrides)
+    if is_fakexplainer(source):
+        from artifactnet.vlm.fakexplainer.evaluate import evaluate_fakexplainer
+
+        return evaluate_fakexplainer(source, overrides)
     from artifactnet.evaluation.evaluate import evaluate_file, evaluate_run, is_model_file
 
     return (evaluate_file if is_model_file(source) else evaluate_run)(source, overrides)

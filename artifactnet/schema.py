@@ -113,6 +113,7 @@ class MllmConfig:
     layout: str = "user"  # where the task is described: user | system (turn of the chat)
     region_form: str = "json"  # json | native (the family's own box tokens)
     drop: str = "none"  # left out of the answers (Table 4): none | bbox | caption | tags | label
+    groups: str | None = None  # JSON file, {generator: group}: more rows of an evaluation
     save_every: int = 100  # optimizer steps between two states from which a run resumes
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
 

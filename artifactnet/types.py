@@ -340,6 +340,10 @@ class Prediction:
             "warnings": list(self.warnings),
             "explanation": None if self.explanation is None else asdict(self.explanation),
             "stability": None if self.stability is None else self.stability.to_json(),
+            "regions": None
+            if self.regions is None
+            else [{"bbox": list(each.bbox), "caption": each.caption} for each in self.regions],
+            "tags": None if self.tags is None else list(self.tags),
         }
 
 

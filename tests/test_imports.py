@@ -14,7 +14,10 @@ MODULES = {
 }
 
 BASE = {"types", "taxonomy", "config", "schema", "rules", "files", "names", "values", "weights"}
-INFERENCE = {*BASE, "inference", "models", "data", "vlm.heie.predictor", "vlm.heie.saving"}
+# what opens a saved model on a language model
+LANGUAGE_MODELS = {f"vlm.{name}.{part}" for name in ("heie", "fakexplainer")
+                   for part in ("predictor", "saving")}  # fmt: skip
+INFERENCE = {*BASE, "inference", "models", "data", *LANGUAGE_MODELS}
 TRAINING = {*INFERENCE, "runs", "losses", "metrics", "distillation", "evaluation", "training"}
 
 # part of the package -> parts that it may import, lazily too; the longest matching part counts
@@ -34,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"types", "taxonomy", "metrics"},
     "runs": {*BASE, "runs"},
     "benchmarks": {*BASE, "benchmarks", "data", "metrics", "evaluation.tables"},
-    "inference": INFERENCE - {"vlm.heie.predictor", "vlm.heie.saving"},
+    "inference": INFERENCE - LANGUAGE_MODELS,
     "inference.load": INFERENCE,  # the one place that opens every kind of model
     "exporters": {*INFERENCE, "exporters", "metrics"},
     "explanation": {*INFERENCE, "explanation", "metrics", "evaluation.tables"},
@@ -49,6 +52,8 @@ ALLOWED: dict[str, set[str]] = {
     "vlm.heie.trainer": {*TRAINING, "vlm"},
     "vlm.heie.data": {*TRAINING, "vlm"},
     "vlm.heie.evaluate": {*TRAINING, "vlm", "llm"},
+    "vlm.fakexplainer.evaluate": {*TRAINING, "vlm", "llm"},
+    "vlm.fakexplainer.endpoint": {*BASE, "data", "inference", "llm", "vlm"},
     "distillation": {*INFERENCE, "distillation", "runs", "vlm.text.template"},
     "evaluation": {*INFERENCE, "evaluation", "distillation", "runs", "metrics"},
     "training": {*TRAINING, "explanation.overlay"},
@@ -73,7 +78,13 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "playwright": (),
     "peft": ("models/lora.py", "vlm/base.py"),
     "lightning": ("training/", "vlm/heie/"),
-    "torchmetrics": ("metrics/", "evaluation/", "training/", "vlm/heie/"),
+    "torchmetrics": (
+        "metrics/",
+        "evaluation/",
+        "training/",
+        "vlm/heie/",
+        "vlm/fakexplainer/figures.py",
+    ),
     "openai": ("llm/client.py",),
     "accelerate": (),  # transformers imports it
     "transformers": ("vlm/",),

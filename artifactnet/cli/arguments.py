@@ -13,6 +13,7 @@ from artifactnet.weights import DEFAULT
 if TYPE_CHECKING:
     from artifactnet.data.image_files import Skipped
     from artifactnet.inference.inputs import Failure
+    from artifactnet.vlm.fakexplainer.endpoint import EndpointPredictor
 
 
 def add_value(
@@ -185,3 +186,64 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
         help="images that pass through the model together (default: 8; 1 of a HEIE on a "
         "language model, which takes far more memory)",
     )
+
+
+def add_endpoint(parser: argparse.ArgumentParser) -> None:
+    """Options that name a vision-language model behind an endpoint."""
+    option = parser.add_argument
+    option(
+        "--vlm-url",
+        metavar="URL",
+        help="instead of a model here: an OpenAI-compatible endpoint, http://localhost:8000/v1, "
+        "whose vision-language model is asked FakeXplainer's question",
+    )
+    option("--vlm-model", metavar="NAME", help="as that server calls it")
+    option(
+        "--vlm-family",
+        metavar="FAMILY",
+        help="what its coordinates mean: qwen2_5_vl, qwen3_vl, internvl, ... (model_type of its "
+        "checkpoint)",
+    )
+    option(
+        "--vlm-layout",
+        choices=("user", "system"),
+        help="turn of the chat that describes the task (user)",
+    )
+    add_value(parser, "--vlm-max-tokens", positive, None, "tokens of an answer (1024)")
+    add_value(
+        parser,
+        "--vlm-max-pixels",
+        positive,
+        None,
+        "of qwen2_5_vl: limit to which the server resizes images (12845056)",
+    )
+    option(
+        "--vlm-key-env",
+        metavar="VARIABLE",
+        help="environment variable that holds that server's key (OPENAI_API_KEY)",
+    )
+
+
+def open_endpoint(args: argparse.Namespace) -> EndpointPredictor | None:
+    """The model behind the endpoint that was named; None if none was.
+
+    Raises:
+        ArtifactNetError: an option is missing, or without ``--vlm-url``; see `load_endpoint`.
+    """
+    from artifactnet.types import ArtifactNetError
+
+    given = {
+        "layout": args.vlm_layout,
+        "max_tokens": args.vlm_max_tokens,
+        "max_pixels": args.vlm_max_pixels,
+        "key_variable": args.vlm_key_env,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    named = (args.vlm_url, args.vlm_model, args.vlm_family)
+    if not any(named) and not given:
+        return None
+    if not all(named):
+        raise ArtifactNetError("--vlm-url, --vlm-model and --vlm-family come together")
+    from artifactnet.vlm.fakexplainer.endpoint import load_endpoint
+
+    return load_endpoint(*named, **given)

@@ -20,6 +20,7 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     arguments.add_model(parser)
     arguments.add_text(parser)
+    arguments.add_endpoint(parser)
     option(
         "--backend",
         choices=("torch", "onnx", "openvino"),
@@ -79,15 +80,20 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
 def run_predict(args: argparse.Namespace) -> int:
     """Run ``predict``; returns the exit code."""
     from artifactnet import load_model
+    from artifactnet.inference.base import BasePredictor
     from artifactnet.inference.folder import predict_to_folder
     from artifactnet.types import ArtifactNetError
 
     if args.overlap is not None and not args.tiles:
         raise ArtifactNetError("--overlap needs --tiles")
-    model = arguments.choose_model(args.model)
-    predictor = load_model(
-        model, args.device, backend=args.backend, threads=args.threads, text=args.text
-    )
+    predictor: BasePredictor | None = arguments.open_endpoint(args)
+    if predictor is None:
+        model = arguments.choose_model(args.model)
+        predictor = load_model(
+            model, args.device, backend=args.backend, threads=args.threads, text=args.text
+        )
+    elif args.model or args.backend or args.text:
+        raise ArtifactNetError("--vlm-url asks a server: leave out --model, --backend and --text")
     arguments.print_warnings(predictor.warnings)
     summary = predict_to_folder(
         predictor, args.images, args.out, heatmaps=not args.no_heatmaps, save_masks=args.save_masks,

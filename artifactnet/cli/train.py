@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from artifactnet.cli.arguments import add_overrides
+from artifactnet.cli.arguments import add_endpoint, add_overrides, open_endpoint
 
 
 def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
@@ -12,9 +12,10 @@ def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option(
         "folder",
+        nargs="?",
         metavar="RUN",
         help="folder of the run; or a file of weights, a packaged model by name (student-nano), or "
-        "an exported .onnx, .xml or .pt2 file",
+        "an exported .onnx, .xml or .pt2 file; left out with --vlm-url",
     )
     add_overrides(parser, "dotted keys that replace values of the config: data.root=PATH")
     option(
@@ -35,6 +36,7 @@ def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
         metavar="VARIABLE",
         help="environment variable that holds that server's key (OPENAI_API_KEY)",
     )
+    add_endpoint(parser)
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -55,6 +57,21 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from artifactnet.types import ArtifactNetError
     from artifactnet.vlm.heie.saving import is_heie
 
+    endpoint = open_endpoint(args)
+    if endpoint is not None:
+        # without a run, the first key of the data stands in its place
+        overrides = [*filter(None, [args.folder]), *args.overrides]
+        for option in ("text", "judge_url", "judge_model", "judge_key_env"):
+            if getattr(args, option) is not None:
+                raise ArtifactNetError(
+                    f"--{option.replace('_', '-')} is for a HEIE, not for --vlm-url"
+                )
+        if args.folder is not None and "=" not in args.folder:
+            raise ArtifactNetError(f"{args.folder} and --vlm-url: name one model")
+        evaluate(endpoint, overrides)
+        return 0
+    if args.folder is None or "=" in args.folder:
+        raise ArtifactNetError("name the folder of a run, or a model with --vlm-url")
     if not is_heie(args.folder):
         for option in ("text", "judge_url", "judge_model", "judge_key_env"):
             if getattr(args, option) is not None:

@@ -153,12 +153,22 @@ def draw_corners(boxes: Iterable[Corners], size: tuple[int, int]) -> UInt8Array:
     Returns:
         (H, W) uint8, 0 or bit 0.
     """
-    height, width = size
     mask = np.zeros(size, np.uint8)
-    for x1, y1, x2, y2 in boxes:
-        left = min(width - 1, max(0, math.floor(x1 + 0.5)))
-        top = min(height - 1, max(0, math.floor(y1 + 0.5)))
-        right = max(left + 1, math.floor(x2 + 0.5))
-        bottom = max(top + 1, math.floor(y2 + 0.5))
+    for box in boxes:
+        left, top, right, bottom = whole_corners(box, size)
         mask[top:bottom, left:right] = UNCATEGORIZED_BIT
     return mask
+
+
+def whole_corners(box: Corners, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The pixels that a box covers by at least half, at least one, as a half-open box.
+
+    Arguments as of `draw_corners`.
+    """
+    height, width = size
+    x1, y1, x2, y2 = box
+    left = min(width - 1, max(0, math.floor(x1 + 0.5)))
+    top = min(height - 1, max(0, math.floor(y1 + 0.5)))
+    right = min(width, max(left + 1, math.floor(x2 + 0.5)))
+    bottom = min(height, max(top + 1, math.floor(y2 + 0.5)))
+    return left, top, right, bottom

@@ -98,6 +98,11 @@ def open_teacher(path: str | Path, device: str | torch.device = "cpu") -> Teache
         return ModelTeacher(found, device)
     if kind == "heie":
         return HeieTeacher(found, device)
+    if kind == "fakexplainer":
+        raise ArtifactNetError(
+            f"distill.teacher={found}: a FakeXplainer cannot be a teacher; predict the images with "
+            "it and name the folder of heatmaps"
+        )
     if kind == "exported":
         raise ArtifactNetError(
             f"distill.teacher={found}: an exported file cannot be a teacher; name the model that "

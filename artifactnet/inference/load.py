@@ -18,11 +18,16 @@ from artifactnet.models.checkpoint import load_checkpoint
 from artifactnet.types import ArtifactNetError
 
 if TYPE_CHECKING:
+    from artifactnet.vlm.fakexplainer.predictor import FakexplainerPredictor
     from artifactnet.vlm.heie.predictor import HeiePredictor
 
 MODEL_FILE = "model.safetensors"  # the best model of a run, in the run's folder
 RUN_CONFIG = "config.yaml"  # in the folder of a run, finished or not
-Kind = Literal["weights", "exported", "heie", "folder"]
+LANGUAGE_MODELS = {  # by kind
+    "heie": "HEIE on a language model",
+    "fakexplainer": "FakeXplainer on a vision-language model",
+}
+Kind = Literal["weights", "exported", "heie", "fakexplainer", "folder"]
 
 
 class ModelLocation(NamedTuple):
@@ -30,8 +35,8 @@ class ModelLocation(NamedTuple):
 
     Attributes:
         kind: ``weights``: a ``.safetensors`` file of a detector; ``exported``: an ``.onnx``,
-            ``.xml`` or ``.pt2`` file; ``heie``: the folder of a HEIE on a language model;
-            ``folder``: a folder without any of these.
+            ``.xml`` or ``.pt2`` file; ``heie``, ``fakexplainer``: the folder of such a model on a
+            language model; ``folder``: a folder without any of these.
         path: the file or folder; for a run of a detector, its best model.
     """
 
@@ -45,6 +50,7 @@ def find_model(source: str | Path) -> ModelLocation:
     Raises:
         ArtifactNetError: no such path or name.
     """
+    from artifactnet.vlm.fakexplainer.saving import is_fakexplainer
     from artifactnet.vlm.heie.saving import is_heie
 
     path = packaged.resolve_model(source)
@@ -52,6 +58,8 @@ def find_model(source: str | Path) -> ModelLocation:
         return ModelLocation("exported" if path.suffix in SUFFIXES else "weights", path)
     if is_heie(path):
         return ModelLocation("heie", path)
+    if is_fakexplainer(path):
+        return ModelLocation("fakexplainer", path)
     if (path / MODEL_FILE).is_file():
         return ModelLocation("weights", path / MODEL_FILE)
     return ModelLocation("folder", path)
@@ -71,9 +79,9 @@ def find_weights(source: str | Path) -> Path:
         raise ArtifactNetError(
             f"{path}: an exported file holds no trainable weights; use the original model"
         )
-    if kind == "heie":
+    if kind in LANGUAGE_MODELS:
         raise ArtifactNetError(
-            f"{path}: a HEIE on a language model, where a detector is needed; "
+            f"{path}: a {LANGUAGE_MODELS[kind]}, where a detector is needed; "
             "artifactnet.load_model opens it, and predict, evaluate and report accept it"
         )
     return path
@@ -86,13 +94,13 @@ def load_model(
     backend: str | None = None,
     threads: int = 0,
     text: str | None = None,
-) -> Predictor | HeiePredictor:
+) -> Predictor | HeiePredictor | FakexplainerPredictor:
     """Load a saved model of any kind, ready to predict.
 
     Args:
         source: a run's folder, a ``.safetensors`` file, an exported ``.onnx``, ``.xml`` or
-            ``.pt2`` file, the folder of a HEIE on a language model, or the name of a packaged
-            model; a path that exists wins. The default is the packaged `packaged.DEFAULT`.
+            ``.pt2`` file, the folder of a HEIE or FakeXplainer, or the name of a packaged model; a
+            path that exists wins. The default is the packaged `packaged.DEFAULT`.
         device: see `pick_device`; exported files run on the CPU.
         backend: runtime of an exported file: ``onnx``, ``openvino`` or ``torch``; None goes by
             its suffix.
@@ -119,8 +127,8 @@ def load_model(
         return Predictor(load_exported(path, backend, threads))
     if backend not in (None, "torch"):
         hint = (
-            "a HEIE on a language model cannot be exported"
-            if kind == "heie"
+            f"a {LANGUAGE_MODELS[kind]} cannot be exported"
+            if kind in LANGUAGE_MODELS
             else f"`artifactnet export --model {source} --out FILE` makes one"
         )
         raise ArtifactNetError(f"{source}: the {backend} backend runs exported files; {hint}")
@@ -129,6 +137,10 @@ def load_model(
         torch.set_num_threads(threads)
     if kind == "weights":
         return Predictor(load_checkpoint(path, chosen))
+    if kind == "fakexplainer":
+        from artifactnet.vlm.fakexplainer.predictor import load_fakexplainer_predictor
+
+        return load_fakexplainer_predictor(path, chosen)
     from artifactnet.vlm.heie.predictor import load_heie_predictor
 
     return load_heie_predictor(path, chosen, text)

@@ -38,6 +38,19 @@ Message = Mapping[str, Any]  # {"role": ..., "content": ...} of the chat-complet
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """A token of an answer, and what else could have stood in its place.
+
+    Attributes:
+        text: of the token.
+        choices: the likeliest tokens there, with their natural log-likelihoods.
+    """
+
+    text: str
+    choices: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One completion.
 
@@ -45,24 +58,28 @@ class Answer:
         text: as received; empty if the model wrote nothing.
         finish: ``stop``, ``length`` (cut off), ``content_filter``, or whatever else the server
             reports; empty if it reports nothing.
+        reasoning: what the server took out of the text as the model's thoughts; mostly empty.
+        tokens: of the text with their likelihoods, if they were asked for and the server gives
+            them; else empty.
     """
 
     text: str
     finish: str
+    reasoning: str = ""
+    tokens: tuple[Token, ...] = ()
 
 
 def user_message(text: str, jpeg: bytes | None = None) -> Message:
     """A user turn: a text, after the content of a JPEG file if one is given."""
     if jpeg is None:
         return {"role": "user", "content": text}
-    url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
-    return {
-        "role": "user",
-        "content": [
-            {"type": "image_url", "image_url": {"url": url}},
-            {"type": "text", "text": text},
-        ],
-    }
+    return {"role": "user", "content": [image_part(jpeg, "jpeg"), {"type": "text", "text": text}]}
+
+
+def image_part(content: bytes, kind: str) -> dict[str, Any]:
+    """A part of a turn: the content of an image file of a kind, ``jpeg`` or ``png``."""
+    url = f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def assistant_message(text: str) -> Message:
@@ -80,6 +97,10 @@ class RefusedError(ArtifactNetError):
 
 class TemperatureError(RefusedError):
     """The model does not accept the temperature that was sent."""
+
+
+class LogprobsError(RefusedError):
+    """The server gives no likelihoods of tokens."""
 
 
 class UnansweredError(ArtifactNetError):
@@ -252,30 +273,47 @@ class Chat:
         self._random = random.Random(seed)
         self._lock = threading.Lock()
 
-    def ask(self, messages: Sequence[Message], temperature: float | None = None) -> Answer:
+    def ask(
+        self,
+        messages: Sequence[Message],
+        temperature: float | None = None,
+        *,
+        max_tokens: int | None = None,
+        logprobs: int | None = None,
+    ) -> Answer:
         """Send a conversation and wait for the model's next turn.
+
+        Servers differ in all parameters, so those that are None are not sent.
 
         Args:
             messages: see `user_message` and `assistant_message`.
-            temperature: of the sampling. None sends none, so that the server's default applies.
-                No other parameter is sent, since servers differ in all of them.
+            temperature: of the sampling; None: the server's default.
+            max_tokens: of the answer; None: the server's default.
+            logprobs: of each token of the answer, the likelihoods of so many choices.
 
         Raises:
             EndpointError: wrong key, URL or model.
             RefusedError: the server refuses this request (400, 413, 422); as `TemperatureError`
-                if it names the temperature (400).
+                or `LogprobsError` if it names that parameter (400).
             UnansweredError: all `Endpoint.retries` failed too, or the server asks for a longer
                 pause than `MAX_PAUSE`.
             Cancelled: the work was cancelled while this thread waited.
         """
+        options: dict[str, Any] = {}
+        if temperature is not None:
+            options["temperature"] = temperature
+        if max_tokens is not None:
+            options["max_tokens"] = max_tokens
+        if logprobs is not None:
+            options |= {"logprobs": True, "top_logprobs": logprobs}
         for attempt in range(self.endpoint.retries + 1):
             self.limiter.acquire()
             self._count("requests")
             try:
-                answer = _send(self._client, self.model, messages, temperature)
+                answer = _send(self._client, self.model, messages, options)
             except RequestFailed as failure:
                 if not failure.transient:
-                    raise self._permanent_error(failure, temperature) from failure
+                    raise self._permanent_error(failure, options) from failure
                 self._wait_or_give_up(failure, attempt)
             else:
                 self._count("answers")
@@ -283,12 +321,15 @@ class Chat:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _permanent_error(
-        self, failure: RequestFailed, temperature: float | None
+        self, failure: RequestFailed, options: Mapping[str, Any]
     ) -> EndpointError | RefusedError:
         status = failure.status
         message = f"{self._where()}: {self._describe(failure)}"
-        if status == 400 and temperature is not None and "temperature" in failure.reason.lower():
+        named = failure.reason.lower() if status == 400 else ""
+        if "temperature" in options and "temperature" in named:
             return TemperatureError(message)
+        if "logprobs" in options and "logprobs" in named:
+            return LogprobsError(message)
         if status in _REFUSALS:
             return RefusedError(message)
         variable = self.endpoint.key_variable
@@ -375,12 +416,11 @@ def _connect(endpoint: Endpoint, key: str | None) -> OpenAI:
 
 
 def _send(
-    client: OpenAI, model: str, messages: Sequence[Message], temperature: float | None
+    client: OpenAI, model: str, messages: Sequence[Message], options: Mapping[str, Any]
 ) -> Answer:
     """One request; raises `RequestFailed` without a usable answer."""
     import openai
 
-    options: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
     try:
         reply: Any = client.chat.completions.create(
             model=model,
@@ -409,6 +449,27 @@ def _send(
     content = getattr(message, "content", None)
     if message is None or not (content is None or isinstance(content, str)):
         raise RequestFailed("unreadable answer (no chat completion; does the URL end in /v1?)")
-    # JSON can hold half a surrogate pair, which can be neither sent on nor written as UTF-8
-    text = (content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return Answer(text, str(getattr(choice, "finish_reason", None) or ""))
+    finish = str(getattr(choice, "finish_reason", None) or "")
+    reasoning = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
+    reasoning = reasoning if isinstance(reasoning, str) else ""
+    return Answer(_unicode(content or ""), finish, _unicode(reasoning), _tokens(choice))
+
+
+def _unicode(text: str) -> str:
+    """The text without halves of characters.
+
+    JSON can hold half a surrogate pair, which can be neither sent on nor written as UTF-8.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _tokens(choice: Any) -> tuple[Token, ...]:
+    """The likelihoods of an answer's tokens; empty where they are missing or unreadable."""
+    content = getattr(getattr(choice, "logprobs", None), "content", None)
+    try:
+        return tuple(
+            Token(str(t.token), {str(c.token): float(c.logprob) for c in t.top_logprobs})
+            for t in content or ()
+        )
+    except (AttributeError, TypeError, ValueError):
+        return ()

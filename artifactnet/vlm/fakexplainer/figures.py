@@ -1,0 +1,358 @@
+"""Figures of answers against annotation (FakeXplainer, Sec. 5 and Tables 1, 2, 4 and 7).
+
+They are made of lines, one per image, that hold what is known about it and what was answered, so
+that saved answers can be scored again without a model. `make_line` and `ANSWER_KEYS` say what is
+in a line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from torchmetrics import Metric
+
+from artifactnet.data.regions import parse_tags
+from artifactnet.data.text import brief
+from artifactnet.metrics.box_sets import BoxSetAreas, box_set_areas, matched_iou
+from artifactnet.metrics.tags import tag_accuracies
+from artifactnet.metrics.text import TextMetric
+from artifactnet.types import ArtifactNetError, Region
+from artifactnet.vlm.fakexplainer import grammar
+from artifactnet.vlm.fakexplainer.coordinates import Size
+
+Line = Mapping[str, Any]
+
+TRUTH_KEYS = ("path", "label", "generator", "size", "input_size", "regions", "tags", "drop", "form")
+ANSWER_KEYS = ("answer", "probability", "cut_off", "problem")
+# columns of tables -> keys of a row of figures
+SHARES = {
+    "Acc": "accuracy",
+    "balanced Acc": "balanced_accuracy",
+    "IoU": "iou",
+    "pooled IoU": "iou_pooled",
+    "matched IoU": "iou_matched",
+    "BLEU-2": "bleu_2",
+    "ROUGE-L": "rouge_l",
+    "strict form": "strict",
+}
+COUNTS = {
+    "no verdict": "unparsable",
+    "cut off": "cut_off",
+    "boxes dropped": "dropped_boxes",
+    "failed": "failed",
+}
+_BLEU_ORDER = 2
+
+
+def make_line(
+    path: str,
+    label: int,
+    generator: str,
+    size: Size,
+    input_size: Size | None,
+    regions: Sequence[Region] | None,
+    tags: Sequence[str] | None,
+    drop: grammar.Drop,
+    form: grammar.Form,
+) -> dict[str, Any]:
+    """What is known about an image, as in a line of answers.
+
+    Args:
+        path: where the image is.
+        label: 0 real, 1 fake.
+        generator: ``real`` for photographs.
+        size: (width, height) of the image.
+        input_size: (width, height) of the model's coordinates; None if it cannot take the image.
+        regions: annotated, in pixels; a caption is empty where nobody wrote one. None: nobody
+            looked.
+        tags: likewise.
+        drop: what answers lack.
+        form: how regions are written.
+    """
+    found = (
+        None if regions is None else [{"bbox": [*r.bbox], "caption": r.caption} for r in regions]
+    )
+    values = (path, label, generator, list(size), input_size and list(input_size), found)
+    more = (None if tags is None else list(tags), drop, form)
+    return dict(zip(TRUTH_KEYS, (*values, *more), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One answer against what is known about its image; a figure that it lacks is None.
+
+    Attributes:
+        is_fake: the truth.
+        generator: ``real`` for photographs.
+        right: whether the verdict is; an answer without a verdict is wrong.
+        unparsable: it has no verdict.
+        failed: there is no answer.
+        cut_off: it reached the limit of its length.
+        strict: it follows the grammar in every detail.
+        dropped: boxes of it that could not be used.
+        areas: that its boxes and the annotated ones cover; of annotated fakes.
+        iou: of the unions of these boxes.
+        matched: of these boxes, one by one.
+        texts: captions and tags as one text, the answer's and the annotated; of annotated fakes
+            with captions.
+        tags: annotated tags; of annotated fakes.
+    """
+
+    is_fake: bool
+    generator: str
+    right: bool
+    unparsable: bool
+    failed: bool
+    cut_off: bool
+    strict: bool
+    dropped: int
+    areas: BoxSetAreas | None
+    iou: float | None
+    matched: float | None
+    texts: tuple[str, str] | None
+    tags: tuple[str, ...] | None
+
+
+def judge_line(line: Line) -> Judged:
+    """Compare the answer in a line with what the line knows.
+
+    An answer without a verdict has no regions and no text. One that says real has no region: its
+    IoU is 0.
+    """
+    size, is_fake = tuple(line["size"]), line["label"] == 1
+    drop, text = line["drop"], line["answer"] or ""
+    # an image that the model cannot take has no answer, so that no coordinates are converted
+    input_size = tuple(line["input_size"] or line["size"])
+    answer = grammar.read(text, size, input_size)
+    if answer.is_fake is None:
+        answer = grammar.Answer(None, dropped=answer.dropped)
+    regions = line["regions"]
+    annotated = is_fake and regions is not None
+    areas = iou = matched = texts = None
+    if annotated and drop not in ("bbox", "label"):
+        boxes = [region.bbox for region in answer.regions] if answer.is_fake else []
+        truth = [region["bbox"] for region in regions]
+        areas = box_set_areas(boxes, truth, size)
+        missed = not answer.is_fake
+        iou = 0.0 if missed else areas.intersection / areas.union if areas.union > 0 else 1.0
+        matched = 0.0 if missed else matched_iou(boxes, truth, size)
+    if annotated and drop not in ("caption", "label") and any(r["caption"] for r in regions):
+        kept = [Region(tuple(region["bbox"]), region["caption"]) for region in regions]
+        tagged = drop != "tags"
+        texts = (
+            grammar.reference_text(answer.regions, answer.tags if tagged else (), answer.captions),
+            grammar.reference_text(kept, (line["tags"] or ()) if tagged else ()),
+        )
+    return Judged(
+        is_fake=is_fake,
+        generator=line["generator"],
+        right=answer.is_fake is is_fake,
+        unparsable=answer.is_fake is None and line["answer"] is not None,
+        failed=line["answer"] is None,
+        cut_off=line["cut_off"],
+        strict=grammar.is_strict(text, input_size, drop, line["form"]),
+        dropped=answer.dropped,
+        areas=areas,
+        iou=iou,
+        matched=matched,
+        texts=texts,
+        tags=tuple(line["tags"]) if is_fake and line["tags"] is not None else None,
+    )
+
+
+def compute_figures(
+    lines: Sequence[Line], groups: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Figures of a set of answers, JSON-ready.
+
+    Accuracy counts all images. IoU is a mean over annotated generated images, 0 where the verdict
+    is not ``generated``; ``iou_pooled`` divides summed areas instead, and ``iou_matched`` compares
+    box by box. BLEU-2 and ROUGE-L are over generated images with captions. Real images take part
+    in the accuracy alone.
+
+    Args:
+        lines: of one model.
+        groups: generator -> group, for rows of several generators.
+
+    Returns:
+        ``all``, ``real``, ``generators`` and ``groups`` by name, each a row with its counts, and
+        ``tags``: Table 7, None where no generated image has tags or an empty list of them.
+    """
+    judged = [judge_line(line) for line in lines]
+    fakes = [one for one in judged if one.is_fake]
+    real = [one for one in judged if not one.is_fake]
+    makers = sorted({one.generator for one in fakes})
+    found: dict[str, Any] = {
+        "all": _row(judged),
+        "real": _row(real) if real else None,
+        "generators": {
+            name: _row([one for one in fakes if one.generator == name]) for name in makers
+        },
+        "groups": {},
+    }
+    for group in dict.fromkeys((groups or {}).values()):
+        members = [one for one in fakes if (groups or {}).get(one.generator) == group]
+        if members:
+            found["groups"][group] = _row(members)
+    tagged = [one for one in fakes if one.tags is not None]
+    rows = tag_accuracies([one.tags or () for one in tagged], [one.right for one in tagged])
+    found["tags"] = [row._asdict() for row in rows] if tagged else None
+    return found
+
+
+def _row(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Figures of some images, of which there is at least one."""
+    fake = [one.right for one in judged if one.is_fake]
+    real = [one.right for one in judged if not one.is_fake]
+    both = [sum(part) / len(part) for part in (fake, real) if part]
+    areas = [one.areas for one in judged if one.areas is not None]
+    union = math.fsum(area.union for area in areas)
+    texts = [one.texts for one in judged if one.texts is not None]
+    language = _language(texts)
+    return {
+        "images": len(judged),
+        "fake": len(fake),
+        "accuracy": (sum(fake) + sum(real)) / len(judged),
+        "balanced_accuracy": sum(both) / 2 if len(both) == 2 else None,
+        "iou": _mean([one.iou for one in judged if one.iou is not None]),
+        "iou_pooled": math.fsum(area.intersection for area in areas) / union if union else None,
+        "iou_matched": _mean([one.matched for one in judged if one.matched is not None]),
+        "iou_images": len(areas),
+        "bleu_2": language["BLEU"],
+        "rouge_l": language["ROUGE-L"],
+        "texts": len(texts),
+        "strict": sum(one.strict for one in judged) / len(judged),
+        "unparsable": sum(one.unparsable for one in judged),
+        "cut_off": sum(one.cut_off for one in judged),
+        "dropped_boxes": sum(one.dropped for one in judged),
+        "failed": sum(one.failed for one in judged),
+    }
+
+
+def _language(texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """BLEU and ROUGE-L of pairs of a written and an annotated text; None without any."""
+    if not texts:
+        return {"BLEU": None, "ROUGE-L": None}
+    metric = TextMetric(_BLEU_ORDER)
+    for part in metric.modules():
+        if isinstance(part, Metric):  # one process of a distributed run evaluates
+            part.distributed_available_fn = _never
+    metric.update(written=[a for a, _ in texts], references=[b for _, b in texts])
+    found: dict[str, Any] = metric.compute()
+    return found
+
+
+def _never() -> bool:
+    return False
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    """Lines of a file of answers.
+
+    Raises:
+        ArtifactNetError: no such file, none in it, or a line that is not one; the message names
+            file, line and key.
+    """
+    path = Path(path)
+    try:
+        rows = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ArtifactNetError(f"{path}: no file of answers: {error.strerror}") from error
+    found = []
+    for number, row in enumerate(rows, 1):
+        if not row.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            line = json.loads(row)
+        except (ValueError, RecursionError) as error:
+            raise ArtifactNetError(f"{where}: not JSON ({error})") from None
+        for problem in _problems(line):
+            raise ArtifactNetError(f"{where}: {problem}")
+        found.append(line)
+    if not found:
+        raise ArtifactNetError(f"{path}: holds no answer")
+    return found
+
+
+def _problems(line: Any) -> Iterator[str]:
+    """What is wrong with a line, the first thing first."""
+    if not isinstance(line, dict):
+        yield f"not an object: {brief(line)}"
+        return
+    for key in (*TRUTH_KEYS, *ANSWER_KEYS):
+        if key not in line:
+            yield f"'{key}' is missing"
+            return
+    checks = {
+        "path": isinstance(line["path"], str),
+        "label": line["label"] in (0, 1),
+        "generator": isinstance(line["generator"], str),
+        "size": _is_size(line["size"]),
+        "input_size": line["input_size"] is None or _is_size(line["input_size"]),
+        "regions": line["regions"] is None or _are_regions(line["regions"]),
+        "drop": line["drop"] in get_args(grammar.Drop),
+        "form": line["form"] in get_args(grammar.Form),
+        "answer": line["answer"] is None or isinstance(line["answer"], str),
+        "cut_off": isinstance(line["cut_off"], bool),
+    }
+    for key, good in checks.items():
+        if not good:
+            yield f"'{key}' cannot be {brief(line[key])}"
+    if line["tags"] is not None:
+        try:
+            parse_tags(line["tags"], "'tags'")
+        except ArtifactNetError as error:
+            yield str(error)
+
+
+def _is_size(value: Any) -> bool:
+    return (
+        isinstance(value, list) and len(value) == 2 and all(type(v) is int and v > 0 for v in value)
+    )
+
+
+def _are_regions(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(region, dict)
+        and isinstance(region.get("caption"), str)
+        and isinstance(region.get("bbox"), list)
+        and len(region["bbox"]) == 4
+        and all(
+            isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
+            for v in region["bbox"]
+        )
+        for region in value
+    )
+
+
+def read_groups(path: str | Path) -> dict[str, str]:
+    """Groups of generators: a JSON file of one object, generator -> name of its group.
+
+    Raises:
+        ArtifactNetError: no such file, or something else in it.
+    """
+    try:
+        groups = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactNetError(f"{path}: no groups of generators: {error}") from error
+    if not isinstance(groups, dict) or not all(isinstance(name, str) for name in groups.values()):
+        raise ArtifactNetError(
+            f'{path}: groups of generators are one JSON object, {{"sdxl": "Diffusion", ...}}, not '
+            f"{brief(groups)}"
+        )
+    return groups
+
+
+def ungrouped(lines: Sequence[Line], groups: Mapping[str, str]) -> list[str]:
+    """Generators of fakes that are in no group."""
+    return sorted({line["generator"] for line in lines if line["label"] == 1} - groups.keys())
