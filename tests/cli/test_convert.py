@@ -89,6 +89,13 @@ def test_split_folders_and_stems_that_repeat(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["richhf", "x", "--out", "o"], "convert richhf needs --images DIR"),
+        (["fakexplain", "x", "--out", "o"], "convert fakexplain needs --images DIR"),
+        (["coco", "x", *OTHERS], "i: no such folder of images"),
+        (["coco", "x", *OTHERS, "--texts"], "convert coco does not take --texts"),
+        (["labelme", "x", "--out", "o"], "x: no such folder of labelme's JSON files"),
+        (["xaigd_boxes", "x", "--out", "o"], "x: no X-AIGD shards"),
+        (["fakeclue", "x", "--out", "o"], "x: holds neither data_json/train.json"),
+        (["synthscars", "x", "--out", "o"], "x: holds neither train/annotations/train.json"),
         (["folder", "x", "--out", "o", "--images", "i"], "takes neither --images nor --generator"),
         (["folder", "x", "--out", "o"], "x: no such folder"),
         (["folder", "x", "--out", "o", "--name", "a/b"], "must be a plain file name"),
@@ -126,6 +133,30 @@ def test_boxes_and_texts(tmp_path):
     splits = load_manifest(tmp_path / "out")
     assert list(splits) == ["test"]
     assert "listed more than once" in splits["test"].warnings[0]
+
+
+def test_captioned_boxes(tmp_path, capsys):
+    picture(tmp_path / "images" / "a.jpg")
+    box = {"image_id": 1, "bbox": [1, 2, 3, 4], "caption": "hand"}
+    data = {"images": [{"id": 1, "file_name": "a.jpg", "tags": []}], "annotations": [box]}
+    (tmp_path / "boxes.json").write_text(json.dumps(data))
+    common = ["--images", str(tmp_path / "images"), "--out", str(tmp_path / "out")]
+    assert main(["convert", "coco", str(tmp_path / "boxes.json"), *common]) == 0
+    assert capsys.readouterr().out.startswith("1 images, 1 fake, 1 with regions, 1 without a split")
+    row = {
+        "image": "a.jpg",
+        "label": 0,
+        "cate": "x",
+        "conversations": [{"from": "gpt", "value": "b"}],
+    }
+    (tmp_path / "clue" / "data_json").mkdir(parents=True)
+    (tmp_path / "clue" / "data_json" / "test.json").write_text(json.dumps([row]))
+    picture(tmp_path / "clue" / "test" / "a.jpg")
+    clue = ["convert", "fakeclue", str(tmp_path / "clue"), "--out", str(tmp_path / "out")]
+    assert main([*clue, "--texts"]) == 0
+    assert capsys.readouterr().out.startswith(
+        "1 images, 1 fake, 1 not annotated, 1 with a text, 1 test"
+    )
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Regions and tags: their form, their bounds, what they are in a manifest, and as masks."""
 
+import csv
+import io
 import json
 import math
 from dataclasses import replace
@@ -7,18 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from annotated_files import load_manifest, picture, png, spot
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from artifactnet.data import manifest_format
 from artifactnet.data.manifest_format import ManifestLine
 from artifactnet.data.regions import clip_region, draw_corners, parse_tags
 from artifactnet.data.sources.manifest import merge_lines
 from artifactnet.taxonomy import TAG_ALIASES, TAGS
+from artifactnet.training.trainer import train_detector
 from artifactnet.types import Annotation, ArtifactNetError, Region
 
 FAKE = {"image": "a.png", "uid": "a", "label": 1, "annotation": "mask", "split": "test"}
+LOSS = "train/alignment_epoch"
 HAND = {"bbox": [4, 2.5, 12, 7], "caption": "hand with six fingers"}
 
 
@@ -219,3 +225,44 @@ def test_lines_about_one_image_are_merged():
     ((found,), (warning,)) = merge_lines([boxes, replace(boxes, regions=(foot,))], {"fake"})
     assert found.regions == (hand, foot)
     assert "(regions)" in warning
+
+
+def boxed_manifest(root: Path, masks: bool) -> Path:
+    """Real images and fakes with a box, or with the mask of that box; same pictures, same uids."""
+    rows = []
+    for k in range(12):
+        split = ("train", "train", "val", "test")[k % 4]
+        for label, kind in enumerate(("real", "fake")):
+            name = f"{kind}{k}.png"
+            pixels = np.random.default_rng([k, label]).integers(0, 256, (40, 48, 3))
+            (root / name).write_bytes(png(pixels))
+            row = {"image": name, "uid": f"{k}", "label": label, "split": split}
+            rows.append({**row, "annotation": "mask" if label else "clean"})
+        left, top = 2 * k, k + 0.75
+        if masks:
+            mask = np.zeros((40, 48))
+            mask[k + 1 : k + 11, left : left + 20] = 1
+            (root / f"mask{k}.png").write_bytes(png(mask))
+            rows[-1]["mask"] = f"mask{k}.png"
+        else:
+            rows[-1]["regions"] = [{"bbox": [left, top, left + 20, top + 10], "caption": "hand"}]
+    path = root / f"{'masks' if masks else 'boxes'}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_detector_is_aligned_with_boxes_as_with_their_masks(tmp_path, tiny):
+    def trained(masks: bool) -> tuple[dict, float]:
+        root = boxed_manifest(tmp_path, masks)
+        name = f"name={root.stem}"
+        data = ("data.name=manifest", f"data.root={root}", "data.batch_size=4")
+        result = train_detector(tiny(name, *data, "train.epochs=1", "loss.alignment.weight=1.0"))
+        rows = list(csv.DictReader(io.StringIO(
+            (result.run_dir / "logs" / "version_0" / "metrics.csv").read_text()
+        )))  # fmt: skip
+        losses = [float(v) for row in rows for k, v in row.items() if v and k == LOSS]
+        return load_file(result.run_dir / "last.safetensors"), losses[-1]
+
+    (boxes, loss), (masks, other) = trained(False), trained(True)
+    assert 0 < loss == other
+    assert all(torch.equal(boxes[key], masks[key]) for key in masks)
