@@ -18,6 +18,7 @@ from artifactnet.vlm.fakexplainer.grammar import (
     Answer,
     is_strict,
     read,
+    read_strict,
     reference_text,
     write,
 )
@@ -140,6 +141,7 @@ def test_what_is_written_is_strict_and_is_read_again(arguments, form):
     text = write(*arguments, form=form)
     assert is_strict(text, size, form=form)
     assert read(text, image, size) == Answer(is_fake, regions, tags)
+    assert read_strict(text, image, size, form=form) == Answer(is_fake, regions, tags)
 
 
 @given(answers(), st.sampled_from(FORMS), st.sampled_from(DROPS))
@@ -148,6 +150,7 @@ def test_what_is_dropped_is_missing_and_no_more(arguments, form, drop):
     text = write(*arguments, drop, form)
     found = read(text, image, size)
     assert is_strict(text, size, drop, form)
+    assert read_strict(text, image, size, drop, form) == found
     captions = tuple(region.caption for region in regions)
     assert found.is_fake is is_fake
     assert found.tags == (() if drop in ("tags", "label") else tags)
@@ -191,6 +194,7 @@ VALID += "<verdict>generated</verdict>"
 )
 def test_strict_texts(text):
     assert is_strict(text, SIZE)
+    assert read_strict(text, SIZE, SIZE) == read_in(text)
 
 
 def box(text: str) -> str:
@@ -291,6 +295,7 @@ BROKEN = {
 def test_broken_texts(name):
     assert BROKEN[name] != VALID
     assert not is_strict(BROKEN[name], SIZE)
+    assert read_strict(BROKEN[name], SIZE, SIZE) is None
     read_in(BROKEN[name])
 
 
@@ -353,6 +358,7 @@ def test_any_broken_rule_breaks_the_form(arguments, draw):
         ("qwen", "(3,4)", "(3,801)"),
         ("qwen", "hand", ""),
         ("qwen", "hand", " "),
+        ("qwen", "hand", " hand"),
         ("qwen", "hand", "h" * 301),
         ("qwen", "hand", "a<|box_start|>b"),
         ("qwen", "<|box_end|>", ""),
@@ -545,6 +551,7 @@ def test_reading_never_raises():
         assert set(found.tags) <= set(TAGS)
         assert min(found.dropped, found.unknown_tags) >= 0
         if is_strict(text, (1000, 1000)):
+            assert read_strict(text, (640, 480), (1000, 1000)) == found
             assert found.is_fake is not None
             assert found.dropped == found.unknown_tags == 0
     assert min(*seen.values(), regions) > 100  # or the texts are too tame

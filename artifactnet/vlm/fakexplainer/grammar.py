@@ -46,6 +46,8 @@ _BOX_WORDS: dict[Form, tuple[str, ...]] = {"json": (), "qwen": _QWEN, "internvl"
 _ALL_KEYS = {"bbox_2d", "label"}
 _KEYS: dict[Drop, set[str]] = {"bbox": {"label"}, "caption": {"bbox_2d"}}
 _FOUR_FLOATS, _FOUR_INTS = [float] * 4, [int] * 4
+# verdict, (box in the model's coordinates, caption) of each line, and tags
+_Strict = tuple[bool, list[tuple[Any, Any]], tuple[str, ...]]
 _CORNERS = ("x1", "y1", "x2", "y2")
 
 
@@ -177,26 +179,29 @@ def is_strict(text: str, input_size: Size, drop: Drop = "none", form: Form = "js
         drop: what answers are taught without.
         form: how a region is written.
     """
-    parts = _elements(text, drop)
-    if parts is None:
-        return False
-    region_lines, tag_text, word = parts
-    if word not in _WORDS:
-        return False
-    lines = [line for line in map(str.strip, region_lines.split("\n")) if line]
-    if len(lines) > MAX_REGIONS:
-        return False
-    tags = [] if tag_text in (None, NO_TAG) else [tag.strip() for tag in tag_text.split(",")]
-    if tags and (len(set(tags)) < len(tags) or not set(tags) <= set(TAGS)):
-        return False
-    if not _WORDS[word]:
-        if lines or tags:
-            return False
-    elif not lines and not tags and drop not in ("tags", "label"):
-        return False
-    if form == "json":
-        return _are_strict_json(lines, input_size, drop)
-    return all(_is_strict_native(line, input_size, drop, form) for line in lines)
+    return _strict(text, input_size, drop, form) is not None
+
+
+def read_strict(
+    text: str, image_size: Size, input_size: Size, drop: Drop = "none", form: Form = "json"
+) -> Answer | None:
+    """What `read` finds in a strict answer, in less time; None if `is_strict` refuses the text.
+
+    Args:
+        text: of the answer.
+        image_size: (width, height) of the image.
+        input_size: (width, height) of the model's coordinates.
+        drop: what answers are taught without.
+        form: how a region is written.
+    """
+    found = _strict(text, input_size, drop, form)
+    if found is None:
+        return None
+    is_fake, lines, tags = found
+    if drop == "bbox":
+        return Answer(is_fake, (), tags, tuple(caption for _, caption in lines))
+    regions = [Region(to_image(box, image_size, input_size), caption) for box, caption in lines]
+    return Answer(is_fake, tuple(regions), tags)
 
 
 def read(text: str, image_size: Size, input_size: Size) -> Answer:
@@ -300,45 +305,76 @@ def _elements(text: str, drop: Drop) -> tuple[str, str | None, str] | None:
     return parts.get("lines", ""), parts.get("tags"), parts["word"]
 
 
-def _are_strict_json(lines: list[str], input_size: Size, drop: Drop) -> bool:
+def _strict(text: str, input_size: Size, drop: Drop, form: Form) -> _Strict | None:
+    parts = _elements(text, drop)
+    if parts is None:
+        return None
+    region_lines, tag_text, word = parts
+    if word not in _WORDS:
+        return None
+    lines = [line for line in map(str.strip, region_lines.split("\n")) if line]
+    if len(lines) > MAX_REGIONS:
+        return None
+    tags = () if tag_text in (None, NO_TAG) else tuple(map(str.strip, tag_text.split(",")))
+    if tags and (len(set(tags)) < len(tags) or not set(tags) <= set(TAGS)):
+        return None
+    if not _WORDS[word]:
+        if lines or tags:
+            return None
+    elif not lines and not tags and drop not in ("tags", "label"):
+        return None
+    reads = _strict_json if form == "json" else _strict_native
+    regions = reads(lines, drop, form)
+    if regions is None:
+        return None
+    for box, caption in regions:
+        if drop != "bbox" and not _is_inside(box, input_size):
+            return None
+        if drop != "caption" and not _is_caption(caption):
+            return None
+    return _WORDS[word], regions, tags
+
+
+def _strict_json(lines: list[str], drop: Drop, form: Form) -> list[tuple[Any, Any]] | None:
+    """Values of the keys on each line, not checked; None for a line that is not one object."""
     # One call for all lines is three times as fast. It is the same: a string cannot hold the line
     # break, and objects hold no objects, so that each `}` at the end of a line closes one.
     if not all(line[0] == "{" and line[-1] == "}" for line in lines):
-        return False
+        return None
     try:
         objects = _STRICT_JSON.decode("[" + ",\n".join(lines) + "]")
     except (ValueError, RecursionError):
-        return False
-    return len(objects) == len(lines) and all(
-        _is_strict_object(pairs, input_size, drop) for pairs in objects
-    )
-
-
-def _is_strict_object(pairs: Any, input_size: Size, drop: Drop) -> bool:
-    if type(pairs) is not tuple:
-        return False
-    found = dict(pairs)
+        return None
+    if len(objects) != len(lines):
+        return None
     keys = _KEYS.get(drop, _ALL_KEYS)
-    if len(pairs) != len(keys) or found.keys() != keys:
-        return False
-    if drop != "caption":
-        label = found["label"]
-        if type(label) is not str or not _is_caption(label):
-            return False
-    return drop == "bbox" or _is_inside(found["bbox_2d"], input_size)
+    regions = []
+    for pairs in objects:
+        if type(pairs) is not tuple or len(pairs) != len(keys):
+            return None
+        found = dict(pairs)
+        if found.keys() != keys:
+            return None
+        regions.append((found.get("bbox_2d"), found.get("label", "")))
+    return regions
 
 
-def _is_strict_native(line: str, input_size: Size, drop: Drop, form: Form) -> bool:
-    found = _NATIVE_LINES[form, drop].fullmatch(line)
-    if found is None:
-        return False
-    if drop != "caption" and not _is_caption(found["caption"]):
-        return False
-    return drop == "bbox" or _is_inside([int(found[k]) for k in _CORNERS], input_size)
+def _strict_native(lines: list[str], drop: Drop, form: Form) -> list[tuple[Any, Any]] | None:
+    regions = []
+    for line in lines:
+        found = _NATIVE_LINES[form, drop].fullmatch(line)
+        if found is None:
+            return None
+        box = None if drop == "bbox" else [int(found[name]) for name in _CORNERS]
+        caption = "" if drop == "caption" else found["caption"]
+        if caption != caption.strip():
+            return None
+        regions.append((box, caption))
+    return regions
 
 
-def _is_caption(text: str) -> bool:
-    if not text.strip() or len(text) > MAX_CAPTION:
+def _is_caption(text: Any) -> bool:
+    if type(text) is not str or not text.strip() or len(text) > MAX_CAPTION:
         return False
     return "<" not in text or not any(word in text for word in _CONTROL_WORDS)
 

@@ -14,7 +14,7 @@ from typing import Literal
 from artifactnet.metrics.box_sets import box_set_areas, matched_iou
 from artifactnet.types import Region
 from artifactnet.vlm.fakexplainer.coordinates import Size
-from artifactnet.vlm.fakexplainer.grammar import MAX_REGIONS, Drop, Form, is_strict, read
+from artifactnet.vlm.fakexplainer.grammar import MAX_REGIONS, Drop, Form, read, read_strict
 
 Iou = Literal["union", "matched"]
 
@@ -97,9 +97,11 @@ def score_answer(
         drop: what answers are taught without.
         form: how a region is written.
     """
-    answer = read(text, truth.image_size, truth.input_size)
+    answer = read_strict(text, truth.image_size, truth.input_size, drop, form)
+    strict = float(answer is not None)
+    if answer is None:
+        answer = read(text, truth.image_size, truth.input_size)
     label = float(answer.is_fake is truth.is_fake)
-    strict = float(is_strict(text, truth.input_size, drop, form))
     boxes = [region.bbox for region in answer.regions[:MAX_REGIONS]]
     wanted = [region.bbox for region in truth.regions]
     areas = box_set_areas(boxes, wanted, truth.image_size)
