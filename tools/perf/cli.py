@@ -20,6 +20,7 @@ BENCHMARKS = {
     "fuzz-data": ("fuzz_data", "mutated data files: read or refused, in time"),
     "fuzz-images": ("fuzz_images", "mutated images: used or refused, in time"),
     "recompressed": ("recompressed", "verdicts on images that were saved again as JPEG"),
+    "fakexplainer-training": ("fakexplainer_training", "both stages on a random Qwen2.5-VL"),
     "first-image": ("first_image", "a new process until its first answer, and each later one"),
     "fakexplainer-rewards": ("fakexplainer_rewards", "rewards, and reading of hostile texts"),
     "predict": ("predict", "a folder beside the model alone, and memory"),

@@ -1,0 +1,176 @@
+"""Training of a FakeXplainer: checks, one of two stages, evaluation, saving."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from artifactnet.config import Config, ConfigError
+from artifactnet.rules import problems
+from artifactnet.runs.device import choose_device, own_device
+from artifactnet.runs.run_folder import RunResult
+from artifactnet.training.run import Run, start_run
+from artifactnet.vlm.base import require_mllm_extra
+from artifactnet.vlm.fakexplainer import evaluate as tables
+from artifactnet.vlm.fakexplainer.arguments import require_training_extra
+from artifactnet.vlm.fakexplainer.evaluate import evaluate_model
+from artifactnet.vlm.fakexplainer.processing import load_fakexplainer_processing
+from artifactnet.vlm.fakexplainer.rows import Row, TaskData
+from artifactnet.vlm.fakexplainer.saving import (
+    FACTS,
+    build_fakexplainer,
+    load_fakexplainer,
+    save_fakexplainer,
+)
+
+
+def train_fakexplainer(config: Config) -> RunResult:
+    """Train, evaluate and save a FakeXplainer, by a config with ``mllm.task=fakexplainer``.
+
+    With ``train.devices`` above 1, that many processes are started, unless a launcher (torchrun,
+    accelerate) has started them.
+
+    Raises:
+        ArtifactNetError: any user error; what was saved before stays loadable.
+        KeyboardInterrupt: Ctrl-C; how to resume has been printed.
+    """
+    if config.train.devices > 1 and "RANK" not in os.environ:
+        return _launch(config)
+    with start_run(config, _unsupported(config)) as run:
+        # peft and TRL still use the old name
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing.*is deprecated")
+        require_mllm_extra()
+        require_training_extra()
+        training, data = _train(run)
+        if not run.main:
+            return RunResult(run.folder, {})
+        gc.collect()  # only one base model fits
+        if run.device == "cuda":
+            torch.cuda.empty_cache()
+        model = load_fakexplainer(run.folder, own_device(run.device))
+        results = evaluate_model(model, data, config, run.folder)
+        results["training"] = training
+        tables.write(run.folder, results)
+        saved = f"{run.folder / FACTS} and the files next to it"
+        usage = [f"artifactnet predict photo.jpg --model {run.folder}"]
+        if config.mllm.stage == "sft":
+            usage.append(f"artifactnet train paper/fakexplainer_grpo mllm.adapters={run.folder}")
+        return run.finish(results, tables.terminal(results), saved, usage)
+
+
+def _train(run: Run) -> tuple[dict[str, Any], TaskData]:
+    """Facts about the training, and its data; the trained model is in the run's folder."""
+    from artifactnet.vlm.fakexplainer.callbacks import newest_checkpoint
+
+    config = run.config
+    data = TaskData(config, load_fakexplainer_processing(config.mllm))
+    # what could only fail after the base, of gigabytes, is loaded
+    rows = data.rows("train")
+    wanted = config.mllm.stage == "sft" and "val" in data.splits
+    val_rows = data.rows("val") if wanted and data.splits["val"].records else []
+    adapters = config.mllm.adapters
+    trained = build_fakexplainer(config.mllm, own_device(run.device), adapters)
+    parameters = list(trained.model.parameters())
+    learning = sum(p.numel() for p in parameters if p.requires_grad)
+    run.open_folder(
+        data,
+        f"FakeXplainer ({config.mllm.stage}) on {config.mllm.base}, {learning:,} of "
+        f"{sum(p.numel() for p in parameters):,} parameters learn, {len(rows)} training images",
+    )
+    checkpoint = newest_checkpoint(run.folder) if run.main and config.resume else None
+    checkpoint = _same_everywhere(checkpoint)
+    if config.resume and run.main:
+        start = "the start" if checkpoint is None else checkpoint.name.replace("-", " of step ")
+        print(f"resume: from {start}", flush=True)
+    started = time.perf_counter()
+    try:
+        facts = _fit(run, trained, data, rows, val_rows, checkpoint)
+    except KeyboardInterrupt:
+        if run.main:
+            print("\nstopped; resume=true continues the run from its last checkpoint", flush=True)
+        raise
+    facts |= {
+        "seconds": round(time.perf_counter() - started, 1),
+        "parameters": {"trained": learning, "total": sum(p.numel() for p in parameters)},
+        "images": len(rows),
+    }
+    if run.main:
+        extra = {"run": config.name, "epoch": facts["epochs"], "step": facts["steps"]}
+        save_fakexplainer(trained, run.folder, {**extra, "notices": []})
+    return facts, data
+
+
+def _fit(
+    run: Run,
+    trained: Any,
+    data: TaskData,
+    rows: list[Row],
+    val_rows: list[Row],
+    checkpoint: Path | None,
+) -> dict[str, Any]:
+    if run.config.mllm.stage == "sft":
+        from artifactnet.vlm.fakexplainer.sft import train_sft
+
+        return train_sft(run, trained, data, rows, val_rows, checkpoint)
+    from artifactnet.vlm.fakexplainer.grpo import train_grpo
+
+    return train_grpo(run, trained, data, rows, checkpoint)
+
+
+def _same_everywhere(path: Path | None) -> Path | None:
+    """What the main process found, in every process of a distributed run."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return path
+    if not torch.distributed.is_initialized():
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend)
+    holder = [path]
+    torch.distributed.broadcast_object_list(holder)
+    return holder[0]
+
+
+def _launch(config: Config) -> RunResult:
+    """Start a process for each device on this machine, and train in all of them."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for key, problem in (*problems(config), *_unsupported(config)):
+        raise ConfigError(f"{key} {problem}")
+    choose_device(config.train.device, config.train.devices)
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=config.train.devices,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="spawn",
+    )
+    results: dict[int, RunResult] = elastic_launch(launch, train_fakexplainer)(config)
+    return results[0]
+
+
+def _unsupported(config: Config) -> list[tuple[str, str]]:
+    """Keys of other models that FakeXplainer does not have, as (key, what it must be)."""
+    found = []
+    if config.init_from is not None:
+        found.append(("init_from", "must be null; mllm.adapters names adapters to train further"))
+    if config.freeze or config.freeze_blocks:
+        found.append(("freeze", "must be empty with mllm.base: mllm.lora_rank says what learns"))
+    if config.optim.ema:
+        found.append(("optim.ema", "must be 0 with mllm.base"))
+    if config.optim.layer_decay != 1 or config.optim.head_lr is not None:
+        found.append(("optim.layer_decay", "must be 1, and optim.head_lr null: adapters share lr"))
+    if config.optim.schedule != "cosine" and config.optim.min_lr_ratio not in (0, 0.01):
+        found.append(("optim.min_lr_ratio", "is of optim.schedule=cosine"))
+    if config.train.strategy == "fsdp":
+        found.append(("train.strategy", "must be auto, ddp or deepspeed_stage_N: TRL samples"))
+    if config.train.strategy.startswith("deepspeed") and find_spec("deepspeed") is None:
+        found.append(("train.strategy", "needs: pip install 'deepspeed>=0.18.6'"))
+    return found

@@ -1,0 +1,202 @@
+"""FakeXplainer's two stages on tiny models: what they leave, and kill and resume."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+tiny_mllm = pytest.importorskip("tiny_mllm")
+pytest.importorskip("trl", reason="needs the extra mllm-train")
+
+from tiny_fakexplainer import config, save_images  # noqa: E402
+
+from artifactnet.types import ArtifactNetError  # noqa: E402
+from artifactnet.vlm.fakexplainer.saving import (  # noqa: E402
+    WEIGHTS,
+    build_fakexplainer,
+    load_fakexplainer,
+    save_fakexplainer,
+)
+from artifactnet.vlm.fakexplainer.trainer import train_fakexplainer  # noqa: E402
+
+FAMILIES = ("qwen", "internvl")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Path:
+    return save_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bases")
+    qwen = tiny_mllm.save_qwen(folder / "qwen")
+    return {"qwen": qwen, "internvl": tiny_mllm.save_base(folder / "internvl")}
+
+
+@pytest.fixture(scope="module")
+def sft_runs(bases, manifest, tmp_path_factory) -> dict[str, Path]:
+    """Three steps of stage 1 on each family."""
+    out = tmp_path_factory.mktemp("sft")
+    return {
+        name: train_fakexplainer(config(bases[name], manifest, out, f"name={name}")).run_dir
+        for name in FAMILIES
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sft_leaves_adapters_metrics_and_results(sft_runs, family):
+    run = sft_runs[family]
+    made = {"config.yaml", "fakexplainer.json", WEIGHTS, "results.json", "finished.json"}
+    assert made <= {path.name for path in run.iterdir()}
+    lines = [json.loads(line) for line in (run / "logs" / "metrics.jsonl").open()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 3
+    assert losses[-1] < losses[0]
+    results = json.loads((run / "results.json").read_text())
+    assert results["images"] == 4
+    assert results["training"]["steps"] == 3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_linear_layer_has_an_adapter_that_moved(sft_runs, bases, manifest, tmp_path, family):
+    trained = load_fakexplainer(sft_runs[family], merge=False)
+    linear = {
+        name
+        for name, module in build_fakexplainer(
+            replace(trained.mllm, lora_rank=0), "cpu"
+        ).model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head")
+    }
+    state = load_file(sft_runs[family] / WEIGHTS)
+    moved = {
+        name.removeprefix("base_model.model.").removesuffix(".lora_B.weight")
+        for name, weight in state.items()
+        if name.endswith(".lora_B.weight") and bool(weight.abs().sum() > 0)  # B starts at zero
+    }
+    assert moved == linear
+    parts = ("visual" if family == "qwen" else "vision_tower", "language_model")
+    assert all(any(part in name for name in moved) for part in parts)
+
+
+def test_saved_loaded_and_merged_adapters_give_the_same_logits(sft_runs, tmp_path):
+    trained = load_fakexplainer(sft_runs["qwen"], merge=False)
+    batch = trained.processing.encode([tiny_mllm.random_image(84, 84)], ["<think>"])
+    with torch.no_grad():
+        expected = trained.model(**batch).logits
+        save_fakexplainer(trained, tmp_path / "copy", {"notices": []})
+        again = load_fakexplainer(tmp_path / "copy", merge=False).model(**batch).logits
+        merged = load_fakexplainer(tmp_path / "copy", merge=True).model(**batch).logits
+    torch.testing.assert_close(again, expected, rtol=0, atol=0)
+    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-5)
+    fresh = build_fakexplainer(trained.mllm, "cpu").model.eval()
+    with torch.no_grad():
+        assert not torch.allclose(fresh(**batch).logits, expected)
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing in the package catches it."""
+
+
+@pytest.mark.parametrize(("stage", "family"), [("sft", "qwen"), ("grpo", "internvl")])
+def test_a_killed_run_resumes_to_the_same_weights(
+    sft_runs, bases, manifest, tmp_path, monkeypatch, stage, family
+):
+    more = [f"mllm.adapters={sft_runs[family]}"] if stage == "grpo" else []
+
+    def run(*overrides: str):
+        return config(bases[family], manifest, tmp_path, *more, *overrides, stage=stage)
+
+    whole = train_fakexplainer(run("name=whole")).run_dir
+    from artifactnet.vlm.fakexplainer import callbacks
+
+    on_save = callbacks.WholeCheckpoints.on_save
+
+    def kill(self, args, state, control, **kwargs):
+        if state.global_step == 2:  # while the second checkpoint is written
+            raise Killed
+        on_save(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.WholeCheckpoints, "on_save", kill)
+        with pytest.raises(Killed):
+            train_fakexplainer(run("name=killed"))
+    folder = tmp_path / "killed"
+    names = {path.name for path in (folder / "checkpoints").glob("checkpoint-*")}
+    assert names == {"checkpoint-1", "checkpoint-2"}
+    (folder / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors").write_bytes(b"half")
+    train_fakexplainer(run("name=killed", "resume=true"))
+    expected, found = load_file(whole / WEIGHTS), load_file(folder / WEIGHTS)
+    assert expected.keys() == found.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=0, msg=name)
+    start = load_file(sft_runs[family] / WEIGHTS)
+    if stage == "grpo":  # rewards of random answers are mostly equal: it must have learned anyway
+        assert all("ref" not in name for name in expected)
+        assert start.keys() == expected.keys()
+
+
+def test_grpo_logs_rewards_and_answers(sft_runs, bases, manifest, tmp_path):
+    run = config(
+        bases["qwen"], manifest, tmp_path, f"mllm.adapters={sft_runs['qwen']}", stage="grpo"
+    )
+    folder = train_fakexplainer(run).run_dir
+    lines = [json.loads(line) for line in (folder / "logs" / "metrics.jsonl").open()]
+    steps = [line for line in lines if "reward" in line]
+    assert len(steps) == 3
+    parts = {"reward_label", "reward_grounding", "reward_format", "regions", "area_share"}
+    parts |= {"format_lost", "frac_reward_zero_std", "completions/clipped_ratio", "kl"}
+    assert parts <= steps[0].keys()
+    assert [line["grounding_weight"] for line in steps] == pytest.approx([0.5, 2 / 3, 5 / 6])
+    answers = [json.loads(line) for line in (folder / "logs" / "answers.jsonl").open()]
+    assert {"step", "image", "answer", "reward", "label", "format"} <= answers[0].keys()
+    assert not list(folder.rglob("ref"))[0:0]  # copies for the reference stay in checkpoints
+    assert not (folder / "ref").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stage", "message"),
+    [
+        (["mllm.adapters=null"], "grpo", "mllm.adapters must name an sft run"),
+        (["mllm.adapters=nowhere"], "grpo", "mllm.adapters=nowhere: no fakexplainer.json there"),
+        (["mllm.max_new_tokens=20"], "sft", "more than mllm.max_new_tokens=20"),
+        (["mllm.cold_start=false", "mllm.grpo.generations=3"], "grpo", "must divide data.batch"),
+        (["mllm.grpo.generations=1"], "sft", "mllm.grpo.generations must be at least 2"),
+        (["mllm.cold_start=false", "mllm.grpo.vllm=colocate"], "grpo", "needs vLLM"),
+        (["optim.layer_decay=0.5"], "sft", "optim.layer_decay must be 1"),
+        (["train.strategy=fsdp"], "sft", "train.strategy must be auto, ddp or deepspeed"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(bases, manifest, tmp_path, overrides, stage, message):
+    with pytest.raises(ArtifactNetError) as error:
+        train_fakexplainer(config(bases["qwen"], manifest, tmp_path, *overrides, stage=stage))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"caption": "a <|im_end|> hand"}, "control word"),
+        ({"only": 1}, "only fake"),
+        ({"only": 0}, "only real"),
+        ({"bbox": [10, 10, 500, 40]}, "images.jsonl"),
+    ],
+)
+def test_bad_data_are_refused_by_name(bases, manifest, tmp_path, change, message):
+    shutil.copytree(manifest.parent, tmp_path / "images")
+    path = tmp_path / "images" / manifest.name
+    lines = [json.loads(line) for line in path.open()]
+    if "only" in change:
+        lines = [one for one in lines if one["label"] == change["only"] or one["split"] != "train"]
+    else:
+        fake = next(one for one in lines if one["label"])
+        fake["regions"][0] |= change
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ArtifactNetError) as error:
+        train_fakexplainer(config(bases["qwen"], path, tmp_path / "out"))
+    assert message in str(error.value)
