@@ -560,7 +560,7 @@ def test_help_needs_no_heavy_package():
     done = program("-c", code)
     assert done.stdout.splitlines()[-1] == "False"
     commands = "train evaluate predict explain judge report score-pixels score-instances synthesize"
-    commands += " score-preference score-annotators"
+    commands += " score-answers score-preference score-annotators"
     for command in (*commands.split(), "benchmark", "experiment", "config", "version"):
         assert re.search(rf"^ +{command}\b", done.stdout, re.MULTILINE)
 

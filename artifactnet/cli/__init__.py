@@ -98,6 +98,11 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         score.add_score_instances_options,
         score.run_score_instances,
     ),
+    "score-answers": (
+        "score saved answers of a FakeXplainer again, without a model",
+        score.add_score_answers_options,
+        score.run_score_answers,
+    ),
     "score-preference": (
         "count which of two systems people prefer",
         score.add_score_preference_options,

@@ -1,7 +1,7 @@
 """``score-*``: tables from files.
 
-``score-pixels`` and ``score-instances`` are those of X-AIGD, ``score-preference`` and
-``score-annotators`` those of FakeXplainer.
+``score-pixels`` and ``score-instances`` are those of X-AIGD, ``score-answers``,
+``score-preference`` and ``score-annotators`` those of FakeXplainer.
 """
 
 from __future__ import annotations
@@ -54,6 +54,19 @@ def add_score_instances_options(parser: argparse.ArgumentParser) -> None:
         metavar="T",
     )
     _add_files(parser)
+
+
+def add_score_answers_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``score-answers``."""
+    parser.add_argument(
+        "answers", metavar="ANSWERS.jsonl", help="what evaluate wrote about a FakeXplainer"
+    )
+    parser.add_argument(
+        "--groups",
+        metavar="FILE.json",
+        help='{"sdxl": "Diffusion", ...}: a row for each group of generators',
+    )
+    parser.add_argument("--out", metavar="DIR", help="also write results.json and .md there")
 
 
 def add_score_preference_options(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +143,17 @@ def run_score_instances(args: argparse.Namespace) -> int:
     check_outputs(args.out, args.out_per_generator)
     table = score_instances(args.labels, args.predictions, args.overlap_threshold, args.workers)
     return _finish(table, args)
+
+
+def run_score_answers(args: argparse.Namespace) -> int:
+    """Run ``score-answers``; returns the exit code."""
+    from artifactnet.vlm.fakexplainer.evaluate import score_answers, terminal
+
+    results = score_answers(args.answers, args.groups, args.out)
+    print_warnings(results["data_warnings"])
+    for line in terminal(results).splitlines():
+        print_line(line)
+    return 0
 
 
 def run_score_preference(args: argparse.Namespace) -> int:

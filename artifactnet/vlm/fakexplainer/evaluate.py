@@ -80,6 +80,7 @@ def evaluate_fakexplainer(run_dir: str | Path, overrides: Sequence[str] = ()) ->
         ArtifactNetError: no such run, an override that is not allowed, or data that cannot be used.
     """
     own, config = _open_config(run_dir, overrides)
+    read_run_groups(config)  # before what takes long
     folder = Path(run_dir)
     data = _evaluation_data(config, own, overrides)
     model = load_fakexplainer(folder, choose_device(config.train.device))
@@ -193,6 +194,15 @@ def evaluate_model(
     return _evaluate(predictor, data, config, run if target is None else target, about)
 
 
+def read_run_groups(config: Config) -> dict[str, str] | None:
+    """Groups of generators of a run; None without any.
+
+    Raises:
+        ArtifactNetError: ``mllm.groups`` names no such file.
+    """
+    return None if config.mllm.groups is None else read_groups(config.mllm.groups)
+
+
 @dataclass(slots=True)
 class _Data:
     """The images of an evaluation of its own."""
@@ -240,7 +250,7 @@ def _evaluate(
     folder: Path,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    groups = None if config.mllm.groups is None else read_groups(config.mllm.groups)
+    groups = read_run_groups(config)
     split = evaluated_split(data.splits)
     asked = _Asked(data.splits[split], predictor, config.data.on_error == "skip")
     batch = config.data.eval_batch_size or config.data.batch_size
@@ -412,10 +422,11 @@ def markdown(results: dict[str, Any]) -> str:
         "Acc: right verdicts; an answer without a verdict is wrong. IoU of the areas that "
         f"predicted and annotated boxes cover: mean over {everything['iou_images']} annotated "
         "generated images, 0 where the verdict is not generated; pooled: of the summed areas; "
-        f"matched: box by box. BLEU-2 and ROUGE-L over {everything['texts']} generated images with captions, "
-        "tags included. Strict form: answers that follow the grammar in every detail. The last "
-        "four columns are counts: answers without a verdict, answers that reached the limit of "
-        "their length, boxes that could not be used, and images without an answer.",
+        f"matched: box by box. BLEU-2 and ROUGE-L over {everything['texts']} generated images "
+        "with captions, tags included. Strict form: answers that follow the grammar in every "
+        "detail. The last four columns are counts: answers without a verdict, answers that "
+        "reached the limit of their length, boxes that could not be used, and images without an "
+        "answer.",
         "",
     ]
     if figures["tags"] is not None:
