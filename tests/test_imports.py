@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "explanation": {*INFERENCE, "explanation", "metrics", "evaluation.tables"},
     # these two open runs with their data
     "explanation.judge": {*INFERENCE, "explanation", "metrics", "evaluation"},
-    "explanation.report.build": {*INFERENCE, "explanation", "evaluation", "runs", "vlm.heie.data"},
+    "explanation.report.build": {*INFERENCE, "explanation", "evaluation", "runs"},
     "llm": {"types", "files", "data", "metrics", "llm", "config"},
     "annotation": {*BASE, "annotation", "data", "llm", "inference", "vlm.text"},
     # vision-language models need the extra `mllm`

@@ -36,6 +36,7 @@ from artifactnet.types import (
     Explanation,
     Float32Array,
     ModelOutput,
+    Prediction,
     Rationale,
     UInt8Array,
     Verdict,
@@ -61,6 +62,7 @@ class Explained:
         rationale: what a language model wrote; None of all other models.
         warnings: about this image, beside those of its maps.
         uncertain: whether the probability lies between the detector's two limits.
+        prediction: of a model that explains by its predictions alone; None of all others.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Explained:
     rationale: Rationale | None = None
     warnings: tuple[str, ...] = ()
     uncertain: bool = False
+    prediction: Prediction | None = None
 
     @property
     def verdict(self) -> Verdict:

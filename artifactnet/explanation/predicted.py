@@ -58,24 +58,26 @@ class PredictionExplainer:
         if isinstance(answer, Failure):
             return Failure(name, answer.reason)
         heatmap = answer.heatmap
-        if heatmap is None:
+        if heatmap is None and self.detector.has_heatmap:
             return Failure(name, "the model predicts no heatmap")
-        if heatmap.shape != pixels.shape[:2]:
+        if heatmap is not None and heatmap.shape != pixels.shape[:2]:
             raise ValueError(f"{name}: a heatmap of {heatmap.shape} for {pixels.shape[:2]}")
         numbers = (answer.probability, 0.0 if answer.score is None else answer.score)
-        if not (all(map(math.isfinite, numbers)) and np.isfinite(heatmap).all()):
+        finite = heatmap is None or bool(np.isfinite(heatmap).all())
+        if not (all(map(math.isfinite, numbers)) and finite):
             return Failure(name, "the model's answer is not a number (NaN)")
         return Explained(
             name,
             pixels,
             answer.probability,
             answer.is_fake,
-            {PREDICTED: make_explanation(PREDICTED, heatmap, heatmap)},
+            {} if heatmap is None else {PREDICTED: make_explanation(PREDICTED, heatmap, heatmap)},
             answer.score,
             answer.explanation,
             # warnings about the model itself are at the head of a report
             tuple(text for text in answer.warnings if text not in self.detector.warnings),
             answer.uncertain,
+            answer,
         )
 
 

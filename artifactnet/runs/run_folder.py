@@ -133,6 +133,12 @@ def find_run(folder: str | Path) -> tuple[Path, Config]:
     if not (folder / CONFIG).is_file():
         raise ArtifactNetError(f"{folder} is not the folder of a run (it has no {CONFIG})")
     if not (folder / BEST).is_file():
+        config = read_config(folder)
+        if config.mllm.base is not None:
+            raise ArtifactNetError(
+                f"{folder}: the run of a language model (mllm.task={config.mllm.task}), where a "
+                "detector is needed, or not finished yet"
+            )
         raise ArtifactNetError(f"{folder} has no {BEST} yet; finish the run with resume=true")
     return folder, read_config(folder)
 

@@ -12,11 +12,11 @@ from tiny_models import tiny
 
 from artifactnet.cli import main
 from artifactnet.config import MllmConfig
+from artifactnet.data import datamodule
 from artifactnet.evaluation import selection
 from artifactnet.models.checkpoint import save_checkpoint
 from artifactnet.runs.run_folder import CONFIG
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
-from artifactnet.vlm.heie import data as mllm_data
 from artifactnet.vlm.heie import predictor as mllm_predictor
 from artifactnet.vlm.heie.saving import FACTS
 
@@ -152,7 +152,7 @@ def test_report_of_a_run_on_its_own_images(heie, opened, monkeypatch):
 
     monkeypatch.setattr(selection, "build_splits", build_splits)
     monkeypatch.setattr(
-        mllm_data, "drop_and_summarize", lambda splits, config: (splits, {"warnings": ["few"]})
+        datamodule, "drop_and_summarize", lambda splits, config: (splits, {"warnings": ["few"]})
     )
     text = "name: its name\nseed: 5\ndata: {name: folder, root: here}\n"
     (heie / CONFIG).write_text(text)

@@ -247,4 +247,5 @@ def test_what_needs_a_detector_refuses_it_in_one_line(folders, tmp_path, capsys)
         assert main(command) == 2, command
         lines = capsys.readouterr().err.strip().splitlines()
         assert "Traceback" not in "".join(lines)
-        assert len([line for line in lines if "warning" not in line]) == 1, (command, lines)
+        errors = [line for line in lines if line.startswith("artifactnet: error")]
+        assert len(errors) == 1, (command, lines)

@@ -27,7 +27,7 @@ from artifactnet.explanation.report.page import write_page
 from artifactnet.explanation.report.summary import CATEGORY_NAMES, summarize
 from artifactnet.inference.base import BasePredictor
 from artifactnet.inference.inputs import Failure
-from artifactnet.inference.load import find_model, load_model
+from artifactnet.inference.load import LANGUAGE_MODELS, find_model, load_model
 from artifactnet.inference.predictor import Predictor
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_COLOR
@@ -122,8 +122,8 @@ def report(
         data += f" and {len(images) - 3} more" if len(images) > 3 else ""
         name = str(source) if packaged else folder.resolve().name
         about = About(title, name, data, None, (*predictor.warnings, *skipped.describe(data)))
-    elif kind == "heie":
-        predictor, items, about = _open_heie_run(path, overrides, title, text, device)
+    elif kind in LANGUAGE_MODELS:
+        predictor, items, about = _open_language_run(path, overrides, title, text, device)
     else:
         if text is not None:
             raise ArtifactNetError(f"{source}: text={text} is for a HEIE on a language model only")
@@ -147,15 +147,14 @@ def report(
     )
 
 
-def _open_heie_run(
+def _open_language_run(
     folder: Path, overrides: Sequence[str], title: str | None, text: str | None, device: str | None
 ) -> tuple[BasePredictor, list[Item], About]:
-    """Model and test images of a run that trained a HEIE on a language model."""
-    from artifactnet.evaluation.samples import VALIDATION_ONLY
+    """Model and test images of a run that trained a model on a language model."""
+    from artifactnet.data.datamodule import drop_and_summarize
+    from artifactnet.evaluation.samples import VALIDATION_ONLY, evaluated_split
     from artifactnet.evaluation.selection import select_images
     from artifactnet.runs.run_folder import CONFIG
-    from artifactnet.vlm.heie.data import TextData
-    from artifactnet.vlm.heie.predictor import HeiePredictor
 
     if not (folder / CONFIG).is_file():
         raise ArtifactNetError(
@@ -165,18 +164,17 @@ def _open_heie_run(
         if not override.startswith(("data.", "train.device=")):
             key = override.partition("=")[0]
             raise ArtifactNetError(
-                f"{key} cannot be changed for a report of a HEIE, only data.* and train.device"
+                f"{key} cannot be changed for a report of a HEIE or FakeXplainer, only data.* "
+                "and train.device"
             )
     config = load(folder / CONFIG, ["data.check=counts", *overrides])
     predictor = load_model(folder, device or config.train.device, text=text)
-    assert isinstance(predictor, HeiePredictor)
     selection = select_images(config, load(folder / CONFIG), overrides)
-    data = TextData(config, predictor.model.processing, selection.splits)
-    split = data.eval_split
-    warnings = [*data.summary["warnings"], *selection.warnings]
+    splits, summary = drop_and_summarize(selection.splits, config.data)
+    split = evaluated_split(splits)
+    warnings = [*summary["warnings"], *selection.warnings]
     warnings += [VALIDATION_ONLY] if split == "val" else []
-    records = data.splits[split]
-    items = record_items(records.records, records.load)
+    items = record_items(splits[split].records, splits[split].load)
     about = About(title, config.name, config.data.name, selection.name or split, tuple(warnings))
     return predictor, items, about
 

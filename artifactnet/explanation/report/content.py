@@ -91,7 +91,7 @@ def gather_content(
         answers = iter(explainer.explain_batch(usable) if usable else [])
         for read in batch:
             answer: Explained | Failure = read if isinstance(read, Failure) else next(answers)
-            prediction = None
+            prediction = answer.prediction if isinstance(answer, Explained) else None
             if isinstance(answer, Explained) and segmenter is not None:
                 try:
                     # one image at a time: its seven maps may take a hundred times its own memory
@@ -141,7 +141,7 @@ def _fact(read: _Read, answer: Explained, prediction: Prediction | None) -> Fact
         generator=read.item.generator,
         annotated=_categories(annotation),
         predicted=_categories(mask),
-        regions=None if prediction is None else regions,
+        regions=None if mask is None else regions,
         uncertain=answer.uncertain,
     )
     if annotation is not None and read.item.label == 1:
@@ -199,7 +199,9 @@ def _entry(
     ]
     pictures = encode(read.pixels, heatmaps, mask, read.annotation())
     height, width = read.pixels.shape[:2]
-    marked = mask != 0 if mask is not None else next(iter(heatmaps.values())) > MAP_THRESHOLD
+    marked = mask != 0 if mask is not None else None
+    if marked is None and heatmaps:
+        marked = next(iter(heatmaps.values())) > MAP_THRESHOLD
     instances = [] if prediction is None else sorted(prediction.instances, key=lambda i: -i.area)
     entry = {
         "id": number,
@@ -215,7 +217,7 @@ def _entry(
         "height": height,
         "annotated": list(fact.annotated),
         "predicted": list(fact.predicted),
-        "artifact_share": float(marked.mean()),
+        "artifact_share": None if marked is None else float(marked.mean()),
         "instances": [
             {"category": i.category, "box": list(i.box), "area": i.area, "confidence": i.confidence}
             for i in instances[:MAX_INSTANCES]
@@ -232,4 +234,18 @@ def _entry(
         entry["score"] = answer.score
     if answer.rationale is not None:
         entry["explanation"] = asdict(answer.rationale)
+    if prediction is not None:
+        entry |= _written(prediction)
     return entry
+
+
+def _written(prediction: Prediction) -> dict[str, Any]:
+    """Regions and tags of a model that writes them, in its order."""
+    found: dict[str, Any] = {}
+    if prediction.regions is not None:
+        found["regions"] = [
+            {"bbox": list(region.bbox), "caption": region.caption} for region in prediction.regions
+        ]
+    if prediction.tags is not None:
+        found["tags"] = list(prediction.tags)
+    return found

@@ -39,7 +39,7 @@ def write_page(
         head: of the whole report; ``head["charts"]`` holds SVG elements that are inserted as they
             are: their texts must be escaped already, their inline styles have no effect.
         entries: one per image, with a unique ``id``, a ``thumb`` and ``layers`` as data URIs;
-            ``score`` and ``explanation`` only where a model gives them.
+            ``score``, ``explanation``, ``regions`` and ``tags`` only where a model gives them.
         staging: folder for the temporary file, see `artifactnet.files.atomic_path`.
 
     Raises:
@@ -156,6 +156,11 @@ def _index_entry(entry: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """An entry without large pictures and texts, but with the names of missing pictures."""
     kept = {key: value for key, value in entry.items() if key not in ("layers", "explanation")}
     generator = entry["generator"]
+    if "regions" in entry:  # texts of a model
+        kept["regions"] = [
+            {"bbox": region["bbox"], "caption": visible(region["caption"])}
+            for region in entry["regions"]
+        ]
     return {
         **kept,
         "name": visible(entry["name"]),

@@ -229,9 +229,22 @@
     setPicture(byId("detail-image"), layers.image);
     setPicture(overlay, key === "image" ? "" : layers[key]);
     overlay.alt = overlay.hidden ? "" : `${layerOf.get(key).label}, laid over the image`;
+    drawBoxes(open.entry, key);
     const words = [absence(open.entry, key)];
     if (!layers.image) words.push("The picture itself is missing from this report");
     say(byId("detail-absence"), words.filter(Boolean).join(". "));
+  };
+  // numbered as in the table of regions
+  const drawBoxes = ({ regions = [], width, height }, key) => {
+    const boxes = regions.map(({ bbox: [left, top, right, bottom], caption }, k) => {
+      const box = make("span", { class: "box", title: caption }, String(k + 1));
+      box.style.left = `${(100 * left) / width}%`;
+      box.style.top = `${(100 * top) / height}%`;
+      box.style.width = `${(100 * (right - left)) / width}%`;
+      box.style.height = `${(100 * (bottom - top)) / height}%`;
+      return box;
+    });
+    byId("detail-boxes").replaceChildren(...(key === "image" ? [] : boxes));
   };
   const row = (header, ...cells) =>
     make("tr", {}, make("th", { scope: "row" }, header), ...cells.map((c) => make("td", {}, c)));
@@ -256,6 +269,7 @@
     ["Label", classOf(entry.label)],
     ["Generator", entry.generator ?? "not stated"],
     ["Size", `${entry.width} \u00d7 ${entry.height} pixels`],
+    ...(entry.tags ? [["Tags of the image", entry.tags.join(", ") || "none"]] : []),
     [head.share.name, shareText(entry)],
     ...marks(entry),
   ];
@@ -274,7 +288,13 @@
       const box = instance.box.join(", ");
       return row(categoryName(instance.category), box, area, percent(instance.confidence));
     });
-    fill("instances", instances);
+    // regions with captions say the same, and more
+    fill("instances", entry.regions ? [] : instances);
+    const regions = (entry.regions ?? []).map(({ bbox, caption }, k) => {
+      const corners = bbox.map((corner) => corner.toFixed(1)).join(", ");
+      return row(String(k + 1), make("bdi", {}, caption), corners);
+    });
+    fill("regions", regions);
     fill("image-warnings", entry.warnings.map((warning) => make("li", {}, warning)));
   };
   // score and explanation, of models that give them

@@ -55,6 +55,11 @@ class AnswerPredictor(BasePredictor):
     drop: grammar.Drop = "none"
     form: grammar.Form = "json"
 
+    @property
+    def has_heatmap(self) -> bool:  # type: ignore[override]  # it depends on the training
+        """Whether its answers have boxes."""
+        return self.drop not in ("bbox", "label")
+
     @abstractmethod
     def input_size(self, image_size: Size) -> Size:
         """(width, height) of the model's coordinates for an image of (width, height) pixels.
@@ -83,7 +88,6 @@ class AnswerPredictor(BasePredictor):
             probability = 0.5
         elif probability is None:
             probability = float(answer.is_fake)
-        writes_boxes = self.drop not in ("bbox", "label")
         captions = [region.caption for region in answer.regions] + list(answer.captions)
         found = Prediction(
             probability=probability,
@@ -93,10 +97,10 @@ class AnswerPredictor(BasePredictor):
             explanation=Rationale(
                 "", "\n".join(filter(None, captions)), "\n".join(answer.tags), text
             ),
-            regions=answer.regions if writes_boxes else None,
+            regions=answer.regions if self.has_heatmap else None,
             tags=answer.tags if self.drop not in ("tags", "label") else None,
         )
-        if options.heatmaps and writes_boxes:
+        if options.heatmaps and self.has_heatmap:
             height, width = question.pixels.shape[:2]
             boxes = [region.bbox for region in answer.regions]
             found.mask = draw_corners(boxes, (height, width))
