@@ -16,12 +16,13 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
         help="detection: the five experiments of Table 2; interpretation: Table 13; "
         "fusion-ablation: HEIE Table 5; transfer CONFIG --on A B: HEIE Table 4; cot-ablation "
         "[CONFIG]: HEIE Table 7; alignment [CONFIG]: with and without attention "
-        "alignment, compared seed by seed",
+        "alignment, compared seed by seed; folds CONFIG: cross-validation of a config; "
+        "fakexplainer-ablation: FakeXplainer Table 4",
     )
     arguments.add_overrides(
         parser,
-        "keys of all trainings, right after NAME: train.epochs=2; of transfer, cot-ablation and "
-        "alignment the config goes before them",
+        "keys of all trainings, right after NAME: train.epochs=2; of transfer, cot-ablation, "
+        "alignment and folds the config goes before them",
     )
     option(
         "--on",
@@ -43,6 +44,12 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
         None,
         "alignment: deletion and insertion curves of N test fakes (40; 0: none)",
     )
+    arguments.add_value(parser, "--folds", arguments.positive, None, "folds: how many (4)")
+    option(
+        "--then",
+        metavar="CONFIG",
+        help="folds: a second config, trained in every fold from the model of the first",
+    )
     option("--out", default="runs/experiments", metavar="DIR")
 
 
@@ -55,10 +62,18 @@ def run_experiment(args: argparse.Namespace) -> int:
 
     name, overrides, recipe = args.name, args.overrides, None
     seeds = [0, 1, 2] if args.seeds is None else args.seeds
-    if name in ("transfer", "cot-ablation", "alignment") and overrides and "=" not in overrides[0]:
+    if (
+        name in ("transfer", "cot-ablation", "alignment", "folds")
+        and overrides
+        and "=" not in overrides[0]
+    ):
         recipe, *overrides = overrides
     if args.on is not None and name != "transfer":
         raise ArtifactNetError("--on is for transfer alone")
+    if name == "folds":
+        return _run_folds(args, recipe, overrides)
+    if args.folds is not None or args.then is not None:
+        raise ArtifactNetError("--folds and --then are for folds alone")
     if args.faithfulness is not None and name != "alignment":
         raise ArtifactNetError("--faithfulness is for alignment alone")
     if name == "transfer":
@@ -71,6 +86,10 @@ def run_experiment(args: argparse.Namespace) -> int:
         from artifactnet.experiments.cot_ablation import RECIPE, run_cot_ablation
 
         found = run_cot_ablation(recipe or RECIPE, seeds, args.out, overrides)
+    elif name == "fakexplainer-ablation":
+        from artifactnet.experiments.fakexplainer_ablation import run_fakexplainer_ablation
+
+        found = run_fakexplainer_ablation(seeds, args.out, overrides)
     elif name == "alignment":
         from artifactnet.experiments.alignment import (
             FAITHFULNESS_IMAGES,
@@ -88,4 +107,21 @@ def run_experiment(args: argparse.Namespace) -> int:
         found = run_experiment(name, seeds, args.out, overrides)
     print(experiment_page(found))
     print(f"table in {Path(args.out) / name}.md and .json")
+    return 0
+
+
+def _run_folds(args: argparse.Namespace, recipe: str | None, overrides: list[str]) -> int:
+    from pathlib import Path
+
+    from artifactnet.experiments.folds import FOLDS, folds_page, run_folds
+    from artifactnet.types import ArtifactNetError
+
+    if recipe is None:
+        raise ArtifactNetError("folds needs a config: folds CONFIG")
+    if args.seeds is not None or args.faithfulness is not None:
+        raise ArtifactNetError("folds takes no --seeds and no --faithfulness; seed=N draws others")
+    folds = FOLDS if args.folds is None else args.folds
+    found = run_folds(recipe, args.out, overrides, folds, args.then)
+    print(folds_page(found))
+    print(f"table in {Path(args.out) / 'folds'}.md and .json")
     return 0

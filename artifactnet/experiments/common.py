@@ -102,7 +102,8 @@ def write_table(
     Args:
         folder: for both files.
         about: ``experiment`` (its name), ``title``, ``seeds``, ``overrides`` and what else
-            belongs into the JSON file; ``notes`` are printed below the table.
+            belongs into the JSON file; ``notes`` are printed below the table, ``missing`` in
+            place of a figure that no run has.
         trainings: key -> ``title``, ``method`` and what else belongs into the row, in order.
         values: (key, seed) -> figures; a figure that a run does not have is missing or None.
         columns: names of the figures.
@@ -163,15 +164,20 @@ def _difference(
 
 def experiment_page(experiment: Mapping[str, Any]) -> str:
     """Markdown of what `write_table` returned: mean and spread over the seeds, then every seed."""
-    columns = experiment["columns"]
+    columns, missing = experiment["columns"], experiment.get("missing", "")
     seeds = ", ".join(str(seed) for seed in experiment["seeds"])
     summary, single = [], []
     for row in experiment["rows"]:
         title = f"{row['title']} ({row['method']})" if row["method"] else str(row["title"])
-        cells = [mean_spread(_column(row["seeds"], c), _DIGITS.get(c, 3)) for c in columns]
+        cells = [
+            mean_spread(_column(row["seeds"], c), _DIGITS.get(c, 3)) or missing for c in columns
+        ]
         summary.append([title, *cells])
         for seed, figures in row["seeds"].items():
-            cells = [mean_spread(_column({seed: figures}, c), _DIGITS.get(c, 3)) for c in columns]
+            cells = [
+                mean_spread(_column({seed: figures}, c), _DIGITS.get(c, 3)) or missing
+                for c in columns
+            ]
             single.append([title, seed, *cells])
     differences = experiment.get("differences", [])
     adjusted = len(differences) > 1

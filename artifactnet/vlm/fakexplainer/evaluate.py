@@ -30,6 +30,7 @@ from artifactnet.runs import run_folder
 from artifactnet.runs.device import choose_device
 from artifactnet.training.run import RunSplits
 from artifactnet.types import Annotation, ArtifactNetError, Prediction, Region, Sample
+from artifactnet.vlm.base import load_base, pin_base
 from artifactnet.vlm.fakexplainer.answering import CUT_OFF, AnswerPredictor
 from artifactnet.vlm.fakexplainer.endpoint import EndpointPredictor
 from artifactnet.vlm.fakexplainer.figures import (
@@ -45,6 +46,7 @@ from artifactnet.vlm.fakexplainer.figures import (
     ungrouped,
 )
 from artifactnet.vlm.fakexplainer.predictor import FakexplainerPredictor
+from artifactnet.vlm.fakexplainer.processing import load_fakexplainer_processing
 from artifactnet.vlm.fakexplainer.rows import regions_of_mask
 from artifactnet.vlm.fakexplainer.saving import (
     FACTS,
@@ -58,6 +60,7 @@ from artifactnet.vlm.fakexplainer.saving import (
 ALLOWED = ("data.", "train.device", "mllm.max_new_tokens", "mllm.groups")
 ENDPOINT_ALLOWED = ("data.", "mllm.groups", "name=", "out=", "seed=")
 ANSWERS = "answers.jsonl"
+_UNTRAINED = "the base model as it is: it was not trained for this task"
 _STAGING = "answers.partial"  # folder of temporary files
 _RECIPE = "paper/fakexplainer_sft"  # of which only the keys of data are used
 
@@ -93,6 +96,31 @@ def evaluate_fakexplainer(run_dir: str | Path, overrides: Sequence[str] = ()) ->
         results["training"] = tables.read_training(folder)
     write(target, results)
     tables.print_results(results, terminal(results), target)
+    return results
+
+
+def evaluate_untrained(config: Config, folder: Path) -> dict[str, Any]:
+    """Evaluate the base of a run without any training ("No-FT" in Table 4), with the same prompt.
+
+    Args:
+        config: of a run.
+        folder: for ``results.json``, ``results.md`` and ``answers.jsonl``.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        ArtifactNetError: the base or the data cannot be used.
+    """
+    data = _evaluation_data(config, config, ())
+    processing = load_fakexplainer_processing(config.mllm)
+    tokens = len(processing.processor.tokenizer)
+    base = load_base(config.mllm, tokens, choose_device(config.train.device))
+    mllm = pin_base(config.mllm, base)
+    model = Fakexplainer(base.eval(), processing, mllm, (_UNTRAINED,))
+    about = {"base": mllm.base, "revision": mllm.revision, "epoch": 0}
+    results = _evaluate(FakexplainerPredictor(model), data, config, folder, about)
+    write(folder, results)
     return results
 
 
@@ -417,7 +445,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         "## Verdicts, regions and texts",
         "",
-        *markdown_table(*_table(figures)),
+        *markdown_table(*figures_table(figures)),
         "",
         "Acc: right verdicts; an answer without a verdict is wrong. IoU of the areas that "
         f"predicted and annotated boxes cover: mean over {everything['iou_images']} annotated "
@@ -444,7 +472,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 def terminal(results: dict[str, Any]) -> str:
     """The results of a FakeXplainer as aligned columns for a terminal."""
-    header, rows = _table(results["fakexplainer"])
+    header, rows = figures_table(results["fakexplainer"])
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     return "\n".join(
@@ -456,8 +484,8 @@ def terminal(results: dict[str, Any]) -> str:
     )
 
 
-def _table(figures: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows: all images, photographs, groups and generators."""
+def figures_table(figures: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of a table: all images, photographs, groups and generators."""
     rows = {"all": figures["all"]}
     if figures["real"] is not None:
         rows["real"] = figures["real"]
