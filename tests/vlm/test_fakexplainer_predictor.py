@@ -214,8 +214,7 @@ def test_the_fingerprint_knows_weights_and_settings(predictors, folders):
 
 def test_predict_writes_regions_and_tags(folders, predictors, monkeypatch, tmp_path, capsys):
     told(predictors["qwen"], monkeypatch, ANSWER)
-    monkeypatch.setattr("artifactnet.inference.load.load_model", lambda *a, **k: predictors["qwen"])
-    monkeypatch.setattr("artifactnet.load_model", lambda *a, **k: predictors["qwen"], raising=False)
+    monkeypatch.setattr("artifactnet.load_model", lambda *a, **k: predictors["qwen"])
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     out = tmp_path / "out"
     assert main(["predict", str(tmp_path / "a.png"), "--model", "x", "--out", str(out)]) == 0
