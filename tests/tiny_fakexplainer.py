@@ -6,9 +6,19 @@ import json
 from pathlib import Path
 
 import numpy as np
+import tiny_mllm
 from PIL import Image
 
 from artifactnet.config import Config, load
+from artifactnet.vlm.fakexplainer.prompts import prompt_messages
+
+
+def corpus(family: str, *more: str) -> tuple[str, ...]:
+    """Texts of the task, whose words become tokens of a tiny tokenizer: prompts stay short."""
+    messages = prompt_messages("user", family)
+    prompt = " ".join(p["text"] for m in messages for p in m["content"] if "text" in p)
+    return (*tiny_mllm.GRAMMAR, *more, *[prompt] * 2)  # twice: a word that occurs once stays bytes
+
 
 FAST = (
     "train.device=cpu",

@@ -199,7 +199,7 @@ def _tokenizer(corpus, **special):
     inner.train_from_iterator(
         corpus,
         trainers.BpeTrainer(
-            vocab_size=900,
+            vocab_size=1500,
             special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,

@@ -166,7 +166,7 @@ def test_grpo_logs_rewards_and_answers(sft_runs, bases, manifest, tmp_path):
         (["mllm.max_new_tokens=20"], "sft", "more than mllm.max_new_tokens=20"),
         (["mllm.cold_start=false", "mllm.grpo.generations=3"], "grpo", "must divide data.batch"),
         (["mllm.grpo.generations=1"], "sft", "mllm.grpo.generations must be at least 2"),
-        (["mllm.cold_start=false", "mllm.grpo.vllm=colocate"], "grpo", "needs vLLM"),
+        (["mllm.grpo.vllm=colocate"], "grpo", "mllm.grpo.vllm needs vLLM"),
         (["optim.layer_decay=0.5"], "sft", "optim.layer_decay must be 1"),
         (["train.strategy=fsdp"], "sft", "train.strategy must be auto, ddp or deepspeed"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,7 +14,6 @@ from trl import GRPOConfig, GRPOTrainer
 
 from artifactnet.config import GrpoConfig
 from artifactnet.training.run import Run
-from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.fakexplainer.arguments import common_arguments
 from artifactnet.vlm.fakexplainer.callbacks import callbacks, quiet
 from artifactnet.vlm.fakexplainer.processing import FakexplainerProcessing
@@ -137,9 +135,6 @@ def train_grpo(
 
     Returns:
         ``epochs`` and ``steps``.
-
-    Raises:
-        ArtifactNetError: vLLM is asked for, but not installed.
     """
     config, settings = run.config, run.config.mllm.grpo
     arguments = GRPOConfig(
@@ -198,10 +193,6 @@ def _sampling(settings: GrpoConfig, forbidden: Sequence[int]) -> dict[str, Any]:
     """
     if settings.vllm == "none":
         return {"generation_kwargs": {"suppress_tokens": list(forbidden)}}
-    if importlib.util.find_spec("vllm") is None:
-        raise ArtifactNetError(
-            f"mllm.grpo.vllm={settings.vllm} needs vLLM: pip install 'trl[vllm]', or set it to none"
-        )
     where: dict[str, Any] = {"vllm_gpu_memory_utilization": settings.vllm_memory}
     if settings.vllm == "server":
         where = {"vllm_server_base_url": settings.vllm_url}

@@ -70,6 +70,7 @@ def _train(run: Run) -> tuple[dict[str, Any], TaskData]:
     from artifactnet.vlm.fakexplainer.callbacks import newest_checkpoint
 
     config = run.config
+    tables.read_run_groups(config)  # else it would fail after the training
     data = TaskData(config, load_fakexplainer_processing(config.mllm))
     # what could only fail after the base, of gigabytes, is loaded
     rows = data.rows("train")
@@ -150,6 +151,7 @@ def _launch(config: Config) -> RunResult:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
+        run_id=config.name,
         start_method="spawn",
     )
     results: dict[int, RunResult] = elastic_launch(launch, train_fakexplainer)(config)
@@ -173,4 +175,6 @@ def _unsupported(config: Config) -> list[tuple[str, str]]:
         found.append(("train.strategy", "must be auto, ddp or deepspeed_stage_N: TRL samples"))
     if config.train.strategy.startswith("deepspeed") and find_spec("deepspeed") is None:
         found.append(("train.strategy", "needs: pip install 'deepspeed>=0.18.6'"))
+    if config.mllm.grpo.vllm != "none" and find_spec("vllm") is None:
+        found.append(("mllm.grpo.vllm", "needs vLLM (pip install 'trl[vllm]'), or set it to none"))
     return found
