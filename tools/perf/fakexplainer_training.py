@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 def _measure(
     stage: str, base: Path, manifest: Path, out: Path, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """One training by the paper's recipe: seconds a step after the first, tokens, peak memory."""
+    """One training by the paper's recipe: seconds a step, tokens, peak memory."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     overrides = [
@@ -94,6 +94,8 @@ def _measure(
         "seconds": round(result.results["training"]["seconds"] / len(steps), 3),
         "with_loading_and_evaluation": round(time.perf_counter() - started, 1),
     }
+    tokens = steps[-1]["num_tokens"]  # of prompts and answers, counted from the first step
+    facts["tokens_per_second"] = round(tokens / result.results["training"]["seconds"], 1)
     if stage == "grpo":
         sampled = [one["completions/mean_length"] for one in steps]
         facts["answer_tokens"] = round(float(np.mean(sampled)), 1)
