@@ -17,6 +17,7 @@ from typing import Any
 
 from artifactnet.annotation import contours, prompts
 from artifactnet.annotation.files import OutputFiles, Pair, count_rows, find_pairs, write_rows
+from artifactnet.annotation.server_watch import ServerWatch
 from artifactnet.config import MllmConfig
 from artifactnet.data.duplicates import hash_bytes
 from artifactnet.data.heatmaps import write_map
@@ -26,12 +27,10 @@ from artifactnet.files import atomic_path
 from artifactnet.inference.inputs import Failure
 from artifactnet.llm.answer_log import AnswerLog
 from artifactnet.llm.ask import Question, ValidAnswer, ask_until_valid, run_concurrently
-from artifactnet.llm.client import Chat, RefusedError, UnansweredError
+from artifactnet.llm.client import Chat, RefusedError
 from artifactnet.types import ArtifactNetError
 
 STAGES = ("analysis", "formatting")
-_MAX_UNANSWERED = 5  # images in a row without any answer: the server is gone
-_MAX_REFUSED = 3  # refused requests before a first answer: the images are not the reason
 
 
 @dataclass(slots=True)
@@ -142,36 +141,23 @@ def _annotate_all(
     Raises:
         ArtifactNetError: too many images in a row got no answer, or the server refuses everything.
     """
-    unanswered = refused = 0
+    watch = ServerWatch(job.log, "images")
 
     def on_result(pair: Pair, result: _Result | ArtifactNetError) -> None:
-        nonlocal unanswered, refused
         if isinstance(result, ArtifactNetError):
             report(pair.relative, f"failed: {result}")
             summary.failures.append(Failure(pair.image, str(result)))
-            unanswered += isinstance(result, UnansweredError)
-            if isinstance(result, UnansweredError) and unanswered >= _MAX_UNANSWERED:
-                raise ArtifactNetError(
-                    f"{result} ({unanswered} images in a row); all answers so far are in "
-                    f"{job.log.path}: run the same command again to resume"
-                )
+            watch.failed(result)
             return
         results.append(result)
         if result.reason is not None:
             summary.rejected.append(Failure(pair.image, result.reason))
         report(pair.relative, result.reason or "done")
-        if result.asked or result.refused:  # all others came from the log
-            unanswered = 0
-        if result.refused and not has_answered(result.record["stage"]):
-            refused += 1
-            if refused >= _MAX_REFUSED:
-                raise ArtifactNetError(
-                    f"{result.reason}; the server has refused every request so far"
-                )
-
-    def has_answered(stage: str) -> bool:
-        model = job.chats[stage].model
-        return job.log.has(lambda key: key.get("stage") == stage and key.get("model") == model)
+        if result.asked:  # all others came from the log
+            watch.answered()
+        if result.refused:
+            stage = result.record["stage"]
+            watch.refused(str(result.reason), stage, job.chats[stage].model)
 
     limiters = [chat.limiter for chat in job.chats.values()]
     run_concurrently(pairs, lambda pair: _annotate_one(pair, job), on_result, workers, limiters)

@@ -8,18 +8,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from artifactnet.annotation.pictures import sent_size, to_jpeg
 from artifactnet.data.geometry import resample, resample_nearest
 from artifactnet.data.heatmaps import read_gray, resize_heatmap, same_aspect
-from artifactnet.data.images import encode_jpeg
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 THRESHOLD = 0.5  # of a heatmap: a defect from here on
 RED = (255, 0, 0)
 DRAWING = "1"  # version of the drawing: raised when the same image would be drawn differently
-MAX_SIDE = 2048  # pixels; endpoints shrink larger images, or refuse them
 _WIDTH = 1 / 200  # of the longer side
 _MIN_WIDTH = 2  # pixels
-_QUALITY = 95
 Region = npt.NDArray[np.bool_]
 
 
@@ -78,11 +76,9 @@ def circle_defects(image: UInt8Array, region: Region) -> UInt8Array:
 
 def draw_jpeg(image: UInt8Array, region: Region) -> bytes:
     """The JPEG that is sent: at most `MAX_SIDE` pixels a side, with its defects circled."""
-    height, width = region.shape
-    scale = min(1.0, MAX_SIDE / max(height, width))
-    if scale < 1.0:
-        size = max(1, round(height * scale)), max(1, round(width * scale))
+    size = sent_size((region.shape[0], region.shape[1]))
+    if size != region.shape:
         image = resample(image, size)
         # averaged, so that a defect thinner than a new pixel does not fall between two
         region = resample(region.astype(np.float32), size) > 0
-    return encode_jpeg(circle_defects(image, region), _QUALITY, "4:4:4")
+    return to_jpeg(circle_defects(image, region))

@@ -73,30 +73,33 @@ def ask_until_valid(question: Question, chat: Chat, log: AnswerLog, attempts: in
     """
     key = question.log_key(chat.model)
     with log.exclusive(key):
-        answers = log.answers(key)
-        logged = len(answers)
-        problem = "no answer was requested"
-        index = 0
-        while True:
-            if index == len(answers):
-                if len(answers) >= attempts:
-                    return ValidAnswer(None, problem, answers, len(answers) - logged)
-                messages = question.messages()
-                # many servers refuse a turn without text
-                if answers and (last := strip_thinking(answers[-1].text)).strip():
-                    again = f"This cannot be used: {problem}. Please answer once more and fix that."
-                    messages = [*messages, assistant_message(last), user_message(again)]
-                answer = chat.ask(messages, question.temperature)
-                log.add(key, answer, question.note)
-                answers.append(answer)
-            answer = answers[index]
-            index += 1
-            try:
-                result = question.check(replace(answer, text=strip_thinking(answer.text)))
-            except ArtifactNetError as error:
-                problem = str(error)
-            else:
-                return ValidAnswer(result, "", answers[:index], max(0, index - logged))
+        found = logged_answer(question, chat.model, log)
+        logged = len(found.answers)
+        while found.result is None and len(found.answers) < attempts:
+            messages = question.messages()
+            # many servers refuse a turn without text
+            if found.answers and (last := strip_thinking(found.answers[-1].text)).strip():
+                again = (
+                    f"This cannot be used: {found.problem}. Please answer once more and fix that."
+                )
+                messages = [*messages, assistant_message(last), user_message(again)]
+            log.add(key, chat.ask(messages, question.temperature), question.note)
+            found = logged_answer(question, chat.model, log)
+        return replace(found, asked=len(found.answers) - logged)
+
+
+def logged_answer(question: Question, model: str, log: AnswerLog) -> ValidAnswer:
+    """What `ask_until_valid` finds in the log, where nothing is asked."""
+    answers = log.answers(question.log_key(model))
+    problem = "no answer was requested"
+    for index, answer in enumerate(answers, 1):
+        try:
+            result = question.check(replace(answer, text=strip_thinking(answer.text)))
+        except ArtifactNetError as error:
+            problem = str(error)
+        else:
+            return ValidAnswer(result, "", answers[:index])
+    return ValidAnswer(None, problem, answers)
 
 
 def strip_thinking(text: str) -> str:

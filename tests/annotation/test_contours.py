@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from artifactnet.annotation.contours import MAX_SIDE, circle_defects, draw_jpeg, read_region
+from artifactnet.annotation.contours import circle_defects, draw_jpeg, read_region
+from artifactnet.annotation.pictures import MAX_SIDE
 from artifactnet.types import ArtifactNetError
 
 GRAY = 90
