@@ -94,7 +94,7 @@ class MllmConfig:
 
     task: str = "heie"  # heie | fakexplainer
     # checkpoint for transformers, by name or folder: of InternVL (OpenGVLab/InternVL3-8B-hf) for
-    # heie, of any family of `vlm.fakexplainer.coordinates` for fakexplainer
+    # heie, of any family of `vlm.coordinates` for fakexplainer
     base: str | None = None
     revision: str | None = None  # branch, tag or commit of a checkpoint given by name
     quantize: str = "none"  # none | 8bit | 4bit; needs bitsandbytes

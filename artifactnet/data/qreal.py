@@ -332,7 +332,7 @@ def _entity(
         for key, word in _by_question(row["answers"], f"{where}: 'answers'", all_of_them=True)
     }
     parts = None if "parts" not in row else _parts(row["parts"], f"{where}: 'parts'")
-    texts = {key: _text(row, key, where) for key in DIMENSIONS if key in row}
+    texts: dict[str, str] = {key: _text(row, key, where) for key in DIMENSIONS if key in row}
     if parts and "plausibility" not in texts:
         texts["plausibility"] = join_parts(parts)
     _check_texts(answers, texts, where, allow_missing)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from artifactnet.taxonomy import TAG_ALIASES, TAGS
 from artifactnet.types import ArtifactNetError, Region
-from artifactnet.vlm.fakexplainer.coordinates import to_image
+from artifactnet.vlm.coordinates import to_image
 from artifactnet.vlm.fakexplainer.grammar import (
     MARKERS,
     Answer,

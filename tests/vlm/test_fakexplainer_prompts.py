@@ -7,7 +7,7 @@ import pytest
 
 from artifactnet.taxonomy import TAGS
 from artifactnet.types import ArtifactNetError
-from artifactnet.vlm.fakexplainer.coordinates import FAMILIES
+from artifactnet.vlm.coordinates import FAMILIES
 from artifactnet.vlm.fakexplainer.grammar import is_strict, read
 from artifactnet.vlm.fakexplainer.prompts import QUESTION, prompt_hash, prompt_messages
 

@@ -13,8 +13,8 @@ from artifactnet.inference.base import BasePredictor, PredictOptions
 from artifactnet.inference.inputs import OpenedImage
 from artifactnet.taxonomy import UNCATEGORIZED
 from artifactnet.types import Instance, Prediction, Rationale, Region, UInt8Array
+from artifactnet.vlm.coordinates import Size
 from artifactnet.vlm.fakexplainer import grammar
-from artifactnet.vlm.fakexplainer.coordinates import Size
 
 OPENING, CLOSING = grammar.MARKERS[4:]  # of the verdict
 WORDS = ("real", "generated")  # by label

@@ -29,7 +29,9 @@ from artifactnet.llm.client import (
     image_part,
 )
 from artifactnet.types import ArtifactNetError, Prediction
-from artifactnet.vlm.fakexplainer import coordinates, grammar, prompts
+from artifactnet.vlm import coordinates
+from artifactnet.vlm.coordinates import Size
+from artifactnet.vlm.fakexplainer import grammar, prompts
 from artifactnet.vlm.fakexplainer.answering import (
     CLOSING,
     CUT_OFF,
@@ -39,7 +41,6 @@ from artifactnet.vlm.fakexplainer.answering import (
     Question,
     verdict_probability,
 )
-from artifactnet.vlm.fakexplainer.coordinates import Size
 
 NO_LIKELIHOOD = (
     "the server gave no likelihood of the verdict: probability is 1 for generated and 0 for real"

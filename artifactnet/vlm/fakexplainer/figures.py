@@ -22,8 +22,8 @@ from artifactnet.metrics.box_sets import BoxSetAreas, box_set_areas, matched_iou
 from artifactnet.metrics.tags import tag_accuracies
 from artifactnet.metrics.text import TextMetric
 from artifactnet.types import ArtifactNetError, Region
+from artifactnet.vlm.coordinates import Size
 from artifactnet.vlm.fakexplainer import grammar
-from artifactnet.vlm.fakexplainer.coordinates import Size
 
 Line = Mapping[str, Any]
 

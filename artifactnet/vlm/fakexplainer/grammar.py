@@ -20,7 +20,6 @@ forms ``qwen`` and ``internvl``.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,8 @@ from typing import Any, Literal, get_args
 
 from artifactnet.taxonomy import TAG_ALIASES, TAGS
 from artifactnet.types import ArtifactNetError, Region
-from artifactnet.vlm.fakexplainer.coordinates import Box, Size, WholeBox, to_image, to_model
+from artifactnet.vlm.boxes import INTERNVL, QWEN, read_boxes, text_of
+from artifactnet.vlm.coordinates import Size, WholeBox, to_image, to_model
 
 Drop = Literal["none", "bbox", "caption", "tags", "label"]
 Form = Literal["json", "qwen", "internvl"]
@@ -38,14 +38,12 @@ MAX_CAPTION = 300  # characters
 NO_TAG = "none"
 MARKERS = ("<think>", "<tag>", "</tag>", "</think>", "<verdict>", "</verdict>")  # in their order
 _WORDS = {"real": False, "generated": True}
-_QWEN = ("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>")
-_INTERNVL = ("<ref>", "</ref>", "<box>", "</box>")
-_CONTROL_WORDS = (*MARKERS, *_QWEN, *_INTERNVL)  # which no caption may hold
-_BOX_WORDS: dict[Form, tuple[str, ...]] = {"json": (), "qwen": _QWEN, "internvl": _INTERNVL}
+_CONTROL_WORDS = (*MARKERS, *QWEN, *INTERNVL)  # which no caption may hold
+_BOX_WORDS: dict[Form, tuple[str, ...]] = {"json": (), "qwen": QWEN, "internvl": INTERNVL}
 
 _ALL_KEYS = {"bbox_2d", "label"}
 _KEYS: dict[Drop, set[str]] = {"bbox": {"label"}, "caption": {"bbox_2d"}}
-_FOUR_FLOATS, _FOUR_INTS = [float] * 4, [int] * 4
+_FOUR_INTS = [int] * 4
 # verdict, (box in the model's coordinates, caption) of each line, and tags
 _Strict = tuple[bool, list[tuple[Any, Any]], tuple[str, ...]]
 _CORNERS = ("x1", "y1", "x2", "y2")
@@ -69,15 +67,6 @@ _NATIVE_LINES = {
     for drop in get_args(Drop)
 }
 
-# Objects that hold no other object, from one `{` to its `}`. Outside strings there is neither
-# brace nor backslash: of two searches that pass the same place, one is inside a string and one is
-# not, so that no more than two pass any place, and the time is linear.
-_STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
-_OBJECT = re.compile(rf'\{{\s*{_STRING}[^{{}}"\\]*(?:{_STRING}[^{{}}"\\]*)*\}}', re.DOTALL)
-_BOX_KEY = re.compile(r'"bbox(?:_2d)?"\s*:')
-_NATIVE_PARTS = re.compile("(" + "|".join(map(re.escape, (*_QWEN, *_INTERNVL))) + ")")
-_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
-
 
 def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is no number of JSON")
@@ -85,8 +74,6 @@ def _refuse(constant: str) -> float:
 
 # objects become tuples of pairs, which show doubled keys and cannot be taken for lists
 _STRICT_JSON = json.JSONDecoder(object_pairs_hook=tuple, parse_constant=_refuse)
-# floats never overflow when they are compared or scaled; line breaks in strings are let through
-_LENIENT_JSON = json.JSONDecoder(parse_int=float, strict=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,19 +205,12 @@ def read(text: str, image_size: Size, input_size: Size) -> Answer:
         input_size: (width, height) of the model's coordinates.
     """
     head = text.partition("<verdict>")[0]
-    boxes, captions, dropped = _json_regions(head)
-    if "<box>" in head or "<|box_start|>" in head or "<ref>" in head or _QWEN[0] in head:
-        more, loose, lost = _native_regions(head)
-        boxes, captions, dropped = boxes + more, captions + loose, dropped + lost
-    regions = []
-    for box, caption in boxes:
-        clipped = _clip(box, input_size)
-        if clipped is None:
-            dropped += 1
-        else:
-            regions.append(Region(to_image(clipped, image_size, input_size), caption))
+    found = read_boxes(head, image_size, input_size)
+    regions = tuple(Region(one.box, one.text("label", "caption")) for one in found.boxes)
+    loose = (text_of(keys, "label", "caption") for keys in found.others)
+    captions = tuple(caption for caption in loose if caption)
     tags, unknown = _tags(head)
-    return Answer(_verdict(text), tuple(regions), tags, tuple(captions), dropped, unknown)
+    return Answer(_verdict(text), regions, tags, captions, found.dropped, unknown)
 
 
 def reference_text(
@@ -384,78 +364,6 @@ def _is_inside(box: Any, input_size: Size) -> bool:
         return False
     x1, y1, x2, y2 = box
     return bool(0 <= x1 < x2 <= input_size[0] and 0 <= y1 < y2 <= input_size[1])
-
-
-def _json_regions(text: str) -> tuple[list[tuple[Box, str]], list[str], int]:
-    """Boxes with captions, captions without a box, and how many boxes could not be read."""
-    boxes: list[tuple[Box, str]] = []
-    captions: list[str] = []
-    for found in _decoded([match.group() for match in _OBJECT.finditer(text)]):
-        label = found.get("label", found.get("caption"))
-        caption = label if isinstance(label, str) else ""
-        corners = found.get("bbox_2d", found.get("bbox"))
-        if corners is None:
-            captions += [caption] if caption else []
-        elif _is_box(corners):
-            boxes.append((tuple(corners), caption))
-    return boxes, captions, max(0, len(_BOX_KEY.findall(text)) - len(boxes))
-
-
-def _decoded(objects: list[str]) -> list[dict[str, Any]]:
-    """The objects that are JSON."""
-    try:
-        found: list[dict[str, Any]] = _LENIENT_JSON.decode("[" + ",".join(objects) + "]")
-        return found  # one call is twice as fast
-    except (ValueError, RecursionError):
-        found = []
-    for text in objects:
-        try:
-            found.append(_LENIENT_JSON.decode(text))
-        except (ValueError, RecursionError):
-            continue  # its box counts as dropped
-    return found
-
-
-def _is_box(corners: Any) -> bool:
-    return type(corners) is list and list(map(type, corners)) == _FOUR_FLOATS
-
-
-def _native_regions(text: str) -> tuple[list[tuple[Box, str]], list[str], int]:
-    """As `_json_regions`, of boxes in tokens; all boxes that follow a caption have that one."""
-    boxes: list[tuple[Box, str]] = []
-    captions: list[str] = []
-    dropped, caption, unused = 0, "", False
-    pieces = _NATIVE_PARTS.split(text)
-    for opening, inside in zip(pieces[1::2], pieces[2::2], strict=True):
-        if opening in (_QWEN[0], _INTERNVL[0]):
-            if unused:
-                captions.append(caption)
-            caption = inside.strip()
-            unused = bool(caption)
-        elif opening in (_QWEN[2], _INTERNVL[2]):
-            numbers = [float(number) for number in _NUMBER.findall(inside)]
-            unused = False
-            if not numbers or len(numbers) % 4:
-                dropped += 1
-                continue
-            for k in range(0, len(numbers), 4):
-                x1, y1, x2, y2 = numbers[k : k + 4]
-                boxes.append(((x1, y1, x2, y2), caption))
-    if unused:
-        captions.append(caption)
-    return boxes, captions, dropped
-
-
-def _clip(box: Box, input_size: Size) -> Box | None:
-    """The box within the model's coordinates; None if nothing is left of it, or it is infinite."""
-    w, h = input_size
-    x1, y1, x2, y2 = box
-    if 0 <= x1 < x2 <= w and 0 <= y1 < y2 <= h:
-        return box  # as nearly all, and faster
-    if not all(map(math.isfinite, box)):
-        return None
-    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(w)), min(y2, float(h))
-    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
 def _contents(text: str, opening: str, closing: str) -> list[str]:

@@ -12,6 +12,7 @@ from artifactnet.inference.base import PredictOptions
 from artifactnet.inference.inputs import Failure
 from artifactnet.models.state import evaluating
 from artifactnet.types import Prediction, UInt8Array
+from artifactnet.vlm.coordinates import Size
 from artifactnet.vlm.fakexplainer.answering import (
     CLOSING,
     CUT_OFF,
@@ -21,8 +22,8 @@ from artifactnet.vlm.fakexplainer.answering import (
     before_verdict,
     verdict_probability,
 )
-from artifactnet.vlm.fakexplainer.coordinates import Size
 from artifactnet.vlm.fakexplainer.saving import Fakexplainer, load_fakexplainer
+from artifactnet.vlm.image_chat import greedy
 
 
 class FakexplainerPredictor(AnswerPredictor):
@@ -67,20 +68,8 @@ class FakexplainerPredictor(AnswerPredictor):
         """An answer about each image, and whether it reached the limit of its length."""
         processing = self.processing
         inputs = processing.encode(images).to(self.trained.device, self.model.dtype)
-        ids = self.model.generate(
-            **inputs,
-            max_new_tokens=self.trained.mllm.max_new_tokens,
-            suppress_tokens=processing.forbidden_ids,
-            eos_token_id=processing.end_id,
-            pad_token_id=processing.pad_id,
-            # greedy, whatever the base's own settings are
-            do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-        )
+        limit = self.trained.mllm.max_new_tokens
+        ids = greedy(processing, self.model, inputs, limit).sequences
         rows = ids[:, inputs["input_ids"].shape[1] :].tolist()
         return [processing.decode(row) for row in rows], [processing.is_cut_off(r) for r in rows]
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from PIL import Image
-
 from artifactnet.config import MllmConfig
 from artifactnet.types import ArtifactNetError, Region, UInt8Array
+from artifactnet.vlm import boxes, coordinates
 from artifactnet.vlm.base import check_family, load_processor
-from artifactnet.vlm.fakexplainer import coordinates, grammar, prompts
-from artifactnet.vlm.processing import ChatProcessing
+from artifactnet.vlm.fakexplainer import grammar, prompts
+from artifactnet.vlm.image_chat import ImageChat, special_tokens
 
 _HINT = "fakexplainer must know what a family's coordinates mean"
-_BOX_TOKENS = {  # which an answer of the form may hold; tokens of other forms are forbidden
-    "qwen": ("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>"),
-    "internvl": ("<ref>", "</ref>", "<box>", "</box>"),
-}
+# which an answer of the form may hold; tokens of other forms are forbidden
+_BOX_TOKENS = {"qwen": boxes.QWEN, "internvl": boxes.INTERNVL}
 
 
-class FakexplainerProcessing(ChatProcessing):
+class FakexplainerProcessing(ImageChat):
     """Prompts, answers and tokens of one base model.
 
     Args:
@@ -38,40 +35,14 @@ class FakexplainerProcessing(ChatProcessing):
     """
 
     def __init__(self, processor: Any, mllm: MllmConfig, family: str) -> None:
-        self.family = family
         self.form: grammar.Form = _form(mllm, family)
-        vocabulary = processor.tokenizer.get_vocab()
-        allowed = [token for token in _BOX_TOKENS.get(self.form, ()) if token in vocabulary]
-        special = {
-            t.content for t in processor.tokenizer.added_tokens_decoder.values() if t.special
-        }
-        super().__init__(processor, [token for token in allowed if token in special])
+        marks = special_tokens(processor, _BOX_TOKENS.get(self.form, ()))
+        super().__init__(processor, family, marks)
         self.drop = cast(grammar.Drop, mllm.drop)
         layout = cast(prompts.Layout, mllm.layout)
         self.messages = prompts.prompt_messages(layout, family, self.drop, self.form)
         self.prompt_hash = prompts.prompt_hash(layout, family, self.drop, self.form)
-        # generation needs it, and M-RoPE positions of Qwen crash with padding on the right
-        processor.tokenizer.padding_side = "left"
-        if processor.tokenizer.pad_token is None:
-            processor.tokenizer.pad_token = processor.tokenizer.eos_token
-        self._text = processor.apply_chat_template(
-            self.messages, tokenize=False, add_generation_prompt=True
-        )
-
-    def input_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) of the coordinates in which the model sees an image of that size.
-
-        Raises:
-            ArtifactNetError: the model cannot take an image of this shape.
-        """
-        if coordinates.rule_of(self.family) != "pixels":
-            return coordinates.THOUSANDTHS
-        images = self.processor.image_processor
-        factor = images.patch_size * images.merge_size
-        width, height = image_size
-        least, most = images.size["shortest_edge"], images.size["longest_edge"]
-        resized = coordinates.smart_resize(height, width, factor, least, most)
-        return resized[1], resized[0]
+        self._text = self.render(self.messages)
 
     def answer(
         self,
@@ -91,31 +62,7 @@ class FakexplainerProcessing(ChatProcessing):
             What the base model's ``generate`` and ``forward`` take, (B, L) padded on the left.
         """
         answers = [""] * len(images) if answers is None else answers
-        return self.processor(
-            images=[[Image.fromarray(image)] for image in images],
-            text=[self._text + answer for answer in answers],
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-            add_special_tokens=False,  # the chat template has written them
-        )
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated token ids up to their end.
-
-        Special tokens are kept: a native form writes boxes with them, and skipping them would
-        delete the boxes.
-        """
-        kept = []
-        for token in ids:
-            if token in (self.end_id, self.pad_id):
-                break
-            kept.append(int(token))
-        return str(self.processor.tokenizer.decode(kept, skip_special_tokens=False))
-
-    def is_cut_off(self, ids: Sequence[int]) -> bool:
-        """Whether generated token ids have no end: they reached the limit of their length."""
-        return not {self.end_id, self.pad_id} & set(map(int, ids))
+        return self.encode_chats(images, [self._text + answer for answer in answers])
 
 
 def load_fakexplainer_processing(mllm: MllmConfig) -> FakexplainerProcessing:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from artifactnet.taxonomy import TAGS
 from artifactnet.types import ArtifactNetError, Region
-from artifactnet.vlm.fakexplainer.coordinates import THOUSANDTHS, rule_of
+from artifactnet.vlm.coordinates import THOUSANDTHS, rule_of
 from artifactnet.vlm.fakexplainer.grammar import MAX_REGIONS, Drop, Form, write
 
 Layout = Literal["system", "user"]

@@ -13,7 +13,7 @@ from typing import Literal
 
 from artifactnet.metrics.box_sets import box_set_areas, matched_iou
 from artifactnet.types import Region
-from artifactnet.vlm.fakexplainer.coordinates import Size
+from artifactnet.vlm.coordinates import Size
 from artifactnet.vlm.fakexplainer.grammar import MAX_REGIONS, Drop, Form, read, read_strict
 
 Iou = Literal["union", "matched"]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifactnet.types import ArtifactNetError
-from artifactnet.vlm.fakexplainer.coordinates import (
+from artifactnet.vlm.coordinates import (
     FAMILIES,
     THOUSANDTHS,
     rule_of,
