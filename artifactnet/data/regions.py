@@ -15,8 +15,8 @@ from artifactnet.types import ArtifactNetError, Region, UInt8Array
 Corners = tuple[float, float, float, float]  # x1, y1, x2, y2, pixels, half-open
 
 TOLERANCE = 1e-6  # pixels; boxes around public polygons overshoot their image by 1e-13
-# elements of an answer; a caption that held one could not be told from the answer around it
-MARKERS = ("<think>", "</think>", "<tag>", "</tag>", "<verdict>", "</verdict>")
+# of an answer's elements; a caption that held one could not be told from the answer around it
+MARKERS = ("<think>", "<tag>", "</tag>", "</think>", "<verdict>", "</verdict>")  # in their order
 _LARGEST = 1e9  # pixels; NaN is not below it either
 
 
@@ -48,6 +48,13 @@ def parse_regions(value: Any, where: str) -> tuple[Region, ...]:
     return tuple(regions)
 
 
+def are_coordinates(values: Iterable[Any]) -> bool:
+    """Whether all values, as JSON holds them, are finite numbers that could be of pixels."""
+    return all(
+        isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < _LARGEST for v in values
+    )
+
+
 def parse_corners(value: Any, what: str) -> Corners:
     """A box [x1, y1, x2, y2] in pixels, half-open; ``what`` names it in error messages.
 
@@ -55,12 +62,7 @@ def parse_corners(value: Any, what: str) -> Corners:
         ArtifactNetError: it is no list of four finite numbers, starts left of or above its image
             (by more than `TOLERANCE`), or is empty.
     """
-    if not (
-        isinstance(value, list | tuple)
-        and len(value) == 4
-        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
-        and all(abs(v) < _LARGEST for v in value)
-    ):
+    if not (isinstance(value, list | tuple) and len(value) == 4 and are_coordinates(value)):
         raise ArtifactNetError(
             f"{what} must be [x1, y1, x2, y2], four finite numbers of pixels, not {brief(value)}"
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifactnet.data.regions import draw_corners
+from artifactnet.data.regions import are_coordinates, draw_corners
 from artifactnet.data.text import brief, parse_json, read_text
 from artifactnet.types import ArtifactNetError, UInt8Array
 
@@ -143,13 +143,7 @@ def _field(row: Any, key: str, kinds: tuple[type, ...], where: str) -> Any:
 
 def _box(row: Any, where: str) -> Box:
     box = row.get("bbox") if isinstance(row, dict) else None
-    good = (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in box)
-        and all(abs(v) < 1e9 for v in box)  # NaN is not either
-        and min(box[2:]) > 0
-    )
+    good = isinstance(box, list) and len(box) == 4 and are_coordinates(box) and min(box[2:]) > 0
     if not good or box is None:
         raise ArtifactNetError(
             f"{where}: 'bbox' must be [x, y, width, height], finite and with a positive size, not "

@@ -16,7 +16,12 @@ from artifactnet.data.converters.common import (
 )
 from artifactnet.data.image_folders import ImageFolder
 from artifactnet.data.manifest_format import ManifestLine
-from artifactnet.data.regions import clip_region, parse_caption, parse_corners
+from artifactnet.data.regions import (
+    are_coordinates,
+    clip_region,
+    parse_caption,
+    parse_corners,
+)
 from artifactnet.data.text import brief, parse_json, read_text
 from artifactnet.types import Annotation, ArtifactNetError, Region
 
@@ -129,8 +134,7 @@ def _box(shape: dict[str, Any], size: tuple[int, int], where: str) -> tuple[floa
         isinstance(points, list)
         and least <= len(points) <= most
         and all(isinstance(point, list) and len(point) == 2 for point in points)
-        and all(isinstance(v, int | float) and not isinstance(v, bool) for p in points for v in p)
-        and all(abs(v) < 1e9 for point in points for v in point)  # NaN is not either
+        and are_coordinates(v for point in points for v in point)
     ):
         raise ArtifactNetError(
             f"{where}: 'points' of a {kind} must be {least}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from artifactnet.data.converters.common import Conversion, ManifestWriter, hull
 from artifactnet.data.manifest_format import ManifestLine
-from artifactnet.data.regions import clip_region, parse_caption
+from artifactnet.data.regions import are_coordinates, clip_region, parse_caption
 from artifactnet.data.text import brief, parse_json, read_text
 from artifactnet.types import Annotation, ArtifactNetError, Region
 
@@ -126,10 +126,7 @@ def _region(ref: Any, where: str, writer: ManifestWriter) -> Region | None:
     """Region of a ref; None, noted, where it has no area or caption."""
     outlines = ref.get("segmentation") if isinstance(ref, dict) else None
     if not isinstance(outlines, list) or not all(
-        isinstance(outline, list)
-        and len(outline) % 2 == 0
-        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in outline)
-        and all(abs(v) < 1e9 for v in outline)  # NaN is not either
+        isinstance(outline, list) and len(outline) % 2 == 0 and are_coordinates(outline)
         for outline in outlines
     ):
         raise ArtifactNetError(
