@@ -83,13 +83,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "playwright": (),
     "peft": ("models/lora.py", "vlm/base.py"),
     "lightning": ("training/", "vlm/heie/"),
-    "torchmetrics": (
-        "metrics/",
-        "evaluation/",
-        "training/",
-        "vlm/heie/",
-        "vlm/fakexplainer/figures.py",
-    ),
+    "torchmetrics": ("metrics/", "evaluation/", "training/", "vlm/heie/"),
     "openai": ("llm/client.py",),
     "accelerate": (),  # transformers imports it
     "transformers": ("vlm/",),

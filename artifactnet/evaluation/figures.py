@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from artifactnet.data.targets import annotated_target, seen_by_teacher
+from artifactnet.metrics.alone import count_alone
 from artifactnet.metrics.artifact_ratio import ArtifactRatioMetric
 from artifactnet.metrics.authenticity import AuthenticityMetric
 from artifactnet.metrics.category_presence import PresenceMetric, categories_present
@@ -50,7 +51,7 @@ class Figures(nn.Module):
         self.by_ratio = ArtifactRatioMetric(threshold=config.threshold)
         for metric in self._all():
             if alone:
-                metric.distributed_available_fn = _never
+                count_alone(metric)
 
     def _all(self) -> list[Metric]:
         every = (
@@ -150,7 +151,3 @@ def _of_images(metric: Metric | None) -> dict[str, Any] | None:
     """What a metric found, or None if it met no image."""
     found: dict[str, Any] | None = None if metric is None else metric.compute()
     return found if found and found["images"] else None
-
-
-def _never() -> bool:
-    return False

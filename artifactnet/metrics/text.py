@@ -17,6 +17,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.text import rouge_score
 from torchmetrics.text import BLEUScore
 
+from artifactnet.metrics.alone import count_alone
 from artifactnet.metrics.checks import DIVERGED
 from artifactnet.types import ArtifactNetError
 
@@ -57,7 +58,7 @@ def perplexity(nll: Tensor, tokens: Tensor) -> float | None:
 def bleu(written: Sequence[str], references: Sequence[str], order: int = 4) -> float | None:
     """BLEU of a corpus (Papineni et al. 2002), one reference per text, not smoothed.
 
-    Words are separated by white space.
+    Words are separated by white space. Other processes of a distributed run are left alone.
 
     Args:
         written: generated texts.
@@ -70,10 +71,10 @@ def bleu(written: Sequence[str], references: Sequence[str], order: int = 4) -> f
     Raises:
         ValueError: different numbers of texts and references, or an order below 1.
     """
-    metric = TextMetric(order)
-    metric.update(written=written, references=references)
-    score: float | None = metric.compute()["BLEU"]
-    return score
+    metric = _bleu(order)
+    count_alone(metric)
+    _add_texts(metric, written, references)
+    return float(metric.compute()) if written else None
 
 
 def rouge_l(written: str, reference: str) -> float:
@@ -88,14 +89,7 @@ def rouge_l(written: str, reference: str) -> float:
 
 
 class TextMetric(Metric):
-    """`perplexity`, `bleu` and mean `rouge_l` over a data set; sums add up over processes.
-
-    Args:
-        order: of `bleu`.
-
-    Raises:
-        ValueError: the order is below 1.
-    """
+    """`perplexity`, `bleu` and mean `rouge_l` over a data set; sums add up over processes."""
 
     full_state_update = False
     likelihood: Tensor
@@ -103,14 +97,12 @@ class TextMetric(Metric):
     overlap: Tensor
     texts: Tensor
 
-    def __init__(self, order: int = 4) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if order < 1:
-            raise ValueError(f"the order of BLEU must be at least 1, got {order}")
         for name in ("likelihood", "overlap", "tokens", "texts"):
             dtype = torch.long if name in ("tokens", "texts") else torch.float64
             self.add_state(name, default=torch.zeros(1, dtype=dtype), dist_reduce_fx="sum")
-        self.bleu = BLEUScore(order).set_dtype(torch.float64)  # its counts stay exact up to 2^53
+        self.bleu = _bleu(4)
 
     def update(
         self,
@@ -126,16 +118,13 @@ class TextMetric(Metric):
             ValueError: shapes or lengths do not match.
             ArtifactNetError: a likelihood is not finite.
         """
-        if len(written) != len(references):
-            raise ValueError(f"{len(written)} texts for {len(references)} references")
         if (nll is None) != (tokens is None):
             raise ValueError("pass likelihoods and counts of tokens together")
+        _add_texts(self.bleu, written, references)
         if nll is not None and tokens is not None:
             perplexity(nll, tokens)  # for its checks
             self.likelihood += nll.detach().double().sum().to(self.device)
             self.tokens += tokens.sum().to(self.device)
-        plain = [without_marks(text) for text in written]
-        self.bleu.update(plain, [[without_marks(text)] for text in references])
         self.overlap += sum(map(rouge_l, written, references))
         self.texts += len(written)
 
@@ -154,6 +143,19 @@ class TextMetric(Metric):
             "tokens": int(self.tokens),
             "texts": texts,
         }
+
+
+def _bleu(order: int) -> Metric:
+    if order < 1:
+        raise ValueError(f"the order of BLEU must be at least 1, got {order}")
+    return BLEUScore(order).set_dtype(torch.float64)  # its counts stay exact up to 2^53
+
+
+def _add_texts(metric: Metric, written: Sequence[str], references: Sequence[str]) -> None:
+    if len(written) != len(references):
+        raise ValueError(f"{len(written)} texts for {len(references)} references")
+    plain = [without_marks(text) for text in written]
+    metric.update(plain, [[without_marks(text)] for text in references])
 
 
 def _perplexity(nll: float, tokens: int) -> float | None:

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from torchmetrics import Metric
-
 from artifactnet.data.regions import parse_tags
 from artifactnet.data.text import brief
 from artifactnet.metrics.box_sets import BoxSetAreas, box_set_areas, matched_iou
 from artifactnet.metrics.tags import tag_accuracies
-from artifactnet.metrics.text import TextMetric
+from artifactnet.metrics.text import bleu, rouge_l
 from artifactnet.types import ArtifactNetError, Region
 from artifactnet.vlm.coordinates import Size
 from artifactnet.vlm.fakexplainer import grammar
@@ -46,7 +44,6 @@ COUNTS = {
     "boxes dropped": "dropped_boxes",
     "failed": "failed",
 }
-_BLEU_ORDER = 2
 
 
 def make_line(
@@ -100,6 +97,7 @@ class Judged:
         matched: of these boxes, one by one.
         texts: captions and tags as one text, the answer's and the annotated; of annotated fakes
             with captions.
+        rouge_l: of these texts.
         tags: annotated tags; of annotated fakes.
     """
 
@@ -115,6 +113,7 @@ class Judged:
     iou: float | None
     matched: float | None
     texts: tuple[str, str] | None
+    rouge_l: float | None
     tags: tuple[str, ...] | None
 
 
@@ -161,6 +160,7 @@ def judge_line(line: Line) -> Judged:
         iou=iou,
         matched=matched,
         texts=texts,
+        rouge_l=None if texts is None else rouge_l(*texts),
         tags=tuple(line["tags"]) if is_fake and line["tags"] is not None else None,
     )
 
@@ -213,7 +213,6 @@ def _row(judged: Sequence[Judged]) -> dict[str, Any]:
     areas = [one.areas for one in judged if one.areas is not None]
     union = math.fsum(area.union for area in areas)
     texts = [one.texts for one in judged if one.texts is not None]
-    language = _language(texts)
     return {
         "images": len(judged),
         "fake": len(fake),
@@ -223,8 +222,8 @@ def _row(judged: Sequence[Judged]) -> dict[str, Any]:
         "iou_pooled": math.fsum(area.intersection for area in areas) / union if union else None,
         "iou_matched": _mean([one.matched for one in judged if one.matched is not None]),
         "iou_images": len(areas),
-        "bleu_2": language["BLEU"],
-        "rouge_l": language["ROUGE-L"],
+        "bleu_2": bleu([one for one, _ in texts], [other for _, other in texts], order=2),
+        "rouge_l": _mean([one.rouge_l for one in judged if one.rouge_l is not None]),
         "texts": len(texts),
         "strict": sum(one.strict for one in judged) / len(judged),
         "unparsable": sum(one.unparsable for one in judged),
@@ -232,23 +231,6 @@ def _row(judged: Sequence[Judged]) -> dict[str, Any]:
         "dropped_boxes": sum(one.dropped for one in judged),
         "failed": sum(one.failed for one in judged),
     }
-
-
-def _language(texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """BLEU and ROUGE-L of pairs of a written and an annotated text; None without any."""
-    if not texts:
-        return {"BLEU": None, "ROUGE-L": None}
-    metric = TextMetric(_BLEU_ORDER)
-    for part in metric.modules():
-        if isinstance(part, Metric):  # one process of a distributed run evaluates
-            part.distributed_available_fn = _never
-    metric.update(written=[a for a, _ in texts], references=[b for _, b in texts])
-    found: dict[str, Any] = metric.compute()
-    return found
-
-
-def _never() -> bool:
-    return False
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -26,6 +26,7 @@ from artifactnet.evaluation.selection import select_images
 from artifactnet.inference.inputs import ImageLike
 from artifactnet.llm.client import Chat
 from artifactnet.llm.judge import judge_texts
+from artifactnet.metrics.alone import count_alone
 from artifactnet.metrics.correlation import ScoreCorrelationMetric
 from artifactnet.metrics.saliency import SaliencyMetric
 from artifactnet.metrics.text import TextMetric
@@ -218,9 +219,7 @@ class _Counts:
         self._pairs: list[tuple[str, str]] = []  # annotated, generated
         self._repaired = 0
         for metric in (self.saliency, self.scores, self._texts):
-            for part in metric.modules():  # a metric may hold others
-                if isinstance(part, Metric):
-                    part.distributed_available_fn = _never
+            count_alone(metric)
 
     def add(self, examples: Sequence[TextExample]) -> None:
         """Answer and count a batch."""
@@ -284,10 +283,6 @@ class _Counts:
             return {"mean": None, "failed": len(self._pairs), "problem": str(error)}
         problem = next(iter(result.problems.values()), None)
         return {"mean": result.mean, "failed": result.failed, "problem": problem}
-
-
-def _never() -> bool:
-    return False
 
 
 def _parts(text: str) -> str:
