@@ -1,0 +1,141 @@
+"""Chats about images with any supported family of models: their tokens, and what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from artifactnet.config import MllmConfig
+from artifactnet.types import UInt8Array
+from artifactnet.vlm import coordinates
+from artifactnet.vlm.base import check_family, load_processor
+from artifactnet.vlm.coordinates import Size
+from artifactnet.vlm.processing import ChatProcessing
+
+_HINT = "it must be known what a family's coordinates mean"
+
+
+class ImageChat(ChatProcessing):
+    """Tokens, coordinates and chat format of one base model.
+
+    Args:
+        processor: of the base model; it will pad on the left.
+        family: ``model_type`` of the base, a key of `coordinates.FAMILIES`.
+        marks: special tokens that answers may contain.
+    """
+
+    def __init__(self, processor: Any, family: str, marks: Sequence[str] = ()) -> None:
+        self.family = family
+        super().__init__(processor, marks)
+        # generation needs it, and M-RoPE positions of Qwen crash with padding on the right
+        processor.tokenizer.padding_side = "left"
+        if processor.tokenizer.pad_token is None:
+            processor.tokenizer.pad_token = processor.tokenizer.eos_token
+
+    def input_size(self, image_size: Size) -> Size:
+        """(width, height) of the coordinates in which the model sees an image of that size.
+
+        Raises:
+            ArtifactNetError: the model cannot take an image of this shape.
+        """
+        if coordinates.rule_of(self.family) != "pixels":
+            return coordinates.THOUSANDTHS
+        images = self.processor.image_processor
+        factor = images.patch_size * images.merge_size
+        width, height = image_size
+        least, most = images.size["shortest_edge"], images.size["longest_edge"]
+        resized = coordinates.smart_resize(height, width, factor, least, most)
+        return resized[1], resized[0]
+
+    def render(self, messages: Sequence[dict[str, Any]]) -> str:
+        """Messages of transformers as the text that an answer follows."""
+        text: str = self.processor.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True
+        )
+        return text
+
+    def encode_chats(self, images: Sequence[UInt8Array], texts: Sequence[str]) -> Any:
+        """Rendered chats, one about each (H, W, 3) image.
+
+        Returns:
+            What the base model's ``generate`` and ``forward`` take, (B, L) padded on the left.
+        """
+        return self.processor(
+            images=[[Image.fromarray(image)] for image in images],
+            text=list(texts),
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+            add_special_tokens=False,  # the chat template has written them
+        )
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated token ids up to their end.
+
+        Special tokens are kept: a native form writes boxes with them, and skipping them would
+        delete the boxes.
+        """
+        kept = []
+        for token in ids:
+            if token in (self.end_id, self.pad_id):
+                break
+            kept.append(int(token))
+        return str(self.processor.tokenizer.decode(kept, skip_special_tokens=False))
+
+    def is_cut_off(self, ids: Sequence[int]) -> bool:
+        """Whether generated token ids have no end: they reached the limit of their length."""
+        return not {self.end_id, self.pad_id} & set(map(int, ids))
+
+
+def load_image_chat(mllm: MllmConfig, marks: Sequence[str] = ()) -> ImageChat:
+    """Tokens and chat format of ``mllm.base``; loads no weights.
+
+    ``marks`` are special tokens that answers may contain; those that the base lacks are left out.
+
+    Raises:
+        ArtifactNetError: the base cannot be read, or is of a family without a coordinates rule.
+    """
+    family = check_family(mllm, tuple(coordinates.FAMILIES), _HINT)
+    processor = load_processor(mllm)
+    return ImageChat(processor, family, special_tokens(processor, marks))
+
+
+def special_tokens(processor: Any, names: Sequence[str]) -> list[str]:
+    """Which of some names are special tokens of a processor."""
+    special = {t.content for t in processor.tokenizer.added_tokens_decoder.values() if t.special}
+    return [name for name in names if name in special]
+
+
+def greedy(
+    chat: ImageChat, model: Any, inputs: Any, max_new_tokens: int, logits: bool = False
+) -> Any:
+    """What ``model.generate`` returns for greedy decoding, whatever the base's own settings are.
+
+    Args:
+        chat: of the model.
+        model: the base, with or without adapters.
+        inputs: of `ImageChat.encode_chats`, on the model's device.
+        max_new_tokens: at which an answer is cut off.
+        logits: keep them, which takes gigabytes for long answers.
+
+    Returns:
+        ``sequences`` (B, L + new) with the prompts, and ``logits``: (B, V) for each new token,
+        before any token is forbidden; None if they are not kept.
+    """
+    return model.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        suppress_tokens=chat.forbidden_ids,
+        eos_token_id=chat.end_id,
+        pad_token_id=chat.pad_id,
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        return_dict_in_generate=True,
+        output_logits=logits,
+    )
