@@ -70,6 +70,18 @@ def presence_scores(counts: Tensor) -> dict[str, dict[str, float]]:
     return table
 
 
+def random_f1(prevalence: float) -> float:
+    """F1 of guessing "present" with probability 1/2, in the limit of many images.
+
+    This is the row "Random" of Table 9: precision is the prevalence q, recall 1/2, so that F1 is
+    q / (q + 1/2).
+
+    Args:
+        prevalence: share of the images that show a category, in [0, 1].
+    """
+    return prevalence / (prevalence + 0.5)
+
+
 class PresenceMetric(Metric):
     """`presence_scores` over a data set; counts are int64 and add up over processes."""
 
