@@ -112,12 +112,32 @@ def _from_pretrained(auto_class: Any, config: MllmConfig, hint: str = "", **opti
     """Read a part of the base; any problem with it becomes a one-line error."""
     if config.base is None:
         raise ArtifactNetError("mllm.base is not set: give a checkpoint's name or folder")
+    what = f"mllm.base={config.base}"
+    return read_checkpoint(auto_class, config.base, config.revision, what, hint, **options)
+
+
+def read_checkpoint(
+    auto_class: Any, base: str, revision: str | None, what: str, hint: str = "", **options: Any
+) -> Any:
+    """Read a part of a checkpoint; any problem with it becomes a one-line error.
+
+    Args:
+        auto_class: of transformers, with ``from_pretrained``.
+        base: name or folder.
+        revision: of a name; a folder has none.
+        what: names the checkpoint in errors, as the user gave it.
+        hint: ends errors.
+        options: of ``from_pretrained``.
+
+    Raises:
+        ArtifactNetError: it is missing, broken, or nothing that this class reads.
+    """
     from safetensors import SafetensorError
 
     try:
         return auto_class.from_pretrained(
-            config.base,
-            revision=None if Path(config.base).is_dir() else config.revision,
+            base,
+            revision=None if Path(base).is_dir() else revision,
             trust_remote_code=False,
             **options,
         )
@@ -125,7 +145,7 @@ def _from_pretrained(auto_class: Any, config: MllmConfig, hint: str = "", **opti
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactNetError(
-            f"mllm.base={config.base}: cannot be loaded: {reason}{hint and f'; {hint}'}"
+            f"{what}: cannot be loaded: {reason}{hint and f'; {hint}'}"
         ) from error
 
 
