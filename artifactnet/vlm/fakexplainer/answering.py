@@ -17,7 +17,7 @@ from artifactnet.vlm.coordinates import Size
 from artifactnet.vlm.fakexplainer import grammar
 
 OPENING, CLOSING = grammar.MARKERS[4:]  # of the verdict
-WORDS = ("real", "generated")  # by label
+WORDS = tuple(grammar.VERDICTS)  # by label
 
 CUT_OFF = "the answer was cut off: it reached the limit of its length"
 NO_VERDICT = (

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from artifactnet.data.regions import MARKERS
 from artifactnet.taxonomy import TAG_ALIASES, TAGS
 from artifactnet.types import ArtifactNetError, Region
 from artifactnet.vlm.boxes import INTERNVL, QWEN, read_boxes, text_of
@@ -36,8 +37,7 @@ Form = Literal["json", "qwen", "internvl"]
 MAX_REGIONS = 32
 MAX_CAPTION = 300  # characters
 NO_TAG = "none"
-MARKERS = ("<think>", "<tag>", "</tag>", "</think>", "<verdict>", "</verdict>")  # in their order
-_WORDS = {"real": False, "generated": True}
+VERDICTS = {"real": False, "generated": True}
 _CONTROL_WORDS = (*MARKERS, *QWEN, *INTERNVL)  # which no caption may hold
 _BOX_WORDS: dict[Form, tuple[str, ...]] = {"json": (), "qwen": QWEN, "internvl": INTERNVL}
 
@@ -47,6 +47,16 @@ _FOUR_INTS = [int] * 4
 # verdict, (box in the model's coordinates, caption) of each line, and tags
 _Strict = tuple[bool, list[tuple[Any, Any]], tuple[str, ...]]
 _CORNERS = ("x1", "y1", "x2", "y2")
+
+# the strict form, whose markers stand once in a text: so each of these patterns takes linear time
+_VERDICT = r"\s*<verdict>(?P<word>.*)</verdict>\s*"
+_LAYOUT = re.compile(
+    rf"\s*<think>(?P<lines>.*)<tag>(?P<tags>.*)</tag>\s*</think>{_VERDICT}", re.DOTALL
+)
+_LAYOUTS: dict[Drop, re.Pattern[str]] = {
+    "tags": re.compile(rf"\s*<think>(?P<lines>.*)</think>{_VERDICT}", re.DOTALL),
+    "label": re.compile(_VERDICT, re.DOTALL),
+}
 
 
 def _native_line(form: Form, drop: Drop) -> re.Pattern[str]:
@@ -261,27 +271,13 @@ def _check_caption(caption: str, where: str, form: Form) -> None:
 
 def _elements(text: str, drop: Drop) -> tuple[str, str | None, str] | None:
     """Content of the strict form: lines before the tags, tags (None: dropped), and the verdict."""
-    markers: tuple[str, ...]
-    names: tuple[str, ...]  # of what is before, between and after the markers
-    if drop == "label":
-        markers, names = MARKERS[4:], ("", "word", "")
-    elif drop == "tags":
-        markers, names = (MARKERS[0], *MARKERS[3:]), ("", "lines", "", "word", "")
-    else:
-        markers, names = MARKERS, ("", "lines", "tags", "", "", "word", "")
-    if any(marker in text for marker in MARKERS if marker not in markers):
+    layout = _LAYOUTS.get(drop, _LAYOUT)
+    if any(text.count(marker) != (marker in layout.pattern) for marker in MARKERS):
         return None
-    pieces, at = [], 0
-    for marker in markers:
-        found = text.find(marker)
-        if found < at or text.find(marker, found + 1) >= 0:
-            return None
-        pieces.append(text[at:found])
-        at = found + len(marker)
-    pieces.append(text[at:])
-    parts = dict(zip(names, pieces, strict=True))
-    if any(piece.strip() for name, piece in zip(names, pieces, strict=True) if not name):
+    found = layout.fullmatch(text)
+    if found is None:
         return None
+    parts = found.groupdict()
     return parts.get("lines", ""), parts.get("tags"), parts["word"]
 
 
@@ -290,7 +286,7 @@ def _strict(text: str, input_size: Size, drop: Drop, form: Form) -> _Strict | No
     if parts is None:
         return None
     region_lines, tag_text, word = parts
-    if word not in _WORDS:
+    if word not in VERDICTS:
         return None
     lines = [line for line in map(str.strip, region_lines.split("\n")) if line]
     if len(lines) > MAX_REGIONS:
@@ -298,7 +294,7 @@ def _strict(text: str, input_size: Size, drop: Drop, form: Form) -> _Strict | No
     tags = () if tag_text in (None, NO_TAG) else tuple(map(str.strip, tag_text.split(",")))
     if tags and (len(set(tags)) < len(tags) or not set(tags) <= set(TAGS)):
         return None
-    if not _WORDS[word]:
+    if not VERDICTS[word]:
         if lines or tags:
             return None
     elif not lines and not tags and drop not in ("tags", "label"):
@@ -312,7 +308,7 @@ def _strict(text: str, input_size: Size, drop: Drop, form: Form) -> _Strict | No
             return None
         if drop != "caption" and not _is_caption(caption):
             return None
-    return _WORDS[word], regions, tags
+    return VERDICTS[word], regions, tags
 
 
 def _strict_json(lines: list[str], drop: Drop, form: Form) -> list[tuple[Any, Any]] | None:
@@ -381,7 +377,7 @@ def _contents(text: str, opening: str, closing: str) -> list[str]:
 
 def _verdict(text: str) -> bool | None:
     words = {word.strip().lower() for word in _contents(text, "<verdict>", "</verdict>")}
-    return _WORDS.get(words.pop()) if len(words) == 1 else None
+    return VERDICTS.get(words.pop()) if len(words) == 1 else None
 
 
 def _tags(text: str) -> tuple[tuple[str, ...], int]:
