@@ -170,6 +170,106 @@ def save_qwen(
     return folder
 
 
+def save_qwen3(folder: Path, corpus: tuple[str, ...] = GRAMMAR) -> Path:
+    """Write a random Qwen3-VL and its processor into ``folder``."""
+    from transformers import (
+        Qwen2VLImageProcessor,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
+
+    tokens = {
+        "image_token": "<|image_pad|>",
+        "video_token": "<|video_pad|>",
+        "vision_start_token": "<|vision_start|>",
+        "vision_end_token": "<|vision_end|>",
+    }
+    tokenizer = _tokenizer(corpus, **tokens)
+    size = {"shortest_edge": 32 * 32, "longest_edge": 16 * 32 * 32}
+    images = Qwen2VLImageProcessor(size=size, patch_size=16)
+    video = Qwen3VLVideoProcessor(size=size)
+    processor = Qwen3VLProcessor(images, tokenizer, video, chat_template=QWEN_CHAT)
+    config = Qwen3VLConfig(
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "intermediate_size": 64,
+            "out_hidden_size": 32,
+            "deepstack_visual_indexes": [0],
+            "num_position_embeddings": 64,
+        },
+        text_config=_text_config(tokenizer)
+        | {
+            "head_dim": 16,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [4, 2, 2],
+            },
+        },
+        **{f"{k}_id": tokenizer.convert_tokens_to_ids(token) for k, token in tokens.items()},
+    )
+    torch.manual_seed(0)
+    Qwen3VLForConditionalGeneration(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def save_llava(folder: Path, corpus: tuple[str, ...] = GRAMMAR) -> Path:
+    """Write a random LLaVA and its processor into ``folder``."""
+    from transformers import (
+        CLIPImageProcessor,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    tokenizer = _tokenizer(corpus, image_token="<image>")
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": TILE}, crop_size={"height": TILE, "width": TILE}),
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT.replace("<IMG_CONTEXT>", "<image>"),
+    )
+    config = LlavaConfig(
+        vision_config={
+            "model_type": "clip_vision_model",
+            "hidden_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "image_size": TILE,
+            "patch_size": 14,
+        },
+        text_config=_text_config(tokenizer) | {"model_type": "llama"},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+    )
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _text_config(tokenizer):
+    return {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "vocab_size": len(tokenizer),
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
 def _processor(corpus):
     from transformers import GotOcr2ImageProcessor, InternVLProcessor, InternVLVideoProcessor
 

@@ -158,6 +158,35 @@ def test_grpo_logs_rewards_and_answers(sft_runs, bases, manifest, tmp_path):
     assert not (folder / "ref").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("save", [tiny_mllm.save_qwen3, tiny_mllm.save_llava])
+def test_other_families_run_both_stages_with_gradient_checkpointing(manifest, tmp_path, save):
+    base = save(tmp_path / "base")
+    more = ("mllm.gradient_checkpointing=true", "train.max_steps=1", "mllm.max_new_tokens=250")
+    first = train_fakexplainer(config(base, manifest, tmp_path, *more)).run_dir
+    more = (*more, f"mllm.adapters={first}")
+    second = train_fakexplainer(config(base, manifest, tmp_path, *more, stage="grpo"))
+    assert second.results["images"] == 4
+    assert load_file(second.run_dir / WEIGHTS).keys() == load_file(first / WEIGHTS).keys()
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one_with_twice_the_batch(bases, manifest, tmp_path):
+    def losses(*overrides: str) -> list[float]:
+        more = ("train.max_steps=2", "mllm.lora_dropout=0", *overrides)
+        run = train_fakexplainer(config(bases["qwen"], manifest, tmp_path, *more)).run_dir
+        lines = [json.loads(line) for line in (run / "logs" / "metrics.jsonl").open()]
+        return [line["loss"] for line in lines if "loss" in line]
+
+    two = losses("name=two", "train.devices=2")
+    one = losses("name=one", "data.batch_size=2")
+    assert two == pytest.approx(one, rel=1e-4)
+    assert len(two) == 2
+    weights = [load_file(tmp_path / name / WEIGHTS) for name in ("one", "two")]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("overrides", "stage", "message"),
     [
