@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from artifactnet.benchmarks.fakexplainer.rows import name_of, read_rows, table_name
+from artifactnet.benchmarks.fakexplainer.rows import name_of, read_rows
 from artifactnet.data.regions import parse_regions, parse_tags
 from artifactnet.data.text import brief
 from artifactnet.evaluation.tables import markdown_table
@@ -26,6 +26,7 @@ from artifactnet.metrics.annotators import (
     tag_agreement,
 )
 from artifactnet.metrics.box_sets import union_iou
+from artifactnet.names import visible
 from artifactnet.types import ArtifactNetError, Region
 
 _NAMED = 5  # examples in a warning
@@ -154,7 +155,7 @@ def annotators_page(result: dict[str, Any]) -> str:
     header = ("annotator", "images", "controls", "IoU", "tag agreement", "work")
     rows = [
         [
-            table_name(one["annotator"]),
+            visible(one["annotator"]),
             str(one["images"]),
             str(one["controls"]),
             _percent(one["iou"]),

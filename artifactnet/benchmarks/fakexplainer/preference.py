@@ -9,10 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from artifactnet.benchmarks.fakexplainer.rows import name_of, read_rows, table_name
+from artifactnet.benchmarks.fakexplainer.rows import name_of, read_rows
 from artifactnet.data.text import brief
 from artifactnet.evaluation.tables import markdown_table
 from artifactnet.metrics.preference import CHOICES, Cell, Vote, preference_matrix
+from artifactnet.names import visible
 from artifactnet.types import ArtifactNetError
 
 KEYS = ("image", "a", "b", "choice", "voter")
@@ -73,8 +74,7 @@ def preference_page(result: dict[str, Any]) -> str:
         for cell in result["cells"]
     }
     matrix = [
-        [table_name(one), *(_share(cells.get((one, other))) for other in systems)]
-        for one in systems
+        [visible(one), *(_share(cells.get((one, other))) for other in systems)] for one in systems
     ]
     pairs = [
         (one, other)
@@ -83,8 +83,7 @@ def preference_page(result: dict[str, Any]) -> str:
         if (one, other) in cells
     ]
     rows = [
-        [f"{table_name(one)} : {table_name(other)}", *_details(cells[one, other])]
-        for one, other in pairs
+        [f"{visible(one)} : {visible(other)}", *_details(cells[one, other])] for one, other in pairs
     ]
     header = ("pair", "wins", "losses", "neutral", "share of wins", "95 % interval", "p")
     lines = [
@@ -93,7 +92,7 @@ def preference_page(result: dict[str, Any]) -> str:
         f"Share of the {result['votes']} votes that a system (row) won against another (column); "
         "neutral votes are counted apart.",
         "",
-        *markdown_table(["", *map(table_name, systems)], matrix),
+        *markdown_table(["", *map(visible, systems)], matrix),
         "",
         *markdown_table(header, rows),
         "",

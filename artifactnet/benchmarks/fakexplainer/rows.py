@@ -1,4 +1,4 @@
-"""JSON lines with a fixed set of keys, and names in tables."""
+"""JSON lines with a fixed set of keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from artifactnet.data.text import brief, parse_json, read_text
-from artifactnet.names import visible
 from artifactnet.types import ArtifactNetError
 
 
@@ -56,8 +55,3 @@ def name_of(row: dict[str, Any], key: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ArtifactNetError(f"{where}: {key!r} must be text, not {brief(value)}")
     return value
-
-
-def table_name(name: str) -> str:
-    """A name from data as a cell of a Markdown table."""
-    return visible(name).replace("|", "\\|")
