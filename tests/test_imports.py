@@ -53,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "vlm.heie.data": {*TRAINING, "vlm"},
     "vlm.heie.evaluate": {*TRAINING, "vlm", "llm"},
     "vlm.fakexplainer.evaluate": {*TRAINING, "vlm", "llm"},
+    "vlm.fakexplainer.pages": {*BASE, "evaluation", "vlm"},
     "vlm.fakexplainer.trainer": {*TRAINING, "vlm"},
     "vlm.fakexplainer.arguments": {*BASE, "training", "vlm"},
     "vlm.fakexplainer.callbacks": {*BASE, "training", "vlm"},

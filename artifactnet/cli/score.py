@@ -147,7 +147,8 @@ def run_score_instances(args: argparse.Namespace) -> int:
 
 def run_score_answers(args: argparse.Namespace) -> int:
     """Run ``score-answers``; returns the exit code."""
-    from artifactnet.vlm.fakexplainer.evaluate import score_answers, terminal
+    from artifactnet.vlm.fakexplainer.evaluate import score_answers
+    from artifactnet.vlm.fakexplainer.pages import terminal
 
     results = score_answers(args.answers, args.groups, args.out)
     print_warnings(results["data_warnings"])

@@ -14,8 +14,9 @@ from artifactnet.files import write_json, write_text
 from artifactnet.metrics.confusion import pixel_scores, verdict_scores
 from artifactnet.taxonomy import AGNOSTIC
 from artifactnet.types import ArtifactNetError
-from artifactnet.vlm.fakexplainer.evaluate import ANSWERS, figures_table, read_run_groups
+from artifactnet.vlm.fakexplainer.evaluate import ANSWERS, read_run_groups
 from artifactnet.vlm.fakexplainer.figures import SHARES, compute_figures, read_lines
+from artifactnet.vlm.fakexplainer.pages import figures_table
 
 NAME = "folds"
 FOLDS = 4  # FakeXplainer, Sec. 5.1

@@ -206,7 +206,17 @@ def test_predict_and_evaluate_from_the_command_line(tmp_path, monkeypatch, capsy
         assert line["regions"][0]["caption"] == "hand with six fingers"
         code = main(["evaluate", f"data.root={manifest}", "data.batch_size=1", *where])
         assert code == 0, capsys.readouterr().err
-        (page,) = Path("runs/evaluations").glob("*/results.json")
+        together = []
+        stream = endpoint.EndpointPredictor.predict_stream
+
+        def watched(self, images, batch_size=None, **options):
+            together.append(batch_size)
+            return stream(self, images, batch_size, **options)
+
+        monkeypatch.setattr(endpoint.EndpointPredictor, "predict_stream", watched)
+        assert main(["evaluate", f"data.root={manifest}", "name=again", *where]) == 0
+        assert together == [8]  # requests at a time
+        (page,) = Path("runs/evaluations").glob("a-b-*/results.json")
         assert main(["predict", photo, "--out", "out", *where[:4]]) == 2
         assert "come together" in capsys.readouterr().err
         assert main(["evaluate", "runs/x", *where]) == 2

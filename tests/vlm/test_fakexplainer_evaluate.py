@@ -115,6 +115,27 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(run, asked, monkeypatch):
     assert len(asked) == 4  # a finished evaluation is made anew
 
 
+def test_an_image_that_failed_is_asked_about_again(run, asked, monkeypatch):
+    answer = FakexplainerPredictor._answer_batch
+    outcomes = ["fail", "stop"]
+
+    def failing(self, batch, options):
+        if outcomes.pop(0) == "stop":
+            raise KeyboardInterrupt
+        return [Failure(each.name, "the server is busy") for each in batch]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakexplainerPredictor, "_answer_batch", failing)
+        with pytest.raises(KeyboardInterrupt):
+            api.evaluate(run)
+    assert b"the server is busy" in (run / "answers.partial.jsonl").read_bytes()
+    assert FakexplainerPredictor._answer_batch is answer
+    results = api.evaluate(run)
+    assert (len(asked), results["images"]) == (4, 4)
+    assert results["fakexplainer"]["all"]["failed"] == 0
+    assert b"the server is busy" not in (run / "answers.jsonl").read_bytes()
+
+
 def test_answers_of_another_model_are_not_kept(run, asked, monkeypatch):
     def killed(outcome):
         raise KeyboardInterrupt
@@ -183,7 +204,7 @@ def test_images_without_an_answer_are_counted(run, monkeypatch):
     [
         (["mllm.layout=system"], "mllm.layout cannot be changed"),
         (["data.root=nowhere.jsonl"], "no such file"),
-        (["mllm.groups=nowhere.json"], "nowhere.json: no groups of generators"),
+        (["mllm.groups=nowhere.json"], "nowhere.json: cannot be read"),
     ],
 )
 def test_bad_input_is_one_line(run, asked, capsys, overrides, message):

@@ -7,8 +7,15 @@ import pytest
 from artifactnet.cli import main
 from artifactnet.types import ArtifactNetError, Region
 from artifactnet.vlm.fakexplainer import grammar
-from artifactnet.vlm.fakexplainer.evaluate import markdown, score_answers, terminal
-from artifactnet.vlm.fakexplainer.figures import compute_figures, make_line, read_groups, read_lines
+from artifactnet.vlm.fakexplainer.evaluate import score_answers
+from artifactnet.vlm.fakexplainer.figures import (
+    KEYS,
+    compute_figures,
+    make_line,
+    read_groups,
+    read_lines,
+)
+from artifactnet.vlm.fakexplainer.pages import markdown, terminal
 
 SIZE = (600, 600)  # coordinates of the model are pixels here
 
@@ -232,12 +239,29 @@ def test_saved_answers_are_scored_again_from_the_command_line(tmp_path, capsys):
     assert terminal(saved) in shown.out
 
 
+def test_names_from_data_stay_in_their_cell(tmp_path):
+    path = save(tmp_path / "answers.jsonl", [line(generator="a|b\u202e\n", answer=REAL)])
+    results = score_answers(path)
+    assert "| a\\|b\\u202e\\u000a | 1 |" in markdown(results)
+    assert "a|b\\u202e\\u000a  " in terminal(results)
+
+
+def test_tags_may_have_their_other_names(tmp_path):
+    """As in a file that somebody has written."""
+    assert tuple(line()) == KEYS
+    path = save(tmp_path / "answers.jsonl", [line(tags=["texture errors"], answer=REAL)])
+    rows = {row["tag"]: row for row in score_answers(path)["fakexplainer"]["tags"]}
+    assert rows["wrong texture"]["images"] == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"label": 2}, "'label' cannot be 2"),
         ({"size": [0, 5]}, "'size' cannot be"),
+        ({"size": [10**400, 5]}, "'size' cannot be"),
         ({"regions": [{"bbox": [1, 2, 3]}]}, "'regions' cannot be"),
+        ({"regions": [{"bbox": [1, 2, 10**400, 4], "caption": ""}]}, "'regions' cannot be"),
         ({"tags": ["odd"]}, "unknown tag"),
         ({"drop": "all"}, "'drop' cannot be"),
         ({"answer": 5}, "'answer' cannot be 5"),
@@ -267,9 +291,20 @@ def test_answers_of_two_kinds_are_not_mixed(tmp_path):
         score_answers(path)
 
 
-@pytest.mark.parametrize("text", ["[]", '{"a": 1}', "{"])
-def test_groups_of_another_form_are_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "groups of generators are one JSON object"),
+        ('{"a": 1}', "groups of generators are one JSON object"),
+        ('{"a": "b", "a": "c"}', "key 'a' occurs twice"),
+        ("[" * 100_000, "nested too deeply"),
+        ("{", "not readable as JSON"),
+    ],
+)
+def test_groups_of_another_form_are_refused(tmp_path, text, message):
     path = tmp_path / "groups.json"
     path.write_text(text)
-    with pytest.raises(ArtifactNetError, match="groups of generators"):
+    with pytest.raises(ArtifactNetError) as error:
         read_groups(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)

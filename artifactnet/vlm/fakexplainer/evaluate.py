@@ -21,7 +21,6 @@ from artifactnet.evaluation.samples import (
     note_selection,
 )
 from artifactnet.evaluation.selection import DRAW_KEYS, select_images
-from artifactnet.evaluation.tables import markdown_table
 from artifactnet.files import staging_folder
 from artifactnet.inference.answers import UNANSWERED, AnswerLines, partial_file, settings_file
 from artifactnet.inference.fingerprint import model_fingerprint
@@ -34,10 +33,7 @@ from artifactnet.vlm.base import load_base, pin_base
 from artifactnet.vlm.fakexplainer.answering import CUT_OFF, AnswerPredictor
 from artifactnet.vlm.fakexplainer.endpoint import EndpointPredictor
 from artifactnet.vlm.fakexplainer.figures import (
-    ANSWER_KEYS,
-    COUNTS,
-    SHARES,
-    TRUTH_KEYS,
+    KEYS,
     Line,
     compute_figures,
     make_line,
@@ -45,6 +41,7 @@ from artifactnet.vlm.fakexplainer.figures import (
     read_lines,
     ungrouped,
 )
+from artifactnet.vlm.fakexplainer.pages import terminal, write
 from artifactnet.vlm.fakexplainer.predictor import FakexplainerPredictor
 from artifactnet.vlm.fakexplainer.processing import load_fakexplainer_processing
 from artifactnet.vlm.fakexplainer.rows import regions_of_mask
@@ -142,7 +139,9 @@ def evaluate_endpoint(
     """
     check_overrides(overrides, ENDPOINT_ALLOWED)
     chat = predictor.chat
-    config = load(_RECIPE, ["data.check=counts", f"name={_plain(chat.model)}", *overrides])
+    name, together = _plain(chat.model), predictor.default_batch_size
+    own = ["data.check=counts", f"data.batch_size={together}", f"name={name}"]
+    config = load(_RECIPE, [*own, *overrides])
     data = _evaluation_data(config, None, overrides)
     about = {"base": chat.model, "revision": chat.endpoint.base_url, "epoch": None}
     place = tables.subfolder(config, _decisive(config), of=predictor.mode)
@@ -324,7 +323,7 @@ class _Asked:
                 staging,
                 settings,
                 _can_continue(path, settings),
-                (*TRUTH_KEYS, *ANSWER_KEYS),
+                KEYS,
             ) as lines,
         ):
             unanswered = self._unanswered(lines)
@@ -346,10 +345,13 @@ class _Asked:
                 self.skipped.append(record.location)
                 continue
             known = _known(sample, self._predictor)
-            earlier = lines.find(record.location)
-            if earlier is not None and known.items() <= earlier[1].items():
-                self._order.append(earlier[0])
-                continue
+            found = lines.find(record.location)
+            if found is not None:
+                place, earlier = found
+                # one that failed is asked about again
+                if known.items() <= earlier.items() and earlier["answer"] is not None:
+                    self._order.append(place)
+                    continue
             self._waiting.append((len(self._order), known))
             self._order.append(UNANSWERED)
             yield ImageInput(record.location, sample.image)
@@ -391,14 +393,15 @@ def _known(sample: Sample, predictor: AnswerPredictor) -> dict[str, Any]:
 
 
 def _answer(answer: Prediction | Failure) -> dict[str, Any]:
-    values: tuple[object, ...]
     if isinstance(answer, Failure):
-        values = (None, None, False, answer.reason)
-    else:
-        assert answer.explanation is not None
-        cut_off = CUT_OFF in answer.warnings
-        values = (answer.explanation.text, answer.probability, cut_off, None)
-    return dict(zip(ANSWER_KEYS, values, strict=True))
+        return {"answer": None, "probability": None, "cut_off": False, "problem": answer.reason}
+    assert answer.explanation is not None
+    return {
+        "answer": answer.explanation.text,
+        "probability": answer.probability,
+        "cut_off": CUT_OFF in answer.warnings,
+        "problem": None,
+    }
 
 
 def _failed(lines: Sequence[Line]) -> list[str]:
@@ -422,90 +425,3 @@ def _only(values: set[str], path: str | Path) -> str:
             "them one by one"
         )
     return values.pop()
-
-
-def write(folder: Path, results: dict[str, Any]) -> None:
-    """Write ``results.json`` and ``results.md`` of a FakeXplainer, both atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tables.write_page(folder, results, markdown(results))
-
-
-def markdown(results: dict[str, Any]) -> str:
-    """The results of a FakeXplainer as a Markdown page; every figure has its counts beside it."""
-    model, figures = results["model"], results["fakexplainer"]
-    everything = figures["all"]
-    about = ""
-    if model is not None:
-        of_epoch = "" if model["epoch"] is None else f", after {model['epoch']} epochs"
-        about = f"; `{model['base']}`{of_epoch}"
-    left_out = "" if results["drop"] == "none" else f" Answers are without {results['drop']}."
-    lines = [
-        *tables.page_heading(results),
-        f"{tables.describe_images(results)}{about}.{left_out}",
-        "",
-        "## Verdicts, regions and texts",
-        "",
-        *markdown_table(*figures_table(figures)),
-        "",
-        "Acc: right verdicts; an answer without a verdict is wrong. IoU of the areas that "
-        f"predicted and annotated boxes cover: mean over {everything['iou_images']} annotated "
-        "generated images, 0 where the verdict is not generated; pooled: of the summed areas; "
-        f"matched: box by box. BLEU-2 and ROUGE-L over {everything['texts']} generated images "
-        "with captions, tags included. Strict form: answers that follow the grammar in every "
-        "detail. The last four columns are counts: answers without a verdict, answers that "
-        "reached the limit of their length, boxes that could not be used, and images without an "
-        "answer.",
-        "",
-    ]
-    if figures["tags"] is not None:
-        header = ("tag", "Acc with it", "Acc without it", "share", "images")
-        lines += [
-            "## Accuracy by tag",
-            "",
-            *markdown_table(header, [_tag_cells(row) for row in figures["tags"]]),
-            "",
-            "Over generated images whose tags are annotated (FakeXplainer, Table 7).",
-            "",
-        ]
-    return "\n".join(lines)
-
-
-def terminal(results: dict[str, Any]) -> str:
-    """The results of a FakeXplainer as aligned columns for a terminal."""
-    header, rows = figures_table(results["fakexplainer"])
-    columns = list(zip(header, *rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if k == 0 else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (header, *rows)
-    )
-
-
-def figures_table(figures: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows of a table: all images, photographs, groups and generators."""
-    rows = {"all": figures["all"]}
-    if figures["real"] is not None:
-        rows["real"] = figures["real"]
-    rows |= figures["groups"] | figures["generators"]
-    header = ("images of", "images", *SHARES, *COUNTS)
-    return header, [
-        (
-            name,
-            str(row["images"]),
-            *(_share(row[key]) for key in SHARES.values()),
-            *(str(row[key]) for key in COUNTS.values()),
-        )
-        for name, row in rows.items()
-    ]
-
-
-def _tag_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    shares = (_share(row[key]) for key in ("with_tag", "without_tag", "share"))
-    return (row["tag"], *shares, str(row["images"]))
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

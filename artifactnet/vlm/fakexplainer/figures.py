@@ -1,21 +1,19 @@
 """Figures of answers against annotation (FakeXplainer, Sec. 5 and Tables 1, 2, 4 and 7).
 
 They are made of lines, one per image, that hold what is known about it and what was answered, so
-that saved answers can be scored again without a model. `make_line` and `ANSWER_KEYS` say what is
-in a line.
+that saved answers can be scored again without a model.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from artifactnet.data.regions import parse_tags
-from artifactnet.data.text import brief
+from artifactnet.data.regions import are_coordinates, parse_tags
+from artifactnet.data.text import brief, parse_json, read_text
 from artifactnet.metrics.box_sets import BoxSetAreas, box_set_areas, matched_iou
 from artifactnet.metrics.tags import tag_accuracies
 from artifactnet.metrics.text import bleu, rouge_l
@@ -25,8 +23,10 @@ from artifactnet.vlm.fakexplainer import grammar
 
 Line = Mapping[str, Any]
 
-TRUTH_KEYS = ("path", "label", "generator", "size", "input_size", "regions", "tags", "drop", "form")
-ANSWER_KEYS = ("answer", "probability", "cut_off", "problem")
+KEYS = (  # of a line: what is known about the image, and what was answered
+    *("path", "label", "generator", "size", "input_size", "regions", "tags", "drop", "form"),
+    *("answer", "probability", "cut_off", "problem"),
+)
 # columns of tables -> keys of a row of figures
 SHARES = {
     "Acc": "accuracy",
@@ -71,12 +71,19 @@ def make_line(
         drop: what answers lack.
         form: how regions are written.
     """
-    found = (
-        None if regions is None else [{"bbox": [*r.bbox], "caption": r.caption} for r in regions]
-    )
-    values = (path, label, generator, list(size), input_size and list(input_size), found)
-    more = (None if tags is None else list(tags), drop, form)
-    return dict(zip(TRUTH_KEYS, (*values, *more), strict=True))
+    return {
+        "path": path,
+        "label": label,
+        "generator": generator,
+        "size": list(size),
+        "input_size": None if input_size is None else list(input_size),
+        "regions": None
+        if regions is None
+        else [{"bbox": [*region.bbox], "caption": region.caption} for region in regions],
+        "tags": None if tags is None else list(tags),
+        "drop": drop,
+        "form": form,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,37 +251,22 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
         ArtifactNetError: no such file, none in it, or a line that is not one; the message names
             file, line and key.
     """
-    path = Path(path)
-    try:
-        rows = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise ArtifactNetError(f"{path}: no file of answers: {error.strerror}") from error
     found = []
-    for number, row in enumerate(rows, 1):
-        if not row.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            line = json.loads(row)
-        except (ValueError, RecursionError) as error:
-            raise ArtifactNetError(f"{where}: not JSON ({error})") from None
-        for problem in _problems(line):
-            raise ArtifactNetError(f"{where}: {problem}")
-        found.append(line)
+    for number, text in enumerate(read_text(Path(path)).split("\n"), 1):
+        if text.strip():
+            where = f"{path}:{number}"
+            found.append(_parse_line(parse_json(text, where), where))
     if not found:
         raise ArtifactNetError(f"{path}: holds no answer")
     return found
 
 
-def _problems(line: Any) -> Iterator[str]:
-    """What is wrong with a line, the first thing first."""
+def _parse_line(line: Any, where: str) -> dict[str, Any]:
     if not isinstance(line, dict):
-        yield f"not an object: {brief(line)}"
-        return
-    for key in (*TRUTH_KEYS, *ANSWER_KEYS):
-        if key not in line:
-            yield f"'{key}' is missing"
-            return
+        raise ArtifactNetError(f"{where}: not an object: {brief(line)}")
+    missing = [key for key in KEYS if key not in line]
+    if missing:
+        raise ArtifactNetError(f"{where}: {missing[0]!r} is missing")
     checks = {
         "path": isinstance(line["path"], str),
         "label": line["label"] in (0, 1),
@@ -289,17 +281,17 @@ def _problems(line: Any) -> Iterator[str]:
     }
     for key, good in checks.items():
         if not good:
-            yield f"'{key}' cannot be {brief(line[key])}"
-    if line["tags"] is not None:
-        try:
-            parse_tags(line["tags"], "'tags'")
-        except ArtifactNetError as error:
-            yield str(error)
+            raise ArtifactNetError(f"{where}: {key!r} cannot be {brief(line[key])}")
+    tags = line["tags"]
+    return line if tags is None else line | {"tags": parse_tags(tags, f"{where}: 'tags'")}
 
 
 def _is_size(value: Any) -> bool:
     return (
-        isinstance(value, list) and len(value) == 2 and all(type(v) is int and v > 0 for v in value)
+        isinstance(value, list)
+        and len(value) == 2
+        and are_coordinates(value)
+        and all(type(v) is int and v > 0 for v in value)
     )
 
 
@@ -309,10 +301,7 @@ def _are_regions(value: Any) -> bool:
         and isinstance(region.get("caption"), str)
         and isinstance(region.get("bbox"), list)
         and len(region["bbox"]) == 4
-        and all(
-            isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
-            for v in region["bbox"]
-        )
+        and are_coordinates(region["bbox"])
         for region in value
     )
 
@@ -323,10 +312,7 @@ def read_groups(path: str | Path) -> dict[str, str]:
     Raises:
         ArtifactNetError: no such file, or something else in it.
     """
-    try:
-        groups = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise ArtifactNetError(f"{path}: no groups of generators: {error}") from error
+    groups = parse_json(read_text(Path(path)), str(path))
     if not isinstance(groups, dict) or not all(isinstance(name, str) for name in groups.values()):
         raise ArtifactNetError(
             f'{path}: groups of generators are one JSON object, {{"sdxl": "Diffusion", ...}}, not '
