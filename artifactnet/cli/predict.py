@@ -92,8 +92,10 @@ def run_predict(args: argparse.Namespace) -> int:
         predictor = load_model(
             model, args.device, backend=args.backend, threads=args.threads, text=args.text
         )
-    elif args.model or args.backend or args.text:
-        raise ArtifactNetError("--vlm-url asks a server: leave out --model, --backend and --text")
+    elif args.model or args.backend or args.text or args.threads or args.device != "auto":
+        raise ArtifactNetError(
+            "--vlm-url asks a server: leave out --model, --backend, --text, --threads and --device"
+        )
     arguments.print_warnings(predictor.warnings)
     summary = predict_to_folder(
         predictor, args.images, args.out, heatmaps=not args.no_heatmaps, save_masks=args.save_masks,

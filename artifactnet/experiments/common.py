@@ -32,7 +32,7 @@ def train_once(recipe: str, overrides: Sequence[str]) -> Path:
     Raises:
         ArtifactNetError: the existing run was made with another config, or the config asks for
             several processes: each of those that Lightning starts would repeat the whole
-            experiment.
+            experiment. FakeXplainer's own processes train and do no more.
     """
     config = load(recipe, overrides)
     run = Path(config.out) / config.name
@@ -41,7 +41,7 @@ def train_once(recipe: str, overrides: Sequence[str]) -> Path:
         if (run / run_folder.FINISHED).is_file():
             return run
         config.resume = True
-    if config.train.devices > 1:
+    if config.train.devices > 1 and config.mllm.task != "fakexplainer":
         resume = ["resume=true"] if config.resume else []
         command = shlex.join(["artifactnet", "train", recipe, *overrides, *resume])
         raise ArtifactNetError(

@@ -20,6 +20,10 @@ SFT, GRPO = "paper/fakexplainer_sft", "paper/fakexplainer_grpo"
 # column -> field of `artifactnet.vlm.fakexplainer.figures.compute_figures`
 COLUMNS = {"Acc": "accuracy", "IoU": "iou", "BLEU-2": "bleu_2", "ROUGE-L": "rouge_l"}
 MORE = {"pooled IoU": "iou_pooled", "strict form": "strict"}
+_OWN = (
+    *("mllm.drop", "mllm.stage", "mllm.adapters", "mllm.grpo.grounding"),
+    *("name", "out", "seed"),
+)
 _NOTE = (
     "IoU, BLEU-2 and ROUGE-L are over generated test images; what answers are taught without has "
     "no figure. No-FT is the base model with the prompt of the others; w_G is the weight of the "
@@ -81,8 +85,8 @@ def run_fakexplainer_ablation(
     check_seeds(seeds)
     for override in overrides:
         key = override.partition("=")[0]
-        if key in ("mllm.drop", "mllm.stage", "mllm.adapters", "mllm.grpo.grounding", "name"):
-            raise ConfigError(f"{key} cannot be set for {NAME}: its rows differ in it")
+        if key in _OWN:
+            raise ConfigError(f"{key} cannot be set for {NAME}: each training has its own")
     folder = Path(out)
     plans = {
         (key, seed): _plan(row, seed, folder, overrides)

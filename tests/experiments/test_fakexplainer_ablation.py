@@ -78,7 +78,7 @@ def test_rows_of_table_4(instant, tmp_path, capsys):
 
 
 def test_what_the_rows_compare_cannot_be_set(instant, tmp_path):
-    for key in ("mllm.grpo.grounding=1", "mllm.adapters=x", "mllm.stage=sft"):
+    for key in ("mllm.grpo.grounding=1", "mllm.adapters=x", "mllm.stage=sft", "seed=3", "out=x"):
         with pytest.raises(ConfigError, match=key.partition("=")[0]):
             ablation.run_fakexplainer_ablation([0], tmp_path, [*KEYS, key])
     assert instant.trained == []

@@ -90,7 +90,7 @@ def test_a_second_config_starts_from_the_first_of_the_same_fold(monkeypatch, tmp
         return {"images": len(lines), "fakexplainer": compute_figures(lines)}
 
     instant.figures = answered
-    keys = ["mllm.base=x", "data.root=y"]
+    keys = ["mllm.base=x", "data.root=y", "train.devices=2"]  # which it starts by itself
     found = run_folds("paper/fakexplainer_sft", tmp_path / "fx", keys, 2, "paper/fakexplainer_grpo")
     assert [c.mllm.adapters for c in instant.trained] == [
         None,

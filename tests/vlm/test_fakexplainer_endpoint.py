@@ -220,6 +220,9 @@ def test_predict_and_evaluate_from_the_command_line(tmp_path, monkeypatch, capsy
         assert main(["predict", photo, "--out", "out", *where[:4]]) == 2
         assert "come together" in capsys.readouterr().err
         assert main(["evaluate", "runs/x", *where]) == 2
+        for option in (["--device", "cpu"], ["--threads", "2"], ["--model", "x"]):
+            assert main(["predict", photo, "--out", "out", *where, *option]) == 2
+            assert "asks a server" in capsys.readouterr().err
     results = json.loads(page.read_text())
     row = results["fakexplainer"]["all"]
     assert results["model"]["base"] == "a/b"
