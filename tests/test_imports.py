@@ -60,6 +60,8 @@ ALLOWED: dict[str, set[str]] = {
     "vlm.fakexplainer.sft": {*BASE, "training", "vlm"},
     "vlm.fakexplainer.grpo": {*BASE, "training", "vlm"},
     "vlm.fakexplainer.endpoint": {*BASE, "data", "inference", "llm", "vlm"},
+    "vlm.questions": {*INFERENCE, "llm", "vlm"},
+    "vlm.qreal": {*INFERENCE, "evaluation.tables", "llm", "metrics", "vlm"},
     "distillation": {*INFERENCE, "distillation", "runs", "vlm.text.template"},
     "evaluation": {*INFERENCE, "evaluation", "distillation", "runs", "metrics"},
     "training": {*TRAINING, "explanation.overlay"},

@@ -30,6 +30,7 @@ from artifactnet.cli import (
     export,
     pack,
     predict,
+    qreal_bench,
     report,
     score,
     synthesize,
@@ -112,6 +113,16 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         "compare annotators with images of known answer",
         score.add_score_annotators_options,
         score.run_score_annotators,
+    ),
+    "score-qreal": (
+        "score answers about the entities of Q-Real",
+        qreal_bench.add_score_qreal_options,
+        qreal_bench.run_score_qreal,
+    ),
+    "benchmark-qreal": (
+        "ask a vision-language model what is wrong with entities, and score it",
+        qreal_bench.add_benchmark_qreal_options,
+        qreal_bench.run_benchmark_qreal,
     ),
     "synthesize": (
         "make an annotated data set from your photographs",

@@ -41,9 +41,21 @@ def model_fingerprint(predictor: BasePredictor) -> str:
         weights = file.with_suffix(".bin")  # of OpenVINO
         return hash_files([file, weights] if file.suffix == ".xml" else [file], hasher)
     if isinstance(model, nn.Module):
-        # a state dict of quantised layers holds more than tensors
-        for name, tensor in chain(model.named_parameters(), model.named_buffers()):
-            hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            values = tensor.detach().cpu().contiguous().flatten()
-            hasher.update(values.view(torch.uint8).numpy().data)
+        _add_weights(hasher, model)
     return hasher.hexdigest()
+
+
+def module_fingerprint(model: nn.Module | None, about: str) -> str:
+    """Hash of a module's weights, and of whatever else decides its answers."""
+    hasher = blake2b(about.encode("utf-8", "backslashreplace"), digest_size=_DIGEST)
+    if model is not None:
+        _add_weights(hasher, model)
+    return hasher.hexdigest()
+
+
+def _add_weights(hasher: blake2b, model: nn.Module) -> None:
+    # a state dict of quantised layers holds more than tensors
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        values = tensor.detach().cpu().contiguous().flatten()
+        hasher.update(values.view(torch.uint8).numpy().data)

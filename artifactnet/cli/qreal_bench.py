@@ -1,0 +1,232 @@
+"""``score-qreal`` and ``benchmark-qreal``: how well models see what is wrong with entities."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from artifactnet.cli import arguments
+
+if TYPE_CHECKING:
+    from artifactnet.llm.client import Chat
+    from artifactnet.vlm.questions import Answerer
+
+_MAX_TOKENS = 1024
+
+
+def add_score_qreal_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``score-qreal``."""
+    option = parser.add_argument
+    _add_truth(parser)
+    option(
+        "predictions",
+        nargs="+",
+        metavar="PREDICTIONS.jsonl",
+        help='lines {"entity", "question", "answer" or "score"} or {"image", "dimension", '
+        '"answer" or "boxes"}, in any order',
+    )
+    option("--out", metavar="DIR", help="also write results.json and .md there")
+    option(
+        "--coordinates",
+        choices=("image", "thousandths"),
+        help="what the numbers of an answer mean whose line has no input_size: pixels of the "
+        "image, or 0 to 1000 over it",
+    )
+    option(
+        "--check-images",
+        action="store_true",
+        help="check that annotated boxes lie in their images, which must be there then",
+    )
+    _add_figures(parser)
+
+
+def add_benchmark_qreal_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``benchmark-qreal``."""
+    option = parser.add_argument
+    _add_truth(parser)
+    option(
+        "--model",
+        metavar="MODEL",
+        help="name or folder of a checkpoint for transformers, or folder of a run; or a model "
+        "behind an endpoint, see --vlm-url",
+    )
+    option("--revision", metavar="REV", help="commit, tag or branch of --model")
+    option("--out", required=True, metavar="DIR", help="folder for answers and tables")
+    option(
+        "--tasks",
+        nargs="+",
+        choices=("object", "image"),
+        default=["object", "image"],
+        help="object: six questions about each entity; image: entities with a problem (both)",
+    )
+    option(
+        "--context",
+        choices=("crop", "image"),
+        default="crop",
+        help="what is shown for a question about an entity (crop)",
+    )
+    option(
+        "--tuned",
+        action="store_true",
+        help='the model was taught to answer Yes or No: leave out "Answer with Yes or No."',
+    )
+    arguments.add_value(
+        parser, "--max-tokens", arguments.positive, _MAX_TOKENS, f"of an answer ({_MAX_TOKENS})"
+    )
+    option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    arguments.add_value(
+        parser, "--batch-size", arguments.positive, None, "questions asked together (1; endpoint 8)"
+    )
+    add_answerer_endpoint(parser)
+    _add_figures(parser)
+
+
+def add_answerer_endpoint(parser: argparse.ArgumentParser) -> None:
+    """Options that name a model behind an endpoint that answers any question."""
+    option = parser.add_argument
+    option(
+        "--vlm-url",
+        metavar="URL",
+        help="instead of a model here: an OpenAI-compatible endpoint, http://localhost:8000/v1",
+    )
+    option("--vlm-model", metavar="NAME", help="as that server calls it")
+    option(
+        "--vlm-family",
+        metavar="FAMILY",
+        help="what its coordinates mean: qwen2_5_vl, internvl, ... (model_type of its "
+        "checkpoint); left out: 0 to 1000",
+    )
+    option(
+        "--vlm-key-env",
+        metavar="VARIABLE",
+        help="environment variable that holds that server's key (OPENAI_API_KEY)",
+    )
+
+
+def open_answerer(args: argparse.Namespace) -> Answerer:
+    """The model that was named, local or behind an endpoint.
+
+    Raises:
+        ArtifactNetError: none or two were named, or it cannot be used.
+    """
+    from artifactnet.types import ArtifactNetError
+    from artifactnet.vlm.questions import EndpointAnswerer, load_answerer
+
+    if (args.model is None) == (args.vlm_url is None):
+        raise ArtifactNetError("name one model: --model, or --vlm-url with --vlm-model")
+    if args.model is not None:
+        from artifactnet.runs.device import choose_device
+
+        return load_answerer(args.model, choose_device(args.device), args.max_tokens, args.revision)
+    if args.vlm_model is None:
+        raise ArtifactNetError("--vlm-url and --vlm-model come together")
+    chat = _chat(args.vlm_url, args.vlm_model, args.vlm_key_env)
+    return EndpointAnswerer(chat, args.vlm_family, args.max_tokens)
+
+
+def run_score_qreal(args: argparse.Namespace) -> int:
+    """Run ``score-qreal``; returns the exit code."""
+    from artifactnet.vlm.qreal.score import score_qreal
+
+    results = score_qreal(
+        args.truth,
+        args.predictions,
+        args.out,
+        split=args.split,
+        unit=args.coordinates,
+        area=args.auc,
+        judge=_judge(args),
+        allow_missing=args.allow_missing,
+        check_images=args.check_images,
+    )
+    return _finish(results, args.out)
+
+
+def run_benchmark_qreal(args: argparse.Namespace) -> int:
+    """Run ``benchmark-qreal``; returns the exit code."""
+    from artifactnet.vlm.qreal.benchmark import run_benchmark
+
+    judge = _judge(args)
+    answerer = open_answerer(args)
+    results = run_benchmark(
+        args.truth,
+        answerer,
+        args.out,
+        tasks=args.tasks,
+        split=args.split,
+        context=args.context,
+        tuned=args.tuned,
+        area=args.auc,
+        judge=judge,
+        batch_size=args.batch_size,
+        allow_missing=args.allow_missing,
+        report=lambda count: arguments.print_line(f"{count} answers", sys.stderr),
+    )
+    return _finish(results, args.out)
+
+
+def _add_truth(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("truth", metavar="QREAL.jsonl", help="annotated images, see docs/qreal.md")
+
+
+def _add_figures(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option(
+        "--split",
+        choices=("train", "val", "test", "all"),
+        help="by default test, or all where no image is in it",
+    )
+    option(
+        "--auc",
+        choices=("exact", "grid"),
+        default="exact",
+        help="area under the detection rate: exact, or trapezoids over 0, 0.1, ..., 1 (exact)",
+    )
+    option(
+        "--allow-missing",
+        action="store_true",
+        help="read annotations in which a problem has no description",
+    )
+    option(
+        "--judge-url",
+        metavar="URL",
+        help="OpenAI-compatible endpoint that judges how similar descriptions are (LLM-Score)",
+    )
+    option("--judge-model", metavar="NAME", help="as that server calls it")
+    option(
+        "--judge-key-env",
+        metavar="VARIABLE",
+        help="environment variable that holds that server's key (OPENAI_API_KEY)",
+    )
+
+
+def _judge(args: argparse.Namespace) -> Chat | None:
+    from artifactnet.types import ArtifactNetError
+
+    if (args.judge_url is None) != (args.judge_model is None):
+        raise ArtifactNetError("--judge-url and --judge-model come together")
+    if args.judge_url is None:
+        if args.judge_key_env is not None:
+            raise ArtifactNetError("--judge-key-env needs --judge-url and --judge-model")
+        return None
+    return _chat(args.judge_url, args.judge_model, args.judge_key_env)
+
+
+def _chat(url: str, model: str, key_variable: str | None) -> Chat:
+    from artifactnet.llm.client import KEY_VARIABLE, Chat, Endpoint
+
+    return Chat(Endpoint(url, key_variable or KEY_VARIABLE), model)
+
+
+def _finish(results: dict[str, Any], out: str | None) -> int:
+    from artifactnet.vlm.qreal.pages import results_page
+
+    arguments.print_warnings(results["figures"]["warnings"])
+    for line in results_page(results).splitlines():
+        if not line.startswith("WARNING: "):
+            arguments.print_line(line)
+    if out is not None:
+        arguments.print_line(f"tables in {Path(out) / 'results'}.md and .json")
+    return 0
