@@ -79,6 +79,7 @@ setup(
     package_data={
         "artifactnet": ["py.typed", "photographs/*.csv", "photographs/*/*/*"],
         "artifactnet.configs": ["**/*.yaml"],
+        "artifactnet.annotation.qreal": ["*.css", "*.js"],
         "artifactnet.explanation.report": ["*.html", "*.css", "*.js"],
         "artifactnet.weights": ["*.safetensors", "*.md"],
     },

@@ -30,6 +30,7 @@ from artifactnet.cli import (
     export,
     pack,
     predict,
+    qreal,
     qreal_bench,
     report,
     score,
@@ -138,6 +139,11 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         "let language models explain marked defects, in the form of Expl-AIGI-Eval",
         annotate.add_annotate_options,
         annotate.run_annotate,
+    ),
+    "qreal": (
+        "annotate generated images as Q-Real does, with language models and people",
+        qreal.add_qreal_options,
+        qreal.run_qreal,
     ),
     "experiment": (
         "several trainings with several seeds in one table; resumes after an interruption",

@@ -6,7 +6,7 @@ import argparse
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,19 @@ def add_annotate_options(parser: argparse.ArgumentParser) -> None:
         help="folder of masks or heatmaps with the same names: gray, 255 is artifact",
     )
     option("--out", required=True, metavar="FILE", help="JSON lines to write (.jsonl)")
+    option("--format-model", metavar="NAME", help="model of the last stage (--model)")
+    option(
+        "--bit-fields",
+        action="store_true",
+        help="each bit of a mask's pixel is a category, as in the masks of manifests",
+    )
+    option("--keep-pictures", metavar="DIR", help="keep the images with red lines")
+    add_asking_options(parser)
+
+
+def add_asking_options(parser: argparse.ArgumentParser) -> None:
+    """Options of commands that ask an endpoint about many images."""
+    option = parser.add_argument
     option(
         "--base-url",
         required=True,
@@ -36,20 +49,13 @@ def add_annotate_options(parser: argparse.ArgumentParser) -> None:
     option(
         "--model", required=True, metavar="NAME", help="its name at the server; must accept images"
     )
-    option("--format-model", metavar="NAME", help="model of the last stage (--model)")
     add_value(
         parser,
         "--attempts",
         positive,
         3,
-        "answers per image and stage before it is rejected, earlier runs included (3)",
+        "answers to a question before it is given up, earlier runs included (3)",
     )
-    option(
-        "--bit-fields",
-        action="store_true",
-        help="each bit of a mask's pixel is a category, as in the masks of manifests",
-    )
-    option("--keep-pictures", metavar="DIR", help="keep the images with red lines")
     option(
         "--api-key-env",
         default="OPENAI_API_KEY",
@@ -78,12 +84,12 @@ def add_annotate_options(parser: argparse.ArgumentParser) -> None:
 def run_annotate(args: argparse.Namespace) -> int:
     """Run ``annotate``; returns the exit code."""
     from artifactnet.annotation.annotate import annotate_folder
-    from artifactnet.llm.client import Chat, Endpoint, RateLimiter
+    from artifactnet.llm.client import Chat
 
-    endpoint = Endpoint(args.base_url, args.api_key_env, args.retries, args.timeout)
-    limiter = RateLimiter(args.rate)  # shared: the limit is the server's
-    analyst = Chat(endpoint, args.model, limiter)
-    formatter = Chat(endpoint, args.format_model, limiter) if args.format_model else analyst
+    analyst = open_chat(args)
+    formatter = analyst
+    if args.format_model:  # the limit is the server's
+        formatter = Chat(analyst.endpoint, args.format_model, analyst.limiter)
     summary = annotate_folder(
         Path(args.images), Path(args.masks), Path(args.out), analyst, formatter,
         attempts=args.attempts, workers=args.workers, bit_fields=args.bit_fields,
@@ -94,7 +100,29 @@ def run_annotate(args: argparse.Namespace) -> int:
     return 0 if summary.records else 1
 
 
-def _print(summary: Summary, chats: Iterable[Chat]) -> None:
+def open_chat(args: argparse.Namespace) -> Chat:
+    """The model that `add_asking_options` named.
+
+    Raises:
+        ArtifactNetError: see `artifactnet.llm.client.Chat`.
+    """
+    from artifactnet.llm.client import Chat, Endpoint, RateLimiter
+
+    endpoint = Endpoint(args.base_url, args.api_key_env, args.retries, args.timeout)
+    return Chat(endpoint, args.model, RateLimiter(args.rate))
+
+
+def print_retries(chats: Iterable[Chat]) -> None:
+    """Say, on standard error, how often requests were repeated, by reason."""
+    counts: Counter[str] = Counter()
+    for chat in chats:
+        counts += chat.counts
+    for what in sorted(counts):
+        if what.startswith("retried"):
+            print(f"{what}: {counts[what]}", file=sys.stderr)
+
+
+def _print(summary: Summary, chats: Collection[Chat]) -> None:
     """Print the summary; what needs attention goes to standard error."""
     for line in summary.warnings:
         print_line(f"warning: {line}", sys.stderr)
@@ -106,9 +134,7 @@ def _print(summary: Summary, chats: Iterable[Chat]) -> None:
         f"{summary.records} of {total} images explained; {counts['requests']} requests, "
         f"{summary.asked} answers, {summary.invalid} invalid answers in all"
     )
-    for what in sorted(counts):
-        if what.startswith("retried"):
-            print(f"{what}: {counts[what]}", file=sys.stderr)
+    print_retries(chats)
     if summary.rejected:
         print(f"{len(summary.rejected)} rejected:", file=sys.stderr)
     for image in summary.rejected:

@@ -1,0 +1,186 @@
+"""``qreal``: a data set like Q-Real, by language models and a detector, reviewed by people."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from artifactnet.cli.annotate import add_asking_options, open_chat, print_retries
+from artifactnet.cli.arguments import (
+    add_value,
+    names,
+    positive,
+    print_failures,
+    print_line,
+    print_warnings,
+    share,
+)
+
+if TYPE_CHECKING:
+    from artifactnet.annotation.qreal.annotate import Summary
+
+_STAGES = ("entities", "detect", "quality", "answers")
+
+
+def add_qreal_options(parser: argparse.ArgumentParser) -> None:
+    """The commands of ``qreal`` and their options."""
+    steps = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, summary, add_options, function in (
+        ("annotate", "name, find, rate and describe entities", _add_annotate_options, _annotate),
+        ("export-review", "write pages and tables for annotators", _add_export_options, _export),
+        ("merge-review", "take what annotators agree on", _add_merge_options, _merge),
+    ):
+        step = steps.add_parser(name, help=summary)
+        # after the command as well as before it; without default, which would undo the latter
+        step.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show the traceback of an error",
+        )
+        add_options(step)
+        step.set_defaults(work=function)
+
+
+def run_qreal(args: argparse.Namespace) -> int:
+    """Run a command of ``qreal``; returns the exit code."""
+    work: Callable[[argparse.Namespace], int] = args.work
+    return work(args)
+
+
+def _add_annotate_options(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("images", metavar="IMAGES", help="folder of generated images, searched recursively")
+    option("--out", required=True, metavar="FILE", help="annotations to write (.jsonl)")
+    option(
+        "--detector",
+        metavar="BASE",
+        help="Grounding DINO for transformers, by name or folder (IDEA-Research/"
+        "grounding-dino-base)",
+    )
+    option(
+        "--quality",
+        required=True,
+        metavar="BASE",
+        help="vision-language model for transformers that rates crops, by name or folder; none "
+        "leaves quality out",
+    )
+    option("--device", default="auto", help="of both: auto, cpu, cuda, cuda:1, ...")
+    add_value(parser, "--threshold", share, 0.25, "score above which a box is found (0.25)")
+    add_value(parser, "--max-boxes", positive, 1, "entities of one name in an image (1)")
+    option(
+        "--generator-folders",
+        action="store_true",
+        help="IMAGES/GENERATOR/PROMPT.png: images of one prompt share a uid, the first folder "
+        "names the generator",
+    )
+    option("--until", choices=_STAGES, default=_STAGES[-1], help="last stage to run (answers)")
+    option("--yes", action="store_true", help="go on where more than 1,000 calls may be needed")
+    add_asking_options(parser)
+
+
+def _annotate(args: argparse.Namespace) -> int:
+    from artifactnet.annotation.qreal.annotate import MAX_CALLS, annotate_images
+    from artifactnet.inference.load import pick_device
+    from artifactnet.vlm.first_words import FirstWords
+    from artifactnet.vlm.open_vocabulary import BASE, OpenVocabularyDetector
+
+    device = pick_device(args.device)
+    chat = open_chat(args)
+    detector = OpenVocabularyDetector(
+        args.detector or BASE, device=device, threshold=args.threshold
+    )
+    scorer = None if args.quality == "none" else FirstWords(args.quality, device=device)
+    summary = annotate_images(
+        Path(args.images), Path(args.out), chat, detector, scorer,
+        until=args.until, attempts=args.attempts, workers=args.workers, max_boxes=args.max_boxes,
+        generator_folders=args.generator_folders, max_calls=None if args.yes else MAX_CALLS,
+        report=lambda name, what: print_line(f"{name}: {what}", flush=True),
+    )  # fmt: skip
+    print_warnings(summary.warnings)
+    print_retries([chat])
+    _print(summary, args.until)
+    return 0 if summary.images or args.until != _STAGES[-1] else 1
+
+
+def _print(summary: Summary, until: str) -> None:
+    print(f"{summary.asked} answers, {summary.invalid} invalid answers in all")
+    if summary.set_aside:
+        print(f"{len(summary.set_aside)} set aside:", file=sys.stderr)
+    for image in summary.set_aside:
+        print_line(f"  {image.path}: {image.reason}", sys.stderr)
+    print_failures(summary.failures)
+    if until != _STAGES[-1]:
+        print(f"stopped after {until}; the same command without --until goes on")
+        return
+    print(f"{summary.entities} entities in {summary.images} images, not verified by people")
+    if summary.out is not None:
+        print_line(str(summary.out))
+
+
+def _add_export_options(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("annotations", metavar="FILE", help="annotations (.jsonl)")
+    option("out", metavar="DIR", help="folder for pages and tables; must be new or empty")
+    option(
+        "--annotators",
+        type=names,
+        default=["1", "2", "3"],
+        metavar="NAMES",
+        help="names of the annotators, with commas between them (1,2,3)",
+    )
+
+
+def _export(args: argparse.Namespace) -> int:
+    from artifactnet.annotation.qreal.review import export_review
+
+    count = export_review(Path(args.annotations), Path(args.out), args.annotators)
+    print(f"{count} pages for {len(args.annotators)} annotators")
+    print_line(args.out)
+    return 0
+
+
+def _add_merge_options(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("annotations", metavar="FILE", help="the annotations that were reviewed (.jsonl)")
+    option(
+        "--review",
+        nargs="+",
+        required=True,
+        metavar="CSV",
+        help="answers: entity, annotator, question, answer",
+    )
+    option(
+        "--texts",
+        nargs="+",
+        default=[],
+        metavar="CSV",
+        help="descriptions: entity, annotator, dimension, text",
+    )
+    option("--out", required=True, metavar="FILE", help="annotations to write (.jsonl)")
+    add_value(
+        parser,
+        "--min-votes",
+        positive,
+        3,
+        "annotators of each question (3: exactly as many; fewer are for trials, whose lines stay "
+        "marked as not verified)",
+    )
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from artifactnet.annotation.qreal.merge import merge_review
+
+    merged = merge_review(
+        Path(args.annotations), [Path(p) for p in args.review], [Path(p) for p in args.texts],
+        Path(args.out), args.min_votes,
+    )  # fmt: skip
+    print(
+        f"{merged.entities} entities in {merged.images} images, {merged.changed} answers changed; "
+        f"{'verified' if merged.verified else 'not verified'} by people"
+    )
+    print_line(args.out)
+    return 0
