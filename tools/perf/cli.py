@@ -23,6 +23,7 @@ BENCHMARKS = {
     "fakexplainer-training": ("fakexplainer_training", "both stages on a random Qwen2.5-VL"),
     "first-image": ("first_image", "a new process until its first answer, and each later one"),
     "fakexplainer-rewards": ("fakexplainer_rewards", "rewards, and reading of hostile texts"),
+    "qreal-scores": ("qreal_scores", "answers about entities, from files to figures"),
     "predict": ("predict", "a folder beside the model alone, and memory"),
 }
 
