@@ -36,6 +36,7 @@ from artifactnet.cli import (
     score,
     synthesize,
     train,
+    xaigd_bench,
 )
 from artifactnet.runs.memory import keep_freed_memory
 
@@ -124,6 +125,11 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         "ask a vision-language model what is wrong with entities, and score it",
         qreal_bench.add_benchmark_qreal_options,
         qreal_bench.run_benchmark_qreal,
+    ),
+    "benchmark-xaigd": (
+        "ask a vision-language model about the artifacts of X-AIGD, and score it",
+        xaigd_bench.add_benchmark_xaigd_options,
+        xaigd_bench.run_benchmark_xaigd,
     ),
     "synthesize": (
         "make an annotated data set from your photographs",

@@ -54,7 +54,9 @@ class Matches(NamedTuple):
         )
 
 
-def match_boxes(truth: LabelMap, boxes: npt.ArrayLike, t: float = 0.5) -> Matches:
+def match_boxes(
+    truth: LabelMap, boxes: npt.ArrayLike, t: float = 0.5, inclusive: bool = False
+) -> Matches:
     """Match predicted boxes with the instances of one category.
 
     A box is invalid unless 0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height as given:
@@ -66,6 +68,7 @@ def match_boxes(truth: LabelMap, boxes: npt.ArrayLike, t: float = 0.5) -> Matche
         truth: instances of one category.
         boxes: (N, 4) x_min, y_min, x_max, y_max in pixels.
         t: share of a box that must lie on an instance, exceeded strictly; in [0, 1].
+        inclusive: a share of exactly ``t`` is enough, as in the paper's text.
 
     Raises:
         ValueError: ``boxes`` is not (N, 4), or ``t`` is outside [0, 1].
@@ -82,7 +85,8 @@ def match_boxes(truth: LabelMap, boxes: npt.ArrayLike, t: float = 0.5) -> Matche
     local = cut - (truth.left, truth.top, truth.left, truth.top)
     for index, span in enumerate(truth.spans if len(given) else ()):
         shares = _overlaps(truth.labels, index + 1, span, local) / np.maximum(areas, 1)
-        hit = (shares > t) & ~matches.invalid
+        enough = shares >= t if inclusive else shares > t
+        hit = enough & ~matches.invalid
         matches.predicted[hit] = True
         matches.instances[index] = hit.any()
     return matches

@@ -10,14 +10,17 @@ Sizes are (width, height) here, but (height, width) in `smart_resize`, as everyw
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from artifactnet.data.text import brief
 from artifactnet.types import ArtifactNetError
 
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 WholeBox = tuple[int, int, int, int]
 Rule = Literal["pixels", "thousandths"]
+Unit = Literal["image", "thousandths"]  # of the numbers in a file of answers
 
 THOUSANDTHS: Size = (1000, 1000)  # input size of every image for a family of that rule
 FAMILIES: dict[str, Rule] = {  # by `model_type` in transformers
@@ -104,6 +107,39 @@ def to_image(box: Box, image_size: Size, input_size: Size) -> Box:
     (width, height), (w, h) = image_size, input_size
     x1, y1, x2, y2 = box
     return x1 * width / w, y1 * height / h, x2 * width / w, y2 * height / h
+
+
+def written_input_size(
+    row: Mapping[str, Any], image_size: Size, unit: Unit | None, where: str
+) -> Size:
+    """(width, height) of the coordinates in an answer of a file.
+
+    Args:
+        row: its line, which may have ``"input_size": [width, height]``.
+        image_size: (width, height) of the image.
+        unit: what its numbers mean otherwise: pixels of the ``image``, or ``thousandths``.
+        where: names the line in error messages.
+
+    Raises:
+        ArtifactNetError: the size is malformed, or there is neither a size nor a unit.
+    """
+    value = row.get("input_size")
+    if value is not None:
+        if not (
+            isinstance(value, list)
+            and len(value) == 2
+            and all(type(side) is int and side > 0 for side in value)
+        ):
+            raise ArtifactNetError(
+                f"{where}: 'input_size' must be [width, height], not {brief(value)}"
+            )
+        return value[0], value[1]
+    if unit is None:
+        raise ArtifactNetError(
+            f"{where}: what do its coordinates mean? give 'input_size': [width, height], or "
+            "--coordinates image|thousandths"
+        )
+    return image_size if unit == "image" else THOUSANDTHS
 
 
 def _whole(low: float, high: float, length: int, limit: int) -> tuple[int, int]:

@@ -91,6 +91,8 @@ def _draw(rng: np.random.Generator, count: int) -> list[list[float]]:
 
 def _entity(name: str, box: list[float], rng: np.random.Generator) -> dict[str, Any]:
     said = dict(zip(QUESTIONS, (rng.random(len(QUESTIONS)) < 0.5).tolist(), strict=True))
-    texts = {one: "it is odd" if has_problem(said, one) else None for one in DIMENSIONS}
+    texts: dict[str, str | None] = {
+        one: "it is odd" if has_problem(said, one) else None for one in DIMENSIONS
+    }
     answers = {key: answer_word(answer) for key, answer in said.items()}
     return {"id": name, "label": "thing", "bbox": box, "answers": answers, **texts}

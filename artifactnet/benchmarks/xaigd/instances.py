@@ -107,6 +107,7 @@ def score_instances(
     predictions: str | Path,
     overlap_threshold: float = 0.5,
     workers: int = 1,
+    inclusive: bool = False,
 ) -> ScoreTable:
     """Score predicted boxes against annotated polygons.
 
@@ -115,6 +116,7 @@ def score_instances(
         predictions: CSV file, see `read_boxes`.
         overlap_threshold: share t of a box that must lie on an instance, exceeded strictly.
         workers: maximum number of processes, see `parallel_map`.
+        inclusive: a share of exactly t is enough, as in the paper's text.
 
     Returns:
         columns ``generator, category, P@t, R@t, F1@t, TP, FP, FN, evaluated_images,
@@ -134,13 +136,16 @@ def score_instances(
     pairs = [(row, boxes.pop((row.generator, row.uid), empty)) for row in rows]
     matched = sum(predicted is not empty for _, predicted in pairs)
     warnings = report_unmatched([image.place for image in boxes.values()], matched)
-    counts = parallel_map(partial(count_instances, overlap_threshold), pairs, workers, MIN_IMAGES)
+    count = partial(count_instances, overlap_threshold, inclusive=inclusive)
+    counts = parallel_map(count, pairs, workers, MIN_IMAGES)
     lines = partial(_lines, overlap_threshold)
     return make_table([row.generator for row in rows], counts, lines, warnings)
 
 
-def count_instances(t: float, image: tuple[LabelRow, ImageBoxes]) -> Counts:
-    """Instances and boxes of one image at the overlap threshold ``t``.
+def count_instances(
+    t: float, image: tuple[LabelRow, ImageBoxes], inclusive: bool = False
+) -> Counts:
+    """Instances and boxes of one image at the overlap threshold ``t``; see `match_boxes`.
 
     Returns:
         (7, 6) int64, categories in the order of the table's rows: matched instances, unmatched
@@ -164,7 +169,7 @@ def count_instances(t: float, image: tuple[LabelRow, ImageBoxes]) -> Counts:
         line[4] = not boxes
         if drawn or boxes:
             truth = polygon_instances(drawn, row.height, row.width)
-            counts = match_boxes(truth, boxes, t).counts
+            counts = match_boxes(truth, boxes, t, inclusive).counts
             line[[0, 1, 2, 5]] = counts.tp, counts.fp, counts.fn, counts.invalid
     return lines
 

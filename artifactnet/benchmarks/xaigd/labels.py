@@ -14,7 +14,7 @@ from typing import Any
 
 from artifactnet.data.images import MAX_PIXELS
 from artifactnet.data.shard_values import check_names, parse_labels
-from artifactnet.data.shards import read_rows
+from artifactnet.data.shards import RowLocation, read_rows
 from artifactnet.data.text import brief
 from artifactnet.taxonomy import AGNOSTIC, BY_LABEL, FINE_GRAINED
 from artifactnet.types import ArtifactNetError
@@ -32,6 +32,7 @@ class LabelRow:
     height: int  # pixels
     labels: Sequence[Mapping[str, Any]]  # points are not checked; see `artifactnet.data.masks`
     place: str  # file and row, for messages
+    location: RowLocation | None = None  # of its image
 
     def __str__(self) -> str:
         return f"{self.place} ({self.generator}/{self.uid})"
@@ -53,7 +54,7 @@ def read_labels(files: Sequence[str | Path]) -> list[LabelRow]:
     seen: dict[tuple[str, str], LabelRow] = {}
     for path in _expand(files):
         for place, values in read_rows(path, COLUMNS, images=False):
-            row = _row(values, str(place))
+            row = _row(values, place)
             first = seen.setdefault((row.generator, row.uid), row)
             if first is not row:
                 raise ArtifactNetError(
@@ -78,7 +79,7 @@ def _expand(files: Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def _row(values: dict[str, Any], place: str) -> LabelRow:
+def _row(values: dict[str, Any], place: RowLocation) -> LabelRow:
     check_names(values, place)
     generator, uid = values["generator"], values["uid"]
     width, height = values["width"], values["height"]
@@ -94,7 +95,7 @@ def _row(values: dict[str, Any], place: str) -> LabelRow:
             f"{where}: {width}x{height} pixels exceed {MAX_PIXELS / 1e6:.0f} megapixels, the limit"
         )
     labels = parse_labels(values["labels"], where)
-    return LabelRow(generator, uid, width, height, labels, place)
+    return LabelRow(generator, uid, width, height, labels, str(place), place)
 
 
 def check_layout(root: str | Path, task: str, rows: Sequence[LabelRow]) -> tuple[str, ...]:

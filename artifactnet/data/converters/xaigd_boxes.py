@@ -10,6 +10,7 @@ from artifactnet.data.image_files import HEAD, Skipped, image_format, list_image
 from artifactnet.data.images import shown_size
 from artifactnet.data.manifest_format import ManifestLine
 from artifactnet.data.masks import polygon_box
+from artifactnet.data.regions import CAPTIONS
 from artifactnet.data.shard_values import check_names, parse_labels, to_whole
 from artifactnet.data.shards import COLUMNS, ShardReader, find_shards, read_rows
 from artifactnet.files import atomic_path
@@ -18,16 +19,6 @@ from artifactnet.taxonomy import BY_LABEL
 from artifactnet.types import Annotation, ArtifactNetError, Region
 
 PARTS = {"labeled_train": "train", "labeled_test": "test"}  # part -> split
-# label -> what is said of each of its polygons: a noun first, as FakeXplainer's captions (Sec. 3.3)
-CAPTIONS = {
-    "low-level-texture": "surface with an unnatural texture",
-    "low-level-edge_shape": "outline with a distorted edge or shape",
-    "low-level-symbol": "symbol or text, malformed",
-    "low-level-color": "area with an unnatural color",
-    "high-level-semantics": "object with a wrong or missing part",
-    "cognitive-level-commonsense": "object that contradicts common sense",
-    "cognitive-level-physics": "part of the scene that contradicts physics",
-}
 
 
 def convert_xaigd_boxes(
@@ -41,7 +32,8 @@ def convert_xaigd_boxes(
     """Make a manifest of X-AIGD's labeled rows with one region per polygon.
 
     A polygon is truncated and clipped as the benchmark does (`artifactnet.data.masks.rasterize`);
-    its box is the one around the pixels then drawn, its caption that of its category in `CAPTIONS`.
+    its box is the one around the pixels then drawn, its caption that of its category in
+    `artifactnet.data.regions.CAPTIONS`.
     Fakes are written, byte for byte, to ``OUT/images/NAME/GENERATOR/UID``. Photographs of their
     uids are listed beside them, from ``images`` or ``source/real`` (file stem = uid). Other
     arguments: see `convert_dataset`.
@@ -100,7 +92,7 @@ def convert_xaigd_boxes(
                 line = ManifestLine(str(path), *known, categories=bits, where=where)
                 writer.add_regions(line, regions)
     if real.is_dir():
-        photographs = _photographs(real, warnings)
+        photographs = photographs_by_uid(real, warnings)
         for uid, split in split_of.items():
             if uid not in photographs:
                 writer.leave_out(f"photographs are not in {real}", uid)
@@ -112,8 +104,12 @@ def convert_xaigd_boxes(
     return writer.finish(source, warnings)
 
 
-def _photographs(folder: Path, warnings: list[str]) -> dict[str, str]:
-    """uid -> path of every photograph."""
+def photographs_by_uid(folder: Path, warnings: list[str]) -> dict[str, str]:
+    """uid -> path of every photograph in a folder; adds to ``warnings`` what else is there.
+
+    Raises:
+        ArtifactNetError: two photographs have one uid.
+    """
     skipped = Skipped()
     paths: dict[str, str] = {}
     for _, path in list_images(folder, skipped):

@@ -19,10 +19,12 @@ from transformers import (
     TrainingArguments,
 )
 
+from artifactnet.files import write_text
 from artifactnet.training.run import Run
 from artifactnet.vlm.fakexplainer.arguments import CHECKPOINTS
 
 METRICS = Path("logs") / "metrics.jsonl"
+ANSWERS = Path("logs") / "answers.jsonl"  # a few sampled answers of every logged step of GRPO
 _COMPLETE = "complete"  # the file that a checkpoint gets when all of it is written
 
 
@@ -83,7 +85,16 @@ class MetricsLog(TrainerCallback):
         also: Callable[[int, dict[str, float]], None] | None = None,
     ) -> None:
         self._path, self._shown, self._also = folder / METRICS, shown, also
+        self._answers = folder / ANSWERS
         self._started = time.perf_counter()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """A resumed run takes some steps again: their earlier lines go."""
+        if state.is_world_process_zero:
+            _keep_steps(self._path, state.global_step)
+            _keep_steps(self._answers, state.global_step - 1)  # answers precede their step
 
     def on_log(
         self,
@@ -107,6 +118,15 @@ class MetricsLog(TrainerCallback):
             print(f"{line}  |  {seconds:.0f} s", flush=True)
         if self._also is not None:
             self._also(state.global_step, values)
+
+
+def _keep_steps(path: Path, last: int) -> None:
+    """Leave out the lines of later steps, and what a kill left of a line."""
+    if not path.is_file():
+        return
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    kept = [line for line in lines if json.loads(line)["step"] <= last]
+    write_text(path, "".join(line + "\n" for line in kept))
 
 
 def quiet(trainer: Any) -> Any:

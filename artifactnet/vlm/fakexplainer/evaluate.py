@@ -11,6 +11,7 @@ from typing import Any
 
 from artifactnet.config import Config, load, to_dict
 from artifactnet.data.datamodule import drop_and_summarize
+from artifactnet.data.regions import annotated_regions
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.evaluation import results as tables
 from artifactnet.evaluation.samples import (
@@ -28,7 +29,7 @@ from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.runs import run_folder
 from artifactnet.runs.device import choose_device
 from artifactnet.training.run import RunSplits
-from artifactnet.types import Annotation, ArtifactNetError, Prediction, Region, Sample
+from artifactnet.types import ArtifactNetError, Prediction, Region, Sample
 from artifactnet.vlm.base import load_base, pin_base
 from artifactnet.vlm.fakexplainer.answering import CUT_OFF, AnswerPredictor
 from artifactnet.vlm.fakexplainer.endpoint import EndpointPredictor
@@ -44,7 +45,6 @@ from artifactnet.vlm.fakexplainer.figures import (
 from artifactnet.vlm.fakexplainer.pages import terminal, write
 from artifactnet.vlm.fakexplainer.predictor import FakexplainerPredictor
 from artifactnet.vlm.fakexplainer.processing import load_fakexplainer_processing
-from artifactnet.vlm.fakexplainer.rows import regions_of_mask
 from artifactnet.vlm.fakexplainer.saving import (
     FACTS,
     Fakexplainer,
@@ -369,12 +369,10 @@ def _can_continue(path: Path, settings: Mapping[str, Any]) -> bool:
 def _known(sample: Sample, predictor: AnswerPredictor) -> dict[str, Any]:
     record = sample.record
     height, width = sample.image.shape[:2]
-    regions = sample.regions
-    if regions is None and sample.mask is not None:
+    regions = annotated_regions(sample)
+    if regions and sample.regions is None:
         # nobody wrote captions of these, so none is compared
-        regions = tuple(Region(r.bbox, "") for r in regions_of_mask(sample.mask))
-    if regions is None and record.annotation is Annotation.CLEAN:
-        regions = ()
+        regions = tuple(Region(region.bbox, "") for region in regions)
     try:
         input_size = predictor.input_size((width, height))
     except ArtifactNetError:  # which becomes this image's failure

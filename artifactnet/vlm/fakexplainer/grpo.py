@@ -15,13 +15,12 @@ from trl import GRPOConfig, GRPOTrainer
 from artifactnet.config import GrpoConfig
 from artifactnet.training.run import Run
 from artifactnet.vlm.fakexplainer.arguments import common_arguments
-from artifactnet.vlm.fakexplainer.callbacks import callbacks, quiet
+from artifactnet.vlm.fakexplainer.callbacks import ANSWERS, callbacks, quiet
 from artifactnet.vlm.fakexplainer.processing import FakexplainerProcessing
 from artifactnet.vlm.fakexplainer.rewards import Iou, Truth, grounding_weight, score_answer
 from artifactnet.vlm.fakexplainer.rows import Row, TaskData
 from artifactnet.vlm.fakexplainer.saving import Fakexplainer
 
-ANSWERS = Path("logs") / "answers.jsonl"  # a few sampled answers of every logged step
 _SAMPLES = 8  # answers a logged step
 _RECENT = 200  # answers whose mean number of regions is watched
 _MOST_CHANGE = 3.0  # of that mean, against the training data's, before a warning
@@ -143,6 +142,7 @@ def train_grpo(
         temperature=settings.temperature,
         beta=settings.beta,
         epsilon=settings.epsilon,
+        disable_dropout=True,  # it would tell the likelihood of an answer from that of sampling it
         loss_type="grpo",  # mean over tokens, then over answers; TRL's default is dapo
         max_completion_length=config.mllm.max_new_tokens,
         **_sampling(settings, trained.processing.forbidden_ids),
@@ -199,7 +199,8 @@ def _sampling(settings: GrpoConfig, forbidden: Sequence[int]) -> dict[str, Any]:
     return {
         "use_vllm": True,
         "vllm_mode": settings.vllm,
-        "generation_kwargs": {"logit_bias": {str(token): -100 for token in forbidden}},
+        # keys are numbers: vLLM compares them with the size of the vocabulary
+        "generation_kwargs": {"logit_bias": {token: -100.0 for token in forbidden}},
         **where,
     }
 

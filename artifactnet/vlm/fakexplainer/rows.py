@@ -7,21 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
 from artifactnet.config import Config
 from artifactnet.data.datamodule import build_splits, drop_and_summarize, labels_of
+from artifactnet.data.regions import annotated_regions
 from artifactnet.data.sources.base import Source
-from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import ArtifactNetError, Region, Sample, UInt8Array
 from artifactnet.vlm.fakexplainer.grammar import MAX_REGIONS
 from artifactnet.vlm.fakexplainer.processing import FakexplainerProcessing
-
-# captions of regions that are made of masks: a category of X-AIGD, or an artifact without one
-CAPTIONS = {category.bit: f"{category.short} look wrong" for category in CATEGORIES}
-UNNAMED = "area that looks wrong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +24,6 @@ class Row:
         index: of the image in its source.
         location: of the image, for people.
         is_fake: whether it was generated.
-        generator: ``real`` for photographs.
         regions: in pixels of the image as shown; None: nobody annotated them.
         tags: of `taxonomy.TAGS`; None likewise.
         size: (width, height) of the image as shown.
@@ -43,7 +34,6 @@ class Row:
     index: int
     location: str
     is_fake: bool
-    generator: str
     regions: tuple[Region, ...] | None
     tags: tuple[str, ...] | None
     size: tuple[int, int]
@@ -59,16 +49,16 @@ class TaskData:
         summary: what `artifactnet.data.checks.summarize_data` counted, and its ``warnings``.
     """
 
-    def __init__(self, config: Config, processing: FakexplainerProcessing) -> None:
+    def __init__(self, config: Config) -> None:
         splits = build_splits(config.data, config.seed)
         self.splits, self.summary = drop_and_summarize(splits, config.data)
-        self._config, self._processing = config, processing
+        self._config = config
 
-    def rows(self, split: str) -> list[Row]:
+    def rows(self, split: str, processing: FakexplainerProcessing) -> list[Row]:
         """Rows of a split, in its order; every image is opened once for its size and regions.
 
-        Fakes that no valid answer describes (neither region nor tag) are left out of training
-        and validation with a warning, unless only verdicts are learned.
+        Fakes at which nobody looked, or that no valid answer describes (neither region nor tag),
+        are left out with a warning, unless only verdicts are learned.
 
         Raises:
             ArtifactNetError: the split is missing or empty; a caption holds a control word of the
@@ -85,16 +75,15 @@ class TaskData:
                     raise
                 failed.append(record.location)
                 continue
-            row = self._row(index, sample)
-            describes = row.regions or row.tags or self._processing.drop == "label"
-            if split != "test" and row.is_fake and not describes:
+            row = self._row(index, sample, processing)
+            if row.is_fake and not (processing.drop == "label" or _is_described(row)):
                 nothing.append(record.location)
                 continue
             rows.append(row)
             if len(row.regions or ()) > MAX_REGIONS:
                 crowded.append(record.location)
         for reason, names in (
-            ("fakes have neither regions nor tags, so no answer describes them: left out", nothing),
+            ("fakes have no annotated region, or nothing to say about them: left out", nothing),
             ("images cannot be used: left out", failed),
             (f"images have more than {MAX_REGIONS} regions: their largest are learned", crowded),
         ):
@@ -114,12 +103,10 @@ class TaskData:
         labels_of(self.splits, split, self._config.data.name)
         return self.splits[split]
 
-    def _row(self, index: int, sample: Sample) -> Row:
-        record, processing = sample.record, self._processing
+    def _row(self, index: int, sample: Sample, processing: FakexplainerProcessing) -> Row:
+        record = sample.record
         height, width = sample.image.shape[:2]
-        regions = sample.regions
-        if regions is None and sample.mask is not None:
-            regions = regions_of_mask(sample.mask)
+        regions = annotated_regions(sample)
         try:
             for region in regions or ():
                 processing.check_text(region.caption, f"caption {region.caption!r:.60}")
@@ -134,12 +121,12 @@ class TaskData:
                     "that, or annotate fewer regions"
                 )
         except ArtifactNetError as error:
-            raise ArtifactNetError(f"{record.location}: {error}") from None
+            where = f"{record.where}: {record.location}" if record.where else record.location
+            raise ArtifactNetError(f"{where}: {error}") from None
         return Row(
             index,
             record.location,
             bool(record.label),
-            record.generator,
             regions,
             sample.tags,
             (width, height),
@@ -159,6 +146,10 @@ class TaskData:
             )
 
 
+def _is_described(row: Row) -> bool:
+    return row.regions is not None and bool(row.regions or row.tags)
+
+
 def _largest(regions: Sequence[Region]) -> list[Region]:
     """The largest regions, at most as many as an answer may have, in their order."""
 
@@ -168,23 +159,6 @@ def _largest(regions: Sequence[Region]) -> list[Region]:
 
     kept = sorted(range(len(regions)), key=area, reverse=True)[:MAX_REGIONS]
     return [regions[number] for number in sorted(kept)]
-
-
-def regions_of_mask(mask: UInt8Array) -> tuple[Region, ...]:
-    """Boxes of the 8-connected regions of a bit-field mask (H, W), category by category.
-
-    Their captions are fixed phrases. An artifact without a category is used where no category is.
-    """
-    found = []
-    for category in CATEGORIES:
-        found += _boxes((mask & category.bit) > 0, CAPTIONS[category.bit])
-    return tuple(found or _boxes(mask > 0, UNNAMED))
-
-
-def _boxes(mask: npt.NDArray[np.bool_], caption: str) -> list[Region]:
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    boxes = [tuple(map(float, (x, y, x + w, y + h))) for x, y, w, h, _ in stats[1:]]
-    return [Region((x1, y1, x2, y2), caption) for x1, y1, x2, y2 in sorted(boxes)]
 
 
 def _balanced(rows: list[Row], seed: int) -> list[Row]:

@@ -77,7 +77,7 @@ def build_fakexplainer(
     """
     processing = load_fakexplainer_processing(mllm)
     if adapters is not None:
-        _check_same_base(Path(adapters), mllm)
+        check_adapters(Path(adapters), mllm)
     source = mllm
     if adapters is not None and not mllm.lora_rank:
         source = replace(mllm, base=str(Path(adapters) / BASE))
@@ -174,8 +174,12 @@ def _mllm_of(facts: dict[str, Any], folder: Path) -> MllmConfig:
         ) from error
 
 
-def _check_same_base(folder: Path, mllm: MllmConfig) -> None:
-    """Raise unless the adapters of a run fit a base and its settings."""
+def check_adapters(folder: Path, mllm: MllmConfig) -> None:
+    """Refuse adapters of a run that are of another base or other settings; loads no weights.
+
+    Raises:
+        ArtifactNetError: there is no such finished run, or a key differs, which is named.
+    """
     if not is_fakexplainer(folder):
         raise ArtifactNetError(
             f"mllm.adapters={folder}: no {FACTS} there, so no finished fakexplainer run"

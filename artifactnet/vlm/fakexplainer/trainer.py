@@ -18,14 +18,15 @@ from artifactnet.runs.device import choose_device, own_device
 from artifactnet.runs.run_folder import RunResult
 from artifactnet.training.run import Run, start_run
 from artifactnet.vlm.base import require_mllm_extra
-from artifactnet.vlm.fakexplainer import evaluate as tables
 from artifactnet.vlm.fakexplainer.arguments import require_training_extra
-from artifactnet.vlm.fakexplainer.evaluate import evaluate_model
+from artifactnet.vlm.fakexplainer.evaluate import evaluate_model, read_run_groups
+from artifactnet.vlm.fakexplainer.pages import terminal, write
 from artifactnet.vlm.fakexplainer.processing import load_fakexplainer_processing
 from artifactnet.vlm.fakexplainer.rows import Row, TaskData
 from artifactnet.vlm.fakexplainer.saving import (
     FACTS,
     build_fakexplainer,
+    check_adapters,
     load_fakexplainer,
     save_fakexplainer,
 )
@@ -57,26 +58,28 @@ def train_fakexplainer(config: Config) -> RunResult:
         model = load_fakexplainer(run.folder, own_device(run.device))
         results = evaluate_model(model, data, config, run.folder)
         results["training"] = training
-        tables.write(run.folder, results)
+        write(run.folder, results)
         saved = f"{run.folder / FACTS} and the files next to it"
         usage = [f"artifactnet predict photo.jpg --model {run.folder}"]
         if config.mllm.stage == "sft":
             usage.append(f"artifactnet train paper/fakexplainer_grpo mllm.adapters={run.folder}")
-        return run.finish(results, tables.terminal(results), saved, usage)
+        return run.finish(results, terminal(results), saved, usage)
 
 
 def _train(run: Run) -> tuple[dict[str, Any], TaskData]:
     """Facts about the training, and its data; the trained model is in the run's folder."""
     from artifactnet.vlm.fakexplainer.callbacks import newest_checkpoint
 
-    config = run.config
-    tables.read_run_groups(config)  # else it would fail after the training
-    data = TaskData(config, load_fakexplainer_processing(config.mllm))
-    # what could only fail after the base, of gigabytes, is loaded
-    rows = data.rows("train")
+    config, adapters = run.config, run.config.mllm.adapters
+    # what could else fail after every image is opened, or the base, of gigabytes, is loaded
+    read_run_groups(config)
+    if adapters is not None:
+        check_adapters(Path(adapters), config.mllm)
+    data = TaskData(config)
+    processing = load_fakexplainer_processing(config.mllm)
+    rows = data.rows("train", processing)
     wanted = config.mllm.stage == "sft" and "val" in data.splits
-    val_rows = data.rows("val") if wanted and data.splits["val"].records else []
-    adapters = config.mllm.adapters
+    val_rows = data.rows("val", processing) if wanted and data.splits["val"].records else []
     trained = build_fakexplainer(config.mllm, own_device(run.device), adapters)
     parameters = list(trained.model.parameters())
     learning = sum(p.numel() for p in parameters if p.requires_grad)
@@ -171,6 +174,10 @@ def _unsupported(config: Config) -> list[tuple[str, str]]:
         found.append(("optim.layer_decay", "must be 1, and optim.head_lr null: adapters share lr"))
     if config.optim.schedule != "cosine" and config.optim.min_lr_ratio not in (0, 0.01):
         found.append(("optim.min_lr_ratio", "is of optim.schedule=cosine"))
+    if config.data.pairs:
+        found.append(("data.pairs", "must be false with mllm.task=fakexplainer"))
+    if config.mllm.quantize != "none" and config.train.strategy not in ("auto", "ddp"):
+        found.append(("train.strategy", "must be auto or ddp if mllm.quantize is not none"))
     if config.train.strategy == "fsdp":
         found.append(("train.strategy", "must be auto, ddp or deepspeed_stage_N: TRL samples"))
     if config.train.strategy.startswith("deepspeed") and find_spec("deepspeed") is None:

@@ -12,17 +12,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from artifactnet.data.images import shown_size
 from artifactnet.data.qreal import DIMENSIONS, QUESTIONS, QRealImage
 from artifactnet.data.regions import parse_corners
 from artifactnet.data.text import brief, parse_json, read_text
 from artifactnet.types import ArtifactNetError
-from artifactnet.vlm.coordinates import THOUSANDTHS, Size
+from artifactnet.vlm.coordinates import THOUSANDTHS, Unit, written_input_size
 from artifactnet.vlm.qreal.answers import EntityList, NamedEntity, read_entities, read_yes_no
-
-Unit = Literal["image", "thousandths"]
 
 # "path" names a line of an unfinished file of `artifactnet.inference.answers`
 _ENTITY_KEYS = {"path", "entity", "question", "answer", "score"}
@@ -143,27 +141,7 @@ def _image_answer(
         return read_entities(answer, THOUSANDTHS, THOUSANDTHS)  # no box: the image is not opened
     height, width, _ = shown_size(image.path, f"{image.where}: {image.path}")
     size = (width, height)
-    return read_entities(answer, size, _input_size(row, size, unit, where))
-
-
-def _input_size(row: Mapping[str, Any], size: Size, unit: Unit | None, where: str) -> Size:
-    value = row.get("input_size")
-    if value is not None:
-        if not (
-            isinstance(value, list)
-            and len(value) == 2
-            and all(type(side) is int and side > 0 for side in value)
-        ):
-            raise ArtifactNetError(
-                f"{where}: 'input_size' must be [width, height], not {brief(value)}"
-            )
-        return value[0], value[1]
-    if unit is None:
-        raise ArtifactNetError(
-            f"{where}: what do its coordinates mean? give 'input_size': [width, height], or "
-            "--coordinates image|thousandths"
-        )
-    return size if unit == "image" else THOUSANDTHS
+    return read_entities(answer, size, written_input_size(row, size, unit, where))
 
 
 def _boxes(value: Any, where: str) -> tuple[NamedEntity, ...]:

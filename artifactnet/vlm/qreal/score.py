@@ -10,6 +10,7 @@ from artifactnet.data.qreal import read_qreal
 from artifactnet.llm.client import Chat
 from artifactnet.metrics.entity_boxes import Area
 from artifactnet.types import ArtifactNetError
+from artifactnet.vlm.coordinates import Unit
 from artifactnet.vlm.qreal.figures import (
     SIMILARITY,
     chosen_images,
@@ -17,7 +18,7 @@ from artifactnet.vlm.qreal.figures import (
     endpoint_judge,
 )
 from artifactnet.vlm.qreal.pages import write_results
-from artifactnet.vlm.qreal.predictions import Unit, read_predictions
+from artifactnet.vlm.qreal.predictions import read_predictions
 
 
 def score_qreal(

@@ -1,0 +1,1 @@
+"""Language models on X-AIGD (X-AIGD, App. C): presence, judgment, boxes with categories, masks."""
