@@ -81,6 +81,8 @@ def test_wheel_holds_every_source_file_and_recipe(wheel):
     assert "artifactnet/py.typed" in names
     for name in ("template.html", "report.css", "report.js"):
         assert f"artifactnet/explanation/report/{name}" in names
+    for name in ("review.css", "review.js"):
+        assert f"artifactnet/annotation/qreal/{name}" in names
     for path in (ROOT / "artifactnet" / "weights").glob("*.*"):
         assert f"artifactnet/weights/{path.name}" in names
 

@@ -155,6 +155,9 @@ class _Run:
         self._attempts, self._workers, self._max_boxes = attempts, workers, max_boxes
         self._report = report
         self._failed: dict[str, tuple[str, bool]] = {}  # note -> reason, whether it may change
+        # by digest, as they become known
+        self._all_names: dict[str, list[str]] = {}
+        self._all_boxes: dict[str, list[Box]] = {}
         self._works: set[str] = set()  # stages whose local model has proved to work
 
     def announce_cost(self, stages: Sequence[str], max_calls: int | None) -> None:
@@ -240,18 +243,25 @@ class _Run:
     # what the log holds; None where it lacks something
 
     def _names(self, picture: Picture) -> list[str] | None:
-        result = self._logged(entities.entities_question(picture)).result
-        return None if result is None else entities.read_names(result)
+        if picture.digest not in self._all_names:
+            result = self._logged(entities.entities_question(picture)).result
+            if result is None:
+                return None
+            self._all_names[picture.digest] = entities.read_names(result)
+        return self._all_names[picture.digest]
 
     def _boxes(self, picture: Picture) -> list[Box] | None:
-        names = self._names(picture)
-        if names is None or self._undetected(picture):
-            return None
-        found = []
-        for name in names:
-            answer = self._log.answers(self._detection_key(picture, name))[0]
-            found.append(detection.read_boxes(name, answer))
-        return detection.choose_boxes(found, picture.size, self._max_boxes)
+        if picture.digest not in self._all_boxes:
+            names = self._names(picture)
+            if names is None or self._undetected(picture):
+                return None
+            found = []
+            for name in names:
+                answer = self._log.answers(self._detection_key(picture, name))[0]
+                found.append(detection.read_boxes(name, answer))
+            chosen = detection.choose_boxes(found, picture.size, self._max_boxes)
+            self._all_boxes[picture.digest] = chosen
+        return self._all_boxes[picture.digest]
 
     def _qualities(self, picture: Picture) -> list[float | None] | None:
         boxes = self._boxes(picture)

@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on_where_it_was(data, whole, half):
     """After each line of the log, and in the middle of one: all states that a kill leaves."""
     lines = whole[1].splitlines(keepends=True)
     raw = data / "out.raw.jsonl"
-    for kept in range(0, len(lines), 1 + 3 * half):
+    for kept in range(half, len(lines), 2 + 3 * half):
         raw.write_bytes(b"".join(lines[:kept]) + lines[kept][: 20 * half])
         (data / "out.jsonl").unlink(missing_ok=True)
         detector, scorer = StubDetector(), StubScorer()
