@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -47,6 +47,7 @@ class Record:
         location: where the image lives, for people: a path, or ``shard.parquet#row``.
         categories: bit field of the categories annotated in the image (0 if unknown).
         path: the image file, if it is a file of its own.
+        where: ``FILE:LINE`` of its annotation, for error messages; empty if it has none.
     """
 
     uid: str
@@ -56,6 +57,7 @@ class Record:
     location: str
     categories: int = 0
     path: str | None = None
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

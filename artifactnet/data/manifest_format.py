@@ -251,7 +251,7 @@ def _categories(value: Any, where: str) -> int:
 def record_of(line: ManifestLine) -> Record:
     """What is known of an image without decoding it."""
     described = line.uid, line.label, line.generator, line.annotation
-    return Record(*described, line.image, line.categories, path=line.image)
+    return Record(*described, line.image, line.categories, path=line.image, where=line.where)
 
 
 def named_splits(lines: Iterable[ManifestLine]) -> dict[str, tuple[str, ManifestLine]]:

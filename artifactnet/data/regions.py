@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
 from artifactnet.data.text import brief
-from artifactnet.taxonomy import TAG_ALIASES, TAGS, UNCATEGORIZED_BIT
-from artifactnet.types import ArtifactNetError, Region, UInt8Array
+from artifactnet.taxonomy import CATEGORIES, TAG_ALIASES, TAGS, UNCATEGORIZED_BIT
+from artifactnet.types import Annotation, ArtifactNetError, Region, Sample, UInt8Array
 
 Corners = tuple[float, float, float, float]  # x1, y1, x2, y2, pixels, half-open
 
@@ -18,6 +20,17 @@ TOLERANCE = 1e-6  # pixels; boxes around public polygons overshoot their image b
 # of an answer's elements; a caption that held one could not be told from the answer around it
 MARKERS = ("<think>", "<tag>", "</tag>", "</think>", "<verdict>", "</verdict>")  # in their order
 _LARGEST = 1e9  # pixels; NaN is not below it either
+# category -> what is said of a region that nobody described: a noun first, as in Sec. 3.3
+CAPTIONS = {
+    "low-level-texture": "surface with an unnatural texture",
+    "low-level-edge_shape": "outline with a distorted edge or shape",
+    "low-level-symbol": "symbol or text, malformed",
+    "low-level-color": "area with an unnatural color",
+    "high-level-semantics": "object with a wrong or missing part",
+    "cognitive-level-commonsense": "object that contradicts common sense",
+    "cognitive-level-physics": "part of the scene that contradicts physics",
+}
+UNNAMED = "area that looks wrong"  # of no category
 
 
 def parse_regions(value: Any, where: str) -> tuple[Region, ...]:
@@ -143,6 +156,36 @@ def clip_regions(
 ) -> tuple[Region, ...]:
     """`clip_region` of each; ``where`` names their list in error messages."""
     return tuple(clip_region(r, size, f"{where}: regions[{k}]") for k, r in enumerate(regions))
+
+
+def annotated_regions(sample: Sample) -> tuple[Region, ...] | None:
+    """What is known of an image's regions: annotated ones, else boxes of its mask.
+
+    Empty where somebody looked and found nothing; None where nobody did.
+    """
+    if sample.regions is not None:
+        return sample.regions
+    if sample.mask is not None:
+        return regions_of_mask(sample.mask)
+    return () if sample.record.annotation is Annotation.CLEAN else None
+
+
+def regions_of_mask(mask: UInt8Array) -> tuple[Region, ...]:
+    """Boxes of the 8-connected regions of a bit-field mask (H, W), category by category.
+
+    Their captions are those of `CAPTIONS`; an artifact without a category is used where no
+    category is.
+    """
+    found = []
+    for category in CATEGORIES:
+        found += _boxes((mask & category.bit) > 0, CAPTIONS[category.label])
+    return tuple(found or _boxes(mask > 0, UNNAMED))
+
+
+def _boxes(mask: npt.NDArray[np.bool_], caption: str) -> list[Region]:
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    boxes = [tuple(map(float, (x, y, x + w, y + h))) for x, y, w, h, _ in stats[1:]]
+    return [Region((x1, y1, x2, y2), caption) for x1, y1, x2, y2 in sorted(boxes)]
 
 
 def draw_corners(boxes: Iterable[Corners], size: tuple[int, int]) -> UInt8Array:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifactnet.data.converters.convert import convert_dataset
-from artifactnet.data.converters.xaigd_boxes import CAPTIONS
 from artifactnet.data.manifest_format import read_manifest
 from artifactnet.data.masks import polygon_box
+from artifactnet.data.regions import CAPTIONS
 from artifactnet.data.shards import SCHEMA
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation, ArtifactNetError, Region

@@ -10,9 +10,10 @@ from PIL import Image
 pytest.importorskip("transformers", reason="needs the extra mllm")
 
 from artifactnet.config import load
+from artifactnet.data.regions import CAPTIONS, UNNAMED, regions_of_mask
 from artifactnet.types import ArtifactNetError, Region
 from artifactnet.vlm.fakexplainer import grammar
-from artifactnet.vlm.fakexplainer.rows import CAPTIONS, UNNAMED, TaskData, regions_of_mask
+from artifactnet.vlm.fakexplainer.rows import TaskData
 
 SIZE = (60, 40)  # of every image; coordinates are its pixels
 
@@ -42,7 +43,7 @@ def fake(*regions, **more):
     return {"label": 1, "annotation": "mask", "regions": named} | more
 
 
-def data(folder: Path, lines, *overrides, drop="none") -> TaskData:
+def data(folder: Path, lines, *overrides) -> TaskData:
     """A train split of some lines; the number of an image is its shade."""
     rows = []
     held_out = [{"label": 0, "split": "val"}, {"label": 1, "split": "val"}]
@@ -54,7 +55,7 @@ def data(folder: Path, lines, *overrides, drop="none") -> TaskData:
     path = folder / "images.jsonl"
     path.write_text("".join(rows))
     keys = [f"data.root={path}", "data.check=counts", "data.balance=false", "mllm.base=x"]
-    return TaskData(load("paper/fakexplainer_sft", [*keys, *overrides]), Words(drop))
+    return TaskData(load("paper/fakexplainer_sft", [*keys, *overrides]))
 
 
 REAL = {"label": 0}
@@ -62,7 +63,7 @@ REAL = {"label": 0}
 
 def test_answers_are_written_and_images_opened(tmp_path):
     one = data(tmp_path, [REAL, fake((1, 2, 30, 20), tags=["wrong texture"], generator="sdxl")])
-    real, row = one.rows("train")
+    real, row = one.rows("train", Words())
     assert (real.is_fake, real.answer) == (False, grammar.write(False, (), (), SIZE, SIZE))
     assert (row.is_fake, row.size, row.input_size) == (True, SIZE, SIZE)
     assert row.regions == (Region((1.0, 2.0, 30.0, 20.0), "part 0"),)
@@ -75,7 +76,7 @@ def test_answers_are_written_and_images_opened(tmp_path):
 def test_of_too_many_regions_the_largest_are_learned_in_their_order(tmp_path):
     boxes = [(k, 0, k + 1, 1 + k % 20) for k in range(40)]  # those of k = 0..3, 20..23 are smallest
     one = data(tmp_path, [REAL, fake(*boxes)])
-    _, row = one.rows("train")
+    _, row = one.rows("train", Words())
     assert len(row.regions) == 40
     learned = [k for k in range(40) if f'"part {k}"' in row.answer]
     assert learned == [k for k in range(40) if k % 20 >= 4]
@@ -85,12 +86,20 @@ def test_of_too_many_regions_the_largest_are_learned_in_their_order(tmp_path):
 
 
 def test_fakes_that_no_answer_describes_are_left_out(tmp_path):
-    lines = [REAL, fake((1, 2, 3, 4)), {"label": 1, "annotation": "none"}, {"label": 1}]
+    tags = {"tags": ["wrong texture"]}
+    lines = [
+        REAL,
+        fake((1, 2, 3, 4)),
+        {"label": 1} | tags,  # somebody looked: it has no region
+        {"label": 1, "annotation": "none"} | tags,  # nobody did
+        {"label": 1, "annotation": "none"},
+        {"label": 1},
+    ]
     one = data(tmp_path, lines)
-    assert [row.index for row in one.rows("train")] == [0, 1]
+    assert [row.index for row in one.rows("train", Words())] == [0, 1, 2]
     (warning,) = one.summary["warnings"]
-    assert warning.startswith("train: 2 fakes have neither regions nor tags")
-    assert len(data(tmp_path, lines, drop="label").rows("train")) == 4  # verdicts are known
+    assert warning.startswith("train: 3 fakes have no annotated region")
+    assert len(data(tmp_path, lines).rows("train", Words("label"))) == 6  # verdicts are known
 
 
 def test_masks_without_regions_become_boxes(tmp_path):
@@ -98,7 +107,7 @@ def test_masks_without_regions_become_boxes(tmp_path):
     mask[5:9, 10:30] = 1
     Image.fromarray(mask).save(tmp_path / "mask.png")
     one = data(tmp_path, [REAL, {"label": 1, "annotation": "mask", "mask": "mask.png"}])
-    _, row = one.rows("train")
+    _, row = one.rows("train", Words())
     assert row.regions == (Region((10.0, 5.0, 30.0, 9.0), UNNAMED),)
 
 
@@ -108,9 +117,9 @@ def test_regions_of_a_mask():
     mask[0, 4:6] |= 1 << 3 | 1 << 5  # two categories
     mask[7, 8] = 1  # of no category, beside others
     assert [(r.bbox, r.caption) for r in regions_of_mask(mask)] == [
-        ((0, 0, 2, 2), CAPTIONS[1 << 3]),
-        ((4, 0, 6, 1), CAPTIONS[1 << 3]),
-        ((4, 0, 6, 1), CAPTIONS[1 << 5]),
+        ((0, 0, 2, 2), CAPTIONS["low-level-symbol"]),
+        ((4, 0, 6, 1), CAPTIONS["low-level-symbol"]),
+        ((4, 0, 6, 1), CAPTIONS["high-level-semantics"]),
     ]
     assert regions_of_mask(mask & 1) == (Region((8.0, 7.0, 9.0, 8.0), UNNAMED),)
     assert regions_of_mask(mask * 0) == ()
@@ -120,15 +129,17 @@ def test_regions_of_a_mask():
 def test_classes_are_balanced_by_drawing_again(tmp_path, reals):
     lines = [*[REAL] * reals, *[fake((1, 2, 3, 4))] * 5]
     one = data(tmp_path, lines, "data.balance=true")
-    indices = [row.index for row in one.rows("train")]
+    indices = [row.index for row in one.rows("train", Words())]
     assert indices[: len(lines)] == list(range(len(lines)))  # each at least once
     again = indices[len(lines) :]
     assert len(again) == abs(reals - 5)
     assert all((index < reals) == (reals < 5) for index in again)  # of the rarer class
     counts = [again.count(index) for index in set(again)]
     assert max(counts, default=0) - min(counts, default=0) <= 1
-    assert [row.index for row in one.rows("train")] == indices
-    assert [row.index for row in data(tmp_path, lines).rows("train")] == list(range(len(lines)))
+    assert [row.index for row in one.rows("train", Words())] == indices
+    assert [row.index for row in data(tmp_path, lines).rows("train", Words())] == list(
+        range(len(lines))
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,14 +149,14 @@ def test_classes_are_balanced_by_drawing_again(tmp_path, reals):
         ({"regions": [{"bbox": [1, 2, 3, 4], "caption": "a <box> hand"}]}, [], "not hold <box>"),
         ({"regions": [{"bbox": [1, 2, 3, 4], "caption": "a" * 301}]}, [], "1 to 300 characters"),
         ({}, ["mllm.max_new_tokens=5"], "tokens, more than mllm.max_new_tokens=5: raise"),
-        ({"regions": [{"bbox": [1, 2, 61, 4], "caption": "hand"}]}, [], "images.jsonl:2: "),
+        ({"regions": [{"bbox": [1, 2, 61, 4], "caption": "hand"}]}, [], "reaches out of the 60x40"),
     ],
 )
 def test_what_cannot_be_taught_is_refused_by_name(tmp_path, line, overrides, message):
     one = data(tmp_path, [REAL, fake((1, 2, 3, 4)) | line], *overrides)
     with pytest.raises(ArtifactNetError) as error:
-        one.rows("train")
-    assert f"{tmp_path}/" in str(error.value)
+        one.rows("train", Words())
+    assert str(error.value).startswith(f"{tmp_path / 'images.jsonl'}:2: {tmp_path}/")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -157,18 +168,18 @@ def test_what_cannot_be_taught_is_refused_by_name(tmp_path, line, overrides, mes
         ([fake((1, 2, 3, 4))], "only fake"),
         (
             [REAL, {"label": 1}],
-            "only real images that can be answered.*train: 1 fakes have neither",
+            "only real images that can be answered.*train: 1 fakes have no ann",
         ),
     ],
 )
 def test_one_class_teaches_nothing(tmp_path, lines, message):
     with pytest.raises(ArtifactNetError, match=message):
-        data(tmp_path, lines).rows("train")
+        data(tmp_path, lines).rows("train", Words())
 
 
 def test_images_that_cannot_be_used_are_counted_if_asked_for(tmp_path):
     one = data(tmp_path, [REAL, fake((1, 2, 3, 4)), REAL], "data.on_error=skip")
     (tmp_path / "02.png").write_bytes(b"no image")
-    assert [row.index for row in one.rows("train")] == [0, 1]
+    assert [row.index for row in one.rows("train", Words())] == [0, 1]
     (warning,) = one.summary["warnings"]
     assert warning.startswith("train: 1 images cannot be used: left out")
