@@ -25,8 +25,9 @@ def train(config: Config) -> RunResult:
 
     Args:
         config: the run; `load_config` reads one. With ``mllm.base`` a HEIE or, with
-            ``mllm.task=fakexplainer``, a FakeXplainer on that language model is trained (extra
-            ``mllm``, ``mllm-train``), otherwise a detector.
+            ``mllm.task=fakexplainer``, a FakeXplainer on that language model is trained, or, with
+            ``qreal_object`` and ``qreal_image``, a model of Q-Real's tasks (extras ``mllm``,
+            ``mllm-train``), otherwise a detector.
 
     Returns:
         Folder and results of the run.
@@ -39,6 +40,10 @@ def train(config: Config) -> RunResult:
         from artifactnet.vlm.fakexplainer.trainer import train_fakexplainer
 
         return train_fakexplainer(config)
+    if config.mllm.task.startswith("qreal_"):
+        from artifactnet.vlm.qreal.trainer import train_qreal
+
+        return train_qreal(config)
     if config.mllm.base is not None:
         from artifactnet.vlm.heie.trainer import train_heie
 

@@ -16,6 +16,9 @@ from artifactnet.taxonomy import ARTIFACT, BY_LABEL, NO_ARTIFACT
 Rule = tuple[str, Callable[[Any], bool]]  # "must be ...", and whether a value is
 
 
+QREAL_TASKS = ("qreal_object", "qreal_image")  # of mllm.task
+
+
 def _among(*words: str) -> Rule:
     return f"one of {', '.join(words)}", lambda value: value in words
 
@@ -101,7 +104,8 @@ RULES: dict[str, Rule] = {
     "mllm.text": _among("written", "template", "none"),
     "mllm.question": ("text", lambda v: bool(v.strip())),
     "mllm.max_new_tokens": _COUNT,
-    "mllm.task": _among("heie", "fakexplainer"),
+    "mllm.task": _among("heie", "fakexplainer", *QREAL_TASKS),
+    "mllm.context": _among("crop", "image"),
     "mllm.stage": _among("sft", "grpo"),
     "mllm.layout": _among("user", "system"),
     "mllm.region_form": _among("json", "native"),
@@ -136,7 +140,7 @@ RULES: dict[str, Rule] = {
     "loss.alignment.weight": _NOT_NEGATIVE,
     "loss.alignment.benign_weight": _SHARE,
     "loss.alignment.every": _COUNT,
-    "data.name": _among("demo", "folder", "xaigd", "manifest"),
+    "data.name": _among("demo", "folder", "xaigd", "manifest", "qreal"),
     "data.val_fraction": ("above 0 and below 0.5", lambda v: 0 < v < 0.5),
     "data.folds": ("at least 2", lambda v: v >= 2),
     "data.fold": _NOT_NEGATIVE,
@@ -361,6 +365,8 @@ def _feature_problems(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:
+    if (config.mllm.task in QREAL_TASKS) != (config.data.name == "qreal"):
+        yield "data.name", f"qreal and mllm.task={'|'.join(QREAL_TASKS)} go together"
     if config.mllm.base is None:
         if config.loss.text:
             yield "loss.text", "above 0 needs mllm.base"
@@ -375,6 +381,8 @@ def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "distill.teacher", "must be null with mllm.base, which is a teacher"
     if config.mllm.task == "fakexplainer":
         yield from _fakexplainer_problems(config)
+    elif config.mllm.task in QREAL_TASKS:
+        yield from _qreal_problems(config)
     else:
         yield from _heie_problems(config)
 
@@ -390,6 +398,13 @@ def _heie_problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "loss.text", "must be 0 where mllm.text=none: there is no text to learn"
     if config.train.monitor != "loss":
         yield "train.monitor", "must be loss with mllm.base"
+
+
+def _qreal_problems(config: Config) -> Iterator[tuple[str, str]]:
+    if config.mllm.stage != "sft":
+        yield "mllm.stage", f"must be sft with mllm.task={config.mllm.task}"
+    if config.data.folds is not None:
+        yield "data.folds", "must be null with data.name=qreal: its file names the splits"
 
 
 def _fakexplainer_problems(config: Config) -> Iterator[tuple[str, str]]:

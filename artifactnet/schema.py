@@ -92,7 +92,7 @@ class GrpoConfig:
 class MllmConfig:
     """A model built on a multimodal language model; of other models all of it is unused."""
 
-    task: str = "heie"  # heie | fakexplainer
+    task: str = "heie"  # heie | fakexplainer | qreal_object | qreal_image
     # checkpoint for transformers, by name or folder: of InternVL (OpenGVLab/InternVL3-8B-hf) for
     # heie, of any family of `vlm.coordinates` for fakexplainer
     base: str | None = None
@@ -113,7 +113,12 @@ class MllmConfig:
     layout: str = "user"  # where the task is described: user | system (turn of the chat)
     region_form: str = "json"  # json | native (the family's own box tokens)
     drop: str = "none"  # left out of the answers (Table 4): none | bbox | caption | tags | label
-    groups: str | None = None  # JSON file, {generator: group}: more rows of an evaluation
+    # the following two are of qreal
+    context: str = "crop"  # shown for a question about an entity: crop | image
+    negatives: bool = True  # images without a problem are learned, too, as "none"
+    groups: str | None = (
+        None  # of fakexplainer: JSON file, {generator: group}: more rows of an evaluation
+    )
     save_every: int = 100  # optimizer steps between two states from which a run resumes
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
 

@@ -41,7 +41,7 @@ def train_once(recipe: str, overrides: Sequence[str]) -> Path:
         if (run / run_folder.FINISHED).is_file():
             return run
         config.resume = True
-    if config.train.devices > 1 and config.mllm.task != "fakexplainer":
+    if config.train.devices > 1 and config.mllm.task == "heie":
         resume = ["resume=true"] if config.resume else []
         command = shlex.join(["artifactnet", "train", recipe, *overrides, *resume])
         raise ArtifactNetError(

@@ -23,11 +23,12 @@ from artifactnet.llm.ask import run_concurrently
 from artifactnet.llm.client import Answer, Chat, EndpointError, UnansweredError, image_part
 from artifactnet.models.state import evaluating
 from artifactnet.types import ArtifactNetError, UInt8Array
-from artifactnet.vlm import boxes, coordinates
+from artifactnet.vlm import coordinates
 from artifactnet.vlm.base import load_base, pin_base
 from artifactnet.vlm.coordinates import Size
 from artifactnet.vlm.fakexplainer.saving import is_fakexplainer, load_fakexplainer
 from artifactnet.vlm.image_chat import ImageChat, greedy, load_image_chat
+from artifactnet.vlm.qreal.saving import MARKS, is_qreal, load_qreal, read_qreal_facts
 
 YES = ("Yes", "yes", "YES", " Yes", " yes")
 NO = ("No", "no", "NO", " No", " no")
@@ -149,7 +150,7 @@ class LocalAnswerer(Answerer):
     def ask(self, questions: Sequence[ImageQuestion]) -> list[Written]:
         """See `Answerer.ask`."""
         yes_no = questions[0].yes_no
-        texts = [self.chat.render(_messages(question.text)) for question in questions]
+        texts = [self.chat.render(question_messages(question.text)) for question in questions]
         device = next(self.model.parameters()).device
         with evaluating(self.model), torch.inference_mode():
             inputs = self.chat.encode_chats([question.pixels for question in questions], texts)
@@ -298,14 +299,19 @@ def load_answerer(
         trained = load_fakexplainer(model, device)
         chat: ImageChat = trained.processing
         return LocalAnswerer(chat, trained.model, str(model), max_new_tokens, trained.notices)
+    if is_qreal(model):
+        chat, base, _ = load_qreal(model, device)
+        notices = tuple(read_qreal_facts(model)[1]["notices"])
+        return LocalAnswerer(chat, base, str(model), max_new_tokens, notices)
     mllm = MllmConfig(base=str(model), revision=revision)
-    chat = load_image_chat(mllm, (*boxes.QWEN, *boxes.INTERNVL))
+    chat = load_image_chat(mllm, MARKS)
     base = load_base(mllm, len(chat.processor.tokenizer), device).eval()
     pinned = pin_base(mllm, base)
     named = str(model) if pinned.revision is None else f"{model}@{pinned.revision}"
     return LocalAnswerer(chat, base, named, max_new_tokens)
 
 
-def _messages(text: str) -> list[dict[str, Any]]:
+def question_messages(text: str) -> list[dict[str, Any]]:
+    """A question about one image as chat messages of transformers."""
     content = [{"type": "image"}, {"type": "text", "text": text}]
     return [{"role": "user", "content": content}]

@@ -16,12 +16,12 @@ from tiny_fakexplainer import config, save_images  # noqa: E402
 
 from artifactnet.types import ArtifactNetError  # noqa: E402
 from artifactnet.vlm.fakexplainer.saving import (  # noqa: E402
-    WEIGHTS,
     build_fakexplainer,
     load_fakexplainer,
     save_fakexplainer,
 )
 from artifactnet.vlm.fakexplainer.trainer import train_fakexplainer  # noqa: E402
+from artifactnet.vlm.tuned import WEIGHTS  # noqa: E402
 
 FAMILIES = ("qwen", "internvl")
 
@@ -211,7 +211,7 @@ def no_base(monkeypatch):
     def load(*_, **__):
         raise AssertionError("the base was loaded")
 
-    monkeypatch.setattr("artifactnet.vlm.fakexplainer.saving.load_base", load)
+    monkeypatch.setattr("artifactnet.vlm.tuned.load_base", load)
 
 
 @pytest.mark.parametrize(

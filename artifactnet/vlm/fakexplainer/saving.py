@@ -8,32 +8,29 @@ base/                the whole base model, if all of it was fine-tuned
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from artifactnet.config import GrpoConfig, MllmConfig
+from artifactnet.config import MllmConfig
 from artifactnet.files import write_json
 from artifactnet.types import ArtifactNetError
-from artifactnet.vlm.base import (
-    adapter_state,
-    load_adapter_state,
-    load_base,
-    merge_adapters,
-    pin_base,
-    to_peft_model,
-)
 from artifactnet.vlm.fakexplainer.processing import (
     FakexplainerProcessing,
     load_fakexplainer_processing,
 )
-from artifactnet.vlm.saving import load_tensors, save_base, save_tensors
+from artifactnet.vlm.tuned import (
+    build_tuned,
+    check_same_settings,
+    load_tuned,
+    mllm_of,
+    save_tuned,
+    saved_source,
+)
 
 FACTS = "fakexplainer.json"
-WEIGHTS = "adapters.safetensors"
-BASE = "base"
 FORMAT = 1
 
 
@@ -78,16 +75,9 @@ def build_fakexplainer(
     processing = load_fakexplainer_processing(mllm)
     if adapters is not None:
         check_adapters(Path(adapters), mllm)
-    source = mllm
-    if adapters is not None and not mllm.lora_rank:
-        source = replace(mllm, base=str(Path(adapters) / BASE))
     tokens = len(processing.processor.tokenizer)
-    model = load_base(source, tokens, device, tuned=not mllm.lora_rank)
-    mllm = pin_base(mllm, model)
-    if mllm.lora_rank:
-        model = to_peft_model(model, mllm)
-        if adapters is not None:
-            _load_adapters(model, Path(adapters) / WEIGHTS)
+    place = None if adapters is None else Path(adapters)
+    model, mllm = build_tuned(mllm, tokens, device, place)
     return Fakexplainer(model, processing, mllm)
 
 
@@ -98,12 +88,8 @@ def save_fakexplainer(trained: Fakexplainer, folder: str | Path, extra: dict[str
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if trained.mllm.lora_rank:
-        # the default adapter alone: GRPO keeps a frozen copy beside it, named ref
-        save_tensors(folder / WEIGHTS, adapter_state(trained.model))
-    else:
-        save_base(trained.model, trained.processing.processor, folder / BASE)
     processing = trained.processing
+    save_tuned(trained.model, trained.mllm, processing.processor, folder)
     facts = {"format": FORMAT, "family": processing.family, "prompt": processing.prompt_hash}
     write_json(folder / FACTS, {**facts, "mllm": asdict(trained.mllm), "extra": extra})
 
@@ -125,20 +111,14 @@ def load_fakexplainer(
     """
     folder = Path(folder)
     facts = read_facts(folder)
-    mllm = _mllm_of(facts, folder)
-    source, hint = mllm, f"; if it was moved, correct mllm.base in {folder / FACTS}"
-    if not mllm.lora_rank:
-        source, hint = replace(mllm, base=str(folder / BASE), quantize="none"), ""
+    mllm = mllm_of(facts["mllm"], folder / FACTS)
+    hint = f"; if it was moved, correct mllm.base in {folder / FACTS}" if mllm.lora_rank else ""
     try:
-        processing = load_fakexplainer_processing(source)
-        model = load_base(source, len(processing.processor.tokenizer), device)
+        processing = load_fakexplainer_processing(saved_source(mllm, folder))
+        tokens = len(processing.processor.tokenizer)
+        model = load_tuned(mllm, folder, tokens, device, merge)
     except ArtifactNetError as error:
         raise ArtifactNetError(f"{error}{hint}") from error
-    if mllm.lora_rank:
-        model = to_peft_model(model, mllm)
-        _load_adapters(model, folder / WEIGHTS)
-        if merge and mllm.quantize == "none":
-            model = merge_adapters(model)
     notices = [*facts["extra"].get("notices", ())]
     if processing.prompt_hash != facts["prompt"]:
         notices.append("it was trained with the prompt of another version of artifactnet")
@@ -164,16 +144,6 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
     return facts
 
 
-def _mllm_of(facts: dict[str, Any], folder: Path) -> MllmConfig:
-    try:
-        values = dict(facts["mllm"])
-        return MllmConfig(**{**values, "grpo": GrpoConfig(**values["grpo"])})
-    except (TypeError, KeyError) as error:
-        raise ArtifactNetError(
-            f"{folder / FACTS}: made by another version of artifactnet ({error})"
-        ) from error
-
-
 def check_adapters(folder: Path, mllm: MllmConfig) -> None:
     """Refuse adapters of a run that are of another base or other settings; loads no weights.
 
@@ -184,23 +154,6 @@ def check_adapters(folder: Path, mllm: MllmConfig) -> None:
         raise ArtifactNetError(
             f"mllm.adapters={folder}: no {FACTS} there, so no finished fakexplainer run"
         )
-    earlier = _mllm_of(read_facts(folder), folder)
+    earlier = mllm_of(read_facts(folder)["mllm"], folder / FACTS)
     names = ["lora_rank", "lora_alpha", "layout", "region_form", "drop"]
-    if not (Path(str(earlier.base)).is_absolute() and Path(str(mllm.base)).is_dir()):
-        names.insert(0, "base")  # a folder may have been moved
-    for name in names:
-        was, now = getattr(earlier, name), getattr(mllm, name)
-        if was != now:
-            raise ArtifactNetError(
-                f"mllm.adapters={folder}: was trained with mllm.{name}={was}, not {now}; set "
-                f"mllm.{name}={was}"
-            )
-
-
-def _load_adapters(model: Any, path: Path) -> None:
-    unmatched = load_adapter_state(model, load_tensors(path))
-    if unmatched:
-        raise ArtifactNetError(
-            f"{path}: does not fit the adapters of its base model: {len(unmatched)} tensors "
-            f"differ, e.g. {unmatched[0]}; was the base replaced by another?"
-        )
+    check_same_settings(folder, earlier, mllm, names)

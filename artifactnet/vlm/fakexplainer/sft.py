@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from datasets import Dataset
 from PIL import Image
 from trl import SFTConfig, SFTTrainer
 
 from artifactnet.training.run import Run
+from artifactnet.types import UInt8Array
 from artifactnet.vlm.fakexplainer.arguments import common_arguments
 from artifactnet.vlm.fakexplainer.callbacks import callbacks, quiet
 from artifactnet.vlm.fakexplainer.rows import Row, TaskData
@@ -23,6 +24,18 @@ _SHOWN = {
     "eval_loss": "val loss",
     "eval_mean_token_accuracy": "val token accuracy",
 }
+
+
+class Examples(Protocol):
+    """What is learned: images, questions and answers, by number."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def example(self, number: int) -> tuple[UInt8Array, list[dict[str, Any]], str]:
+        """Pixels (H, W, 3), the question as chat messages with one image, and the answer."""
+        ...
 
 
 def train_sft(
@@ -46,22 +59,41 @@ def train_sft(
     Returns:
         ``epochs``, ``steps``, and the last ``train_loss``.
     """
+    messages, processor = trained.processing.messages, trained.processing.processor
+    train = _RowExamples(data, "train", rows, messages)
+    val = _RowExamples(data, "val", val_rows, messages)
+    return learn_answers(run, trained.model, processor, train, val, checkpoint)
+
+
+def learn_answers(
+    run: Run, model: Any, processor: Any, train: Examples, val: Examples, checkpoint: Path | None
+) -> dict[str, Any]:
+    """Cross-entropy of answers to any questions about images; returns as `train_sft`.
+
+    Args:
+        run: the run.
+        model: the base, with adapters that learn, or to learn as a whole.
+        processor: of the base; it pads on the left.
+        train: what is learned.
+        val: what is only measured; may be empty.
+        checkpoint: from which the run resumes.
+    """
     config = run.config
     batch = config.data.batch_size * config.train.accumulate * config.train.devices
     arguments = SFTConfig(
         **common_arguments(run),
         max_length=None,  # image tokens must not be cut; rows are checked for their length
-        eval_strategy="steps" if val_rows else "no",
-        eval_steps=config.train.eval_every * math.ceil(len(rows) / batch),
+        eval_strategy="steps" if len(val) else "no",
+        eval_steps=config.train.eval_every * math.ceil(len(train) / batch),
         per_device_eval_batch_size=config.data.eval_batch_size or config.data.batch_size,
     )
     trainer = quiet(
         SFTTrainer(
-            model=trained.model,
+            model=model,
             args=arguments,
-            train_dataset=_dataset(data, "train", rows, trained),
-            eval_dataset=_dataset(data, "val", val_rows, trained) if val_rows else None,
-            processing_class=trained.processing.processor,
+            train_dataset=_dataset(train),
+            eval_dataset=_dataset(val) if len(val) else None,
+            processing_class=processor,
             callbacks=callbacks(run, _SHOWN),
         )
     )
@@ -73,19 +105,35 @@ def train_sft(
     }
 
 
-def _dataset(data: TaskData, split: str, rows: Sequence[Row], trained: Fakexplainer) -> Dataset:
-    """Rows as TRL reads them; images are decoded when a batch is made."""
-    prompt = trained.processing.messages
+class _RowExamples:
+    """Rows of a split."""
+
+    def __init__(
+        self, data: TaskData, split: str, rows: Sequence[Row], messages: list[dict[str, Any]]
+    ) -> None:
+        self._data, self._split, self._rows, self._messages = data, split, rows, messages
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def example(self, number: int) -> tuple[UInt8Array, list[dict[str, Any]], str]:
+        """See `Examples`."""
+        row = self._rows[number]
+        return self._data.image(self._split, row), self._messages, row.answer
+
+
+def _dataset(examples: Examples) -> Dataset:
+    """Examples as TRL reads them; images are decoded when a batch is made."""
 
     def load(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        chosen = [rows[number] for number in batch["row"]]
+        chosen = [examples.example(number) for number in batch["row"]]
         return {
-            "images": [[Image.fromarray(data.image(split, row))] for row in chosen],
-            "prompt": [prompt for _ in chosen],
+            "images": [[Image.fromarray(pixels)] for pixels, _, _ in chosen],
+            "prompt": [messages for _, messages, _ in chosen],
             "completion": [
-                [{"role": "assistant", "content": [{"type": "text", "text": row.answer}]}]
-                for row in chosen
+                [{"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+                for _, _, answer in chosen
             ],
         }
 
-    return Dataset.from_dict({"row": list(range(len(rows)))}).with_transform(load)
+    return Dataset.from_dict({"row": list(range(len(examples)))}).with_transform(load)

@@ -6,6 +6,7 @@ import gc
 import os
 import time
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ def train_fakexplainer(config: Config) -> RunResult:
         KeyboardInterrupt: Ctrl-C; how to resume has been printed.
     """
     if config.train.devices > 1 and "RANK" not in os.environ:
-        return _launch(config)
-    with start_run(config, _unsupported(config)) as run:
+        return launch(config, train_fakexplainer)
+    with start_run(config, unsupported(config)) as run:
         # peft and TRL still use the old name
         warnings.filterwarnings("ignore", ".*gradient_checkpointing.*is deprecated")
         require_mllm_extra()
@@ -89,7 +90,7 @@ def _train(run: Run) -> tuple[dict[str, Any], TaskData]:
         f"{sum(p.numel() for p in parameters):,} parameters learn, {len(rows)} training images",
     )
     checkpoint = newest_checkpoint(run.folder) if run.main and config.resume else None
-    checkpoint = _same_everywhere(checkpoint)
+    checkpoint = same_everywhere(checkpoint)
     if config.resume and run.main:
         start = "the start" if checkpoint is None else checkpoint.name.replace("-", " of step ")
         print(f"resume: from {start}", flush=True)
@@ -128,7 +129,7 @@ def _fit(
     return train_grpo(run, trained, data, rows, checkpoint)
 
 
-def _same_everywhere(path: Path | None) -> Path | None:
+def same_everywhere(path: Path | None) -> Path | None:
     """What the main process found, in every process of a distributed run."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return path
@@ -140,14 +141,18 @@ def _same_everywhere(path: Path | None) -> Path | None:
     return holder[0]
 
 
-def _launch(config: Config) -> RunResult:
-    """Start a process for each device on this machine, and train in all of them."""
+def launch(config: Config, train: Callable[[Config], RunResult]) -> RunResult:
+    """Start a process for each device on this machine, and train in all of them.
+
+    Raises:
+        ArtifactNetError: the config cannot be trained, or a device is missing.
+    """
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    for key, problem in (*problems(config), *_unsupported(config)):
+    for key, problem in (*problems(config), *unsupported(config)):
         raise ConfigError(f"{key} {problem}")
     choose_device(config.train.device, config.train.devices)
-    launch = LaunchConfig(
+    settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=config.train.devices,
@@ -157,11 +162,11 @@ def _launch(config: Config) -> RunResult:
         run_id=config.name,
         start_method="spawn",
     )
-    results: dict[int, RunResult] = elastic_launch(launch, train_fakexplainer)(config)
+    results: dict[int, RunResult] = elastic_launch(settings, train)(config)
     return results[0]
 
 
-def _unsupported(config: Config) -> list[tuple[str, str]]:
+def unsupported(config: Config) -> list[tuple[str, str]]:
     """Keys of other models that FakeXplainer does not have, as (key, what it must be)."""
     found = []
     if config.init_from is not None:
@@ -175,7 +180,7 @@ def _unsupported(config: Config) -> list[tuple[str, str]]:
     if config.optim.schedule != "cosine" and config.optim.min_lr_ratio not in (0, 0.01):
         found.append(("optim.min_lr_ratio", "is of optim.schedule=cosine"))
     if config.data.pairs:
-        found.append(("data.pairs", "must be false with mllm.task=fakexplainer"))
+        found.append(("data.pairs", "must be false with this mllm.task"))
     if config.mllm.quantize != "none" and config.train.strategy not in ("auto", "ddp"):
         found.append(("train.strategy", "must be auto or ddp if mllm.quantize is not none"))
     if config.train.strategy == "fsdp":

@@ -1,0 +1,163 @@
+"""What is learned of Q-Real's training images: questions and true answers of one task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from artifactnet.config import Config
+from artifactnet.data.crops import crop_entity
+from artifactnet.data.images import decode_image, shown_size
+from artifactnet.data.qreal import (
+    DIMENSIONS,
+    QUESTIONS,
+    Dimension,
+    QRealEntity,
+    QRealImage,
+    answer_word,
+    count_unverified,
+    read_qreal,
+)
+from artifactnet.types import ArtifactNetError, UInt8Array
+from artifactnet.vlm.coordinates import Size, rule_of
+from artifactnet.vlm.image_chat import ImageChat
+from artifactnet.vlm.qreal.answers import write_entities
+from artifactnet.vlm.qreal.prompts import Context, entity_question, list_question
+from artifactnet.vlm.questions import question_messages
+
+OBJECT = "qreal_object"  # mllm.task
+
+
+@dataclass(frozen=True, slots=True)
+class QRealRow:
+    """A question about an image and its true answer.
+
+    Attributes:
+        image: that is asked about.
+        entity: whose crop is shown; None: the whole image is.
+        question: text.
+        answer: what the model should write.
+    """
+
+    image: QRealImage
+    entity: QRealEntity | None
+    question: str
+    answer: str
+
+
+@dataclass(slots=True)
+class _Split:
+    """Images of a split, as `artifactnet.training.run.Run.open_folder` counts them."""
+
+    records: list[QRealImage]
+
+
+class QRealData:
+    """The images of a run by split, and what is said of them.
+
+    Attributes:
+        splits: by name; those without an image are left out.
+        summary: counts, and ``warnings``.
+
+    Raises:
+        ArtifactNetError: the file cannot be used, or has no image to train on.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        assert config.data.root is not None
+        images = read_qreal(config.data.root)
+        names = ("train", "val", "test")
+        found = {name: [one for one in images if one.split == name] for name in names}
+        self.splits: Any = {name: _Split(kept) for name, kept in found.items() if kept}
+        if not found["train"]:
+            raise ArtifactNetError(f"data.root={config.data.root}: no image is in the split train")
+        unverified = count_unverified(images)
+        self.summary: dict[str, Any] = {
+            "images": {name: len(kept) for name, kept in found.items()},
+            "entities": {name: sum(len(i.entities) for i in kept) for name, kept in found.items()},
+            "unverified": unverified,
+            "warnings": [],
+        }
+        if unverified:
+            self.summary["warnings"].append(
+                f"{unverified} of {len(images)} images were annotated by models alone: no person "
+                "has verified them"
+            )
+
+    def rows(self, split: str, chat: ImageChat) -> list[QRealRow]:
+        """Rows of a split by ``mllm.task``; none where the split is missing.
+
+        Raises:
+            ArtifactNetError: a text holds a control word of the language model, or an answer is
+                longer than ``mllm.max_new_tokens``; the message names the line of the file.
+        """
+        if split not in self.splits:
+            return []
+        mllm = self._config.mllm
+        about = _object_rows if mllm.task == OBJECT else _image_rows
+        rows = []
+        for image in self.splits[split].records:
+            height, width, _ = shown_size(image.path, f"{image.where}: {image.path}")
+            for row in about(self._config, image, (width, height), chat):
+                self._check(row, chat)
+                rows.append(row)
+        return rows
+
+    def _check(self, row: QRealRow, chat: ImageChat) -> None:
+        try:
+            chat.check_text(row.question, "a label")
+            chat.check_text(row.answer, "a label or description")
+            limit, length = self._config.mllm.max_new_tokens, len(chat.tokenize(row.answer)) + 1
+            if length > limit:
+                raise ArtifactNetError(
+                    f"its answer has {length} tokens, more than mllm.max_new_tokens={limit}: raise "
+                    "that"
+                )
+        except ArtifactNetError as error:
+            raise ArtifactNetError(f"{row.image.where}: {row.image.image}: {error}") from None
+
+
+class QRealExamples:
+    """Rows as examples of `artifactnet.vlm.fakexplainer.sft.learn_answers`."""
+
+    def __init__(self, rows: Sequence[QRealRow]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def example(self, number: int) -> tuple[UInt8Array, list[dict[str, Any]], str]:
+        """Pixels, chat messages and answer of a row."""
+        row = self.rows[number]
+        pixels = decode_image(row.image.path, str(row.image.path))
+        if row.entity is not None:
+            pixels = crop_entity(pixels, row.entity.bbox)
+        return pixels, question_messages(row.question), row.answer
+
+
+def _object_rows(
+    config: Config, image: QRealImage, size: Size, chat: ImageChat
+) -> Iterator[QRealRow]:
+    """Six questions about each entity."""
+    context: Context = "image" if config.mllm.context == "image" else "crop"
+    space = chat.input_size(size) if context == "image" else size
+    for entity in image.entities:
+        shown = entity if context == "crop" else None
+        for key in QUESTIONS:
+            question = entity_question(key, entity, context, size, space, tuned=True)
+            yield QRealRow(image, shown, question, answer_word(entity.answers[key]))
+
+
+def _image_rows(
+    config: Config, image: QRealImage, size: Size, chat: ImageChat
+) -> Iterator[QRealRow]:
+    """The entities with a problem in each dimension; the word for none where there is none."""
+    pixels, space = rule_of(chat.family) == "pixels", chat.input_size(size)
+    dimension: Dimension
+    for dimension in DIMENSIONS:
+        problems = image.problems(dimension)
+        if problems or config.mllm.negatives:
+            answer = write_entities(problems, dimension, size, space)
+            yield QRealRow(image, None, list_question(dimension, pixels), answer)

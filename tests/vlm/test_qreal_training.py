@@ -1,0 +1,206 @@
+"""Fine-tuning on Q-Real: what is learned, two steps on tiny models, adapters trained further."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_qreal
+import torch
+from safetensors.torch import load_file
+
+tiny_mllm = pytest.importorskip("tiny_mllm")
+pytest.importorskip("trl", reason="needs the extra mllm-train")
+
+from artifactnet.api import train  # noqa: E402
+from artifactnet.config import ConfigError, load  # noqa: E402
+from artifactnet.data.qreal import QUESTIONS  # noqa: E402
+from artifactnet.types import ArtifactNetError  # noqa: E402
+from artifactnet.vlm.base import adapter_state  # noqa: E402
+from artifactnet.vlm.fakexplainer import sft  # noqa: E402
+from artifactnet.vlm.image_chat import load_image_chat  # noqa: E402
+from artifactnet.vlm.qreal.benchmark import run_benchmark  # noqa: E402
+from artifactnet.vlm.qreal.prompts import list_question  # noqa: E402
+from artifactnet.vlm.qreal.rows import QRealData, QRealExamples  # noqa: E402
+from artifactnet.vlm.qreal.saving import load_qreal  # noqa: E402
+from artifactnet.vlm.qreal.score import score_qreal  # noqa: E402
+from artifactnet.vlm.questions import load_answerer  # noqa: E402
+from artifactnet.vlm.tuned import WEIGHTS  # noqa: E402
+
+FAMILIES = ("qwen", "internvl")
+TEXTS = [list_question(d, p) for d in ("realism", "plausibility") for p in (True, False)]
+CORPUS = (*tiny_mllm.GRAMMAR, *[text.text for text in QUESTIONS.values()] * 2, *TEXTS * 2)
+CORPUS += ("Yes", "No", "none", '{"label": "violin-1", "description": "violin-1 is bent"}') * 2
+FAST = (
+    *("train.device=cpu", "train.precision=32", "train.tensorboard=false", "train.log_every=1"),
+    *("mllm.lora_rank=4", "mllm.gradient_checkpointing=false", "mllm.max_new_tokens=160"),
+    *("mllm.save_every=1", "data.workers=0", "train.max_steps=2"),
+)
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory) -> Path:
+    return tiny_qreal.save(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bases")
+    qwen = tiny_mllm.save_qwen(folder / "qwen", corpus=CORPUS)
+    return {"qwen": qwen, "internvl": tiny_mllm.save_base(folder / "internvl", corpus=CORPUS)}
+
+
+def config(task, base, truth, out, *more):
+    own = [f"mllm.base={base}", f"data.root={truth}", f"out={out}", f"name={task}"]
+    return load(f"paper/qreal_{task}qa", [*own, *FAST, *more])
+
+
+def rows(task, base, truth, *more):
+    found = config(task, base, truth, "runs", *more)
+    return QRealData(found).rows("train", load_image_chat(found.mllm))
+
+
+def test_what_is_learned(bases, truth):
+    found = rows("object", bases["qwen"], truth)
+    assert len(found) == 12
+    image = found[0].image
+    for row, (entity, key) in zip(
+        found, [(e, k) for e in image.entities for k in QUESTIONS], strict=True
+    ):
+        assert row.entity == entity
+        assert row.question == QUESTIONS[key].text
+        assert row.answer == ("Yes" if entity.answers[key] else "No")
+    pixels, messages, _ = QRealExamples(found).example(6)
+    assert pixels.shape == (56, 67, 3)  # 60 x 50 pixels, enlarged
+    assert messages[0]["content"][1] == {"type": "text", "text": found[6].question}
+    whole = rows("object", bases["qwen"], truth, "mllm.context=image")
+    assert whole[0].entity is None
+    assert whole[0].question.startswith('This is about "violin" at [10, 10, 50, 40]. ')
+    realism, plausibility = rows("image", bases["qwen"], truth)
+    # 84 x 112 pixels are what Qwen sees
+    assert json.loads(realism.answer) == {
+        "label": "violin",
+        "bbox_2d": [10, 10, 50, 40],
+        "description": "violin-1 shines like wax",
+    }
+    assert json.loads(plausibility.answer)["label"] == "cello"
+
+
+def test_silence_is_learned_unless_told_otherwise(bases, tmp_path):
+    clean = {"entities": [tiny_qreal.entity("cat-1", [10, 10, 50, 40], False, True)]}
+    truth = tiny_qreal.save(tmp_path, clean)
+    assert rows("image", bases["qwen"], truth)[0].answer == "none"
+    assert len(rows("image", bases["qwen"], truth, "mllm.negatives=false")) == 1
+
+
+@pytest.fixture(scope="module")
+def runs(bases, truth, tmp_path_factory) -> dict[tuple[str, str], Path]:
+    """Two steps of each task on each family."""
+    out = tmp_path_factory.mktemp("runs")
+    return {
+        (task, name): train(config(task, bases[name], truth, out / name)).run_dir
+        for name in FAMILIES
+        for task in ("object", "image")
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("task", ["object", "image"])
+def test_two_steps_leave_adapters_that_moved_and_figures(runs, truth, task, family, tmp_path):
+    run = runs[task, family]
+    state = load_file(run / WEIGHTS)
+    assert any(bool(v.abs().sum() > 0) for k, v in state.items() if "lora_B" in k)
+    results = json.loads((run / "results.json").read_text())
+    assert results["training"]["steps"] == 2
+    assert results["images"] == 3
+    figures = results["benchmark"]["figures"]
+    assert (figures["object"] is None) == (task == "image")
+    # the saved answers, and the saved model, give the same figures
+    file = run / "benchmark" / f"{task}.jsonl"
+    assert score_qreal(truth, [file])["figures"]["object"] == figures["object"]
+    assert score_qreal(truth, [file])["figures"]["image"] == figures["image"]
+    again = run_benchmark(
+        truth,
+        load_answerer(run, "cpu", 160),
+        tmp_path / "again",
+        tasks=[task],
+        tuned=task == "object",
+    )
+    assert again["figures"][task].keys() == figures[task].keys()
+    if task == "object":
+        mine, theirs = again["figures"]["object"]["mean"], figures["object"]["mean"]
+        assert mine == pytest.approx(theirs, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lists_are_learned_from_the_adapters_of_the_questions(
+    runs, bases, truth, family, tmp_path, monkeypatch
+):
+    first, started = runs["object", family], {}
+    learn = sft.learn_answers
+
+    def watched(run, model, *rest):
+        started.update({k: v.detach().clone() for k, v in adapter_state(model).items()})
+        return learn(run, model, *rest)
+
+    monkeypatch.setattr(sft, "learn_answers", watched)
+    more = (f"mllm.adapters={first}",)
+    train(config("image", bases[family], truth, tmp_path, *more))
+    saved = load_file(first / WEIGHTS)
+    assert started.keys() == saved.keys()
+    assert all(torch.equal(started[name], saved[name]) for name in saved)
+    last = load_file(tmp_path / "image" / WEIGHTS)
+    assert any(not torch.equal(last[name], saved[name]) for name in saved)
+
+
+def test_adapters_are_loaded_bit_for_bit(runs, bases, truth):
+    from artifactnet.vlm.tuned import build_tuned
+
+    first = runs["object", "qwen"]
+    chat, _, mllm = load_qreal(first, merge=False)
+    model, _ = build_tuned(mllm, len(chat.processor.tokenizer), "cpu", first)
+    saved = load_file(first / WEIGHTS)
+    found = adapter_state(model)
+    assert found.keys() == saved.keys()
+    assert all(torch.equal(found[name], saved[name]) for name in saved)
+
+
+def test_a_stopped_training_goes_on_bit_for_bit(runs, bases, truth, tmp_path, monkeypatch):
+    from artifactnet.vlm.fakexplainer import callbacks
+
+    log = callbacks.MetricsLog.on_log
+
+    def stop(self, args, state, control, logs=None, **more):
+        log(self, args, state, control, logs, **more)
+        if state.global_step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.MetricsLog, "on_log", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(config("object", bases["qwen"], truth, tmp_path))
+    resumed = train(config("object", bases["qwen"], truth, tmp_path, "resume=true")).run_dir
+    whole, found = (load_file(run / WEIGHTS) for run in (runs["object", "qwen"], resumed))
+    assert all(torch.equal(whole[name], found[name]) for name in whole)
+
+
+def test_what_cannot_be_trained(bases, truth, tmp_path, runs):
+    base = bases["qwen"]
+    with pytest.raises(ConfigError, match="data.name"):
+        config("object", base, truth, tmp_path, "data.name=manifest")
+    with pytest.raises(ConfigError, match="mllm.stage"):
+        config("object", base, truth, tmp_path, "mllm.stage=grpo")
+    with pytest.raises(ArtifactNetError, match=r"more than mllm.max_new_tokens=4: raise"):
+        train(config("image", base, truth, tmp_path, "mllm.max_new_tokens=4"))
+    other = tmp_path / "other"
+    shutil.copytree(truth.parent, other)
+    text = (other / "qreal.jsonl").read_text().replace('"train"', '"val"')
+    (other / "qreal.jsonl").write_text(text)
+    with pytest.raises(ArtifactNetError, match="no image is in the split train"):
+        train(config("image", base, other / "qreal.jsonl", tmp_path))
+    adapters = f"mllm.adapters={runs['object', 'qwen']}"
+    with pytest.raises(ArtifactNetError, match=r"was trained with mllm.lora_rank=4, not 2"):
+        train(config("image", base, truth, tmp_path, adapters, "mllm.lora_rank=2"))
+    with pytest.raises(ArtifactNetError, match="no finished run on Q-Real"):
+        train(config("image", base, truth, tmp_path, f"mllm.adapters={tmp_path}"))
+    assert not (tmp_path / "image").exists()
