@@ -69,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {*INFERENCE, "evaluation", "distillation", "runs", "metrics"},
     "training": {*TRAINING, "explanation.overlay"},
     "api": {*TRAINING, "api", "vlm", "llm"},
-    "experiments": {*TRAINING, "experiments", "explanation", "vlm", "api"},
+    "experiments": {*TRAINING, "experiments", "explanation", "vlm", "llm", "api"},
     "cli": {*TRAINING, "", "cli", "api", "benchmarks", "exporters", "explanation", "experiments",
             "llm", "annotation", "vlm"},
     "__main__": {"cli"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from artifactnet.cli import arguments
+from artifactnet.cli.qreal_bench import add_judge_endpoint, open_judge
 
 
 def add_experiment_options(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +18,8 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
         "fusion-ablation: HEIE Table 5; transfer CONFIG --on A B: HEIE Table 4; cot-ablation "
         "[CONFIG]: HEIE Table 7; alignment [CONFIG]: with and without attention "
         "alignment, compared seed by seed; folds CONFIG: cross-validation of a config; "
-        "fakexplainer-ablation: FakeXplainer Table 4",
+        "fakexplainer-ablation: FakeXplainer Table 4; qreal-strategies: strategies 2 and 3 of "
+        "Q-Real Table 4 (1, a chain of three models, is not part of it)",
     )
     arguments.add_overrides(
         parser,
@@ -50,6 +52,7 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
         metavar="CONFIG",
         help="folds: a second config, trained in every fold from the model of the first",
     )
+    add_judge_endpoint(parser)
     option("--out", default="runs/experiments", metavar="DIR")
 
 
@@ -70,6 +73,9 @@ def run_experiment(args: argparse.Namespace) -> int:
         recipe, *overrides = overrides
     if args.on is not None and name != "transfer":
         raise ArtifactNetError("--on is for transfer alone")
+    judge = open_judge(args)
+    if judge is not None and name != "qreal-strategies":
+        raise ArtifactNetError("--judge-url and --judge-model are for qreal-strategies alone")
     if name == "folds":
         return _run_folds(args, recipe, overrides)
     if args.folds is not None or args.then is not None:
@@ -90,6 +96,10 @@ def run_experiment(args: argparse.Namespace) -> int:
         from artifactnet.experiments.fakexplainer_ablation import run_fakexplainer_ablation
 
         found = run_fakexplainer_ablation(seeds, args.out, overrides)
+    elif name == "qreal-strategies":
+        from artifactnet.experiments.qreal_strategies import run_qreal_strategies
+
+        found = run_qreal_strategies(seeds, args.out, overrides, judge)
     elif name == "alignment":
         from artifactnet.experiments.alignment import (
             FAITHFULNESS_IMAGES,

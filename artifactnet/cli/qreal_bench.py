@@ -137,7 +137,7 @@ def run_score_qreal(args: argparse.Namespace) -> int:
         split=args.split,
         unit=args.coordinates,
         area=args.auc,
-        judge=_judge(args),
+        judge=open_judge(args),
         allow_missing=args.allow_missing,
         check_images=args.check_images,
     )
@@ -148,7 +148,7 @@ def run_benchmark_qreal(args: argparse.Namespace) -> int:
     """Run ``benchmark-qreal``; returns the exit code."""
     from artifactnet.vlm.qreal.benchmark import run_benchmark
 
-    judge = _judge(args)
+    judge = open_judge(args)
     answerer = open_answerer(args)
     results = run_benchmark(
         args.truth,
@@ -189,6 +189,12 @@ def _add_figures(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read annotations in which a problem has no description",
     )
+    add_judge_endpoint(parser)
+
+
+def add_judge_endpoint(parser: argparse.ArgumentParser) -> None:
+    """Options that name a model behind an endpoint that compares descriptions."""
+    option = parser.add_argument
     option(
         "--judge-url",
         metavar="URL",
@@ -202,7 +208,12 @@ def _add_figures(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _judge(args: argparse.Namespace) -> Chat | None:
+def open_judge(args: argparse.Namespace) -> Chat | None:
+    """The judge that was named, or None.
+
+    Raises:
+        ArtifactNetError: its options contradict each other, or it cannot be used.
+    """
     from artifactnet.types import ArtifactNetError
 
     if (args.judge_url is None) != (args.judge_model is None):

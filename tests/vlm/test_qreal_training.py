@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 tiny_mllm = pytest.importorskip("tiny_mllm")
 pytest.importorskip("trl", reason="needs the extra mllm-train")
 
+from artifactnet import api  # noqa: E402
 from artifactnet.api import train  # noqa: E402
+from artifactnet.cli import main  # noqa: E402
 from artifactnet.config import ConfigError, load  # noqa: E402
 from artifactnet.data.qreal import QUESTIONS  # noqa: E402
 from artifactnet.types import ArtifactNetError  # noqa: E402
@@ -163,6 +165,43 @@ def test_adapters_are_loaded_bit_for_bit(runs, bases, truth):
     found = adapter_state(model)
     assert found.keys() == saved.keys()
     assert all(torch.equal(found[name], saved[name]) for name in saved)
+
+
+@pytest.mark.slow
+def test_strategies_of_table_4(bases, truth, tmp_path, capsys, monkeypatch):
+    keys = [f"mllm.base={bases['qwen']}", f"data.root={truth}", *FAST, "mllm.max_new_tokens=64"]
+    out = ["--seeds", "0", "--out", str(tmp_path)]
+    command = ["experiment", "qreal-strategies", *keys, *out]
+    assert main(command) == 0
+    first, second, base = (
+        tmp_path / f"qreal_{name}_s0" for name in ("objectqa", "imageqa_2", "imageqa_3")
+    )
+    # equal but for what they start from
+    mllm = [json.loads((run / "qreal.json").read_text())["mllm"] for run in (second, base)]
+    assert [one.pop("adapters") for one in mllm] == [str(first), None]
+    assert mllm[0] == mllm[1]
+    learned = [load_file(run / WEIGHTS) for run in (second, base)]
+    assert any(not torch.equal(learned[0][name], learned[1][name]) for name in learned[0])
+    table = json.loads((tmp_path / "qreal-strategies.json").read_text())
+    assert [row["key"] for row in table["rows"]] == [
+        *("2_realism", "3_realism", "2_plausibility", "3_plausibility")
+    ]
+    for row in table["rows"]:
+        key, dimension = row["key"].split("_")
+        results = json.loads((tmp_path / f"qreal_imageqa_{key}_s0" / "results.json").read_text())
+        figures = results["benchmark"]["figures"]["image"][dimension]
+        found = row["seeds"]["0"]
+        assert (found["IoU"], found["AUC"]) == (figures["iou"], figures["auc"])
+        assert (found["recall"], found["boxes"]) == (figures["recall"], figures["boxes"])
+    page = (tmp_path / "qreal-strategies.md").read_text()
+    assert page in capsys.readouterr().out
+
+    # the same command trains what is not finished, and nothing else
+    (base / "finished.json").unlink()
+    trained = []
+    monkeypatch.setattr(api, "train", lambda config: trained.append((config.name, config.resume)))
+    assert main(command) == 0
+    assert trained == [("qreal_imageqa_3_s0", True)]
 
 
 def test_a_stopped_training_goes_on_bit_for_bit(runs, bases, truth, tmp_path, monkeypatch):
