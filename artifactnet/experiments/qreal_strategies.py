@@ -6,6 +6,7 @@ this: it needs three more tasks.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from artifactnet.data.qreal import DIMENSIONS
 from artifactnet.experiments.common import check_seeds, read_results, train_once, write_table
 from artifactnet.llm.client import Chat
 from artifactnet.names import visible
+from artifactnet.runs import run_folder
 from artifactnet.vlm.qreal.benchmark import ANSWERS
 from artifactnet.vlm.qreal.score import score_qreal
 from artifactnet.vlm.qreal.trainer import BENCHMARK
@@ -83,7 +85,12 @@ def run_qreal_strategies(
         found = _score(run, trained, judge)
         for dimension in DIMENSIONS:
             values[f"{key}_{dimension}", seed] = _row(found["image"][dimension])
-        said = [*trained["benchmark"]["figures"]["warnings"], *found["warnings"]]
+        learned = json.loads((run / run_folder.DATA).read_text(encoding="utf-8"))
+        said = [
+            *(f"{trained['data']['root']}: {text}" for text in learned["warnings"]),
+            *trained["benchmark"]["figures"]["warnings"],
+            *found["warnings"],
+        ]
         for text in dict.fromkeys(said):
             warnings.setdefault(text, []).append(run.name)
     about = {

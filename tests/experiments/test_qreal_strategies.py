@@ -41,6 +41,8 @@ def instant(monkeypatch):
             for dimension in ("realism", "plausibility")
         ]
         (folder / "image.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        learned = {"warnings": ["the training images"]}
+        (folder.parent / "data.json").write_text(json.dumps(learned))
         warnings = ["all say this", *(["only I do"] if config.mllm.adapters else [])]
         return {
             "data": {"root": config.data.root, "split": "test"},
@@ -75,6 +77,7 @@ def test_rows_of_table_4(instant, keys, tmp_path, capsys):
     assert "| 1.000 ± 0.000 |" in page
     assert "| 1: " not in page
     assert "WARNING: all say this\n" in page
+    assert f"WARNING: {tmp_path / 'qreal.jsonl'}: the training images\n" in page
     assert "WARNING: only I do (qreal_imageqa_2_s0, qreal_imageqa_2_s1)\n" in page
     assert page in capsys.readouterr().out
 
