@@ -101,8 +101,10 @@ def _train(run: Run) -> tuple[dict[str, Any], QRealData]:
         "questions": len(rows),
     }
     if run.main:
+        unverified = data.summary["unverified"]
+        notices = ["trained on annotations that no person has verified"] if unverified else []
         extra = {"run": config.name, "epoch": facts["epochs"], "step": facts["steps"]}
-        save_qreal(model, chat, mllm, run.folder, {**extra, "notices": []})
+        save_qreal(model, chat, mllm, run.folder, {**extra, "notices": notices})
     return facts, data
 
 
