@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,7 +181,9 @@ def test_two_processes_train_like_one_with_twice_the_batch(bases, manifest, tmp_
         lines = [json.loads(line) for line in (run / "logs" / "metrics.jsonl").open()]
         return [line["loss"] for line in lines if "loss" in line]
 
+    before = signal.getsignal(signal.SIGTERM)
     two = losses("name=two", "train.devices=2")
+    assert signal.getsignal(signal.SIGTERM) is before  # PyTorch's launcher replaces it
     one = losses("name=one", "data.batch_size=2")
     assert two == pytest.approx(one, rel=1e-4)
     assert len(two) == 2
@@ -212,6 +215,15 @@ def no_base(monkeypatch):
         raise AssertionError("the base was loaded")
 
     monkeypatch.setattr("artifactnet.vlm.tuned.load_base", load)
+
+
+@pytest.mark.slow
+def test_an_error_of_two_processes_is_one_line(bases, manifest, tmp_path):
+    run = config(bases["qwen"], manifest, tmp_path, "train.devices=2", "mllm.max_new_tokens=20")
+    with pytest.raises(ArtifactNetError) as error:
+        train_fakexplainer(run)
+    assert "more than mllm.max_new_tokens=20" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

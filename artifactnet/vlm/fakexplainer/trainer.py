@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from artifactnet.rules import problems
 from artifactnet.runs.device import choose_device, own_device
 from artifactnet.runs.run_folder import RunResult
 from artifactnet.training.run import Run, start_run
+from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.base import require_mllm_extra
 from artifactnet.vlm.fakexplainer.arguments import require_training_extra
 from artifactnet.vlm.fakexplainer.evaluate import evaluate_model, read_run_groups
@@ -31,6 +34,13 @@ from artifactnet.vlm.fakexplainer.saving import (
     load_fakexplainer,
     save_fakexplainer,
 )
+
+# those that PyTorch's launcher handles itself; Windows lacks the last two
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+    if hasattr(signal, name)
+]
 
 
 def train_fakexplainer(config: Config) -> RunResult:
@@ -145,8 +155,12 @@ def launch(config: Config, train: Callable[[Config], RunResult]) -> RunResult:
     """Start a process for each device on this machine, and train in all of them.
 
     Raises:
-        ArtifactNetError: the config cannot be trained, or a device is missing.
+        ArtifactNetError: the config cannot be trained, a device is missing, or a user error of one
+            of the processes.
+        KeyboardInterrupt: Ctrl-C.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for key, problem in (*problems(config), *unsupported(config)):
@@ -162,8 +176,32 @@ def launch(config: Config, train: Callable[[Config], RunResult]) -> RunResult:
         run_id=config.name,
         start_method="spawn",
     )
-    results: dict[int, RunResult] = elastic_launch(settings, train)(config)
+    # PyTorch's launcher leaves handlers of its own behind
+    handlers = {name: signal.getsignal(name) for name in _SIGNALS} if _in_main_thread() else {}
+    stopped = None
+    try:
+        results: dict[int, RunResult] = elastic_launch(settings, train)(config)
+    except SignalException as error:
+        stopped = error.sigval
+    except ChildFailedError as error:
+        # what its process wrote down: KIND: MESSAGE, or something else if it was killed
+        told = error.get_first_failure()[1].error_file_data["message"]
+        told = told["message"] if isinstance(told, dict) else str(told)
+        kind, _, message = told.partition(": ")
+        if kind not in (ArtifactNetError.__name__, ConfigError.__name__):
+            raise
+        raise ArtifactNetError(message) from None
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
+    if stopped is not None:
+        signal.raise_signal(stopped)  # now it does what it does in a run of one process
+        raise KeyboardInterrupt  # its handler let the program go on
     return results[0]
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def unsupported(config: Config) -> list[tuple[str, str]]:
