@@ -54,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "vlm.heie.evaluate": {*TRAINING, "vlm", "llm"},
     "vlm.fakexplainer.evaluate": {*TRAINING, "vlm", "llm"},
     "vlm.fakexplainer.pages": {*BASE, "evaluation", "vlm"},
+    "vlm.tuning_run": {*TRAINING, "vlm"},
     "vlm.fakexplainer.trainer": {*TRAINING, "vlm"},
     "vlm.fakexplainer.arguments": {*BASE, "training", "vlm"},
     "vlm.fakexplainer.callbacks": {*BASE, "training", "vlm"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,29 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except Exception as error:  # the reader's own error type is private; all mean a broken file
         raise ArtifactNetError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def read_facts_file(path: Path, version: int, what: str) -> dict[str, Any]:
+    """Content of the JSON file that describes a saved model.
+
+    Args:
+        path: the file.
+        version: its ``format``, as this version of the package reads it.
+        what: the kind of model, as in "not a saved HEIE".
+
+    Raises:
+        ArtifactNetError: it cannot be read, or has another format.
+    """
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if facts["format"] != version:
+            raise ArtifactNetError(
+                f"{path}: format {facts['format']}, but this version reads format {version}; "
+                "update artifactnet"
+            )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ArtifactNetError(f"{path}: not a saved {what} ({error!r})") from error
+    return facts
 
 
 def save_base(base: Any, processor: Any, folder: Path) -> None:

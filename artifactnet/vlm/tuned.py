@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from artifactnet.config import GrpoConfig, MllmConfig
 from artifactnet.types import ArtifactNetError
@@ -50,7 +51,7 @@ def build_tuned(
     if mllm.lora_rank:
         model = to_peft_model(model, mllm)
         if adapters is not None:
-            _load_adapters(model, adapters / WEIGHTS)
+            load_adapters(model, load_tensors(adapters / WEIGHTS), adapters / WEIGHTS)
     return model, mllm
 
 
@@ -89,7 +90,7 @@ def load_tuned(
     model = load_base(saved_source(mllm, folder), tokens, device)
     if mllm.lora_rank:
         model = to_peft_model(model, mllm)
-        _load_adapters(model, folder / WEIGHTS)
+        load_adapters(model, load_tensors(folder / WEIGHTS), folder / WEIGHTS)
         if merge and mllm.quantize == "none":
             model = merge_adapters(model)
     return model
@@ -102,8 +103,9 @@ def mllm_of(values: dict[str, Any], where: Path) -> MllmConfig:
         ArtifactNetError: another version of the package made it.
     """
     try:
-        return MllmConfig(**{**values, "grpo": GrpoConfig(**values["grpo"])})
-    except (TypeError, KeyError) as error:
+        grpo = GrpoConfig(**values.get("grpo", {}))  # a HEIE may be older than these keys
+        return MllmConfig(**{**values, "grpo": grpo})
+    except TypeError as error:
         raise ArtifactNetError(
             f"{where}: made by another version of artifactnet ({error})"
         ) from error
@@ -134,10 +136,15 @@ def check_same_settings(
             )
 
 
-def _load_adapters(model: Any, path: Path) -> None:
-    unmatched = load_adapter_state(model, load_tensors(path))
+def load_adapters(model: Any, state: dict[str, Tensor], where: Path) -> None:
+    """Give a model saved adapters; ``where`` is their file.
+
+    Raises:
+        ArtifactNetError: they are not those of this model.
+    """
+    unmatched = load_adapter_state(model, state)
     if unmatched:
         raise ArtifactNetError(
-            f"{path}: does not fit the adapters of its base model: {len(unmatched)} tensors "
+            f"{where}: does not fit the adapters of its base model: {len(unmatched)} tensors "
             f"differ, e.g. {unmatched[0]}; was the base replaced by another?"
         )

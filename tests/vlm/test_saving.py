@@ -64,6 +64,15 @@ def test_file_holds_trained_weights_and_not_the_base(built_heie, tmp_path):
     assert sum(v.numel() for k, v in state.items() if k.startswith("adapter.")) < base / 2
 
 
+def test_the_config_is_loaded_as_it_was_also_without_keys_that_came_later(built_heie, tmp_path):
+    saving.save_heie(built_heie, tmp_path, {})
+    assert saving.load_heie(tmp_path).mllm == built_heie.mllm
+    facts = json.loads((tmp_path / saving.FACTS).read_text())
+    del facts["mllm"]["grpo"]
+    (tmp_path / saving.FACTS).write_text(json.dumps(facts))
+    assert saving.load_heie(tmp_path).mllm == built_heie.mllm
+
+
 def test_weights_of_another_base_are_refused(built_heie, tmp_path):
     saving.save_heie(built_heie, tmp_path, {})
     state = load_file(tmp_path / saving.WEIGHTS)

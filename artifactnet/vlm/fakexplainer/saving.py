@@ -7,7 +7,6 @@ base/                the whole base model, if all of it was fine-tuned
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from artifactnet.vlm.fakexplainer.processing import (
     FakexplainerProcessing,
     load_fakexplainer_processing,
 )
+from artifactnet.vlm.saving import read_facts_file
 from artifactnet.vlm.tuned import (
     build_tuned,
     check_same_settings,
@@ -131,17 +131,7 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
     Raises:
         ArtifactNetError: it cannot be read, or has another format.
     """
-    path = Path(folder) / FACTS
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
-            raise ArtifactNetError(
-                f"{path}: format {facts['format']}, but this version reads format {FORMAT}; "
-                "update artifactnet"
-            )
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ArtifactNetError(f"{path}: not a saved FakeXplainer ({error!r})") from error
-    return facts
+    return read_facts_file(Path(folder) / FACTS, FORMAT, "FakeXplainer")
 
 
 def check_adapters(folder: Path, mllm: MllmConfig) -> None:

@@ -7,23 +7,22 @@ base/                the whole base model, if all of it was fine-tuned
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from artifactnet.config import HeatmapConfig, MllmConfig
+from artifactnet.config import HeatmapConfig
 from artifactnet.files import write_json
 from artifactnet.types import ArtifactNetError
-from artifactnet.vlm.base import adapter_state, load_adapter_state, merge_adapters
+from artifactnet.vlm.base import adapter_state, merge_adapters
 from artifactnet.vlm.heie.model import HEIE, assemble_heie
-from artifactnet.vlm.saving import load_tensors, save_base, save_tensors
+from artifactnet.vlm.saving import load_tensors, read_facts_file, save_base, save_tensors
+from artifactnet.vlm.tuned import BASE, load_adapters, mllm_of, saved_source
 
 FACTS = "heie.json"
 WEIGHTS = "heie.safetensors"
-BASE = "base"
 FORMAT = 1
 _HEAD, _ADAPTER = "head.", "adapter."
 
@@ -66,18 +65,17 @@ def load_heie(folder: str | Path, device: str | torch.device = "cpu", merge: boo
     folder = Path(folder)
     facts = read_facts(folder)
     try:
-        mllm, heatmap = MllmConfig(**facts["mllm"]), HeatmapConfig(**facts["heatmap"])
+        mllm = mllm_of(facts["mllm"], folder / FACTS)
+        heatmap = HeatmapConfig(**facts["heatmap"])
     except (TypeError, KeyError) as error:
         raise ArtifactNetError(
             f"{folder / FACTS}: made by another version of artifactnet ({error})"
         ) from error
     path = folder / WEIGHTS
     state = load_tensors(path)
-    source, hint = mllm, f"; if it was moved, correct mllm.base in {folder / FACTS}"
-    if not mllm.lora_rank:
-        source, hint = replace(mllm, base=str(folder / BASE), quantize="none"), ""
+    hint = f"; if it was moved, correct mllm.base in {folder / FACTS}" if mllm.lora_rank else ""
     try:
-        model = assemble_heie(source, heatmap, device)
+        model = assemble_heie(saved_source(mllm, folder), heatmap, device)
     except ArtifactNetError as error:
         raise ArtifactNetError(f"{error}{hint}") from error
     model.mllm = mllm
@@ -90,12 +88,7 @@ def load_heie(folder: str | Path, device: str | torch.device = "cpu", merge: boo
         raise ArtifactNetError(f"{path}: does not fit its mapper: {error}") from error
     if mllm.lora_rank:
         adapters = {k.removeprefix(_ADAPTER): v for k, v in state.items() if k.startswith(_ADAPTER)}
-        unmatched = load_adapter_state(model.base, adapters)
-        if unmatched:
-            raise ArtifactNetError(
-                f"{path}: does not fit the adapters of its base model: {len(unmatched)} tensors "
-                f"differ, e.g. {unmatched[0]}; was the base replaced by another?"
-            )
+        load_adapters(model.base, adapters, path)
         if merge and mllm.quantize == "none":
             model.base = merge_adapters(model.base)
     return model.eval()
@@ -107,14 +100,4 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
     Raises:
         ArtifactNetError: it cannot be read, or has another format.
     """
-    path = Path(folder) / FACTS
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
-            raise ArtifactNetError(
-                f"{path}: format {facts['format']}, but this version reads format {FORMAT}; "
-                "update artifactnet"
-            )
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ArtifactNetError(f"{path}: not a saved HEIE ({error!r})") from error
-    return facts
+    return read_facts_file(Path(folder) / FACTS, FORMAT, "HEIE")

@@ -6,7 +6,6 @@ adapters.safetensors, or base/   see `artifactnet.vlm.tuned`
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from artifactnet.files import write_json
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.boxes import INTERNVL, QWEN
 from artifactnet.vlm.image_chat import ImageChat, load_image_chat
+from artifactnet.vlm.saving import read_facts_file
 from artifactnet.vlm.tuned import (
     check_same_settings,
     load_tuned,
@@ -54,16 +54,8 @@ def read_qreal_facts(folder: str | Path) -> tuple[MllmConfig, dict[str, Any]]:
         ArtifactNetError: ``qreal.json`` cannot be read, or has another format.
     """
     path = Path(folder) / FACTS
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
-            raise ArtifactNetError(
-                f"{path}: format {facts['format']}, but this version reads format {FORMAT}; "
-                "update artifactnet"
-            )
-        return mllm_of(facts["mllm"], path), facts["extra"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ArtifactNetError(f"{path}: no saved model of Q-Real ({error!r})") from error
+    facts = read_facts_file(path, FORMAT, "model of Q-Real")
+    return mllm_of(facts["mllm"], path), facts["extra"]
 
 
 def load_qreal(

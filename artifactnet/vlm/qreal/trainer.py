@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import time
-import warnings
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from artifactnet.config import Config
 from artifactnet.files import write_json, write_text
 from artifactnet.runs.device import own_device
 from artifactnet.runs.run_folder import RunResult
-from artifactnet.training.run import Run, start_run
-from artifactnet.vlm.base import require_mllm_extra
-from artifactnet.vlm.fakexplainer.arguments import require_training_extra
-from artifactnet.vlm.fakexplainer.trainer import launch, same_everywhere, unsupported
+from artifactnet.training.run import Run
 from artifactnet.vlm.image_chat import load_image_chat
 from artifactnet.vlm.qreal.benchmark import run_benchmark
 from artifactnet.vlm.qreal.pages import results_page
@@ -27,6 +18,7 @@ from artifactnet.vlm.qreal.rows import OBJECT, QRealData, QRealExamples
 from artifactnet.vlm.qreal.saving import FACTS, MARKS, check_qreal_adapters, save_qreal
 from artifactnet.vlm.questions import load_answerer
 from artifactnet.vlm.tuned import build_tuned
+from artifactnet.vlm.tuning_run import fit_tuned, free_memory, train_in_processes, tuning_run
 
 BENCHMARK = "benchmark"  # folder of answers and figures
 
@@ -41,19 +33,14 @@ def train_qreal(config: Config) -> RunResult:
         ArtifactNetError: any user error; what was saved before stays loadable.
         KeyboardInterrupt: Ctrl-C; how to resume has been printed.
     """
-    if config.train.devices > 1 and "RANK" not in os.environ:
-        return launch(config, train_qreal)
-    with start_run(config, unsupported(config)) as run:
-        # peft and TRL still use the old name
-        warnings.filterwarnings("ignore", ".*gradient_checkpointing.*is deprecated")
-        require_mllm_extra()
-        require_training_extra()
+    launched = train_in_processes(config, train_qreal)
+    if launched is not None:
+        return launched
+    with tuning_run(config) as run:
         training, data = _train(run)
         if not run.main:
             return RunResult(run.folder, {})
-        gc.collect()  # only one base model fits
-        if run.device == "cuda":
-            torch.cuda.empty_cache()
+        free_memory(run)
         results = _evaluate(run, data, training)
         figures = results_page(results["benchmark"])
         saved = f"{run.folder / FACTS} and the files next to it"
@@ -63,7 +50,6 @@ def train_qreal(config: Config) -> RunResult:
 
 def _train(run: Run) -> tuple[dict[str, Any], QRealData]:
     """Facts about the training, and its data; the trained model is in the run's folder."""
-    from artifactnet.vlm.fakexplainer.callbacks import newest_checkpoint
     from artifactnet.vlm.fakexplainer.sft import learn_answers
 
     config = run.config
@@ -75,31 +61,13 @@ def _train(run: Run) -> tuple[dict[str, Any], QRealData]:
     rows, val_rows = data.rows("train", chat), data.rows("val", chat)
     tokens = len(chat.processor.tokenizer)
     model, mllm = build_tuned(config.mllm, tokens, own_device(run.device), adapters)
-    parameters = list(model.parameters())
-    learning = sum(p.numel() for p in parameters if p.requires_grad)
-    run.open_folder(
-        data,
-        f"{config.mllm.task} on {config.mllm.base}, {learning:,} of "
-        f"{sum(p.numel() for p in parameters):,} parameters learn, {len(rows)} questions",
-    )
-    checkpoint = newest_checkpoint(run.folder) if run.main and config.resume else None
-    checkpoint = same_everywhere(checkpoint)
-    if config.resume and run.main:
-        start = "the start" if checkpoint is None else checkpoint.name.replace("-", " of step ")
-        print(f"resume: from {start}", flush=True)
-    started = time.perf_counter()
     examples, val = QRealExamples(rows), QRealExamples(val_rows)
-    try:
-        facts = learn_answers(run, model, chat.processor, examples, val, checkpoint)
-    except KeyboardInterrupt:
-        if run.main:
-            print("\nstopped; resume=true continues the run from its last checkpoint", flush=True)
-        raise
-    facts |= {
-        "seconds": round(time.perf_counter() - started, 1),
-        "parameters": {"trained": learning, "total": sum(p.numel() for p in parameters)},
-        "questions": len(rows),
-    }
+
+    def train(checkpoint: Path | None) -> dict[str, Any]:
+        return learn_answers(run, model, chat.processor, examples, val, checkpoint)
+
+    title = f"{config.mllm.task} on {config.mllm.base}"
+    facts = fit_tuned(run, model, data, title, (len(rows), "questions"), train)
     if run.main:
         unverified = data.summary["unverified"]
         notices = ["trained on annotations that no person has verified"] if unverified else []
