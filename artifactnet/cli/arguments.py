@@ -13,6 +13,7 @@ from artifactnet.weights import DEFAULT
 if TYPE_CHECKING:
     from artifactnet.data.image_files import Skipped
     from artifactnet.inference.inputs import Failure
+    from artifactnet.llm.client import Chat
     from artifactnet.vlm.fakexplainer.endpoint import EndpointPredictor
 
 
@@ -190,20 +191,13 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
 
 def add_endpoint(parser: argparse.ArgumentParser) -> None:
     """Options that name a vision-language model behind an endpoint."""
+    add_vlm_server(
+        parser,
+        "instead of a model here: an OpenAI-compatible endpoint, http://localhost:8000/v1, whose "
+        "vision-language model is asked FakeXplainer's question",
+        "qwen2_5_vl, qwen3_vl, internvl, ... (model_type of its checkpoint)",
+    )
     option = parser.add_argument
-    option(
-        "--vlm-url",
-        metavar="URL",
-        help="instead of a model here: an OpenAI-compatible endpoint, http://localhost:8000/v1, "
-        "whose vision-language model is asked FakeXplainer's question",
-    )
-    option("--vlm-model", metavar="NAME", help="as that server calls it")
-    option(
-        "--vlm-family",
-        metavar="FAMILY",
-        help="what its coordinates mean: qwen2_5_vl, qwen3_vl, internvl, ... (model_type of its "
-        "checkpoint)",
-    )
     option(
         "--vlm-layout",
         choices=("user", "system"),
@@ -217,6 +211,20 @@ def add_endpoint(parser: argparse.ArgumentParser) -> None:
         None,
         "of qwen2_5_vl: limit to which the server resizes images (12845056)",
     )
+
+
+def add_vlm_server(parser: argparse.ArgumentParser, url: str, family: str) -> None:
+    """Options that say where a vision-language model is, and what its coordinates mean.
+
+    Args:
+        parser: of a command.
+        url: help of ``--vlm-url``.
+        family: end of the help of ``--vlm-family``.
+    """
+    option = parser.add_argument
+    option("--vlm-url", metavar="URL", help=url)
+    option("--vlm-model", metavar="NAME", help="as that server calls it")
+    option("--vlm-family", metavar="FAMILY", help=f"what its coordinates mean: {family}")
     option(
         "--vlm-key-env",
         metavar="VARIABLE",
@@ -247,3 +255,44 @@ def open_endpoint(args: argparse.Namespace) -> EndpointPredictor | None:
     from artifactnet.vlm.fakexplainer.endpoint import load_endpoint
 
     return load_endpoint(*named, **given)
+
+
+def add_judge_endpoint(parser: argparse.ArgumentParser, judges: str) -> None:
+    """Options that name a model behind an endpoint that compares texts.
+
+    Args:
+        parser: of a command.
+        judges: what it does, for the help.
+    """
+    option = parser.add_argument
+    option("--judge-url", metavar="URL", help=f"OpenAI-compatible endpoint that judges {judges}")
+    option("--judge-model", metavar="NAME", help="as that server calls it")
+    option(
+        "--judge-key-env",
+        metavar="VARIABLE",
+        help="environment variable that holds that server's key (OPENAI_API_KEY)",
+    )
+
+
+def open_judge(args: argparse.Namespace) -> Chat | None:
+    """The judge that was named, or None.
+
+    Raises:
+        ArtifactNetError: its options contradict each other, or it cannot be used.
+    """
+    from artifactnet.types import ArtifactNetError
+
+    if (args.judge_url is None) != (args.judge_model is None):
+        raise ArtifactNetError("--judge-url and --judge-model come together")
+    if args.judge_url is None:
+        if args.judge_key_env is not None:
+            raise ArtifactNetError("--judge-key-env needs --judge-url and --judge-model")
+        return None
+    return open_chat_at(args.judge_url, args.judge_model, args.judge_key_env)
+
+
+def open_chat_at(url: str, model: str, key_variable: str | None) -> Chat:
+    """A model at an endpoint; ``key_variable`` None: the usual environment variable."""
+    from artifactnet.llm.client import KEY_VARIABLE, Chat, Endpoint
+
+    return Chat(Endpoint(url, key_variable or KEY_VARIABLE), model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from artifactnet.cli import arguments
-from artifactnet.cli.qreal_bench import add_judge_endpoint, open_judge
+from artifactnet.cli.qreal_bench import JUDGES
 
 
 def add_experiment_options(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
         metavar="CONFIG",
         help="folds: a second config, trained in every fold from the model of the first",
     )
-    add_judge_endpoint(parser)
+    arguments.add_judge_endpoint(parser, JUDGES)
     option("--out", default="runs/experiments", metavar="DIR")
 
 
@@ -73,7 +73,7 @@ def run_experiment(args: argparse.Namespace) -> int:
         recipe, *overrides = overrides
     if args.on is not None and name != "transfer":
         raise ArtifactNetError("--on is for transfer alone")
-    judge = open_judge(args)
+    judge = arguments.open_judge(args)
     if judge is not None and name != "qreal-strategies":
         raise ArtifactNetError("--judge-url and --judge-model are for qreal-strategies alone")
     if name == "folds":

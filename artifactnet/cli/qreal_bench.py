@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from artifactnet.cli import arguments
 
 if TYPE_CHECKING:
-    from artifactnet.llm.client import Chat
     from artifactnet.vlm.questions import Answerer
 
+JUDGES = "how similar descriptions are (LLM-Score)"
 _MAX_TOKENS = 1024
 
 
@@ -52,7 +52,6 @@ def add_benchmark_qreal_options(parser: argparse.ArgumentParser) -> None:
         help="name or folder of a checkpoint for transformers, or folder of a run; or a model "
         "behind an endpoint, see --vlm-url",
     )
-    option("--revision", metavar="REV", help="commit, tag or branch of --model")
     option("--out", required=True, metavar="DIR", help="folder for answers and tables")
     option(
         "--tasks",
@@ -72,6 +71,14 @@ def add_benchmark_qreal_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help='the model was taught to answer Yes or No: leave out "Answer with Yes or No."',
     )
+    add_answerer(parser)
+    _add_figures(parser)
+
+
+def add_answerer(parser: argparse.ArgumentParser) -> None:
+    """Options of a model that answers any question, here or behind an endpoint."""
+    option = parser.add_argument
+    option("--revision", metavar="REV", help="commit, tag or branch of --model")
     arguments.add_value(
         parser, "--max-tokens", arguments.positive, _MAX_TOKENS, f"of an answer ({_MAX_TOKENS})"
     )
@@ -79,29 +86,10 @@ def add_benchmark_qreal_options(parser: argparse.ArgumentParser) -> None:
     arguments.add_value(
         parser, "--batch-size", arguments.positive, None, "questions asked together (1; endpoint 8)"
     )
-    add_answerer_endpoint(parser)
-    _add_figures(parser)
-
-
-def add_answerer_endpoint(parser: argparse.ArgumentParser) -> None:
-    """Options that name a model behind an endpoint that answers any question."""
-    option = parser.add_argument
-    option(
-        "--vlm-url",
-        metavar="URL",
-        help="instead of a model here: an OpenAI-compatible endpoint, http://localhost:8000/v1",
-    )
-    option("--vlm-model", metavar="NAME", help="as that server calls it")
-    option(
-        "--vlm-family",
-        metavar="FAMILY",
-        help="what its coordinates mean: qwen2_5_vl, internvl, ... (model_type of its "
-        "checkpoint); left out: 0 to 1000",
-    )
-    option(
-        "--vlm-key-env",
-        metavar="VARIABLE",
-        help="environment variable that holds that server's key (OPENAI_API_KEY)",
+    arguments.add_vlm_server(
+        parser,
+        "instead of a model here: an OpenAI-compatible endpoint, http://localhost:8000/v1",
+        "qwen2_5_vl, internvl, ... (model_type of its checkpoint); left out: 0 to 1000",
     )
 
 
@@ -122,7 +110,7 @@ def open_answerer(args: argparse.Namespace) -> Answerer:
         return load_answerer(args.model, choose_device(args.device), args.max_tokens, args.revision)
     if args.vlm_model is None:
         raise ArtifactNetError("--vlm-url and --vlm-model come together")
-    chat = _chat(args.vlm_url, args.vlm_model, args.vlm_key_env)
+    chat = arguments.open_chat_at(args.vlm_url, args.vlm_model, args.vlm_key_env)
     return EndpointAnswerer(chat, args.vlm_family, args.max_tokens)
 
 
@@ -137,7 +125,7 @@ def run_score_qreal(args: argparse.Namespace) -> int:
         split=args.split,
         unit=args.coordinates,
         area=args.auc,
-        judge=open_judge(args),
+        judge=arguments.open_judge(args),
         allow_missing=args.allow_missing,
         check_images=args.check_images,
     )
@@ -148,7 +136,7 @@ def run_benchmark_qreal(args: argparse.Namespace) -> int:
     """Run ``benchmark-qreal``; returns the exit code."""
     from artifactnet.vlm.qreal.benchmark import run_benchmark
 
-    judge = open_judge(args)
+    judge = arguments.open_judge(args)
     answerer = open_answerer(args)
     results = run_benchmark(
         args.truth,
@@ -189,46 +177,7 @@ def _add_figures(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read annotations in which a problem has no description",
     )
-    add_judge_endpoint(parser)
-
-
-def add_judge_endpoint(parser: argparse.ArgumentParser) -> None:
-    """Options that name a model behind an endpoint that compares descriptions."""
-    option = parser.add_argument
-    option(
-        "--judge-url",
-        metavar="URL",
-        help="OpenAI-compatible endpoint that judges how similar descriptions are (LLM-Score)",
-    )
-    option("--judge-model", metavar="NAME", help="as that server calls it")
-    option(
-        "--judge-key-env",
-        metavar="VARIABLE",
-        help="environment variable that holds that server's key (OPENAI_API_KEY)",
-    )
-
-
-def open_judge(args: argparse.Namespace) -> Chat | None:
-    """The judge that was named, or None.
-
-    Raises:
-        ArtifactNetError: its options contradict each other, or it cannot be used.
-    """
-    from artifactnet.types import ArtifactNetError
-
-    if (args.judge_url is None) != (args.judge_model is None):
-        raise ArtifactNetError("--judge-url and --judge-model come together")
-    if args.judge_url is None:
-        if args.judge_key_env is not None:
-            raise ArtifactNetError("--judge-key-env needs --judge-url and --judge-model")
-        return None
-    return _chat(args.judge_url, args.judge_model, args.judge_key_env)
-
-
-def _chat(url: str, model: str, key_variable: str | None) -> Chat:
-    from artifactnet.llm.client import KEY_VARIABLE, Chat, Endpoint
-
-    return Chat(Endpoint(url, key_variable or KEY_VARIABLE), model)
+    arguments.add_judge_endpoint(parser, JUDGES)
 
 
 def _finish(results: dict[str, Any], out: str | None) -> int:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from artifactnet.cli.arguments import add_endpoint, add_overrides, open_endpoint
+from artifactnet.cli.arguments import (
+    add_endpoint,
+    add_judge_endpoint,
+    add_overrides,
+    open_endpoint,
+    open_judge,
+)
 
 
 def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
@@ -24,18 +30,7 @@ def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
         help="of a HEIE on a language model: read heatmap and score from what it writes "
         "(generate), from a fixed text (template), or from the annotated one (given)",
     )
-    option(
-        "--judge-url",
-        metavar="URL",
-        help="OpenAI-compatible endpoint that judges how similar generated texts are to annotated "
-        "ones",
-    )
-    option("--judge-model", metavar="NAME", help="as that server calls it")
-    option(
-        "--judge-key-env",
-        metavar="VARIABLE",
-        help="environment variable that holds that server's key (OPENAI_API_KEY)",
-    )
+    add_judge_endpoint(parser, "how similar generated texts are to annotated ones")
     add_endpoint(parser)
 
 
@@ -53,7 +48,6 @@ def run_train(args: argparse.Namespace) -> int:
 def run_evaluate(args: argparse.Namespace) -> int:
     """Run ``evaluate``; returns the exit code."""
     from artifactnet.api import evaluate
-    from artifactnet.llm.client import KEY_VARIABLE, Chat, Endpoint
     from artifactnet.types import ArtifactNetError
     from artifactnet.vlm.heie.saving import is_heie
 
@@ -79,14 +73,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
                     f"--{option.replace('_', '-')} is for a HEIE on a language model, which "
                     f"{args.folder} is not; leave it out"
                 )
-    if (args.judge_url is None) != (args.judge_model is None):
-        raise ArtifactNetError("--judge-url and --judge-model come together")
-    chat = None
-    if args.judge_url is not None:
-        key_variable = args.judge_key_env or KEY_VARIABLE
-        chat = Chat(Endpoint(args.judge_url, key_variable), args.judge_model)
-    elif args.judge_key_env is not None:
-        raise ArtifactNetError("--judge-key-env needs --judge-url and --judge-model")
+    chat = open_judge(args)
     evaluate(args.folder, args.overrides, text=args.text, chat=chat)
     return 0
 

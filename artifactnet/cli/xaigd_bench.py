@@ -6,9 +6,7 @@ import argparse
 from typing import Any
 
 from artifactnet.cli import arguments
-from artifactnet.cli.qreal_bench import add_answerer_endpoint, open_answerer
-
-_MAX_TOKENS = 1024
+from artifactnet.cli.qreal_bench import add_answerer, open_answerer
 
 
 def add_benchmark_xaigd_options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +28,6 @@ def add_benchmark_xaigd_options(parser: argparse.ArgumentParser) -> None:
     option("--out", required=True, metavar="DIR", help="folder for answers and tables")
     option("--real", metavar="DIR", help="judgment: folder of the photographs (file stem = uid)")
     option("--model", metavar="MODEL", help="name or folder of a checkpoint, or folder of a run")
-    option("--revision", metavar="REV", help="commit, tag or branch of --model")
     option(
         "--answers",
         metavar="FILE.jsonl",
@@ -59,14 +56,7 @@ def add_benchmark_xaigd_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="masks: as of score-pixels --task category-agnostic; real/UID for photographs",
     )
-    arguments.add_value(
-        parser, "--max-tokens", arguments.positive, _MAX_TOKENS, f"of an answer ({_MAX_TOKENS})"
-    )
-    option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    arguments.add_value(
-        parser, "--batch-size", arguments.positive, None, "questions asked together (1; endpoint 8)"
-    )
-    add_answerer_endpoint(parser)
+    add_answerer(parser)
 
 
 def run_benchmark_xaigd(args: argparse.Namespace) -> int:
