@@ -65,18 +65,7 @@ def save_base(
             "image_size": [TILE, TILE],
             "patch_size": [14, 14],
         },
-        text_config={
-            "model_type": "qwen2",
-            "hidden_size": hidden,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
-            "intermediate_size": 64,
-            "vocab_size": len(tokenizer),
-            "bos_token_id": None,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        },
+        text_config=_text_config(tokenizer, hidden) | {"model_type": "qwen2"},
         image_token_id=processor.image_token_id,
         image_seq_length=4,
         tie_word_embeddings=tied,
@@ -144,21 +133,13 @@ def save_qwen(
             "fullatt_block_indexes": [layers - 1],
             "window_size": 112,
         },
-        text_config={
-            "hidden_size": hidden,
-            "num_hidden_layers": layers,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
-            "intermediate_size": 2 * hidden,
-            "vocab_size": len(tokenizer),
+        text_config=_text_config(tokenizer, hidden, layers, 2 * hidden)
+        | {
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 10000.0,
                 "mrope_section": [head // 2 - 2 * (head // 6), head // 6, head // 6],
             },
-            "bos_token_id": None,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
         },
         tie_word_embeddings=False,
         **ids,
@@ -256,13 +237,13 @@ def save_llava(folder: Path, corpus: tuple[str, ...] = GRAMMAR) -> Path:
     return folder
 
 
-def _text_config(tokenizer):
+def _text_config(tokenizer, hidden=32, layers=2, width=64):
     return {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
         "num_attention_heads": 2,
         "num_key_value_heads": 2,
-        "intermediate_size": 64,
+        "intermediate_size": width,
         "vocab_size": len(tokenizer),
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
