@@ -56,9 +56,9 @@ ALLOWED: dict[str, set[str]] = {
     "vlm.fakexplainer.pages": {*BASE, "evaluation", "vlm"},
     "vlm.tuning_run": {*TRAINING, "vlm"},
     "vlm.fakexplainer.trainer": {*TRAINING, "vlm"},
-    "vlm.fakexplainer.arguments": {*BASE, "training", "vlm"},
-    "vlm.fakexplainer.callbacks": {*BASE, "training", "vlm"},
-    "vlm.fakexplainer.sft": {*BASE, "training", "vlm"},
+    "vlm.tuning_arguments": {*BASE, "training", "vlm"},
+    "vlm.tuning_callbacks": {*BASE, "training", "vlm"},
+    "vlm.sft": {*BASE, "training", "vlm"},
     "vlm.fakexplainer.grpo": {*BASE, "training", "vlm"},
     "vlm.fakexplainer.endpoint": {*BASE, "data", "inference", "llm", "vlm"},
     "vlm.questions": {*INFERENCE, "llm", "vlm"},
@@ -94,8 +94,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "openai": ("llm/client.py",),
     "accelerate": (),  # transformers imports it
     "transformers": ("vlm/",),
-    "trl": ("vlm/fakexplainer/sft.py", "vlm/fakexplainer/grpo.py"),
-    "datasets": ("vlm/fakexplainer/sft.py", "vlm/fakexplainer/grpo.py"),
+    "trl": ("vlm/sft.py", "vlm/fakexplainer/grpo.py"),
+    "datasets": ("vlm/sft.py", "vlm/fakexplainer/grpo.py"),
     "onnx": ("exporters/onnx.py",),
     "onnxscript": (),  # torch.onnx imports it
     "onnxruntime": ("inference/backends/onnx.py", "exporters/onnx.py"),
@@ -110,7 +110,7 @@ INSIDE_FUNCTIONS = {
     *("skimage", "sklearn", "scipy", "google_crc32c", "trl", "datasets"),
 }
 # loaded when a training starts and not before; their classes derive from those of the packages
-LOADED_LATE = {f"vlm/fakexplainer/{name}.py" for name in ("callbacks", "sft", "grpo")}
+LOADED_LATE = {f"vlm/{name}.py" for name in ("tuning_callbacks", "sft", "fakexplainer/grpo")}
 
 
 def imported(tree: ast.AST) -> list[tuple[str, int]]:

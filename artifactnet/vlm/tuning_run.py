@@ -26,7 +26,7 @@ from artifactnet.runs.run_folder import RunResult
 from artifactnet.training.run import Run, RunSplits, start_run
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.base import require_mllm_extra
-from artifactnet.vlm.fakexplainer.arguments import require_training_extra
+from artifactnet.vlm.tuning_arguments import require_training_extra
 
 # those that PyTorch's launcher handles itself; Windows lacks the last two
 _SIGNALS = [
@@ -90,7 +90,7 @@ def fit_tuned(
     Raises:
         KeyboardInterrupt: Ctrl-C; how to resume has been printed.
     """
-    from artifactnet.vlm.fakexplainer.callbacks import newest_checkpoint
+    from artifactnet.vlm.tuning_callbacks import newest_checkpoint
 
     parameters = list(model.parameters())
     learning = sum(p.numel() for p in parameters if p.requires_grad)

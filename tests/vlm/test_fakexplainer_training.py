@@ -113,7 +113,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
         return config(bases[family], manifest, tmp_path, *more, *overrides, stage=stage)
 
     whole = train_fakexplainer(run("name=whole")).run_dir
-    from artifactnet.vlm.fakexplainer import callbacks
+    from artifactnet.vlm import tuning_callbacks as callbacks
 
     on_save = callbacks.WholeCheckpoints.on_save
 

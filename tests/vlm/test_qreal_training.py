@@ -18,8 +18,8 @@ from artifactnet.cli import main  # noqa: E402
 from artifactnet.config import ConfigError, load  # noqa: E402
 from artifactnet.data.qreal import QUESTIONS  # noqa: E402
 from artifactnet.types import ArtifactNetError  # noqa: E402
+from artifactnet.vlm import sft  # noqa: E402
 from artifactnet.vlm.base import adapter_state  # noqa: E402
-from artifactnet.vlm.fakexplainer import sft  # noqa: E402
 from artifactnet.vlm.image_chat import load_image_chat  # noqa: E402
 from artifactnet.vlm.qreal.benchmark import run_benchmark  # noqa: E402
 from artifactnet.vlm.qreal.prompts import list_question  # noqa: E402
@@ -205,7 +205,7 @@ def test_strategies_of_table_4(bases, truth, tmp_path, capsys, monkeypatch):
 
 
 def test_a_stopped_training_goes_on_bit_for_bit(runs, bases, truth, tmp_path, monkeypatch):
-    from artifactnet.vlm.fakexplainer import callbacks
+    from artifactnet.vlm import tuning_callbacks as callbacks
 
     log = callbacks.MetricsLog.on_log
 

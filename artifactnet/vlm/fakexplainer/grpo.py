@@ -14,12 +14,12 @@ from trl import GRPOConfig, GRPOTrainer
 
 from artifactnet.config import GrpoConfig
 from artifactnet.training.run import Run
-from artifactnet.vlm.fakexplainer.arguments import common_arguments
-from artifactnet.vlm.fakexplainer.callbacks import ANSWERS, callbacks, quiet
 from artifactnet.vlm.fakexplainer.processing import FakexplainerProcessing
 from artifactnet.vlm.fakexplainer.rewards import Iou, Truth, grounding_weight, score_answer
 from artifactnet.vlm.fakexplainer.rows import Row, TaskData
 from artifactnet.vlm.fakexplainer.saving import Fakexplainer
+from artifactnet.vlm.tuning_arguments import common_arguments
+from artifactnet.vlm.tuning_callbacks import ANSWERS, callbacks, quiet
 
 _SAMPLES = 8  # answers a logged step
 _RECENT = 200  # answers whose mean number of regions is watched

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from artifactnet.config import Config
 from artifactnet.data.datamodule import build_splits, drop_and_summarize, labels_of
@@ -144,6 +145,30 @@ class TaskData:
                 "be answered; fakexplainer learns from real and annotated fake ones"
                 + "".join(f"; {warning}" for warning in warnings)
             )
+
+
+class RowExamples:
+    """Rows of a split as examples of `artifactnet.vlm.sft.learn_answers`.
+
+    Args:
+        data: opens the images.
+        split: of the rows.
+        rows: what is learned; may be empty.
+        messages: the question as chat messages.
+    """
+
+    def __init__(
+        self, data: TaskData, split: str, rows: Sequence[Row], messages: list[dict[str, Any]]
+    ) -> None:
+        self._data, self._split, self._rows, self._messages = data, split, rows, messages
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def example(self, number: int) -> tuple[UInt8Array, list[dict[str, Any]], str]:
+        """Pixels, chat messages and answer of a row."""
+        row = self._rows[number]
+        return self._data.image(self._split, row), self._messages, row.answer
 
 
 def _is_described(row: Row) -> bool:

@@ -12,7 +12,7 @@ from artifactnet.training.run import Run
 from artifactnet.vlm.fakexplainer.evaluate import evaluate_model, read_run_groups
 from artifactnet.vlm.fakexplainer.pages import terminal, write
 from artifactnet.vlm.fakexplainer.processing import load_fakexplainer_processing
-from artifactnet.vlm.fakexplainer.rows import TaskData
+from artifactnet.vlm.fakexplainer.rows import RowExamples, TaskData
 from artifactnet.vlm.fakexplainer.saving import (
     FACTS,
     build_fakexplainer,
@@ -68,9 +68,11 @@ def _train(run: Run) -> tuple[dict[str, Any], TaskData]:
 
     def train(checkpoint: Path | None) -> dict[str, Any]:
         if config.mllm.stage == "sft":
-            from artifactnet.vlm.fakexplainer.sft import train_sft
+            from artifactnet.vlm.sft import learn_answers
 
-            return train_sft(run, trained, data, rows, val_rows, checkpoint)
+            learned = RowExamples(data, "train", rows, processing.messages)
+            val = RowExamples(data, "val", val_rows, processing.messages)
+            return learn_answers(run, trained.model, processing.processor, learned, val, checkpoint)
         from artifactnet.vlm.fakexplainer.grpo import train_grpo
 
         return train_grpo(run, trained, data, rows, checkpoint)

@@ -120,7 +120,7 @@ class QRealData:
 
 
 class QRealExamples:
-    """Rows as examples of `artifactnet.vlm.fakexplainer.sft.learn_answers`."""
+    """Rows as examples of `artifactnet.vlm.sft.learn_answers`."""
 
     def __init__(self, rows: Sequence[QRealRow]) -> None:
         self.rows = rows

@@ -50,7 +50,7 @@ def train_qreal(config: Config) -> RunResult:
 
 def _train(run: Run) -> tuple[dict[str, Any], QRealData]:
     """Facts about the training, and its data; the trained model is in the run's folder."""
-    from artifactnet.vlm.fakexplainer.sft import learn_answers
+    from artifactnet.vlm.sft import learn_answers
 
     config = run.config
     adapters = None if config.mllm.adapters is None else Path(config.mllm.adapters)

@@ -1,9 +1,8 @@
-"""FakeXplainer's first stage: supervised fine-tuning on annotated answers, with TRL (Sec. 4.1)."""
+"""Supervised fine-tuning: answers to questions about images are learned, with TRL."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,10 +12,8 @@ from trl import SFTConfig, SFTTrainer
 
 from artifactnet.training.run import Run
 from artifactnet.types import UInt8Array
-from artifactnet.vlm.fakexplainer.arguments import common_arguments
-from artifactnet.vlm.fakexplainer.callbacks import callbacks, quiet
-from artifactnet.vlm.fakexplainer.rows import Row, TaskData
-from artifactnet.vlm.fakexplainer.saving import Fakexplainer
+from artifactnet.vlm.tuning_arguments import common_arguments
+from artifactnet.vlm.tuning_callbacks import callbacks, quiet
 
 _SHOWN = {
     "loss": "loss",
@@ -38,37 +35,10 @@ class Examples(Protocol):
         ...
 
 
-def train_sft(
-    run: Run,
-    trained: Fakexplainer,
-    data: TaskData,
-    rows: Sequence[Row],
-    val_rows: Sequence[Row],
-    checkpoint: Path | None,
-) -> dict[str, Any]:
-    """Cross-entropy of the annotated answers; prompts are not learned.
-
-    Args:
-        run: the run.
-        trained: whose adapters learn.
-        data: opens the images.
-        rows: of the train split.
-        val_rows: of the val split; may be empty.
-        checkpoint: from which the run resumes.
-
-    Returns:
-        ``epochs``, ``steps``, and the last ``train_loss``.
-    """
-    messages, processor = trained.processing.messages, trained.processing.processor
-    train = _RowExamples(data, "train", rows, messages)
-    val = _RowExamples(data, "val", val_rows, messages)
-    return learn_answers(run, trained.model, processor, train, val, checkpoint)
-
-
 def learn_answers(
     run: Run, model: Any, processor: Any, train: Examples, val: Examples, checkpoint: Path | None
 ) -> dict[str, Any]:
-    """Cross-entropy of answers to any questions about images; returns as `train_sft`.
+    """Cross-entropy of answers to any questions about images; prompts are not learned.
 
     Args:
         run: the run.
@@ -77,6 +47,9 @@ def learn_answers(
         train: what is learned.
         val: what is only measured; may be empty.
         checkpoint: from which the run resumes.
+
+    Returns:
+        ``epochs``, ``steps``, and the last ``train_loss``.
     """
     config = run.config
     batch = config.data.batch_size * config.train.accumulate * config.train.devices
@@ -103,23 +76,6 @@ def learn_answers(
         "steps": trainer.state.global_step,
         "train_loss": float(outcome.training_loss),
     }
-
-
-class _RowExamples:
-    """Rows of a split."""
-
-    def __init__(
-        self, data: TaskData, split: str, rows: Sequence[Row], messages: list[dict[str, Any]]
-    ) -> None:
-        self._data, self._split, self._rows, self._messages = data, split, rows, messages
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def example(self, number: int) -> tuple[UInt8Array, list[dict[str, Any]], str]:
-        """See `Examples`."""
-        row = self._rows[number]
-        return self._data.image(self._split, row), self._messages, row.answer
 
 
 def _dataset(examples: Examples) -> Dataset:

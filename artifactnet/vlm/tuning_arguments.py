@@ -1,4 +1,4 @@
-"""A run's configuration as the training arguments of transformers, for both stages."""
+"""A run's configuration as the training arguments of transformers, for every stage."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def require_training_extra() -> None:
     missing = [name for name in ("trl", "datasets") if importlib.util.find_spec(name) is None]
     if missing:
         raise ArtifactNetError(
-            f"training fakexplainer needs {', '.join(missing)}: "
+            f"fine-tuning a language model needs {', '.join(missing)}: "
             "pip install 'artifactnet[mllm-train]'"
         )
 
 
 def common_arguments(run: Run) -> dict[str, Any]:
-    """Arguments of `transformers.TrainingArguments` for both stages."""
+    """Arguments of `transformers.TrainingArguments` for every stage."""
     config, cuda = run.config, run.device == "cuda"
     train, optim = config.train, config.optim
     precision = train.precision
@@ -68,7 +68,7 @@ def common_arguments(run: Run) -> dict[str, Any]:
         "lr_scheduler_type": _SCHEDULES[optim.schedule],
         "lr_scheduler_kwargs": schedule,
         "logging_steps": train.log_every,
-        "report_to": [],  # see `callbacks`
+        "report_to": [],  # see `tuning_callbacks`
         "disable_tqdm": True,
         "save_strategy": "steps",
         "save_steps": config.mllm.save_every,

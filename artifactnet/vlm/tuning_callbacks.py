@@ -21,7 +21,7 @@ from transformers import (
 
 from artifactnet.files import write_text
 from artifactnet.training.run import Run
-from artifactnet.vlm.fakexplainer.arguments import CHECKPOINTS
+from artifactnet.vlm.tuning_arguments import CHECKPOINTS
 
 METRICS = Path("logs") / "metrics.jsonl"
 ANSWERS = Path("logs") / "answers.jsonl"  # a few sampled answers of every logged step of GRPO
@@ -33,7 +33,7 @@ def callbacks(
     shown: dict[str, str],
     also: Callable[[int, dict[str, float]], None] | None = None,
 ) -> list[TrainerCallback]:
-    """What both stages do beside their steps; arguments as of `MetricsLog`."""
+    """What every stage does beside its steps; arguments as of `MetricsLog`."""
     found: list[TrainerCallback] = [WholeCheckpoints(), MetricsLog(run.folder, shown, also)]
     wanted = run.config.train.tensorboard and run.main
     if wanted and importlib.util.find_spec("tensorboard") is not None:
