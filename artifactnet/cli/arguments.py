@@ -17,6 +17,30 @@ if TYPE_CHECKING:
     from artifactnet.vlm.fakexplainer.endpoint import EndpointPredictor
 
 
+Options = Callable[[argparse.ArgumentParser], None]
+Work = Callable[[argparse.Namespace], int]
+
+
+def add_commands(
+    parser: argparse.ArgumentParser,
+    commands: Iterable[tuple[str, str, Options, Work]],
+    title: str = "commands",
+) -> None:
+    """Commands of a command: name, line in ``--help``, options, and what ``args.work`` becomes."""
+    steps = parser.add_subparsers(title=title, metavar="NAME", required=True)
+    for name, summary, add_options, work in commands:
+        step = steps.add_parser(name, help=summary)
+        # after the command as well as before it; without default, which would undo the latter
+        step.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show the traceback of an error",
+        )
+        add_options(step)
+        step.set_defaults(work=work)
+
+
 def add_value(
     parser: argparse.ArgumentParser,
     flag: str,

@@ -3,135 +3,192 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 from artifactnet.cli import arguments
 from artifactnet.cli.qreal_bench import JUDGES
 
+OUT = "runs/experiments"
+_OVERRIDES = "keys of all trainings: train.epochs=2"
+
 
 def add_experiment_options(parser: argparse.ArgumentParser) -> None:
-    """Options of ``experiment``."""
-    option = parser.add_argument
-    option(
-        "name",
-        metavar="NAME",
-        help="detection: the five experiments of Table 2; interpretation: Table 13; "
-        "fusion-ablation: HEIE Table 5; transfer CONFIG --on A B: HEIE Table 4; cot-ablation "
-        "[CONFIG]: HEIE Table 7; alignment [CONFIG]: with and without attention "
-        "alignment, compared seed by seed; folds CONFIG: cross-validation of a config; "
-        "fakexplainer-ablation: FakeXplainer Table 4; qreal-strategies: strategies 2 and 3 of "
-        "Q-Real Table 4 (1, a chain of three models, is not part of it)",
-    )
-    arguments.add_overrides(
+    """The experiments and their options."""
+    arguments.add_commands(
         parser,
-        "keys of all trainings, right after NAME: train.epochs=2; of transfer, cot-ablation, "
-        "alignment and folds the config goes before them",
+        (
+            ("detection", "the five trainings of X-AIGD Table 2", _add_plan, _run_plan),
+            ("interpretation", "X-AIGD Table 13: where they look", _add_plan, _run_plan),
+            ("fusion-ablation", "HEIE Table 5: global and local maps", _add_plan, _run_plan),
+            ("transfer", "HEIE Table 4: train on A, evaluate on B", _add_transfer, _run_transfer),
+            ("cot-ablation", "HEIE Table 7: chain of thought", _add_cot_ablation, _run_cot),
+            (
+                "alignment",
+                "with and without attention alignment, compared seed by seed",
+                _add_alignment,
+                _run_alignment,
+            ),
+            ("folds", "cross-validation of a config", _add_folds, _run_folds),
+            (
+                "fakexplainer-ablation",
+                "FakeXplainer Table 4: parts of the answer left out",
+                _add_plan,
+                _run_fakexplainer,
+            ),
+            (
+                "qreal-strategies",
+                "strategies 2 and 3 of Q-Real Table 4 (1, a chain of three models, is not part "
+                "of it)",
+                _add_qreal,
+                _run_qreal,
+            ),
+        ),
+        title="experiments",
     )
-    option(
-        "--on",
-        nargs="+",
-        metavar="[NAME=]MANIFEST",
-        help="transfer: the data sets, two or more; each is trained on, all are evaluated on",
-    )
-    option(
+
+
+def run_experiment(args: argparse.Namespace) -> int:
+    """Run an experiment; returns the exit code."""
+    work: Callable[[argparse.Namespace], int] = args.work
+    return work(args)
+
+
+def _add_common(parser: argparse.ArgumentParser, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+    parser.add_argument(
         "--seeds",
         type=arguments.natural,
         nargs="+",
+        default=list(seeds),
         metavar="N",
-        help="default: 0 1 2; of alignment 0 1 2 3 4",
+        help=f"every training is repeated with each (default: {' '.join(map(str, seeds))})",
     )
+    _add_out(parser)
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default=OUT, metavar="DIR", help=f"runs and tables ({OUT})")
+
+
+def _add_recipe(parser: argparse.ArgumentParser, default: str) -> None:
+    """A config that may be left out, and overrides; `_recipe` tells them apart."""
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="[CONFIG] KEY=VALUE",
+        help=f"a YAML file or the name of a recipe (default: {default}), and {_OVERRIDES}",
+    )
+
+
+def _recipe(args: argparse.Namespace, default: str) -> tuple[str, list[str]]:
+    words: list[str] = args.overrides
+    return (words[0], words[1:]) if words and "=" not in words[0] else (default, words)
+
+
+def _print(found: Mapping[str, Any], args: argparse.Namespace) -> int:
+    from artifactnet.experiments.common import experiment_page
+
+    print(experiment_page(found))
+    print(f"table in {Path(args.out) / found['experiment']}.md and .json")
+    return 0
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    arguments.add_overrides(parser, _OVERRIDES)
+    parser.set_defaults(experiment=parser.prog.rpartition(" ")[2])
+    _add_common(parser)
+
+
+def _run_plan(args: argparse.Namespace) -> int:
+    from artifactnet.experiments.run import run_experiment
+
+    return _print(run_experiment(args.experiment, args.seeds, args.out, args.overrides), args)
+
+
+def _add_transfer(parser: argparse.ArgumentParser) -> None:
+    arguments.add_config(parser, "train.epochs=2")
+    parser.add_argument(
+        "--on",
+        required=True,
+        nargs="+",
+        metavar="[NAME=]MANIFEST",
+        help="the data sets, two or more; each is trained on, all are evaluated on",
+    )
+    _add_common(parser)
+
+
+def _run_transfer(args: argparse.Namespace) -> int:
+    from artifactnet.experiments.transfer import named_sets, run_transfer
+
+    sets = named_sets(args.on)
+    return _print(run_transfer(args.config, sets, args.seeds, args.out, args.overrides), args)
+
+
+def _add_cot_ablation(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser, "paper/heie_richhf")
+    _add_common(parser)
+
+
+def _run_cot(args: argparse.Namespace) -> int:
+    from artifactnet.experiments.cot_ablation import RECIPE, run_cot_ablation
+
+    recipe, overrides = _recipe(args, RECIPE)
+    return _print(run_cot_ablation(recipe, args.seeds, args.out, overrides), args)
+
+
+def _add_alignment(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser, "dinov2_align")
+    _add_common(parser, (0, 1, 2, 3, 4))
     arguments.add_value(
         parser,
         "--faithfulness",
         arguments.natural,
-        None,
-        "alignment: deletion and insertion curves of N test fakes (40; 0: none)",
+        40,
+        "deletion and insertion curves of N test fakes (40; 0: none)",
     )
-    arguments.add_value(parser, "--folds", arguments.positive, None, "folds: how many (4)")
-    option(
+
+
+def _run_alignment(args: argparse.Namespace) -> int:
+    from artifactnet.experiments.alignment import RECIPE, run_alignment
+
+    recipe, overrides = _recipe(args, RECIPE)
+    return _print(run_alignment(recipe, args.seeds, args.out, overrides, args.faithfulness), args)
+
+
+def _add_folds(parser: argparse.ArgumentParser) -> None:
+    arguments.add_config(parser, "train.epochs=2; seed=N draws other folds")
+    arguments.add_value(parser, "--folds", arguments.positive, 4, "how many (4)")
+    parser.add_argument(
         "--then",
         metavar="CONFIG",
-        help="folds: a second config, trained in every fold from the model of the first",
+        help="a second config, trained in every fold from the model of the first",
     )
-    arguments.add_judge_endpoint(parser, JUDGES)
-    option("--out", default="runs/experiments", metavar="DIR")
+    _add_out(parser)
 
 
-def run_experiment(args: argparse.Namespace) -> int:
-    """Run ``experiment``; returns the exit code."""
-    from pathlib import Path
+def _run_folds(args: argparse.Namespace) -> int:
+    from artifactnet.experiments.folds import folds_page, run_folds
 
-    from artifactnet.experiments.common import experiment_page
-    from artifactnet.types import ArtifactNetError
-
-    name, overrides, recipe = args.name, args.overrides, None
-    seeds = [0, 1, 2] if args.seeds is None else args.seeds
-    if (
-        name in ("transfer", "cot-ablation", "alignment", "folds")
-        and overrides
-        and "=" not in overrides[0]
-    ):
-        recipe, *overrides = overrides
-    if args.on is not None and name != "transfer":
-        raise ArtifactNetError("--on is for transfer alone")
-    judge = arguments.open_judge(args)
-    if judge is not None and name != "qreal-strategies":
-        raise ArtifactNetError("--judge-url and --judge-model are for qreal-strategies alone")
-    if name == "folds":
-        return _run_folds(args, recipe, overrides)
-    if args.folds is not None or args.then is not None:
-        raise ArtifactNetError("--folds and --then are for folds alone")
-    if args.faithfulness is not None and name != "alignment":
-        raise ArtifactNetError("--faithfulness is for alignment alone")
-    if name == "transfer":
-        from artifactnet.experiments.transfer import named_sets, run_transfer
-
-        if recipe is None or args.on is None:
-            raise ArtifactNetError("transfer needs a config and data: transfer CONFIG --on A B")
-        found = run_transfer(recipe, named_sets(args.on), seeds, args.out, overrides)
-    elif name == "cot-ablation":
-        from artifactnet.experiments.cot_ablation import RECIPE, run_cot_ablation
-
-        found = run_cot_ablation(recipe or RECIPE, seeds, args.out, overrides)
-    elif name == "fakexplainer-ablation":
-        from artifactnet.experiments.fakexplainer_ablation import run_fakexplainer_ablation
-
-        found = run_fakexplainer_ablation(seeds, args.out, overrides)
-    elif name == "qreal-strategies":
-        from artifactnet.experiments.qreal_strategies import run_qreal_strategies
-
-        found = run_qreal_strategies(seeds, args.out, overrides, judge)
-    elif name == "alignment":
-        from artifactnet.experiments.alignment import (
-            FAITHFULNESS_IMAGES,
-            RECIPE,
-            SEEDS,
-            run_alignment,
-        )
-
-        images = FAITHFULNESS_IMAGES if args.faithfulness is None else args.faithfulness
-        seeds = list(SEEDS) if args.seeds is None else seeds
-        found = run_alignment(recipe or RECIPE, seeds, args.out, overrides, images)
-    else:
-        from artifactnet.experiments.run import run_experiment
-
-        found = run_experiment(name, seeds, args.out, overrides)
-    print(experiment_page(found))
-    print(f"table in {Path(args.out) / name}.md and .json")
-    return 0
-
-
-def _run_folds(args: argparse.Namespace, recipe: str | None, overrides: list[str]) -> int:
-    from pathlib import Path
-
-    from artifactnet.experiments.folds import FOLDS, folds_page, run_folds
-    from artifactnet.types import ArtifactNetError
-
-    if recipe is None:
-        raise ArtifactNetError("folds needs a config: folds CONFIG")
-    if args.seeds is not None or args.faithfulness is not None:
-        raise ArtifactNetError("folds takes no --seeds and no --faithfulness; seed=N draws others")
-    folds = FOLDS if args.folds is None else args.folds
-    found = run_folds(recipe, args.out, overrides, folds, args.then)
+    found = run_folds(args.config, args.out, args.overrides, args.folds, args.then)
     print(folds_page(found))
     print(f"table in {Path(args.out) / 'folds'}.md and .json")
     return 0
+
+
+def _run_fakexplainer(args: argparse.Namespace) -> int:
+    from artifactnet.experiments.fakexplainer_ablation import run_fakexplainer_ablation
+
+    return _print(run_fakexplainer_ablation(args.seeds, args.out, args.overrides), args)
+
+
+def _add_qreal(parser: argparse.ArgumentParser) -> None:
+    _add_plan(parser)
+    arguments.add_judge_endpoint(parser, JUDGES)
+
+
+def _run_qreal(args: argparse.Namespace) -> int:
+    from artifactnet.experiments.qreal_strategies import run_qreal_strategies
+
+    judge = arguments.open_judge(args)
+    return _print(run_qreal_strategies(args.seeds, args.out, args.overrides, judge), args)

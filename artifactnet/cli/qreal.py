@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from artifactnet.cli.annotate import add_asking_options, open_chat, print_retries
 from artifactnet.cli.arguments import (
+    add_commands,
     add_value,
     names,
     positive,
@@ -27,22 +28,24 @@ _STAGES = ("entities", "detect", "quality", "answers")
 
 def add_qreal_options(parser: argparse.ArgumentParser) -> None:
     """The commands of ``qreal`` and their options."""
-    steps = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, summary, add_options, function in (
-        ("annotate", "name, find, rate and describe entities", _add_annotate_options, _annotate),
-        ("export-review", "write pages and tables for annotators", _add_export_options, _export),
-        ("merge-review", "take what annotators agree on", _add_merge_options, _merge),
-    ):
-        step = steps.add_parser(name, help=summary)
-        # after the command as well as before it; without default, which would undo the latter
-        step.add_argument(
-            "--debug",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="show the traceback of an error",
-        )
-        add_options(step)
-        step.set_defaults(work=function)
+    add_commands(
+        parser,
+        (
+            (
+                "annotate",
+                "name, find, rate and describe entities",
+                _add_annotate_options,
+                _annotate,
+            ),
+            (
+                "export-review",
+                "write pages and tables for annotators",
+                _add_export_options,
+                _export,
+            ),
+            ("merge-review", "take what annotators agree on", _add_merge_options, _merge),
+        ),
+    )
 
 
 def run_qreal(args: argparse.Namespace) -> int:

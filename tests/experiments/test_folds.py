@@ -107,12 +107,9 @@ def test_a_second_config_starts_from_the_first_of_the_same_fold(monkeypatch, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["folds"], "folds needs a config"),
         (["folds", "swin_aj", "--folds", "1"], "2 or more"),
         (["folds", "swin_aj", "data.fold=2"], "data.fold cannot be set"),
-        (["folds", "swin_aj", "--seeds", "1"], "no --seeds"),
         (["folds", "swin_aj", *DATA, "--then", "swin_aj"], "have one name"),
-        (["detection", "--folds", "3"], "for folds alone"),
         (["fakexplainer-ablation", "mllm.drop=bbox"], "mllm.drop cannot be set"),
     ],
 )

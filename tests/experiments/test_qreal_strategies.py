@@ -125,9 +125,6 @@ def test_what_cannot_be_asked_for(instant, keys, tmp_path, capsys):
     for key in ("mllm.task=qreal_image", "mllm.adapters=x", "seed=3", "out=x"):
         with pytest.raises(ConfigError, match=f"{key.partition('=')[0]} cannot be set"):
             run_qreal_strategies([0], tmp_path, [*keys, key])
-    command = ["experiment", "detection", "--judge-url", "http://x/v1", "--judge-model", "y"]
-    assert main(command) == 2
-    assert "for qreal-strategies alone" in capsys.readouterr().err
     assert main(["experiment", "qreal-strategies", *keys, "--judge-url", "http://x/v1"]) == 2
     assert "come together" in capsys.readouterr().err
     assert instant.trained == []
