@@ -101,8 +101,8 @@ class QRealEntity:
         answers: to each of `QUESTIONS`; True is Yes.
         realism: what does not look real, or None.
         plausibility: what is malformed or impossible, or None.
-        parts: descriptions of plausibility by `PARTS`; None unless it is a portrait, empty for one
-            without a problem.
+        parts: descriptions of plausibility by `PARTS`, which are its text when joined; None unless
+            it is a portrait, empty for one without a problem.
         votes: answers of each annotator by question, or None.
         quality: in [0, 1], 1 is best, or None.
     """
@@ -276,7 +276,8 @@ def parse_qreal_line(
     Raises:
         ArtifactNetError: it is no JSON object; a key is unknown, repeated, missing or of another
             type; an answer is neither Yes nor No; an entity's id occurs twice; a description is
-            there without its problem or missing; votes have another majority than the answer.
+            there without its problem or missing, or not that of its parts; votes have another
+            majority than the answer.
     """
     row = _object(parse_json(text, where), _IMAGE_KEYS, where)
     value = row["entities"]
@@ -333,8 +334,15 @@ def _entity(
     }
     parts = None if "parts" not in row else _parts(row["parts"], f"{where}: 'parts'")
     texts: dict[str, str] = {key: _text(row, key, where) for key in DIMENSIONS if key in row}
-    if parts and "plausibility" not in texts:
-        texts["plausibility"] = join_parts(parts)
+    if parts is not None:
+        joined = join_parts(parts)
+        if texts.get("plausibility", joined) != joined:
+            raise ArtifactNetError(
+                f"{where}: 'plausibility' is not what its 'parts' say, joined in their order: "
+                "correct one of them, or leave out 'plausibility'"
+            )
+        if joined:
+            texts["plausibility"] = joined
     _check_texts(answers, texts, where, allow_missing)
     return QRealEntity(
         id=name,

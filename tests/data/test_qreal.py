@@ -122,6 +122,19 @@ def test_parts_are_joined_in_the_order_of_the_paper():
     assert join_parts({name: f"<{name}>" for name in names}) == " ".join(f"<{n}>" for n in PARTS)
 
 
+def test_a_text_may_repeat_its_parts(tmp_path):
+    def spell_out(line, _):
+        line["entities"][1]["plausibility"] = "two noses. six fingers."
+
+    assert read_qreal(write(tmp_path, changed(spell_out)))[0].entities[1].parts is not None
+
+    def swap(line, _):
+        line["entities"][1]["plausibility"] = "six fingers. two noses."
+
+    with pytest.raises(ArtifactNetError, match=r"qreal.jsonl:1: entity '17-1': .* in their order"):
+        read_qreal(write(tmp_path, changed(swap)))
+
+
 def test_ids_are_made_where_there_is_none(tmp_path):
     line = changed(lambda _, entity: entity.pop("id"))
     (image,) = read_qreal(write(tmp_path, line))
@@ -146,6 +159,8 @@ MUTATIONS = [
     (lambda _, e: e["votes"].update(realism_1=["No", "Yes"]), "'17-0'", "no majority"),
     (lambda _, e: e["votes"].update(realism_1=[]), "'17-0'", "must be a list of Yes and No"),
     (lambda _, e: e.update(parts={"elbow": "odd"}), "'17-0'", "unknown part 'elbow'"),
+    (lambda _, e: e.update(parts={"hands": "odd"}), "'17-0'", "not what its 'parts' say"),
+    (lambda _, e: e.update(parts={}), "'17-0'", "not what its 'parts' say"),
     (lambda _, e: e.update(quality=1.5), "'17-0'", "from 0 to 1"),
     (lambda _, e: e.update(qualities=1), "entities[0]", "unknown key 'qualities'"),
     (lambda _, e: e.pop("label"), "entities[0]", "'label' is missing"),

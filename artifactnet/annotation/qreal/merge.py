@@ -53,7 +53,8 @@ def merge_review(
         annotations: file of `artifactnet.data.qreal` that was reviewed.
         answers: tables with `ANSWERS`, read one after another.
         texts: tables with `TEXTS`.
-        out: file to write; its lines are verified if three annotators answered everything.
+        out: file to write; its lines are verified if three annotators answered everything, except
+            that an image without entities stays what it was.
         min_votes: `VOTES`: each question needs exactly that many answers. Fewer: at least so many.
 
     Raises:
@@ -87,10 +88,11 @@ def merge_review(
     lines = [
         replace(image, entities=tuple(merged[e.id] for e in image.entities)) for image in images
     ]
-    verified = all(
+    verified = bool(merged) and all(
         len(given) >= VOTES for entity in merged.values() for given in (entity.votes or {}).values()
     )
-    write_qreal(out, [replace(line, verified=verified) for line in lines])
+    # of an image without entities, nobody was asked anything
+    write_qreal(out, [replace(one, verified=verified) if one.entities else one for one in lines])
     changed = sum(
         merged[name].answers[key] != entity.answers[key]
         for name, entity in entities.items()

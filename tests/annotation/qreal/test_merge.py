@@ -196,3 +196,21 @@ def test_other_columns_are_refused(data, head):
 def test_min_votes_out_of_range(data, votes):
     with pytest.raises(ArtifactNetError, match="1 to 3"):
         merge(data, min_votes=votes)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_an_image_without_entities_stays_what_it_was(data, before):
+    line = {"image": "b.png", "uid": "8", "verified": before, "entities": []}
+    with (data / "q.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    assert merge(data, min_votes=3).verified
+    full, empty = read_qreal(data / "out.jsonl", images=False)
+    assert (full.verified, empty.verified) == (True, before)
+
+
+def test_nothing_is_verified_where_nothing_was_asked(data):
+    line = {"image": "b.png", "uid": "8", "verified": False, "entities": []}
+    (data / "q.jsonl").write_text(json.dumps(line) + "\n")
+    write(data, [])
+    assert not merge(data).verified
+    assert not read_qreal(data / "out.jsonl", images=False)[0].verified
