@@ -1,4 +1,4 @@
-"""Reading any image file into one form, and writing JPEG: the only user of Pillow's decoders."""
+"""Reading any image file into one form, and encoding pixels: the only user of Pillow's decoders."""
 
 from __future__ import annotations
 
@@ -191,6 +191,13 @@ def encode_jpeg(image: UInt8Array, quality: int, subsampling: str = "4:2:0") -> 
         raise ValueError(f"chroma subsampling must be one of {SUBSAMPLINGS}, got {subsampling!r}")
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return buffer.getvalue()
+
+
+def encode_webp(image: UInt8Array, quality: int) -> bytes:
+    """Encode an (H, W, 3) uint8 RGB image as lossy WebP of a quality in 0..100."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "WEBP", quality=quality)
     return buffer.getvalue()
 
 

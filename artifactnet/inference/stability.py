@@ -9,19 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from artifactnet.data.damage import as_jpeg
 from artifactnet.data.geometry import resample
-from artifactnet.data.images import JPEG_SIDE, decode_image, encode_jpeg
 from artifactnet.inference.inputs import Failure
-from artifactnet.types import ArtifactNetError, Prediction, Stability, UInt8Array
+from artifactnet.types import Prediction, Stability, UInt8Array
 
 AS_IS = "as is"
-
-
-def _as_jpeg(quality: int, pixels: UInt8Array) -> UInt8Array:
-    height, width = pixels.shape[:2]
-    if max(height, width) > JPEG_SIDE:
-        raise ArtifactNetError(f"{width}x{height} pixels are more than a JPEG file can hold")
-    return decode_image(encode_jpeg(pixels, quality), f"JPEG {quality}")
 
 
 def _resized(scale: float, pixels: UInt8Array) -> UInt8Array:
@@ -31,9 +24,9 @@ def _resized(scale: float, pixels: UInt8Array) -> UInt8Array:
 
 # each from (H, W, 3) pixels to others, or an ArtifactNetError
 VARIANTS: dict[str, Callable[[UInt8Array], UInt8Array]] = {
-    "JPEG 92": partial(_as_jpeg, 92),
-    "JPEG 75": partial(_as_jpeg, 75),
-    "JPEG 60": partial(_as_jpeg, 60),
+    "JPEG 92": partial(as_jpeg, quality=92),
+    "JPEG 75": partial(as_jpeg, quality=75),
+    "JPEG 60": partial(as_jpeg, quality=60),
     "resized to 90 %": partial(_resized, 0.9),
 }
 

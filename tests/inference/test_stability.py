@@ -12,8 +12,8 @@ from tiny_models import tiny
 
 from artifactnet.cli import main
 from artifactnet.config import SegmentationConfig
+from artifactnet.data import damage
 from artifactnet.data.geometry import resample
-from artifactnet.inference import stability
 from artifactnet.inference.base import BasePredictor
 from artifactnet.inference.folder import predict_to_folder
 from artifactnet.inference.inputs import Failure
@@ -122,7 +122,7 @@ def test_a_reencoding_without_answer_is_left_out_with_its_reason():
 
 
 def test_a_side_that_no_jpeg_can_have(monkeypatch):
-    monkeypatch.setattr(stability, "JPEG_SIDE", 60)
+    monkeypatch.setattr(damage, "JPEG_SIDE", 60)
     found = GrainPredictor().predict(noise(48, 64), stability=True)
     assert set(found.stability.probabilities) == {AS_IS, "resized to 90 %"}
     assert sum("64x48 pixels are more than a JPEG" in text for text in found.warnings) == 3

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from artifactnet import load_model
 from artifactnet.cli.arguments import positive
+from artifactnet.data.damage import halve
 from artifactnet.data.image_folders import FolderImage, find_images
 from artifactnet.data.images import decode_image, encode_jpeg, encode_png
 from artifactnet.inference.base import BasePredictor, need_answer
@@ -88,7 +87,4 @@ def changed(path: str, level: int | str) -> str | bytes:
     pixels = decode_image(path, path)
     if isinstance(level, int):
         return encode_jpeg(pixels, level)
-    height, width = pixels.shape[:2]
-    size = max(1, (width + 1) // 2), max(1, (height + 1) // 2)
-    half = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-    return encode_png(np.asarray(half))
+    return encode_png(halve(pixels))
