@@ -59,7 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     "vlm.tuning_arguments": {*BASE, "training", "vlm"},
     "vlm.tuning_callbacks": {*BASE, "training", "vlm"},
     "vlm.sft": {*BASE, "training", "vlm"},
-    "vlm.fakexplainer.grpo": {*BASE, "training", "vlm"},
+    "vlm.grpo": {*BASE, "training", "vlm"},
     "vlm.fakexplainer.endpoint": {*BASE, "data", "inference", "llm", "vlm"},
     "vlm.questions": {*INFERENCE, "llm", "vlm"},
     "vlm.qreal.trainer": {*TRAINING, "vlm"},
@@ -86,7 +86,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "mmcv": ("models/heads/upernet.py",),
     "mmengine": ("models/heads/upernet.py",),
     "pytorch_grad_cam": ("explanation/cam.py",),
-    "jinja2": ("explanation/report/page.py",),
+    "jinja2": ("explanation/report/html.py",),
     "playwright": (),
     "peft": ("models/lora.py", "vlm/base.py"),
     "lightning": ("training/", "vlm/heie/"),
@@ -94,8 +94,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "openai": ("llm/client.py",),
     "accelerate": (),  # transformers imports it
     "transformers": ("vlm/",),
-    "trl": ("vlm/sft.py", "vlm/fakexplainer/grpo.py"),
-    "datasets": ("vlm/sft.py", "vlm/fakexplainer/grpo.py"),
+    "trl": ("vlm/sft.py", "vlm/grpo.py"),
+    "datasets": ("vlm/sft.py", "vlm/grpo.py"),
     "onnx": ("exporters/onnx.py",),
     "onnxscript": (),  # torch.onnx imports it
     "onnxruntime": ("inference/backends/onnx.py", "exporters/onnx.py"),
@@ -110,7 +110,7 @@ INSIDE_FUNCTIONS = {
     *("skimage", "sklearn", "scipy", "google_crc32c", "trl", "datasets"),
 }
 # loaded when a training starts and not before; their classes derive from those of the packages
-LOADED_LATE = {f"vlm/{name}.py" for name in ("tuning_callbacks", "sft", "fakexplainer/grpo")}
+LOADED_LATE = {f"vlm/{name}.py" for name in ("tuning_callbacks", "sft", "grpo")}
 
 
 def imported(tree: ast.AST) -> list[tuple[str, int]]:

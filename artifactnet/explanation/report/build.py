@@ -6,10 +6,8 @@ objects.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from artifactnet.explanation.methods import METHODS, PREDICTED, default_method, 
 from artifactnet.explanation.predicted import PredictionExplainer
 from artifactnet.explanation.report.charts import CHART_NAMES, Chart, draw_charts
 from artifactnet.explanation.report.content import LABELS, MAP_THRESHOLD, Content, gather_content
+from artifactnet.explanation.report.html import made
 from artifactnet.explanation.report.items import Item, file_items, record_items, spread_evenly
 from artifactnet.explanation.report.page import write_page
 from artifactnet.explanation.report.summary import CATEGORY_NAMES, summarize
@@ -276,16 +275,11 @@ def _head(
     else:
         backbone = type(detector.net).__name__
     name = about.model or backbone
-    try:
-        package = version("artifactnet")
-    except PackageNotFoundError:  # a checkout that was never installed
-        package = "of unknown version"
     colors = {category.label: category.color for category in CATEGORIES}
     colors[UNCATEGORIZED] = UNCATEGORIZED_COLOR
     return {
         "title": about.title or f"{name} on {about.data}",
-        "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "version": package,
+        **made(),
         "model": {
             "name": name,
             "backbone": backbone,

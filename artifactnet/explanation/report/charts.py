@@ -16,7 +16,7 @@ MAX_ROWS = 30  # bars of one chart; a list of a thousand generators is for the t
 _MAX_LABEL = 28  # characters
 
 # in between light and dark, so that they show on either page
-_BLUE, _ORANGE, _GRAY = "#3c82c8", "#d9730d", "#808080"
+_BLUE, _ORANGE, GRAY = "#3c82c8", "#d9730d", "#808080"
 _WIDTH, _HEIGHT = 5.0, 3.8  # inches
 _STYLE = {
     "svg.fonttype": "none",
@@ -43,7 +43,7 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """A chart that can be drawn."""
 
     title: str
@@ -64,11 +64,12 @@ def draw_charts(summary: dict[str, Any]) -> tuple[list[Chart], list[str]]:
         if isinstance(plan, str):
             missing.append(plan)
         else:
-            charts.append(_draw(name, plan))
+            charts.append(draw_chart(name, plan))
     return charts, [f"Not drawn: {'; '.join(missing)}."] if missing else []
 
 
-def _draw(name: str, plan: _Plan) -> Chart:
+def draw_chart(name: str, plan: Plan) -> Chart:
+    """Draw a chart; ``name`` is unique on its page. Equal plans give equal bytes."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
@@ -87,7 +88,7 @@ def _draw(name: str, plan: _Plan) -> Chart:
     return Chart(name, plan.title, plan.description, element, png.getvalue())
 
 
-def _roc(summary: dict[str, Any]) -> _Plan | str:
+def _roc(summary: dict[str, Any]) -> Plan | str:
     roc = summary["roc"]
     if roc is None:
         return "ROC curve (needs labelled images of both classes)"
@@ -96,7 +97,7 @@ def _roc(summary: dict[str, Any]) -> _Plan | str:
     here = verdicts["fp"] / real, verdicts["tp"] / fake
 
     def draw(axes: Any) -> None:
-        axes.plot([0, 1], [0, 1], color=_GRAY, linestyle="--", linewidth=1, label="chance")
+        axes.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1, label="chance")
         label = f"AUC {roc['auc']:.3f}"
         axes.plot(*zip(*((x, y) for x, y, _ in points), strict=True), color=_BLUE, label=label)
         axes.plot(*here, "o", color=_ORANGE, label="at the threshold", clip_on=False)
@@ -113,17 +114,17 @@ def _roc(summary: dict[str, Any]) -> _Plan | str:
         f"At the model's threshold {here[1]:.3f} of the fakes and {here[0]:.3f} of the real images "
         f"are called fake. Share of fakes found, by real images called fake at most: {steps}."
     )
-    return _Plan("ROC curve", description, draw)
+    return Plan("ROC curve", description, draw)
 
 
-def _calibration(summary: dict[str, Any]) -> _Plan | str:
+def _calibration(summary: dict[str, Any]) -> Plan | str:
     calibration = summary["calibration"]
     if calibration is None:
         return "calibration (needs labelled images of both classes)"
     filled, error = [row for row in calibration["bins"] if row["count"]], calibration["ece"]
 
     def draw(axes: Any) -> None:
-        axes.plot([0, 1], [0, 1], color=_GRAY, linestyle="--", linewidth=1, label="calibrated")
+        axes.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1, label="calibrated")
         at, label = [row["confidence"] for row in filled], f"this model, ECE {error:.3f}"
         axes.plot(at, [row["fake"] for row in filled], "o-", color=_BLUE, label=label)
         for row in filled:
@@ -132,7 +133,7 @@ def _calibration(summary: dict[str, Any]) -> _Plan | str:
             axes.annotate(str(row["count"]), point, xytext=offset, **style)
         axes.set(xlabel="probability of being fake", ylabel="share of fakes")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        _legend_above(axes)
+        legend_above(axes)
 
     rows = "; ".join(
         f"{row['low']:.1f} to {row['high']:.1f}: {row['count']} images, mean probability "
@@ -143,14 +144,14 @@ def _calibration(summary: dict[str, Any]) -> _Plan | str:
         f"Expected calibration error {error:.3f}. By probability of being fake, {rows}. "
         "The numbers in the chart count images."
     )
-    return _Plan("Calibration", description, draw)
+    return Plan("Calibration", description, draw)
 
 
-def _probabilities(summary: dict[str, Any]) -> _Plan | str:
+def _probabilities(summary: dict[str, Any]) -> Plan | str:
     histogram, edges = summary["histogram"], summary["histogram"]["edges"]
     series = [
         (name, histogram[name], color)
-        for name, color in (("real", _BLUE), ("fake", _ORANGE), ("unknown", _GRAY))
+        for name, color in (("real", _BLUE), ("fake", _ORANGE), ("unknown", GRAY))
         if name in histogram
     ]
     if not series:
@@ -165,17 +166,17 @@ def _probabilities(summary: dict[str, Any]) -> _Plan | str:
         axes.set(xlabel="probability of being fake", ylabel="images", xlim=(0, 1))
         axes.yaxis.get_major_locator().set_params(integer=True)
         if len(series) > 1 or series[0][0] != "unknown":
-            _legend_above(axes)
+            legend_above(axes)
 
     description = "Images by probability of being fake."
     for name, counts, _ in series:
         bins = [(n, low, high) for n, (low, high) in zip(counts, pairwise(edges), strict=True) if n]
         words = ", ".join(f"{count} from {low:.2f} to {high:.2f}" for count, low, high in bins)
         description += f" {name.capitalize()}: {words}."
-    return _Plan("Probabilities", description, draw)
+    return Plan("Probabilities", description, draw)
 
 
-def _generators(summary: dict[str, Any]) -> _Plan | str:
+def _generators(summary: dict[str, Any]) -> Plan | str:
     rows = summary["generators"]
     if not rows:
         return "generators (none is named)"
@@ -191,17 +192,17 @@ def _generators(summary: dict[str, Any]) -> _Plan | str:
     left_out = len(shares) - len(shown)
 
     def draw(axes: Any) -> None:
-        _bars(axes, [name for name, _, _ in shown], [share for _, share, _ in shown], _BLUE)
+        draw_bars(axes, [name for name, _, _ in shown], [share for _, share, _ in shown], _BLUE)
         for k, (_, share, images) in enumerate(shown):
             axes.text(share + 0.01, k, f"{share:.0%} of {images}", va="center", fontsize=8)
         axes.set(xlabel=f"share of images {unit}", xlim=(0, 1.2), xticks=[0, 0.25, 0.5, 0.75, 1])
 
     words = "; ".join(f"{name}: {share:.3f} of {images} images" for name, share, images in shown)
     more = f" The {left_out} generators with fewest images are left out." if left_out else ""
-    return _Plan(title, f"Share of images {unit}. {words}.{more}", draw, _tall(len(shown)))
+    return Plan(title, f"Share of images {unit}. {words}.{more}", draw, tall(len(shown)))
 
 
-def _categories(summary: dict[str, Any]) -> _Plan | str:
+def _categories(summary: dict[str, Any]) -> Plan | str:
     rows = summary["categories"]
     scored = [row for row in rows if row["IoU"] is not None]
     if scored:
@@ -211,7 +212,7 @@ def _categories(summary: dict[str, Any]) -> _Plan | str:
         return "categories (no artifacts were predicted or scored)"
 
     def draw(axes: Any) -> None:
-        _bars(axes, [row["name"] for row in counted], [row["regions"] for row in counted], _BLUE)
+        draw_bars(axes, [row["name"] for row in counted], [row["regions"] for row in counted], _BLUE)
         for k, row in enumerate(counted):
             axes.text(row["regions"], k, f" {row['regions']}", va="center", fontsize=8)
         axes.set(xlabel="regions predicted")
@@ -222,21 +223,21 @@ def _categories(summary: dict[str, Any]) -> _Plan | str:
         f"{row['name']}: {row['regions']} in {row['predicted_images']} images" for row in counted
     )
     title = "Artifacts predicted, by category"
-    return _Plan(title, f"Regions predicted. {words}.", draw, _tall(len(counted)))
+    return Plan(title, f"Regions predicted. {words}.", draw, tall(len(counted)))
 
 
-def _category_scores(rows: Sequence[dict[str, Any]]) -> _Plan:
+def _category_scores(rows: Sequence[dict[str, Any]]) -> Plan:
     names = [row["name"] for row in rows]
 
     def draw(axes: Any) -> None:
         for key, color, shift in (("IoU", _BLUE, -0.19), ("PixF1", _ORANGE, 0.19)):
             values = [row[key] for row in rows]
-            _bars(axes, names, values, color, shift, 0.36, key)
+            draw_bars(axes, names, values, color, shift, 0.36, key)
             for k, value in enumerate(values):
                 axes.text(value + 0.01, k + shift, f"{value:.2f}", va="center", fontsize=8)
         axes.set(xlabel="predicted masks against the annotation", xlim=(0, 1.1))
         axes.set(xticks=[0, 0.25, 0.5, 0.75, 1])
-        _legend_above(axes)
+        legend_above(axes)
 
     words = "; ".join(
         f"{row['name']}: IoU {row['IoU']:.3f}, PixF1 {row['PixF1']:.3f}, annotated in "
@@ -244,10 +245,10 @@ def _category_scores(rows: Sequence[dict[str, Any]]) -> _Plan:
         for row in rows
     )
     description = f"Over all pixels of the annotated fakes. {words}."
-    return _Plan("Predicted masks by category", description, draw, _tall(2 * len(rows)))
+    return Plan("Predicted masks by category", description, draw, tall(2 * len(rows)))
 
 
-def _bars(
+def draw_bars(
     axes: Any,
     names: Sequence[str],
     values: Sequence[float],
@@ -263,12 +264,12 @@ def _bars(
     axes.set_ylim(len(names) - 0.5, -0.5)
 
 
-def _legend_above(axes: Any) -> None:
+def legend_above(axes: Any) -> None:
     """A legend that covers no data."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
 
 
-def _tall(bars: int) -> float:
+def tall(bars: int) -> float:
     """Height in inches of a chart with this many bars."""
     return max(2.0, 0.9 + 0.25 * bars)
 
@@ -279,7 +280,7 @@ def short_label(name: str) -> str:
     return shown if len(shown) <= _MAX_LABEL else shown[: _MAX_LABEL - 1] + "…"
 
 
-_PLANNERS: dict[str, Callable[[dict[str, Any]], _Plan | str]] = {
+_PLANNERS: dict[str, Callable[[dict[str, Any]], Plan | str]] = {
     "roc": _roc,
     "calibration": _calibration,
     "probabilities": _probabilities,

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from artifactnet.explanation.overlay import colorize
+from artifactnet.explanation.report.html import write_html
 from artifactnet.explanation.report.tables import summary_figures, summary_tables
-from artifactnet.files import atomic_path
 from artifactnet.names import visible
 
-_PACKAGE = __name__.rpartition(".")[0]  # template, style and script lie beside this file
 _HEAT = "heat:"  # key of a method's layer is this and the method's name
 # what could end a script element or start a comment in it; within JSON only strings hold these
 _ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
@@ -46,38 +42,17 @@ def write_page(
         ValueError: a number is NaN or infinite, or two entries have one id.
         OSError: the file cannot be written; an older file at ``path`` is untouched.
     """
-    from jinja2 import Environment, StrictUndefined
-
     if len({entry["id"] for entry in entries}) != len(entries):
         raise ValueError("each entry of a report needs an id of its own")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(_resource("template.html"))
-    css, script = _resource("report.css"), _resource("report.js")
-    with (
-        atomic_path(path, staging) as temporary,
-        # a text that did not pass `visible` may hold halves of characters
-        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as handle,
-    ):
-        handle.writelines(
-            template.generate(
-                head=head,
-                entries=entries,
-                css=css,
-                script=script,
-                policy=_policy(css, script),
-                embed=embed,
-                visible=visible,
-                words=words,
-                figures=summary_figures(head["summary"]),
-                **_contents(head, entries),
-            )
-        )
-
-
-def _resource(name: str) -> str:
-    return resources.files(_PACKAGE).joinpath(name).read_text(encoding="utf-8")
+    values = {
+        "head": head,
+        "entries": entries,
+        "embed": embed,
+        "words": words,
+        "figures": summary_figures(head["summary"]),
+        **_contents(head, entries),
+    }
+    write_html(path, "report.html", values, scripts=["report.js"], staging=staging)
 
 
 def words(explanation: dict[str, str]) -> dict[str, str]:
@@ -187,15 +162,3 @@ def _ramp(steps: int = 11) -> list[str]:
         f"rgb({r} {g} {b} / {value:.2f})" for (r, g, b), value in zip(colors, values, strict=True)
     ]
 
-
-def _policy(css: str, script: str) -> str:
-    """Content security policy: nothing is fetched, and no other script or style has an effect."""
-    return (
-        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"script-src {_hash(script)}; style-src {_hash(css)}"
-    )
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -1,4 +1,3 @@
-"use strict";
 // The gallery and the page of each image. Texts from data only ever become text nodes or
 // attributes (createElement, textContent), never markup.
 (() => {
@@ -47,14 +46,7 @@
     return missing ? `No ${layerOf.get(key).label} for this image` : "";
   };
 
-  // ---- theme ---------------------------------------------------------------------------
-  const themes = ["auto", "light", "dark"];
-  byId("theme").hidden = false;
-  byId("theme").addEventListener("click", () => {
-    const next = themes[(themes.indexOf(root.dataset.theme ?? "auto") + 1) % themes.length];
-    root.dataset.theme = next;
-    byId("theme-name").textContent = next;
-  });
+  // ---- skip link -----------------------------------------------------------------------
   byId("skip").addEventListener("click", (event) => {
     event.preventDefault(); // the part behind # says which image is open
     const target = byId("detail").hidden ? byId("images-heading") : byId("detail-heading");
