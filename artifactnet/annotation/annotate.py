@@ -17,7 +17,6 @@ from typing import Any
 
 from artifactnet.annotation import contours, prompts
 from artifactnet.annotation.files import OutputFiles, Pair, count_rows, find_pairs, write_rows
-from artifactnet.annotation.server_watch import ServerWatch
 from artifactnet.config import MllmConfig
 from artifactnet.data.duplicates import hash_bytes
 from artifactnet.data.heatmaps import write_map
@@ -28,6 +27,7 @@ from artifactnet.inference.inputs import Failure
 from artifactnet.llm.answer_log import AnswerLog
 from artifactnet.llm.ask import Question, ValidAnswer, ask_until_valid, run_concurrently
 from artifactnet.llm.client import Chat, RefusedError
+from artifactnet.llm.server_watch import ServerWatch
 from artifactnet.types import ArtifactNetError
 
 STAGES = ("analysis", "formatting")
@@ -141,7 +141,7 @@ def _annotate_all(
     Raises:
         ArtifactNetError: too many images in a row got no answer, or the server refuses everything.
     """
-    watch = ServerWatch(job.log, "images")
+    watch = ServerWatch("images", job.log.path)
 
     def on_result(pair: Pair, result: _Result | ArtifactNetError) -> None:
         if isinstance(result, ArtifactNetError):
@@ -157,7 +157,7 @@ def _annotate_all(
             watch.answered()
         if result.refused:
             stage = result.record["stage"]
-            watch.refused(str(result.reason), stage, job.chats[stage].model)
+            watch.refused(str(result.reason), job.log.has_answer(stage, job.chats[stage].model))
 
     limiters = [chat.limiter for chat in job.chats.values()]
     run_concurrently(pairs, lambda pair: _annotate_one(pair, job), on_result, workers, limiters)

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,11 +69,12 @@ class AnswerLog:
         with self._lock:
             return list(self._answers.get(_serialize(key), ()))
 
-    def has(self, matches: Callable[[Key], bool]) -> bool:
-        """Whether any key with an answer matches."""
+    def has_answer(self, stage: str, model: str) -> bool:
+        """Whether a model has answered any question of a stage."""
         with self._lock:
-            keys = [key for key, answers in self._answers.items() if answers]
-        return any(matches(json.loads(key)) for key in keys)
+            texts = [text for text, answers in self._answers.items() if answers]
+        keys = map(json.loads, texts)
+        return any((key.get("stage"), key.get("model")) == (stage, model) for key in keys)
 
     def add(self, key: Key, answer: Answer, note: str) -> None:
         """Write an answer to disk (``fsync``), then remember it.

@@ -19,7 +19,6 @@ from artifactnet.annotation.qreal import answers, detection, entities, quality
 from artifactnet.annotation.qreal.detection import Box, Detector
 from artifactnet.annotation.qreal.images import Picture, find_pictures
 from artifactnet.annotation.qreal.quality import Scorer
-from artifactnet.annotation.server_watch import ServerWatch
 from artifactnet.data.crops import crop_entity
 from artifactnet.data.image_files import Skipped
 from artifactnet.data.images import decode_image
@@ -34,6 +33,7 @@ from artifactnet.llm.ask import (
     run_concurrently,
 )
 from artifactnet.llm.client import Chat, RefusedError
+from artifactnet.llm.server_watch import ServerWatch
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 STAGES = (entities.STAGE, detection.STAGE, quality.STAGE, answers.STAGE)
@@ -325,7 +325,7 @@ class _Run:
 
     def _ask(self, stage: str, questions: list[Question]) -> None:
         chat = self._models.chat
-        watch = ServerWatch(self._log, "questions")
+        watch = ServerWatch("questions", self._log.path)
 
         def take(question: Question, outcome: ValidAnswer | ArtifactNetError) -> None:
             if isinstance(outcome, ValidAnswer):
@@ -339,7 +339,7 @@ class _Run:
             said = "refused" if refused else "failed"
             self._report(question.note, f"{stage}: {said}: {outcome}")
             if refused:
-                watch.refused(str(outcome), stage, chat.model)
+                watch.refused(str(outcome), self._log.has_answer(stage, chat.model))
             else:
                 watch.failed(outcome)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from artifactnet.llm.answer_log import AnswerLog
-from artifactnet.llm.client import UnansweredError
+from pathlib import Path
+
+from artifactnet.llm.client import EndpointError, UnansweredError
 from artifactnet.types import ArtifactNetError
 
 _MAX_UNANSWERED = 5  # in a row: the server is gone
@@ -14,12 +15,12 @@ class ServerWatch:
     """Counts what a server did not answer; used by one thread.
 
     Args:
-        log: of the answers.
         what: is asked about, in error messages: ``images``.
+        kept: where all answers so far are, so that the same command can go on; None: nowhere.
     """
 
-    def __init__(self, log: AnswerLog, what: str) -> None:
-        self._log, self._what = log, what
+    def __init__(self, what: str, kept: Path | None = None) -> None:
+        self._what, self._kept = what, kept
         self._unanswered = self._refused = 0
 
     def answered(self) -> None:
@@ -30,27 +31,33 @@ class ServerWatch:
         """A question failed.
 
         Raises:
-            ArtifactNetError: the last questions all went unanswered.
+            EndpointError: the last questions all went unanswered.
         """
         if not isinstance(error, UnansweredError):
             return
         self._unanswered += 1
         if self._unanswered >= _MAX_UNANSWERED:
-            raise ArtifactNetError(
-                f"{error} ({self._unanswered} {self._what} in a row); all answers so far are in "
-                f"{self._log.path}: run the same command again to resume"
+            advice = (
+                ""
+                if self._kept is None
+                else f"; all answers so far are in {self._kept}: run the same command again to "
+                "resume"
             )
+            raise EndpointError(f"{error} ({self._unanswered} {self._what} in a row){advice}")
 
-    def refused(self, reason: str, stage: str, model: str) -> None:
+    def refused(self, reason: str, ever_answered: bool) -> None:
         """The server refused a question.
 
+        Args:
+            reason: that it gave.
+            ever_answered: whether it has answered any question of this kind, in earlier runs too.
+
         Raises:
-            ArtifactNetError: it refused the last ones too, and ``model`` has not answered any
-                question of ``stage`` ever.
+            EndpointError: it has not, and refused the last ones too.
         """
         self.answered()
-        if self._log.has(lambda key: key.get("stage") == stage and key.get("model") == model):
+        if ever_answered:
             return
         self._refused += 1
         if self._refused >= _MAX_REFUSED:
-            raise ArtifactNetError(f"{reason}; the server has refused every request so far")
+            raise EndpointError(f"{reason}; the server has refused every request so far")
