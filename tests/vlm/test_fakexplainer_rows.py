@@ -13,7 +13,7 @@ from artifactnet.config import load
 from artifactnet.data.regions import CAPTIONS, UNNAMED, regions_of_mask
 from artifactnet.types import ArtifactNetError, Region
 from artifactnet.vlm.fakexplainer import grammar
-from artifactnet.vlm.fakexplainer.rows import TaskData
+from artifactnet.vlm.rows import TaskData
 
 SIZE = (60, 40)  # of every image; coordinates are its pixels
 

@@ -194,7 +194,7 @@ def test_two_processes_train_like_one_with_twice_the_batch(bases, manifest, tmp_
 
 def test_vllm_samples_no_forbidden_token():
     from artifactnet.config import GrpoConfig
-    from artifactnet.vlm.fakexplainer.grpo import _sampling
+    from artifactnet.vlm.grpo import _sampling
 
     bias = {7: -100.0, 9: -100.0}
     for mode, key in (

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
+from artifactnet.config import GrpoConfig
 from artifactnet.metrics.box_sets import box_set_areas, matched_iou
 from artifactnet.types import Region
 from artifactnet.vlm.coordinates import Size
 from artifactnet.vlm.fakexplainer.grammar import MAX_REGIONS, Drop, Form, read, read_strict
+from artifactnet.vlm.reward_rule import Earned
+from artifactnet.vlm.rows import Row
 
 Iou = Literal["union", "matched"]
 
@@ -119,3 +122,36 @@ def score_answer(
     grounding = min(1.0, eta * overlap)
     total = weight * grounding + label + strict
     return Reward(label, grounding, strict, total, count, share, overlap)
+
+
+class ProgressiveRule:
+    """`score_answer` as GRPO's `artifactnet.vlm.reward_rule.RewardRule`; w_G goes with the steps.
+
+    Args:
+        settings: ``eta``, ``grounding`` and ``iou``.
+        drop: what answers are taught without.
+        form: how a region is written.
+    """
+
+    parts = ("label", "grounding", "format")
+
+    def __init__(self, settings: GrpoConfig, drop: Drop, form: Form) -> None:
+        mode = settings.grounding
+        self._mode: Literal["linear"] | float = "linear" if mode == "linear" else float(mode)
+        self._eta, self._iou = settings.eta, cast(Iou, settings.iou)
+        self._drop, self._form = drop, form
+
+    def __call__(self, text: str, row: Row, step: int, steps: int) -> Earned:
+        """See `artifactnet.vlm.reward_rule.RewardRule`."""
+        truth = Truth(row.is_fake, row.regions or (), row.tags or (), row.size, row.input_size)
+        weight = grounding_weight(self._mode, step, steps)
+        found = score_answer(text, truth, weight, self._eta, self._iou, self._drop, self._form)
+        return Earned(
+            found.total,
+            {name: getattr(found, name) for name in self.parts},
+            {
+                "regions": found.regions,
+                "area_share": found.area_share,
+                "grounding_weight": weight,
+            },
+        )

@@ -12,7 +12,7 @@ from artifactnet.training.run import Run
 from artifactnet.vlm.fakexplainer.evaluate import evaluate_model, read_run_groups
 from artifactnet.vlm.fakexplainer.pages import terminal, write
 from artifactnet.vlm.fakexplainer.processing import load_fakexplainer_processing
-from artifactnet.vlm.fakexplainer.rows import RowExamples, TaskData
+from artifactnet.vlm.fakexplainer.rewards import ProgressiveRule
 from artifactnet.vlm.fakexplainer.saving import (
     FACTS,
     build_fakexplainer,
@@ -20,6 +20,7 @@ from artifactnet.vlm.fakexplainer.saving import (
     load_fakexplainer,
     save_fakexplainer,
 )
+from artifactnet.vlm.rows import RowExamples, TaskData
 from artifactnet.vlm.tuning_run import fit_tuned, free_memory, train_in_processes, tuning_run
 
 
@@ -66,16 +67,20 @@ def _train(run: Run) -> tuple[dict[str, Any], TaskData]:
     val_rows = data.rows("val", processing) if wanted and data.splits["val"].records else []
     trained = build_fakexplainer(config.mllm, own_device(run.device), adapters)
 
+    examples = RowExamples(data, "train", rows, processing.messages)
+    val = RowExamples(data, "val", val_rows, processing.messages)
+
     def train(checkpoint: Path | None) -> dict[str, Any]:
         if config.mllm.stage == "sft":
             from artifactnet.vlm.sft import learn_answers
 
-            learned = RowExamples(data, "train", rows, processing.messages)
-            val = RowExamples(data, "val", val_rows, processing.messages)
-            return learn_answers(run, trained.model, processing.processor, learned, val, checkpoint)
-        from artifactnet.vlm.fakexplainer.grpo import train_grpo
+            return learn_answers(
+                run, trained.model, processing.processor, examples, val, checkpoint
+            )
+        from artifactnet.vlm.grpo import learn_by_rewards
 
-        return train_grpo(run, trained, data, rows, checkpoint)
+        rule = ProgressiveRule(config.mllm.grpo, processing.drop, processing.form)
+        return learn_by_rewards(run, trained.model, processing, examples, rule, checkpoint)
 
     title = f"FakeXplainer ({config.mllm.stage}) on {config.mllm.base}"
     facts = fit_tuned(run, trained.model, data, title, (len(rows), "images"), train)

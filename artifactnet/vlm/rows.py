@@ -1,4 +1,4 @@
-"""What FakeXplainer is asked about each image, and what it should answer."""
+"""Images with regions as questions and true answers (FakeXplainer; X-AIGD, App. C.3)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,43 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from artifactnet.config import Config
 from artifactnet.data.datamodule import build_splits, drop_and_summarize, labels_of
 from artifactnet.data.regions import annotated_regions
 from artifactnet.data.sources.base import Source
 from artifactnet.types import ArtifactNetError, Region, Sample, UInt8Array
-from artifactnet.vlm.fakexplainer.grammar import MAX_REGIONS
-from artifactnet.vlm.fakexplainer.processing import FakexplainerProcessing
+from artifactnet.vlm.coordinates import Size
+from artifactnet.vlm.fakexplainer.grammar import MAX_REGIONS, Drop
+
+
+class AnswerForm(Protocol):
+    """How a model writes answers."""
+
+    drop: Drop
+
+    def check_text(self, text: str, what: str) -> None:
+        """See `artifactnet.vlm.processing.ChatProcessing.check_text`."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """See `artifactnet.vlm.processing.ChatProcessing.tokenize`."""
+        ...
+
+    def input_size(self, image_size: Size) -> Size:
+        """See `artifactnet.vlm.image_chat.ImageChat.input_size`."""
+        ...
+
+    def answer(
+        self, is_fake: bool, regions: Sequence[Region], tags: Sequence[str], image_size: Size
+    ) -> str:
+        """The answer that the model should give; regions are in pixels of the image.
+
+        Raises:
+            ArtifactNetError: no answer can describe them.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +83,12 @@ class TaskData:
         self.splits, self.summary = drop_and_summarize(splits, config.data)
         self._config = config
 
-    def rows(self, split: str, processing: FakexplainerProcessing) -> list[Row]:
+    def rows(self, split: str, processing: AnswerForm, *, clean_fakes: bool = False) -> list[Row]:
         """Rows of a split, in its order; every image is opened once for its size and regions.
 
-        Fakes at which nobody looked, or that no valid answer describes (neither region nor tag),
-        are left out with a warning, unless only verdicts are learned.
+        Fakes at which nobody looked, or about which there is nothing to say (neither region nor
+        tag), are left out with a warning, unless only verdicts are learned; ``clean_fakes`` keeps
+        those at which somebody looked.
 
         Raises:
             ArtifactNetError: the split is missing or empty; a caption holds a control word of the
@@ -77,7 +106,7 @@ class TaskData:
                 failed.append(record.location)
                 continue
             row = self._row(index, sample, processing)
-            if row.is_fake and not (processing.drop == "label" or _is_described(row)):
+            if row.is_fake and not (processing.drop == "label" or _is_described(row, clean_fakes)):
                 nothing.append(record.location)
                 continue
             rows.append(row)
@@ -104,7 +133,7 @@ class TaskData:
         labels_of(self.splits, split, self._config.data.name)
         return self.splits[split]
 
-    def _row(self, index: int, sample: Sample, processing: FakexplainerProcessing) -> Row:
+    def _row(self, index: int, sample: Sample, processing: AnswerForm) -> Row:
         record = sample.record
         height, width = sample.image.shape[:2]
         regions = annotated_regions(sample)
@@ -142,13 +171,13 @@ class TaskData:
             warnings = [w for w in self.summary["warnings"] if w.startswith("train: ")]
             raise ArtifactNetError(
                 f"data.name={self._config.data.name}: the train split has {only} images that can "
-                "be answered; fakexplainer learns from real and annotated fake ones"
+                f"be answered; {self._config.mllm.task} learns from real and annotated fake ones"
                 + "".join(f"; {warning}" for warning in warnings)
             )
 
 
 class RowExamples:
-    """Rows of a split as examples of `artifactnet.vlm.sft.learn_answers`.
+    """Rows of a split as examples of `artifactnet.vlm.sft.learn_answers`, and for GRPO.
 
     Args:
         data: opens the images.
@@ -160,19 +189,19 @@ class RowExamples:
     def __init__(
         self, data: TaskData, split: str, rows: Sequence[Row], messages: list[dict[str, Any]]
     ) -> None:
-        self._data, self._split, self._rows, self._messages = data, split, rows, messages
+        self._data, self._split, self.rows, self._messages = data, split, rows, messages
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def example(self, number: int) -> tuple[UInt8Array, list[dict[str, Any]], str]:
         """Pixels, chat messages and answer of a row."""
-        row = self._rows[number]
+        row = self.rows[number]
         return self._data.image(self._split, row), self._messages, row.answer
 
 
-def _is_described(row: Row) -> bool:
-    return row.regions is not None and bool(row.regions or row.tags)
+def _is_described(row: Row, clean_fakes: bool) -> bool:
+    return row.regions is not None and bool(clean_fakes or row.regions or row.tags)
 
 
 def _largest(regions: Sequence[Region]) -> list[Region]:
