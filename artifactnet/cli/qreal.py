@@ -13,6 +13,7 @@ from artifactnet.cli.arguments import (
     add_commands,
     add_value,
     names,
+    natural,
     positive,
     print_failures,
     print_line,
@@ -44,6 +45,7 @@ def add_qreal_options(parser: argparse.ArgumentParser) -> None:
                 _export,
             ),
             ("merge-review", "take what annotators agree on", _add_merge_options, _merge),
+            ("split", "divide images into splits by prompt", _add_split_options, _split),
         ),
     )
 
@@ -185,5 +187,34 @@ def _merge(args: argparse.Namespace) -> int:
         f"{merged.entities} entities in {merged.images} images, {merged.changed} answers changed; "
         f"{'verified' if merged.verified else 'not verified'} by people"
     )
+    print_line(args.out)
+    return 0
+
+
+def _add_split_options(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("annotations", metavar="FILE", help="annotations (.jsonl); splits that it names stay")
+    option("--out", required=True, metavar="FILE", help="annotations to write (.jsonl)")
+    add_value(parser, "--test", share, 0.13, "share of the prompts in the test split (0.13)")
+    add_value(parser, "--val", share, 0.0, "share of the prompts in the val split (0)")
+    add_value(parser, "--seed", natural, 0, "draws other splits (0)")
+    option(
+        "--allow-missing",
+        action="store_true",
+        help="read annotations in which a problem has no description",
+    )
+
+
+def _split(args: argparse.Namespace) -> int:
+    from artifactnet.annotation.qreal.split import split_annotations
+
+    divided = split_annotations(
+        Path(args.annotations), Path(args.out), args.test, args.val, args.seed, args.allow_missing
+    )
+    counts = ", ".join(
+        f"{name} {count} of {divided.prompts[name]} prompts"
+        for name, count in divided.images.items()
+    )
+    print(f"images: {counts}" + ("" if divided.drawn else "; as the file says"))
     print_line(args.out)
     return 0

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -313,6 +313,22 @@ def parse_qreal_line(
         folder=folder,
         where=where,
     )
+
+
+def check_splits(images: Sequence[QRealImage]) -> bool:
+    """Whether images have been divided into splits: all of them, or none.
+
+    Raises:
+        ArtifactNetError: some have a split and some have none; the message names one of each.
+    """
+    found = {image.split is None: image for image in images}
+    if len(found) == 2:
+        raise ArtifactNetError(
+            f"{found[True].where}: has no 'split', but {found[False].where} is in "
+            f"{found[False].split}: give every line one, or none of them and use `artifactnet "
+            "qreal split`"
+        )
+    return False in found
 
 
 def count_unverified(images: Iterable[QRealImage]) -> int:

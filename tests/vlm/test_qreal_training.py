@@ -235,7 +235,14 @@ def test_what_cannot_be_trained(bases, truth, tmp_path, runs):
     shutil.copytree(truth.parent, other)
     text = (other / "qreal.jsonl").read_text().replace('"train"', '"val"')
     (other / "qreal.jsonl").write_text(text)
-    with pytest.raises(ArtifactNetError, match="no image is in the split train"):
+    with pytest.raises(ArtifactNetError, match="no image is in the split train$"):
+        train(config("image", base, other / "qreal.jsonl", tmp_path))
+    undivided = text.replace('"val"', "null").replace('"test"', "null")
+    (other / "qreal.jsonl").write_text(undivided)
+    with pytest.raises(ArtifactNetError, match="`artifactnet qreal split` divides them"):
+        train(config("image", base, other / "qreal.jsonl", tmp_path))
+    (other / "qreal.jsonl").write_text(undivided.replace("null", '"train"', 1))
+    with pytest.raises(ArtifactNetError, match=r"qreal.jsonl:4: has no 'split', but .*:1 is in"):
         train(config("image", base, other / "qreal.jsonl", tmp_path))
     adapters = f"mllm.adapters={runs['object', 'qwen']}"
     with pytest.raises(ArtifactNetError, match=r"was trained with mllm.lora_rank=4, not 2"):

@@ -16,6 +16,7 @@ from artifactnet.data.qreal import (
     QRealEntity,
     QRealImage,
     answer_word,
+    check_splits,
     count_unverified,
     read_qreal,
 )
@@ -68,11 +69,15 @@ class QRealData:
         self._config = config
         assert config.data.root is not None
         images = read_qreal(config.data.root)
+        divided = check_splits(images)
         names = ("train", "val", "test")
         found = {name: [one for one in images if one.split == name] for name in names}
         self.splits: Any = {name: _Split(kept) for name, kept in found.items() if kept}
         if not found["train"]:
-            raise ArtifactNetError(f"data.root={config.data.root}: no image is in the split train")
+            hint = "" if divided else "; `artifactnet qreal split` divides them"
+            raise ArtifactNetError(
+                f"data.root={config.data.root}: no image is in the split train{hint}"
+            )
         unverified = count_unverified(images)
         self.summary: dict[str, Any] = {
             "images": {name: len(kept) for name, kept in found.items()},
