@@ -59,9 +59,8 @@ def summarize_data(splits: Splits, check: str) -> dict[str, Any]:
             if not counts["class"][label]:
                 warnings.append(f"{name}: no {label} images")
         if check == "full":
-            files = {label: _probe(source, k) for k, label in enumerate(CLASSES)}
-            counts["files"] = files
-            warnings += _bias(name, files["real"], files["fake"])
+            counts["files"], differences = compare_classes(name, source)
+            warnings += differences
         summary["splits"][name] = counts
     home: dict[str, str] = {}
     for name, source in splits.items():
@@ -82,6 +81,20 @@ def summarize_data(splits: Splits, check: str) -> dict[str, Any]:
         summary["near_duplicates"] = {"pairs": len(near.pairs), "compared": near.compared}
     summary["warnings"] = list(dict.fromkeys(warnings))
     return summary
+
+
+def compare_classes(name: str, source: Source) -> tuple[dict[str, Any], list[str]]:
+    """File formats, sizes and JPEG qualities of some images of each class, and where they differ.
+
+    Args:
+        name: of the images, in the warnings.
+        source: of them; of at most `PROBED` per class the header is read.
+
+    Returns:
+        class -> its figures, JSON-ready, and the warnings.
+    """
+    files = {label: _probe(source, k) for k, label in enumerate(CLASSES)}
+    return files, _bias(name, files["real"], files["fake"])
 
 
 def choose_jpeg_classes(

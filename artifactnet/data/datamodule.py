@@ -10,7 +10,8 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from artifactnet.config import DataConfig
+from artifactnet.config import AlignmentConfig, DataConfig
+from artifactnet.data.alignment_masks import AlignmentMasks
 from artifactnet.data.checks import choose_jpeg_classes, summarize_data
 from artifactnet.data.dataset import DetectionDataset, collate
 from artifactnet.data.duplicates import drop_duplicates
@@ -178,7 +179,11 @@ def build_loader(
 class DataModule:
     """The data of a run; no image is decoded to build it unless ``config.check`` asks.
 
-    Without ``splits`` they are those of the config.
+    Args:
+        config, preprocess: of the data, and of the model.
+        seed: of the run.
+        splits: the sources; None: those of the config.
+        alignment: with what attention is aligned, where that is not the annotated artifacts.
 
     Attributes:
         splits: the sources, by split name.
@@ -191,7 +196,12 @@ class DataModule:
     """
 
     def __init__(
-        self, config: DataConfig, preprocess: Preprocess, seed: int, splits: Splits | None = None
+        self,
+        config: DataConfig,
+        preprocess: Preprocess,
+        seed: int,
+        splits: Splits | None = None,
+        alignment: AlignmentConfig | None = None,
     ) -> None:
         self.config = config
         splits = build_splits(config, seed) if splits is None else splits
@@ -200,6 +210,9 @@ class DataModule:
         self._preprocess = preprocess
         self._seed = seed
         self._datasets: dict[str, DetectionDataset] = {}
+        self._masks = None
+        if alignment is not None and alignment.mask != "artifact" and "train" in self.splits:
+            self._masks = AlignmentMasks(alignment, seed, self.splits["train"].records)
 
     @property
     def skipped(self) -> dict[str, list[str]]:
@@ -269,7 +282,8 @@ class DataModule:
                 transform = TrainTransform(augment, self._preprocess)
             alike = split == "train" and self.config.pairs_alike
             data = self.splits[split], self._preprocess, transform, self._seed
-            self._datasets[split] = DetectionDataset(*data, self.config.on_error, alike)
+            masks = self._masks if split == "train" else None
+            self._datasets[split] = DetectionDataset(*data, self.config.on_error, alike, masks)
         return self._datasets[split]
 
     def _loader(self, split: str, rank: int, world: int) -> DataLoader[Batch]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from artifactnet.data.alignment_masks import AlignmentMasks
 from artifactnet.data.sources.base import Source
 from artifactnet.data.transforms import Example, Preprocess, TrainTransform
 from artifactnet.types import (
@@ -137,6 +138,7 @@ class DetectionDataset(SourceDataset["Example"]):
         transform: training augmentation, or None for evaluation.
         alike: images of one uid get the same augmentation, and a photograph the crop of its first
             annotated fake: then nothing but the artifact tells twins apart.
+        masks: replaces the artifacts of an image, in training; it is augmented as before.
     """
 
     def __init__(
@@ -147,8 +149,10 @@ class DetectionDataset(SourceDataset["Example"]):
         seed: int,
         on_error: str,
         alike: bool = False,
+        masks: AlignmentMasks | None = None,
     ) -> None:
         super().__init__(source, transform is not None, on_error)
+        self._masks = masks
         self._preprocess = preprocess
         self._transform = transform
         self._seed = seed
@@ -166,7 +170,11 @@ class DetectionDataset(SourceDataset["Example"]):
             return self._preprocess.sample(sample)
         uid = self.source.records[key.item].uid
         seed = derive_seed(self._seed, key.epoch, self._first.get(uid, key.item), key.repeat)
-        return self._transform(sample, seed, self._twins_mask(index))
+        focus = self._twins_mask(index)
+        if self._masks is not None and sample.mask is not None and sample.mask.any():
+            focus = sample.mask if self._transform.uses_focus else None
+            sample = self._masks.replace(sample)
+        return self._transform(sample, seed, focus)
 
     def _twins_mask(self, index: int) -> UInt8Array | None:
         """Artifacts of an image's marked twin, where its crop is to be placed by them."""

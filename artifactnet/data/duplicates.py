@@ -72,11 +72,7 @@ def find_duplicates(splits: Splits) -> tuple[list[tuple[Image, Image]], int]:
     Raises:
         ArtifactNetError: one content has two labels, in one split or in two; names both places.
     """
-    files: list[Image] = []
-    others: list[Image] = []
-    for name, source in splits.items():
-        for index, record in enumerate(source.records):
-            (others if record.path is None else files).append((name, index))
+    files, others = _by_storage(splits)
     compared = others if len(others) <= MAX_ENCODED else []
     sets = _identical_images(splits, files, compared)
     _refuse_two_labels(splits, sets)
@@ -86,6 +82,32 @@ def find_duplicates(splits: Splits) -> tuple[list[tuple[Image, Image]], int]:
         last = max(same, key=lambda image: order.index(image[0]))
         pairs += [(image, last) for image in same if image[0] != last[0]]
     return pairs, len(others) if len(others) > MAX_ENCODED else 0
+
+
+def find_shared(source: Source, others: Sequence[Source]) -> dict[int, str]:
+    """Images that one of ``others`` holds too, byte by byte: index -> location of its twin there.
+
+    However many images lie in shards, and whatever their labels are. An unreadable image equals no
+    other.
+    """
+    splits = {"": source, **{f"{number}": other for number, other in enumerate(others)}}
+    shared = {}
+    for same in _identical_images(splits, *_by_storage(splits)):
+        twin = next((image for image in same if image[0]), None)
+        if twin is not None:
+            where = splits[twin[0]].records[twin[1]].location
+            shared.update({index: where for name, index in same if not name})
+    return dict(sorted(shared.items()))
+
+
+def _by_storage(splits: Splits) -> tuple[list[Image], list[Image]]:
+    """Images with a file of their own, and all others."""
+    files: list[Image] = []
+    others: list[Image] = []
+    for name, source in splits.items():
+        for index, record in enumerate(source.records):
+            (others if record.path is None else files).append((name, index))
+    return files, others
 
 
 def _identical_images(splits: Splits, files: list[Image], others: list[Image]) -> list[list[Image]]:

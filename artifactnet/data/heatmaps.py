@@ -154,18 +154,23 @@ class HeatmapFolder:
     heatmap is of which image, and the rules above hold for images that it does not name. ``hash``
     is over names, sizes and modification times: 32 hexadecimal digits.
 
+    Args:
+        root: the folder.
+        key: of the config that named it, for errors.
+
     Raises:
         ArtifactNetError: no such folder, no heatmap in it, or a damaged ``predictions.jsonl``.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, key: str = "distill.teacher") -> None:
+        self._name = f"{key}={root}"
         if not root.is_dir():
-            raise ArtifactNetError(f"distill.teacher={root}: no such folder")
+            raise ArtifactNetError(f"{self._name}: no such folder")
         listing = _find_listing(root)
         if listing is not None and listing.parent == root.resolve():
             if not (root / _PREDICTED).is_dir():
                 raise ArtifactNetError(
-                    f"distill.teacher={root}: its predictions have no heatmaps; predict again "
+                    f"{self._name}: its predictions have no heatmaps; predict again "
                     "without --no-heatmaps, with a model that has a heatmap"
                 )
             root = root / _PREDICTED
@@ -179,7 +184,7 @@ class HeatmapFolder:
             _hash_state(hasher, path, relative)
         if not self._by_stem:
             raise ArtifactNetError(
-                f"distill.teacher={root}: no heatmap in it (.png of one channel, or .npy), and it "
+                f"{self._name}: no heatmap in it (.png of one channel, or .npy), and it "
                 "is not the folder of a run"
             )
         if listing is not None:
@@ -210,6 +215,10 @@ class HeatmapFolder:
     def __len__(self) -> int:
         return sum(map(len, self._by_stem.values()))
 
+    def has(self, record: Record) -> bool:
+        """Whether there is a heatmap of an image; an error if two fit equally well."""
+        return self._find(record) is not None
+
     def check(self, records: Iterable[Record]) -> None:
         """Refuse images that have no heatmap, and heatmaps that fit two images.
 
@@ -235,7 +244,7 @@ class HeatmapFolder:
         if missing:
             more = "; ..." if len(missing) > _NAMED else ""
             raise ArtifactNetError(
-                f"distill.teacher={self.root}: no heatmap for {len(missing)} images: "
+                f"{self._name}: no heatmap for {len(missing)} images: "
                 f"{'; '.join(missing[:_NAMED])}{more}; a heatmap is called like its image: "
                 "7.png or 7.jpg.png for 7.jpg"
             )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from artifactnet.data.masks import polygon_box
 from artifactnet.data.text import brief
 from artifactnet.taxonomy import CATEGORIES, TAG_ALIASES, TAGS, UNCATEGORIZED_BIT
 from artifactnet.types import Annotation, ArtifactNetError, Region, Sample, UInt8Array
@@ -168,6 +169,25 @@ def annotated_regions(sample: Sample) -> tuple[Region, ...] | None:
     if sample.mask is not None:
         return regions_of_mask(sample.mask)
     return () if sample.record.annotation is Annotation.CLEAN else None
+
+
+def regions_of_polygons(
+    labels: Sequence[Mapping[str, Any]], size: tuple[int, int], where: str
+) -> tuple[Region, ...]:
+    """One region for each of X-AIGD's polygons in an image of ``size`` (height, width).
+
+    Its box is the one around the pixels that `artifactnet.data.masks.rasterize` draws, its caption
+    that of its category in `CAPTIONS`.
+
+    Raises:
+        ArtifactNetError: see `artifactnet.data.masks.rasterize`.
+    """
+    regions = []
+    for number, label in enumerate(labels):
+        box = polygon_box(label, *size, f"{where}: polygon {number}")
+        x1, y1, x2, y2 = map(float, box)
+        regions.append(Region((x1, y1, x2, y2), CAPTIONS[label["label"]]))
+    return tuple(regions)
 
 
 def regions_of_mask(mask: UInt8Array) -> tuple[Region, ...]:

@@ -18,12 +18,13 @@ from artifactnet.data.text import brief, parse_json
 from artifactnet.types import ArtifactNetError
 
 _NAMES = ("generator", "uid")
+_IMAGES = ("image", "image1", "image2", "image_data")  # the last three of other data sets
 _NUMBERS = ("width", "height", "jpeg_quality")
 _LABELS = (
     "a list of structs with 'label' and 'points', a struct of such lists, or JSON text of either"
 )
 _EXPECTED = {
-    "image": "a struct with 'bytes', or the bytes of an image file",
+    **dict.fromkeys(_IMAGES, "a struct with 'bytes', or the bytes of an image file"),
     "labels": _LABELS,
     **dict.fromkeys(_NAMES, "text or whole numbers"),
     **dict.fromkeys(_NUMBERS, "whole numbers"),
@@ -32,7 +33,7 @@ _EXACT = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): 2**53}
 
 
 def check_column(path: object, field: pa.Field) -> None:
-    """Refuse a column of X-AIGD whose type cannot hold its values.
+    """Refuse a column of X-AIGD, or of images, whose type cannot hold its values.
 
     Raises:
         ArtifactNetError: names the file, the column, its type and what is expected.
@@ -40,7 +41,7 @@ def check_column(path: object, field: pa.Field) -> None:
     kind = _stored(field.type)
     if pa.types.is_null(kind) or field.name not in _EXPECTED:
         return
-    if field.name == "image":
+    if field.name in _IMAGES:
         good = _is_binary(kind) or is_image_struct(kind)
     elif field.name == "labels":
         good = _is_text(kind) or _has_polygons(kind) or _holds_polygons(kind)

@@ -131,7 +131,7 @@ def _read_group(file: pq.ParquetFile, path: str | Path, group: int, columns: lis
 def read_rows(
     shard: Path, columns: Sequence[str], images: bool = True
 ) -> Iterator[tuple[RowLocation, dict[str, Any]]]:
-    """Rows of a shard: ``columns`` of `COLUMNS` and `CODEC_COLUMNS`; ``image`` is only checked.
+    """Rows of a shard: ``columns`` of it; ``image`` is only checked.
 
     Generator and uid are text where they can be (see `to_name`), and whole numbers ints. Labels
     are as stored, see `artifactnet.data.shard_values.parse_labels`. Without ``images`` the shard
@@ -163,9 +163,13 @@ class ShardReader:
 
     Files are opened on first use in each process, so a reader can be pickled or forked into
     the workers of a data loader. Shuffled reading decodes one row group per image.
+
+    Args:
+        column: of the images.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, column: str = "image") -> None:
+        self._column = column
         self._reset()
 
     def _reset(self) -> None:
@@ -176,9 +180,10 @@ class ShardReader:
         self._table: pa.Table | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}
+        return {"_column": self._column}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        self._column = state["_column"]
         self._reset()
 
     def read(self, place: RowLocation) -> tuple[bytes, dict[str, Any]]:
@@ -192,7 +197,7 @@ class ShardReader:
         table = self._load(place)
         with parquet_errors(f"{place}: the row cannot be read"):
             row = {name: table.column(name)[place.row].as_py() for name in table.column_names}
-        data = row.pop("image")
+        data = row.pop(self._column)
         if isinstance(data, dict):
             data = data.get("bytes")
         if not data:
@@ -204,12 +209,14 @@ class ShardReader:
             self._reset()
         if self._shard != place.shard:
             self._reset()
-            self._file, self._shard = open_parquet(place.shard, ("image",)), place.shard
+            self._file, self._shard = open_parquet(place.shard, (self._column,)), place.shard
         if self._group != place.group or self._table is None:
             assert self._file is not None
             self._table = None  # lets go of the old row group before the new one is read
             schema = self._file.schema_arrow
-            image = "image.bytes" if is_image_struct(schema.field("image").type) else "image"
+            image = self._column
+            if is_image_struct(schema.field(image).type):
+                image += ".bytes"
             extra = [x for x in ("labels", "width", "height") if schema.names.count(x) == 1]
             self._table = _read_group(self._file, place.shard, place.group, [image, *extra])
             self._group = place.group

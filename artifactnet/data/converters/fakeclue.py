@@ -7,6 +7,8 @@ are below ``{split}/``. Its label 0 is fake and 1 is real, the reverse of ours.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,23 @@ from artifactnet.data.text import brief, parse_json, read_text
 from artifactnet.types import Annotation, ArtifactNetError
 
 SPLITS = ("train", "test")
+REPEATED = "rows are of an image that occurred before"
+
+
+@dataclass(frozen=True, slots=True)
+class Clue:
+    """A row: its image, as named and where it should be, and our label, 1 fake."""
+
+    image: str
+    path: str
+    label: int
+    row: dict[str, Any]
+    where: str
+
+    @property
+    def uid(self) -> str:
+        """Path below its split, without suffix."""
+        return os.path.splitext(os.path.normpath(self.image))[0]
 
 
 def convert_fakeclue(
@@ -51,31 +70,45 @@ def convert_fakeclue(
     writer = ManifestWriter(out, name, overwrite, inputs=[source, images], generator=generator)
     warnings = [f"{file}: no such file" for split, file in files.items() if split not in found]
     for split, file in found.items():
-        rows = parse_json(read_text(file), str(file))
-        if not isinstance(rows, list):
-            raise ArtifactNetError(f"{file}: must hold a list of rows, not {brief(rows)}")
-        labels: dict[str, int] = {}
-        for number, row in enumerate(rows):
-            where = f"{file}: row {number}"
-            image, label = _image_and_label(row, where)
-            text = _text(row, where) if texts else None
-            path = str(images / split / image)
-            if labels.setdefault(path, label) != label:
-                raise ArtifactNetError(f"{where}: {image} is both real and fake; correct one row")
-            if path in writer.claimed:
-                writer.leave_out("rows are of an image that occurred before", where)
+        for clue in read_clues(file, images / split):
+            text = _text(clue.row, clue.where) if texts else None
+            if clue.path in writer.claimed:
+                writer.leave_out(REPEATED, clue.where)
                 continue
-            writer.claim(path, where)
-            if not os.path.isfile(path):
-                writer.leave_out(f"images are not in {images}", f"{split}/{image}")
+            writer.claim(clue.path, clue.where)
+            if not os.path.isfile(clue.path):
+                writer.leave_out(f"images are not in {images}", f"{split}/{clue.image}")
                 continue
-            if writer.size(path, where) is None:
+            if writer.size(clue.path, clue.where) is None:
                 continue
-            uid = f"{name}/{split}/{os.path.splitext(os.path.normpath(image))[0]}"
-            state, maker = (Annotation.NONE, generator) if label else (Annotation.CLEAN, "real")
-            line = ManifestLine(path, uid, label, state, split, maker, text=text, where=where)
+            uid = f"{name}/{split}/{clue.uid}"
+            state, maker = (
+                (Annotation.NONE, generator) if clue.label else (Annotation.CLEAN, "real")
+            )
+            line = ManifestLine(
+                clue.path, uid, clue.label, state, split, maker, text=text, where=clue.where
+            )
             writer.lines.append(line)
     return writer.finish(source, warnings)
+
+
+def read_clues(file: Path, images: Path) -> Iterator[Clue]:
+    """Rows of ``data_json/SPLIT.json``; ``images`` is the folder of that split.
+
+    Raises:
+        ArtifactNetError: the file, or a row, is malformed; an image has two labels.
+    """
+    rows = parse_json(read_text(file), str(file))
+    if not isinstance(rows, list):
+        raise ArtifactNetError(f"{file}: must hold a list of rows, not {brief(rows)}")
+    labels: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        where = f"{file}: row {number}"
+        image, label = _image_and_label(row, where)
+        path = str(images / image)
+        if labels.setdefault(path, label) != label:
+            raise ArtifactNetError(f"{where}: {image} is both real and fake; correct one row")
+        yield Clue(image, path, label, row, where)
 
 
 def _image_and_label(row: Any, where: str) -> tuple[str, int]:

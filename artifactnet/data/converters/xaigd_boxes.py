@@ -9,14 +9,13 @@ from artifactnet.data.converters.common import Conversion, ManifestWriter
 from artifactnet.data.image_files import HEAD, Skipped, image_format, list_images
 from artifactnet.data.images import shown_size
 from artifactnet.data.manifest_format import ManifestLine
-from artifactnet.data.masks import polygon_box
-from artifactnet.data.regions import CAPTIONS
+from artifactnet.data.regions import regions_of_polygons
 from artifactnet.data.shard_values import check_names, parse_labels, to_whole
 from artifactnet.data.shards import COLUMNS, ShardReader, find_shards, read_rows
 from artifactnet.files import atomic_path
 from artifactnet.names import file_path, name_limits
 from artifactnet.taxonomy import BY_LABEL
-from artifactnet.types import Annotation, ArtifactNetError, Region
+from artifactnet.types import Annotation, ArtifactNetError
 
 PARTS = {"labeled_train": "train", "labeled_test": "test"}  # part -> split
 
@@ -31,9 +30,7 @@ def convert_xaigd_boxes(
 ) -> Conversion:
     """Make a manifest of X-AIGD's labeled rows with one region per polygon.
 
-    A polygon is truncated and clipped as the benchmark does (`artifactnet.data.masks.rasterize`);
-    its box is the one around the pixels then drawn, its caption that of its category in
-    `artifactnet.data.regions.CAPTIONS`.
+    Box and caption are those of `artifactnet.data.regions.regions_of_polygons`.
     Fakes are written, byte for byte, to ``OUT/images/NAME/GENERATOR/UID``. Photographs of their
     uids are listed beside them, from ``images`` or ``source/real`` (file stem = uid). Other
     arguments: see `convert_dataset`.
@@ -74,11 +71,9 @@ def convert_xaigd_boxes(
                         f"{stated[0]}x{stated[1]}"
                     )
                 labels = parse_labels(annotation.get("labels"), where)
-                regions, bits = [], 0
-                for number, label in enumerate(labels):
-                    box = polygon_box(label, height, width, f"{where}: polygon {number}")
-                    x1, y1, x2, y2 = map(float, box)
-                    regions.append(Region((x1, y1, x2, y2), CAPTIONS[label["label"]]))
+                regions = regions_of_polygons(labels, (height, width), where)
+                bits = 0
+                for label in labels:
                     bits |= BY_LABEL[label["label"]].bit
                 suffix = str(image_format(data[:HEAD])).lower()
                 file = file_path(f"{generator}/{uid}.{suffix}", limits)

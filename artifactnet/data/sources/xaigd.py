@@ -18,6 +18,7 @@ from artifactnet.data.folder_names import split_of
 from artifactnet.data.image_files import Skipped, list_images
 from artifactnet.data.images import SUBSAMPLINGS, decode_image, encode_jpeg
 from artifactnet.data.masks import parse_label, rasterize
+from artifactnet.data.regions import regions_of_polygons
 from artifactnet.data.shard_values import check_names, parse_labels, to_whole
 from artifactnet.data.shards import (
     CODEC_COLUMNS,
@@ -112,7 +113,7 @@ class XAigdSource:
         self._levels = levels
 
     def load(self, index: int) -> Sample:
-        """See `Source.load`; the mask is drawn from the polygons."""
+        """See `Source.load`; mask and regions are those of the polygons."""
         item = self._items[index]
         record = item.record
         if item.place is None:
@@ -132,7 +133,9 @@ class XAigdSource:
             )
         where = f"{record.location} ({record.generator}/{record.uid})"
         labels = parse_labels(row["labels"], where)
-        return Sample(record, image, rasterize(labels, height, width, where))
+        mask = rasterize(labels, height, width, where)
+        regions = regions_of_polygons(labels, (height, width), where)
+        return Sample(record, image, mask, regions=regions)
 
     def encoded(self, index: int) -> bytes | None:
         """Stored file content of a row's image; None for a photograph, which has a path."""

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from artifactnet.data.folder_names import CLASSES
 from artifactnet.data.sources.base import Source
 from artifactnet.data.splits import Subset
-from artifactnet.types import ArtifactNetError, Record, Sample
+from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,13 @@ class Reading:
     parts: tuple[str, ...] | None = None
     warnings: Iterable[str] = ()
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def plain_record(uid: str, maker: str, location: str, path: str | None = None) -> Record:
+    """Record of an image that nobody annotated; ``maker`` is ``real`` or the generator."""
+    label = int(maker != "real")
+    state = Annotation.NONE if label else Annotation.CLEAN
+    return Record(uid, label, maker, state, location, path=path)
 
 
 def make_test_set(name: str, layout: str, root: Path, found: Reading) -> TestSet:

@@ -13,8 +13,8 @@ from artifactnet.data import folder_names
 from artifactnet.data.image_files import Skipped, list_images
 from artifactnet.data.image_folders import FolderImage, find_images, map_keys
 from artifactnet.data.sources.folder import FolderSource
-from artifactnet.data.test_sets.base import Reading
-from artifactnet.types import Annotation, ArtifactNetError, Record
+from artifactnet.data.test_sets.base import Reading, plain_record
+from artifactnet.types import ArtifactNetError
 
 # Bammey, "Synthbuster: Towards Detection of Diffusion Model Generated Images", 2023
 SYNTHBUSTER = (
@@ -124,14 +124,10 @@ def read_real_folder(folder: Path) -> Reading:
 def _plain_files(files: Sequence[tuple[str, str]], root: Path) -> FolderSource:
     """Images without annotation; ``files`` are (generator, path)."""
     keys = map_keys([path for _, path in files], root)
-    records = [_record(Path(keys[path]).as_posix(), maker, path) for maker, path in files]
+    records = [
+        plain_record(Path(keys[path]).as_posix(), maker, path, path) for maker, path in files
+    ]
     return FolderSource([FolderImage(record, None, None) for record in records])
-
-
-def _record(uid: str, maker: str, path: str) -> Record:
-    label = int(maker != "real")
-    state = Annotation.NONE if label else Annotation.CLEAN
-    return Record(uid, label, maker, state, path, path=path)
 
 
 def read_video_frames(root: Path, frames: int | None = None) -> Reading:
@@ -167,7 +163,7 @@ def read_video_frames(root: Path, frames: int | None = None) -> Reading:
             continue
         maker = "real" if _is_original(method) else method
         for path in _spread(sorted(paths, key=_natural), count):
-            items.append(FolderImage(_record(video, maker, path), None, None))
+            items.append(FolderImage(plain_record(video, maker, path, path), None, None))
     if not items:
         longest = max(map(len, videos.values()))
         raise ArtifactNetError(f"{root}: no video has {count} frames; the longest has {longest}")

@@ -14,13 +14,16 @@ from artifactnet.config import DataConfig
 from artifactnet.data.sources.manifest import SUFFIX, ManifestSource, build_manifest_splits
 from artifactnet.data.sources.xaigd import build_xaigd_splits
 from artifactnet.data.splits import Subset, limit_uids
-from artifactnet.data.test_sets import folders
+from artifactnet.data.test_sets import folders, rows
 from artifactnet.data.test_sets.base import Reading, TestSet, join_reals, make_test_set
 from artifactnet.types import ArtifactNetError
 
 LAYOUTS = {
     "chameleon": "ROOT/{0_real,1_fake} or ROOT/CLASS/{0_real,1_fake}",
     "synthbuster": f"ROOT/GENERATOR/..., generators {', '.join(folders.SYNTHBUSTER)}; no reals",
+    "commfor": "ROOT/NAME/{real,fake}/..., or Community Forensics' parquet files of PublicEval",
+    "fakeclue": "ROOT/data_json/test.json and ROOT/test/...",
+    "gptimage": "Rapidata's parquet files, columns image1, image2, model1, model2; no reals",
     "ffpp": "FaceForensics++ frames: ROOT/{original,METHOD}/VIDEO/FRAME",
     "mmfr": "ROOT/evaluation_sets/GENERATOR/{0_real,1_fake}",
     "xaigd": "X-AIGD: ROOT/data/labeled_test-*.parquet and ROOT/real",
@@ -37,7 +40,7 @@ class TestSetOptions:
     Attributes:
         reals: folder of photographs. For ``xaigd`` those of its uids, by file stem
             (``data.real_root``); they are added to any other set that has no real images.
-        generator: whose images are taken of ``gptimage``.
+        generator: whose images are taken of ``gptimage``, see `rows.read_comparisons`.
         frames: of a video in ``ffpp``, see `folders.read_video_frames`.
         limit: uids that are kept, see `artifactnet.data.splits.limit_uids`; None: all.
     """
@@ -91,6 +94,9 @@ def read_test_set(
     readers: dict[str, Callable[[], Reading]] = {
         "chameleon": lambda: folders.read_class_folders(root),
         "synthbuster": lambda: folders.read_synthbuster(root),
+        "commfor": lambda: rows.read_community_forensics(root),
+        "fakeclue": lambda: rows.read_fakeclue(root),
+        "gptimage": lambda: rows.read_comparisons(root, options.generator),
         "ffpp": lambda: folders.read_video_frames(root, options.frames),
         "mmfr": lambda: folders.read_mmfr(root),
         "xaigd": lambda: _read_xaigd(root, options.reals),

@@ -1,0 +1,48 @@
+"""What spoils the figures of a test set: images trained on, classes whose files differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from artifactnet.config import Config
+from artifactnet.data.checks import compare_classes
+from artifactnet.data.datamodule import build_splits
+from artifactnet.data.duplicates import find_shared
+from artifactnet.data.sources.base import Source
+from artifactnet.data.test_sets.base import TestSet
+
+TRAINED = "images are byte by byte in the model's training or validation data"
+
+
+def trained_on(config: Config) -> list[Source]:
+    """What the model of a run learned from, or was chosen by: ``train`` and ``val``.
+
+    Args:
+        config: of the run.
+
+    Raises:
+        ArtifactNetError: the run's data cannot be read any more.
+    """
+    splits = build_splits(config.data, config.seed, one_class=True)
+    return [splits[name] for name in ("train", "val") if name in splits]
+
+
+def find_trained(test_set: TestSet, learned: Sequence[Source]) -> dict[int, str]:
+    """Images of a test set that were trained on, by content: index -> location of the twin."""
+    return find_shared(test_set.source, learned)
+
+
+def leave_out_trained(test_set: TestSet, learned: Sequence[Source]) -> TestSet:
+    """The test set without those images, which are listed under `TRAINED`.
+
+    Raises:
+        ArtifactNetError: none is left.
+    """
+    found = find_trained(test_set, learned)
+    kept = [k for k in range(len(test_set.records)) if k not in found]
+    return test_set.select(kept, TRAINED)
+
+
+def class_warnings(test_set: TestSet) -> list[str]:
+    """Where the files of the two classes differ, which a model may tell apart instead."""
+    return compare_classes(test_set.name, test_set.source)[1]
