@@ -44,6 +44,21 @@ def name_limits(folder: str | Path) -> tuple[int, int]:
     return min(name, NAME_BYTES) - _SUFFIX, max(path - longest, NAME_BYTES)
 
 
+def unsafe_name(name: object) -> str | None:
+    """Why a name from data cannot name a file or folder of ours; None if it can.
+
+    Names come from untrusted data: a separator or ``..`` would let them write anywhere. Any
+    length is fine, see `file_name`.
+    """
+    if not isinstance(name, str):
+        return "is not text"
+    if not name.strip():
+        return "is empty"
+    if name in (".", "..") or any(c in "/\\" or not c.isprintable() for c in name):
+        return "cannot name a folder"
+    return None
+
+
 def file_name(name: str, limit: int = NAME_BYTES - _SUFFIX) -> str:
     """A name as one that any file system takes, of at most ``limit`` bytes.
 

@@ -101,10 +101,11 @@ RULES: dict[str, Rule] = {
     "mllm.lora_rank": _NOT_NEGATIVE,
     "mllm.lora_alpha": _POSITIVE,
     "mllm.lora_dropout": _SHARE_BELOW_1,
+    "mllm.tune": _among("all", "language"),
     "mllm.text": _among("written", "template", "none"),
     "mllm.question": ("text", lambda v: bool(v.strip())),
     "mllm.max_new_tokens": _COUNT,
-    "mllm.task": _among("heie", "fakexplainer", *QREAL_TASKS),
+    "mllm.task": _among("heie", "fakexplainer", *QREAL_TASKS, "xaigd_pad"),
     "mllm.context": _among("crop", "image"),
     "mllm.stage": _among("sft", "grpo"),
     "mllm.layout": _among("user", "system"),
@@ -140,6 +141,7 @@ RULES: dict[str, Rule] = {
     "loss.alignment.weight": _NOT_NEGATIVE,
     "loss.alignment.benign_weight": _SHARE,
     "loss.alignment.every": _COUNT,
+    "loss.alignment.mask": _among("artifact", "random", "benign", "saliency"),
     "data.name": _among("demo", "folder", "xaigd", "manifest", "qreal"),
     "data.val_fraction": ("above 0 and below 0.5", lambda v: 0 < v < 0.5),
     "data.folds": ("at least 2", lambda v: v >= 2),
@@ -230,6 +232,7 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "overwrite", "and resume exclude each other: go on with the run, or replace it"
     weights = config.loss
     yield from _verdict_problems(config)
+    yield from _alignment_mask_problems(config)
     yield from _heatmap_problems(config)
     yield from _mllm_problems(config)
     learnt = (weights.bce, weights.text, weights.alignment.weight, weights.segmentation.weight)
@@ -269,6 +272,28 @@ def _verdict_problems(config: Config) -> Iterator[tuple[str, str]]:
                 f"must be from model.real_below to model.fake_from ({low} to {high}), not "
                 f"{model.threshold}",
             )
+
+
+def _alignment_mask_problems(config: Config) -> Iterator[tuple[str, str]]:
+    """Another mask replaces the annotated one in training, for all that learns from it."""
+    alignment = config.loss.alignment
+    for kind, folder in (("benign", alignment.segments), ("saliency", alignment.saliency)):
+        if folder is not None and alignment.mask != kind:
+            yield f"loss.alignment.{'segments' if kind == 'benign' else kind}", f"needs mask={kind}"
+    if alignment.mask == "artifact":
+        return
+    if alignment.weight == 0:
+        yield "loss.alignment.mask", "needs loss.alignment.weight above 0"
+    if alignment.mask == "benign" and alignment.segments is None:
+        yield (
+            "loss.alignment.segments",
+            "must name a folder of segments, as `artifactnet experiment alignment-ablation` makes",
+        )
+    if config.loss.segmentation.weight > 0:
+        yield (
+            "loss.segmentation.weight",
+            f"must be 0 with loss.alignment.mask={alignment.mask}: both learn from the same mask",
+        )
 
 
 def heatmap_terms(config: Config) -> tuple[float, ...]:
@@ -379,10 +404,14 @@ def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "mllm.lora_rank", "must be above 0: quantised weights cannot be tuned"
     if config.distill.teacher is not None:
         yield "distill.teacher", "must be null with mllm.base, which is a teacher"
+    if config.mllm.tune != "all" and not config.mllm.lora_rank:
+        yield "mllm.tune", "must be all with mllm.lora_rank=0: full fine-tuning has no adapters"
     if config.mllm.task == "fakexplainer":
         yield from _fakexplainer_problems(config)
     elif config.mllm.task in QREAL_TASKS:
         yield from _qreal_problems(config)
+    elif config.mllm.task == "xaigd_pad":
+        yield from _pad_problems(config)
     else:
         yield from _heie_problems(config)
 
@@ -419,8 +448,20 @@ def _fakexplainer_problems(config: Config) -> Iterator[tuple[str, str]]:
             "must name an sft run (mllm.adapters=runs/NAME): grpo of answers that follow no format "
             "has nothing to reward; mllm.cold_start=false starts from the base anyway",
         )
+    yield from _generation_problems(config)
+
+
+def _pad_problems(config: Config) -> Iterator[tuple[str, str]]:
+    if config.mllm.stage != "grpo":
+        yield "mllm.stage", "must be grpo with mllm.task=xaigd_pad"
+    if config.data.name != "xaigd":
+        yield "data.name", "must be xaigd with mllm.task=xaigd_pad: figures are of its polygons"
+    yield from _generation_problems(config)
+
+
+def _generation_problems(config: Config) -> Iterator[tuple[str, str]]:
     together = config.data.batch_size * config.train.accumulate * config.train.devices
-    if together % mllm.grpo.generations:
+    if together % config.mllm.grpo.generations:
         yield (
             "mllm.grpo.generations",
             f"must divide data.batch_size x train.accumulate x train.devices, which is {together}",

@@ -92,7 +92,7 @@ class GrpoConfig:
 class MllmConfig:
     """A model built on a multimodal language model; of other models all of it is unused."""
 
-    task: str = "heie"  # heie | fakexplainer | qreal_object | qreal_image
+    task: str = "heie"  # heie | fakexplainer | qreal_object | qreal_image | xaigd_pad
     # checkpoint for transformers, by name or folder: of InternVL (OpenGVLab/InternVL3-8B-hf) for
     # heie, of any family of `vlm.coordinates` for fakexplainer
     base: str | None = None
@@ -101,6 +101,7 @@ class MllmConfig:
     lora_rank: int = 16  # 0: full fine-tuning
     lora_alpha: float = 32.0
     lora_dropout: float = 0.05
+    tune: str = "all"  # which linear layers get adapters: all | language (the language model's)
     gradient_checkpointing: bool = True
     text: str = "written"  # learn the chain of thought as: written | template | none (Table 7)
     # asked of images that come without a question of their own
@@ -167,6 +168,10 @@ class AlignmentConfig:
     weight: float = 0.1  # beta; 0 is the baseline
     benign_weight: float = 0.4  # lambda: weight of patches without artifact
     every: int = 1  # align at every k-th optimizer step, k times as strongly
+    # with what attention is aligned in annotated fakes: artifact | random | benign | saliency
+    mask: str = "artifact"
+    segments: str | None = None  # benign: folder of GENERATOR/UID.png (labels) or GENERATOR/UID/
+    saliency: str | None = None  # saliency: folder of maps; None: the spectral residual
 
 
 @dataclass

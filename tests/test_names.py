@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifactnet.files import atomic_path, write_text
-from artifactnet.names import NAME_BYTES, file_name, file_path, name_limits, visible
+from artifactnet.names import NAME_BYTES, file_name, file_path, name_limits, unsafe_name, visible
 
 LIMITS = (243, 2000)
 
@@ -132,3 +132,22 @@ def test_a_file_of_the_longest_name_is_written_atomically(tmp_path, name):
 )
 def test_visible(text, shown):
     assert visible(text) == shown
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", ".", "..", "a/b", "/a", "a\\b", "a\0b", "a\nb", "\ud800", None, 3, b"a"],
+)
+def test_names_that_are_no_folder(name):
+    assert unsafe_name(name)
+
+
+@pytest.mark.parametrize("name", ["sdxl", "a b", "..a", "a..", "é", "x" * 300, "a,b", "{uid}"])
+def test_names_that_are_fine(name):
+    assert unsafe_name(name) is None
+
+
+@given(st.text(max_size=12))
+def test_no_name_leaves_its_folder(name):
+    if unsafe_name(name) is None:
+        assert os.path.dirname(os.path.normpath(os.path.join("/root/x", name))) == "/root/x"

@@ -30,6 +30,18 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
                 _add_alignment,
                 _run_alignment,
             ),
+            (
+                "alignment-ablation",
+                "X-AIGD Table 14: aligned with artifacts, or with other masks",
+                _add_ablation,
+                _run_ablation,
+            ),
+            (
+                "lambda-sweep",
+                "X-AIGD Fig. 7: weights of patches without artifact",
+                _add_sweep,
+                _run_sweep,
+            ),
             ("folds", "cross-validation of a config", _add_folds, _run_folds),
             (
                 "fakexplainer-ablation",
@@ -154,6 +166,80 @@ def _run_alignment(args: argparse.Namespace) -> int:
 
     recipe, overrides = _recipe(args, RECIPE)
     return _print(run_alignment(recipe, args.seeds, args.out, overrides, args.faithfulness), args)
+
+
+def _add_ablation(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser, "dinov2_align")
+    option = parser.add_argument
+    option(
+        "--masks",
+        nargs="+",
+        default=["none", "artifact", "saliency", "benign", "random"],
+        metavar="MASK",
+        help="none and one or more of artifact, saliency, benign, random (default: all)",
+    )
+    option(
+        "--segments",
+        metavar="DIR",
+        help="benign: segments of the training images, GENERATOR/UID.png (labels) or "
+        "GENERATOR/UID/*.png (masks); by default Felzenszwalb's are made",
+    )
+    option(
+        "--saliency",
+        metavar="DIR",
+        help="saliency: gray maps called like the images; by default the spectral residual",
+    )
+    _add_sets(parser)
+    _add_common(parser, (0, 1, 2, 3, 4))
+
+
+def _add_sets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]DATA",
+        help="evaluate all runs on these, too: manifests (.jsonl) or folders",
+    )
+
+
+def _run_ablation(args: argparse.Namespace) -> int:
+    from artifactnet.experiments.alignment import RECIPE
+    from artifactnet.experiments.alignment_ablation import run_alignment_ablation
+    from artifactnet.experiments.transfer import named_sets
+
+    recipe, overrides = _recipe(args, RECIPE)
+    sets = named_sets(args.on, least=0)
+    found = run_alignment_ablation(
+        recipe, args.masks, args.seeds, args.out, overrides, sets, args.segments, args.saliency
+    )
+    return _print(found, args)
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser, "dinov2_align")
+    parser.add_argument(
+        "--lambdas",
+        type=arguments.share,
+        nargs="+",
+        default=[0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
+        metavar="X",
+        help="values of loss.alignment.benign_weight (default: 0 0.2 0.4 0.6 0.8 1)",
+    )
+    _add_sets(parser)
+    _add_common(parser)
+
+
+def _run_sweep(args: argparse.Namespace) -> int:
+    from artifactnet.experiments.alignment import RECIPE
+    from artifactnet.experiments.alignment_ablation import run_lambda_sweep
+    from artifactnet.experiments.transfer import named_sets
+
+    recipe, overrides = _recipe(args, RECIPE)
+    sets = named_sets(args.on, least=0)
+    return _print(
+        run_lambda_sweep(recipe, args.lambdas, args.seeds, args.out, overrides, sets), args
+    )
 
 
 def _add_folds(parser: argparse.ArgumentParser) -> None:

@@ -80,7 +80,7 @@ def run_alignment(
         for key, (_, own) in _ROWS.items()
     }
     configs = [load(recipe, changes) for changes in trainings.values()]
-    _check(recipe, configs)
+    check_alignment(NAME, recipe, configs)
     values: dict[tuple[str, int], dict[str, float | None]] = {}
     generators: dict[str, None] = {}  # in order
     counts: dict[str, int] = {}
@@ -108,18 +108,25 @@ def run_alignment(
     }
     rows = {key: {"title": title, "method": None} for key, (title, _) in _ROWS.items()}
     columns += _CURVES if images else ()
-    return write_table(folder, about, rows, values, columns, against=_BASELINE)
+    return write_table(folder, about, rows, values, columns, against=[_BASELINE])
 
 
-def _check(recipe: str, configs: Sequence[Config]) -> None:
+def check_alignment(name: str, recipe: str, configs: Sequence[Config]) -> None:
     """Refuse, before the first training, what cannot be aligned or compared.
 
-    ``configs`` are those of all trainings, an aligned one last; data and model are checked for it.
+    Args:
+        name: of the experiment.
+        recipe: of all trainings.
+        configs: those of all trainings, an aligned one last; data and model are checked for it.
+
+    Raises:
+        ArtifactNetError: a recipe without alignment, a model without attention, or data without
+            annotated fakes.
     """
     config = configs[-1]
     if config.mllm.base is not None or config.loss.alignment.weight == 0:
         raise ConfigError(
-            f"{recipe}: {NAME} needs a detector with loss.alignment.weight above 0; give a recipe "
+            f"{recipe}: {name} needs a detector with loss.alignment.weight above 0; give a recipe "
             f"such as {RECIPE}, or set the key"
         )
     for each in configs:
@@ -215,14 +222,21 @@ def _load(
             yield location, error
 
 
-def _notes(config: Config, counts: Mapping[str, int]) -> list[str]:
-    """How to read the columns."""
-    lines = [
+def heatmap_note(config: Config, annotated: int) -> str:
+    """How "map IoU" of a table is measured, over ``annotated`` fakes."""
+    return (
         "map IoU: the interpretation heatmap "
         f"(model.attention.method={config.model.attention.method}) above model.map_threshold="
         f"{config.model.map_threshold:g} against annotated artifacts, all pixels of "
-        f"{counts['annotated']} fakes summed, at the model's size. A generator's BA sets its fakes "
-        "against all real images."
+        f"{annotated} fakes summed, at the model's size."
+    )
+
+
+def _notes(config: Config, counts: Mapping[str, int]) -> list[str]:
+    """How to read the columns."""
+    lines = [
+        heatmap_note(config, counts["annotated"])
+        + " A generator's BA sets its fakes against all real images."
     ]
     if "faithfulness" in counts:
         lines.append(

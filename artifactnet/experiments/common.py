@@ -95,7 +95,7 @@ def write_table(
     trainings: Mapping[str, Mapping[str, Any]],
     values: Mapping[tuple[str, int], Mapping[str, float | None]],
     columns: Sequence[str],
-    against: str | None = None,
+    against: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write an experiment as ``NAME.json`` and ``NAME.md`` and return the content of the former.
 
@@ -107,9 +107,9 @@ def write_table(
         trainings: key -> ``title``, ``method`` and what else belongs into the row, in order.
         values: (key, seed) -> figures; a figure that a run does not have is missing or None.
         columns: names of the figures.
-        against: key of the row that all others are compared with, seed by seed. ``differences``
+        against: keys of rows with which all others are compared, seed by seed. ``differences``
             then has mean, sample std, ``p`` of the exact sign-flip test, and ``p_holm``, adjusted
-            for the rows of a column.
+            for the rows of a column that are compared with one and the same.
     """
     rows = []
     for key, training in trainings.items():
@@ -117,8 +117,10 @@ def write_table(
         spread = {column: _spread(_column(seeds, column)) for column in columns}
         rows.append({"key": key, **training, "seeds": seeds, "spread": spread})
     table = {**about, "columns": list(columns), "rows": rows}
-    if against is not None:
-        table["differences"] = _differences(rows, against, columns)
+    if against:
+        table["differences"] = [
+            difference for key in against for difference in _differences(rows, key, columns)
+        ]
     files.write_json(folder / f"{about['experiment']}.json", table)
     files.write_text(folder / f"{about['experiment']}.md", experiment_page(table))
     return table
@@ -180,11 +182,14 @@ def experiment_page(experiment: Mapping[str, Any]) -> str:
             ]
             single.append([title, seed, *cells])
     differences = experiment.get("differences", [])
-    adjusted = len(differences) > 1
+    adjusted = len(experiment["rows"]) > 2
     for entry in differences:
         cells = [_difference_cell(entry["spread"][c], _DIGITS.get(c, 3), adjusted) for c in columns]
         summary.append([f"difference ({entry['key']} - {entry['against']})", *cells])
-    notes = [*_difference_notes(differences), *experiment.get("notes", [])]
+    notes = [
+        *_difference_notes(differences, len(experiment["rows"]) - 1),
+        *experiment.get("notes", []),
+    ]
     lines = [
         f"# {experiment['title']}",
         "",
@@ -207,15 +212,15 @@ def _difference_cell(difference: Mapping[str, Any] | None, digits: int, adjusted
     return f"{difference['mean']:+.{digits}f}{spread} (p = {p:.3g})"
 
 
-def _difference_notes(differences: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the p-values are, and what they cannot be."""
+def _difference_notes(differences: Sequence[Mapping[str, Any]], compared: int) -> list[str]:
+    """What the p-values are, and what they cannot be; ``compared`` rows share a control."""
     found = [one for entry in differences for one in entry["spread"].values() if one]
     if not found:
         return []
     pairs = max(one["pairs"] for one in found)
     note = f"Differences are paired by seed; p: exact two-sided sign-flip test over {pairs} pairs"
-    if len(differences) > 1:
-        note += f", adjusted (Holm) for the {len(differences)} rows of a column"
+    if compared > 1:
+        note += f", adjusted (Holm) for the {compared} rows of a column"
     note += "."
     if smallest_p(pairs) > _LEVEL:
         enough = next(n for n in range(pairs, 99) if smallest_p(n) <= _LEVEL)

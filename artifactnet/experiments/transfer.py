@@ -24,11 +24,11 @@ TITLE = "Trained on one data set, evaluated on another (HEIE Table 4)"
 COLUMNS = ("MSE", "MSE GT=0", "KLD", "CC")  # fields of `metrics.saliency.SaliencyMetric`
 
 
-def named_sets(texts: Sequence[str]) -> dict[str, str]:
+def named_sets(texts: Sequence[str], least: int = 2) -> dict[str, str]:
     """Name -> path of data sets; ``NAME=MANIFEST``, or ``MANIFEST``, whose stem is the name.
 
     Raises:
-        ArtifactNetError: fewer than two, a name twice, or one that is no file name.
+        ArtifactNetError: fewer than ``least``, a name twice, or one that is no file name.
     """
     found: dict[str, str] = {}
     for text in texts:
@@ -42,7 +42,7 @@ def named_sets(texts: Sequence[str]) -> dict[str, str]:
                 f"--on: two data sets are called {name!r}; name them: A={found[name]} B={path}"
             )
         found[name] = path
-    if len(found) < 2:
+    if len(found) < least:
         raise ArtifactNetError("--on needs at least two data sets: --on A.jsonl B.jsonl")
     return found
 

@@ -13,7 +13,7 @@ from typing import Any
 from artifactnet.data.image_files import FileWalk, Skipped
 from artifactnet.data.shards import RowLocation, ShardReader, open_parquet, read_rows
 from artifactnet.inference.inputs import Failure, ImageInput
-from artifactnet.names import NAME_BYTES, PATH_BYTES, file_path, name_limits
+from artifactnet.names import NAME_BYTES, PATH_BYTES, file_path, name_limits, unsafe_name
 from artifactnet.types import ArtifactNetError
 
 SHARD_SUFFIX = ".parquet"
@@ -67,21 +67,6 @@ def _source(
     except ArtifactNetError as error:
         return Failure(name, str(error).removeprefix(f"{place}: "))
     return ImageInput(name, content, names["generator"], names["uid"])
-
-
-def unsafe_name(name: object) -> str | None:
-    """Why a name of a row cannot name a folder of the predictions; None if it can.
-
-    Names come from untrusted data: a separator or ``..`` would let them write anywhere. Any
-    length is fine, see `artifactnet.names.file_name`.
-    """
-    if not isinstance(name, str):
-        return "is not text"
-    if not name.strip():
-        return "is empty"
-    if name in (".", "..") or any(c in "/\\" or not c.isprintable() for c in name):
-        return "cannot name a folder"
-    return None
 
 
 @dataclass(frozen=True, slots=True)

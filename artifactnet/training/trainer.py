@@ -55,7 +55,9 @@ def _train(run: Run) -> RunResult:
     fresh = list(model.parts())
     if config.init_from is not None:
         fresh = init_weights(model, find_weights(config.init_from))
-    data = DataModule(config.data, preprocess_of(model), config.seed)
+    data = DataModule(
+        config.data, preprocess_of(model), config.seed, alignment=config.loss.alignment
+    )
     data.needs_both_classes = config.loss.bce > 0
     data.check_train()  # report missing data before asking a teacher or making a folder
     _check_map(model, config, data)

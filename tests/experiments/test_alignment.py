@@ -134,7 +134,7 @@ def test_several_rows_are_adjusted_and_pairs_are_common_seeds(tmp_path):
     values["a", 5] = {"Acc": 0.9}
     about = {"experiment": "x", "title": "X", "seeds": [*range(6)], "overrides": []}
     rows = {key: {"title": key, "method": None} for key in ("none", *changes)}
-    found = write_table(tmp_path, about, rows, values, ["Acc"], against="none")
+    found = write_table(tmp_path, about, rows, values, ["Acc"], against=["none"])
     spreads = [entry["spread"]["Acc"] for entry in found["differences"]]
     assert [one["pairs"] for one in spreads] == [5, 5, 5]
     assert [one["p"] for one in spreads] == [2 / 32, 4 / 32, 8 / 32]

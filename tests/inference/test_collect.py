@@ -19,7 +19,6 @@ from artifactnet.inference.collect import (
     iterate_shard,
     resolve_inputs,
     sample_evenly,
-    unsafe_name,
 )
 from artifactnet.inference.inputs import Failure, ImageInput
 
@@ -165,25 +164,6 @@ def test_images_without_generator_or_uid(tmp_path, columns, expected):
     assert [x.name for x in found] == [f"{path}#0", f"{path}#1"]
     assert [x.image for x in found] == [png(0), png(1)]
     assert [(x.generator, x.uid) for x in found] == expected
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", " ", ".", "..", "a/b", "/a", "a\\b", "a\0b", "a\nb", "\ud800", None, 3, b"a"],
-)
-def test_names_that_are_no_folder(name):
-    assert unsafe_name(name)
-
-
-@pytest.mark.parametrize("name", ["sdxl", "a b", "..a", "a..", "é", "x" * 300, "a,b", "{uid}"])
-def test_names_that_are_fine(name):
-    assert unsafe_name(name) is None
-
-
-@given(st.text(max_size=12))
-def test_no_name_leaves_its_folder(name):
-    if unsafe_name(name) is None:
-        assert os.path.dirname(os.path.normpath(os.path.join("/root/x", name))) == "/root/x"
 
 
 @pytest.mark.parametrize(
