@@ -168,10 +168,10 @@ def _quantization(config: MllmConfig, device: torch.device) -> Any:
 
 
 def to_peft_model(base: Any, config: MllmConfig, new_tokens: Sequence[int] = ()) -> Any:
-    """The base with LoRA on every linear layer of language model, vision tower and projector.
+    """The base with LoRA on the linear layers of language model, vision tower and projector.
 
-    Everything else is frozen except the new tokens' rows of the embedding, and of the output layer
-    if that has its own weights.
+    ``mllm.tune=language`` adapts the language model's alone. Everything else is frozen except the
+    new tokens' rows of the embedding, and of the output layer if that has its own weights.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -187,10 +187,21 @@ def to_peft_model(base: Any, config: MllmConfig, new_tokens: Sequence[int] = ())
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # any number will do
         lora_dropout=config.lora_dropout,
-        target_modules="all-linear",
+        target_modules="all-linear" if config.tune == "all" else _language_layers(base),
         trainable_token_indices=rows or None,
     )
     return get_peft_model(base, lora)
+
+
+def _language_layers(base: Any) -> list[str]:
+    """Paths of the linear layers of the language model, without its output layer."""
+    language = base.get_decoder()
+    (name,) = (name for name, module in base.named_modules() if module is language)
+    return [
+        f"{name}.{path}"
+        for path, module in language.named_modules()
+        if isinstance(module, torch.nn.Linear)  # quantised ones, too
+    ]
 
 
 def adapter_state(base: Any) -> dict[str, Tensor]:

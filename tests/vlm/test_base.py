@@ -5,11 +5,12 @@ import json
 
 import pytest
 import tiny_mllm
+import torch
 
 from artifactnet.config import MllmConfig
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm import base as base_module
-from artifactnet.vlm.base import load_base, load_processor, require_mllm_extra
+from artifactnet.vlm.base import load_base, load_processor, require_mllm_extra, to_peft_model
 from artifactnet.vlm.heie.model import build_heie
 from artifactnet.vlm.heie.processing import load_heie_processing
 from artifactnet.vlm.text.chain_of_thought import MARKS
@@ -114,3 +115,21 @@ def test_folder_is_saved_by_its_full_path(tiny_config, tiny_base, monkeypatch):
     config.mllm.base = tiny_base.name
     assert build_heie(config).mllm.base == str(tiny_base.resolve())
     assert config.mllm.base == tiny_base.name
+
+
+@pytest.mark.parametrize("save", ["save_base", "save_qwen", "save_qwen3", "save_llava"])
+@pytest.mark.parametrize("tune", ["language", "all"])
+def test_which_layers_get_adapters(tmp_path, save, tune):
+    """The tiny language models have two blocks of 4 + 3 linear layers, and the output layer."""
+    mllm = MllmConfig(base=str(getattr(tiny_mllm, save)(tmp_path)), lora_rank=2, tune=tune)
+    base = load_base(mllm, 1, "cpu")
+    layers = {name for name, one in base.named_modules() if isinstance(one, torch.nn.Linear)}
+    layers.discard("lm_head")
+    model = to_peft_model(base, mllm)
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    adapted = {name.split("base_model.model.")[1].split(".lora_")[0] for name in learning}
+    language = {name for name in layers if ".language_model.layers." in name}
+    assert len(language) == 14
+    assert adapted == (language if tune == "language" else layers)
+    assert layers > language
+    assert len(learning) == 2 * len(adapted)

@@ -112,6 +112,7 @@ def test_two_steps_leave_adapters_that_moved_and_figures(runs, truth, task, fami
     run = runs[task, family]
     state = load_file(run / WEIGHTS)
     assert any(bool(v.abs().sum() > 0) for k, v in state.items() if "lora_B" in k)
+    assert all(".language_model.layers." in name for name in state)
     results = json.loads((run / "results.json").read_text())
     assert results["training"]["steps"] == 2
     assert results["images"] == 3
@@ -247,6 +248,10 @@ def test_what_cannot_be_trained(bases, truth, tmp_path, runs):
     adapters = f"mllm.adapters={runs['object', 'qwen']}"
     with pytest.raises(ArtifactNetError, match=r"was trained with mllm.lora_rank=4, not 2"):
         train(config("image", base, truth, tmp_path, adapters, "mllm.lora_rank=2"))
+    with pytest.raises(ArtifactNetError, match=r"was trained with mllm.tune=language, not all"):
+        train(config("image", base, truth, tmp_path, adapters, "mllm.tune=all"))
+    with pytest.raises(ConfigError, match=r"mllm.tune must be all with mllm.lora_rank=0"):
+        config("image", base, truth, tmp_path, "mllm.lora_rank=0")
     with pytest.raises(ArtifactNetError, match="no finished run on Q-Real"):
         train(config("image", base, truth, tmp_path, f"mllm.adapters={tmp_path}"))
     assert not (tmp_path / "image").exists()

@@ -145,5 +145,5 @@ def check_adapters(folder: Path, mllm: MllmConfig) -> None:
             f"mllm.adapters={folder}: no {FACTS} there, so no finished fakexplainer run"
         )
     earlier = mllm_of(read_facts(folder)["mllm"], folder / FACTS)
-    names = ["lora_rank", "lora_alpha", "layout", "region_form", "drop"]
+    names = ["lora_rank", "lora_alpha", "tune", "layout", "region_form", "drop"]
     check_same_settings(folder, earlier, mllm, names)
