@@ -35,7 +35,7 @@ _OWN = ("mllm.task", "mllm.stage", "mllm.adapters", "data.name", "name", "out", 
 _NOTE = (
     "The last stage of both is the same recipe on the same data. IoU, detection rate, AUC and "
     "LLM-Score reward silence, so recall (pairs above 0.5 over true boxes), the share of images "
-    "without a predicted box, and boxes an image stand beside them."
+    "whose answer is none, and boxes an image stand beside them."
 )
 
 

@@ -111,15 +111,14 @@ def box_figures(images: Sequence[ImagePairs], area: Area = "exact") -> dict[str,
 
     Args:
         images: one for each image and dimension that was asked about; one without any box adds
-            nothing but itself to the share of silence and the boxes an image.
+            nothing but itself to the boxes an image.
         area: see `detection_area`.
 
     Returns:
         ``iou`` (mean over the pairs), ``detection_rate``, ``auc``, ``recall`` (pairs above 0.5
-        over true boxes), ``silent`` (share of images without a predicted box), ``boxes`` (predicted
-        an image), ``truth`` (true ones an image); the counts ``images``, ``pairs``, ``predicted``
-        and ``true``; and under ``per_image`` the means of ``iou``, ``detection_rate`` and ``auc``
-        over images with any box. 0/0 is 0.
+        over true boxes), ``boxes`` (predicted an image), ``truth`` (true ones an image); the counts
+        ``images``, ``pairs``, ``predicted`` and ``true``; and under ``per_image`` the means of
+        ``iou``, ``detection_rate`` and ``auc`` over images with any box. 0/0 is 0.
     """
     ious = [iou for image in images for iou in image.ious]
     predicted = sum(image.predicted for image in images)
@@ -134,7 +133,6 @@ def box_figures(images: Sequence[ImagePairs], area: Area = "exact") -> dict[str,
         "detection_rate": detection_rate(ious, predicted),
         "auc": detection_area(ious, predicted, area),
         "recall": ratio(sum(iou > THRESHOLD for iou in ious), true),
-        "silent": ratio(sum(not image.predicted for image in images), len(images)),
         "boxes": ratio(predicted, len(images)),
         "truth": ratio(true, len(images)),
         "images": len(images),

@@ -63,12 +63,49 @@ def test_lists_of_entities(tmp_path):
     # c.png alone is a portrait
     assert figures["image"]["portraits"]["images"] == 1
     assert figures["image"]["portraits"]["silent"] == 1
+    # b.png and d.png have boxes
+    assert one["silent"] == pytest.approx(1 / 3)
     assert figures["image"]["realism"]["missing"] == 3
+    assert figures["image"]["realism"]["silent"] == 0
     assert "realism: 3 images have no answer" in figures["warnings"]
     assert any(text.startswith("realism: no box was predicted") for text in figures["warnings"])
     page = (tmp_path / "out" / "results.md").read_text()
     assert "| plausibility | 0.5833 | 0.2500 | 0.2917 | - | - | 0.3333 |" in page
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
+
+
+def test_only_an_answer_that_says_so_is_silence(tmp_path):
+    """Three images: one answer is none, one cannot be read, one is missing."""
+    truth = tiny_qreal.save(tmp_path)
+    lines = [
+        {"image": "b.png", "dimension": "realism", "answer": "None."},
+        {"image": "c.png", "dimension": "realism", "answer": "I would rather not say"},
+    ]
+    one = score_qreal(truth, [write(tmp_path, *lines)])["figures"]["image"]["realism"]
+    assert (one["silent"], one["unreadable"], one["missing"]) == (pytest.approx(1 / 3), 1, 1)
+
+
+def test_answers_that_were_cut_off_are_counted(tmp_path):
+    """Of a question about an entity only where nothing could be read before the end."""
+    truth = tiny_qreal.save(tmp_path)
+    asked = {"entity": "cat-4", "cut_off": True}
+    box = '{"label": "x", "bbox_2d": [0, 0, 5, 5]}\n{"label": "y", "bbox'
+    lines = [
+        {**asked, "question": "realism_1", "answer": "Yes, it looks like a photo of"},
+        {**asked, "question": "realism_2", "answer": "The picture looks as if it were"},
+        {"image": "b.png", "dimension": "realism", "answer": box, "cut_off": True},
+    ]
+    found = score_qreal(truth, [write(tmp_path, *lines)], unit="thousandths")["figures"]
+    assert found["object"]["cut_off"] == 2
+    assert found["image"]["realism"]["cut_off"] == 1
+    warned = [text for text in found["warnings"] if "cut off" in text]
+    assert warned == [
+        "1 answers about entities were cut off before a Yes or No",
+        "realism: 1 answers were cut off: they reached the limit of their length",
+    ]
+    lines[0]["cut_off"] = "yes"
+    with pytest.raises(ArtifactNetError, match=r"jsonl:1: 'cut_off' must be true or false"):
+        score_qreal(truth, [write(tmp_path, *lines)])
 
 
 def test_questions_about_entities(tmp_path):
@@ -133,13 +170,31 @@ def test_the_judge_compares_descriptions_of_pairs_that_overlap(tmp_path):
     assert asked == [("violin-2 is bent", "is bent")]
     llm = found["image"]["plausibility"]["llm"]
     assert llm == {"score": pytest.approx(0.4), "all": pytest.approx(0.8 / 3), "pairs": 2,
-                   "failed": 0}  # fmt: skip
+                   "failed": 0, "undescribed": 0}  # fmt: skip
     assert found["image"]["realism"]["llm"]["score"] is None
     judge, _ = judged(lambda truth, said: None)
     found = compute_figures(images, predictions, ["image"], judge=judge)
     llm = found["image"]["plausibility"]["llm"]
-    assert llm == {"score": 0.0, "all": 0.0, "pairs": 1, "failed": 1}
+    assert llm == {"score": 0.0, "all": 0.0, "pairs": 1, "failed": 1, "undescribed": 0}
     assert "the judge failed on 1 pairs of texts, e.g.: broken" in found["warnings"]
+
+
+def test_a_true_entity_without_a_description_is_left_out_of_the_score(tmp_path):
+    """Of three problems one has no description: nothing could be compared with it."""
+    changes = tiny_qreal.lines()
+    entities = changes[1]["entities"]
+    entities[1]["plausibility"] = None
+    truth = tiny_qreal.save(tmp_path, {}, {"entities": entities})
+    images, _ = chosen_images(read_qreal(truth, allow_missing=True))
+    predictions = read_predictions([write(tmp_path, *PLAUSIBILITY)], images)
+    judge, _ = judged(lambda truth, said: 0.8)
+    found = compute_figures(images, predictions, ["image"], judge=judge)
+    llm = found["image"]["plausibility"]["llm"]
+    assert llm == {"score": pytest.approx(0.8), "all": pytest.approx(0.8 / 2), "pairs": 1,
+                   "failed": 0, "undescribed": 1}  # fmt: skip
+    assert found["image"]["portraits"]["llm"]["undescribed"] == 0
+    said = "plausibility: 1 true entities have no description and are left out of LLM-Score, all"
+    assert said in found["warnings"]
 
 
 def test_a_judge_that_cannot_be_asked_costs_its_own_figure_alone(tmp_path):

@@ -32,6 +32,7 @@ class EntityList(NamedTuple):
     entities: tuple[NamedEntity, ...]
     dropped: int = 0  # boxes that could not be used
     readable: bool = True  # it names an entity, or says that there is none
+    cut_off: bool = False  # at the limit of its length
 
 
 def read_yes_no(text: str) -> bool | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from artifactnet.data.qreal import DIMENSIONS, QUESTIONS, Dimension, QRealImage, count_unverified
 from artifactnet.llm.client import Chat
@@ -23,14 +23,6 @@ SPLIT = "test"  # of the bench
 SIMILARITY = "similarity.jsonl"  # the judge's answers
 _MISSING = EntityAnswer(None, None)
 _NOTHING = EntityList((), readable=False)
-
-
-class _Described(NamedTuple):
-    """A matched pair whose descriptions are compared."""
-
-    image: int
-    truth: str
-    predicted: str
 
 
 def chosen_images(
@@ -109,22 +101,28 @@ def _object_figures(
     entities = [entity for image in images for entity in image.entities]
     if not entities:
         warnings.append("no image has an entity")
-    scores, missing = {}, 0
+    scores, everything = {}, []
     for key in QUESTIONS:
         answers = [predictions.entities.get((entity.id, key), _MISSING) for entity in entities]
-        missing += sum(answer is _MISSING for answer in answers)
+        everything += answers
         scores[key] = yes_no_scores(
             [entity.answers[key] for entity in entities],
             [answer.answer for answer in answers],
             [answer.score for answer in answers],
         )
+    missing = sum(answer is _MISSING for answer in everything)
     if missing:
-        total = len(entities) * len(QUESTIONS)
-        warnings.append(f"{missing} of {total} questions about entities have no answer: wrong")
+        warnings.append(
+            f"{missing} of {len(everything)} questions about entities have no answer: wrong"
+        )
+    unsaid = sum(answer.cut_off and answer.answer is None for answer in everything)
+    if unsaid:
+        warnings.append(f"{unsaid} answers about entities were cut off before a Yes or No")
     return {
         "questions": {key: one._asdict() for key, one in scores.items()},
         "mean": mean_scores(list(scores.values())),
         "missing": missing,
+        "cut_off": sum(answer.cut_off for answer in everything),
     }
 
 
@@ -135,50 +133,56 @@ def _image_figures(
     judge: Judge | None,
     warnings: list[str],
 ) -> dict[str, Any]:
-    portraits = [k for k, image in enumerate(images) if image.is_portrait]
-    found: dict[str, Any] = {}
-    paired: dict[Dimension, list[ImagePairs]] = {}
-    described: dict[Dimension, list[_Described]] = {}
-    for dimension in DIMENSIONS:
-        lists = [predictions.images.get((one.image, dimension), _NOTHING) for one in images]
-        paired[dimension], described[dimension] = _pair(images, lists, dimension)
-        found[dimension] = box_figures(paired[dimension], area)
-        found[dimension] |= _counts(lists)
-        _warn(found[dimension], dimension, warnings)
+    portraits = [image for image in images if image.is_portrait]
+    groups: list[tuple[str, Dimension, Sequence[QRealImage]]] = [
+        (dimension, dimension, images) for dimension in DIMENSIONS
+    ]
     if portraits:
-        kept: Dimension = "plausibility"  # which alone is described by parts
-        found["portraits"] = box_figures([paired[kept][k] for k in portraits], area)
-        lists = [predictions.images.get((images[k].image, kept), _NOTHING) for k in portraits]
-        found["portraits"] |= _counts(lists)
-    groups: dict[str, list[_Described]] = {name: described[name] for name in DIMENSIONS}
-    groups["portraits"] = _of(described["plausibility"], portraits)
-    similarities = _judged(groups, judge, warnings)
-    for name, figures in found.items():
-        figures["llm"] = (
-            None if similarities is None else _llm(groups[name], similarities, figures["true"])
-        )
-    return found | ({} if portraits else {"portraits": None})
+        groups.append(("portraits", "plausibility", portraits))  # which alone is told by parts
+    found: dict[str, Any] = {"portraits": None}
+    described: dict[str, list[tuple[str, str]]] = {}
+    for name, dimension, chosen in groups:
+        lists = [predictions.images.get((one.image, dimension), _NOTHING) for one in chosen]
+        paired, described[name] = _pair(chosen, lists, dimension)
+        found[name] = box_figures(paired, area) | _counts(lists) | {"llm": None}
+        if name == dimension:
+            _warn(found[name], dimension, warnings)
+    similarities = _judged(described, judge, warnings)
+    if similarities is not None:
+        for name, dimension, chosen in groups:
+            truth = [e.description(dimension) for one in chosen for e in one.problems(dimension)]
+            undescribed = truth.count(None)
+            found[name]["llm"] = _llm(described[name], similarities, len(truth), undescribed)
+            if undescribed and name == dimension:
+                warnings.append(
+                    f"{dimension}: {undescribed} true entities have no description and are left "
+                    "out of LLM-Score, all"
+                )
+    return found
 
 
 def _pair(
     images: Sequence[QRealImage], lists: Sequence[EntityList], dimension: Dimension
-) -> tuple[list[ImagePairs], list[_Described]]:
-    """Paired boxes of each image, and the descriptions of pairs that overlap."""
+) -> tuple[list[ImagePairs], list[tuple[str, str]]]:
+    """Paired boxes of each image, and the descriptions (truth, predicted) of those that overlap."""
     paired, described = [], []
-    for number, (image, answer) in enumerate(zip(images, lists, strict=True)):
+    for image, answer in zip(images, lists, strict=True):
         truth = image.problems(dimension)
         one = pair_boxes([e.bbox for e in answer.entities], [e.bbox for e in truth])
         paired.append(one)
         for pair in one.pairs:
             text = truth[pair.truth].description(dimension)
             if pair.iou > 0 and text is not None:
-                said = answer.entities[pair.predicted].description
-                described.append(_Described(number, text, said))
+                described.append((text, answer.entities[pair.predicted].description))
     return paired, described
 
 
-def _counts(lists: Sequence[EntityList]) -> dict[str, int]:
+def _counts(lists: Sequence[EntityList]) -> dict[str, Any]:
+    """What else answers are: ``silent`` is the share that say that there is nothing."""
+    silent = sum(one.readable and not one.entities for one in lists)
     return {
+        "silent": ratio(silent, len(lists)),
+        "cut_off": sum(one.cut_off for one in lists),
         "missing": sum(one is _NOTHING for one in lists),
         "unreadable": sum(not one.readable and one is not _NOTHING for one in lists),
         "dropped": sum(one.dropped for one in lists),
@@ -191,24 +195,20 @@ def _warn(figures: dict[str, Any], dimension: str, warnings: list[str]) -> None:
     for key, what in (
         ("missing", "images have no answer"),
         ("unreadable", "answers name no box and do not say that there is none"),
+        ("cut_off", "answers were cut off: they reached the limit of their length"),
         ("dropped", "predicted boxes cannot be used and were left out"),
     ):
         if figures[key]:
             warnings.append(f"{dimension}: {figures[key]} {what}")
 
 
-def _of(described: Sequence[_Described], images: Sequence[int]) -> list[_Described]:
-    wanted = set(images)
-    return [one for one in described if one.image in wanted]
-
-
 def _judged(
-    groups: dict[str, list[_Described]], judge: Judge | None, warnings: list[str]
+    described: Mapping[str, Sequence[tuple[str, str]]], judge: Judge | None, warnings: list[str]
 ) -> dict[tuple[str, str], float | None] | None:
     """Similarity in [0, 1] of each pair of texts, None where the judge failed."""
     if judge is None:
         return None
-    pairs = dict.fromkeys(one[1:] for group in groups.values() for one in group)
+    pairs = dict.fromkeys(pair for group in described.values() for pair in group)
     # an empty description says nothing that could be compared
     found: dict[tuple[str, str], float | None] = {p: 0.0 for p in pairs if not p[1].strip()}
     asked = [pair for pair in pairs if pair not in found]
@@ -225,17 +225,19 @@ def _judged(
 
 
 def _llm(
-    described: Sequence[_Described],
-    similarities: dict[tuple[str, str], float | None],
+    described: Sequence[tuple[str, str]],
+    similarities: Mapping[tuple[str, str], float | None],
     true: int,
+    undescribed: int,
 ) -> dict[str, Any]:
-    """LLM-Score: mean over matched pairs that overlap, and over all true entities."""
-    each = [similarities[one[1:]] for one in described]
+    """LLM-Score: mean over matched pairs that overlap, and over all true entities described."""
+    each = [similarities[pair] for pair in described]
     good = [value for value in each if value is not None]
     failed = len(each) - len(good)
     return {
         "score": math.fsum(good) / len(good) if good else None,
-        "all": ratio(math.fsum(good), true - failed),
+        "all": ratio(math.fsum(good), true - undescribed - failed),
         "pairs": len(good),
         "failed": failed,
+        "undescribed": undescribed,
     }

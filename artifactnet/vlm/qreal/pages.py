@@ -103,9 +103,10 @@ def _image_tables(found: Mapping[str, Any], area: str) -> list[str]:
         "",
         "Boxes are paired for the largest sum of IoU. IoU: mean over all pairs; detection rate: "
         f"pairs above 0.5 over predicted boxes; AUC: of that rate over all thresholds, {how}. "
-        "LLM-Score: similarity of descriptions over pairs that overlap; all: over true entities, 0 "
-        "without such a pair. These reward silence, so recall (pairs above 0.5 over true boxes), "
-        "the share of images without a predicted box, and boxes an image stand beside them.",
+        "LLM-Score: similarity of descriptions over pairs that overlap; all: over true entities "
+        "with a description, 0 without such a pair. These reward silence, so recall (pairs above "
+        "0.5 over true boxes), the share of images whose answer is none, and boxes an image stand "
+        "beside them.",
         "",
         "Means over images with any box:",
         "",

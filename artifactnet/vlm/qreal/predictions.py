@@ -3,7 +3,8 @@
 About an entity: ``{"entity", "question", "answer" | "score"}``, where the answer is a text and the
 score grows with a surer Yes; a score alone means Yes above 0.5. About an image: ``{"image",
 "dimension", "answer", "input_size"?}`` with the text of a model, or ``{"image", "dimension",
-"boxes"}`` with ``[{"bbox", "label"?, "description"?}, ...]`` in pixels of the image.
+"boxes"}`` with ``[{"bbox", "label"?, "description"?}, ...]`` in pixels of the image. A text that
+reached the limit of its length has ``"cut_off": true``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from artifactnet.vlm.coordinates import THOUSANDTHS, Unit, written_input_size
 from artifactnet.vlm.qreal.answers import EntityList, NamedEntity, read_entities, read_yes_no
 
 # "path" names a line of an unfinished file of `artifactnet.inference.answers`
-_ENTITY_KEYS = {"path", "entity", "question", "answer", "score"}
+_ENTITY_KEYS = {"path", "entity", "question", "answer", "score", "cut_off"}
 _IMAGE_KEYS = {"path", "image", "dimension", "answer", "input_size", "boxes", "cut_off"}
 _CERTAIN = 0.5  # of a score without an answer: Yes above it
 
@@ -34,6 +35,7 @@ class EntityAnswer:
 
     answer: bool | None  # True is Yes; None is neither
     score: float | None
+    cut_off: bool = False  # at the limit of its length
 
 
 @dataclass(slots=True)
@@ -122,7 +124,8 @@ def _entity_answer(row: Mapping[str, Any], where: str) -> EntityAnswer:
     ):
         raise ArtifactNetError(f"{where}: 'score' must be a finite number, not {brief(score)}")
     if answer is not None:
-        return EntityAnswer(read_yes_no(answer), None if score is None else float(score))
+        said, score = read_yes_no(answer), None if score is None else float(score)
+        return EntityAnswer(said, score, _cut_off(row, where))
     assert score is not None
     return EntityAnswer(score > _CERTAIN, float(score))
 
@@ -137,11 +140,19 @@ def _image_answer(
     answer = row["answer"]
     if not isinstance(answer, str):
         raise ArtifactNetError(f"{where}: 'answer' must be text, not {brief(answer)}")
-    if "[" not in answer and "<" not in answer and "{" not in answer:
-        return read_entities(answer, THOUSANDTHS, THOUSANDTHS)  # no box: the image is not opened
-    height, width, _ = shown_size(image.path, f"{image.where}: {image.path}")
-    size = (width, height)
-    return read_entities(answer, size, written_input_size(row, size, unit, where))
+    size = space = THOUSANDTHS  # where there is no box, the image is not opened
+    if "[" in answer or "<" in answer or "{" in answer:
+        height, width, _ = shown_size(image.path, f"{image.where}: {image.path}")
+        size = (width, height)
+        space = written_input_size(row, size, unit, where)
+    return read_entities(answer, size, space)._replace(cut_off=_cut_off(row, where))
+
+
+def _cut_off(row: Mapping[str, Any], where: str) -> bool:
+    value = row.get("cut_off", False)
+    if not isinstance(value, bool):
+        raise ArtifactNetError(f"{where}: 'cut_off' must be true or false, not {brief(value)}")
+    return value
 
 
 def _boxes(value: Any, where: str) -> tuple[NamedEntity, ...]:
