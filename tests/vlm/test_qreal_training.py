@@ -26,7 +26,7 @@ from artifactnet.vlm.qreal.prompts import list_question  # noqa: E402
 from artifactnet.vlm.qreal.rows import QRealData, QRealExamples  # noqa: E402
 from artifactnet.vlm.qreal.saving import load_qreal  # noqa: E402
 from artifactnet.vlm.qreal.score import score_qreal  # noqa: E402
-from artifactnet.vlm.questions import load_answerer  # noqa: E402
+from artifactnet.vlm.questions import LocalAnswerer, load_answerer  # noqa: E402
 from artifactnet.vlm.tuned import WEIGHTS  # noqa: E402
 
 FAMILIES = ("qwen", "internvl")
@@ -222,6 +222,38 @@ def test_a_stopped_training_goes_on_bit_for_bit(runs, bases, truth, tmp_path, mo
     resumed = train(config("object", bases["qwen"], truth, tmp_path, "resume=true")).run_dir
     whole, found = (load_file(run / WEIGHTS) for run in (runs["object", "qwen"], resumed))
     assert all(torch.equal(whole[name], found[name]) for name in whole)
+
+
+def test_a_run_that_ends_with_other_weights_asks_anew(bases, tmp_path, monkeypatch):
+    truth = tiny_qreal.save(tmp_path, *[{"split": "train"}] * 4)
+    ask, asked = LocalAnswerer.ask, []
+
+    def stop(self, questions):
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(questions)
+        return ask(self, questions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalAnswerer, "ask", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(config("object", bases["qwen"], truth, tmp_path))
+    answers = tmp_path / "object" / "benchmark"
+    assert len((answers / "object.partial.jsonl").read_text().splitlines()) == 8
+    more = ("resume=true", "train.max_steps=3")
+    run = train(config("object", bases["qwen"], truth, tmp_path, *more)).run_dir
+    fresh = load_answerer(run, "cpu", 160)
+    run_benchmark(truth, fresh, tmp_path / "fresh", tasks=["object"], tuned=True, batch_size=4)
+    found = (answers / "object.jsonl").read_bytes()
+    assert found == (tmp_path / "fresh" / "object.jsonl").read_bytes()
+    assert not (answers / "object.partial.jsonl").exists()
+    # every page says of which images its figures are
+    for page in (run / "results.md", answers / "results.md"):
+        assert "WARNING: no test split: these figures are of train\n" in page.read_text()
+    # elsewhere they are refused
+    other = load_answerer(bases["qwen"], "cpu", 160)
+    with pytest.raises(ArtifactNetError, match="choose another folder"):
+        run_benchmark(truth, other, tmp_path / "fresh", tasks=["object"], tuned=True)
 
 
 def test_what_cannot_be_trained(bases, truth, tmp_path, runs):

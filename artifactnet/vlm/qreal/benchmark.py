@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from artifactnet.data.crops import crop_entity
 from artifactnet.data.images import decode_image
 from artifactnet.data.qreal import DIMENSIONS, QUESTIONS, Dimension, QRealImage, read_qreal
+from artifactnet.inference.answers import partial_file, settings_file
 from artifactnet.llm.client import Chat
 from artifactnet.metrics.entity_boxes import Area
 from artifactnet.types import UInt8Array
@@ -46,6 +47,8 @@ def run_benchmark(
     batch_size: int | None = None,
     allow_missing: bool = False,
     report: Callable[[int], None] | None = None,
+    replace: bool = False,
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Ask a model all questions; write ``object.jsonl``, ``image.jsonl`` and ``results.json``, .md.
 
@@ -65,6 +68,9 @@ def run_benchmark(
         batch_size: see `answer_questions`.
         allow_missing: see `artifactnet.data.qreal.read_qreal`.
         report: see `answer_questions`.
+        replace: answers of another model or of other data in the folder are replaced, and not
+            refused.
+        warnings: more of them for the results.
 
     Returns:
         The content of ``results.json``.
@@ -85,6 +91,8 @@ def run_benchmark(
     problems, files = [], []
     for task in (task for task in TASKS if task in tasks):
         files.append(out / ANSWERS[task])
+        if replace:
+            drop_other_answers(files[-1], answerer, settings)
         questions = _questions(task, images, answerer, context, tuned)
         problems += answer_questions(files[-1], questions, answerer, settings, batch_size, report)
     predictions = read_predictions(files, images)
@@ -92,7 +100,7 @@ def run_benchmark(
     figures = compute_figures(images, predictions, tasks, area, asks)
     if problems:
         figures["warnings"].append(f"{len(problems)} questions have no answer, e.g. {problems[0]}")
-    figures["warnings"] += answerer.notices
+    figures["warnings"] += [*answerer.notices, *warnings]
     results = {
         "model": answerer.name,
         "data": str(truth),
@@ -104,6 +112,21 @@ def run_benchmark(
     }
     write_results(out, results)
     return results
+
+
+def drop_other_answers(path: Path, answerer: Answerer, settings: Mapping[str, Any]) -> None:
+    """Remove answers that `answer_questions` would refuse to go on with; arguments as there.
+
+    A run that is resumed may end with other weights than before it was killed, e.g. on a GPU.
+    """
+    file = settings_file(path)
+    if not file.is_file():
+        return
+    saved = json.loads(file.read_bytes())
+    wanted = {"model": answerer.fingerprint(), **settings}
+    if any(saved.get(key) != value for key, value in wanted.items()):
+        for old in (path, partial_file(path), file):  # the settings last, or a kill would hide them
+            old.unlink(missing_ok=True)
 
 
 def _questions(

@@ -93,9 +93,9 @@ def _evaluate(run: Run, data: QRealData, training: dict[str, Any]) -> dict[str, 
         context=context,
         tuned=is_object,
         batch_size=config.data.eval_batch_size or config.data.batch_size,
+        replace=True,  # the folder is this run's alone
+        warnings=[] if split == "test" else [f"no test split: these figures are of {split}"],
     )
-    if split != "test":
-        found["figures"]["warnings"].append(f"no test split: these figures are of {split}")
     results = {
         "run": config.name,
         "data": {"name": config.data.name, "root": config.data.root, "split": split},
