@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from artifactnet.data.text import brief
 from artifactnet.files import atomic_path, write_json
 from artifactnet.types import ArtifactNetError
 
@@ -48,6 +49,7 @@ class AnswerLines:
         resume: keep the answers of an interrupted run, or else of a finished one. False: a
             partial file is removed.
         keys: of every answer; a line without one of them is damaged.
+        advice: ends the error about other settings.
 
     Attributes:
         appended: answers that were appended.
@@ -67,11 +69,12 @@ class AnswerLines:
         settings: Mapping[str, Any] | None = None,
         resume: bool = False,
         keys: Collection[str] = ("path",),
+        advice: str = "leave out --resume to start anew, or write to another folder",
     ) -> None:
         self.path = path
         self.appended = self.earlier = self.images = self.broken = 0
         self._partial = partial_file(path)
-        self._keys = frozenset(keys)
+        self._keys, self._advice = frozenset(keys), advice
         self._staging, self._settings = staging, settings
         self._source: Path | None = None  # the file of the earlier answers
         self._end = 0  # of the earlier answers that are whole
@@ -168,20 +171,21 @@ class AnswerLines:
             saved = json.loads(file.read_bytes())
         except (FileNotFoundError, ValueError):
             saved = None
-        advice = "leave out --resume to start anew, or write to another folder"
         # a killed process may have begun to continue finished answers and not said so yet
         known = (source.name, self.path.name)
         if not isinstance(saved, dict) or saved.get("answers") not in known:
             raise ArtifactNetError(
                 f"{source}: cannot be resumed, since {file.name} does not say how its answers were "
-                f"made; {advice}"
+                f"made; {self._advice}"
             )
         wanted = json.loads(json.dumps(self._settings))
         differ = [key for key in wanted if key not in saved or saved[key] != wanted[key]]
         if differ:
-            changes = ", ".join(f"{key}={saved.get(key)}, now {wanted[key]}" for key in differ)
+            changes = ", ".join(
+                f"{key}={brief(saved.get(key))}, now {brief(wanted[key])}" for key in differ
+            )
             raise ArtifactNetError(
-                f"{source}: its answers were made with other settings ({changes}); {advice}"
+                f"{source}: its answers were made with other settings ({changes}); {self._advice}"
             )
 
     def _start(self) -> BinaryIO:

@@ -34,6 +34,8 @@ FAMILIES: dict[str, Rule] = {  # by `model_type` in transformers
     "llava_onevision": "thousandths",
     "vipllava": "thousandths",
 }
+QWEN_PIXELS = (3_136, 12_845_056)  # limits of the released Qwen2.5-VL, which servers keep to
+_QWEN_FACTOR = 28  # of Qwen2.5-VL: patches of 14 pixels, 2 x 2 of them to a token
 _LARGEST_ASPECT = 200
 
 
@@ -84,6 +86,20 @@ def smart_resize(
         grow = math.sqrt(min_pixels / (height * width))
         high, wide = (math.ceil(side * grow / factor) * factor for side in (height, width))
     return high, wide
+
+
+def qwen_input_size(
+    image_size: Size, pixels: tuple[int, int] = QWEN_PIXELS, factor: int = _QWEN_FACTOR
+) -> Size:
+    """(width, height) to which Qwen's processors resize an image of (width, height) pixels.
+
+    Args:
+        image_size: of the image.
+        pixels: least and largest area.
+        factor: see `smart_resize`, also for errors.
+    """
+    high, wide = smart_resize(image_size[1], image_size[0], factor, *pixels)
+    return wide, high
 
 
 def to_model(box: Box, image_size: Size, input_size: Size) -> WholeBox:

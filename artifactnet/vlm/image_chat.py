@@ -43,11 +43,9 @@ class ImageChat(ChatProcessing):
         if coordinates.rule_of(self.family) != "pixels":
             return coordinates.THOUSANDTHS
         images = self.processor.image_processor
+        limits = images.size["shortest_edge"], images.size["longest_edge"]
         factor = images.patch_size * images.merge_size
-        width, height = image_size
-        least, most = images.size["shortest_edge"], images.size["longest_edge"]
-        resized = coordinates.smart_resize(height, width, factor, least, most)
-        return resized[1], resized[0]
+        return coordinates.qwen_input_size(image_size, limits, factor)
 
     def render(self, messages: Sequence[dict[str, Any]]) -> str:
         """Messages of transformers as the text that an answer follows."""
@@ -87,6 +85,12 @@ class ImageChat(ChatProcessing):
     def is_cut_off(self, ids: Sequence[int]) -> bool:
         """Whether generated token ids have no end: they reached the limit of their length."""
         return not {self.end_id, self.pad_id} & set(map(int, ids))
+
+
+def question_messages(text: str) -> list[dict[str, Any]]:
+    """A question about one image as chat messages of transformers."""
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    return [{"role": "user", "content": content}]
 
 
 def load_image_chat(mllm: MllmConfig, marks: Sequence[str] = ()) -> ImageChat:

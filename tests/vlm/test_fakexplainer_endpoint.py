@@ -17,7 +17,7 @@ from chat_server import Reply, serving
 from artifactnet import load_endpoint
 from artifactnet.cli import main
 from artifactnet.inference.inputs import Failure, ImageInput
-from artifactnet.llm.client import EndpointError, Token
+from artifactnet.llm.client import Chat, Endpoint, EndpointError, Token
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.fakexplainer import endpoint
 from artifactnet.vlm.fakexplainer.answering import CUT_OFF
@@ -172,6 +172,16 @@ def test_a_wrong_key_ends_the_work():
         predictor = load_endpoint(server.url, "m", "internvl")
         with pytest.raises(EndpointError, match="OPENAI_API_KEY"):
             list(predictor.predict_stream([ImageInput("a", IMAGE)]))
+
+
+def test_a_server_that_is_gone_ends_the_work():
+    with serving(lambda request: Reply(hang_up=True)) as server:
+        chat = Chat(Endpoint(server.url, retries=0), "m")
+        predictor = endpoint.EndpointPredictor(chat, "internvl")
+        images = [ImageInput(str(k), IMAGE) for k in range(20)]
+        with pytest.raises(EndpointError, match="5 images in a row"):
+            list(predictor.predict_stream(images, batch_size=1))
+        assert len(server.requests) == 5
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,12 @@ from artifactnet.llm.client import (
     Answer,
     Chat,
     Endpoint,
-    EndpointError,
     LogprobsError,
     Message,
     Token,
-    UnansweredError,
     image_part,
 )
+from artifactnet.llm.server_watch import ServerWatch
 from artifactnet.types import ArtifactNetError, Prediction
 from artifactnet.vlm import coordinates
 from artifactnet.vlm.coordinates import Size
@@ -46,11 +45,7 @@ NO_LIKELIHOOD = (
     "the server gave no likelihood of the verdict: probability is 1 for generated and 0 for real"
 )
 MAX_TOKENS = 1024  # of an answer, by default; as in the recipes
-_QWEN_FACTOR = 28  # Qwen2.5-VL: patches of 14 pixels, 2 x 2 of them to a token
-# of the released checkpoints, which servers use unless told otherwise
-MIN_PIXELS, MAX_PIXELS = 3_136, 12_845_056
 _CHOICES = 20  # the most that OpenAI's interface gives
-_MAX_UNANSWERED = 10  # images in a row, after which the server is given up
 
 
 class EndpointPredictor(AnswerPredictor):
@@ -84,8 +79,8 @@ class EndpointPredictor(AnswerPredictor):
         layout: prompts.Layout = "user",
         drop: grammar.Drop = "none",
         max_tokens: int = MAX_TOKENS,
-        min_pixels: int = MIN_PIXELS,
-        max_pixels: int = MAX_PIXELS,
+        min_pixels: int = coordinates.QWEN_PIXELS[0],
+        max_pixels: int = coordinates.QWEN_PIXELS[1],
     ) -> None:
         self._rule = coordinates.rule_of(family)
         if max_tokens < 1 or not 1 <= min_pixels <= max_pixels:
@@ -97,7 +92,7 @@ class EndpointPredictor(AnswerPredictor):
         self._messages = prompts.prompt_messages(layout, family, drop)
         self._max_tokens, self._limits = max_tokens, (min_pixels, max_pixels)
         self._likelihoods = True  # until the server refuses them
-        self._unanswered = 0  # images in a row
+        self._watch = ServerWatch("images")
         self._lock = threading.Lock()
         about = (chat.endpoint.base_url, chat.model, family, self._messages, max_tokens)
         self.mode = f"{about} {self._limits}"  # for `model_fingerprint`
@@ -106,9 +101,7 @@ class EndpointPredictor(AnswerPredictor):
         """See `AnswerPredictor.input_size`."""
         if self._rule != "pixels":
             return coordinates.THOUSANDTHS
-        width, height = image_size
-        high, wide = coordinates.smart_resize(height, width, _QWEN_FACTOR, *self._limits)
-        return wide, high
+        return coordinates.qwen_input_size(image_size, self._limits)
 
     def _answer_batch(
         self, batch: list[Question], options: PredictOptions
@@ -116,15 +109,12 @@ class EndpointPredictor(AnswerPredictor):
         answers: list[Prediction | Failure] = []
 
         def take(question: Question, outcome: Answer | ArtifactNetError) -> None:
-            if not isinstance(outcome, ArtifactNetError):
-                self._unanswered = 0
+            if isinstance(outcome, ArtifactNetError):
+                answers.append(Failure(question.name, str(outcome)))
+                self._watch.failed(outcome)
+            else:
                 answers.append(self._read(question, outcome, options))
-                return
-            answers.append(Failure(question.name, str(outcome)))
-            if isinstance(outcome, UnansweredError):
-                self._unanswered += 1
-                if self._unanswered >= _MAX_UNANSWERED:
-                    raise EndpointError(f"{self._unanswered} images in a row: {outcome}")
+                self._watch.answered()
 
         run_concurrently(batch, self._ask, take, options.batch_size, [self.chat.limiter])
         yield from answers
@@ -221,7 +211,7 @@ def load_endpoint(
     layout: prompts.Layout = "user",
     drop: grammar.Drop = "none",
     max_tokens: int = MAX_TOKENS,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = coordinates.QWEN_PIXELS[1],
     key_variable: str = KEY_VARIABLE,
 ) -> EndpointPredictor:
     """A vision-language model behind an OpenAI-compatible endpoint, ready to predict.

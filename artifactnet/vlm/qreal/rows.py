@@ -22,10 +22,9 @@ from artifactnet.data.qreal import (
 )
 from artifactnet.types import ArtifactNetError, UInt8Array
 from artifactnet.vlm.coordinates import Size, rule_of
-from artifactnet.vlm.image_chat import ImageChat
+from artifactnet.vlm.image_chat import ImageChat, question_messages
 from artifactnet.vlm.qreal.answers import write_entities
 from artifactnet.vlm.qreal.prompts import Context, entity_question, list_question
-from artifactnet.vlm.questions import question_messages
 
 OBJECT = "qreal_object"  # mllm.task
 
