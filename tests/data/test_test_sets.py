@@ -456,8 +456,11 @@ def test_subsets_keep_names_and_parts_together(tmp_path_factory, order, count):
 
 def test_limit_keeps_both_classes(tmp_path):
     fill(tmp_path, *(f"{kind}/{k}.png" for kind in ("real", "fake") for k in range(10)))
-    counts = read_test_set("mine", tmp_path, Options(limit=4)).counts()
-    assert counts == {"images": 4, "real": 2, "fake": 2, "left out": 0}
+    test_set = read_test_set("mine", tmp_path, Options(limit=4))
+    assert test_set.counts() == {"images": 4, "real": 2, "fake": 2, "left out": 0}
+    assert test_set.warnings == ("a sample: 4 uids, 4 of 20 images",)
+    with pytest.raises(ArtifactNetError, match="limit=0 must be at least 1"):
+        read_test_set("mine", tmp_path, Options(limit=0))
 
 
 def test_reals_of_another_set(tmp_path):
@@ -510,9 +513,7 @@ def test_images_of_the_training_data_are_left_out(tmp_path):
     (root / "fake" / "row.png").write_bytes(rows[0]["image_data"])
     (index,) = leaks.find_trained(read_test_set("mine", root), [in_rows.source]).items()
     assert index[1].endswith("x.parquet#0")
-    with pytest.raises(
-        ArtifactNetError, match="commfor=.*no image is left: images are byte by byte"
-    ):
+    with pytest.raises(ArtifactNetError, match="commfor=.*no image is left: all are byte by byte"):
         leaks.leave_out_trained(in_rows, [in_rows.source])
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from artifactnet.data.folder_names import CLASSES
 from artifactnet.data.sources.base import Source
@@ -33,7 +33,7 @@ class TestSet:
         left_out: reason -> images that the set has and that are not used.
     """
 
-    __test__: ClassVar[bool] = False  # or pytest takes it for a class of tests
+    __test__ = False  # or pytest takes it for a class of tests
 
     name: str
     layout: str
@@ -74,7 +74,9 @@ class TestSet:
         kept = set(indices)
         gone = tuple(r.location for k, r in enumerate(self.records) if k not in kept)
         if not kept:
-            raise ArtifactNetError(f"{self.name}={self.root}: no image is left: {reason or 'none'}")
+            raise ArtifactNetError(
+                f"{self.name}={self.root}: no image is left: all {reason}".rstrip()
+            )
         left_out = dict(self.left_out)
         if reason and gone:
             left_out[reason] = (*left_out.get(reason, ()), *gone)

@@ -11,7 +11,7 @@ from artifactnet.data.duplicates import find_shared
 from artifactnet.data.sources.base import Source
 from artifactnet.data.test_sets.base import TestSet
 
-TRAINED = "images are byte by byte in the model's training or validation data"
+TRAINED = "are byte by byte in the data that the model was trained on or chosen by"
 
 
 def trained_on(config: Config) -> list[Source]:

@@ -7,7 +7,7 @@ in layouts of their own, so they have readers of their own, over the same record
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifactnet.config import DataConfig
@@ -26,7 +26,7 @@ LAYOUTS = {
     "gptimage": "Rapidata's parquet files, columns image1, image2, model1, model2; no reals",
     "ffpp": "FaceForensics++ frames: ROOT/{original,METHOD}/VIDEO/FRAME",
     "mmfr": "ROOT/evaluation_sets/GENERATOR/{0_real,1_fake}",
-    "xaigd": "X-AIGD: ROOT/data/labeled_test-*.parquet and ROOT/real",
+    "xaigd": "X-AIGD: ROOT/data/labeled_test-*.parquet, photographs in ROOT/real or in reals",
     "manifest": "a manifest (*.jsonl, `artifactnet convert` makes one) or a folder of them",
     "folder": "ROOT/{real,fake}/... or ROOT/GENERATOR/{0_real,1_fake}/..., or one of the classes",
 }
@@ -88,6 +88,8 @@ def read_test_set(
             message names the known ones.
     """
     root = Path(root)
+    if options.limit is not None and options.limit < 1:
+        raise ArtifactNetError(f"{name}={root}: limit={options.limit} must be at least 1")
     if not root.exists():
         raise MissingTestSet(f"{name}={root}: no such file or folder")
     layout = layout_of(name, root)
@@ -116,7 +118,10 @@ def read_test_set(
         reals = make_test_set(options.reals.name, "folder", options.reals, found)
         test_set = join_reals(test_set, reals)
     if options.limit is not None:
+        whole = len(test_set.records)
         test_set = test_set.select(limit_uids(test_set.records, options.limit, seed=0))
+        note = f"a sample: {options.limit} uids, {len(test_set.records)} of {whole} images"
+        test_set = replace(test_set, warnings=(*test_set.warnings, note))
     return test_set
 
 
