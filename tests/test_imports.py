@@ -63,7 +63,6 @@ ALLOWED: dict[str, set[str]] = {
     "vlm.fakexplainer.endpoint": {*BASE, "data", "inference", "llm", "vlm"},
     "vlm.questions": {*INFERENCE, "llm", "vlm"},
     "vlm.qreal.trainer": {*TRAINING, "vlm"},
-    "vlm.qreal.saving": {*BASE, "vlm"},
     "vlm.xaigd": {*INFERENCE, "benchmarks", "evaluation.tables", "llm", "metrics", "vlm"},
     "vlm.qreal": {*INFERENCE, "evaluation.tables", "llm", "metrics", "vlm"},
     "distillation": {*INFERENCE, "distillation", "runs", "vlm.text.template"},

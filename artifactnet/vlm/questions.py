@@ -28,7 +28,7 @@ from artifactnet.vlm.base import load_base, pin_base
 from artifactnet.vlm.coordinates import Size
 from artifactnet.vlm.fakexplainer.saving import is_fakexplainer, load_fakexplainer
 from artifactnet.vlm.image_chat import ImageChat, greedy, load_image_chat
-from artifactnet.vlm.qreal.saving import MARKS, is_qreal, load_qreal, read_qreal_facts
+from artifactnet.vlm.tuned_chat import MARKS, is_tuned_chat, load_tuned_chat, read_tuned_chat
 
 YES = ("Yes", "yes", "YES", " Yes", " yes")
 NO = ("No", "no", "NO", " No", " no")
@@ -299,9 +299,9 @@ def load_answerer(
         trained = load_fakexplainer(model, device)
         chat: ImageChat = trained.processing
         return LocalAnswerer(chat, trained.model, str(model), max_new_tokens, trained.notices)
-    if is_qreal(model):
-        chat, base, _ = load_qreal(model, device)
-        notices = tuple(read_qreal_facts(model)[1]["notices"])
+    if is_tuned_chat(model):
+        chat, base, _ = load_tuned_chat(model, device)
+        notices = tuple(read_tuned_chat(model)[1]["notices"])
         return LocalAnswerer(chat, base, str(model), max_new_tokens, notices)
     mllm = MllmConfig(base=str(model), revision=revision)
     chat = load_image_chat(mllm, MARKS)

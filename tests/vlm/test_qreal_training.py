@@ -24,10 +24,10 @@ from artifactnet.vlm.image_chat import load_image_chat  # noqa: E402
 from artifactnet.vlm.qreal.benchmark import run_benchmark  # noqa: E402
 from artifactnet.vlm.qreal.prompts import list_question  # noqa: E402
 from artifactnet.vlm.qreal.rows import QRealData, QRealExamples  # noqa: E402
-from artifactnet.vlm.qreal.saving import load_qreal  # noqa: E402
 from artifactnet.vlm.qreal.score import score_qreal  # noqa: E402
 from artifactnet.vlm.questions import LocalAnswerer, load_answerer  # noqa: E402
 from artifactnet.vlm.tuned import WEIGHTS  # noqa: E402
+from artifactnet.vlm.tuned_chat import load_tuned_chat  # noqa: E402
 
 FAMILIES = ("qwen", "internvl")
 TEXTS = [list_question(d, p) for d in ("realism", "plausibility") for p in (True, False)]
@@ -160,7 +160,7 @@ def test_adapters_are_loaded_bit_for_bit(runs, bases, truth):
     from artifactnet.vlm.tuned import build_tuned
 
     first = runs["object", "qwen"]
-    chat, _, mllm = load_qreal(first, merge=False)
+    chat, _, mllm = load_tuned_chat(first, merge=False)
     model, _ = build_tuned(mllm, len(chat.processor.tokenizer), "cpu", first)
     saved = load_file(first / WEIGHTS)
     found = adapter_state(model)
@@ -284,6 +284,6 @@ def test_what_cannot_be_trained(bases, truth, tmp_path, runs):
         train(config("image", base, truth, tmp_path, adapters, "mllm.tune=all"))
     with pytest.raises(ConfigError, match=r"mllm.tune must be all with mllm.lora_rank=0"):
         config("image", base, truth, tmp_path, "mllm.lora_rank=0")
-    with pytest.raises(ArtifactNetError, match="no finished run on Q-Real"):
+    with pytest.raises(ArtifactNetError, match="no qreal.json there, so no finished run"):
         train(config("image", base, truth, tmp_path, f"mllm.adapters={tmp_path}"))
     assert not (tmp_path / "image").exists()

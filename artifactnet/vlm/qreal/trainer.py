@@ -15,9 +15,9 @@ from artifactnet.vlm.qreal.benchmark import run_benchmark
 from artifactnet.vlm.qreal.pages import results_page
 from artifactnet.vlm.qreal.prompts import Context
 from artifactnet.vlm.qreal.rows import OBJECT, QRealData, QRealExamples
-from artifactnet.vlm.qreal.saving import FACTS, MARKS, check_qreal_adapters, save_qreal
 from artifactnet.vlm.questions import load_answerer
 from artifactnet.vlm.tuned import build_tuned
+from artifactnet.vlm.tuned_chat import MARKS, check_adapters, facts_name, save_tuned_chat
 from artifactnet.vlm.tuning_run import fit_tuned, free_memory, train_in_processes, tuning_run
 
 BENCHMARK = "benchmark"  # folder of answers and figures
@@ -43,7 +43,7 @@ def train_qreal(config: Config) -> RunResult:
         free_memory(run)
         results = _evaluate(run, data, training)
         figures = results_page(results["benchmark"])
-        saved = f"{run.folder / FACTS} and the files next to it"
+        saved = f"{run.folder / facts_name(config.mllm.task)} and the files next to it"
         usage = [f"artifactnet benchmark-qreal OTHER.jsonl --model {run.folder} --out DIR"]
         return run.finish(results, figures, saved, usage)
 
@@ -55,7 +55,7 @@ def _train(run: Run) -> tuple[dict[str, Any], QRealData]:
     config = run.config
     adapters = None if config.mllm.adapters is None else Path(config.mllm.adapters)
     if adapters is not None:
-        check_qreal_adapters(adapters, config.mllm)
+        check_adapters(adapters, config.mllm)
     data = QRealData(config)
     chat = load_image_chat(config.mllm, MARKS)
     rows, val_rows = data.rows("train", chat), data.rows("val", chat)
@@ -72,7 +72,7 @@ def _train(run: Run) -> tuple[dict[str, Any], QRealData]:
         unverified = data.summary["unverified"]
         notices = ["trained on annotations that no person has verified"] if unverified else []
         extra = {"run": config.name, "epoch": facts["epochs"], "step": facts["steps"]}
-        save_qreal(model, chat, mllm, run.folder, {**extra, "notices": notices})
+        save_tuned_chat(model, chat, mllm, run.folder, {**extra, "notices": notices})
     return facts, data
 
 
