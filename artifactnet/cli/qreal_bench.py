@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 JUDGES = "how similar descriptions are (LLM-Score)"
 _MAX_TOKENS = 1024
+# options of a model on this machine, and of one behind an endpoint
+_HERE, _THERE = ("revision", "device"), ("vlm_url", "vlm_model", "vlm_family", "vlm_key_env")
 
 
 def add_score_qreal_options(parser: argparse.ArgumentParser) -> None:
@@ -63,13 +65,13 @@ def add_benchmark_qreal_options(parser: argparse.ArgumentParser) -> None:
     option(
         "--context",
         choices=("crop", "image"),
-        default="crop",
-        help="what is shown for a question about an entity (crop)",
+        help="what is shown for a question about an entity (as a run was taught, else crop)",
     )
     option(
         "--tuned",
-        action="store_true",
-        help='the model was taught to answer Yes or No: leave out "Answer with Yes or No."',
+        action=argparse.BooleanOptionalAction,
+        help='the model was taught to answer Yes or No: leave out "Answer with Yes or No." (of a '
+        "run, as it was taught)",
     )
     add_answerer(parser)
     _add_figures(parser)
@@ -80,9 +82,9 @@ def add_answerer(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--revision", metavar="REV", help="commit, tag or branch of --model")
     arguments.add_value(
-        parser, "--max-tokens", arguments.positive, _MAX_TOKENS, f"of an answer ({_MAX_TOKENS})"
+        parser, "--max-tokens", arguments.positive, None, f"of an answer ({_MAX_TOKENS})"
     )
-    option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    option("--device", help="of --model: auto, cpu, cuda, cuda:1, ... (auto)")
     arguments.add_value(
         parser, "--batch-size", arguments.positive, None, "questions asked together (1; endpoint 8)"
     )
@@ -93,25 +95,39 @@ def add_answerer(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def answerer_options(args: argparse.Namespace) -> list[str]:
+    """Those of `add_answerer` and ``--model`` that were given."""
+    names = ("model", "max_tokens", "batch_size", *_HERE, *_THERE)
+    return [_flag(name) for name in names if getattr(args, name) is not None]
+
+
 def open_answerer(args: argparse.Namespace) -> Answerer:
     """The model that was named, local or behind an endpoint.
 
     Raises:
-        ArtifactNetError: none or two were named, or it cannot be used.
+        ArtifactNetError: none or two were named, an option is of the other kind, or the model
+            cannot be used.
     """
     from artifactnet.types import ArtifactNetError
     from artifactnet.vlm.questions import EndpointAnswerer, load_answerer
 
     if (args.model is None) == (args.vlm_url is None):
         raise ArtifactNetError("name one model: --model, or --vlm-url with --vlm-model")
+    other = _HERE if args.model is None else _THERE
+    given = [_flag(name) for name in other if getattr(args, name) is not None]
+    if given:
+        needed, named = ("--model", "--vlm-url") if args.model is None else ("--vlm-url", "--model")
+        raise ArtifactNetError(f"{given[0]} belongs to {needed}, not to {named}")
+    max_tokens = args.max_tokens or _MAX_TOKENS
     if args.model is not None:
         from artifactnet.runs.device import choose_device
 
-        return load_answerer(args.model, choose_device(args.device), args.max_tokens, args.revision)
+        device = choose_device(args.device or "auto")
+        return load_answerer(args.model, device, max_tokens, args.revision)
     if args.vlm_model is None:
         raise ArtifactNetError("--vlm-url and --vlm-model come together")
     chat = arguments.open_chat_at(args.vlm_url, args.vlm_model, args.vlm_key_env)
-    return EndpointAnswerer(chat, args.vlm_family, args.max_tokens)
+    return EndpointAnswerer(chat, args.vlm_family, max_tokens)
 
 
 def run_score_qreal(args: argparse.Namespace) -> int:
@@ -153,6 +169,10 @@ def run_benchmark_qreal(args: argparse.Namespace) -> int:
         report=lambda count: arguments.print_line(f"{count} answers", sys.stderr),
     )
     return _finish(results, args.out)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _add_truth(parser: argparse.ArgumentParser) -> None:

@@ -36,6 +36,13 @@ def settings_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}.settings.json")
 
 
+def can_continue(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether there are answers of ``path`` that `AnswerLines` takes up with these settings."""
+    source = _find_source(path)
+    saved = None if source is None else _saved_settings(path, source)
+    return saved is not None and not _different(saved, settings)
+
+
 class AnswerLines:
     """Writes JSON lines that appear as a whole, and finds those of an interrupted run.
 
@@ -145,8 +152,7 @@ class AnswerLines:
         self._write_settings(self.path)
 
     def _find_earlier(self) -> None:
-        places = (self._partial, self.path)
-        self._source = next((p for p in places if p.is_file() and p.stat().st_size), None)
+        self._source = _find_source(self.path)
         if self._source is None:
             return
         self._check_settings(self._source)
@@ -166,23 +172,16 @@ class AnswerLines:
         self.images = len(set(keys))
 
     def _check_settings(self, source: Path) -> None:
-        file = settings_file(self.path)
-        try:
-            saved = json.loads(file.read_bytes())
-        except (FileNotFoundError, ValueError):
-            saved = None
-        # a killed process may have begun to continue finished answers and not said so yet
-        known = (source.name, self.path.name)
-        if not isinstance(saved, dict) or saved.get("answers") not in known:
+        saved = _saved_settings(self.path, source)
+        if saved is None:
             raise ArtifactNetError(
-                f"{source}: cannot be resumed, since {file.name} does not say how its answers were "
-                f"made; {self._advice}"
+                f"{source}: cannot be resumed, since {settings_file(self.path).name} does not say "
+                f"how its answers were made; {self._advice}"
             )
-        wanted = json.loads(json.dumps(self._settings))
-        differ = [key for key in wanted if key not in saved or saved[key] != wanted[key]]
+        differ = _different(saved, self._settings or {})
         if differ:
             changes = ", ".join(
-                f"{key}={brief(saved.get(key))}, now {brief(wanted[key])}" for key in differ
+                f"{key}={brief(saved.get(key))}, now {brief(new)}" for key, new in differ.items()
             )
             raise ArtifactNetError(
                 f"{source}: its answers were made with other settings ({changes}); {self._advice}"
@@ -236,6 +235,29 @@ class _Index:
         key = np.uint64(_key(path))
         start, end = (int(np.searchsorted(self._keys, key, side)) for side in ("left", "right"))
         return [int(offset) for offset in self.offsets[start:end][::-1]]
+
+
+def _find_source(path: Path) -> Path | None:
+    """The file of the earlier answers."""
+    places = (partial_file(path), path)
+    return next((p for p in places if p.is_file() and p.stat().st_size), None)
+
+
+def _saved_settings(path: Path, source: Path) -> dict[str, Any] | None:
+    """How the answers in ``source`` were made; None where that is not known."""
+    try:
+        saved = json.loads(settings_file(path).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    # a killed process may have begun to continue finished answers and not said so yet
+    known = (source.name, path.name)
+    return saved if isinstance(saved, dict) and saved.get("answers") in known else None
+
+
+def _different(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not as saved."""
+    wanted: dict[str, Any] = json.loads(json.dumps(settings))
+    return {k: new for k, new in wanted.items() if k not in saved or saved[k] != new}
 
 
 def _key(path: str) -> int:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from artifactnet.files import staging_folder
-from artifactnet.inference.answers import AnswerLines, settings_file
+from artifactnet.inference.answers import UNANSWERED, AnswerLines, can_continue
+from artifactnet.llm.client import RefusedError
+from artifactnet.llm.server_watch import ServerWatch
 from artifactnet.types import ArtifactNetError
+from artifactnet.vlm.coordinates import Size
 from artifactnet.vlm.questions import Answerer, ImageQuestion, Written
 
 _STAGING = "answers.partial"  # folder of temporary files
+_ADVICE = "choose another folder"
 
 
 @dataclass(slots=True)
@@ -24,11 +27,22 @@ class LoggedQuestion:
         key: unique in its file.
         known: what its line says beside the answer.
         ask: makes the question; called only if it must be asked.
+        boxes: whether boxes are asked for: the line also says in which ``input_size`` they are.
     """
 
     key: str
     known: Mapping[str, Any]
     ask: Callable[[], ImageQuestion]
+    boxes: bool = False
+
+
+class _Waiting(NamedTuple):
+    """A question that will be asked with others."""
+
+    place: int  # among all questions
+    logged: LoggedQuestion
+    question: ImageQuestion
+    input_size: Size
 
 
 def answer_questions(
@@ -38,83 +52,96 @@ def answer_questions(
     settings: Mapping[str, Any],
     batch_size: int | None = None,
     report: Callable[[int], None] | None = None,
+    replace: bool = False,
 ) -> list[str]:
-    """Ask, and write lines ``{**known, "answer", "score"?, "cut_off"?}`` in the order of questions.
+    """Ask, and write a line for each answer, in the order of the questions.
 
-    Called again after a kill, it asks what is left. A question without an answer has no line, and
-    is asked again by the next call.
+    A line is ``{**known, "input_size"?, "answer", "score"?, "cut_off"?}``. Called again after a
+    kill, it asks what is left. A question without an answer, or whose image the model cannot take,
+    has no line, and is asked again by the next call.
 
     Args:
         path: JSON lines; one process at a time.
         questions: all of them.
         answerer: the model.
-        settings: whatever else decides answers, ready for JSON; other ones are refused.
+        settings: whatever else decides answers, ready for JSON.
         batch_size: questions that are asked together; None: what suits the model.
         report: called with the number of answers so far, after each batch.
+        replace: answers of another model or other settings are replaced, and not refused.
 
     Returns:
         Why questions have no answer, one reason each.
 
     Raises:
-        ArtifactNetError: the file has answers of another model or other settings; or no question
-            can be answered.
+        ArtifactNetError: the file has answers of another model or other settings; no question can
+            be answered, or none was; or a server is gone (see `ServerWatch`). Answers so far are
+            kept.
         OSError: the file cannot be written.
     """
     settings = {"model": answerer.fingerprint(), **settings}
-    _check_settings(path, settings)
     size = answerer.batch_size if batch_size is None else batch_size
     problems: list[str] = []
     order: list[int] = []
+    resume = not replace or can_continue(path, settings)
+    watch = ServerWatch("questions", path.parent)
     with (
         staging_folder(path.parent / _STAGING) as staging,
-        AnswerLines(path, staging, settings, True, ("path", "answer")) as lines,
+        AnswerLines(path, staging, settings, resume, ("path", "answer"), _ADVICE) as lines,
     ):
-        waiting: list[tuple[int, LoggedQuestion, ImageQuestion]] = []
+        waiting: list[_Waiting] = []
 
         def ask() -> None:
-            written = answerer.ask([question for _, _, question in waiting])
-            for (place, logged, _), one in zip(waiting, written, strict=True):
-                if one.text is None:
-                    problems.append(f"{logged.key}: {one.problem}")
+            written = answerer.ask([one.question for one in waiting])
+            # first the answers, which were paid for
+            for one, answer in zip(waiting, written, strict=True):
+                if answer.problem is None:
+                    order[one.place] = lines.append(_line(one, answer))
+            for one, answer in zip(waiting, written, strict=True):
+                if answer.problem is None:
+                    watch.answered()
+                    continue
+                problems.append(f"{one.logged.key}: {answer.problem}")
+                if isinstance(answer.problem, RefusedError):
+                    watch.refused(problems[-1], bool(lines.earlier + lines.appended))
                 else:
-                    order[place] = lines.append(_line(logged, one))
+                    watch.failed(answer.problem)
             waiting.clear()
             if report is not None:
                 report(lines.earlier + lines.appended)
 
         for logged in questions:
             earlier = lines.find(logged.key)
-            order.append(-1 if earlier is None else earlier[0])
+            order.append(UNANSWERED if earlier is None else earlier[0])
             if earlier is not None:
                 continue
-            question = logged.ask()
-            if waiting and waiting[0][2].yes_no != question.yes_no:
+            try:
+                question = logged.ask()
+                input_size = answerer.input_size(question.size)
+            except ArtifactNetError as error:  # about this image alone
+                problems.append(f"{logged.key}: {error}")
+                continue
+            if waiting and waiting[0].question.yes_no != question.yes_no:
                 ask()
-            waiting.append((len(order) - 1, logged, question))
+            waiting.append(_Waiting(len(order) - 1, logged, question, input_size))
             if len(waiting) == size:
                 ask()
         if waiting:
             ask()
+        if problems and not lines.earlier + lines.appended:
+            raise ArtifactNetError(
+                f"none of {len(problems)} questions has an answer, e.g. {problems[0]}"
+            )
         lines.finish(order)
     return problems
 
 
-def _line(logged: LoggedQuestion, written: Written) -> dict[str, Any]:
-    line = {"path": logged.key, **logged.known, "answer": written.text}
+def _line(one: _Waiting, written: Written) -> dict[str, Any]:
+    line = {"path": one.logged.key, **one.logged.known}
+    if one.logged.boxes:
+        line["input_size"] = list(one.input_size)
+    line["answer"] = written.text
     if written.yes is not None:
         line["score"] = written.yes
     if written.cut_off:
         line["cut_off"] = True
     return line
-
-
-def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    file = settings_file(path)
-    if not file.is_file():
-        return
-    saved = json.loads(file.read_bytes())
-    differ = [key for key, value in settings.items() if saved.get(key) != value]
-    if differ:
-        raise ArtifactNetError(
-            f"{path.parent}: holds answers of another {' and '.join(differ)}; choose another folder"
-        )

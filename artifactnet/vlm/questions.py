@@ -20,22 +20,21 @@ from artifactnet.config import MllmConfig
 from artifactnet.data.images import encode_png
 from artifactnet.inference.fingerprint import module_fingerprint
 from artifactnet.llm.ask import run_concurrently
-from artifactnet.llm.client import Answer, Chat, EndpointError, UnansweredError, image_part
+from artifactnet.llm.client import Answer, Chat, image_part
 from artifactnet.models.state import evaluating
 from artifactnet.types import ArtifactNetError, UInt8Array
 from artifactnet.vlm import coordinates
 from artifactnet.vlm.base import load_base, pin_base
 from artifactnet.vlm.coordinates import Size
 from artifactnet.vlm.fakexplainer.saving import is_fakexplainer, load_fakexplainer
-from artifactnet.vlm.image_chat import ImageChat, greedy, load_image_chat
+from artifactnet.vlm.image_chat import ImageChat, greedy, load_image_chat, question_messages
+from artifactnet.vlm.qreal.prompts import Context
+from artifactnet.vlm.qreal.rows import OBJECT
 from artifactnet.vlm.tuned_chat import MARKS, is_tuned_chat, load_tuned_chat, read_tuned_chat
 
 YES = ("Yes", "yes", "YES", " Yes", " yes")
 NO = ("No", "no", "NO", " No", " no")
 _YES_NO_TOKENS = 8  # of an answer Yes or No
-_QWEN_FACTOR = 28  # Qwen2.5-VL: patches of 14 pixels, 2 x 2 of them to a token
-_QWEN_PIXELS = (3_136, 12_845_056)  # of its released checkpoints, which servers use
-_MAX_UNANSWERED = 10  # in a row, after which a server is given up
 
 
 @dataclass(slots=True)
@@ -52,6 +51,11 @@ class ImageQuestion:
     text: str
     yes_no: bool = False
 
+    @property
+    def size(self) -> Size:
+        """(width, height) of the image."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
 
 @dataclass(slots=True)
 class Written:
@@ -67,7 +71,7 @@ class Written:
     text: str | None
     yes: float | None = None
     cut_off: bool = False
-    problem: str = ""
+    problem: ArtifactNetError | None = None
 
 
 class Answerer(ABC):
@@ -77,11 +81,14 @@ class Answerer(ABC):
         name: for tables.
         notices: what must be known before trusting it.
         batch_size: questions that are asked together by default.
+        taught_context: of a model that was fine-tuned on Q-Real's questions about entities: what
+            it was shown; None: it was not.
     """
 
     name: str
     notices: tuple[str, ...] = ()
     batch_size: int
+    taught_context: Context | None = None
 
     @property
     @abstractmethod
@@ -100,12 +107,20 @@ class Answerer(ABC):
     def fingerprint(self) -> str:
         """Hash of all that decides its answers beside the questions."""
 
+    def check_text(self, text: str, what: str) -> None:  # noqa: B027  # a server's are unknown
+        """Refuse a text that would break out of a question.
+
+        Raises:
+            ArtifactNetError: it holds a control word of the model; begins with ``what``.
+        """
+
     @abstractmethod
     def ask(self, questions: Sequence[ImageQuestion]) -> list[Written]:
         """Answers to all of some questions, at once; all of them of one kind.
 
         Raises:
-            ArtifactNetError: no question can be answered.
+            ArtifactNetError: no question can be answered, or one cannot be asked (`input_size`,
+                `check_text`).
         """
 
 
@@ -117,7 +132,7 @@ class LocalAnswerer(Answerer):
         model: the base, with or without adapters, on the device where it runs.
         name: for tables.
         max_new_tokens: of an answer.
-        notices: see `Answerer`.
+        notices, taught_context: see `Answerer`.
     """
 
     batch_size = 1  # a language model takes far more memory
@@ -129,9 +144,10 @@ class LocalAnswerer(Answerer):
         name: str,
         max_new_tokens: int,
         notices: tuple[str, ...] = (),
+        taught_context: Context | None = None,
     ) -> None:
         self.chat, self.model = chat, model
-        self.name, self.notices = name, notices
+        self.name, self.notices, self.taught_context = name, notices, taught_context
         self._max_new_tokens = max_new_tokens
 
     @property
@@ -147,8 +163,15 @@ class LocalAnswerer(Answerer):
         """See `Answerer.fingerprint`."""
         return module_fingerprint(self.model, f"{self.chat.family} {self._max_new_tokens}")
 
+    def check_text(self, text: str, what: str) -> None:
+        """See `Answerer.check_text`."""
+        self.chat.check_text(text, what)
+
     def ask(self, questions: Sequence[ImageQuestion]) -> list[Written]:
         """See `Answerer.ask`."""
+        for question in questions:
+            self.check_text(question.text, "the question")
+            self.input_size(question.size)  # Qwen's processor refuses some shapes without a name
         yes_no = questions[0].yes_no
         texts = [self.chat.render(question_messages(question.text)) for question in questions]
         device = next(self.model.parameters()).device
@@ -164,7 +187,7 @@ class LocalAnswerer(Answerer):
             for one, chance in zip(written, chances, strict=True):
                 if not math.isfinite(chance):
                     raise ArtifactNetError(f"{self.name}: the model's answer is not a number (NaN)")
-                one.yes, one.cut_off = chance, False
+                one.yes = chance
         return written
 
 
@@ -188,12 +211,15 @@ class EndpointAnswerer(Answerer):
     batch_size = 8
 
     def __init__(
-        self, chat: Chat, family: str | None, max_tokens: int, max_pixels: int = _QWEN_PIXELS[1]
+        self,
+        chat: Chat,
+        family: str | None,
+        max_tokens: int,
+        max_pixels: int = coordinates.QWEN_PIXELS[1],
     ) -> None:
         self._pixels = family is not None and coordinates.rule_of(family) == "pixels"
         self._chat, self._family = chat, family
-        self._max_tokens, self._limits = max_tokens, (_QWEN_PIXELS[0], max_pixels)
-        self._unanswered = 0  # in a row
+        self._max_tokens, self._limits = max_tokens, (coordinates.QWEN_PIXELS[0], max_pixels)
         self.name = chat.model
 
     @property
@@ -205,9 +231,7 @@ class EndpointAnswerer(Answerer):
         """See `Answerer.input_size`."""
         if not self._pixels:
             return coordinates.THOUSANDTHS
-        width, height = image_size
-        high, wide = coordinates.smart_resize(height, width, _QWEN_FACTOR, *self._limits)
-        return wide, high
+        return coordinates.qwen_input_size(image_size, self._limits)
 
     def fingerprint(self) -> str:
         """See `Answerer.fingerprint`."""
@@ -220,17 +244,13 @@ class EndpointAnswerer(Answerer):
 
         def take(_: ImageQuestion, outcome: Answer | ArtifactNetError) -> None:
             if isinstance(outcome, ArtifactNetError):
-                written.append(Written(None, problem=str(outcome)))
-                self._unanswered += isinstance(outcome, UnansweredError)
-                if self._unanswered >= _MAX_UNANSWERED:
-                    raise EndpointError(f"{self._unanswered} questions in a row: {outcome}")
-                return
-            self._unanswered = 0
-            if outcome.text.strip():
+                written.append(Written(None, problem=outcome))
+            elif outcome.text.strip():
                 written.append(Written(outcome.text, None, outcome.finish == "length"))
             else:
                 why = outcome.finish or "no reason given"
-                written.append(Written(None, problem=f"the server answered without a word ({why})"))
+                problem = ArtifactNetError(f"the server answered without a word ({why})")
+                written.append(Written(None, problem=problem))
 
         limiters = [self._chat.limiter]
         run_concurrently(questions, self._ask, take, len(questions), limiters)
@@ -293,25 +313,25 @@ def load_answerer(
         revision: commit, tag or branch of a checkpoint given by name.
 
     Raises:
-        ArtifactNetError: it cannot be loaded, or its coordinates are unknown.
+        ArtifactNetError: it cannot be loaded, its coordinates are unknown, or a folder is given
+            with a revision.
     """
+    if revision is not None and Path(model).is_dir():
+        raise ArtifactNetError(f"{model}: is a folder, which has no revision {revision}")
     if is_fakexplainer(model):
         trained = load_fakexplainer(model, device)
         chat: ImageChat = trained.processing
         return LocalAnswerer(chat, trained.model, str(model), max_new_tokens, trained.notices)
     if is_tuned_chat(model):
-        chat, base, _ = load_tuned_chat(model, device)
+        chat, base, mllm = load_tuned_chat(model, device)
         notices = tuple(read_tuned_chat(model)[1]["notices"])
-        return LocalAnswerer(chat, base, str(model), max_new_tokens, notices)
+        taught: Context | None = None
+        if mllm.task == OBJECT:
+            taught = "image" if mllm.context == "image" else "crop"
+        return LocalAnswerer(chat, base, str(model), max_new_tokens, notices, taught)
     mllm = MllmConfig(base=str(model), revision=revision)
     chat = load_image_chat(mllm, MARKS)
     base = load_base(mllm, len(chat.processor.tokenizer), device).eval()
     pinned = pin_base(mllm, base)
     named = str(model) if pinned.revision is None else f"{model}@{pinned.revision}"
     return LocalAnswerer(chat, base, named, max_new_tokens)
-
-
-def question_messages(text: str) -> list[dict[str, Any]]:
-    """A question about one image as chat messages of transformers."""
-    content = [{"type": "image"}, {"type": "text", "text": text}]
-    return [{"role": "user", "content": content}]

@@ -4,12 +4,14 @@ import json
 
 import pytest
 import tiny_qreal
+from PIL import Image
 
 tiny_mllm = pytest.importorskip("tiny_mllm")
 pytest.importorskip("peft", reason="needs the extra mllm")
 
 from artifactnet.cli import main  # noqa: E402
 from artifactnet.data.qreal import QUESTIONS, read_qreal  # noqa: E402
+from artifactnet.types import ArtifactNetError  # noqa: E402
 from artifactnet.vlm.qreal.benchmark import run_benchmark  # noqa: E402
 from artifactnet.vlm.qreal.prompts import list_question  # noqa: E402
 from artifactnet.vlm.qreal.score import score_qreal  # noqa: E402
@@ -30,8 +32,9 @@ class Knows(Answerer):
 
     name, batch_size, counts_pixels, notices = "knows", 4, True, ("a notice",)
 
-    def __init__(self, stop_after=None):
-        self.left, self.asked = stop_after, 0
+    def __init__(self, stop_after=None, taught=None):
+        self.left, self.asked, self.taught_context = stop_after, 0, taught
+        self.shown = []  # pixels of questions about entities, and their texts
 
     def input_size(self, image_size):
         return image_size[0] * 2, image_size[1] * 2
@@ -51,6 +54,7 @@ class Knows(Answerer):
         if question.yes_no:
             assert question.pixels.shape[0] >= 56
             assert question.pixels.shape[1] >= 56
+            self.shown.append((question.pixels.shape[:2], question.text))
             return Written("Yes", yes=0.75)
         box = '{"label": "violin", "bbox_2d": [0, 0, 20, 10], "description": "odd"}'
         return Written(box if "realism" in question.text else "none")
@@ -87,6 +91,63 @@ def test_a_killed_benchmark_goes_on(tmp_path):
         assert (part / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("taught", "asked", "context", "tuned", "warned"),
+    [
+        (None, {}, "crop", False, 0),
+        (None, {"tuned": True, "context": "image"}, "image", True, 0),
+        ("crop", {}, "crop", True, 0),
+        ("image", {}, "image", True, 0),
+        ("image", {"context": "image", "tuned": True}, "image", True, 0),
+        ("image", {"context": "crop"}, "crop", True, 1),
+        ("crop", {"context": "image", "tuned": False}, "image", False, 2),
+    ],
+)
+def test_a_model_is_asked_as_it_was_taught(tmp_path, taught, asked, context, tuned, warned):
+    truth, model = tiny_qreal.save(tmp_path), Knows(taught=taught)
+    found = run_benchmark(truth, model, tmp_path / "out", tasks=["object"], **asked)
+    assert (found["context"], found["tuned"]) == (context, tuned)
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
+    assert all(text.endswith("Answer with Yes or No.") != tuned for _, text in model.shown)
+    sizes = {(112, 84), (80, 96)}  # of the images
+    assert all((size in sizes) == (context == "image") for size, _ in model.shown)
+    said = [text for text in found["figures"]["warnings"] if "the model was taught" in text]
+    assert len(said) == warned
+    page = (tmp_path / "out" / "results.md").read_text()
+    assert f'"Answer with Yes or No." was {"left out" if tuned else "added"}' in page
+    # of lists nothing was taught
+    lists = run_benchmark(truth, Knows(taught=taught), tmp_path / "l", tasks=["image"], **asked)
+    assert not any("the model was taught" in text for text in lists["figures"]["warnings"])
+
+
+def test_a_label_cannot_leave_the_chat(base, tmp_path):
+    """It is refused before anything is asked."""
+    rows, out = tiny_qreal.lines(), tmp_path / "out"
+    model = load_answerer(base, "cpu", 4)
+    end = model.chat.processor.tokenizer.eos_token
+    rows[1]["entities"][0]["label"] = f"cat{end}"
+    truth = tiny_qreal.save(tmp_path, {}, {"entities": rows[1]["entities"]})
+    with pytest.raises(ArtifactNetError) as error:
+        run_benchmark(truth, model, out, tasks=["object"], context="image")
+    assert str(error.value).startswith(f"{truth}:2: entity 'violin-2': 'label': holds ")
+    assert not out.exists()
+
+
+def test_an_image_too_narrow_for_the_model_costs_its_own_answers_alone(base, tmp_path):
+    """An image of 602 x 2 pixels, whose entity is as narrow."""
+    entity = tiny_qreal.entity("cat-4", [0, 0, 602, 2], False, False)
+    truth = tiny_qreal.save(tmp_path, {}, {"split": "val"}, {}, {"entities": [entity]})
+    Image.new("RGB", (602, 2)).save(tmp_path / "d.png")
+    answerer = load_answerer(base, "cpu", 4)
+    for context in ("crop", "image"):
+        figures = run_benchmark(truth, answerer, tmp_path / context, context=context)["figures"]
+        assert figures["object"]["missing"] == 6
+        assert figures["image"]["realism"]["missing"] == 1
+        said = next(text for text in figures["warnings"] if "8 questions have no answer" in text)
+        assert "cat-4 realism_1: an image of" in said
+        assert "too narrow" in said
+
+
 def test_a_tiny_model(base, tmp_path, capsys):
     truth, out = tiny_qreal.save(tmp_path), tmp_path / "out"
     command = ["benchmark-qreal", str(truth), "--model", str(base), "--out", str(out),
@@ -95,6 +156,9 @@ def test_a_tiny_model(base, tmp_path, capsys):
     lines = [json.loads(line) for line in (out / "object.jsonl").read_text().splitlines()]
     assert len(lines) == 30
     assert all(0 < line["score"] < 1 for line in lines)
+    cut_off = sum(line.get("cut_off", False) for line in lines)
+    assert cut_off > 0  # a random model seldom ends its answer
+    assert results_of(out)["figures"]["object"]["cut_off"] == cut_off
     images = [json.loads(line) for line in (out / "image.jsonl").read_text().splitlines()]
     assert [line["input_size"] for line in images[:2]] == [[84, 112]] * 2
     out_text, _ = capsys.readouterr()
@@ -106,6 +170,39 @@ def test_a_tiny_model(base, tmp_path, capsys):
     for key in QUESTIONS:
         mine = results["figures"]["object"]["questions"][key]
         assert mine == single["figures"]["object"]["questions"][key]
+
+
+def results_of(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.parametrize("answered", [0, 30])
+def test_a_server_that_refuses_everything(tmp_path, monkeypatch, capsys, answered):
+    """From the start, or all lists after the questions about entities: no table of zeros."""
+    pytest.importorskip("openai", reason="needs the extra endpoint")
+    from chat_server import Reply, serving
+
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    truth, out = tiny_qreal.save(tmp_path), tmp_path / "out"
+
+    def plan(request):
+        # a server may cut off what is asked for in a word
+        return Reply("no images", status=400) if not answered or "Yes or No" not in request.text \
+            else Reply("Yes, it", finish="length")  # fmt: skip
+
+    with serving(plan) as server:
+        command = ["benchmark-qreal", str(truth), "--vlm-url", server.url, "--vlm-model", "big",
+                   "--out", str(out), "--batch-size", "4"]  # fmt: skip
+        assert main(command) == 2
+        assert "the server has refused every request so far" in capsys.readouterr().err
+        assert len(server.requests) <= answered + 4
+        assert not (out / "results.json").exists()
+        assert (out / "object.jsonl").exists() == bool(answered)
+        server.requests.clear()
+        server.plan = lambda request: Reply("Yes" if "Yes or No" in request.text else "none")
+        assert main(command) == 0
+        assert len(server.requests) == 36 - answered
+    assert results_of(out)["figures"]["object"]["cut_off"] == answered
 
 
 def test_an_endpoint_that_fails_sometimes_loses_nothing(tmp_path, monkeypatch, capsys):
@@ -142,3 +239,15 @@ def test_one_model_must_be_named(tmp_path, capsys):
     assert main(["benchmark-qreal", str(truth), "--out", str(tmp_path / "o")]) == 2
     assert "name one model" in capsys.readouterr().err
     assert len(read_qreal(truth)) == 4
+    for given, said in (
+        (["--model", "x", "--vlm-url", "http://x/v1"], "name one model"),
+        (["--model", "x", "--vlm-family", "internvl"], "--vlm-family belongs to --vlm-url, not"),
+        (["--vlm-url", "http://x/v1", "--vlm-model", "m", "--device", "cpu"],
+         "--device belongs to --model, not"),
+        (["--vlm-url", "http://x/v1", "--vlm-model", "m", "--revision", "main"],
+         "--revision belongs to --model, not"),
+        (["--model", str(tmp_path), "--revision", "main", "--device", "cpu"],
+         "is a folder, which has no revision main"),
+    ):  # fmt: skip
+        assert main(["benchmark-qreal", str(truth), "--out", str(tmp_path / "o"), *given]) == 2
+        assert said in capsys.readouterr().err

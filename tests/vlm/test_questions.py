@@ -2,14 +2,18 @@
 
 import json
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 tiny_mllm = pytest.importorskip("tiny_mllm")
 pytest.importorskip("peft", reason="needs the extra mllm")
 
+from artifactnet.llm.client import EndpointError, RefusedError, UnansweredError  # noqa: E402
 from artifactnet.types import ArtifactNetError  # noqa: E402
+from artifactnet.vlm import questions as questions_module  # noqa: E402
 from artifactnet.vlm.question_log import LoggedQuestion, answer_questions  # noqa: E402
 from artifactnet.vlm.questions import (  # noqa: E402
     Answerer,
@@ -83,10 +87,56 @@ def test_long_answers_are_cut_off(model):
     assert found.text
 
 
+def test_yes_and_no_are_cut_off_where_they_have_no_end(model, monkeypatch):
+    """Two answers of three tokens, of which one ends."""
+    chat, word = model.chat, model.chat.tokenize("Yes")[0]
+    ends = [[word, chat.end_id, chat.pad_id], [word, word, word]]
+
+    def written(chat, model, inputs, limit, logits):
+        found = torch.cat([inputs["input_ids"], torch.tensor(ends)], 1)
+        return SimpleNamespace(sequences=found, logits=[torch.zeros(2, model.vocab_size)])
+
+    monkeypatch.setattr(questions_module, "greedy", written)
+    monkeypatch.setattr(type(model.model), "vocab_size", 10_000, raising=False)
+    image = tiny_mllm.random_image(84, 84)
+    found = model.ask([ImageQuestion(image, QUESTION, yes_no=True)] * 2)
+    assert [one.cut_off for one in found] == [False, True]
+
+
+def test_a_question_cannot_leave_the_chat(model):
+    end = model.chat.processor.tokenizer.eos_token
+    with pytest.raises(ArtifactNetError, match="the question: holds .* a control word"):
+        model.ask([ImageQuestion(tiny_mllm.random_image(84, 84), f"a cat{end}")])
+
+
+def test_an_image_that_is_too_narrow_is_one_question_without_an_answer(model, tmp_path):
+    """Qwen takes no image of an aspect above 200; InternVL cuts it into tiles."""
+    narrow, good = np.zeros((3, 603, 3), np.uint8), tiny_mllm.random_image(84, 84)
+    images = [good, narrow, good]
+
+    def asked():
+        for k, image in enumerate(images):
+            yield LoggedQuestion(f"q{k}", {}, lambda image=image: ImageQuestion(image, QUESTION))
+
+    problems = answer_questions(tmp_path / "a.jsonl", asked(), model, {})
+    lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    if model.chat.family == "qwen2_5_vl":
+        assert len(lines) == 2
+        assert len(problems) == 1
+        assert problems[0].startswith("q1: an image of 603x3 pixels is too narrow")
+        with pytest.raises(ArtifactNetError, match="603x3 pixels is too narrow"):
+            model.ask([ImageQuestion(narrow, QUESTION)])
+    else:
+        assert (len(lines), problems) == (3, [])
+
+
 def test_a_tokenizer_without_the_words(tmp_path):
     folder = tiny_mllm.save_qwen(tmp_path, corpus=("only letters of this",) * 2)
     with pytest.raises(ArtifactNetError, match="no single token for"):
         yes_no_tokens(load_answerer(folder, "cpu", 4).chat)
+
+
+BLACK = np.zeros((6, 8, 3), np.uint8)
 
 
 class Told(Answerer):
@@ -94,8 +144,8 @@ class Told(Answerer):
 
     name, batch_size, counts_pixels = "told", 2, False
 
-    def __init__(self, silent=(), stop_after=None, mark="a"):
-        self.silent, self.left, self.mark, self.asked = silent, stop_after, mark, []
+    def __init__(self, silent=None, stop_after=None, mark="a"):
+        self.silent, self.left, self.mark, self.asked = silent or {}, stop_after, mark, []
 
     def input_size(self, image_size):
         return 1000, 1000
@@ -110,14 +160,16 @@ class Told(Answerer):
                 raise KeyboardInterrupt
         self.asked += [question.text for question in questions]
         return [
-            Written(None, problem="busy") if q.text in self.silent else Written(f"to {q.text}")
+            Written(None, problem=self.silent[q.text])
+            if q.text in self.silent
+            else Written(f"to {q.text}")
             for q in questions
         ]
 
 
 def questions(count):
     for k in range(count):
-        yield LoggedQuestion(f"q{k}", {"n": k}, lambda k=k: ImageQuestion(None, str(k)))
+        yield LoggedQuestion(f"q{k}", {"n": k}, lambda k=k: ImageQuestion(BLACK, str(k)))
 
 
 def test_answers_go_on_after_a_stop_with_the_same_bytes(tmp_path):
@@ -141,7 +193,8 @@ def test_answers_go_on_after_a_stop_with_the_same_bytes(tmp_path):
 
 def test_what_was_not_answered_is_asked_again(tmp_path):
     path = tmp_path / "a.jsonl"
-    assert answer_questions(path, questions(4), Told(silent={"1"}), {}) == ["q1: busy"]
+    silent = {"1": ArtifactNetError("busy")}
+    assert answer_questions(path, questions(4), Told(silent), {}) == ["q1: busy"]
     assert len(path.read_text().splitlines()) == 3
     last = Told()
     assert answer_questions(path, questions(4), last, {}) == []
@@ -150,13 +203,68 @@ def test_what_was_not_answered_is_asked_again(tmp_path):
     assert rows == [0, 1, 2, 3]
 
 
+def failing(error, *numbers):
+    return Told({str(k): error(f"no {k}") for k in numbers})
+
+
+@pytest.mark.parametrize(
+    ("error", "count", "said"),
+    [
+        (RefusedError, 3, r"no 2; the server has refused every request so far"),
+        (UnansweredError, 5, r"no 4 \(5 questions in a row\); all answers so far are in"),
+    ],
+)
+def test_a_server_that_answers_nothing_ends_the_work(tmp_path, error, count, said):
+    answerer = failing(error, *range(40))
+    with pytest.raises(EndpointError, match=said):
+        answer_questions(tmp_path / "a.jsonl", questions(40), answerer, {})
+    assert len(answerer.asked) <= count + 1  # two at a time
+    # fewer questions than that: no table of zeros either
+    with pytest.raises(ArtifactNetError, match="none of 2 questions has an answer, e.g. q0: no 0"):
+        answer_questions(tmp_path / "a.jsonl", questions(2), failing(error, 0, 1), {})
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_what_was_answered_before_a_server_went_is_kept(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with pytest.raises(EndpointError, match="in a row"):
+        # 6 comes with 7, the fifth in a row
+        answer_questions(path, questions(20), failing(UnansweredError, 1, 2, 3, 4, 5, 7), {}, 8)
+    last = Told()
+    answer_questions(path, questions(8), last, {})
+    assert last.asked == ["1", "2", "3", "4", "5", "7"]
+
+
+def test_refusals_of_single_questions_end_nothing_once_any_was_answered(tmp_path):
+    path = tmp_path / "a.jsonl"
+    refused = failing(RefusedError, 1, 2, 3, 4, 5)
+    assert len(answer_questions(path, questions(6), refused, {})) == 5
+    # all that is left is refused again, by a server that has answered before
+    assert len(answer_questions(path, questions(6), refused, {})) == 5
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_the_size_in_which_boxes_are_written_stands_beside_the_answer(tmp_path):
+    def asked():
+        yield LoggedQuestion("a", {"n": 1}, lambda: ImageQuestion(BLACK, "?"), boxes=True)
+
+    answer_questions(tmp_path / "a.jsonl", asked(), Told(), {})
+    assert json.loads((tmp_path / "a.jsonl").read_text()) == {
+        **{"path": "a", "n": 1, "input_size": [1000, 1000], "answer": "to ?"}
+    }
+
+
 def test_answers_of_another_model_are_not_continued(tmp_path):
     path = tmp_path / "a.jsonl"
     answer_questions(path, questions(2), Told(), {"split": "test"})
-    with pytest.raises(ArtifactNetError, match="answers of another model; choose another folder"):
+    with pytest.raises(ArtifactNetError, match="model='a', now 'b'.*; choose another folder"):
         answer_questions(path, questions(2), Told(mark="b"), {"split": "test"})
-    with pytest.raises(ArtifactNetError, match="answers of another split"):
+    with pytest.raises(ArtifactNetError, match="split='test', now 'all'"):
         answer_questions(path, questions(2), Told(), {"split": "all"})
+    long = {"split": "test", "questions": ["word " * 1000]}
+    with pytest.raises(ArtifactNetError) as error:
+        answer_questions(path, questions(2), Told(), long)
+    assert len(str(error.value)) < 500
 
 
 def test_an_endpoint(tmp_path, monkeypatch):
@@ -178,7 +286,7 @@ def test_an_endpoint(tmp_path, monkeypatch):
         chat = Chat(Endpoint(server.url, "OPENAI_API_KEY"), "big")
         found = EndpointAnswerer(chat, "qwen2_5_vl", 100).ask(asked)
     assert [one.text for one in found] == ["to a", None, "cut"]
-    assert "without a word" in found[1].problem
+    assert "without a word" in str(found[1].problem)
     assert [one.cut_off for one in found] == [False, False, True]
     assert {request.body["max_tokens"] for request in server.requests} == {100}
     model = EndpointAnswerer(chat, "qwen2_5_vl", 100)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from artifactnet.evaluation.samples import (
 )
 from artifactnet.evaluation.selection import DRAW_KEYS, select_images
 from artifactnet.files import staging_folder
-from artifactnet.inference.answers import UNANSWERED, AnswerLines, partial_file, settings_file
+from artifactnet.inference.answers import UNANSWERED, AnswerLines, can_continue, partial_file
 from artifactnet.inference.fingerprint import model_fingerprint
 from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.runs import run_folder
@@ -322,7 +321,7 @@ class _Asked:
                 path,
                 staging,
                 settings,
-                _can_continue(path, settings),
+                partial_file(path).is_file() and can_continue(path, settings),
                 KEYS,
             ) as lines,
         ):
@@ -355,15 +354,6 @@ class _Asked:
             self._waiting.append((len(self._order), known))
             self._order.append(UNANSWERED)
             yield ImageInput(record.location, sample.image)
-
-
-def _can_continue(path: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a part of the file is there, and was made by the same model."""
-    partial = partial_file(path)
-    if not partial.is_file() or not settings_file(path).is_file():
-        return False
-    saved = json.loads(settings_file(path).read_bytes())
-    return bool(saved == {"answers": partial.name, **settings})
 
 
 def _known(sample: Sample, predictor: AnswerPredictor) -> dict[str, Any]:

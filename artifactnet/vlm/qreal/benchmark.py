@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from artifactnet.data.crops import crop_entity
 from artifactnet.data.images import decode_image
 from artifactnet.data.qreal import DIMENSIONS, QUESTIONS, Dimension, QRealImage, read_qreal
-from artifactnet.inference.answers import partial_file, settings_file
+from artifactnet.data.text import brief
 from artifactnet.llm.client import Chat
 from artifactnet.metrics.entity_boxes import Area
 from artifactnet.types import UInt8Array
@@ -40,8 +40,8 @@ def run_benchmark(
     *,
     tasks: Sequence[str] = TASKS,
     split: str | None = None,
-    context: Context = "crop",
-    tuned: bool = False,
+    context: Context | None = None,
+    tuned: bool | None = None,
     area: Area = "exact",
     judge: Chat | None = None,
     batch_size: int | None = None,
@@ -61,8 +61,8 @@ def run_benchmark(
         out: folder of the files.
         tasks: of `TASKS`.
         split: see `figures.chosen_images`.
-        context: see `prompts.entity_question`.
-        tuned: likewise.
+        context: see `prompts.entity_question`; None: as the model was taught, or else ``crop``.
+        tuned: likewise; None: whether it was taught.
         area: see `artifactnet.metrics.entity_boxes.detection_area`.
         judge: model that compares descriptions; None: there is no LLM-Score.
         batch_size: see `answer_questions`.
@@ -76,25 +76,33 @@ def run_benchmark(
         The content of ``results.json``.
 
     Raises:
-        ArtifactNetError: the truth cannot be used, the folder has answers of another model, or no
-            question can be answered.
+        ArtifactNetError: the truth cannot be used, a label holds a control word of the model, the
+            folder has answers of another model, or no question can be answered.
     """
     out = Path(out)
     images, split = chosen_images(read_qreal(truth, allow_missing), split)
+    taught = answerer.taught_context
+    warnings = [*warnings]
+    if "object" in tasks and taught is not None:
+        warnings += _otherwise(taught, context, tuned)
+    context = context or taught or "crop"
+    tuned = taught is not None if tuned is None else tuned
+    if "object" in tasks and context == "image":
+        _check_labels(images, answerer)
     settings = {
         "split": split,
-        "annotations": _hash(
+        "annotations": hash_values(
             [[i.image, [[e.id, e.label, e.bbox] for e in i.entities]] for i in images]
         ),
-        "prompts": _hash([*QUESTIONS.values(), *_lists(answerer), context, tuned]),
+        "prompts": hash_values([*QUESTIONS.values(), *_lists(answerer), context, tuned]),
     }
     problems, files = [], []
     for task in (task for task in TASKS if task in tasks):
         files.append(out / ANSWERS[task])
-        if replace:
-            drop_other_answers(files[-1], answerer, settings)
         questions = _questions(task, images, answerer, context, tuned)
-        problems += answer_questions(files[-1], questions, answerer, settings, batch_size, report)
+        problems += answer_questions(
+            files[-1], questions, answerer, settings, batch_size, report, replace
+        )
     predictions = read_predictions(files, images)
     asks = None if judge is None else endpoint_judge(judge, out / SIMILARITY)
     figures = compute_figures(images, predictions, tasks, area, asks)
@@ -108,25 +116,28 @@ def run_benchmark(
         "auc": area,
         "judge": None if judge is None else judge.model,
         "context": context,
+        "tuned": tuned,
         "figures": figures,
     }
     write_results(out, results)
     return results
 
 
-def drop_other_answers(path: Path, answerer: Answerer, settings: Mapping[str, Any]) -> None:
-    """Remove answers that `answer_questions` would refuse to go on with; arguments as there.
+def _otherwise(taught: Context, context: Context | None, tuned: bool | None) -> list[str]:
+    """Warnings about a model that is asked about entities in another way than it was taught."""
+    found = []
+    if context not in (None, taught):
+        found.append(f"the model was taught with context={taught}, but asked with {context}")
+    if tuned is False:
+        found.append('the model was taught without, but asked with "Answer with Yes or No."')
+    return found
 
-    A run that is resumed may end with other weights than before it was killed, e.g. on a GPU.
-    """
-    file = settings_file(path)
-    if not file.is_file():
-        return
-    saved = json.loads(file.read_bytes())
-    wanted = {"model": answerer.fingerprint(), **settings}
-    if any(saved.get(key) != value for key, value in wanted.items()):
-        for old in (path, partial_file(path), file):  # the settings last, or a kill would hide them
-            old.unlink(missing_ok=True)
+
+def _check_labels(images: Sequence[QRealImage], answerer: Answerer) -> None:
+    """Refuse a label that would break out of its question, before anything is asked."""
+    for image in images:
+        for entity in image.entities:
+            answerer.check_text(entity.label, f"{image.where}: entity {brief(entity.id)}: 'label'")
 
 
 def _questions(
@@ -134,7 +145,7 @@ def _questions(
 ) -> Iterator[LoggedQuestion]:
     """All questions of a task; an image is read when it is first asked about."""
     for image in images:
-        opened = _Opened(image)
+        opened = Opened(image)
         if task == "object":
             yield from _about_entities(opened, answerer, context, tuned)
         else:
@@ -142,7 +153,7 @@ def _questions(
 
 
 def _about_entities(
-    opened: _Opened, answerer: Answerer, context: Context, tuned: bool
+    opened: Opened, answerer: Answerer, context: Context, tuned: bool
 ) -> Iterator[LoggedQuestion]:
     for entity in opened.image.entities:
 
@@ -158,22 +169,19 @@ def _about_entities(
             yield LoggedQuestion(f"{entity.id} {key}", known, partial(ask, key))
 
 
-def _about_image(opened: _Opened, answerer: Answerer) -> Iterator[LoggedQuestion]:
+def _about_image(opened: Opened, answerer: Answerer) -> Iterator[LoggedQuestion]:
     image = opened.image
 
     def ask(dimension: Dimension) -> ImageQuestion:
         return ImageQuestion(opened.pixels, list_question(dimension, answerer.counts_pixels))
 
     for dimension in DIMENSIONS:
-        known = {
-            "image": image.image,
-            "dimension": dimension,
-            "input_size": list(answerer.input_size(opened.size)),
-        }
-        yield LoggedQuestion(f"{image.image} {dimension}", known, partial(ask, dimension))
+        known = {"image": image.image, "dimension": dimension}
+        key = f"{image.image} {dimension}"
+        yield LoggedQuestion(key, known, partial(ask, dimension), boxes=True)
 
 
-class _Opened:
+class Opened:
     """An image file that is read once, when it is needed."""
 
     def __init__(self, image: QRealImage) -> None:
@@ -197,5 +205,6 @@ def _lists(answerer: Answerer) -> list[str]:
     return [list_question(dimension, answerer.counts_pixels) for dimension in DIMENSIONS]
 
 
-def _hash(value: Any) -> str:
+def hash_values(value: Any) -> str:
+    """SHA-256 of what is ready for JSON."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -35,6 +35,10 @@ def results_page(results: Mapping[str, Any]) -> str:
     lines.append("")
     if figures["object"] is not None:
         lines += _object_table(figures["object"])
+        if "context" in results:
+            shown = "crop" if results["context"] == "crop" else "whole image"
+            added = "left out" if results["tuned"] else "added"
+            lines += [f'Shown: the {shown}; "Answer with Yes or No." was {added}.', ""]
     if figures["image"] is not None:
         lines += _image_tables(figures["image"], results["auc"])
     lines += [f"WARNING: {visible(text)}\n" for text in figures["warnings"]]
