@@ -1,0 +1,232 @@
+"""Alignment with other masks, and several weights: what differs, what chooses, what is compared."""
+
+import json
+
+import pytest
+from instant_runs import InstantRuns
+from PIL import Image
+
+from artifactnet.cli import main
+from artifactnet.config import load
+from artifactnet.data.datamodule import build_splits
+from artifactnet.experiments import alignment_ablation
+from artifactnet.experiments.alignment import run_alignment
+from artifactnet.experiments.alignment_ablation import (
+    MASKS,
+    run_alignment_ablation,
+    run_lambda_sweep,
+    select_lambda,
+)
+from artifactnet.runs import run_folder
+from artifactnet.training.module import DetectorModule
+
+SMALL = ("data.demo_train=4", "data.demo_val=2", "data.demo_test=6", "data.demo_size=64")
+MASK_IOU = {"none": 0.05, "artifact": 0.30, "random": 0.10, "benign": 0.02, "saliency": 0.15}
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny_config):
+    tiny_config(tmp_path)
+    return str(tmp_path / "tiny.yaml")
+
+
+def scores(value):
+    names = ("balanced_accuracy", "precision", "recall", "f1", "auc")
+    return {name: value + 0.01 * place for place, name in enumerate(names)}
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """Runs whose figures follow from mask, lambda and seed."""
+
+    def figures(config, _):
+        alignment = config.loss.alignment
+        mask = alignment.mask if alignment.weight else "none"
+        validation = 0.85 if alignment.benign_weight in (0.4, 0.6) else 0.8
+        iou = MASK_IOU[mask] * (1 + 0.1 * config.seed)
+        value = 0.6 if config.data.name != "demo" else 0.7 + 0.01 * config.seed
+        verdict = scores(value - 0.1 * alignment.benign_weight)
+        return {
+            "authenticity": {"all": verdict, "generators": {"edit": verdict}},
+            "heatmap": {"IoU": iou, "PixF1": 2 * iou / (1 + iou), "evaluated_images": 6},
+            "heatmap_generators": {"edit": {"IoU": iou}},
+            "training": {"best_validation": {"balanced_accuracy": validation}},
+        }
+
+    return InstantRuns(monkeypatch, figures)
+
+
+def test_rows_differ_in_the_mask_alone(tmp_path, recipe, instant):
+    out = tmp_path / "out"
+    found = run_alignment_ablation(recipe, MASKS, [0, 1, 2], out, SMALL)
+    assert len(instant.trained) == 15
+    by_name = {config.name: config for config in instant.trained}
+    plain = by_name["alignment_aligned_s1"]
+    for mask, keys in (
+        ("baseline", {"loss.alignment.weight"}),
+        ("random", {"loss.alignment.mask"}),
+        ("benign", {"loss.alignment.mask", "loss.alignment.segments"}),
+        ("saliency", {"loss.alignment.mask"}),
+    ):
+        other = by_name[f"alignment_{mask}_s1"]
+        assert {line.split()[0] for line in run_folder.changed_keys(plain, other)} == keys
+        assert other.seed == plain.seed == 1
+
+    assert [row["key"] for row in found["rows"]] == list(MASKS)
+    assert found["columns"] == ["Acc", "F1", "map IoU", "map PixF1"]
+    benign = found["rows"][MASKS.index("benign")]
+    assert benign["method"] == "Felzenszwalb's segments"
+    assert benign["spread"]["map IoU"]["mean"] == pytest.approx(0.022)
+    assert found["rows"][0]["without_mask"] is None
+    assert found["rows"][MASKS.index("random")]["without_mask"] == 0
+    assert [(e["key"], e["against"]) for e in found["differences"]] == [
+        *((mask, "none") for mask in MASKS[1:]),
+        *((mask, "artifact") for mask in MASKS if mask != "artifact"),
+    ]
+    first = found["differences"][0]["spread"]["map IoU"]
+    assert first["mean"] == pytest.approx(0.275)
+    assert first["p"] == 0.25  # three of one sign
+    assert first["p_holm"] == 1
+    page = (out / "alignment-ablation.md").read_text()
+    assert "adjusted (Holm) for the 4 rows of a column" in page
+    assert "With 3 pairs p cannot fall below 0.25" in page
+    assert "6 fakes" in page
+    assert json.loads((out / "alignment-ablation.json").read_text()) == found
+    with Image.open(out / "alignment-ablation.png") as picture:
+        assert min(picture.size) > 200
+
+    assert run_alignment_ablation(recipe, MASKS, [0, 1, 2], out, SMALL) == found
+    run_alignment(recipe, [0, 1, 2], out, SMALL, images=0)  # the same trainings
+    run_lambda_sweep(recipe, [0.4, 0.5], [0], out, SMALL)  # 0.4 is the recipe's
+    assert [config.name for config in instant.trained[15:]] == ["alignment_lambda0.5_s0"]
+
+
+def test_images_without_a_mask_are_counted(tmp_path, recipe, instant, monkeypatch):
+    def nothing(labels, artifacts):
+        return None
+
+    monkeypatch.setattr("artifactnet.data.alignment_masks.largest_benign_segment", nothing)
+    found = run_alignment_ablation(recipe, ["none", "benign"], [0], tmp_path / "out", SMALL)
+    assert found["rows"][1]["without_mask"] == 4
+    page = (tmp_path / "out" / "alignment-ablation.md").read_text()
+    assert "largest benign segment: 4 of the training images with artifacts have none" in page
+
+
+def test_segments_are_those_of_all_seeds(tmp_path, recipe, instant):
+    out, written = tmp_path / "out", []
+
+    def segment(source, folder):
+        written.append(folder)
+        alignment_ablation.alignment_masks.write_felzenszwalb(source, folder)
+
+    run_alignment_ablation(
+        recipe, ["benign", "none"], [0, 1], out, SMALL, segment=segment, segmenter="My"
+    )
+    assert written == [out / "segments"] * 2
+    train = build_splits(load(recipe, SMALL).data, 0)["train"]
+    fakes = {f"{r.generator}/{r.uid}.png" for r in train.records if r.label}
+    files = (out / "segments").rglob("*.png")
+    assert {p.relative_to(out / "segments").as_posix() for p in files} == fakes
+    assert "(My segments)" in (out / "alignment-ablation.md").read_text()
+
+
+def test_other_sets_have_columns(tmp_path, recipe, instant):
+    (tmp_path / "photos" / "fake").mkdir(parents=True)
+    (tmp_path / "m.jsonl").write_text("")
+    sets = {"cham": str(tmp_path / "photos"), "m": str(tmp_path / "m.jsonl")}
+    found = run_alignment_ablation(
+        recipe, ["none", "artifact"], [0, 1], tmp_path / "out", SMALL, sets
+    )
+    assert found["columns"][4:] == ["Acc cham", "F1 cham", "Acc m", "F1 m"]
+    assert {keys[0] for _, keys in instant.evaluated} == {"data.name=folder", "data.name=manifest"}
+    assert found["rows"][0]["seeds"]["0"]["Acc m"] == pytest.approx(0.6 - 0.04)
+    assert len(instant.evaluated) == 8
+    assert (
+        run_alignment_ablation(recipe, ["none", "artifact"], [0, 1], tmp_path / "out", SMALL, sets)
+        == found
+    )
+    assert len(instant.evaluated) == 8
+
+
+def test_validation_selects_and_of_equals_the_smallest():
+    figures = dict(
+        zip((0, 0.2, 0.4, 0.6, 0.8, 1), (0.81, 0.83, 0.85, 0.85, 0.84, 0.80), strict=True)
+    )
+    assert select_lambda(figures) == 0.4
+    assert select_lambda(dict(reversed(figures.items()))) == 0.4
+
+
+def test_the_sweep_is_selected_by_validation(tmp_path, recipe, instant):
+    out = tmp_path / "out"
+    found = run_lambda_sweep(recipe, [1, 0.6, 0.4, 0], [0, 1], out, SMALL)
+    assert [row["key"] for row in found["rows"]] == ["1", "0.6", "0.4", "0", "selected"]
+    assert found["columns"] == ["val Acc", "Acc", "P", "R", "F1", "map IoU", "map PixF1"]
+    selected = found["rows"][-1]
+    assert selected["lambdas"] == {"0": 0.4, "1": 0.4}  # though lambda 0 has the best test figures
+    assert selected["seeds"] == found["rows"][2]["seeds"]
+    assert found["rows"][3]["spread"]["Acc"]["mean"] > selected["spread"]["Acc"]["mean"]
+    page = (out / "lambda-sweep.md").read_text()
+    assert "Selected: 0.4 (seed 0), 0.4 (seed 1), by balanced accuracy on the validation" in page
+    with Image.open(out / "lambda-sweep.png") as picture:
+        assert min(picture.size) > 200
+
+
+def test_real_runs_survive_an_interruption(tmp_path, recipe, monkeypatch, capsys):
+    step = DetectorModule.training_step
+
+    def interrupted(self, batch, batch_idx):
+        if self.config.name == "alignment_random_s0" and self.global_step == 3:
+            raise KeyboardInterrupt  # in its second epoch
+        return step(self, batch, batch_idx)
+
+    def words(out):
+        masks = ["--masks", "none", "artifact", "random", "--seeds", "0"]
+        return ["experiment", "alignment-ablation", recipe, *SMALL, "train.device=cpu", *masks,
+                "--out", str(out)]  # fmt: skip
+
+    assert main(words(tmp_path / "whole")) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectorModule, "training_step", interrupted)
+        assert main(words(tmp_path / "killed")) == 130
+    assert not (tmp_path / "killed" / "alignment-ablation.json").exists()
+    assert main(words(tmp_path / "killed")) == 0
+    capsys.readouterr()
+    whole, killed = (
+        json.loads((tmp_path / name / "alignment-ablation.json").read_text())["rows"]
+        for name in ("whole", "killed")
+    )
+    assert whole == killed
+    weights = [path.read_bytes() for path in (tmp_path / "whole").glob("*/last.safetensors")]
+    assert len(set(weights)) == 3  # they learnt from different masks
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--masks", "none", "nothing"], "--masks: unknown 'nothing'; known: none, artifact"),
+        (["--masks", "none"], "two or more, each once, and none among them, not none"),
+        (["--masks", "artifact", "random"], "none among them"),
+        (["--masks", "none", "random", "random"], "each once"),
+        (["--masks", "none", "random", "--saliency", "x"], "--saliency is for the mask saliency"),
+        (["--masks", "none", "random", "--segments", "x"], "--segments is for the mask benign"),
+        (["--seeds", "3", "3"], "seeds must be given, each once"),
+        (["--masks", "none", "benign", "--segments", "nowhere"], "it holds no segments of any"),
+        (["--masks", "none", "saliency", "--saliency", "nowhere"], "nowhere: no such folder"),
+        (["loss.alignment.weight=0"], "weight above 0"),
+    ],
+)
+def test_refused_before_anything_is_trained(tmp_path, recipe, instant, words, message, capsys):
+    overrides = [word for word in words if "=" in word]
+    options = [word for word in words if "=" not in word]
+    out = ["--out", str(tmp_path / "out")]
+    command = ["experiment", "alignment-ablation", recipe, *SMALL, *overrides, *options, *out]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
+    assert not instant.trained
+
+
+@pytest.mark.parametrize("lambdas", [["0.4"], ["0.4", "0.4"]])
+def test_lambdas_are_two_or_more(tmp_path, recipe, instant, lambdas, capsys):
+    command = ["experiment", "lambda-sweep", recipe, "--lambdas", *lambdas]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert "--lambdas: give two or more, each once" in capsys.readouterr().err
