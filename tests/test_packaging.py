@@ -79,10 +79,9 @@ def test_wheel_holds_every_source_file_and_recipe(wheel):
     for path in (ROOT / "configs").rglob("*.yaml"):
         assert f"artifactnet/configs/{path.relative_to(ROOT / 'configs').as_posix()}" in names
     assert "artifactnet/py.typed" in names
-    for name in ("template.html", "report.css", "report.js"):
-        assert f"artifactnet/explanation/report/{name}" in names
-    for name in ("review.css", "review.js"):
-        assert f"artifactnet/annotation/qreal/{name}" in names
+    for kind in ("*.html", "*.css", "*.js"):
+        for path in (ROOT / "artifactnet").rglob(kind):
+            assert path.relative_to(ROOT).as_posix() in names
     for path in (ROOT / "artifactnet" / "weights").glob("*.*"):
         assert f"artifactnet/weights/{path.name}" in names
 

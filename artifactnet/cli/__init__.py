@@ -28,6 +28,7 @@ from artifactnet.cli import (
     experiment,
     explain,
     export,
+    leaderboard,
     pack,
     predict,
     qreal,
@@ -90,6 +91,11 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         "write an HTML page of verdicts and maps of many images",
         report.add_report_options,
         report.run_report,
+    ),
+    "leaderboard": (
+        "write an HTML page of several models side by side, from their predictions",
+        leaderboard.add_leaderboard_options,
+        leaderboard.run_leaderboard,
     ),
     "score-pixels": (
         "score predicted masks as X-AIGD does",

@@ -39,7 +39,7 @@ class Chart:
     title: str
     description: str  # the same in words, with the numbers
     svg: str  # an element for the page, see `inline_svg`
-    png: bytes  # content of a file, on white
+    png: bytes  # content of a file, on white; empty if none was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,12 @@ def draw_charts(summary: dict[str, Any]) -> tuple[list[Chart], list[str]]:
     return charts, [f"Not drawn: {'; '.join(missing)}."] if missing else []
 
 
-def draw_chart(name: str, plan: Plan) -> Chart:
-    """Draw a chart; ``name`` is unique on its page. Equal plans give equal bytes."""
+def draw_chart(name: str, plan: Plan, png: bool = True) -> Chart:
+    """Draw a chart, whose ``name`` is unique on its page. Equal plans give equal bytes."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    svg, png = io.StringIO(), io.BytesIO()
+    svg, file = io.StringIO(), io.BytesIO()
     # independent of the user's settings
     with style.context(["default", _STYLE]), warnings.catch_warnings():
         # names in a script that the PNG's font lacks are boxes there; the page shows them
@@ -81,11 +81,12 @@ def draw_chart(name: str, plan: Plan) -> Chart:
         figure = Figure(figsize=(_WIDTH, plan.height), layout="constrained")
         plan.draw(figure.subplots())
         figure.savefig(svg, format="svg", facecolor="none", metadata={"Date": None})
-        figure.suptitle(plan.title)  # the page has it as text
-        nothing = {"Software": None}
-        figure.savefig(png, format="png", facecolor="white", dpi=PNG_DPI, metadata=nothing)
+        if png:
+            figure.suptitle(plan.title)  # the page has it as text
+            nothing = {"Software": None}
+            figure.savefig(file, format="png", facecolor="white", dpi=PNG_DPI, metadata=nothing)
     element = inline_svg(svg.getvalue(), name, plan.title)
-    return Chart(name, plan.title, plan.description, element, png.getvalue())
+    return Chart(name, plan.title, plan.description, element, file.getvalue())
 
 
 def _roc(summary: dict[str, Any]) -> Plan | str:
@@ -212,7 +213,9 @@ def _categories(summary: dict[str, Any]) -> Plan | str:
         return "categories (no artifacts were predicted or scored)"
 
     def draw(axes: Any) -> None:
-        draw_bars(axes, [row["name"] for row in counted], [row["regions"] for row in counted], _BLUE)
+        draw_bars(
+            axes, [row["name"] for row in counted], [row["regions"] for row in counted], _BLUE
+        )
         for k, row in enumerate(counted):
             axes.text(row["regions"], k, f" {row['regions']}", va="center", fontsize=8)
         axes.set(xlabel="regions predicted")

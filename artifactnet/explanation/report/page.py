@@ -161,4 +161,3 @@ def _ramp(steps: int = 11) -> list[str]:
     return [
         f"rgb({r} {g} {b} / {value:.2f})" for (r, g, b), value in zip(colors, values, strict=True)
     ]
-

@@ -1,72 +1,18 @@
 """A report in a real browser: headless Chromium opens the file from disk and uses it."""
 
 import io
-import os
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import report_samples as samples
+from browser_checks import BARE, CONTRAST
 from PIL import Image
 
 from artifactnet.explanation.report.charts import draw_charts
 from artifactnet.explanation.report.page import write_page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 FULL = next(e["id"] for e in samples.entries(18) if len(e["layers"]) == 6)  # has every layer
-BARE = """() => [...document.querySelectorAll('input, select, button, a')].filter(node => {
-  const text = [...(node.labels ?? [])].map(label => label.textContent).join('')
-    + node.textContent + (node.getAttribute('aria-label') ?? '')
-    + [...node.querySelectorAll('img')].map(image => image.alt).join('');
-  return !text.trim();
-}).map(node => node.outerHTML)"""
 FILLED = "() => [...document.querySelectorAll('.overlay')].filter(image => image.src).length"
-# WCAG contrast of every visible text against the first opaque background behind it
-CONTRAST = """() => {
-  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-  const rgba = (color) => {
-    canvas.clearRect(0, 0, 1, 1);
-    canvas.fillStyle = color;
-    canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const luminance = (color) => {
-    const [r, g, b] = rgba(color).slice(0, 3).map(v => v / 255)
-      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (node) => {
-    const color = getComputedStyle(node).backgroundColor;
-    return rgba(color)[3] === 255 ? color : behind(node.parentElement);
-  };
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  const found = [];
-  while (walker.nextNode()) {
-    const node = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !node.checkVisibility()) continue;
-    if (node.closest('script, option')) continue;
-    const style = getComputedStyle(node);
-    const color = node instanceof SVGElement ? style.fill : style.color;
-    const [high, low] = [luminance(color), luminance(behind(node))].sort((a, b) => b - a);
-    found.push([(high + 0.05) / (low + 0.05), walker.currentNode.data]);
-  }
-  return found;
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    executable = next(filter(None, map(shutil.which, NAMES)), None)
-    if executable is None:
-        pytest.skip(f"needs Chromium: none of {', '.join(NAMES)} is on the path")
-    # Chromium refuses its sandbox to root
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with api.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=executable, args=arguments)
-        yield chromium
-        chromium.close()
 
 
 def make(folder, entries, **changes):
@@ -89,35 +35,6 @@ def drawn(tmp_path_factory):
     assert len(drawn) > 2
     folder = tmp_path_factory.mktemp("drawn")
     return make(folder, entries, charts=drawn, warnings=["Random weights."], notices=["Note."])
-
-
-@pytest.fixture
-def visit(browser):
-    """Opens reports; whatever a page complains about or asks for fails the test."""
-    contexts, problems = [], []
-
-    def opener(path, fragment="", width=1100, height=800, **options):
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        address = Path(path).as_uri()
-
-        def asked(request):
-            if request.url.partition("#")[0] != address and not request.url.startswith("data:"):
-                problems.append(f"request: {request.url}")
-
-        page.on("request", asked)
-        page.on("console", lambda message: problems.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: problems.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
-        page.goto(address + fragment)
-        page.wait_for_load_state("load")
-        return page
-
-    yield opener
-    for context in contexts:
-        context.close()
-    assert problems == []
 
 
 def choose(page, layer):

@@ -1,0 +1,40 @@
+"""What tests ask of any page in a browser, as JavaScript."""
+
+# controls without a name
+BARE = """() => [...document.querySelectorAll('input, select, button, a')].filter(node => {
+  const text = [...(node.labels ?? [])].map(label => label.textContent).join('')
+    + node.textContent + (node.getAttribute('aria-label') ?? '')
+    + [...node.querySelectorAll('img')].map(image => image.alt).join('');
+  return !text.trim();
+}).map(node => node.outerHTML)"""
+# WCAG contrast of every visible text against the first opaque background behind it
+CONTRAST = """() => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgba = (color) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = color;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = (color) => {
+    const [r, g, b] = rgba(color).slice(0, 3).map(v => v / 255)
+      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (node) => {
+    const color = getComputedStyle(node).backgroundColor;
+    return rgba(color)[3] === 255 ? color : behind(node.parentElement);
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !node.checkVisibility()) continue;
+    if (node.closest('script, option')) continue;
+    const style = getComputedStyle(node);
+    const color = node instanceof SVGElement ? style.fill : style.color;
+    const [high, low] = [luminance(color), luminance(behind(node))].sort((a, b) => b - a);
+    found.push([(high + 0.05) / (low + 0.05), walker.currentNode.data]);
+  }
+  return found;
+}"""
