@@ -26,8 +26,9 @@ def train(config: Config) -> RunResult:
     Args:
         config: the run; `load_config` reads one. With ``mllm.base`` a HEIE or, with
             ``mllm.task=fakexplainer``, a FakeXplainer on that language model is trained, or, with
-            ``qreal_object`` and ``qreal_image``, a model of Q-Real's tasks (extras ``mllm``,
-            ``mllm-train``), otherwise a detector.
+            ``qreal_object`` and ``qreal_image``, a model of Q-Real's tasks, or, with ``xaigd_pad``,
+            one that finds artifacts of X-AIGD's categories (extras ``mllm``, ``mllm-train``),
+            otherwise a detector.
 
     Returns:
         Folder and results of the run.
@@ -44,6 +45,10 @@ def train(config: Config) -> RunResult:
         from artifactnet.vlm.qreal.trainer import train_qreal
 
         return train_qreal(config)
+    if config.mllm.task == "xaigd_pad":
+        from artifactnet.vlm.xaigd.trainer import train_pad
+
+        return train_pad(config)
     if config.mllm.base is not None:
         from artifactnet.vlm.heie.trainer import train_heie
 

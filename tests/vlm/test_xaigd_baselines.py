@@ -14,6 +14,7 @@ from artifactnet.cli import main
 from artifactnet.metrics.category_boxes import CategoryBox
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import ArtifactNetError
+from artifactnet.vlm.fakexplainer.grammar import is_strict
 from artifactnet.vlm.xaigd.answers import read_instances, read_judgment, read_presence
 from artifactnet.vlm.xaigd.baselines import run_baseline, run_masks
 from artifactnet.vlm.xaigd.prompts import JUDGMENTS, instances_question, presence_question
@@ -89,10 +90,13 @@ def test_prompts_name_what_they_ask_for():
     assert "0 to 1000" in presence_question(CATEGORIES[0], pixels=False)
     for item in CATEGORIES:
         assert f"- {item.short}: " in instances_question(pixels=False)
-    # the example is one that is read
-    assert read_instances(instances_question(False), (1000, 1000), (1000, 1000))[0] == [
-        CategoryBox(SYMBOL, (112.0, 96.0, 448.0, 380.0))
-    ]
+    # both examples are read as what they show; the first is of an image of 644 x 476
+    for pixels, size in ((True, (644, 476)), (False, (1000, 1000))):
+        fake, real = instances_question(pixels).split("Answer about a real image:")
+        for text, count in ((fake, 2), (real, 0)):
+            form = text[text.rindex("<think>") : text.index("</verdict>") + len("</verdict>")]
+            assert is_strict(form, size, "tags", "category")
+            assert len(read_instances(form, size, size)[0]) == count
 
 
 def rows():

@@ -126,12 +126,22 @@ def score_instances(
     Raises:
         ArtifactNetError: labels or predictions are invalid, or the threshold is outside [0, 1].
     """
+    return score_rows(read_labels(labels), predictions, overlap_threshold, workers, inclusive)
+
+
+def score_rows(
+    rows: Sequence[LabelRow],
+    predictions: str | Path,
+    overlap_threshold: float = 0.5,
+    workers: int = 1,
+    inclusive: bool = False,
+) -> ScoreTable:
+    """`score_instances` against rows that are read already."""
     if not 0 <= overlap_threshold <= 1:
         raise ArtifactNetError(
             f"the overlap threshold must be from 0 to 1, not {overlap_threshold}"
         )
     boxes = read_boxes(predictions)
-    rows = read_labels(labels)
     empty = ImageBoxes()
     pairs = [(row, boxes.pop((row.generator, row.uid), empty)) for row in rows]
     matched = sum(predicted is not empty for _, predicted in pairs)

@@ -14,7 +14,9 @@ it can from any text, also of models that were never taught it, in time linear i
 
 Ablations (Table 4) drop a part of the answers: boxes or captions from the lines, the tag element,
 or (``label``) all but the verdict. Checkpoints that write boxes with tokens of their own keep them:
-forms ``qwen`` and ``internvl``.
+forms ``qwen`` and ``internvl``. Lines of the form ``category`` have one of X-AIGD's short names in
+place of the caption (X-AIGD, App. C.3; our reading):
+``{"bbox_2d": [x1, y1, x2, y2], "category": "symbols"}``.
 """
 
 from __future__ import annotations
@@ -26,23 +28,23 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from artifactnet.data.regions import MARKERS
-from artifactnet.taxonomy import TAG_ALIASES, TAGS
+from artifactnet.taxonomy import CATEGORIES, TAG_ALIASES, TAGS
 from artifactnet.types import ArtifactNetError, Region
 from artifactnet.vlm.boxes import INTERNVL, QWEN, read_boxes, text_of
 from artifactnet.vlm.coordinates import Size, WholeBox, to_image, to_model
 
 Drop = Literal["none", "bbox", "caption", "tags", "label"]
-Form = Literal["json", "qwen", "internvl"]
+Form = Literal["json", "qwen", "internvl", "category"]
 
 MAX_REGIONS = 32
 MAX_CAPTION = 300  # characters
 NO_TAG = "none"
 VERDICTS = {"real": False, "generated": True}
 _CONTROL_WORDS = (*MARKERS, *QWEN, *INTERNVL)  # which no caption may hold
-_BOX_WORDS: dict[Form, tuple[str, ...]] = {"json": (), "qwen": QWEN, "internvl": INTERNVL}
+_BOX_WORDS: dict[Form, tuple[str, ...]] = {"qwen": QWEN, "internvl": INTERNVL}
+_CAPTION_KEYS: dict[Form, str] = {"json": "label", "category": "category"}  # of the JSON forms
+_CATEGORIES = {item.short for item in CATEGORIES}
 
-_ALL_KEYS = {"bbox_2d", "label"}
-_KEYS: dict[Drop, set[str]] = {"bbox": {"label"}, "caption": {"bbox_2d"}}
 _FOUR_INTS = [int] * 4
 # verdict, (box in the model's coordinates, caption) of each line, and tags
 _Strict = tuple[bool, list[tuple[Any, Any]], tuple[str, ...]]
@@ -71,10 +73,7 @@ def _native_line(form: Form, drop: Drop) -> re.Pattern[str]:
 
 
 _NATIVE_LINES = {
-    (form, drop): _native_line(form, drop)
-    for form in get_args(Form)
-    if form != "json"
-    for drop in get_args(Drop)
+    (form, drop): _native_line(form, drop) for form in _BOX_WORDS for drop in get_args(Drop)
 }
 
 
@@ -220,7 +219,16 @@ def read(text: str, image_size: Size, input_size: Size) -> Answer:
     loose = (text_of(keys, "label", "caption") for keys in found.others)
     captions = tuple(caption for caption in loose if caption)
     tags, unknown = _tags(head)
-    return Answer(_verdict(text), regions, tags, captions, found.dropped, unknown)
+    return Answer(read_verdict(text), regions, tags, captions, found.dropped, unknown)
+
+
+def read_verdict(text: str) -> bool | None:
+    """Whether an answer calls its image generated: the one word inside all ``<verdict>`` elements.
+
+    None without such a word, and if there are two.
+    """
+    words = {word.strip().lower() for word in _contents(text, "<verdict>", "</verdict>")}
+    return VERDICTS.get(words.pop()) if len(words) == 1 else None
 
 
 def reference_text(
@@ -243,27 +251,33 @@ def reference_text(
 
 def _line(box: WholeBox, caption: str, drop: Drop, form: Form) -> str:
     x1, y1, x2, y2 = box
-    if form == "json":
-        line: dict[str, Any] = {"bbox_2d": box, "label": caption}
-        if drop == "bbox":
-            del line["bbox_2d"]
-        elif drop == "caption":
-            del line["label"]
-        return json.dumps(line, ensure_ascii=False)
+    if form in _CAPTION_KEYS:
+        line = {"bbox_2d": box, _CAPTION_KEYS[form]: caption}
+        return json.dumps({key: line[key] for key in _keys(drop, form)}, ensure_ascii=False)
     open_ref, close_ref, open_box, close_box = _BOX_WORDS[form]
     numbers = f"({x1},{y1}),({x2},{y2})" if form == "qwen" else f"[[{x1}, {y1}, {x2}, {y2}]]"
     named = "" if drop == "caption" else f"{open_ref}{caption}{close_ref}"
     return named if drop == "bbox" else f"{named}{open_box}{numbers}{close_box}"
 
 
+def _keys(drop: Drop, form: Form) -> list[str]:
+    """Keys of a line of a JSON form."""
+    dropped = {"bbox": "bbox_2d", "caption": _CAPTION_KEYS[form]}.get(drop)
+    return [key for key in ("bbox_2d", _CAPTION_KEYS[form]) if key != dropped]
+
+
 def _check_caption(caption: str, where: str, form: Form) -> None:
+    if form == "category":
+        if caption not in _CATEGORIES:
+            raise ArtifactNetError(f"{where}: {caption!r:.80} is no category of X-AIGD")
+        return
     if not caption.strip() or len(caption) > MAX_CAPTION:
         raise ArtifactNetError(
             f"{where}: a caption must have 1 to {MAX_CAPTION} characters, not {len(caption)}: "
             f"{caption!r:.80}"
         )
     control = next((word for word in _CONTROL_WORDS if word in caption), None)
-    if control is None and form != "json" and ("\n" in caption or caption != caption.strip()):
+    if control is None and form in _BOX_WORDS and ("\n" in caption or caption != caption.strip()):
         control = "line breaks or outer white space"
     if control is not None:
         raise ArtifactNetError(f"{where}: a caption must not hold {control}: {caption!r:.80}")
@@ -299,14 +313,14 @@ def _strict(text: str, input_size: Size, drop: Drop, form: Form) -> _Strict | No
             return None
     elif not lines and not tags and drop not in ("tags", "label"):
         return None
-    reads = _strict_json if form == "json" else _strict_native
+    reads = _strict_json if form in _CAPTION_KEYS else _strict_native
     regions = reads(lines, drop, form)
     if regions is None:
         return None
     for box, caption in regions:
         if drop != "bbox" and not _is_inside(box, input_size):
             return None
-        if drop != "caption" and not _is_caption(caption):
+        if drop != "caption" and not _is_caption(caption, form):
             return None
     return VERDICTS[word], regions, tags
 
@@ -323,7 +337,7 @@ def _strict_json(lines: list[str], drop: Drop, form: Form) -> list[tuple[Any, An
         return None
     if len(objects) != len(lines):
         return None
-    keys = _KEYS.get(drop, _ALL_KEYS)
+    keys = set(_keys(drop, form))
     regions = []
     for pairs in objects:
         if type(pairs) is not tuple or len(pairs) != len(keys):
@@ -331,7 +345,7 @@ def _strict_json(lines: list[str], drop: Drop, form: Form) -> list[tuple[Any, An
         found = dict(pairs)
         if found.keys() != keys:
             return None
-        regions.append((found.get("bbox_2d"), found.get("label", "")))
+        regions.append((found.get("bbox_2d"), found.get(_CAPTION_KEYS[form], "")))
     return regions
 
 
@@ -349,7 +363,9 @@ def _strict_native(lines: list[str], drop: Drop, form: Form) -> list[tuple[Any, 
     return regions
 
 
-def _is_caption(text: Any) -> bool:
+def _is_caption(text: Any, form: Form) -> bool:
+    if form == "category":
+        return type(text) is str and text in _CATEGORIES
     if type(text) is not str or not text.strip() or len(text) > MAX_CAPTION:
         return False
     return "<" not in text or not any(word in text for word in _CONTROL_WORDS)
@@ -373,11 +389,6 @@ def _contents(text: str, opening: str, closing: str) -> list[str]:
         found.append(text[at + len(opening) : end])
         at = text.find(opening, end)
     return found
-
-
-def _verdict(text: str) -> bool | None:
-    words = {word.strip().lower() for word in _contents(text, "<verdict>", "</verdict>")}
-    return VERDICTS.get(words.pop()) if len(words) == 1 else None
 
 
 def _tags(text: str) -> tuple[tuple[str, ...], int]:

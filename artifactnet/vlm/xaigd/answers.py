@@ -16,6 +16,7 @@ from artifactnet.vlm.xaigd.prompts import Form
 _NOTHING = re.compile(r"\b(?:none|no(?: such)? artifacts?)\b")
 _SENTENCE = re.compile(r"\bth(?:is|e) (?:is an? (real|fake) image|image is (real|fake))\b")
 _VERDICT = re.compile(r"<verdict>\s*(real|generated)\s*</verdict>")
+_LIST_STARTS = ("{", "[", "```")
 # what a category may be called, in lower case
 _NAMES = {name.lower(): item for item in CATEGORIES for name in (item.short, item.label)}
 
@@ -60,14 +61,19 @@ def read_judgment(text: str, form: Form) -> bool | None:
 def read_instances(text: str, image_size: Size, input_size: Size) -> tuple[list[CategoryBox], int]:
     """Boxes with categories in pixels of the image, without repetition, and how many were dropped.
 
-    A box whose category is none of the seven is dropped, too.
+    A box whose category is none of the seven is dropped, too. The form that is asked for has its
+    boxes in ``<think>``, while models that think write prose there, which is not read: if the last
+    thoughts begin with a list, that is the answer's.
 
     Args:
         text: of any model.
         image_size: (width, height) of the image.
         input_size: (width, height) of the model's coordinates.
     """
-    found = read_boxes(strip_thinking(text), image_size, input_size)
+    _, opening, inside = text.rpartition("<think>")
+    is_list = opening and inside.lstrip().startswith(_LIST_STARTS)
+    listed = inside if is_list else strip_thinking(text)
+    found = read_boxes(listed, image_size, input_size)
     boxes, dropped = [], found.dropped
     for one in found.boxes:
         item = _NAMES.get(one.text("category", "label").strip().lower())

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from artifactnet.benchmarks.xaigd.instances import score_instances
+from artifactnet.benchmarks.xaigd.instances import score_rows
 from artifactnet.benchmarks.xaigd.labels import LabelRow, read_labels
 from artifactnet.benchmarks.xaigd.pixels import PixelTask, read_masks, score_pixels
 from artifactnet.data.converters.xaigd_boxes import photographs_by_uid
@@ -279,6 +279,7 @@ def run_baseline(
     unit: Unit | None = None,
     inclusive: bool = False,
     batch_size: int | None = None,
+    only: Collection[tuple[str, str]] | None = None,
 ) -> dict[str, Any]:
     """One of the tables for one model; writes ``results.json`` and ``results.md``.
 
@@ -294,6 +295,7 @@ def run_baseline(
         unit: what the numbers of a file's answers mean.
         inclusive: of instances: a share of exactly 0.5 is enough, as in the paper's text.
         batch_size: see `answer_questions`.
+        only: (generator, uid) of the fakes that are asked about; None: all.
 
     Returns:
         The content of ``results.json``.
@@ -308,6 +310,9 @@ def run_baseline(
     out = Path(out)
     warnings: list[str] = []
     images = read_images(labels, real if task == "judgment" else None, warnings)
+    if only is not None:
+        kept = [row for row in images.fakes if (row.generator, row.uid) in only]
+        images = replace(images, fakes=kept)
     if answerer is not None:
         problems = ask_model(task, images, answerer, out, form, question, batch_size)
         if problems:
@@ -324,7 +329,7 @@ def run_baseline(
         figures = dict(write_instances(images, found, out / INSTANCES, unit))
         figures["categories"] = {}
         if figures["boxes"]:
-            table = score_instances(labels, out / INSTANCES, inclusive=inclusive)
+            table = score_rows(images.fakes, out / INSTANCES, inclusive=inclusive)
             warnings += table.warnings
             figures["categories"] = {row["category"]: row for row in table.overall}
         else:
