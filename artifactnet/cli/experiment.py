@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,13 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
                 _add_qreal,
                 _run_qreal,
             ),
+            (
+                "robustness",
+                "FakeXplainer Table 5: any models on damaged images",
+                _add_robustness,
+                _run_robustness,
+            ),
+            ("ood", "FakeXplainer Table 3: any models on public test sets", _add_ood, _run_ood),
         ),
         title="experiments",
     )
@@ -278,3 +286,111 @@ def _run_qreal(args: argparse.Namespace) -> int:
 
     judge = arguments.open_judge(args)
     return _print(run_qreal_strategies(args.seeds, args.out, args.overrides, judge), args)
+
+
+def _add_models_and_sets(parser: argparse.ArgumentParser) -> None:
+    """What experiments with any models on any test sets share."""
+    option = parser.add_argument
+    option(
+        "--model",
+        required=True,
+        nargs="+",
+        metavar="[NAME=]MODEL",
+        help="models to compare: run folders, .safetensors, .onnx, .xml or .pt2 files, names of "
+        "packaged models, NAME=module:function (returns a torch classifier, or a function from a "
+        "list of images to probabilities), NAME=endpoint:URL#MODEL, or predictions made elsewhere "
+        "(.jsonl)",
+    )
+    option(
+        "--on",
+        required=True,
+        nargs="+",
+        metavar="NAME=DIR",
+        help="test sets; a name such as xaigd, chameleon, synthbuster, commfor, fakeclue, "
+        "gptimage, ffpp or mmfr says in which layout a folder is",
+    )
+    option(
+        "--reals",
+        nargs="+",
+        default=[],
+        metavar="[SET=]WHAT",
+        help="real images for sets that have none: a folder, or another set by its name",
+    )
+    option("--generator", metavar="NAME", help="gptimage: whose images are taken")
+    arguments.add_value(parser, "--frames", arguments.positive, None, "ffpp: of each video")
+    arguments.add_value(parser, "--limit", arguments.positive, None, "names of images per set")
+    option("--paper", action="store_true", help="add the paper's numbers, in a table of their own")
+    option("--device", default="auto", help="of models in PyTorch: auto, cpu, cuda, ...")
+    option("--batch-size", type=arguments.positive, metavar="N", help="images that pass together")
+    arguments.add_value(parser, "--workers", arguments.natural, 0, "threads that read images")
+    _add_out(parser)
+
+
+def _common_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    from artifactnet.data.test_sets.read import TestSetOptions
+    from artifactnet.experiments.side_by_side import Asked
+    from artifactnet.experiments.transfer import named_sets
+
+    return {
+        "models": args.model,
+        "sets": named_sets(args.on, least=1),
+        "out": args.out,
+        "paper": args.paper,
+        "reals": args.reals,
+        "options": TestSetOptions(generator=args.generator, frames=args.frames, limit=args.limit),
+        "asked": Asked(args.device, args.batch_size, args.workers, _report),
+    }
+
+
+def _report(text: str) -> None:
+    arguments.print_line(text, sys.stderr, flush=True)
+
+
+def _add_robustness(parser: argparse.ArgumentParser) -> None:
+    _add_models_and_sets(parser)
+    option = parser.add_argument
+    option(
+        "--levels",
+        nargs="+",
+        default=["original", "jpeg80", "jpeg30", "crop", "half"],
+        metavar="LEVEL",
+        help="original, jpegQ and webpQ of a quality Q, crop, half, blur1 (default: those of the "
+        "paper, original jpeg80 jpeg30 crop half)",
+    )
+    arguments.add_value(parser, "--seed", arguments.natural, 0, "of crops (0)")
+    option(
+        "--recode",
+        action="store_true",
+        help="save all images as JPEG of quality 95 first, where file formats give classes away",
+    )
+
+
+def _run_robustness(args: argparse.Namespace) -> int:
+    from artifactnet.experiments.robustness import robustness_page, run_robustness
+
+    found = run_robustness(
+        **_common_arguments(args), levels=args.levels, seed=args.seed, recode=args.recode
+    )
+    return _print_page(robustness_page(found), found, args)
+
+
+def _add_ood(parser: argparse.ArgumentParser) -> None:
+    _add_models_and_sets(parser)
+    parser.add_argument(
+        "--keep-duplicates",
+        action="store_true",
+        help="keep images that one of the runs was trained on, and only count them",
+    )
+
+
+def _run_ood(args: argparse.Namespace) -> int:
+    from artifactnet.experiments.ood import ood_page, run_ood
+
+    found = run_ood(**_common_arguments(args), keep_duplicates=args.keep_duplicates)
+    return _print_page(ood_page(found), found, args)
+
+
+def _print_page(page: str, found: Mapping[str, Any], args: argparse.Namespace) -> int:
+    print(page)
+    print(f"table in {Path(args.out) / found['experiment']}.md and .json")
+    return 0

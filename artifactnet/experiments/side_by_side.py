@@ -1,0 +1,268 @@
+"""What the experiments that compare any models have in common: sets, models, and the page's notes.
+
+Everything that can be refused is refused before a model is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from artifactnet.data.test_sets.base import TestSet, join_reals
+from artifactnet.data.test_sets.leaks import class_warnings
+from artifactnet.data.test_sets.read import (
+    USES,
+    MissingTestSet,
+    TestSetOptions,
+    layout_of,
+    read_test_set,
+)
+from artifactnet.evaluation.tables import markdown_table
+from artifactnet.experiments.contestants import Contestant
+from artifactnet.experiments.level_figures import MANY_FAILURES
+from artifactnet.names import unsafe_name, visible
+from artifactnet.types import ArtifactNetError
+
+Report = Callable[[str], None]
+
+_PACKAGES = ("artifactnet", "numpy", "pillow", "torch")
+_LISTED = 10  # images without a judgment that a page names, of one model
+JUDGED = (
+    "an image that a model cannot judge counts as wrong, for the AUC as surely wrong",
+    "real images have no artifacts and take no part in IoU",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How models are opened and asked.
+
+    Attributes:
+        device: of models in PyTorch.
+        batch_size: images that a model takes together; None: what suits each.
+        workers: threads that read images ahead of the models.
+        report: called with lines about the progress; None: silence.
+    """
+
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int = 0
+    report: Report | None = None
+
+
+def read_sets(
+    roots: Mapping[str, str],
+    reals: Sequence[str],
+    options: TestSetOptions | None = None,
+    missing: dict[str, str] | None = None,
+) -> dict[str, TestSet]:
+    """Read test sets, and give real images to those that have none.
+
+    Args:
+        roots: name -> folder or file.
+        reals: ``SET=WHAT``, or ``WHAT`` for every set of fakes alone: a folder of photographs, or
+            the name of another set, whose real images are taken. Of X-AIGD a folder is that of the
+            photographs of its uids.
+        options: what layouts leave open; its own ``reals`` are not used.
+        missing: gets the sets that do not exist, with the reason; None: they are an error.
+
+    Raises:
+        ArtifactNetError: a set cannot be read; no set exists; ``reals`` names no set, or a set
+            that has real images of its own; or an option is for a layout that no set has.
+    """
+    options = options or TestSetOptions()
+    wanted = _wanted_reals(roots, reals)
+    found: dict[str, TestSet] = {}
+    for name, root in roots.items():
+        problem = unsafe_name(name)
+        if problem is not None:
+            raise ArtifactNetError(f"--on {name}={root}: the name {problem}")
+        own = wanted.get(name)
+        uids = own if own not in roots and layout_of(name, Path(root)) == "xaigd" else None
+        try:
+            found[name] = read_test_set(
+                name, root, replace(options, reals=None if uids is None else Path(uids))
+            )
+        except MissingTestSet as error:
+            if missing is None:
+                raise
+            missing[name] = str(error)
+            continue
+        if uids is not None:
+            del wanted[name]
+    if not found:
+        raise ArtifactNetError(
+            f"none of the test sets exists: {'; '.join((missing or {}).values())}"
+        )
+    for option, layouts in USES.items():
+        if getattr(options, option) is not None and not any(
+            one.layout in layouts for one in found.values()
+        ):
+            raise ArtifactNetError(f"--{option} is for {', '.join(layouts)}, and no set is one")
+    return found | _with_reals(found, roots, wanted, options)
+
+
+def _wanted_reals(roots: Mapping[str, str], reals: Sequence[str]) -> dict[str, str]:
+    """Set (``""``: all of fakes alone) -> where its real images are."""
+    wanted: dict[str, str] = {}
+    for text in reals:
+        name, equals, what = text.partition("=")
+        if not equals or Path(text).exists():
+            name, what = "", text
+        if name and name not in roots:
+            raise ArtifactNetError(f"--reals {text}: no set is called {name!r}: {', '.join(roots)}")
+        if name in wanted:
+            raise ArtifactNetError(f"--reals {text}: {name or 'all sets'} have {wanted[name]}")
+        if what not in roots and not Path(what).is_dir():
+            raise ArtifactNetError(
+                f"--reals {text}: {what!r} is neither a set of --on nor a folder"
+            )
+        wanted[name] = what
+    return wanted
+
+
+def _with_reals(
+    found: Mapping[str, TestSet],
+    roots: Mapping[str, str],
+    wanted: Mapping[str, str],
+    options: TestSetOptions,
+) -> dict[str, TestSet]:
+    """The sets that get real images, with them."""
+    changed: dict[str, TestSet] = {}
+    for name, what in wanted.items():
+        alone = [key for key, one in found.items() if one.only == "fake"]
+        targets = [key for key in alone if key not in wanted] if not name else [name]
+        if name and name not in found:
+            continue  # a set that does not exist
+        if not targets or not set(targets) <= set(alone):
+            raise ArtifactNetError(
+                f"--reals {name + '=' if name else ''}{what}: "
+                f"{name + ' has' if name else 'all sets have'} real images already"
+            )
+        for target in targets:
+            if what not in roots:
+                own = replace(options, reals=Path(what))
+                changed[target] = read_test_set(target, roots[target], own)
+            elif what not in found:
+                raise ArtifactNetError(f"--reals {what}: that set does not exist")
+            else:
+                changed[target] = join_reals(found[target], found[what])
+    return changed
+
+
+def title_with_reals(title: str, reals: Sequence[str]) -> str:
+    """The title of a page, which says where real images were taken from, if they were added."""
+    return title + (f"; real images added: {', '.join(reals)}" if reals else "")
+
+
+def describe_sets(sets: Mapping[str, TestSet]) -> dict[str, Any]:
+    """JSON-ready facts about each set, with the warnings of the data check."""
+    return {
+        name: {
+            "root": str(one.root),
+            "layout": one.layout,
+            **one.counts(),
+            "left_out": {reason: len(images) for reason, images in one.left_out.items()},
+            "warnings": [*one.warnings, *([] if one.only else class_warnings(one))],
+        }
+        for name, one in sets.items()
+    }
+
+
+def describe_models(contestants: Sequence[Contestant]) -> dict[str, Any]:
+    """JSON-ready facts about each model."""
+    return {
+        one.name: {
+            **one.about,
+            "version": one.version,
+            "localization": one.localization,
+            "warnings": list(one.warnings),
+        }
+        for one in contestants
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what decides decoded pixels and answers."""
+    return {**{name: version(name) for name in _PACKAGES}, "opencv": cv2.__version__}
+
+
+def failures_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Images without a judgment, and why: key -> reason."""
+    return {line["path"]: line["problem"] for line in lines if line["problem"] is not None}
+
+
+def notes(found: Mapping[str, Any]) -> list[str]:
+    """Lines of a page: sets, models, versions, readings and warnings of an experiment's JSON."""
+    lines = []
+    for name, one in found["sets"].items():
+        out = "".join(f"; {count} left out: {why}" for why, count in one["left_out"].items())
+        lines.append(
+            f"- {name} ({one['layout']}): {one['images']} images, {one['real']} real and "
+            f"{one['fake']} fake{out}"
+        )
+        lines += [f"  - WARNING: {text}" for text in one["warnings"]]
+    lines += [f"- {name}: missing ({why})" for name, why in found.get("missing", {}).items()]
+    lines += ["", *_model_table(found["models"]), ""]
+    for name, one in found["models"].items():
+        lines += [f"- {name}: {text}" for text in one["warnings"]]
+    lines.append(f"- versions: {', '.join(f'{k} {v}' for k, v in found['versions'].items())}")
+    lines += [f"- our reading: {text}" for text in found["readings"]]
+    lines += [f"- WARNING: {text}" for text in found["warnings"]]
+    return [visible(line) for line in lines]
+
+
+def _model_table(models: Mapping[str, Any]) -> list[str]:
+    header = ["model", "what", "version", "fake from", "map above", "resize", "draws"]
+    rows = [
+        [
+            name,
+            str(one["source"]),
+            str(one["version"])[:16],
+            *("-" if one[k] is None else f"{one[k]:g}" for k in ("threshold", "map_threshold")),
+            str(one["resize"]),
+            one["localization"] or "-",
+        ]
+        for name, one in models.items()
+    ]
+    return markdown_table(header, rows)
+
+
+def failure_warnings(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A warning where a model could not judge more than `MANY_FAILURES` of the images.
+
+    Args:
+        cells: with ``model``, ``set``, ``level``, ``images`` and ``failed``.
+    """
+    return [
+        f"{one['model']} could not judge {one['failed']} of {one['images']} images of {one['set']} "
+        f"({one['level']}), {one['failed'] / one['images']:.1%}: they count as wrong"
+        for one in cells
+        if one["failed"] > MANY_FAILURES * one["images"]
+    ]
+
+
+def failure_lines(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of a page: images without a judgment, ``failures`` of each cell; none: no line."""
+    lines = []
+    for one in cells:
+        named = list(one["failures"].items())
+        lines += [
+            f"- {one['model']}, {one['set']} {one['level']}: {key}: {why}"
+            for key, why in named[:_LISTED]
+        ]
+        if len(named) > _LISTED:
+            lines.append(f"- {one['model']}, {one['set']} {one['level']}: {len(named)} in all")
+    return ["## Images without a judgment", "", *map(visible, lines), ""] if lines else []
+
+
+def cell(value: float | None, difference: float | None = None) -> str:
+    """A figure with three decimals, and a difference if there is one; ``-`` without a figure."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + ("" if difference is None else f" ({difference:+.3f})")
