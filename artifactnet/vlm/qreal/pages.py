@@ -45,7 +45,8 @@ def results_page(results: Mapping[str, Any]) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _object_table(found: Mapping[str, Any]) -> list[str]:
+def object_rows(found: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Header and rows of the figures of ObjectQA, a row for each question and their mean."""
     header = (
         *("question", "Acc", "Precision", "Recall", "F1", "AUC"),
         *("share of Yes", "answers", "unreadable"),
@@ -61,10 +62,14 @@ def _object_table(found: Mapping[str, Any]) -> list[str]:
         for key in QUESTIONS
     ]
     rows.append(["mean", *(_number(found["mean"][name]) for name in _SCORES), "", "", ""])
+    return header, rows
+
+
+def _object_table(found: Mapping[str, Any]) -> list[str]:
     return [
         "## ObjectQA",
         "",
-        *markdown_table(header, rows),
+        *markdown_table(*object_rows(found)),
         "",
         "Yes is the positive class of every question; an answer that cannot be read counts as "
         "wrong. AUC is that of p(Yes) from the logits of the answer's first token. F1 depends on "
@@ -76,34 +81,47 @@ def _object_table(found: Mapping[str, Any]) -> list[str]:
 _SCORES = ("accuracy", "precision", "recall", "f1", "auc")
 
 
-def _image_tables(found: Mapping[str, Any], area: str) -> list[str]:
-    groups = [name for name in ("realism", "plausibility", "portraits") if found[name] is not None]
+def image_rows(found: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Header and rows of the figures of ImageQA, a row for each dimension and for portraits."""
     header = (
         *("dimension", "IoU", "detection rate", "AUC", "LLM-Score", "LLM-Score, all"),
         *("recall", "none", "boxes", "true boxes", "images"),
     )
-    rows, means = [], []
-    for name in groups:
-        one = found[name]
+    rows = []
+    for title, one in _groups(found):
         llm = one["llm"] or {"score": None, "all": None}
-        title = "plausibility, portraits" if name == "portraits" else name
         rows.append(
             [
                 title,
-                *(_number(one[key]) for key in ("iou", "detection_rate", "auc")),
+                *(_number(one[key]) for key in _SHARES),
                 *(_number(llm[key]) for key in ("score", "all")),
                 *(_number(one[key]) for key in ("recall", "silent")),
                 *(f"{one[key]:.2f}" for key in ("boxes", "truth")),
                 str(one["images"]),
             ]
         )
-        keys = ("iou", "detection_rate", "auc")
-        means.append([title, *(_number(one["per_image"][key]) for key in keys)])
+    return header, rows
+
+
+_SHARES = ("iou", "detection_rate", "auc")
+
+
+def _groups(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    titles = {"portraits": "plausibility, portraits"}
+    names = ("realism", "plausibility", "portraits")
+    return [(titles.get(name, name), found[name]) for name in names if found[name] is not None]
+
+
+def _image_tables(found: Mapping[str, Any], area: str) -> list[str]:
+    means = [
+        [title, *(_number(one["per_image"][key]) for key in _SHARES)]
+        for title, one in _groups(found)
+    ]
     how = "exactly integrated" if area == "exact" else "by trapezoids over 0, 0.1, ..., 1"
     return [
         "## ImageQA",
         "",
-        *markdown_table(header, rows),
+        *markdown_table(*image_rows(found)),
         "",
         "Boxes are paired for the largest sum of IoU. IoU: mean over all pairs; detection rate: "
         f"pairs above 0.5 over predicted boxes; AUC: of that rate over all thresholds, {how}. "
