@@ -11,11 +11,13 @@ from annotated_files import load_manifest, picture, png
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artifactnet.config import DataConfig
 from artifactnet.data.converters.convert import convert_dataset
 from artifactnet.data.manifest_format import read_manifest
 from artifactnet.data.masks import polygon_box
 from artifactnet.data.regions import CAPTIONS
 from artifactnet.data.shards import SCHEMA
+from artifactnet.data.sources.xaigd import build_xaigd_splits
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation, ArtifactNetError, Region
 
@@ -69,6 +71,13 @@ def test_a_polygon_is_truncated_clipped_and_boxed(tmp_path):
     assert (lines["t1", "flux"].annotation, lines["t1", "flux"].regions) == (Annotation.CLEAN, ())
     assert {uid for uid, generator in lines if generator == "real"} == {"t1", "e1"}
     assert (out / "images/xaigd_boxes/sdxl/t1.png").read_bytes() == png(pixels("t1sdxl"))
+    # the shards themselves have the same regions
+    shards = build_xaigd_splits(DataConfig(name="xaigd", root=str(root), val_fraction=0.01), 0)
+    samples = [part.load(k) for part in shards.values() for k in range(len(part.records))]
+    found = {(s.record.uid, s.record.generator): s.regions for s in samples}
+    assert found["t1", "sdxl"] == marked.regions
+    assert found["e1", "sdxl"] == lines["e1", "sdxl"].regions
+    assert found["t1", "flux"] is None  # annotated as clean
     source = load_manifest(result.manifest)["test"]
     index = [record.label for record in source.records].index(1)
     sample = source.load(index)

@@ -133,7 +133,7 @@ class ProgressiveRule:
         form: how a region is written.
     """
 
-    parts = ("label", "grounding", "format")
+    parts: tuple[str, ...] = ("label", "grounding", "format")
 
     def __init__(self, settings: GrpoConfig, drop: Drop, form: Form) -> None:
         mode = settings.grounding

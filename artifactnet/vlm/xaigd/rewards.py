@@ -21,7 +21,7 @@ class PadRule:
     - ``detection``: see `detection_reward`; boxes are read as ``benchmark-xaigd instances`` does.
     """
 
-    parts = ("classification", "format", "detection")
+    parts: tuple[str, ...] = ("classification", "format", "detection")
 
     def __call__(self, text: str, row: Row, step: int, steps: int) -> Earned:
         """See `artifactnet.vlm.reward_rule.RewardRule`; the same at every step."""
