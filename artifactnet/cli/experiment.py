@@ -52,8 +52,7 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
             ),
             (
                 "qreal-strategies",
-                "strategies 2 and 3 of Q-Real Table 4 (1, a chain of three models, is not part "
-                "of it)",
+                "Q-Real Table 4: ImageQA by a chain of three models, after ObjectQA, at once",
                 _add_qreal,
                 _run_qreal,
             ),
@@ -190,8 +189,15 @@ def _add_ablation(parser: argparse.ArgumentParser) -> None:
         "--segments",
         metavar="DIR",
         help="benign: segments of the training images, GENERATOR/UID.png (labels) or "
-        "GENERATOR/UID/*.png (masks); by default Felzenszwalb's are made",
+        "GENERATOR/UID/*.png (masks); by default they are made",
     )
+    option(
+        "--segmenter",
+        metavar="BASE",
+        help="SAM for transformers that makes them, by name or folder (facebook/sam-vit-huge; "
+        "extra mllm); by default Felzenszwalb's algorithm does",
+    )
+    option("--device", default="auto", help="of the segmenter: auto, cpu, cuda, cuda:1, ...")
     option(
         "--saliency",
         metavar="DIR",
@@ -215,13 +221,29 @@ def _run_ablation(args: argparse.Namespace) -> int:
     from artifactnet.experiments.alignment import RECIPE
     from artifactnet.experiments.alignment_ablation import run_alignment_ablation
     from artifactnet.experiments.transfer import named_sets
+    from artifactnet.types import ArtifactNetError
 
     recipe, overrides = _recipe(args, RECIPE)
     sets = named_sets(args.on, least=0)
-    found = run_alignment_ablation(
-        recipe, args.masks, args.seeds, args.out, overrides, sets, args.segments, args.saliency
+    given = (
+        recipe,
+        args.masks,
+        args.seeds,
+        args.out,
+        overrides,
+        sets,
+        args.segments,
+        args.saliency,
     )
-    return _print(found, args)
+    if args.segmenter is None:
+        return _print(run_alignment_ablation(*given), args)
+    if args.segments is not None or "benign" not in args.masks:
+        raise ArtifactNetError("--segmenter is for the mask benign, without --segments")
+    from artifactnet.inference.load import pick_device
+    from artifactnet.vlm.segments import SamSegmenter
+
+    segmenter = SamSegmenter(args.segmenter, pick_device(args.device))
+    return _print(run_alignment_ablation(*given, segmenter, args.segmenter), args)
 
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:

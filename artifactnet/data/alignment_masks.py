@@ -7,7 +7,8 @@ what is salient. Only annotated fakes with artifacts get another mask; all other
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from artifactnet.config import AlignmentConfig
 from artifactnet.data.geometry import resample
-from artifactnet.data.heatmaps import HeatmapFolder, read_gray
+from artifactnet.data.heatmaps import HeatmapFolder, read_gray, write_map
 from artifactnet.data.images import decode_levels
 from artifactnet.data.sources.base import Source
 from artifactnet.files import atomic_path
@@ -245,25 +246,47 @@ def count_without_mask(source: Source, masks: AlignmentMasks) -> int:
     )
 
 
-def write_felzenszwalb(source: Source, folder: Path) -> None:
-    """Write `felzenszwalb_labels` of all images with artifacts that have no file yet.
+Segments = npt.NDArray[Any] | list[npt.NDArray[np.bool_]]  # labels, or masks that may overlap
+
+
+def write_segments(source: Source, folder: Path, segment: Callable[[UInt8Array], Segments]) -> None:
+    """Write the segments of all images with artifacts that have none in a folder yet.
+
+    Labels become ``GENERATOR/UID.png``, 16 bits, masks ``GENERATOR/UID/NUMBER.png``.
+
+    Args:
+        source: the images.
+        folder: is made.
+        segment: (H, W) labels from 1 of an (H, W, 3) image, or (H, W) masks.
 
     Raises:
         ArtifactNetError: an image cannot be used, or its generator or uid cannot name a file.
     """
     for index, record in enumerate(source.records):
         if record.annotation is Annotation.MASK and not _has_segments(folder, record):
-            labels = felzenszwalb_labels(source.load(index).image)
-            write_labels(_segment_path(folder, record), labels)
+            found, path = segment(source.load(index).image), _segment_path(folder, record)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(found, np.ndarray):
+                _write_labels(path, found)
+            else:
+                _write_masks(path.with_suffix(""), found)
 
 
-def write_labels(path: Path, labels: npt.NDArray[np.int64]) -> None:
-    """Write (H, W) labels, 0 to 65535, as a 16-bit PNG, atomically."""
+def _write_labels(path: Path, labels: npt.NDArray[Any]) -> None:
     done, content = cv2.imencode(".png", labels.astype(np.uint16))
     assert done
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.tobytes())
+
+
+def _write_masks(folder: Path, masks: Sequence[npt.NDArray[np.bool_]]) -> None:
+    """Write all masks of an image, or none of them."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    for number, mask in enumerate(masks):
+        write_map(unfinished / f"{number:04d}.png", mask.astype(np.uint8) * np.uint8(255))
+    unfinished.rename(folder)
 
 
 def _segment_path(folder: Path, record: Record) -> Path:

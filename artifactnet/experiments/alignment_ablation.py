@@ -14,7 +14,6 @@ from artifactnet import api
 from artifactnet.config import AlignmentConfig, Config, load
 from artifactnet.data import alignment_masks
 from artifactnet.data.datamodule import build_splits
-from artifactnet.data.sources.base import Source
 from artifactnet.evaluation.results import JSON
 from artifactnet.experiments.alignment import check_alignment, heatmap_note
 from artifactnet.experiments.common import (
@@ -26,7 +25,8 @@ from artifactnet.experiments.common import (
 )
 from artifactnet.experiments.figures import write_curves, write_points
 from artifactnet.metrics.paired import MOST_PAIRS
-from artifactnet.types import ArtifactNetError
+from artifactnet.names import file_name
+from artifactnet.types import ArtifactNetError, UInt8Array
 
 ABLATION, SWEEP = "alignment-ablation", "lambda-sweep"
 NONE, ARTIFACT = "none", "artifact"
@@ -53,8 +53,8 @@ def run_alignment_ablation(
     sets: Mapping[str, str] | None = None,
     segments: str | None = None,
     saliency: str | None = None,
-    segment: Callable[[Source, Path], None] = alignment_masks.write_felzenszwalb,
-    segmenter: str = "Felzenszwalb's",
+    segment: Callable[[UInt8Array], alignment_masks.Segments] = alignment_masks.felzenszwalb_labels,
+    segmenter: str = "felzenszwalb",
 ) -> dict[str, Any]:
     """Align one recipe with different masks (X-AIGD Table 14); write a table and a picture.
 
@@ -74,8 +74,8 @@ def run_alignment_ablation(
             them.
         saliency: folder for ``saliency``, see ``loss.alignment.saliency``; None: the spectral
             residual.
-        segment: writes the segments of all images with artifacts into a folder.
-        segmenter: its name, for the table.
+        segment: makes the segments of an image, see `alignment_masks.write_segments`.
+        segmenter: its name, for the table and the folder of its segments.
 
     Raises:
         ArtifactNetError: an unknown mask, one twice, fewer than two or no ``none``; seeds, recipe
@@ -84,7 +84,7 @@ def run_alignment_ablation(
     _check_masks(masks, segments, saliency)
     _check_seeds(ABLATION, seeds)
     folder = Path(out)
-    made = folder / "segments"
+    made = folder / "segments" / file_name(segmenter.replace("/", "--"))
     own_keys = {
         NONE: ["loss.alignment.weight=0"],
         ARTIFACT: [],
@@ -103,7 +103,8 @@ def run_alignment_ablation(
     if "benign" in masks and segments is None:
         for seed in seeds:
             config = configs["benign", seed]
-            segment(build_splits(config.data, config.seed)["train"], made)
+            source = build_splits(config.data, config.seed)["train"]
+            alignment_masks.write_segments(source, made, segment)
     without = {
         mask: _without_mask(configs[mask, seeds[0]], folder, mask)
         for mask in masks
@@ -118,7 +119,7 @@ def run_alignment_ablation(
     columns = ["Acc", "F1", *_MAPS]
     columns += [f"{score} {name}" for name in sets or {} for score in ("Acc", "F1")]
     used = {
-        "benign": segments or f"{segmenter} segments",
+        "benign": f"segments: {segments or segmenter}",
         "saliency": saliency or "spectral residual",
     }
     rows = {

@@ -13,7 +13,6 @@ from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
 from artifactnet.config import AlignmentConfig, AugmentConfig, ConfigError, load
-from artifactnet.data import alignment_masks
 from artifactnet.data.alignment_masks import (
     AlignmentMasks,
     count_without_mask,
@@ -21,8 +20,7 @@ from artifactnet.data.alignment_masks import (
     largest_benign_segment,
     random_polygon,
     spectral_saliency,
-    write_felzenszwalb,
-    write_labels,
+    write_segments,
 )
 from artifactnet.data.datamodule import DataModule, build_splits
 from artifactnet.data.dataset import DetectionDataset
@@ -152,13 +150,9 @@ def test_segments_from_files(tmp_path, apart):
     labels[30:] = 7  # 560 as well, of the smaller label
     labels[:5] = 9
     labels[5:10, 10:30] = 9  # touches the artifact
-    if apart:
-        for order, label in enumerate((7, 9, 300)):
-            path = tmp_path / "sdxl" / "7" / f"{order}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.where(labels == label, 255, 0).astype(np.uint8)).save(path)
-    else:
-        write_labels(tmp_path / "sdxl" / "7.png", labels)
+    made = [labels == label for label in (7, 9, 300)] if apart else labels
+    write_segments(Listed(sample(ARTIFACT)), tmp_path, lambda image: made)
+    assert (tmp_path / "sdxl" / "7.png").is_file() != apart
     config = AlignmentConfig(mask="benign", segments=str(tmp_path))
     masks = AlignmentMasks(config, 0, [record(), record("8")])
     found = masks.replace(sample(ARTIFACT))
@@ -174,7 +168,23 @@ def test_segments_from_files(tmp_path, apart):
     assert count_without_mask(source, masks) == 2
 
 
-def test_segments_are_made_once(tmp_path, monkeypatch):
+def test_masks_of_an_image_are_written_together(tmp_path):
+    """What a killed process left is no set of masks."""
+
+    def killed(image):
+        yield np.ones(SIZE, bool)
+        raise KeyboardInterrupt
+
+    source = Listed(sample(ARTIFACT))
+    with pytest.raises(KeyboardInterrupt):
+        write_segments(source, tmp_path, killed)
+    assert not (tmp_path / "sdxl" / "7").exists()
+    write_segments(source, tmp_path, lambda image: [ARTIFACT == 0])
+    assert [p.name for p in (tmp_path / "sdxl").iterdir()] == ["7"]
+    assert [p.name for p in (tmp_path / "sdxl" / "7").iterdir()] == ["0000.png"]
+
+
+def test_segments_are_made_once(tmp_path):
     image = np.full((*SIZE, 3), 200, np.uint8)
     image[:, 28:] = (20, 30, 90)
     labels = felzenszwalb_labels(image)
@@ -183,13 +193,12 @@ def test_segments_are_made_once(tmp_path, monkeypatch):
     assert labels[0, 4] != labels[0, 50]
     clean = Sample(record("c", annotation=Annotation.CLEAN), image)
     source = Listed(sample(ARTIFACT, "7", image), clean, sample(ARTIFACT, "a/8", image))
-    write_felzenszwalb(source, tmp_path)
+    write_segments(source, tmp_path, felzenszwalb_labels)
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.png")) == [
         "sdxl/7.png",
         "sdxl/a/8.png",
     ]
-    monkeypatch.setattr(alignment_masks, "felzenszwalb_labels", None)  # calling it would fail
-    write_felzenszwalb(source, tmp_path)
+    write_segments(source, tmp_path, None)  # calling it would fail
     config = AlignmentConfig(mask="benign", segments=str(tmp_path))
     found = AlignmentMasks(config, 0, source.records).replace(source.load(0))
     np.testing.assert_array_equal(found.mask, (labels == labels[0, 50]).astype(np.uint8))
@@ -310,7 +319,7 @@ def test_a_folder_without_a_file_that_fits_is_refused(tmp_path, kind):
 
 def test_unusable_segments_are_named(tmp_path):
     config = AlignmentConfig(mask="benign", segments=str(tmp_path))
-    write_labels(tmp_path / "sdxl" / "7.png", np.zeros((4, 5), np.int64))
+    write_segments(Listed(sample(ARTIFACT)), tmp_path, lambda image: np.zeros((4, 5), np.int64))
     masks = AlignmentMasks(config, 0, [record()])
     with pytest.raises(ArtifactNetError, match=r"sdxl/7\.png: it is 5x4, its image 56x40"):
         masks.replace(sample(ARTIFACT))

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from instant_runs import InstantRuns
 from PIL import Image
@@ -9,7 +10,6 @@ from PIL import Image
 from artifactnet.cli import main
 from artifactnet.config import load
 from artifactnet.data.datamodule import build_splits
-from artifactnet.experiments import alignment_ablation
 from artifactnet.experiments.alignment import run_alignment
 from artifactnet.experiments.alignment_ablation import (
     MASKS,
@@ -75,7 +75,7 @@ def test_rows_differ_in_the_mask_alone(tmp_path, recipe, instant):
     assert [row["key"] for row in found["rows"]] == list(MASKS)
     assert found["columns"] == ["Acc", "F1", "map IoU", "map PixF1"]
     benign = found["rows"][MASKS.index("benign")]
-    assert benign["method"] == "Felzenszwalb's segments"
+    assert benign["method"] == "segments: felzenszwalb"
     assert benign["spread"]["map IoU"]["mean"] == pytest.approx(0.022)
     assert found["rows"][0]["without_mask"] is None
     assert found["rows"][MASKS.index("random")]["without_mask"] == 0
@@ -112,22 +112,26 @@ def test_images_without_a_mask_are_counted(tmp_path, recipe, instant, monkeypatc
     assert "largest benign segment: 4 of the training images with artifacts have none" in page
 
 
-def test_segments_are_those_of_all_seeds(tmp_path, recipe, instant):
-    out, written = tmp_path / "out", []
+def test_segments_are_made_of_all_training_fakes(tmp_path, recipe, instant):
+    out, asked = tmp_path / "out", []
 
-    def segment(source, folder):
-        written.append(folder)
-        alignment_ablation.alignment_masks.write_felzenszwalb(source, folder)
+    def segment(image):
+        asked.append(image.shape)
+        masks = np.zeros((2, *image.shape[:2]), bool)
+        masks[0, :20], masks[1, 30:] = True, True
+        return list(masks)
 
-    run_alignment_ablation(
-        recipe, ["benign", "none"], [0, 1], out, SMALL, segment=segment, segmenter="My"
-    )
-    assert written == [out / "segments"] * 2
+    given = (recipe, ["benign", "none"], [0, 1], out, SMALL, {}, None, None, segment, "a/sam")
+    found = run_alignment_ablation(*given)
     train = build_splits(load(recipe, SMALL).data, 0)["train"]
-    fakes = {f"{r.generator}/{r.uid}.png" for r in train.records if r.label}
-    files = (out / "segments").rglob("*.png")
-    assert {p.relative_to(out / "segments").as_posix() for p in files} == fakes
-    assert "(My segments)" in (out / "alignment-ablation.md").read_text()
+    fakes = {f"{r.generator}/{r.uid}" for r in train.records if r.label}
+    assert len(asked) == len(fakes)  # of both seeds the same
+    made = out / "segments" / "a--sam"
+    assert {p.relative_to(made).as_posix() for p in made.glob("*/*")} == fakes
+    assert all(len(list((made / fake).glob("*.png"))) == 2 for fake in fakes)
+    assert "(segments: a/sam)" in (out / "alignment-ablation.md").read_text()
+    assert run_alignment_ablation(*given) == found
+    assert len(asked) == len(fakes)
 
 
 def test_other_sets_have_columns(tmp_path, recipe, instant):
@@ -209,6 +213,7 @@ def test_real_runs_survive_an_interruption(tmp_path, recipe, monkeypatch, capsys
         (["--masks", "none", "random", "random"], "each once"),
         (["--masks", "none", "random", "--saliency", "x"], "--saliency is for the mask saliency"),
         (["--masks", "none", "random", "--segments", "x"], "--segments is for the mask benign"),
+        (["--masks", "none", "random", "--segmenter", "x"], "--segmenter is for the mask benign"),
         (["--seeds", "3", "3"], "seeds must be given, each once"),
         (["--masks", "none", "benign", "--segments", "nowhere"], "it holds no segments of any"),
         (["--masks", "none", "saliency", "--saliency", "nowhere"], "nowhere: no such folder"),
