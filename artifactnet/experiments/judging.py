@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,6 @@ def _ask(
 ) -> None:
     size = max([_BLOCK, *(log.contestant.batch_size for log in logs)])
     total = len(test_set.keys)
-    # blocks are the same after a kill, since a model's last digits may depend on its batches
     blocks = [range(start, min(start + size, total)) for start in range(0, total, size)]
     todo = [[k for k in block if any(log.lacks(k) for log in logs)] for block in blocks]
     read = partial(_read, test_set, level, conditions)
@@ -281,16 +281,21 @@ class _Log:
         return self._order[index] == UNANSWERED
 
     def ask(self, images: Sequence[_Image], where: bool) -> None:
-        """Ask about some images, and then write all answers."""
-        shown = [image.shown for image in images if image.shown is not None]
-        judgments: Iterator[Judgment | Failure] = (
-            self.contestant.judge(shown, where) if shown else iter(())
-        )
-        entries = [
-            self._entry(image, None if image.shown is None else next(judgments)) for image in images
-        ]
-        for image, entry in zip(images, entries, strict=True):
-            self._order[image.index] = self._lines.append(entry)
+        """Ask about some images, and write the answers after each batch of the model.
+
+        Batches are those of all images, so that a kill changes none, and thus no last digit.
+        """
+        size = self.contestant.batch_size
+        for _, group in groupby(images, lambda image: image.index // size):
+            batch = list(group)
+            shown = [image.shown for image in batch if image.shown is not None]
+            judgments = self.contestant.judge(shown, where) if shown else iter(())
+            entries = [
+                self._entry(image, None if image.shown is None else next(judgments))
+                for image in batch
+            ]
+            for image, entry in zip(batch, entries, strict=True):
+                self._order[image.index] = self._lines.append(entry)
 
     def _entry(self, image: _Image, judgment: Judgment | Failure | None) -> dict[str, Any]:
         problem = judgment.reason if isinstance(judgment, Failure) else image.problem

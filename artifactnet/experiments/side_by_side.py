@@ -166,7 +166,7 @@ def describe_sets(sets: Mapping[str, TestSet]) -> dict[str, Any]:
         name: {
             "root": str(one.root),
             "layout": one.layout,
-            **one.counts(),
+            **{key: one.counts()[key] for key in ("images", "real", "fake")},
             "left_out": {reason: len(images) for reason, images in one.left_out.items()},
             "warnings": [*one.warnings, *([] if one.only else class_warnings(one))],
         }
@@ -201,7 +201,7 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     """Lines of a page: sets, models, versions, readings and warnings of an experiment's JSON."""
     lines = []
     for name, one in found["sets"].items():
-        out = "".join(f"; {count} left out: {why}" for why, count in one["left_out"].items())
+        out = "".join(f"; left out: {count} {why}" for why, count in one["left_out"].items())
         lines.append(
             f"- {name} ({one['layout']}): {one['images']} images, {one['real']} real and "
             f"{one['fake']} fake{out}"
