@@ -16,7 +16,8 @@ from artifactnet.taxonomy import ARTIFACT, BY_LABEL, NO_ARTIFACT
 Rule = tuple[str, Callable[[Any], bool]]  # "must be ...", and whether a value is
 
 
-QREAL_TASKS = ("qreal_object", "qreal_image")  # of mllm.task
+# of mllm.task
+QREAL_TASKS = ("qreal_object", "qreal_image", "qreal_detect", "qreal_filter", "qreal_describe")
 
 
 def _among(*words: str) -> Rule:

@@ -92,7 +92,9 @@ class GrpoConfig:
 class MllmConfig:
     """A model built on a multimodal language model; of other models all of it is unused."""
 
-    task: str = "heie"  # heie | fakexplainer | qreal_object | qreal_image | xaigd_pad
+    # heie | fakexplainer | qreal_object | qreal_image | xaigd_pad, or of a chain that answers as
+    # qreal_image does: qreal_detect | qreal_filter | qreal_describe
+    task: str = "heie"
     # checkpoint for transformers, by name or folder: of InternVL (OpenGVLab/InternVL3-8B-hf) for
     # heie, of any family of `vlm.coordinates` for fakexplainer
     base: str | None = None

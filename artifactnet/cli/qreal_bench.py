@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from artifactnet.cli import arguments
 
 if TYPE_CHECKING:
+    from artifactnet.llm.client import Chat
     from artifactnet.vlm.questions import Answerer
 
 JUDGES = "how similar descriptions are (LLM-Score)"
@@ -54,12 +57,17 @@ def add_benchmark_qreal_options(parser: argparse.ArgumentParser) -> None:
         help="name or folder of a checkpoint for transformers, or folder of a run; or a model "
         "behind an endpoint, see --vlm-url",
     )
+    option(
+        "--chain",
+        nargs=3,
+        metavar=("DETECT", "FILTER", "DESCRIBE"),
+        help="instead of a model: folders of three runs, which answer the task image together",
+    )
     option("--out", required=True, metavar="DIR", help="folder for answers and tables")
     option(
         "--tasks",
         nargs="+",
         choices=("object", "image"),
-        default=["object", "image"],
         help="object: six questions about each entity; image: entities with a problem (both)",
     )
     option(
@@ -150,15 +158,17 @@ def run_score_qreal(args: argparse.Namespace) -> int:
 
 def run_benchmark_qreal(args: argparse.Namespace) -> int:
     """Run ``benchmark-qreal``; returns the exit code."""
-    from artifactnet.vlm.qreal.benchmark import run_benchmark
+    from artifactnet.vlm.qreal.benchmark import TASKS, run_benchmark
 
     judge = arguments.open_judge(args)
+    if args.chain is not None:
+        return _finish(_run_chain(args, judge), args.out)
     answerer = open_answerer(args)
     results = run_benchmark(
         args.truth,
         answerer,
         args.out,
-        tasks=args.tasks,
+        tasks=TASKS if args.tasks is None else args.tasks,
         split=args.split,
         context=args.context,
         tuned=args.tuned,
@@ -166,9 +176,48 @@ def run_benchmark_qreal(args: argparse.Namespace) -> int:
         judge=judge,
         batch_size=args.batch_size,
         allow_missing=args.allow_missing,
-        report=lambda count: arguments.print_line(f"{count} answers", sys.stderr),
+        report=_report_answers,
     )
     return _finish(results, args.out)
+
+
+def _run_chain(args: argparse.Namespace, judge: Chat | None) -> dict[str, Any]:
+    from artifactnet.runs.device import choose_device
+    from artifactnet.types import ArtifactNetError
+    from artifactnet.vlm.qreal.chain import run_chain
+    from artifactnet.vlm.qreal.rows import STAGES
+    from artifactnet.vlm.questions import load_answerer
+    from artifactnet.vlm.tuned_chat import read_tuned_chat
+
+    names = ("model", "revision", "context", "tuned", *_THERE)
+    given = [_flag(name) for name in names if getattr(args, name) is not None]
+    if given:
+        raise ArtifactNetError(f"{given[0]} does not go with --chain, which names its models")
+    if args.tasks not in (None, ["image"]):
+        raise ArtifactNetError("--chain answers --tasks image alone")
+    device = choose_device(args.device or "auto")
+    models: dict[str, Callable[[], Answerer]] = {}
+    for stage, run in zip(STAGES, args.chain, strict=True):
+        mllm, _ = read_tuned_chat(run)  # now, before the first of them answers
+        if mllm.task != f"qreal_{stage}":
+            raise ArtifactNetError(f"{run}: was trained with mllm.task={mllm.task}, not {stage}")
+        limit = args.max_tokens or mllm.max_new_tokens
+        models[stage] = partial(load_answerer, run, device, limit)
+    return run_chain(
+        args.truth,
+        models,
+        args.out,
+        split=args.split,
+        area=args.auc,
+        judge=judge,
+        batch_size=args.batch_size,
+        allow_missing=args.allow_missing,
+        report=_report_answers,
+    )
+
+
+def _report_answers(count: int) -> None:
+    arguments.print_line(f"{count} answers", sys.stderr)
 
 
 def _flag(name: str) -> str:

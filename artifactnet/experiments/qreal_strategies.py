@@ -1,39 +1,55 @@
-"""Ways of teaching a model Q-Real's lists of problems, compared (Q-Real, Table 4).
-
-The paper's strategy 1, a chain of three models (detection, filtering, description), is not part of
-this: it needs three more tasks.
-"""
+"""Ways of teaching Q-Real's lists of problems, compared (Q-Real, Table 4)."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from artifactnet.config import ConfigError, load
 from artifactnet.data.qreal import DIMENSIONS
-from artifactnet.experiments.common import check_seeds, read_results, train_once, write_table
+from artifactnet.experiments.common import (
+    check_seeds,
+    compute_once,
+    read_results,
+    train_once,
+    write_table,
+)
+from artifactnet.files import hash_files, sha256_file
 from artifactnet.llm.client import Chat
 from artifactnet.names import visible
 from artifactnet.runs import run_folder
+from artifactnet.runs.device import choose_device
 from artifactnet.vlm.qreal.benchmark import ANSWERS
+from artifactnet.vlm.qreal.chain import run_chain
+from artifactnet.vlm.qreal.figures import SPLIT
+from artifactnet.vlm.qreal.rows import STAGES
 from artifactnet.vlm.qreal.score import score_qreal
 from artifactnet.vlm.qreal.trainer import BENCHMARK
+from artifactnet.vlm.questions import Answerer, load_answerer
+from artifactnet.vlm.tuned import BASE, WEIGHTS
 
 NAME = "qreal-strategies"
 TITLE = "Strategies of fine-tuning, judged on ImageQA (Q-Real Table 4)"
 OBJECT, IMAGE = "paper/qreal_objectqa", "paper/qreal_imageqa"
+CHAIN = "1"  # a key of `STRATEGIES`
 JUDGED = "judged"  # folder below a run: the judge's answers, and figures with them
 # the paper's numbers -> title
-STRATEGIES = {"2": "2: ObjectQA, then ImageQA", "3": "3 (*): ImageQA from the base"}
+STRATEGIES = {
+    CHAIN: "1: detection, filtering, description",
+    "2": "2: ObjectQA, then ImageQA",
+    "3": "3 (*): ImageQA from the base",
+}
 # column -> field of `artifactnet.metrics.entity_boxes.box_figures`
 COLUMNS = {"IoU": "iou", "detection rate": "detection_rate", "AUC": "auc"}
 SCORES = {"LLM-Score": "score", "LLM-Score, all": "all"}  # fields of "llm"
 MORE = {"recall": "recall", "none": "silent", "boxes": "boxes"}  # an image
 _OWN = ("mllm.task", "mllm.stage", "mllm.adapters", "data.name", "name", "out", "seed")
 _NOTE = (
-    "The last stage of both is the same recipe on the same data. IoU, detection rate, AUC and "
+    "Strategy 1 is a chain of three models, each taught its part of the same data. The last stage "
+    "of 2 and 3 is the same recipe. IoU, detection rate, AUC and "
     "LLM-Score reward silence, so recall (pairs above 0.5 over true boxes), the share of images "
     "whose answer is none, and boxes an image stand beside them."
 )
@@ -47,9 +63,10 @@ def run_qreal_strategies(
 ) -> dict[str, Any]:
     """Train and judge `STRATEGIES`; write ``qreal-strategies.json`` and ``.md`` (Q-Real, Sec. 5).
 
-    Three trainings a seed, in ``out/qreal_objectqa_sSEED`` and ``out/qreal_imageqa_KEY_sSEED``.
-    Finished ones are reused and interrupted ones resumed, and the judge is asked nothing twice, so
-    the same command continues after an interruption.
+    Six trainings a seed, in ``out/qreal_STAGE_sSEED`` for the `STAGES` of the chain, whose answers
+    are in ``out/qreal_chain_sSEED``, ``out/qreal_objectqa_sSEED`` and
+    ``out/qreal_imageqa_KEY_sSEED``. Finished ones are reused and interrupted ones resumed, and no
+    model or judge is asked anything twice, so the same command continues after an interruption.
 
     Args:
         seeds: each training is repeated with each of them.
@@ -79,20 +96,23 @@ def run_qreal_strategies(
     values: dict[tuple[str, int], dict[str, float | None]] = {}
     warnings: dict[str, list[str]] = {}  # text -> the runs that it is about
     for (key, seed), plan in plans.items():
-        for recipe, changes in plan:
-            run = train_once(recipe, changes)
-        trained = read_results(run)
-        found = _score(run, trained, judge)
+        runs = [train_once(recipe, changes) for recipe, changes in plan]
+        trained = read_results(runs[-1])
+        answered, benchmark = runs[-1], trained["benchmark"]
+        if key == CHAIN:
+            answered = folder / f"qreal_chain_s{seed}"
+            benchmark = _run_chain(dict(zip(STAGES, runs, strict=True)), answered)
+        found = _score(answered, trained["data"], judge)
         for dimension in DIMENSIONS:
             values[f"{key}_{dimension}", seed] = _row(found["image"][dimension])
-        learned = json.loads((run / run_folder.DATA).read_text(encoding="utf-8"))
+        learned = json.loads((runs[-1] / run_folder.DATA).read_text(encoding="utf-8"))
         said = [
             *(f"{trained['data']['root']}: {text}" for text in learned["warnings"]),
-            *trained["benchmark"]["figures"]["warnings"],
+            *benchmark["figures"]["warnings"],
             *found["warnings"],
         ]
         for text in dict.fromkeys(said):
-            warnings.setdefault(text, []).append(run.name)
+            warnings.setdefault(text, []).append(answered.name)
     about = {
         "experiment": NAME,
         "title": TITLE,
@@ -118,6 +138,8 @@ def _plan(
     def run(recipe: str, name: str, *own: str) -> tuple[str, list[str]]:
         return recipe, [*overrides, *own, f"name={name}", f"out={folder}", f"seed={seed}"]
 
+    if key == CHAIN:
+        return [run(f"paper/qreal_{stage}", f"qreal_{stage}_s{seed}") for stage in STAGES]
     last = f"qreal_imageqa_{key}_s{seed}"
     if key == "3":
         return [run(IMAGE, last)]
@@ -125,9 +147,46 @@ def _plan(
     return [run(OBJECT, first), run(IMAGE, last, f"mllm.adapters={folder / first}")]
 
 
-def _score(run: Path, trained: Mapping[str, Any], judge: Chat | None) -> dict[str, Any]:
-    """Figures of the answers that a run's own benchmark saved, with the judge's."""
-    data = trained["data"]
+def _run_chain(runs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+    """The benchmark's results of three runs in a chain, by stage; what is known is not asked again.
+
+    Several 7B models take minutes to load, so those that have answered all are not.
+    """
+    config = run_folder.read_config(runs[STAGES[-1]])
+    data = read_results(runs[STAGES[-1]])["data"]
+
+    def loader(run: Path) -> Callable[[], Answerer]:
+        device = choose_device(config.train.device)
+        limit = run_folder.read_config(run).mllm.max_new_tokens
+        return lambda: load_answerer(run, device, limit)
+
+    def ask() -> dict[str, Any]:
+        split = data["split"]
+        return run_chain(
+            data["root"],
+            {stage: loader(run) for stage, run in runs.items()},
+            out / BENCHMARK,
+            split=split,
+            batch_size=config.data.eval_batch_size or config.data.batch_size,
+            replace=True,  # the folder is this experiment's alone
+            warnings=[] if split == SPLIT else [f"no test split: these figures are of {split}"],
+        )
+
+    asked = {
+        "runs": {stage: _weights_hash(run) for stage, run in runs.items()},
+        "data": sha256_file(data["root"]),
+    }
+    return compute_once(out / "results.json", {"asked": asked}, ask)
+
+
+def _weights_hash(run: Path) -> str:
+    """SHA-256 of what a run has learned."""
+    files = sorted([run / WEIGHTS, *(run / BASE).glob("*.safetensors")])
+    return hash_files([file for file in files if file.is_file()], hashlib.sha256())
+
+
+def _score(run: Path, data: Mapping[str, Any], judge: Chat | None) -> dict[str, Any]:
+    """Figures of the answers that a benchmark saved below a folder, with the judge's."""
     results = score_qreal(
         data["root"],
         [run / BENCHMARK / ANSWERS["image"]],

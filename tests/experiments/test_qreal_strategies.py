@@ -9,7 +9,9 @@ from instant_runs import InstantRuns
 
 from artifactnet.cli import main
 from artifactnet.config import ConfigError
+from artifactnet.experiments import qreal_strategies
 from artifactnet.experiments.qreal_strategies import run_qreal_strategies
+from artifactnet.vlm.qreal.rows import STAGES
 
 # both entities of b.png have problems; the prediction of the first is exact, of the second far off
 BOXES = [
@@ -30,26 +32,40 @@ def keys(truth):
 
 @pytest.fixture
 def instant(monkeypatch):
+    def chain(truth, models, out, **more):
+        """Finds what strategy 3 finds; its models are not loaded here."""
+        instant.chained.append((sorted(models), Path(out), more["split"]))
+        write_answers(Path(out), BOXES[:1])
+        return {"figures": {"warnings": ["all say this", "the chain says"]}}
+
     def figures(config, _):
         """Strategy 3 finds one of the entities in b.png, strategy 2 adds a box that is wrong."""
         boxes = BOXES if config.mllm.adapters else BOXES[:1]
-        folder = Path(config.out) / config.name / "benchmark"
-        folder.mkdir(exist_ok=True)  # of a resumed run
-        lines = [
-            {"image": f"{name}.png", "dimension": dimension, "boxes": boxes if name == "b" else []}
-            for name in "bcd"
-            for dimension in ("realism", "plausibility")
-        ]
-        (folder / "image.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        folder = Path(config.out) / config.name
+        write_answers(folder / "benchmark", boxes)
+        (folder / "adapters.safetensors").write_text(config.name)
         learned = {"warnings": ["the training images"]}
-        (folder.parent / "data.json").write_text(json.dumps(learned))
+        (folder / "data.json").write_text(json.dumps(learned))
         warnings = ["all say this", *(["only I do"] if config.mllm.adapters else [])]
         return {
             "data": {"root": config.data.root, "split": "test"},
             "benchmark": {"figures": {"warnings": warnings}},
         }
 
-    return InstantRuns(monkeypatch, figures)
+    monkeypatch.setattr(qreal_strategies, "run_chain", chain)
+    instant = InstantRuns(monkeypatch, figures)
+    instant.chained = []
+    return instant
+
+
+def write_answers(folder, boxes):
+    folder.mkdir(exist_ok=True, parents=True)  # of a resumed run
+    lines = [
+        {"image": f"{name}.png", "dimension": dimension, "boxes": boxes if name == "b" else []}
+        for name in "bcd"
+        for dimension in ("realism", "plausibility")
+    ]
+    (folder / "image.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def test_rows_of_table_4(instant, keys, tmp_path, capsys):
@@ -60,6 +76,7 @@ def test_rows_of_table_4(instant, keys, tmp_path, capsys):
         row
         for seed in (0, 1)
         for row in (
+            *((f"qreal_{s}_s{seed}", f"qreal_{s}", None, seed) for s in STAGES),
             (f"qreal_objectqa_s{seed}", "qreal_object", None, seed),
             (f"qreal_imageqa_2_s{seed}", "qreal_image", str(out / f"qreal_objectqa_s{seed}"), seed),
             (f"qreal_imageqa_3_s{seed}", "qreal_image", None, seed),
@@ -75,7 +92,11 @@ def test_rows_of_table_4(instant, keys, tmp_path, capsys):
     assert _line(page, "3 (*): ImageQA from the base (realism)") == cells
     assert _line(page, "3 (*): ImageQA from the base (plausibility)")[5] == "0.333"
     assert "| 1.000 ± 0.000 |" in page
-    assert "| 1: " not in page
+    cells = ["1.000", "1.000", "1.000", "-", "-", "0.500", "0.667", "0.333"]
+    assert _line(page, "1: detection, filtering, description (realism)") == cells
+    assert "WARNING: the chain says (qreal_chain_s0, qreal_chain_s1)\n" in page
+    chains = [(sorted(STAGES), out / f"qreal_chain_s{seed}" / "benchmark") for seed in (0, 1)]
+    assert instant.chained == [(*chain, "test") for chain in chains]
     assert "WARNING: all say this\n" in page
     assert f"WARNING: {tmp_path / 'qreal.jsonl'}: the training images\n" in page
     assert "WARNING: only I do (qreal_imageqa_2_s0, qreal_imageqa_2_s1)\n" in page
@@ -83,8 +104,14 @@ def test_rows_of_table_4(instant, keys, tmp_path, capsys):
 
     (out / "qreal_objectqa_s1" / "finished.json").unlink()
     assert main(command) == 0
-    assert [c.name for c in instant.trained[6:]] == ["qreal_objectqa_s1"]
-    assert instant.trained[6].resume
+    assert [c.name for c in instant.trained[12:]] == ["qreal_objectqa_s1"]
+    assert instant.trained[12].resume
+    assert len(instant.chained) == 2
+
+    # other weights, or other images, are asked anew
+    (out / "qreal_filter_s1" / "adapters.safetensors").write_text("other")
+    assert main(command) == 0
+    assert len(instant.chained) == 3
 
 
 def _line(page, title):
@@ -113,7 +140,7 @@ def test_the_judge_is_asked_nothing_twice(instant, keys, tmp_path, monkeypatch):
         command = ["experiment", "qreal-strategies", *keys, *judge, "--seeds", "0"]
         assert main([*command, "--out", str(out)]) == 0
         asked = len(server.requests)
-        assert asked == 4  # a pair that overlaps for each strategy and dimension
+        assert asked == 6  # a pair that overlaps for each strategy and dimension
         assert main([*command, "--out", str(out)]) == 0
         assert len(server.requests) == asked
     page = (out / "qreal-strategies.md").read_text()

@@ -20,10 +20,10 @@ from artifactnet.data.qreal import QUESTIONS  # noqa: E402
 from artifactnet.types import ArtifactNetError  # noqa: E402
 from artifactnet.vlm import sft  # noqa: E402
 from artifactnet.vlm.base import adapter_state  # noqa: E402
-from artifactnet.vlm.image_chat import load_image_chat  # noqa: E402
+from artifactnet.vlm.image_chat import ImageChat, load_image_chat  # noqa: E402
 from artifactnet.vlm.qreal.benchmark import run_benchmark  # noqa: E402
 from artifactnet.vlm.qreal.prompts import list_question  # noqa: E402
-from artifactnet.vlm.qreal.rows import QRealData, QRealExamples  # noqa: E402
+from artifactnet.vlm.qreal.rows import STAGES, QRealData, QRealExamples  # noqa: E402
 from artifactnet.vlm.qreal.score import score_qreal  # noqa: E402
 from artifactnet.vlm.questions import LocalAnswerer, load_answerer  # noqa: E402
 from artifactnet.vlm.tuned import WEIGHTS  # noqa: E402
@@ -168,6 +168,63 @@ def test_adapters_are_loaded_bit_for_bit(runs, bases, truth):
     assert all(torch.equal(found[name], saved[name]) for name in saved)
 
 
+def test_what_three_models_of_a_chain_learn(bases, truth):
+    def learned(task):
+        keys = [f"mllm.base={bases['qwen']}", f"data.root={truth}", *FAST]
+        found = load(f"paper/qreal_{task}", keys)
+        return QRealData(found).rows("train", load_image_chat(found.mllm))
+
+    (found,) = learned("detect")
+    assert found.entity is None
+    assert [json.loads(line) for line in found.answer.split("\n")] == [
+        {"label": "violin", "bbox_2d": [10, 10, 50, 40]},
+        {"label": "cello", "bbox_2d": [20, 50, 80, 100]},
+    ]
+    told = [(row.entity.label, row.question, row.answer) for row in learned("filter")]
+    realism = "realism (whether its color, material and lighting differ from the real world)"
+    assert told[0] == (
+        "violin",
+        f'This shows "violin". Does it have a problem of {realism}?',
+        "Yes",
+    )
+    assert [(label, answer) for label, _, answer in told] == [
+        *(("violin", "Yes"), ("violin", "No"), ("cello", "No"), ("cello", "Yes"))
+    ]
+    told = [(row.entity.label, row.question, row.answer) for row in learned("describe")]
+    question = f'This shows "violin". Explain its problem of {realism}.'
+    assert told[0] == ("violin", question, "violin-1 shines like wax")
+    assert [(label, answer) for label, _, answer in told[1:]] == [("cello", "cello-1 is bent")]
+
+
+def test_three_models_answer_in_a_chain(bases, truth, tmp_path, monkeypatch, capsys):
+    keys = [f"mllm.base={bases['internvl']}", f"data.root={truth}", f"out={tmp_path}", *FAST]
+    runs = [train(load(f"paper/qreal_{stage}", keys)).run_dir for stage in STAGES]
+    for run in runs:
+        assert json.loads((run / "results.json").read_text())["training"]["steps"] == 2
+    # a model of random weights lists nothing, so the first one gets words put into its mouth
+    decode = ImageChat.decode
+
+    def spoken(chat, ids):
+        text = decode(chat, ids)
+        where = [sum(map(int, ids)) % 400, 100, 700, 800]
+        return f"{json.dumps({'label': 'cat', 'bbox_2d': where})}\nYes {text}"
+
+    monkeypatch.setattr(ImageChat, "decode", spoken)
+    out = tmp_path / "chain"
+    command = ["benchmark-qreal", str(truth), "--chain", *map(str, runs), "--out", str(out)]
+    assert main([*command, "--device", "cpu", "--max-tokens", "8"]) == 0
+    figures = json.loads((out / "results.json").read_text())["figures"]
+    assert figures["image"]["realism"]["predicted"] == 3
+    assert figures["image"]["realism"]["iou"] > 0
+    scored = score_qreal(truth, [out / "image.jsonl"])["figures"]
+    assert scored["image"] == figures["image"]
+    assert "## ImageQA" in capsys.readouterr().out
+    assert main([*command, "--model", "x"]) == 2
+    assert "--model does not go with --chain" in capsys.readouterr().err
+    assert main([*command[:3], *map(str, runs[::-1]), "--out", str(out)]) == 2
+    assert "was trained with mllm.task=qreal_describe, not detect" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_strategies_of_table_4(bases, truth, tmp_path, capsys, monkeypatch):
     keys = [f"mllm.base={bases['qwen']}", f"data.root={truth}", *FAST, "mllm.max_new_tokens=64"]
@@ -185,12 +242,14 @@ def test_strategies_of_table_4(bases, truth, tmp_path, capsys, monkeypatch):
     assert any(not torch.equal(learned[0][name], learned[1][name]) for name in learned[0])
     table = json.loads((tmp_path / "qreal-strategies.json").read_text())
     assert [row["key"] for row in table["rows"]] == [
-        *("2_realism", "3_realism", "2_plausibility", "3_plausibility")
+        *("1_realism", "2_realism", "3_realism"),
+        *("1_plausibility", "2_plausibility", "3_plausibility"),
     ]
     for row in table["rows"]:
         key, dimension = row["key"].split("_")
-        results = json.loads((tmp_path / f"qreal_imageqa_{key}_s0" / "results.json").read_text())
-        figures = results["benchmark"]["figures"]["image"][dimension]
+        run = "qreal_chain_s0" if key == "1" else f"qreal_imageqa_{key}_s0"
+        results = json.loads((tmp_path / run / "benchmark" / "results.json").read_text())
+        figures = results["figures"]["image"][dimension]
         found = row["seeds"]["0"]
         assert (found["IoU"], found["AUC"]) == (figures["iou"], figures["auc"])
         assert (found["recall"], found["boxes"]) == (figures["recall"], figures["boxes"])

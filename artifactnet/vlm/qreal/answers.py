@@ -62,13 +62,13 @@ def read_entities(text: str, image_size: Size, input_size: Size) -> EntityList:
 
 
 def write_entities(
-    entities: Sequence[QRealEntity], dimension: Dimension, image_size: Size, input_size: Size
+    entities: Sequence[QRealEntity], dimension: Dimension | None, image_size: Size, input_size: Size
 ) -> str:
-    """The answer that lists entities with a problem, as it is taught; ``none`` for no entity.
+    """The answer that lists entities, as it is taught; ``none`` for no entity.
 
     Args:
         entities: each with a description of the dimension.
-        dimension: of the problem.
+        dimension: of the problem; None: nothing is said of one.
         image_size: (width, height) of the image.
         input_size: (width, height) of the model's coordinates.
     """
@@ -77,8 +77,8 @@ def write_entities(
             {
                 "label": entity.label,
                 "bbox_2d": to_model(entity.bbox, image_size, input_size),
-                "description": entity.description(dimension),
-            },
+            }
+            | ({} if dimension is None else {"description": entity.description(dimension)}),
             ensure_ascii=False,
         )
         for entity in entities

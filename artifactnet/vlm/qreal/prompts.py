@@ -23,6 +23,11 @@ _MEANINGS: dict[Dimension, str] = {
     "realism": "realism (whether its color, material and lighting differ from the real world)",
 }
 _EXAMPLE = {"label": "violin", "bbox_2d": [112, 96, 448, 380], "description": "..."}
+# of the chain of three models; all of this is our wording
+_DETECT = (
+    "Analyze this AI-generated image, provide all entities with their type labels and coordinates "
+    "within the image."
+)
 
 
 def entity_question(
@@ -59,10 +64,34 @@ def list_question(dimension: Dimension, pixels: bool) -> str:
         dimension: of the problem.
         pixels: whether the model counts pixels of its image, and not from 0 to 1000.
     """
-    unit = "in pixels of the image" if pixels else "from 0 to 1000 over the whole image"
     return (
         f"{_LIST.format(_MEANINGS[dimension])}\n\n"
         "List only entities with such a problem, one JSON object a line, with coordinates x1, y1, "
-        f"x2, y2 {unit}:\n{json.dumps(_EXAMPLE)}\n"
+        f"x2, y2 {_unit(pixels)}:\n{json.dumps(_EXAMPLE)}\n"
         f"If no entity has one, answer with the one word {NOTHING}."
     )
+
+
+def detection_question(pixels: bool) -> str:
+    """The text that asks for all entities, whatever is wrong with them; ``pixels`` as above."""
+    example = {key: value for key, value in _EXAMPLE.items() if key != "description"}
+    return (
+        f"{_DETECT}\n\nOne JSON object a line, with coordinates x1, y1, x2, y2 {_unit(pixels)}:\n"
+        f"{json.dumps(example)}\nIf there is no entity, answer with the one word {NOTHING}."
+    )
+
+
+def filter_question(label: str, dimension: Dimension) -> str:
+    """The text that asks whether an entity, of which the crop is shown, has a problem."""
+    shown = json.dumps(label, ensure_ascii=False)  # as JSON, as above
+    return f"This shows {shown}. Does it have a problem of {_MEANINGS[dimension]}?"
+
+
+def description_question(label: str, dimension: Dimension) -> str:
+    """The text that asks what the problem of an entity is, of which the crop is shown."""
+    shown = json.dumps(label, ensure_ascii=False)
+    return f"This shows {shown}. Explain its problem of {_MEANINGS[dimension]}."
+
+
+def _unit(pixels: bool) -> str:
+    return "in pixels of the image" if pixels else "from 0 to 1000 over the whole image"

@@ -24,9 +24,21 @@ from artifactnet.types import ArtifactNetError, UInt8Array
 from artifactnet.vlm.coordinates import Size, rule_of
 from artifactnet.vlm.image_chat import ImageChat, question_messages
 from artifactnet.vlm.qreal.answers import write_entities
-from artifactnet.vlm.qreal.prompts import Context, entity_question, list_question
+from artifactnet.vlm.qreal.prompts import (
+    Context,
+    description_question,
+    detection_question,
+    entity_question,
+    filter_question,
+    list_question,
+)
 
-OBJECT = "qreal_object"  # mllm.task
+# mllm.task
+OBJECT = "qreal_object"
+STAGES = ("detect", "filter", "describe")  # of the chain that answers as qreal_image does
+STAGE_TASKS = tuple(f"qreal_{stage}" for stage in STAGES)
+
+_UNVERIFIED = "trained on annotations that no person has verified"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,7 @@ class QRealData:
     Attributes:
         splits: by name; those without an image are left out.
         summary: counts, and ``warnings``.
+        notices: what must be known before trusting what was trained.
 
     Raises:
         ArtifactNetError: the file cannot be used, or has no image to train on.
@@ -84,6 +97,7 @@ class QRealData:
             "unverified": unverified,
             "warnings": [],
         }
+        self.notices = [_UNVERIFIED] if unverified else []
         if unverified:
             self.summary["warnings"].append(
                 f"{unverified} of {len(images)} images were annotated by models alone: no person "
@@ -95,18 +109,23 @@ class QRealData:
 
         Raises:
             ArtifactNetError: a text holds a control word of the language model, or an answer is
-                longer than ``mllm.max_new_tokens``; the message names the line of the file.
+                longer than ``mllm.max_new_tokens``; the message names the line of the file. Or
+                nothing is there to learn.
         """
         if split not in self.splits:
             return []
-        mllm = self._config.mllm
-        about = _object_rows if mllm.task == OBJECT else _image_rows
+        about = _ROWS[self._config.mllm.task]
         rows = []
         for image in self.splits[split].records:
             height, width, _ = shown_size(image.path, f"{image.where}: {image.path}")
             for row in about(self._config, image, (width, height), chat):
                 self._check(row, chat)
                 rows.append(row)
+        if split == "train" and not rows:
+            raise ArtifactNetError(
+                f"data.root={self._config.data.root}: no image of the split train has anything to "
+                f"teach mllm.task={self._config.mllm.task}"
+            )
         return rows
 
     def _check(self, row: QRealRow, chat: ImageChat) -> None:
@@ -165,3 +184,40 @@ def _image_rows(
         if problems or config.mllm.negatives:
             answer = write_entities(problems, dimension, size, space)
             yield QRealRow(image, None, list_question(dimension, pixels), answer)
+
+
+def _detect_rows(
+    config: Config, image: QRealImage, size: Size, chat: ImageChat
+) -> Iterator[QRealRow]:
+    """All entities; the word for none where there is none."""
+    if image.entities or config.mllm.negatives:
+        answer = write_entities(image.entities, None, size, chat.input_size(size))
+        yield QRealRow(image, None, detection_question(rule_of(chat.family) == "pixels"), answer)
+
+
+def _filter_rows(
+    config: Config, image: QRealImage, size: Size, chat: ImageChat
+) -> Iterator[QRealRow]:
+    """Whether each entity has a problem in each dimension."""
+    for entity in image.entities:
+        for dimension in DIMENSIONS:
+            question = filter_question(entity.label, dimension)
+            yield QRealRow(image, entity, question, answer_word(entity.has_problem(dimension)))
+
+
+def _describe_rows(
+    config: Config, image: QRealImage, size: Size, chat: ImageChat
+) -> Iterator[QRealRow]:
+    """What is wrong with each entity in each dimension in which it has a problem."""
+    for dimension in DIMENSIONS:
+        for entity in image.problems(dimension):
+            text = entity.description(dimension)
+            assert text is not None  # the file was read without allowing for missing ones
+            yield QRealRow(image, entity, description_question(entity.label, dimension), text)
+
+
+_ROWS = {
+    OBJECT: _object_rows,
+    "qreal_image": _image_rows,
+    **dict(zip(STAGE_TASKS, (_detect_rows, _filter_rows, _describe_rows), strict=True)),
+}

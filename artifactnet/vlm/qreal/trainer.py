@@ -14,17 +14,21 @@ from artifactnet.vlm.image_chat import load_image_chat
 from artifactnet.vlm.qreal.benchmark import run_benchmark
 from artifactnet.vlm.qreal.pages import results_page
 from artifactnet.vlm.qreal.prompts import Context
-from artifactnet.vlm.qreal.rows import OBJECT, QRealData, QRealExamples
+from artifactnet.vlm.qreal.rows import OBJECT, STAGE_TASKS, QRealData, QRealExamples
 from artifactnet.vlm.questions import load_answerer
 from artifactnet.vlm.tuned import build_tuned
 from artifactnet.vlm.tuned_chat import MARKS, check_adapters, facts_name, save_tuned_chat
 from artifactnet.vlm.tuning_run import fit_tuned, free_memory, train_in_processes, tuning_run
 
 BENCHMARK = "benchmark"  # folder of answers and figures
+_OF_A_CHAIN = """# Q-Real: {}
+
+One of three models that answer in a chain. It has no figures of its own.
+"""
 
 
 def train_qreal(config: Config) -> RunResult:
-    """Train, evaluate and save a model by a config with ``mllm.task=qreal_object|qreal_image``.
+    """Train, evaluate and save a model by a config with one of ``mllm.task=qreal_...``.
 
     With ``train.devices`` above 1, that many processes are started, unless a launcher (torchrun,
     accelerate) has started them.
@@ -41,10 +45,13 @@ def train_qreal(config: Config) -> RunResult:
         if not run.main:
             return RunResult(run.folder, {})
         free_memory(run)
-        results = _evaluate(run, data, training)
-        figures = results_page(results["benchmark"])
+        results, figures = _evaluate(run, data, training)
         saved = f"{run.folder / facts_name(config.mllm.task)} and the files next to it"
         usage = [f"artifactnet benchmark-qreal OTHER.jsonl --model {run.folder} --out DIR"]
+        if config.mllm.task in STAGE_TASKS:
+            usage = [
+                "artifactnet benchmark-qreal OTHER.jsonl --chain DETECT FILTER DESCRIBE --out DIR"
+            ]
         return run.finish(results, figures, saved, usage)
 
 
@@ -69,22 +76,39 @@ def _train(run: Run) -> tuple[dict[str, Any], QRealData]:
     title = f"{config.mllm.task} on {config.mllm.base}"
     facts = fit_tuned(run, model, data, title, (len(rows), "questions"), train)
     if run.main:
-        unverified = data.summary["unverified"]
-        notices = ["trained on annotations that no person has verified"] if unverified else []
         extra = {"run": config.name, "epoch": facts["epochs"], "step": facts["steps"]}
-        save_tuned_chat(model, chat, mllm, run.folder, {**extra, "notices": notices})
+        save_tuned_chat(model, chat, mllm, run.folder, {**extra, "notices": data.notices})
     return facts, data
 
 
-def _evaluate(run: Run, data: QRealData, training: dict[str, Any]) -> dict[str, Any]:
-    """The benchmark on the test split; on val or train, with a warning, where there is none."""
+def _evaluate(run: Run, data: QRealData, training: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Results of a run and their page; a model of a chain answers no benchmark by itself."""
     config = run.config
     split = next(name for name in ("test", "val", "train") if name in data.splits)
+    found = None if config.mllm.task in STAGE_TASKS else _benchmark(run, split)
+    page = _OF_A_CHAIN.format(config.name) if found is None else results_page(found)
+    results = {
+        "run": config.name,
+        "data": {"name": config.data.name, "root": config.data.root, "split": split},
+        "images": len(data.splits[split].records),
+        "model": {"base": config.mllm.base, "epoch": training["epochs"]},
+        "notices": data.notices,
+        "training": training,
+        "benchmark": found,
+    }
+    write_json(run.folder / "results.json", results)
+    write_text(run.folder / "results.md", page)
+    return results, page
+
+
+def _benchmark(run: Run, split: str) -> dict[str, Any]:
+    """Figures of the test split; of val or train, with a warning, where there is none."""
+    config = run.config
     is_object = config.mllm.task == OBJECT
     context: Context = "image" if config.mllm.context == "image" else "crop"
     answerer = load_answerer(run.folder, own_device(run.device), config.mllm.max_new_tokens)
     assert config.data.root is not None
-    found = run_benchmark(
+    return run_benchmark(
         config.data.root,
         answerer,
         run.folder / BENCHMARK,
@@ -96,15 +120,3 @@ def _evaluate(run: Run, data: QRealData, training: dict[str, Any]) -> dict[str, 
         replace=True,  # the folder is this run's alone
         warnings=[] if split == "test" else [f"no test split: these figures are of {split}"],
     )
-    results = {
-        "run": config.name,
-        "data": {"name": config.data.name, "root": config.data.root, "split": split},
-        "images": found["figures"]["images"],
-        "model": {"base": config.mllm.base, "epoch": training["epochs"]},
-        "notices": list(answerer.notices),
-        "training": training,
-        "benchmark": found,
-    }
-    write_json(run.folder / "results.json", results)
-    write_text(run.folder / "results.md", results_page(found))
-    return results
