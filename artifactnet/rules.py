@@ -145,6 +145,7 @@ RULES: dict[str, Rule] = {
     "loss.alignment.mask": _among("artifact", "random", "benign", "saliency"),
     "data.name": _among("demo", "folder", "xaigd", "manifest", "qreal"),
     "data.val_fraction": ("above 0 and below 0.5", lambda v: 0 < v < 0.5),
+    "data.unlabeled_val": _COUNT,
     "data.folds": ("at least 2", lambda v: v >= 2),
     "data.fold": _NOT_NEGATIVE,
     "data.limit": _COUNT,

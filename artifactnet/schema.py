@@ -253,6 +253,7 @@ class DataConfig:
     real_root: str | None = None  # xaigd: folder of real images, file stem = uid
     extra_real: bool = False  # xaigd: also use real images of unlabelled uids
     unlabeled: bool = False  # xaigd: also use the unlabeled_* shards
+    unlabeled_val: int | None = None  # xaigd: validate on that many uids of unlabeled_train
     generators: list[str] = field(default_factory=list)  # keep only these; [] keeps all
     val_fraction: float = 0.1  # of the training uids, where the data has no val split
     folds: int | None = None  # cross-validation: all images in so many folds; None: off

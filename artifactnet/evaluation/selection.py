@@ -79,7 +79,15 @@ def _same_draw(config: Config, own: Config) -> bool:
         data = one.data
         roots = tuple(root and Path(root).resolve() for root in (data.root, data.real_root))
         kind = data.name, data.extra_real, data.unlabeled, sorted(data.generators)
-        return (*kind, roots, data.val_fraction, data.folds, data.fold, one.seed)
+        return (
+            *kind,
+            roots,
+            data.unlabeled_val,
+            data.val_fraction,
+            data.folds,
+            data.fold,
+            one.seed,
+        )
 
     return decisive(config) == decisive(own)
 

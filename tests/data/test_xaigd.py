@@ -144,6 +144,25 @@ def test_unlabeled_rows_go_where_their_uid_goes(root):
         build(root)
 
 
+def test_validation_on_unlabeled_uids(root):
+    splits = build(root, unlabeled_val=1, extra_real=True)
+    (chosen,) = set(uids(splits["val"]))
+    assert chosen in ("u0", "u1")
+    other = {"u0": "u1", "u1": "u0"}[chosen]
+    fakes = [r for r in splits["val"].records if r.label]
+    assert {r.annotation for r in fakes} == {Annotation.NONE}
+    assert sorted(r.generator for r in fakes) == (["flux", "sd3"] if chosen == "u1" else ["sd3"])
+    assert uids(splits["val"], 0) == [chosen]
+    assert set(uids(splits["train"], 1)) == {f"t{k}" for k in range(10)}
+    assert set(uids(splits["train"], 0)) == {*(f"t{k}" for k in range(10)), other}
+    assert {uids(build(root, seed, unlabeled_val=1)["val"])[0] for seed in range(8)} == {"u0", "u1"}
+    with_rows = build(root, unlabeled_val=1, unlabeled=True)
+    assert chosen not in uids(with_rows["train"])
+    assert other in uids(with_rows["train"], 1)
+    with pytest.raises(ArtifactNetError, match=r"unlabeled_val=3: unlabeled_train has 2 uids"):
+        build(root, unlabeled_val=3)  # t0 has a labeled row
+
+
 def test_extra_real_photographs(root):
     source = build(root, extra_real=True, val_fraction=0.0)["train"]
     assert {"u0", "u1"} <= set(uids(source, 0))

@@ -48,8 +48,8 @@ class XAigdItem:
 def read_items(part: str, shards: list[Path], config: DataConfig) -> list[XAigdItem]:
     """List the rows of one part of the data set (``labeled_train``, ``unlabeled_test``, ...).
 
-    Unlabeled parts are read only for ``config.unlabeled`` or ``extra_real``;
-    ``augment.align_compression`` fills `XAigdItem.codec`.
+    Unlabeled parts are read only for ``config.unlabeled`` or ``extra_real``, and
+    ``unlabeled_val`` likewise; ``augment.align_compression`` fills `XAigdItem.codec`.
 
     Raises:
         ArtifactNetError: a shard cannot be read or lacks a column, a row has no uid or generator,
@@ -59,7 +59,7 @@ def read_items(part: str, shards: list[Path], config: DataConfig) -> list[XAigdI
     columns = [name for name in COLUMNS if labeled or name != "labels"]
     if config.augment.align_compression:
         columns += CODEC_COLUMNS
-    if not (labeled or config.unlabeled or config.extra_real):
+    if not (labeled or config.unlabeled or config.extra_real or config.unlabeled_val):
         return []
     items = []
     for shard in shards:
@@ -149,9 +149,11 @@ def build_xaigd_splits(config: DataConfig, seed: int) -> Splits:
     Test is ``labeled_test``. The validation split is made of the uids of ``labeled_train`` that
     ``root/uid_splits.csv`` calls ``val``, as `synthesize` writes it (several uids may show one
     photograph); where it names none, as in the public data, of a share ``config.val_fraction`` of
-    them. ``config.unlabeled`` adds the unlabeled rows (each to the split of its uid, so validation
-    does not depend on it), ``config.extra_real`` the photographs of uids that have no labeled row
-    to the training split (X-AIGD B.2). ``config.real_root`` defaults to ``root/real``.
+    them. With ``config.unlabeled_val`` it is that many uids of ``unlabeled_train`` instead, which are
+    not trained on (X-AIGD B.3). ``config.unlabeled`` adds the unlabeled rows (each to the split of
+    its uid, so validation does not depend on it), ``config.extra_real`` the photographs of uids that
+    have no labeled row to the training split (X-AIGD B.2). ``config.real_root`` defaults to
+    ``root/real``.
 
     With ``config.augment.align_compression`` a fake is re-encoded with the JPEG quality and chroma
     subsampling of its photograph. Where that was no JPEG, or its quality is not recorded (missing
@@ -229,23 +231,42 @@ def _assign(
     """Fakes of each split, and the uids whose photographs are wanted beyond theirs."""
     train = rows.get("labeled_train", [])
     spare = rows.get("unlabeled_train", [])
-    uids = {item.record.uid for item in train or (spare if config.unlabeled else [])}
-    fraction = config.val_fraction
-    drawn = splitting.split_uids(uids, {"train": 1 - fraction, "val": fraction}, seed)["val"]
-    val = uids & named or set(drawn)
+    if config.unlabeled_val is not None:
+        val = _unlabeled_val(train, spare, config.unlabeled_val, seed)
+    else:
+        uids = {item.record.uid for item in train or (spare if config.unlabeled else [])}
+        fraction = config.val_fraction
+        drawn = splitting.split_uids(uids, {"train": 1 - fraction, "val": fraction}, seed)["val"]
+        val = uids & named or set(drawn)
     test = list(rows.get("labeled_test", []))
     extra: set[str] = set()
+    used = train
     if config.unlabeled:
-        train = train + spare
+        used = train + spare
         test += rows.get("unlabeled_test", [])
     if config.extra_real:
         extra = {item.record.uid for item in spare} - val
+    validation = train + spare if config.unlabeled_val is not None else used
     splits = {
-        "train": [item for item in train if item.record.uid not in val],
-        "val": [item for item in train if item.record.uid in val],
+        "train": [item for item in used if item.record.uid not in val],
+        "val": [item for item in validation if item.record.uid in val],
         "test": test,
     }
     return {name: items for name, items in splits.items() if items}, {"train": extra}
+
+
+def _unlabeled_val(
+    train: list[XAigdItem], spare: list[XAigdItem], count: int, seed: int
+) -> set[str]:
+    """Uids without a labeled row, drawn by the seed."""
+    free = {item.record.uid for item in spare} - {item.record.uid for item in train}
+    if len(free) < count:
+        raise ArtifactNetError(
+            f"data.unlabeled_val={count}: unlabeled_train has {len(free)} uids without a labeled row; "
+            "lower it, or add the shards unlabeled_train-*.parquet"
+        )
+    order = sorted(free, key=lambda uid: splitting.uid_sort_key(uid, seed, "unlabeled_val"))
+    return set(order[:count])
 
 
 def _real_root(config: DataConfig) -> Path:
