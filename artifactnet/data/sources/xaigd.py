@@ -149,10 +149,10 @@ def build_xaigd_splits(config: DataConfig, seed: int) -> Splits:
     Test is ``labeled_test``. The validation split is made of the uids of ``labeled_train`` that
     ``root/uid_splits.csv`` calls ``val``, as `synthesize` writes it (several uids may show one
     photograph); where it names none, as in the public data, of a share ``config.val_fraction`` of
-    them. With ``config.unlabeled_val`` it is that many uids of ``unlabeled_train`` instead, which are
-    not trained on (X-AIGD B.3). ``config.unlabeled`` adds the unlabeled rows (each to the split of
-    its uid, so validation does not depend on it), ``config.extra_real`` the photographs of uids that
-    have no labeled row to the training split (X-AIGD B.2). ``config.real_root`` defaults to
+    them. With ``config.unlabeled_val`` it is that many uids of ``unlabeled_train`` instead, which
+    are not trained on (X-AIGD B.3). ``config.unlabeled`` adds the unlabeled rows (each to the split
+    of its uid, so validation does not depend on it), ``config.extra_real`` the photographs of uids
+    that have no labeled row to the training split (X-AIGD B.2). ``config.real_root`` defaults to
     ``root/real``.
 
     With ``config.augment.align_compression`` a fake is re-encoded with the JPEG quality and chroma
@@ -262,8 +262,8 @@ def _unlabeled_val(
     free = {item.record.uid for item in spare} - {item.record.uid for item in train}
     if len(free) < count:
         raise ArtifactNetError(
-            f"data.unlabeled_val={count}: unlabeled_train has {len(free)} uids without a labeled row; "
-            "lower it, or add the shards unlabeled_train-*.parquet"
+            f"data.unlabeled_val={count}: unlabeled_train has {len(free)} uids without a labeled "
+            "row; lower it, or add the shards unlabeled_train-*.parquet"
         )
     order = sorted(free, key=lambda uid: splitting.uid_sort_key(uid, seed, "unlabeled_val"))
     return set(order[:count])
