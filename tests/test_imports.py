@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     # these two open runs with their data
     "explanation.judge": {*INFERENCE, "explanation", "metrics", "evaluation"},
     "explanation.report.build": {*INFERENCE, "explanation", "evaluation", "runs"},
+    "explanation.report.qreal": {*INFERENCE, "explanation", "metrics", "vlm"},
     "llm": {"types", "files", "data", "metrics", "llm", "config"},
     "annotation": {*BASE, "annotation", "data", "llm", "inference", "vlm.text"},
     # vision-language models need the extra `mllm`

@@ -45,6 +45,12 @@ def add_qreal_options(parser: argparse.ArgumentParser) -> None:
                 _export,
             ),
             ("merge-review", "take what annotators agree on", _add_merge_options, _merge),
+            (
+                "report",
+                "write an HTML page of annotations and answers",
+                _add_report_options,
+                _report,
+            ),
             ("split", "divide images into splits by prompt", _add_split_options, _split),
         ),
     )
@@ -218,3 +224,47 @@ def _split(args: argparse.Namespace) -> int:
     print(f"images: {counts}" + ("" if divided.drawn else "; as the file says"))
     print_line(args.out)
     return 0
+
+
+def _add_report_options(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("annotations", metavar="FILE", help="annotations (.jsonl)")
+    option(
+        "predictions",
+        nargs="*",
+        metavar="PREDICTIONS.jsonl",
+        help="answers of one model to show beside them, object.jsonl and image.jsonl of "
+        "benchmark-qreal",
+    )
+    option("--out", required=True, metavar="PAGE.html", help="page to write")
+    option(
+        "--split",
+        choices=("train", "val", "test", "all"),
+        help="images to show (all; with predictions test, or all where no image is in it)",
+    )
+    option(
+        "--coordinates",
+        choices=("image", "thousandths"),
+        help="as of score-qreal, of answers whose line has no input_size",
+    )
+    add_value(parser, "--limit", positive, 500, "of more images, N evenly spread (500)")
+    option("--title", metavar="TEXT", help="of the page")
+    option(
+        "--allow-missing",
+        action="store_true",
+        help="read annotations in which a problem has no description",
+    )
+
+
+def _report(args: argparse.Namespace) -> int:
+    from artifactnet.explanation.report.qreal import write_qreal_report
+
+    found = write_qreal_report(
+        args.annotations, args.out, args.predictions, split=args.split, unit=args.coordinates,
+        limit=args.limit, title=args.title, allow_missing=args.allow_missing,
+    )  # fmt: skip
+    print_warnings(found.warnings)
+    print_failures(found.failures)
+    print(f"{found.images} of {found.of} images on the page")
+    print_line(str(found.html))
+    return 0 if found.images else 1

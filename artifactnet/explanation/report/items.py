@@ -134,13 +134,14 @@ def spread_evenly(items: Sequence[Item], limit: int) -> list[Item]:
     Every label and generator keeps its share, to within one image. (Every second of images that
     are real and fake in turn would be of one class.)
     """
-    count = len(items)
+    groups = [(str(item.label), str(item.generator)) for item in items]
+    return [items[index] for index in pick_evenly(groups, limit)]
+
+
+def pick_evenly(groups: Sequence[tuple[str, ...]], limit: int) -> list[int]:
+    """Rising indices of at most ``limit`` (>= 1) items, evenly spread over their groups."""
+    count = len(groups)
     if count <= limit:
-        return list(items)
-
-    def group(index: int) -> tuple[str, str, int]:
-        return str(items[index].label), str(items[index].generator), index
-
-    order = sorted(range(count), key=group)
-    kept = sorted(order[(2 * k + 1) * count // (2 * limit)] for k in range(limit))
-    return [items[index] for index in kept]
+        return list(range(count))
+    order = sorted(range(count), key=lambda index: (groups[index], index))
+    return sorted(order[(2 * k + 1) * count // (2 * limit)] for k in range(limit))
