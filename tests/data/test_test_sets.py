@@ -178,7 +178,7 @@ def test_videos_have_equal_frames(tmp_path):
     assert {key for key, value in found.items() if value[2] == "Deepfakes"} == {
         f"Deepfakes/000_003/Deepfakes/000_003/{number}.png" for number in (0, 2, 3)
     }
-    assert any("3 frames of each of 3 videos" in text for text in test_set.warnings)
+    assert any("frames of each of 3 videos: 3" in text for text in test_set.warnings)
     fixed = read_test_set("ffpp", tmp_path, Options(frames=4))
     assert fixed.left_out == {
         "videos have fewer than 4 frames": (str(tmp_path / "Face2Face" / "000_003"),)

@@ -169,7 +169,7 @@ def read_video_frames(root: Path, frames: int | None = None) -> Reading:
         raise ArtifactNetError(f"{root}: no video has {count} frames; the longest has {longest}")
     warnings = [
         *skipped.describe(root),
-        f"{root}: {count} frames of each of {len(videos) - len(short)} videos",
+        f"{root}: frames of each of {len(videos) - len(short)} videos: {count}",
     ]
     left_out = {f"videos have fewer than {count} frames": short}
     return Reading(FolderSource(items), warnings=warnings, left_out=left_out)
