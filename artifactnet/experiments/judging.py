@@ -208,18 +208,30 @@ def _ask(
             report(f"{test_set.name} {level.name}: {done} of {sum(map(len, todo))} images")
 
 
+def show(test_set: TestSet, level: Level, conditions: Conditions, index: int) -> UInt8Array:
+    """Pixels of an image of a set as models are shown it, (H, W, 3).
+
+    Raises:
+        ArtifactNetError: it cannot be decoded, or damaged in this way.
+    """
+    return _damaged(test_set.load(index), test_set.keys[index], level, conditions)
+
+
+def _damaged(sample: Sample, key: str, level: Level, conditions: Conditions) -> UInt8Array:
+    pixels = as_jpeg(sample.image, RECODED) if conditions.recode else sample.image
+    return damage_pixels(pixels, level, conditions.seed, key)
+
+
 def _read(test_set: TestSet, level: Level, conditions: Conditions, index: int) -> _Image:
     key, record = test_set.keys[index], test_set.records[index]
     try:
         sample = test_set.load(index)
-        pixels = as_jpeg(sample.image, RECODED) if conditions.recode else sample.image
-        pixels = damage_pixels(pixels, level, conditions.seed, key)
+        pixels = _damaged(sample, key, level, conditions)
         truth = damage_truth(sample, level, conditions.seed, key)
     except ArtifactNetError as error:
         return _Image(index, None, None, str(error))
-    return _Image(
-        index, Shown(test_set.name, level.name, key, _names(test_set, key, record), pixels), truth
-    )
+    names = _names(test_set, key, record)
+    return _Image(index, Shown(test_set.name, level.name, key, names, pixels), truth)
 
 
 def _names(test_set: TestSet, key: str, record: Record) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from artifactnet.experiments.contestants import (
     parse_contestants,
     training_config,
 )
-from artifactnet.experiments.judging import Conditions, judge_level
+from artifactnet.experiments.judging import Conditions, judge_level, show
 from artifactnet.experiments.level_figures import level_figures
-from artifactnet.experiments.side_by_side import Asked, cell
+from artifactnet.experiments.side_by_side import Asked, board_condition, cell
 from artifactnet.types import ArtifactNetError
 
 NAME = "ood"
@@ -63,7 +64,8 @@ def run_ood(
     """Judge test sets and write ``ood.json`` and ``ood.md``.
 
     Answers are in ``OUT/ood/answers/MODEL/SET/original.jsonl``. Called again after a kill, it goes
-    on. A set that does not exist has no figures.
+    on. A set that does not exist has no figures. Two or more models also get
+    ``OUT/ood/leaderboard.html``.
 
     Args:
         models: ``[NAME=]MODEL``, see `parse_contestants`.
@@ -90,13 +92,16 @@ def run_ood(
     read, trained, warnings = _leave_out_trained(specs, read, keep_duplicates)
     about = side_by_side.describe_sets(read)
     contestants = [open_contestant(one, asked.device, asked.batch_size) for one in specs]
-    folder, level = Path(out) / NAME / "answers", parse_level(ORIGINAL)
+    folder, level = Path(out) / NAME, parse_level(ORIGINAL)
+    conditions = Conditions(workers=asked.workers)
     rows: list[dict[str, Any]] = []
+    board = []
     for name, test_set in read.items():
-        conditions = Conditions(workers=asked.workers)
         lines = judge_level(
-            test_set, level, contestants, folder, conditions, asked.report, where=False
+            test_set, level, contestants, folder / "answers", conditions, asked.report, where=False
         )
+        load = partial(show, test_set, level, conditions)
+        board.append(board_condition(name, test_set, lines, load))
         for model, answers in lines.items():
             rows.append(
                 {
@@ -125,6 +130,7 @@ def run_ood(
     }
     files.write_json(Path(out) / f"{NAME}.json", found)
     files.write_text(Path(out) / f"{NAME}.md", ood_page(found))
+    side_by_side.write_board(folder, found["title"], board)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from artifactnet.data.test_sets.read import TestSetOptions
 from artifactnet.evaluation.tables import markdown_table
 from artifactnet.experiments import side_by_side
 from artifactnet.experiments.contestants import open_contestant, parse_contestants
-from artifactnet.experiments.judging import RECODED, Conditions, judge_level
+from artifactnet.experiments.judging import RECODED, Conditions, judge_level, show
 from artifactnet.experiments.level_figures import FIGURES, RECALLS, level_figures
-from artifactnet.experiments.side_by_side import Asked, cell
+from artifactnet.experiments.side_by_side import Asked, board_condition, cell
 from artifactnet.types import ArtifactNetError
 
 NAME = "robustness"
@@ -61,7 +62,7 @@ def run_robustness(
 
     Each model is opened once, and each image is read and damaged once per level, for all models.
     Answers are in ``OUT/robustness/answers/MODEL/SET/LEVEL.jsonl``. Called again after a kill, it
-    goes on.
+    goes on. Two or more models also get ``OUT/robustness/leaderboard.html``.
 
     Args:
         models: ``[NAME=]MODEL``, see `parse_contestants`.
@@ -91,11 +92,16 @@ def run_robustness(
     about = side_by_side.describe_sets(read)
     contestants = [open_contestant(one, asked.device, asked.batch_size) for one in specs]
     conditions = Conditions(seed, recode, asked.workers)
-    folder = Path(out) / NAME / "answers"
+    folder = Path(out) / NAME
     rows: list[dict[str, Any]] = []
+    board = []
     for name, test_set in read.items():
         for level in parsed:
-            lines = judge_level(test_set, level, contestants, folder, conditions, asked.report)
+            lines = judge_level(
+                test_set, level, contestants, folder / "answers", conditions, asked.report
+            )
+            load = partial(show, test_set, level, conditions)
+            board.append(board_condition(f"{name} {level.name}", test_set, lines, load))
             for one in contestants:
                 if one.name in lines:
                     answers = lines[one.name]
@@ -119,6 +125,7 @@ def run_robustness(
     }
     files.write_json(Path(out) / f"{NAME}.json", found)
     files.write_text(Path(out) / f"{NAME}.md", robustness_page(found))
+    side_by_side.write_board(folder, found["title"], board)
     return found
 
 

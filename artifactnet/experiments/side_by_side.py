@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,18 @@ from artifactnet.data.test_sets.read import (
 from artifactnet.evaluation.tables import markdown_table
 from artifactnet.experiments.contestants import Contestant
 from artifactnet.experiments.level_figures import MANY_FAILURES
+from artifactnet.explanation.report.leaderboard import (
+    Answer,
+    BoardImage,
+    Condition,
+    write_leaderboard,
+)
 from artifactnet.names import unsafe_name, visible
-from artifactnet.types import ArtifactNetError
+from artifactnet.types import ArtifactNetError, UInt8Array
 
 Report = Callable[[str], None]
 
+BOARD = "leaderboard.html"
 _PACKAGES = ("artifactnet", "numpy", "pillow", "torch")
 _LISTED = 10  # images without a judgment that a page names, of one model
 JUDGED = (
@@ -266,3 +274,55 @@ def cell(value: float | None, difference: float | None = None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" + ("" if difference is None else f" ({difference:+.3f})")
+
+
+def board_condition(
+    name: str,
+    test_set: TestSet,
+    answers: Mapping[str, Sequence[Mapping[str, Any]]],
+    load: Callable[[int], UInt8Array],
+) -> Condition:
+    """Answers of several models for the page that shows models side by side.
+
+    An image without a judgment is surely wrong there, too.
+
+    Args:
+        name: of set and level.
+        test_set: the images.
+        answers: by model, see `artifactnet.experiments.judging.judge_level`.
+        load: decodes an image as models were shown it, for a thumbnail.
+    """
+    labels = [record.label for record in test_set.records]
+    images = [
+        BoardImage(key, label, record.generator, partial(load, index))
+        for index, (key, label, record) in enumerate(
+            zip(test_set.keys, labels, test_set.records, strict=True)
+        )
+    ]
+    return Condition(
+        name,
+        images,
+        {
+            model: {
+                key: Answer(label == 0, float(label == 0))
+                if line["problem"] is not None
+                else Answer(line["is_fake"], line["probability"])
+                for key, label, line in zip(test_set.keys, labels, lines, strict=True)
+            }
+            for model, lines in answers.items()
+        },
+    )
+
+
+def write_board(folder: Path, title: str, conditions: Sequence[Condition]) -> Path | None:
+    """Write ``leaderboard.html`` of sets with both classes; None where there is nothing to compare.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    shown = [
+        one
+        for one in conditions
+        if len(one.answers) > 1 and len({image.label for image in one.images}) > 1
+    ]
+    return write_leaderboard(folder / BOARD, shown, title=title).html if shown else None

@@ -237,3 +237,46 @@ def test_files_that_contradict_themselves(lines):
         parse_contestants([both])
     with pytest.raises(ArtifactNetError, match="holds no prediction"):
         parse_contestants([lines()])
+
+
+def test_a_model_behind_an_endpoint(noise):
+    pytest.importorskip("openai", reason="needs the extra endpoint")
+    from chat_server import Reply, serving
+
+    fake = (
+        '<think>\n{"bbox_2d": [100, 50, 300, 200], "label": "a hand"}\n<tag>none</tag>\n</think>\n'
+        "<verdict>generated</verdict>"
+    )
+    real = "<think>\n<tag>none</tag>\n</think>\n<verdict>real</verdict>"
+    replies = [Reply(fake), Reply(real), Reply("I cannot say.")]
+    with serving(replies) as server:
+        (spec,) = parse_contestants([f"chat=endpoint:{server.url}#some/model"])
+        contestant = open_contestant(spec, batch_size=1)
+        found = list(contestant.judge([shown(noise(40, 60, seed)) for seed in range(3)], True))
+    assert server.requests[0].body["model"] == "some/model"
+    assert contestant.localization == "boxes"
+    assert contestant.about["threshold"] is None
+    assert found[0] == Judgment(True, 1.0, [(6.0, 2.0, 18.0, 8.0)])
+    assert (found[1].is_fake, found[1].boxes) == (False, [])
+    assert found[2] == Failure("sdxl/1", "the answer has no verdict")
+
+
+def test_a_device_is_for_what_takes_one(monkeypatch, tmp_path):
+    """Exported files run on the CPU alone, so that one option serves several models."""
+    from artifactnet.experiments import contestants
+
+    (tmp_path / "a.onnx").write_bytes(b"")
+    seen = []
+
+    class Opened(Exception):
+        pass
+
+    def load_model(source, device):
+        seen.append(device)
+        raise Opened
+
+    monkeypatch.setattr(contestants, "load_model", load_model)
+    for spec in parse_contestants([str(tmp_path / "a.onnx"), "student-nano"]):
+        with pytest.raises(Opened):
+            open_contestant(spec, "cuda:1")
+    assert seen == ["auto", "cuda:1"]

@@ -209,3 +209,25 @@ def test_the_command(toy, tmp_path, capsys, monkeypatch):
     assert "a sample: 2 uids, 4 of 6 images" in out
     assert main([*words, "--generator", "x"]) == 2
     assert "--generator is for gptimage, and no set is one" in capsys.readouterr().err
+
+
+def test_the_page_of_several_models(toy, tmp_path):
+    """Its figures are those of the table, failures included."""
+    (tmp_path / "data" / "1_1.png").write_bytes(b"no image")
+    models = ["a=stub_models:brightness", "b=stub_models:no_number"]
+    found = run_robustness(models, toy, tmp_path / "out", ["original", "half"])
+    assert (tmp_path / "out" / "robustness" / "leaderboard.html").is_file()
+    board = json.loads((tmp_path / "out" / "robustness" / "leaderboard.json").read_text())
+    assert [one["name"] for one in board["conditions"]] == ["toy original", "toy half"]
+    for row in found["rows"]:
+        (condition,) = (
+            one for one in board["conditions"] if one["name"] == f"{row['set']} {row['level']}"
+        )
+        scores = condition["models"][row["model"]]
+        assert scores["balanced_accuracy"] == row["balanced_accuracy"]
+        assert scores["auc"] == row["auc"]
+
+
+def test_one_model_has_no_page(toy, tmp_path):
+    run_robustness(["a=stub_models:brightness"], toy, tmp_path / "out", ["original"])
+    assert not (tmp_path / "out" / "robustness" / "leaderboard.html").exists()

@@ -24,6 +24,7 @@ BENCHMARKS = {
     "first-image": ("first_image", "a new process until its first answer, and each later one"),
     "fakexplainer-rewards": ("fakexplainer_rewards", "rewards, and reading of hostile texts"),
     "qreal-scores": ("qreal_scores", "answers about entities, from files to figures"),
+    "robustness": ("robustness", "several models on damaged images beside the models alone"),
     "predict": ("predict", "a folder beside the model alone, and memory"),
 }
 
