@@ -16,7 +16,12 @@ from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.fakexplainer.grammar import is_strict
 from artifactnet.vlm.xaigd.answers import read_instances, read_judgment, read_presence
-from artifactnet.vlm.xaigd.baselines import run_baseline, run_masks
+from artifactnet.vlm.xaigd.baselines import (
+    run_instances,
+    run_judgment,
+    run_masks,
+    run_presence,
+)
 from artifactnet.vlm.xaigd.prompts import JUDGMENTS, instances_question, presence_question
 
 TEXTURE, SYMBOL = "low-level-texture", "low-level-symbol"
@@ -156,7 +161,7 @@ def test_presence(labels, tmp_path):
         line("flux", "a", SYMBOL, "[[1, 2, 3, 4]]"),
     )
     out = tmp_path / "out"
-    found = run_baseline("presence", [labels], out, answers=path)
+    found = run_presence([labels], out, path)
     texture = found["figures"]["categories"][TEXTURE]
     assert [texture[name] for name in ("tp", "fp", "fn", "tn")] == [1, 1, 1, 1]
     assert texture["f1"] == 0.5
@@ -192,15 +197,13 @@ def test_judgment(labels, real, tmp_path):
         {"generator": "sd", "uid": "b", "answer": "This is a fake image."},
         {"generator": "real", "uid": "a", "answer": "This is a real image."},
     )
-    found = run_baseline(
-        "judgment", [labels], tmp_path / "out", answers=path, real=real, form="fakevlm"
-    )["figures"]
+    found = run_judgment([labels], real, tmp_path / "out", path, "fakevlm")["figures"]
     # z is no photograph of an annotated uid; b has no answer
     assert (found["real"], found["fake"]) == (2, 4)
     assert (found["real_accuracy"], found["fake_accuracy"]) == (0.5, 0.5)
     assert (found["unreadable"], found["missing"]) == (1, 1)
-    with pytest.raises(ArtifactNetError, match="a judgment needs photographs"):
-        run_baseline("judgment", [labels], tmp_path / "out", answers=path)
+    with pytest.raises(ArtifactNetError, match="no photograph of any annotated uid"):
+        run_judgment([labels], tmp_path / "out", tmp_path / "out", path)
 
 
 def test_instances(labels, tmp_path):
@@ -216,9 +219,7 @@ def test_instances(labels, tmp_path):
     )
 
     def run(**more):
-        return run_baseline(
-            "instances", [labels], tmp_path / "out", answers=path, unit="image", **more
-        )
+        return run_instances([labels], tmp_path / "out", path, unit="image", **more)
 
     found = run()["figures"]
     texture = found["categories"][TEXTURE]
@@ -228,7 +229,45 @@ def test_instances(labels, tmp_path):
     assert (found["boxes"], found["dropped"], found["missing"]) == (3, 0, 1)
     assert run(inclusive=True)["figures"]["categories"][SYMBOL]["TP"] == 1
     with pytest.raises(ArtifactNetError, match=r"given\.jsonl:1: what do its coordinates mean"):
-        run_baseline("instances", [labels], tmp_path / "out", answers=path)
+        run_instances([labels], tmp_path / "out", path)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "said"),
+    [
+        ("presence", [], "name one model: --model, or --vlm-url"),
+        ("presence", ["--answers", "a.jsonl", "--model", "x"], "--model belongs to a model that"),
+        ("presence", ["--answers", "a.jsonl", "--vlm-url", "http://x/v1"], "--vlm-url belongs to"),
+        ("instances", ["--answers", "a.jsonl", "--max-tokens", "9"], "--max-tokens belongs to"),
+        ("instances", ["--model", "x", "--coordinates", "image"], "--coordinates belongs to"),
+        ("judgment", ["--real", ".", "--answers", "a.jsonl", "--question", "?"],
+         "--question belongs to"),
+        # of another task, or missing
+        ("presence", ["--answers", "a.jsonl", "--real", "."], "unrecognized arguments: --real"),
+        ("presence", ["--answers", "a.jsonl", "--form", "fakevlm"], "unrecognized arguments"),
+        ("masks", ["--predictions", ".", "--model", "x"], "unrecognized arguments: --model"),
+        ("masks", [], "required: --predictions"),
+        ("judgment", ["--answers", "a.jsonl"], "required: --real"),
+    ],
+)  # fmt: skip
+def test_no_option_is_ignored(tmp_path, capsys, task, options, said):
+    command = ["benchmark-xaigd", task, "--labels", "x.parquet", "--out", str(tmp_path), *options]
+    try:
+        code = main(command)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_answers_that_were_cut_off_are_counted(labels, tmp_path):
+    line = {"generator": "flux", "uid": "a", "answer": "<verdict>real</verdict>", "cut_off": True}
+    path = answers(tmp_path, line)
+    warned = run_instances([labels], tmp_path / "out", path, unit="image")["warnings"]
+    assert warned[0] == "1 answers were cut off: they reached the limit of their length"
+    path = answers(tmp_path, {**line, "cut_off": "yes"})
+    with pytest.raises(ArtifactNetError, match=r"jsonl:1: 'cut_off' must be true or false"):
+        run_instances([labels], tmp_path / "out", path)
 
 
 def test_masks(labels, tmp_path, capsys):
@@ -246,8 +285,6 @@ def test_masks(labels, tmp_path, capsys):
     assert (figures["real_images"], figures["real_marked"]) == (2, 1)
     assert found["warnings"] == []
     command = ["benchmark-xaigd", "masks", "--labels", labels, "--out", str(tmp_path / "o")]
-    assert main(command) == 2
-    assert "--predictions is for masks" in capsys.readouterr().err
     assert main([*command, "--predictions", str(masks)]) == 0
     assert "| 57.1% | 100.0% | 57.1% |" in capsys.readouterr().out
 
@@ -269,7 +306,7 @@ def test_wrong_answers_are_refused_with_their_place(labels, tmp_path, line, mess
     good = {"generator": "flux", "uid": "a", "category": TEXTURE, "answer": "[]"}
     path = answers(tmp_path, good, line)
     with pytest.raises(ArtifactNetError) as error:
-        run_baseline("presence", [labels], tmp_path / "out", answers=path)
+        run_presence([labels], tmp_path / "out", path)
     assert str(error.value).startswith(f"{path}:2: ")
     assert message in str(error.value)
 
@@ -282,18 +319,36 @@ def test_a_tiny_model_and_its_file_give_the_same_figures(with_images, real, tmp_
     base = tiny_mllm.save_qwen(tmp_path / "base", corpus=corpus)
     for task in ("presence", "judgment", "instances"):
         out = tmp_path / task
-        command = ["benchmark-xaigd", task, "--labels", with_images, "--out", str(out),
-                   "--model", str(base), "--device", "cpu", "--max-tokens", "4",
-                   "--real", str(real)]  # fmt: skip
-        assert main(command) == 0
+        command = ["benchmark-xaigd", task, "--labels", with_images, "--out", str(out)]
+        command += ["--real", str(real)] if task == "judgment" else []
+        asked = ["--model", str(base), "--device", "cpu", "--max-tokens", "4"]
+        assert main([*command, *asked]) == 0
         found = json.loads((out / "results.json").read_text())
         count = {"presence": 28, "judgment": 6, "instances": 4}[task]
         lines = (out / "answers.jsonl").read_text().splitlines()
         assert len(lines) == count
-        again = run_baseline(
-            task, [with_images], tmp_path / "again", answers=out / "answers.jsonl", real=real
-        )
+        sizes = [json.loads(line).get("input_size") for line in lines]
+        assert sizes == [[28, 28] if task == "instances" else None] * count
+        command[command.index("--out") + 1] = str(tmp_path / "again")
+        assert main([*command, "--answers", str(out / "answers.jsonl")]) == 0
+        again = json.loads((tmp_path / "again" / "results.json").read_text())
         assert again["figures"] == found["figures"]
+
+
+def test_a_server_that_refuses_everything_makes_no_table(
+    with_images, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("openai", reason="needs the extra endpoint")
+    from chat_server import Reply, serving
+
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    out = tmp_path / "out"
+    with serving(lambda request: Reply("no images", status=400)) as server:
+        command = ["benchmark-xaigd", "instances", "--labels", with_images, "--vlm-url",
+                   server.url, "--vlm-model", "big", "--out", str(out)]  # fmt: skip
+        assert main(command) == 2
+    assert "the server has refused every request so far" in capsys.readouterr().err
+    assert not (out / "results.json").exists()
 
 
 def test_reads_with_an_endpoint(with_images, tmp_path, monkeypatch):
@@ -315,3 +370,30 @@ def test_reads_with_an_endpoint(with_images, tmp_path, monkeypatch):
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     symbol = found["figures"]["categories"][SYMBOL]
     assert (symbol["recall"], symbol["precision"]) == (1.0, 0.25)
+
+
+def test_boxes_that_a_server_takes_for_thoughts_are_put_back(with_images, tmp_path, monkeypatch):
+    pytest.importorskip("openai", reason="needs the extra endpoint")
+    from chat_server import Reply, serving
+
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    boxes = '{"bbox_2d": [0, 0, 500, 667], "category": "textures"}'
+
+    def reply(content, thoughts):
+        message = {"role": "assistant", "content": content, "reasoning_content": thoughts}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return Reply(raw=json.dumps({"object": "chat.completion", "choices": [choice]}).encode())
+
+    plan = [
+        reply("<verdict>generated</verdict>", boxes),
+        reply(f"{boxes}\n<verdict>generated</verdict>", f"Is it {boxes}?"),
+        *[reply("<verdict>real</verdict>", f"Is it {boxes}?")] * 2,
+    ]
+    with serving(plan) as server:
+        command = ["benchmark-xaigd", "instances", "--labels", with_images, "--batch-size", "1"]
+        more = ["--vlm-url", server.url, "--vlm-model", "big", "--out", str(tmp_path / "out")]
+        assert main([*command, *more]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["figures"]["boxes"] == 2
+    texture = found["figures"]["categories"][TEXTURE]
+    assert (texture["TP"], texture["FP"], texture["FN"]) == (1, 1, 2)

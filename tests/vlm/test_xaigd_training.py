@@ -26,7 +26,7 @@ from artifactnet.vlm.questions import Answerer, Written  # noqa: E402
 from artifactnet.vlm.rows import TaskData  # noqa: E402
 from artifactnet.vlm.tuned import WEIGHTS  # noqa: E402
 from artifactnet.vlm.xaigd import rewards  # noqa: E402
-from artifactnet.vlm.xaigd.baselines import run_baseline  # noqa: E402
+from artifactnet.vlm.xaigd.baselines import run_instances  # noqa: E402
 from artifactnet.vlm.xaigd.processing import load_pad_processing  # noqa: E402
 from artifactnet.vlm.xaigd.prompts import instances_question  # noqa: E402
 
@@ -164,7 +164,7 @@ class Truthful(Answerer):
 def test_some_images_alone_are_asked_about(root, tmp_path):
     labels = [str(root / "data" / "labeled_*.parquet")]
     only = {("sdxl", "t"), ("sdxl", "c")}
-    found = run_baseline("instances", labels, tmp_path, answerer=Truthful(), only=only)
+    found = run_instances(labels, tmp_path, Truthful(), only=only)
     figures = found["figures"]
     assert (figures["images"], figures["boxes"], figures["missing"]) == (2, 2, 0)
     symbol = figures["categories"][SYMBOL]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -87,79 +87,93 @@ class Images:
             yield from ((REAL, uid, "") for uid in self.photographs)
 
 
-def read_images(
-    labels: Sequence[str | Path], real: str | Path | None, warnings: list[str]
-) -> Images:
-    """Annotated fakes, and the photographs of their uids.
+@dataclass(slots=True)
+class Answered:
+    """The answers to a task's questions, and what must be known about them.
+
+    Attributes:
+        by: name of the model, or file of the answers.
+        answers: those that there are.
+        warnings: about them.
+    """
+
+    by: str
+    answers: dict[Key, SavedAnswer]
+    warnings: list[str]
+
+
+def read_photographs(
+    real: str | Path, fakes: Sequence[LabelRow], warnings: list[str]
+) -> dict[str, str]:
+    """The photographs of the fakes' uids: path by uid.
 
     Raises:
-        ArtifactNetError: see `read_labels`; two photographs have one uid, or no uid has one.
+        ArtifactNetError: two photographs have one uid, or no uid has one.
     """
-    rows = read_labels(labels)
-    if real is None:
-        return Images(rows, {})
     if not Path(real).is_dir():
         raise ArtifactNetError(f"{real}: no such folder of photographs")
     found = photographs_by_uid(Path(real), warnings)
-    uids = sorted({row.uid for row in rows})
+    uids = sorted({row.uid for row in fakes})
     kept = {uid: found[uid] for uid in uids if uid in found}
     if not kept:
         raise ArtifactNetError(f"{real}: no photograph of any annotated uid (file stem = uid)")
     if len(kept) < len(uids):
         warnings.append(f"{len(uids) - len(kept)} of {len(uids)} photographs are not in {real}")
-    return Images(rows, kept)
+    return kept
 
 
-def ask_model(
+def get_answers(
     task: Task,
     images: Images,
-    answerer: Answerer,
+    model: Answerer | str | Path,
+    texts: Callable[[bool], Mapping[str, str]],
     out: Path,
-    form: Form = "general",
-    question: str | None = None,
     batch_size: int | None = None,
-) -> list[str]:
-    """Ask a model every question of a task; answers go to ``OUT/answers.jsonl``.
+    replace: bool = False,
+) -> Answered:
+    """Ask a model every question of a task, or read the answers that it gave before.
 
-    Called again after a kill, it asks what is left.
+    Answers go to ``OUT/answers.jsonl``. Called again after a kill, it asks what is left.
 
     Args:
         task: whose questions.
         images: that are asked about.
-        answerer: the model.
+        model: that is asked; or a file of its answers.
+        texts: questions by category, "" where there is one alone, given whether the model counts
+            pixels.
         out: folder of the answers.
-        form: of a judgment.
-        question: of a judgment, in place of the form's own.
-        batch_size: see `answer_questions`.
-
-    Returns:
-        Why questions have no answer.
+        batch_size, replace: see `answer_questions`.
 
     Raises:
-        ArtifactNetError: see `answer_questions`; an image cannot be read.
+        ArtifactNetError: see `answer_questions` and `read_answers`.
     """
-    pixels = answerer.counts_pixels
-    texts = {
-        "presence": {item.label: presence_question(item, pixels) for item in CATEGORIES},
-        "judgment": {"": question or JUDGMENTS[form]},
-        "instances": {"": instances_question(pixels)},
-    }[task]
+    if not isinstance(model, Answerer):
+        answers = read_answers(model, task, images)
+        return Answered(str(model), answers, _cut_off(answers))
+    asked = texts(model.counts_pixels)
     reader = _Pixels(images)
-    rows = {(row.generator, row.uid): row for row in images.fakes}
 
     def questions() -> Iterator[LoggedQuestion]:
         for generator, uid, category in images.keys(task):
-            known: dict[str, Any] = {"generator": generator, "uid": uid}
+            known = {"generator": generator, "uid": uid}
             if category:
                 known["category"] = category
-            if task == "instances":
-                row = rows[generator, uid]
-                known["input_size"] = list(answerer.input_size((row.width, row.height)))
-            ask = partial(reader.question, generator, uid, texts[category])
-            yield LoggedQuestion(f"{generator}/{uid} {category}".rstrip(), known, ask)
+            key = f"{generator}/{uid} {category}".rstrip()
+            ask = partial(reader.question, generator, uid, asked[category])
+            yield LoggedQuestion(key, known, ask, boxes=task == "instances")
 
-    settings = {"task": task, "questions": texts}
-    return answer_questions(out / ANSWERS, questions(), answerer, settings, batch_size)
+    path, settings = out / ANSWERS, {"task": task, "questions": asked}
+    problems = answer_questions(path, questions(), model, settings, batch_size, replace=replace)
+    warnings = list(model.notices)
+    if problems:
+        warnings.insert(0, f"{len(problems)} questions have no answer, e.g. {problems[0]}")
+    answers = read_answers(path, task, images)
+    return Answered(model.name, answers, warnings + _cut_off(answers))
+
+
+def _cut_off(answers: Mapping[Key, SavedAnswer]) -> list[str]:
+    count = sum(bool(answer.row.get("cut_off")) for answer in answers.values())
+    return [f"{count} answers were cut off: they reached the limit of their length"] * (count > 0)
 
 
 def read_answers(path: str | Path, task: Task, images: Images) -> dict[Key, SavedAnswer]:
@@ -188,6 +202,8 @@ def read_answers(path: str | Path, task: Task, images: Images) -> dict[Key, Save
         category = row.get("category", "")
         if task == "presence" and category not in _BY_NAME:
             raise ArtifactNetError(f"{where}: unknown category {brief(category)}")
+        if not isinstance(row.get("cut_off", False), bool):
+            raise ArtifactNetError(f"{where}: 'cut_off' must be true or false")
         key = (row["generator"], row["uid"], _BY_NAME.get(category, ""))
         if key not in wanted:
             raise ArtifactNetError(f"{where}: no image {key[0]}/{key[1]} is asked about")
@@ -266,36 +282,19 @@ def write_instances(
     return counts
 
 
-def run_baseline(
-    task: Task,
+def run_presence(
     labels: Sequence[str | Path],
     out: str | Path,
-    *,
-    answerer: Answerer | None = None,
-    answers: str | Path | None = None,
-    real: str | Path | None = None,
-    form: Form = "general",
-    question: str | None = None,
-    unit: Unit | None = None,
-    inclusive: bool = False,
+    model: Answerer | str | Path,
     batch_size: int | None = None,
-    only: Collection[tuple[str, str]] | None = None,
 ) -> dict[str, Any]:
-    """One of the tables for one model; writes ``results.json`` and ``results.md``.
+    """Table 9: does an image show each category? Writes ``results.json`` and ``results.md``.
 
     Args:
-        task: ``presence`` (Table 9), ``judgment`` (Table 10) or ``instances`` (Table 12).
         labels: parquet files of the annotated fakes, with images if a model is asked.
         out: folder of the files.
-        answerer: a model; or
-        answers: a file of answers.
-        real: folder of photographs (file stem = uid), needed by ``judgment``.
-        form: of a judgment.
-        question: of a judgment, in place of the form's own.
-        unit: what the numbers of a file's answers mean.
-        inclusive: of instances: a share of exactly 0.5 is enough, as in the paper's text.
+        model: a model, or a file of its answers.
         batch_size: see `answer_questions`.
-        only: (generator, uid) of the fakes that are asked about; None: all.
 
     Returns:
         The content of ``results.json``.
@@ -303,42 +302,101 @@ def run_baseline(
     Raises:
         ArtifactNetError: the data, the model or the file cannot be used.
     """
-    if (answerer is None) == (answers is None):
-        raise ArtifactNetError("give a model, or a file of its answers")
-    if task == "judgment" and real is None:
-        raise ArtifactNetError("a judgment needs photographs: --real DIR (file stem = uid)")
-    out = Path(out)
+    images = Images(read_labels(labels), {})
+
+    def texts(pixels: bool) -> dict[str, str]:
+        return {item.label: presence_question(item, pixels) for item in CATEGORIES}
+
+    found = get_answers("presence", images, model, texts, Path(out), batch_size)
+    return _finish_answers("presence", found, presence_figures(images, found.answers), Path(out))
+
+
+def run_judgment(
+    labels: Sequence[str | Path],
+    real: str | Path,
+    out: str | Path,
+    model: Answerer | str | Path,
+    form: Form = "general",
+    question: str | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Any]:
+    """Table 10: real or fake? Writes ``results.json`` and ``results.md``.
+
+    Args:
+        labels: parquet files of the annotated fakes, with images if a model is asked.
+        real: folder of the photographs (file stem = uid).
+        out: folder of the files.
+        model: a model, or a file of its answers.
+        form: how the model is asked, and its answer read.
+        question: in place of the form's own.
+        batch_size: see `answer_questions`.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        ArtifactNetError: the data, the model or the file cannot be used.
+    """
     warnings: list[str] = []
-    images = read_images(labels, real if task == "judgment" else None, warnings)
+    fakes = read_labels(labels)
+    images = Images(fakes, read_photographs(real, fakes, warnings))
+    texts = {"": question or JUDGMENTS[form]}
+    found = get_answers("judgment", images, model, lambda _: texts, Path(out), batch_size)
+    found.warnings = warnings + found.warnings
+    figures = judgment_figures(images, found.answers, form)
+    return _finish_answers("judgment", found, figures, Path(out))
+
+
+def run_instances(
+    labels: Sequence[str | Path],
+    out: str | Path,
+    model: Answerer | str | Path,
+    *,
+    unit: Unit | None = None,
+    inclusive: bool = False,
+    only: Collection[tuple[str, str]] | None = None,
+    batch_size: int | None = None,
+    replace: bool = False,
+    warnings: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Table 12: boxes with categories; writes ``results.json`` and ``results.md``.
+
+    Args:
+        labels: parquet files of the annotated fakes, with images if a model is asked.
+        out: folder of the files.
+        model: a model, or a file of its answers.
+        unit: what the numbers of a file's answers mean that have no ``input_size``.
+        inclusive: a share of exactly 0.5 is enough, as in the paper's text.
+        only: (generator, uid) of the fakes that are asked about; None: all.
+        batch_size, replace: see `answer_questions`.
+        warnings: to be said first.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        ArtifactNetError: the data, the model or the file cannot be used.
+    """
+    out = Path(out)
+    fakes = read_labels(labels)
     if only is not None:
-        kept = [row for row in images.fakes if (row.generator, row.uid) in only]
-        images = replace(images, fakes=kept)
-    if answerer is not None:
-        problems = ask_model(task, images, answerer, out, form, question, batch_size)
-        if problems:
-            warnings.append(f"{len(problems)} questions have no answer, e.g. {problems[0]}")
-        warnings += answerer.notices
-        answers = out / ANSWERS
-    assert answers is not None
-    found = read_answers(answers, task, images)
-    if task == "presence":
-        figures = presence_figures(images, found)
-    elif task == "judgment":
-        figures = judgment_figures(images, found, form)
+        fakes = [row for row in fakes if (row.generator, row.uid) in only]
+    images = Images(fakes, {})
+
+    def texts(pixels: bool) -> dict[str, str]:
+        return {"": instances_question(pixels)}
+
+    found = get_answers("instances", images, model, texts, out, batch_size, replace)
+    found.warnings = [*warnings, *found.warnings]
+    figures: dict[str, Any] = dict(write_instances(images, found.answers, out / INSTANCES, unit))
+    figures["categories"] = {}
+    if figures["boxes"]:
+        table = score_rows(fakes, out / INSTANCES, inclusive=inclusive)
+        found.warnings += table.warnings
+        figures["categories"] = {row["category"]: row for row in table.overall}
     else:
-        figures = dict(write_instances(images, found, out / INSTANCES, unit))
-        figures["categories"] = {}
-        if figures["boxes"]:
-            table = score_rows(images.fakes, out / INSTANCES, inclusive=inclusive)
-            warnings += table.warnings
-            figures["categories"] = {row["category"]: row for row in table.overall}
-        else:
-            warnings.append("no answer has a box with a category: every figure is 0")
-    if figures["missing"]:
-        warnings.append(f"{figures['missing']} questions have no answer and count as wrong")
-    return _finish(
-        task, str(answers) if answerer is None else answerer.name, figures, warnings, out
-    )
+        found.warnings.append("no answer has a box with a category: every figure is 0")
+    return _finish_answers("instances", found, figures, out)
 
 
 def run_masks(
@@ -406,6 +464,15 @@ def _is_marked(folder: Path, threshold: int) -> bool:
         mask = read_masks(str(folder), (height, width), threshold)
         return mask is not None and bool(mask.any())
     return False
+
+
+def _finish_answers(
+    task: Task, found: Answered, figures: dict[str, Any], out: Path
+) -> dict[str, Any]:
+    warnings = found.warnings
+    if figures["missing"]:
+        warnings.append(f"{figures['missing']} questions have no answer and count as wrong")
+    return _finish(task, found.by, figures, warnings, out)
 
 
 def _finish(

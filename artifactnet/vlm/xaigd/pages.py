@@ -18,7 +18,7 @@ _TITLES = {
 
 
 def page(results: Mapping[str, Any]) -> str:
-    """What `baselines.run_baseline` or `run_masks` returns as a Markdown page."""
+    """What a function of `baselines` returns as a Markdown page."""
     task, figures = results["task"], results["figures"]
     body = {
         "presence": _presence,

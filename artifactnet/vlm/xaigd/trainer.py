@@ -17,7 +17,7 @@ from artifactnet.vlm.rows import RowExamples, TaskData
 from artifactnet.vlm.tuned import build_tuned
 from artifactnet.vlm.tuned_chat import check_adapters, facts_name, save_tuned_chat
 from artifactnet.vlm.tuning_run import fit_tuned, free_memory, train_in_processes, tuning_run
-from artifactnet.vlm.xaigd.baselines import run_baseline
+from artifactnet.vlm.xaigd.baselines import run_instances
 from artifactnet.vlm.xaigd.pages import page
 from artifactnet.vlm.xaigd.processing import load_pad_processing
 from artifactnet.vlm.xaigd.rewards import PadRule
@@ -97,16 +97,15 @@ def _evaluate(
     """``benchmark-xaigd instances`` on the fakes of a split."""
     config = run.config
     shards, _ = find_shards(Path(str(config.data.root)))
-    found = run_baseline(
-        "instances",
+    found = run_instances(
         [path for part, paths in shards.items() if part.startswith("labeled") for path in paths],
         run.folder / BENCHMARK,
-        answerer=load_answerer(run.folder, own_device(run.device), config.mllm.max_new_tokens),
+        load_answerer(run.folder, own_device(run.device), config.mllm.max_new_tokens),
         only=images,
         batch_size=config.data.eval_batch_size or config.data.batch_size,
+        replace=True,  # the folder is this run's alone
+        warnings=[] if split == "test" else [f"no test split: these figures are of {split}"],
     )
-    if split != "test":
-        found["warnings"].append(f"no test split: these figures are of {split}")
     results = {
         "run": config.name,
         "data": {"name": config.data.name, "root": config.data.root, "split": split},
