@@ -68,6 +68,13 @@ class Answer:
     reasoning: str = ""
     tokens: tuple[Token, ...] = ()
 
+    @property
+    def with_reasoning(self) -> str:
+        """The text with what the server took out of it put back as ``<think>``."""
+        if self.reasoning and "<think>" not in self.text:
+            return f"<think>{self.reasoning}</think>\n{self.text}"
+        return self.text
+
 
 def user_message(text: str, jpeg: bytes | None = None) -> Message:
     """A user turn: a text, after the content of a JPEG file if one is given."""

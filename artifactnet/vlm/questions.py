@@ -246,7 +246,9 @@ class EndpointAnswerer(Answerer):
             if isinstance(outcome, ArtifactNetError):
                 written.append(Written(None, problem=outcome))
             elif outcome.text.strip():
-                written.append(Written(outcome.text, None, outcome.finish == "length"))
+                # an answer may be in the form that has its boxes in <think>
+                text = outcome.with_reasoning
+                written.append(Written(text, None, outcome.finish == "length"))
             else:
                 why = outcome.finish or "no reason given"
                 problem = ArtifactNetError(f"the server answered without a word ({why})")

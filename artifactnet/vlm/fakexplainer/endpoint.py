@@ -144,9 +144,7 @@ class EndpointPredictor(AnswerPredictor):
     def _read(
         self, question: Question, answer: Answer, options: PredictOptions
     ) -> Prediction | Failure:
-        text = answer.text
-        if answer.reasoning and grammar.MARKERS[0] not in text:
-            text = f"<think>{answer.reasoning}</think>\n{text}"
+        text = answer.with_reasoning
         if not text.strip():
             why = answer.finish or "no reason given"
             return Failure(question.name, f"the server answered without a word ({why})")
