@@ -26,11 +26,27 @@ def crop_entity(pixels: UInt8Array, box: Corners, min_side: int = MIN_SIDE) -> U
         (h, w, 3) uint8.
     """
     height, width = pixels.shape[:2]
-    left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
-    right, bottom = min(width, math.ceil(box[2])), min(height, math.ceil(box[3]))
+    left, top, right, bottom = _whole_pixels(box, (width, height))
     crop = pixels[top:bottom, left:right]
-    grow = min_side / min(crop.shape[:2])
-    if grow > 1:
-        sides = (max(min_side, round(side * grow)) for side in crop.shape[:2])
-        crop = resample(crop, (next(sides), next(sides)), cv2.INTER_CUBIC)
+    wide, high = crop_size(box, (width, height), min_side)
+    if (high, wide) != crop.shape[:2]:
+        crop = resample(crop, (high, wide), cv2.INTER_CUBIC)
     return np.ascontiguousarray(crop)
+
+
+def crop_size(
+    box: Corners, image_size: tuple[int, int], min_side: int = MIN_SIDE
+) -> tuple[int, int]:
+    """(width, height) of what `crop_entity` makes of an image of (width, height) pixels."""
+    left, top, right, bottom = _whole_pixels(box, image_size)
+    width, height = right - left, bottom - top
+    grow = min_side / min(width, height)
+    if grow <= 1:
+        return width, height
+    return max(min_side, round(width * grow)), max(min_side, round(height * grow))
+
+
+def _whole_pixels(box: Corners, image_size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box rounded outwards, within an image of (width, height) pixels."""
+    left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
+    return left, top, min(image_size[0], math.ceil(box[2])), min(image_size[1], math.ceil(box[3]))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from artifactnet.data.crops import crop_entity
+from artifactnet.data.crops import crop_entity, crop_size
 
 
 @pytest.fixture
@@ -26,6 +26,13 @@ def test_a_box_ends_with_the_image(pixels):
 )
 def test_a_small_crop_grows_and_keeps_its_shape(pixels, box, shape):
     assert crop_entity(pixels, box).shape == (*shape, 3)
+    assert crop_size(box, (120, 90)) == shape[::-1]
+
+
+def test_the_size_of_a_crop_is_known_without_its_pixels(pixels):
+    for box in ((10.2, 4.0, 70.1, 80.9), (0, 0, 120.0, 90.0), (0, 89.5, 120.0, 90.0)):
+        height, width, _ = crop_entity(pixels, box).shape
+        assert crop_size(box, (120, 90)) == (width, height)
 
 
 def test_growing_is_bicubic(pixels):

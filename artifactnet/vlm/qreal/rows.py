@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from artifactnet.config import Config
-from artifactnet.data.crops import crop_entity
+from artifactnet.data.crops import crop_entity, crop_size
 from artifactnet.data.images import decode_image, shown_size
 from artifactnet.data.qreal import (
     DIMENSIONS,
@@ -20,6 +20,7 @@ from artifactnet.data.qreal import (
     count_unverified,
     read_qreal,
 )
+from artifactnet.data.text import brief
 from artifactnet.types import ArtifactNetError, UInt8Array
 from artifactnet.vlm.coordinates import Size, rule_of
 from artifactnet.vlm.image_chat import ImageChat, question_messages
@@ -108,9 +109,9 @@ class QRealData:
         """Rows of a split by ``mllm.task``; none where the split is missing.
 
         Raises:
-            ArtifactNetError: a text holds a control word of the language model, or an answer is
-                longer than ``mllm.max_new_tokens``; the message names the line of the file. Or
-                nothing is there to learn.
+            ArtifactNetError: a text holds a control word of the language model, an answer is longer
+                than ``mllm.max_new_tokens``, or the model cannot take an image or crop of this
+                shape; the message names the line of the file. Or nothing is there to learn.
         """
         if split not in self.splits:
             return []
@@ -118,9 +119,13 @@ class QRealData:
         rows = []
         for image in self.splits[split].records:
             height, width, _ = shown_size(image.path, f"{image.where}: {image.path}")
-            for row in about(self._config, image, (width, height), chat):
-                self._check(row, chat)
-                rows.append(row)
+            size = (width, height)
+            try:
+                for row in about(self._config, image, size, chat):
+                    self._check(row, size, chat)
+                    rows.append(row)
+            except ArtifactNetError as error:
+                raise ArtifactNetError(f"{image.where}: {image.image}: {error}") from None
         if split == "train" and not rows:
             raise ArtifactNetError(
                 f"data.root={self._config.data.root}: no image of the split train has anything to "
@@ -128,18 +133,19 @@ class QRealData:
             )
         return rows
 
-    def _check(self, row: QRealRow, chat: ImageChat) -> None:
-        try:
-            chat.check_text(row.question, "a label")
-            chat.check_text(row.answer, "a label or description")
-            limit, length = self._config.mllm.max_new_tokens, len(chat.tokenize(row.answer)) + 1
-            if length > limit:
-                raise ArtifactNetError(
-                    f"its answer has {length} tokens, more than mllm.max_new_tokens={limit}: raise "
-                    "that"
-                )
-        except ArtifactNetError as error:
-            raise ArtifactNetError(f"{row.image.where}: {row.image.image}: {error}") from None
+    def _check(self, row: QRealRow, size: Size, chat: ImageChat) -> None:
+        chat.check_text(row.question, "a label")
+        chat.check_text(row.answer, "a label or description")
+        limit, length = self._config.mllm.max_new_tokens, len(chat.tokenize(row.answer)) + 1
+        if length > limit:
+            raise ArtifactNetError(
+                f"its answer has {length} tokens, more than mllm.max_new_tokens={limit}: raise that"
+            )
+        if row.entity is not None:
+            try:
+                chat.input_size(crop_size(row.entity.bbox, size))
+            except ArtifactNetError as error:
+                raise ArtifactNetError(f"entity {brief(row.entity.id)}: {error}") from None
 
 
 class QRealExamples:
