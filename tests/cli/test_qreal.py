@@ -1,6 +1,10 @@
 """``artifactnet qreal``: models of transformers, options, output, exit codes."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import tiny_grounding
@@ -10,6 +14,7 @@ from qreal_stubs import polite, save_images
 
 from artifactnet.cli import _parser, main
 from artifactnet.data.qreal import QUESTIONS, read_qreal
+from artifactnet.vlm.open_vocabulary import OpenVocabularyDetector
 
 pytest.importorskip("transformers")
 STAGES = ("entities", "detect", "quality", "answers")
@@ -60,6 +65,49 @@ def test_stopped_after_every_stage_or_not_it_is_the_same(data, models, capsys):
         "whole.jsonl",
     ]
     assert "stopped after detect" in capsys.readouterr().out
+
+
+KILLED = """
+import os, signal, sys
+from artifactnet.cli import main
+from artifactnet.vlm.open_vocabulary import OpenVocabularyDetector
+detect, done = OpenVocabularyDetector.detect, []
+def killed(self, image, name):
+    if len(done) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(name)
+    return detect(self, image, name)
+OpenVocabularyDetector.detect = killed
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_killed_while_grounding_dino_works_it_goes_on(data, models, monkeypatch):
+    """Two images with three names each; the process dies at the fifth detection."""
+    detect, found = OpenVocabularyDetector.detect, []
+
+    def counted(self, image, name):
+        found.append(name)
+        return detect(self, image, name)
+
+    monkeypatch.setattr(OpenVocabularyDetector, "detect", counted)
+    with serving(polite) as server:
+        assert annotate(server, "whole.jsonl", *models) == 0
+        assert len(found) == 6
+        options = ["--out", "out.jsonl", "--base-url", server.url, "--model", "eye", *models]
+        command = [sys.executable, "-c", KILLED, "qreal", "annotate", "images", *options]
+        assert subprocess.run(command, timeout=300).returncode == -signal.SIGKILL
+        lines = [json.loads(line) for line in (data / "out.raw.jsonl").read_text().splitlines()]
+        assert len(lines) == 2 + 4  # names of both images, and four detections
+        asked = len(server.requests)
+        assert annotate(server, "out.jsonl", *models) == 0
+        assert len(found) == 6 + 2
+        entities = sum(len(image.entities) for image in read_qreal("out.jsonl"))
+        assert entities > 0
+        assert len(server.requests) - asked == entities  # no name was asked for again
+    for end in (".jsonl", ".raw.jsonl"):
+        assert (data / f"out{end}").read_bytes() == (data / f"whole{end}").read_bytes()
 
 
 def test_more_than_a_thousand_calls_need_a_yes(data, models, capsys):

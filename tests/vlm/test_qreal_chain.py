@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import tiny_qreal
@@ -170,6 +171,15 @@ def test_killed_at_any_question_it_goes_on(truth, scripted, tmp_path, monkeypatc
         asked_before = asked
         run(truth, scripted, out)
         assert sum(len(model.asked) for model in scripted.values()) == asked_before
+
+
+def test_what_was_cut_off_is_told(truth, scripted, tmp_path):
+    ask = scripted["describe"].ask
+    scripted["describe"].ask = lambda questions: [
+        replace(written, cut_off=True) for written in ask(questions)
+    ]
+    warnings = run(truth, scripted, tmp_path / "out")["figures"]["warnings"]
+    assert "describe: 2 answers reached the limit of their length" in warnings
 
 
 def test_answers_of_another_model_are_refused_or_replaced(truth, scripted, tmp_path):

@@ -121,7 +121,11 @@ def run_chain(
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        return _lines(path)
+        lines = _lines(path)
+        cut_off = sum(bool(line.get("cut_off")) for line in lines.values())
+        if cut_off and stage != FILTER:  # whose answers count if they begin with Yes or No
+            said.append(f"{stage}: {cut_off} answers reached the limit of their length")
+        return lines
 
     prompts = [detection_question(pixels) for pixels in (True, False)]
     detected = ask(DETECT, prompts, partial(_detections, images))
@@ -208,9 +212,6 @@ def _read_detections(
     dropped = sum(one.dropped for one in lists.values())
     if dropped:
         said.append(f"{DETECT}: {dropped} boxes cannot be used and were left out")
-    cut_off = sum(bool(line.get("cut_off")) for line in detected.values())
-    if cut_off:
-        said.append(f"{DETECT}: {cut_off} answers reached the limit of their length")
     return lists
 
 
