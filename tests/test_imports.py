@@ -63,6 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "vlm.grpo": {*BASE, "training", "vlm"},
     "vlm.fakexplainer.endpoint": {*BASE, "data", "inference", "llm", "vlm"},
     "vlm.questions": {*INFERENCE, "llm", "vlm"},
+    "vlm.question_log": {*BASE, "inference", "llm", "vlm"},
     "vlm.qreal.trainer": {*TRAINING, "vlm"},
     "vlm.xaigd.trainer": {*TRAINING, "vlm"},
     "vlm.xaigd": {*INFERENCE, "benchmarks", "evaluation.tables", "llm", "metrics", "vlm"},
