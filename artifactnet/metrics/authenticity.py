@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from artifactnet.metrics import ranking
 from artifactnet.metrics.checks import BoolArray, Float64Array, checked_answers
 from artifactnet.metrics.confusion import verdict_scores
-from artifactnet.metrics.correlation import average_ranks
 from artifactnet.metrics.groups import generator_names, generator_rows
 
 
@@ -50,22 +49,11 @@ def confusion(labels: Tensor, probabilities: Tensor, threshold: float) -> Confus
 
 
 def auc(labels: Tensor, probabilities: Tensor) -> float | None:
-    """Area under the ROC curve: the exact Mann-Whitney statistic, ties counting one half.
+    """`ranking.auc` of fakes above real images; None where one class is missing.
 
     Arguments and errors as in `confusion`.
-
-    Returns:
-        Share of (fake, real) pairs in which the fake has the higher probability; None where
-        one class is missing and there is no pair.
     """
-    fake, chances = _arrays(labels, probabilities)
-    fakes = int(np.count_nonzero(fake))
-    reals = len(fake) - fakes
-    if not fakes or not reals:
-        return None
-    # multiples of 1/2, hence exact; the trapezoids of scikit-learn and torchmetrics round
-    wins = average_ranks(chances)[fake].sum() - fakes * (fakes + 1) / 2
-    return float(wins / (fakes * reals))
+    return ranking.auc(*_arrays(labels, probabilities))
 
 
 def _arrays(labels: Tensor, probabilities: Tensor) -> tuple[BoolArray, Float64Array]:

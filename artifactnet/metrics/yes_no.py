@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from artifactnet.metrics.confusion import ratio
+from artifactnet.metrics.ranking import auc
 
 
 class YesNoScores(NamedTuple):
@@ -65,31 +65,6 @@ def yes_no_scores(
         scored=len(scored),
         yes=ratio(tp + fn, len(pairs)),
     )
-
-
-def auc(truth: Sequence[bool], scores: npt.ArrayLike) -> float | None:
-    """Probability that a positive's score is above a negative's, a tie counting 1/2.
-
-    Args:
-        truth: (N,) which are positive.
-        scores: (N,) finite or infinite.
-
-    Returns:
-        In [0, 1]; None if there is no positive or no negative.
-
-    Raises:
-        ValueError: shapes differ, or a score is NaN.
-    """
-    positive, values = np.asarray(truth, np.bool_), np.asarray(scores, np.float64)
-    if positive.shape != values.shape or positive.ndim != 1:
-        raise ValueError(f"need (N,) truths and scores, got {positive.shape} and {values.shape}")
-    if np.isnan(values).any():
-        raise ValueError("a score is NaN")
-    high, low = values[positive], np.sort(values[~positive])
-    if not len(high) or not len(low):
-        return None
-    below = np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")
-    return float(below.sum() / (2 * len(high) * len(low)))
 
 
 def mean_scores(questions: Sequence[YesNoScores]) -> dict[str, float | None]:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifactnet.metrics.yes_no import auc, mean_scores, yes_no_scores
+from artifactnet.metrics.ranking import auc
+from artifactnet.metrics.yes_no import mean_scores, yes_no_scores
 
 Y, N = True, False
 
