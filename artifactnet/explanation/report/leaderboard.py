@@ -108,17 +108,17 @@ def write_leaderboard(
     _check_unique([condition.name for condition in conditions], "conditions")
     notices: list[str] = []
     found = [_common(condition, notices) for condition in conditions]
-    tables = [_figures(condition, notices) for condition in found]
+    tables, curves = zip(*(_figures(condition, notices) for condition in found), strict=True)
     models = _ranked([table["models"] for table in tables])
     for table in tables:
         table["models"] = {
             name: table["models"][name] for name in models if name in table["models"]
         }
-    figures = {"models": models, "conditions": tables}
+    figures = {"models": models, "conditions": list(tables)}
     sections = [
         {
             "name": condition.name,
-            "charts": condition_charts(table, _curves(condition, table), models, number),
+            "charts": condition_charts(table, curves[number], models, number),
             "tables": condition_tables(table),
             "cards": _cards(condition, list(table["models"]), disagreements, notices),
         }
@@ -177,10 +177,13 @@ def _common(condition: Condition, notices: list[str]) -> Condition:
     return Condition(name, kept, condition.answers)
 
 
-def _figures(condition: Condition, notices: list[str]) -> dict[str, Any]:
-    """``name``, counts of images, and scores of each model."""
+def _figures(
+    condition: Condition, notices: list[str]
+) -> tuple[dict[str, Any], dict[str, list[RocPoint]]]:
+    """``name``, counts of images and scores of each model; and the ROC curves that there are."""
     labels = [image.label for image in condition.images]
-    models = {}
+    models: dict[str, Any] = {}
+    curves: dict[str, list[RocPoint]] = {}
     for model, answers in condition.answers.items():
         called = [answers[image.key].is_fake for image in condition.images]
         pairs = [(label == 1, fake) for label, fake in zip(labels, called, strict=True)]
@@ -191,23 +194,17 @@ def _figures(condition: Condition, notices: list[str]) -> dict[str, Any]:
             fn=pairs.count((True, False)),
         )
         chances = _probabilities(condition, model, notices)
-        area = None if chances is None else _auc(labels, chances)
+        if chances is not None:
+            curves[model] = roc_curve(labels, chances)
         models[model] = {
             **scores,
             "real_interval": _interval(scores["tn"], scores["real"]),
             "fake_interval": _interval(scores["tp"], scores["fake"]),
-            "auc": area,
-            "has_probabilities": chances is not None,
+            "auc": None if chances is None else _auc(labels, chances),
             "generators": _generators(condition, called, chances),
         }
-    real = labels.count(0)
-    return {
-        "name": condition.name,
-        "images": len(labels),
-        "real": real,
-        "fake": len(labels) - real,
-        "models": models,
-    }
+    counts = {"images": len(labels), "real": labels.count(0), "fake": labels.count(1)}
+    return {"name": condition.name, **counts, "models": models}, curves
 
 
 def _probabilities(condition: Condition, model: str, notices: list[str]) -> list[float] | None:
@@ -262,16 +259,6 @@ def _generators(
             }
         )
     return rows
-
-
-def _curves(condition: Condition, figures: Mapping[str, Any]) -> dict[str, list[RocPoint]]:
-    """The ROC curve of each model that has one."""
-    labels = [image.label for image in condition.images]
-    return {
-        model: roc_curve(labels, [answers[i.key].probability for i in condition.images])
-        for model, answers in condition.answers.items()
-        if figures["models"][model]["auc"] is not None
-    }
 
 
 def _ranked(tables: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[str]:

@@ -238,7 +238,8 @@ def test_no_share_is_rounded_to_certainty(share, text):
     assert percent(share) == text
 
 
-def hostile(tmp_path):
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
     """A page whose names of models, conditions, images and generators are hostile."""
 
     def load():
@@ -254,22 +255,21 @@ def hostile(tmp_path):
         for name in HOSTILE
     }
     conditions = [Condition(name, board, answers) for name in HOSTILE[:2]]
-    path = tmp_path / "board.html"
+    path = tmp_path_factory.mktemp("hostile") / "board.html"
     write_leaderboard(path, conditions, title=HOSTILE[1], warnings=[HOSTILE[0]], disagreements=4)
     return path
 
 
-def test_names_never_become_markup(tmp_path):
-    page = hostile(tmp_path).read_text(encoding="utf-8")
+def test_names_never_become_markup(hostile):
+    page = hostile.read_text(encoding="utf-8")
     for text in ("<img src=x", "<script>alert", "<!--<script>", "\u2028", "\u202e"):
         assert text not in page
     assert page.count("<script") == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_in_a_browser(tmp_path, visit, scheme):
-    path = hostile(tmp_path)
-    page = visit(path, color_scheme=scheme)
+def test_in_a_browser(hostile, visit, scheme):
+    page = visit(hostile, color_scheme=scheme)
     texts = page.locator("body").inner_text()
     assert SHOWN[0] in texts
     assert page.evaluate(BARE) == []
@@ -288,20 +288,31 @@ def test_in_a_browser(tmp_path, visit, scheme):
     assert page.locator("html").get_attribute("data-theme") == "light"
 
 
-def test_fits_a_phone(tmp_path, visit):
-    page = visit(hostile(tmp_path), width=360, height=700)
+def test_fits_a_phone(hostile, visit):
+    page = visit(hostile, width=360, height=700)
     for details in page.locator("details.condition").all():
         details.evaluate("node => node.open = true")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_ids_of_drawings_do_not_clash(tmp_path):
-    page = hostile(tmp_path).read_text(encoding="utf-8")
+def test_ids_of_drawings_do_not_clash(hostile):
+    page = hostile.read_text(encoding="utf-8")
     svgs = [part.split("</svg>")[0] + "</svg>" for part in page.split("<svg")[1:]]
     ids = [e.get("id") for s in svgs for e in ElementTree.fromstring("<svg" + s).iter()]
     ids = [one for one in ids if one]
     assert len(svgs) == 4
     assert len(ids) == len(set(ids))
+
+
+def test_models_can_be_told_from_a_light_and_a_dark_page():
+    def luminance(color):
+        parts = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        r, g, b = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    for color in leaderboard_charts.COLORS:
+        assert 1.05 / (luminance(color) + 0.05) >= 3  # WCAG's least for graphics
+        assert (luminance(color) + 0.05) / (luminance("#16181a") + 0.05) >= 3
 
 
 # ---- files ---------------------------------------------------------------------------------
