@@ -113,7 +113,7 @@ def run_ood(
                     "failures": side_by_side.failures_of(answers),
                 }
             )
-    found = {
+    found: dict[str, Any] = {
         "experiment": NAME,
         "title": side_by_side.title_with_reals(TITLE, reals),
         "order": list(sets),

@@ -109,7 +109,7 @@ def run_robustness(
                     failures = side_by_side.failures_of(answers)
                     key = {"set": name, "model": one.name, "level": level.name}
                     rows.append({**key, **figures, "failures": failures})
-    found = {
+    found: dict[str, Any] = {
         "experiment": NAME,
         "title": side_by_side.title_with_reals(TITLE, reals),
         "levels": list(levels),
