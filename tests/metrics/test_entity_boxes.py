@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,6 +109,24 @@ def test_the_area_is_the_limit_of_fine_grids(ious, more):
 def test_the_grid_rewards_pairs_that_do_not_touch():
     assert detection_area([0.0], 1) == 0
     assert detection_area([0.0], 1, "grid") == pytest.approx(0.05)
+
+
+def test_iou_is_that_of_a_raster():
+    """Of all pairs at once, empty boxes among them."""
+    random = np.random.default_rng(0)
+    low = random.integers(0, 10, (2, 15, 2))
+    boxes = np.concatenate([low, low + random.integers(0, 10, (2, 15, 2))], axis=-1)
+    masks = np.zeros((2, 15, 20, 20), bool)
+    for side, number in itertools.product(range(2), range(15)):
+        x1, y1, x2, y2 = boxes[side, number]
+        masks[side, number, y1:y2, x1:x2] = True
+    found = pairwise_iou(*boxes)
+    assert found.shape == (15, 15)
+    assert not masks.any(axis=(2, 3)).all()
+    for mine, theirs in itertools.product(range(15), range(15)):
+        union = (masks[0, mine] | masks[1, theirs]).sum()
+        expected = (masks[0, mine] & masks[1, theirs]).sum() / union if union else 0.0
+        assert found[mine, theirs] == pytest.approx(expected)
 
 
 def test_boxes_must_be_boxes():

@@ -11,6 +11,7 @@ from typing import Protocol
 from artifactnet.annotation.qreal.images import Picture
 from artifactnet.data.regions import Corners
 from artifactnet.llm.client import Answer
+from artifactnet.metrics.entity_boxes import pairwise_iou
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 STAGE = "detect"
@@ -97,7 +98,7 @@ def choose_boxes(
     for boxes in found:
         best: list[Box] = []
         for box in boxes:
-            if len(best) < max_boxes and all(iou(box.bbox, b.bbox) <= NMS_IOU for b in best):
+            if len(best) < max_boxes and not _overlaps(box, best, NMS_IOU):
                 best.append(box)
         for box in best:
             x1, y1, x2, y2 = box.bbox
@@ -112,16 +113,11 @@ def choose_boxes(
                 kept.append(Box(box.label, inside, box.score))
     chosen: list[Box] = []
     for box in sorted(kept, key=lambda box: -box.score):
-        if not any(b.label != box.label and iou(box.bbox, b.bbox) > SAME_IOU for b in chosen):
+        if not _overlaps(box, [b for b in chosen if b.label != box.label], SAME_IOU):
             chosen.append(box)
     return [box for box in kept if box in chosen]
 
 
-def iou(a: Corners, b: Corners) -> float:
-    """Intersection over union of two boxes, in [0, 1]; 0 if one is empty."""
-    wide = min(a[2], b[2]) - max(a[0], b[0])
-    high = min(a[3], b[3]) - max(a[1], b[1])
-    if wide <= 0 or high <= 0:
-        return 0.0
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return wide * high / (sum(areas) - wide * high)
+def _overlaps(box: Box, others: Sequence[Box], limit: float) -> bool:
+    """Whether the IoU of a box with any of some others is above a limit."""
+    return bool((pairwise_iou([box.bbox], [other.bbox for other in others]) > limit).any())

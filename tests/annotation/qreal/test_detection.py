@@ -1,10 +1,10 @@
-"""Which boxes become entities, against a raster and cases worked out by hand."""
+"""Which boxes become entities: cases worked out by hand."""
 
 import numpy as np
 import pytest
 from qreal_stubs import StubDetector
 
-from artifactnet.annotation.qreal.detection import Box, choose_boxes, detect, iou, read_boxes
+from artifactnet.annotation.qreal.detection import Box, choose_boxes, detect, read_boxes
 from artifactnet.types import ArtifactNetError
 
 SIZE = (160, 200)  # 1 % of it are 320 square pixels
@@ -16,22 +16,6 @@ def box(label, *corners, score=0.5):
 
 def corners(boxes):
     return [(one.label, one.bbox) for one in boxes]
-
-
-def test_iou_is_that_of_a_raster():
-    random = np.random.default_rng(0)
-    for _ in range(200):
-        masks, boxes = [], []
-        for _ in range(2):
-            x1, y1 = random.integers(0, 10, 2)
-            x2, y2 = x1 + random.integers(0, 10), y1 + random.integers(0, 10)
-            mask = np.zeros((20, 20), bool)
-            mask[y1:y2, x1:x2] = True
-            masks.append(mask)
-            boxes.append((float(x1), float(y1), float(x2), float(y2)))
-        union = (masks[0] | masks[1]).sum()
-        expected = (masks[0] & masks[1]).sum() / union if union else 0.0
-        assert iou(*boxes) == pytest.approx(expected)
 
 
 def test_the_best_box_of_each_name_stays():
