@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 
 from artifactnet.config import MllmConfig
 from artifactnet.types import ArtifactNetError, UInt8Array
 from artifactnet.vlm.base import load_base, load_processor
+from artifactnet.vlm.image_chat import ImageChat, question_messages
 
 _ROUNDED = 6  # decimals
 
@@ -37,7 +37,7 @@ class FirstWords:
         self.identity = f"{base}{f'@{revision}' if revision else ''}"
         self._config = MllmConfig(base=base, revision=revision)
         self._device = torch.device(device)
-        self._loaded: tuple[Any, Any] | None = None
+        self._loaded: tuple[Any, ImageChat] | None = None
         self._lock = threading.Lock()
 
     def logits(self, image: UInt8Array, question: str, words: Sequence[str]) -> list[float]:
@@ -49,38 +49,29 @@ class FirstWords:
             words: whose first tokens differ.
 
         Raises:
-            ArtifactNetError: the checkpoint cannot be loaded, two words begin with the same token,
-                or a logit is not finite.
+            ArtifactNetError: the checkpoint cannot be loaded, it cannot take an image of this
+                shape, two words begin with the same token, or a logit is not finite.
         """
         with self._lock, torch.inference_mode():  # a tokenizer serves one thread
             if self._loaded is None:
                 self._loaded = self._load()
-            model, processor = self._loaded
-            ids = [
-                processor.tokenizer(word, add_special_tokens=False)["input_ids"][0]
-                for word in words
-            ]
+            model, chat = self._loaded
+            chat.check_shape((image.shape[1], image.shape[0]))
+            ids = [chat.tokenize(word)[0] for word in words]
             if len(set(ids)) < len(ids):
                 raise ArtifactNetError(
                     f"{self._config.base}: two of the words {', '.join(words)} begin with the same "
                     "token, so its answers cannot be told apart"
                 )
-            content = [{"type": "image"}, {"type": "text", "text": question}]
-            text = processor.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-            )
-            inputs = processor(
-                images=[[Image.fromarray(image)]],
-                text=[text],
-                return_tensors="pt",
-                add_special_tokens=False,  # the chat template has written them
-            ).to(self._device, model.dtype)
+            text = chat.render(question_messages(question))
+            inputs = chat.encode_chats([image], [text]).to(self._device, model.dtype)
             last = model(**inputs, logits_to_keep=1).logits[0, -1].float()
         if not bool(last[ids].isfinite().all()):
             raise ArtifactNetError(f"{self._config.base}: the model's logits are not finite")
         return [round(value, _ROUNDED) for value in last[ids].tolist()]
 
-    def _load(self) -> tuple[Any, Any]:
+    def _load(self) -> tuple[Any, ImageChat]:
         processor = load_processor(self._config)
         model = load_base(self._config, len(processor.tokenizer), self._device)
-        return model.eval(), processor
+        # of any family: no coordinates are asked for
+        return model.eval(), ImageChat(processor, model.config.model_type)

@@ -40,12 +40,26 @@ class ImageChat(ChatProcessing):
         Raises:
             ArtifactNetError: the model cannot take an image of this shape.
         """
+        self.check_shape(image_size)
         if coordinates.rule_of(self.family) != "pixels":
             return coordinates.THOUSANDTHS
+        return self._qwen_size(image_size)
+
+    def check_shape(self, image_size: Size) -> None:
+        """Refuse an image of (width, height) pixels of which the processor would make an error.
+
+        Raises:
+            ArtifactNetError: one side is more than 200 times the other, which no Qwen takes.
+        """
+        if self.family.startswith("qwen"):
+            self._qwen_size(image_size)
+
+    def _qwen_size(self, image_size: Size) -> Size:
         images = self.processor.image_processor
         limits = images.size["shortest_edge"], images.size["longest_edge"]
-        factor = images.patch_size * images.merge_size
-        return coordinates.qwen_input_size(image_size, limits, factor)
+        return coordinates.qwen_input_size(
+            image_size, limits, images.patch_size * images.merge_size
+        )
 
     def render(self, messages: Sequence[dict[str, Any]]) -> str:
         """Messages of transformers as the text that an answer follows."""

@@ -11,9 +11,12 @@ import torch
 tiny_mllm = pytest.importorskip("tiny_mllm")
 pytest.importorskip("peft", reason="needs the extra mllm")
 
+from artifactnet.config import MllmConfig  # noqa: E402
 from artifactnet.llm.client import EndpointError, RefusedError, UnansweredError  # noqa: E402
 from artifactnet.types import ArtifactNetError  # noqa: E402
 from artifactnet.vlm import questions as questions_module  # noqa: E402
+from artifactnet.vlm.first_words import FirstWords  # noqa: E402
+from artifactnet.vlm.image_chat import load_image_chat, question_messages  # noqa: E402
 from artifactnet.vlm.question_log import LoggedQuestion, answer_questions  # noqa: E402
 from artifactnet.vlm.questions import (  # noqa: E402
     Answerer,
@@ -128,6 +131,22 @@ def test_an_image_that_is_too_narrow_is_one_question_without_an_answer(model, tm
             model.ask([ImageQuestion(narrow, QUESTION)])
     else:
         assert (len(lines), problems) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("save", "space"), [(tiny_mllm.save_qwen, (112, 84)), (tiny_mllm.save_qwen3, (1000, 1000))]
+)
+def test_every_qwen_names_an_image_that_is_too_narrow(tmp_path, save, space):
+    """Also those whose coordinates are no pixels."""
+    base = save(tmp_path)
+    chat, narrow = load_image_chat(MllmConfig(base=str(base))), np.zeros((3, 603, 3), np.uint8)
+    assert chat.input_size((112, 84)) == space
+    with pytest.raises(ValueError, match="aspect ratio"):
+        chat.encode_chats([narrow], [chat.render(question_messages("?"))])
+    with pytest.raises(ArtifactNetError, match="603x3 pixels is too narrow"):
+        chat.input_size((603, 3))
+    with pytest.raises(ArtifactNetError, match="603x3 pixels is too narrow"):
+        FirstWords(str(base)).logits(narrow, "?", ("Good", "Bad"))
 
 
 def test_a_tokenizer_without_the_words(tmp_path):
