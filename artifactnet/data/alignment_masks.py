@@ -202,7 +202,7 @@ def spectral_saliency(image: UInt8Array, area: int) -> npt.NDArray[np.bool_] | N
         (H, W), or None if the image is of one colour.
     """
     height, width = image.shape[:2]
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    gray: UInt8Array = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
     if gray.min() == gray.max():
         return None
     side = (_SPECTRUM_SIDE, _SPECTRUM_SIDE)
