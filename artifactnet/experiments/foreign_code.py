@@ -50,7 +50,7 @@ def find_function(source: str) -> Callable[[], Any]:
         raise ArtifactNetError(f"{source}: the module has no function {attribute}")
     try:
         inspect.signature(function).bind()
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ArtifactNetError(
             f"{source}: must be a function without arguments ({error}) that returns {_RETURNS}"
         ) from None
@@ -65,8 +65,8 @@ def load_foreign(source: str) -> BasePredictor:
         ArtifactNetError: it returns something else than a model.
     """
     function = find_function(source)
-    file = inspect.getsourcefile(inspect.unwrap(function))
-    version = f"{source} {sha256_file(file) if file else ''}"
+    file = getattr(sys.modules[source.partition(":")[0]], "__file__", None)
+    version = f"{source} {sha256_file(file) if file else ''}"  # settings are written in the code
     model = function()
     if isinstance(model, BasePredictor):
         return model

@@ -179,6 +179,9 @@ def judge_level(
             ]
             _ask(test_set, level, logs, conditions, report, where)
             return {log.contestant.name: log.finish() for log in logs}
+    except KeyboardInterrupt as stop:
+        stop.args = (f"answers so far are in {folder}; the same command goes on",)
+        raise
     except OSError as error:
         raise ArtifactNetError(f"{folder}: answers cannot be written: {error}") from error
 
@@ -196,7 +199,9 @@ def _ask(
     blocks = [range(start, min(start + size, total)) for start in range(0, total, size)]
     todo = [[k for k in block if any(log.lacks(k) for log in logs)] for block in blocks]
     read = partial(_read, test_set, level, conditions)
-    images = prefetch(read, (k for block in todo for k in block), conditions.workers, 2 * size)
+    images = prefetch(
+        read, (k for block in todo for k in block), conditions.workers, 2 * conditions.workers
+    )
     done, said = 0, time.monotonic()
     for block in filter(None, todo):
         shown = [next(images) for _ in block]
@@ -260,7 +265,7 @@ class _Log:
             "level": level.name,
             "seed": conditions.seed if level.kind == "crop" else None,
             "recode": conditions.recode,
-            "where": where,
+            "regions": where,
         }
         self._order = [UNANSWERED] * len(test_set.keys)
         self._open = ExitStack()
@@ -313,7 +318,7 @@ class _Log:
         problem = judgment.reason if isinstance(judgment, Failure) else image.problem
         said = judgment if isinstance(judgment, Judgment) else None
         truth, areas = image.truth, None
-        drawn = self.contestant.localization if self._settings["where"] else None
+        drawn = self.contestant.localization if self._settings["regions"] else None
         if truth is not None and image.shown is not None and drawn is not None:
             height, width = image.shown.pixels.shape[:2]
             areas = truth.areas(said, (height, width), drawn)
@@ -332,9 +337,14 @@ class _Log:
         }
 
     def finish(self) -> list[dict[str, Any]]:
-        """All answers, in the order of the images, which is that of the finished file."""
+        """All answers, in the order of the images.
+
+        Those of an earlier call about other images, of which `--limit` may leave few, are kept.
+        """
         found = list(self._lines.entries(self._order))
-        self._lines.finish(self._order)
+        others = {entry["path"] for entry in self._lines.all_earlier()} - {*self._test_set.keys}
+        kept = [self._lines.find(path) for path in sorted(others)]
+        self._lines.finish([*self._order, *(one[0] for one in kept if one is not None)])
         return found
 
 

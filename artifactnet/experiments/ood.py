@@ -23,12 +23,13 @@ from artifactnet.experiments.contestants import (
 from artifactnet.experiments.judging import Conditions, judge_level, show
 from artifactnet.experiments.level_figures import level_figures
 from artifactnet.experiments.side_by_side import Asked, board_condition, cell
+from artifactnet.names import visible
 from artifactnet.types import ArtifactNetError
 
 NAME = "ood"
 TITLE = "Out of distribution (FakeXplainer Table 3)"
 READINGS = (
-    *side_by_side.JUDGED[:1],
+    side_by_side.UNJUDGED,
     "Acc is over all images, as in the paper, whose sets have equal classes; BA is balanced "
     "accuracy; of a set of one class there is its recall alone",
     "a part's real images are its own, or those that belong to no part",
@@ -192,7 +193,9 @@ def ood_page(found: Mapping[str, Any]) -> str:
         rows = [row for row in found["rows"] if row["set"] == name]
         parts = list(rows[0]["parts"]) if rows else []
         if parts:
-            table = [[part, *(_part_cell(row["parts"][part]) for row in rows)] for part in parts]
+            table = [
+                [visible(part), *(_part_cell(row["parts"][part]) for row in rows)] for part in parts
+            ]
             header = ["part", *(row["model"] for row in rows)]
             lines += [f"## {name}: BA, or recall of fakes without real images", ""]
             lines += [*markdown_table(header, table), ""]

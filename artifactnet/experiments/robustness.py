@@ -20,14 +20,16 @@ from artifactnet.types import ArtifactNetError
 
 NAME = "robustness"
 TITLE = "Robustness against damage (FakeXplainer Table 5)"
-READINGS = (
-    *side_by_side.JUDGED,
-    "crop keeps 0.8 of each side, since the paper gives no size",
-    "half is bicubic with antialiasing, and nothing is scaled up again",
-    "IoU compares with regions that people drew, else with masks, at the size of the damaged "
-    "image; boxes: mean over images of the unions' IoU, 0 where the verdict is real; maps: pixels "
-    "of all images together, above the model's own threshold",
-    "annotated fakes whose artifacts a crop cut off entirely are left out of IoU",
+# in force where a level occurs, and where there is an IoU
+LEVEL_READINGS = {
+    "crop": "crop keeps 0.8 of each side, since the paper gives no size; fakes whose artifacts it "
+    "cuts off entirely are left out of IoU",
+    "half": "half is bicubic with antialiasing, and nothing is scaled up again",
+}
+IOU_READING = (
+    "IoU is over annotated fakes: with regions that people drew, else with masks, at the size of "
+    "the damaged image; boxes: mean over images of the unions' IoU, 0 where the verdict is real; "
+    "maps: pixels of all images together, above the model's own threshold"
 )
 # Table 5 of the paper, at `LEVELS`: Acc, and IoU of models that say where
 PAPER: dict[str, tuple[tuple[float, ...], tuple[float, ...] | None]] = {
@@ -118,7 +120,7 @@ def run_robustness(
         "sets": about,
         "models": side_by_side.describe_models(contestants),
         "versions": side_by_side.versions(),
-        "readings": list(READINGS),
+        "readings": _readings(levels, rows),
         "warnings": side_by_side.failure_warnings(rows),
         "rows": [row | {"difference": _difference(row, rows)} for row in rows],
         "paper": PAPER if paper else None,
@@ -127,6 +129,13 @@ def run_robustness(
     files.write_text(Path(out) / f"{NAME}.md", robustness_page(found))
     side_by_side.write_board(folder, found["title"], board)
     return found
+
+
+def _readings(levels: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the paper leaves open and decides these figures."""
+    found = [side_by_side.UNJUDGED]
+    found += [text for level, text in LEVEL_READINGS.items() if level in levels]
+    return found + ([IOU_READING] if any(row["iou"] is not None for row in rows) else [])
 
 
 def _difference(
@@ -152,11 +161,12 @@ def _find(
 
 def robustness_page(found: Mapping[str, Any]) -> str:
     """Markdown of what `run_robustness` returned: one table per set, a column per level."""
-    recoded = f" All images were saved as JPEG {RECODED} first." if found["recode"] else ""
+    recoded = f"All images were saved as JPEG {RECODED} first. " if found["recode"] else ""
+    seed = f"Crops of seed {found['seed']}. " if "crop" in found["levels"] else ""
     lines = [
         f"# {found['title']}",
         "",
-        f"Crops of seed {found['seed']}.{recoded} In brackets: difference to {ORIGINAL}.",
+        f"{seed}{recoded}In brackets: difference to {ORIGINAL}.",
         "",
         *side_by_side.notes(found),
         "",

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from artifactnet.explanation.report.leaderboard import (
     write_leaderboard,
 )
 from artifactnet.names import unsafe_name, visible
+from artifactnet.runs.provenance import package_version
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 Report = Callable[[str], None]
@@ -40,10 +40,7 @@ Report = Callable[[str], None]
 BOARD = "leaderboard.html"
 _PACKAGES = ("artifactnet", "numpy", "pillow", "torch")
 _LISTED = 10  # images without a judgment that a page names, of one model
-JUDGED = (
-    "an image that a model cannot judge counts as wrong, for the AUC as surely wrong",
-    "real images have no artifacts and take no part in IoU",
-)
+UNJUDGED = "an image that a model cannot judge counts as wrong, for the AUC as surely wrong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +192,9 @@ def describe_models(contestants: Sequence[Contestant]) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
+def versions() -> dict[str, str | None]:
     """Of what decides decoded pixels and answers."""
-    return {**{name: version(name) for name in _PACKAGES}, "opencv": cv2.__version__}
+    return {**{name: package_version(name) for name in _PACKAGES}, "opencv": cv2.__version__}
 
 
 def failures_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:

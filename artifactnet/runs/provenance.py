@@ -31,7 +31,7 @@ def provenance(config: Config) -> dict[str, Any]:
         "seed": config.seed,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: package_version(name) for name in _PACKAGES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch_threads": torch.get_num_threads(),
         "git": git_revision(Path(__file__).resolve().parent),
@@ -65,7 +65,8 @@ def git_revision(folder: Path) -> dict[str, Any] | None:
     return {"revision": revision.stdout.strip(), "dirty": bool(status.stdout.strip())}
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Version of an installed package; None without it."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -120,6 +120,26 @@ def test_a_changed_image_is_asked_about_again(images, tmp_path):
     assert [image.key for image in again.shown] == [images.keys[4]]
 
 
+def test_answers_about_other_images_are_kept(images, tmp_path):
+    judge_level(images, parse_level("half"), [Recorder("a")], tmp_path)
+    few, again = Recorder("a"), Recorder("a")
+    found = judge_level(images.select([3, 4]), parse_level("half"), [few], tmp_path)
+    assert [line["path"] for line in found["a"]] == list(images.keys[3:5])
+    path = tmp_path / "a" / "toy" / "half.jsonl"
+    assert len(path.read_text().splitlines()) == len(images.keys)
+    whole = judge_level(images, parse_level("half"), [again], tmp_path)
+    assert [line["path"] for line in whole["a"]] == list(images.keys)
+    assert few.shown == again.shown == []
+
+
+def test_an_interrupted_experiment_says_that_it_goes_on(images, tmp_path):
+    def answer(image):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        judge_level(images, parse_level("half"), [Recorder("a", answer)], tmp_path)
+
+
 @pytest.mark.parametrize(
     ("other", "conditions", "level", "message"),
     [
