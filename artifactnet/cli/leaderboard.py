@@ -21,7 +21,8 @@ def add_leaderboard_options(parser: argparse.ArgumentParser) -> None:
         "--labels",
         required=True,
         metavar="PATH",
-        help="manifest (.jsonl), or folder with real/ and fake/: which images are fake, and whose",
+        help="which images are fake, and whose: manifest (.jsonl), folder with real/ and fake/, or "
+        "public test set",
     )
     option("--out", required=True, metavar="PAGE.html", help="page to write; figures in PAGE.json")
     option("--title", metavar="TEXT", help="of the page")

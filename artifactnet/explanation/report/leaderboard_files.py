@@ -8,11 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from artifactnet.data.image_folders import find_images
-from artifactnet.data.images import decode_image
-from artifactnet.data.manifest_format import read_manifest, record_of
+from artifactnet.data.test_sets.read import read_test_set
 from artifactnet.data.text import brief, parse_json, read_text
-from artifactnet.explanation.report.items import short_names
 from artifactnet.explanation.report.leaderboard import (
     Answer,
     BoardImage,
@@ -20,7 +17,7 @@ from artifactnet.explanation.report.leaderboard import (
     LeaderboardResult,
     write_leaderboard,
 )
-from artifactnet.types import ArtifactNetError, Record
+from artifactnet.types import ArtifactNetError, UInt8Array
 
 
 def leaderboard_of_files(
@@ -37,8 +34,8 @@ def leaderboard_of_files(
         predictions: name of each model, and its ``predictions.jsonl``: lines with ``path`` (the
             image file, relative to the current folder), ``is_fake``, and ``probability`` if it has
             one.
-        labels: a manifest, or a folder whose layout says what is real and fake. Its images that no
-            model answered are not counted.
+        labels: what is real and fake, in any form of `read_test_set`, whose name is that of the
+            folder or file. Its images that no model answered are not counted.
         out: see `write_leaderboard`.
         title: of the page; None: of the labels.
         disagreements: see `write_leaderboard`.
@@ -50,54 +47,41 @@ def leaderboard_of_files(
     if not predictions:
         raise ArtifactNetError("a leaderboard needs the predictions of one model or more")
     labels = Path(labels)
-    records, warnings = _labelled(labels)
-    answers = {name: read_answers(file, records, labels) for name, file in predictions.items()}
-    asked = [path for path in records if any(path in found for found in answers.values())]
-    keys = dict(zip(asked, short_names(asked), strict=True))
-    images = [
-        BoardImage(
-            keys[path],
-            records[path].label,
-            records[path].generator,
-            partial(decode_image, path, path),
-        )
-        for path in asked
-    ]
-    named = {
-        name: {keys[path]: answer for path, answer in found.items()}
-        for name, found in answers.items()
-    }
     data = labels.resolve().name
-    condition = Condition(data, images, named)
+    test_set = read_test_set(data, labels)
+    keys = {
+        os.path.abspath(record.location): key
+        for record, key in zip(test_set.records, test_set.keys, strict=True)
+    }
+    answers = {name: read_answers(file, keys, labels) for name, file in predictions.items()}
+    asked: set[str] = set().union(*answers.values())
+
+    def load(index: int) -> UInt8Array:
+        return test_set.load(index).image
+
+    images = [
+        BoardImage(key, record.label, record.generator, partial(load, index))
+        for index, (key, record) in enumerate(zip(test_set.keys, test_set.records, strict=True))
+        if key in asked
+    ]
     return write_leaderboard(
         out,
-        [condition],
+        [Condition(data, images, answers)],
         title=title or f"Leaderboard on {data}",
         disagreements=disagreements,
-        warnings=warnings,
+        warnings=test_set.warnings,
     )
 
 
-def _labelled(labels: Path) -> tuple[dict[str, Record], list[str]]:
-    """What is known of each image, by absolute path, and warnings."""
-    if labels.is_dir():
-        items, warnings = find_images(labels, one_class=True)
-        return {os.path.abspath(item.record.location): item.record for item in items}, warnings
-    found: dict[str, Record] = {}
-    for line in read_manifest(labels):
-        first = found.setdefault(line.image_path, record_of(line))
-        if first.label != line.label:
-            raise ArtifactNetError(
-                f"{line.where}: {line.image} has label {line.label} here and {first.label} in "
-                f"{first.where}; correct one of them"
-            )
-    return found, []
-
-
 def read_answers(
-    file: str | Path, records: Mapping[str, Record], labels: str | Path
+    file: str | Path, keys: Mapping[str, str], labels: str | Path
 ) -> dict[str, Answer]:
-    """Answers of a file of predictions by absolute path; empty lines are skipped.
+    """Answers of a file of predictions by key of the image; empty lines are skipped.
+
+    Args:
+        file: of predictions.
+        keys: of the images of ``labels``, by absolute path.
+        labels: for error messages.
 
     Raises:
         ArtifactNetError: as of `leaderboard_of_files`; the message names file and line.
@@ -110,12 +94,12 @@ def read_answers(
         row = parse_json(text, where)
         if not isinstance(row, dict) or not isinstance(row.get("path"), str):
             raise ArtifactNetError(f"{where}: needs a 'path', as predict writes it")
-        path = os.path.abspath(row["path"])
-        if path not in records:
+        key = keys.get(os.path.abspath(row["path"]))
+        if key is None:
             raise ArtifactNetError(f"{where}: {labels} has no label for {brief(row['path'])}")
-        if path in found:
+        if key in found:
             raise ArtifactNetError(f"{where}: {brief(row['path'])} is answered twice; keep one")
-        found[path] = _answer(row, where)
+        found[key] = _answer(row, where)
     if not found:
         raise ArtifactNetError(f"{file}: has no prediction")
     return found
