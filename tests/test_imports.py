@@ -46,7 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     "explanation.report.build": {*INFERENCE, "explanation", "evaluation", "runs"},
     "explanation.report.qreal": {*INFERENCE, "explanation", "metrics", "vlm"},
     "llm": {"types", "files", "data", "metrics", "llm", "config"},
-    "annotation": {*BASE, "annotation", "data", "llm", "inference", "metrics", "vlm.text"},
+    "annotation": {*BASE, "annotation", "data", "llm", "inference", "metrics", "vlm.text",
+                   "explanation.report.html"},
     # vision-language models need the extra `mllm`
     "vlm": {*BASE, "data", "models", "inference", "metrics", "vlm"},
     "vlm.heie.module": {*TRAINING, "vlm"},

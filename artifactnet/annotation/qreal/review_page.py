@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
@@ -18,6 +17,7 @@ from artifactnet.data.qreal import (
     QRealImage,
     answer_word,
 )
+from artifactnet.explanation.report.html import content_policy
 from artifactnet.names import visible
 from artifactnet.types import UInt8Array
 
@@ -45,10 +45,6 @@ def review_page(image: QRealImage, pixels: UInt8Array, page: str, annotators: Se
         resources.files(_PACKAGE).joinpath(name).read_text(encoding="utf-8")
         for name in ("review.css", "review.js")
     )
-    policy = (
-        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"script-src {_hash(script)}; style-src {_hash(css)}"
-    )
     title = _text(image.image)
     options = "".join(f"<option>{escape(name)}</option>" for name in annotators)
     sections = "".join(
@@ -56,7 +52,7 @@ def review_page(image: QRealImage, pixels: UInt8Array, page: str, annotators: Se
     )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{content_policy(css, script)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{css}</style>\n</head>\n"
         f'<body data-page="{escape(page)}">\n<header>\n<h1>{title}</h1>\n'
@@ -123,8 +119,3 @@ def _text(text: str) -> str:
 
 def _data_uri(pixels: UInt8Array) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(to_jpeg(pixels)).decode('ascii')}"
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

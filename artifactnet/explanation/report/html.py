@@ -61,7 +61,9 @@ def write_html(
         open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as handle,
     ):
         handle.writelines(
-            page.generate({**values, "css": css, "script": script, "policy": _policy(css, script)})
+            page.generate(
+                {**values, "css": css, "script": script, "policy": content_policy(css, script)}
+            )
         )
 
 
@@ -79,7 +81,7 @@ def _resource(name: str) -> str:
     return resources.files(_PACKAGE).joinpath(name).read_text(encoding="utf-8")
 
 
-def _policy(css: str, script: str) -> str:
+def content_policy(css: str, script: str) -> str:
     """Content security policy: nothing is fetched, and no other script or style has an effect."""
     return (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
