@@ -14,6 +14,7 @@ from artifactnet.data.test_sets.leaks import TRAINED, find_trained, trained_on
 from artifactnet.data.test_sets.read import TestSetOptions
 from artifactnet.evaluation.tables import markdown_table
 from artifactnet.experiments import side_by_side
+from artifactnet.experiments.chosen_sets import read_sets
 from artifactnet.experiments.contestants import (
     ContestantSpec,
     open_contestant,
@@ -75,7 +76,7 @@ def run_ood(
         keep_duplicates: keep images that are byte by byte in the training data of one of the runs;
             else they are left out for all models.
         paper: add the paper's own numbers, as a table of their own.
-        reals: see `side_by_side.read_sets`.
+        reals: see `read_sets`.
         options: what layouts of sets leave open.
         asked: how models are opened and asked.
 
@@ -89,7 +90,7 @@ def run_ood(
     asked = asked or Asked()
     specs = parse_contestants(models)
     missing: dict[str, str] = {}
-    read = side_by_side.read_sets(sets, reals, options, missing)
+    read = read_sets(sets, reals, options, missing)
     read, trained, warnings = _leave_out_trained(specs, read, keep_duplicates)
     about = side_by_side.describe_sets(read)
     contestants = [open_contestant(one, asked.device, asked.batch_size) for one in specs]

@@ -12,6 +12,7 @@ from artifactnet.data.damage import LEVELS, ORIGINAL, parse_level
 from artifactnet.data.test_sets.read import TestSetOptions
 from artifactnet.evaluation.tables import markdown_table
 from artifactnet.experiments import side_by_side
+from artifactnet.experiments.chosen_sets import read_sets
 from artifactnet.experiments.contestants import open_contestant, parse_contestants
 from artifactnet.experiments.judging import RECODED, Conditions, judge_level, show
 from artifactnet.experiments.level_figures import FIGURES, RECALLS, level_figures
@@ -74,7 +75,7 @@ def run_robustness(
         seed: of crops.
         recode: see `Conditions`.
         paper: add the paper's own numbers, as a table of their own.
-        reals: see `side_by_side.read_sets`.
+        reals: see `read_sets`.
         options: what layouts of sets leave open.
         asked: how models are opened and asked.
 
@@ -90,7 +91,7 @@ def run_robustness(
     if len(set(parsed)) < len(parsed):
         raise ArtifactNetError(f"--levels: one is named twice: {' '.join(levels)}")
     specs = parse_contestants(models)
-    read = side_by_side.read_sets(sets, reals, options)
+    read = read_sets(sets, reals, options)
     about = side_by_side.describe_sets(read)
     contestants = [open_contestant(one, asked.device, asked.batch_size) for one in specs]
     conditions = Conditions(seed, recode, asked.workers)

@@ -11,8 +11,8 @@ from artifactnet.cli import main
 from artifactnet.data.test_sets.leaks import TRAINED
 from artifactnet.data.test_sets.read import read_test_set
 from artifactnet.experiments import ood
+from artifactnet.experiments.chosen_sets import read_sets
 from artifactnet.experiments.ood import run_ood
-from artifactnet.experiments.side_by_side import read_sets
 from artifactnet.types import ArtifactNetError
 
 MODEL = "a=stub_models:brightness"
