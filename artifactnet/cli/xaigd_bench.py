@@ -40,15 +40,8 @@ def add_benchmark_xaigd_options(parser: argparse.ArgumentParser) -> None:
 
 def run_benchmark_xaigd(args: argparse.Namespace) -> int:
     """Run a task of ``benchmark-xaigd``; returns the exit code."""
-    from artifactnet.vlm.xaigd.pages import page
-
-    work: Callable[[argparse.Namespace], dict[str, Any]] = args.work
-    results = work(args)
-    arguments.print_warnings(results["warnings"])
-    for line in page(results).splitlines():
-        if not line.startswith("WARNING: "):
-            arguments.print_line(line)
-    return 0
+    work: Callable[[argparse.Namespace], int] = args.work
+    return work(args)
 
 
 def _add_presence_options(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +49,10 @@ def _add_presence_options(parser: argparse.ArgumentParser) -> None:
     _add_answers(parser, 'lines {"generator", "uid", "category", "answer"}')
 
 
-def _presence(args: argparse.Namespace) -> dict[str, Any]:
+def _presence(args: argparse.Namespace) -> int:
     from artifactnet.vlm.xaigd.baselines import run_presence
 
-    return run_presence(args.labels, args.out, _model(args), args.batch_size)
+    return _print(run_presence(args.labels, args.out, _model(args), args.batch_size))
 
 
 def _add_judgment_options(parser: argparse.ArgumentParser) -> None:
@@ -83,13 +76,14 @@ def _add_judgment_options(parser: argparse.ArgumentParser) -> None:
     option("--question", metavar="TEXT", help="ask this instead")
 
 
-def _judgment(args: argparse.Namespace) -> dict[str, Any]:
+def _judgment(args: argparse.Namespace) -> int:
     from artifactnet.vlm.xaigd.baselines import run_judgment
 
     model = _model(args, asking={"--question": args.question})
-    return run_judgment(
+    results = run_judgment(
         args.labels, args.real, args.out, model, args.form, args.question, args.batch_size
     )
+    return _print(results)
 
 
 def _add_masks_options(parser: argparse.ArgumentParser) -> None:
@@ -102,10 +96,10 @@ def _add_masks_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _masks(args: argparse.Namespace) -> dict[str, Any]:
+def _masks(args: argparse.Namespace) -> int:
     from artifactnet.vlm.xaigd.baselines import run_masks
 
-    return run_masks(args.labels, args.predictions, args.out)
+    return _print(run_masks(args.labels, args.predictions, args.out))
 
 
 def _add_instances_options(parser: argparse.ArgumentParser) -> None:
@@ -124,10 +118,10 @@ def _add_instances_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _instances(args: argparse.Namespace) -> dict[str, Any]:
+def _instances(args: argparse.Namespace) -> int:
     from artifactnet.vlm.xaigd.baselines import run_instances
 
-    return run_instances(
+    results = run_instances(
         args.labels,
         args.out,
         _model(args, reading={"--coordinates": args.coordinates}),
@@ -135,6 +129,17 @@ def _instances(args: argparse.Namespace) -> dict[str, Any]:
         inclusive=args.threshold_inclusive,
         batch_size=args.batch_size,
     )
+    return _print(results)
+
+
+def _print(results: dict[str, Any]) -> int:
+    from artifactnet.vlm.xaigd.pages import page
+
+    arguments.print_warnings(results["warnings"])
+    for line in page(results).splitlines():
+        if not line.startswith("WARNING: "):
+            arguments.print_line(line)
+    return 0
 
 
 def _add_files(parser: argparse.ArgumentParser, images: str = "") -> None:

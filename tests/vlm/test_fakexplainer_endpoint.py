@@ -238,3 +238,17 @@ def test_predict_and_evaluate_from_the_command_line(tmp_path, monkeypatch, capsy
     assert results["model"]["base"] == "a/b"
     # the fakes are called generated; of the photographs one has no verdict, one is called generated
     assert (row["images"], row["accuracy"], row["unparsable"]) == (4, 0.5, 1)
+
+
+def test_a_server_that_refuses_everything_makes_no_table(tmp_path, monkeypatch, capsys):
+    from tiny_fakexplainer import save_images
+
+    monkeypatch.chdir(tmp_path)
+    manifest = save_images(tmp_path)
+    with serving(lambda request: Reply("no images", status=400)) as server:
+        where = ["--vlm-url", server.url, "--vlm-model", "m", "--vlm-family", "internvl"]
+        assert main(["evaluate", f"data.root={manifest}", *where]) == 2
+    error = capsys.readouterr().err
+    assert "none of 4 images has an answer, e.g. " in error
+    assert "no images" in error
+    assert not list(Path("runs").rglob("results.json"))

@@ -283,6 +283,11 @@ def _evaluate(
     lines = asked.answers(folder, batch)
     if not lines:
         raise ArtifactNetError(f"data.name={config.data.name}: no image of {split} can be used")
+    if all(line["problem"] for line in lines):  # a table of zeros would say something else
+        raise ArtifactNetError(
+            f"none of {len(lines)} images has an answer, e.g. {lines[0]['path']}: "
+            f"{lines[0]['problem']}"
+        )
     warnings = data_warnings(data.summary, split, asked.skipped)
     return {
         "run": config.name,
