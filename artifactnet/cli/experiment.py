@@ -6,10 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artifactnet.cli import arguments
 from artifactnet.cli.qreal_bench import JUDGES
+
+if TYPE_CHECKING:
+    from artifactnet.data.test_sets.base import TestSet
+    from artifactnet.data.test_sets.read import TestSetOptions
 
 OUT = "runs/experiments"
 _OVERRIDES = "keys of all trainings: train.epochs=2"
@@ -203,38 +207,58 @@ def _add_ablation(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="saliency: gray maps called like the images; by default the spectral residual",
     )
-    _add_sets(parser)
+    _add_sets(parser, required=False)
     _add_common(parser, (0, 1, 2, 3, 4))
 
 
-def _add_sets(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def _add_sets(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Public test sets."""
+    option = parser.add_argument
+    option(
         "--on",
+        required=required,
         nargs="+",
         default=[],
-        metavar="[NAME=]DATA",
-        help="evaluate all runs on these, too: manifests (.jsonl) or folders",
+        metavar="NAME=DIR",
+        help="test sets; a name such as xaigd, chameleon, synthbuster, commfor, fakeclue, "
+        "gptimage, ffpp or mmfr says in which layout a folder is",
     )
+    option(
+        "--reals",
+        nargs="+",
+        default=[],
+        metavar="[SET=]WHAT",
+        help="real images for sets that have none: a folder, or another set by its name",
+    )
+    option("--generator", metavar="NAME", help="gptimage: whose images are taken")
+    arguments.add_value(parser, "--frames", arguments.positive, None, "ffpp: of each video")
+    arguments.add_value(parser, "--limit", arguments.positive, None, "names of images per set")
+
+
+def _set_options(args: argparse.Namespace) -> TestSetOptions:
+    from artifactnet.data.test_sets.read import TestSetOptions
+
+    return TestSetOptions(generator=args.generator, frames=args.frames, limit=args.limit)
+
+
+def _read_sets(args: argparse.Namespace) -> dict[str, TestSet]:
+    """The test sets, if any were named."""
+    from artifactnet.experiments.chosen_sets import read_sets
+    from artifactnet.experiments.transfer import named_sets
+
+    if not args.on:
+        return {}
+    return read_sets(named_sets(args.on, least=1), args.reals, _set_options(args))
 
 
 def _run_ablation(args: argparse.Namespace) -> int:
     from artifactnet.experiments.alignment import RECIPE
     from artifactnet.experiments.alignment_ablation import run_alignment_ablation
-    from artifactnet.experiments.transfer import named_sets
     from artifactnet.types import ArtifactNetError
 
     recipe, overrides = _recipe(args, RECIPE)
-    sets = named_sets(args.on, least=0)
-    given = (
-        recipe,
-        args.masks,
-        args.seeds,
-        args.out,
-        overrides,
-        sets,
-        args.segments,
-        args.saliency,
-    )
+    sets, folders = _read_sets(args), (args.segments, args.saliency)
+    given = (recipe, args.masks, args.seeds, args.out, overrides, sets, *folders)
     if args.segmenter is None:
         return _print(run_alignment_ablation(*given), args)
     if args.segments is not None or "benign" not in args.masks:
@@ -256,20 +280,17 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="values of loss.alignment.benign_weight (default: 0 0.2 0.4 0.6 0.8 1)",
     )
-    _add_sets(parser)
+    _add_sets(parser, required=False)
     _add_common(parser)
 
 
 def _run_sweep(args: argparse.Namespace) -> int:
     from artifactnet.experiments.alignment import RECIPE
     from artifactnet.experiments.alignment_ablation import run_lambda_sweep
-    from artifactnet.experiments.transfer import named_sets
 
     recipe, overrides = _recipe(args, RECIPE)
-    sets = named_sets(args.on, least=0)
-    return _print(
-        run_lambda_sweep(recipe, args.lambdas, args.seeds, args.out, overrides, sets), args
-    )
+    given = (recipe, args.lambdas, args.seeds, args.out, overrides, _read_sets(args))
+    return _print(run_lambda_sweep(*given), args)
 
 
 def _add_folds(parser: argparse.ArgumentParser) -> None:
@@ -323,24 +344,7 @@ def _add_models_and_sets(parser: argparse.ArgumentParser) -> None:
         "list of images to probabilities), NAME=endpoint:URL#MODEL, or predictions made elsewhere "
         "(.jsonl)",
     )
-    option(
-        "--on",
-        required=True,
-        nargs="+",
-        metavar="NAME=DIR",
-        help="test sets; a name such as xaigd, chameleon, synthbuster, commfor, fakeclue, "
-        "gptimage, ffpp or mmfr says in which layout a folder is",
-    )
-    option(
-        "--reals",
-        nargs="+",
-        default=[],
-        metavar="[SET=]WHAT",
-        help="real images for sets that have none: a folder, or another set by its name",
-    )
-    option("--generator", metavar="NAME", help="gptimage: whose images are taken")
-    arguments.add_value(parser, "--frames", arguments.positive, None, "ffpp: of each video")
-    arguments.add_value(parser, "--limit", arguments.positive, None, "names of images per set")
+    _add_sets(parser, required=True)
     option("--paper", action="store_true", help="add the paper's numbers, in a table of their own")
     option("--device", default="auto", help="of models in PyTorch: auto, cpu, cuda, ...")
     option("--batch-size", type=arguments.positive, metavar="N", help="images that pass together")
@@ -349,7 +353,6 @@ def _add_models_and_sets(parser: argparse.ArgumentParser) -> None:
 
 
 def _common_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    from artifactnet.data.test_sets.read import TestSetOptions
     from artifactnet.experiments.side_by_side import Asked
     from artifactnet.experiments.transfer import named_sets
 
@@ -359,7 +362,7 @@ def _common_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "out": args.out,
         "paper": args.paper,
         "reals": args.reals,
-        "options": TestSetOptions(generator=args.generator, frames=args.frames, limit=args.limit),
+        "options": _set_options(args),
         "asked": Asked(args.device, args.batch_size, args.workers, _report),
     }
 

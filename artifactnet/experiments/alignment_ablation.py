@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from artifactnet import api
 from artifactnet.config import AlignmentConfig, Config, load
 from artifactnet.data import alignment_masks
+from artifactnet.data.damage import ORIGINAL, parse_level
 from artifactnet.data.datamodule import build_splits
+from artifactnet.data.test_sets.base import TestSet
 from artifactnet.evaluation.results import JSON
 from artifactnet.experiments.alignment import check_alignment, heatmap_note
 from artifactnet.experiments.common import (
@@ -23,9 +24,14 @@ from artifactnet.experiments.common import (
     train_once,
     write_table,
 )
+from artifactnet.experiments.contestants import open_contestant, parse_contestants
 from artifactnet.experiments.figures import write_curves, write_points
+from artifactnet.experiments.judging import judge_level
+from artifactnet.experiments.level_figures import level_figures
+from artifactnet.experiments.side_by_side import describe_sets
 from artifactnet.metrics.paired import MOST_PAIRS
 from artifactnet.names import file_name
+from artifactnet.runs import run_folder
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 ABLATION, SWEEP = "alignment-ablation", "lambda-sweep"
@@ -41,6 +47,7 @@ _TITLES = {
 }
 _OWN = "test"  # set of the run itself
 _SCORES = {"Acc": "balanced_accuracy", "P": "precision", "R": "recall", "F1": "f1"}
+_ELSEWHERE = _SCORES | {"R": "fake_recall"}  # keys of `level_figures`
 _MAPS = {"map IoU": "IoU", "map PixF1": "PixF1"}
 
 
@@ -50,7 +57,7 @@ def run_alignment_ablation(
     seeds: Sequence[int],
     out: str | Path,
     overrides: Sequence[str] = (),
-    sets: Mapping[str, str] | None = None,
+    sets: Mapping[str, TestSet] | None = None,
     segments: str | None = None,
     saliency: str | None = None,
     segment: Callable[[UInt8Array], alignment_masks.Segments] = alignment_masks.felzenszwalb_labels,
@@ -69,7 +76,7 @@ def run_alignment_ablation(
         seeds: each training is repeated with each of them.
         out: folder for runs and tables.
         overrides: ``dotted.key=value`` strings for all trainings.
-        sets: name -> manifest or folder, on which all runs are evaluated, too.
+        sets: name -> test set, about which all runs are asked, too; of one class it has its recall.
         segments: folder for ``benign``, see ``loss.alignment.segments``; None: ``segment`` makes
             them.
         saliency: folder for ``saliency``, see ``loss.alignment.saliency``; None: the spectral
@@ -144,7 +151,7 @@ def run_alignment_ablation(
         "recipe": recipe,
         "seeds": list(seeds),
         "overrides": list(overrides),
-        "sets": dict(sets or {}),
+        "sets": describe_sets(sets or {}),
         "notes": notes,
     }
     against = [NONE, *([ARTIFACT] if ARTIFACT in masks else [])]
@@ -159,7 +166,7 @@ def run_lambda_sweep(
     seeds: Sequence[int],
     out: str | Path,
     overrides: Sequence[str] = (),
-    sets: Mapping[str, str] | None = None,
+    sets: Mapping[str, TestSet] | None = None,
 ) -> dict[str, Any]:
     """Train one recipe with several ``loss.alignment.benign_weight`` (X-AIGD Fig. 7).
 
@@ -174,7 +181,7 @@ def run_lambda_sweep(
         seeds: each training is repeated with each of them.
         out: folder for runs and tables.
         overrides: ``dotted.key=value`` strings for all trainings.
-        sets: name -> manifest or folder, on which all runs are evaluated, too.
+        sets: name -> test set, about which all runs are asked, too; of one class it has its recall.
 
     Raises:
         ArtifactNetError: fewer than two weights, or one twice; otherwise as
@@ -220,7 +227,7 @@ def run_lambda_sweep(
         "recipe": recipe,
         "seeds": list(seeds),
         "overrides": list(overrides),
-        "sets": dict(sets or {}),
+        "sets": describe_sets(sets or {}),
         "lambdas": list(lambdas),
         "notes": [_SCORE_NOTE, heatmap_note(configs[-1], evaluated), f"{selection}of equals."],
     }
@@ -301,7 +308,7 @@ def _without_mask(config: Config, folder: Path, mask: str) -> int:
 
 
 def _figures(
-    run: Path, sets: Mapping[str, str], scores: Sequence[str]
+    run: Path, sets: Mapping[str, TestSet], scores: Sequence[str]
 ) -> tuple[dict[str, float | None], int]:
     """Figures of a run on its own test images and on other sets; how many maps were scored."""
     results = read_results(run)
@@ -313,22 +320,18 @@ def _figures(
     own = results["authenticity"]["all"]
     found: dict[str, float | None] = {score: own[_SCORES[score]] for score in scores}
     found |= {name: results["heatmap"][key] for name, key in _MAPS.items()}
-    for name, root in sets.items():
-        other = _evaluated(run, name, root)
-        found |= {f"{score} {name}": other[_SCORES[score]] for score in scores}
+    for name, test_set in sets.items():
+        other = _asked(run, test_set)
+        found |= {f"{score} {name}": other[score] for score in scores}
     return found, results["heatmap"]["evaluated_images"]
 
 
-def _evaluated(run: Path, name: str, root: str) -> dict[str, Any]:
-    """Figures of a run's verdicts on other data."""
-    kind = "manifest" if root.endswith(".jsonl") or list(Path(root).glob("*.jsonl")) else "folder"
-
-    def compute() -> dict[str, Any]:
-        results = api.evaluate(run, [f"data.name={kind}", f"data.root={root}"])
-        scores = results["authenticity"]["all"]
-        return {"figures": {key: scores.get(key) for key in _SCORES.values()}}
-
-    figures: dict[str, Any] = compute_once(run / f"on_{name}.json", {"root": root}, compute)[
-        "figures"
-    ]
-    return figures
+def _asked(run: Path, test_set: TestSet) -> dict[str, float | None]:
+    """Figures of a run's verdicts on another set; answers are kept beside the runs."""
+    (spec,) = parse_contestants([str(run)])
+    contestant = open_contestant(spec, run_folder.read_config(run).train.device)
+    answers = judge_level(
+        test_set, parse_level(ORIGINAL), [contestant], run.parent / "answers", where=False
+    )
+    figures = level_figures(test_set.records, answers[contestant.name], None)
+    return {score: figures[key] for score, key in _ELSEWHERE.items()}

@@ -10,7 +10,7 @@ import torch
 
 from artifactnet.experiments.contestants import Localization
 from artifactnet.metrics.authenticity import auc
-from artifactnet.metrics.confusion import ratio
+from artifactnet.metrics.confusion import ratio, verdict_scores
 from artifactnet.types import Record
 
 Line = Mapping[str, Any]  # of `artifactnet.experiments.judging.judge_level`
@@ -27,7 +27,7 @@ def level_figures(
     """Figures of answers, JSON-ready; those that are not defined are None.
 
     An image without a judgment counts as wrong, for the AUC as surely wrong. Of one class there is
-    no accuracy and no AUC, only its recall.
+    no accuracy, AUC, precision and F1, only its recall.
 
     IoU is over annotated fakes that have artifacts left after the damage, and those that never had
     any. Of a model with boxes it is the mean of each image's, as FakeXplainer's: of the unions of
@@ -44,13 +44,18 @@ def level_figures(
         line["is_fake"] is not None and line["is_fake"] is truth
         for line, truth in zip(lines, fake, strict=True)
     ]
+
+    def right_of(label: bool) -> int:
+        return sum(r for r, f in zip(right, fake, strict=True) if f is label)
+
     recalls = {
-        label: ratio(sum(r for r, f in zip(right, fake, strict=True) if f is label), count)
-        if (count := fake.count(label))
-        else None
+        label: ratio(right_of(label), count) if (count := fake.count(label)) else None
         for label in (False, True)
     }
     both = None not in recalls.values()
+    found, kept = right_of(True), right_of(False)
+    counts = found, fake.count(False) - kept, kept, fake.count(True) - found
+    scores = verdict_scores(*counts) if both else {}
     marked = [line for line, is_fake in zip(lines, fake, strict=True) if is_fake]
     compared = [line for line in marked if line["areas"] is not None and line["truth"] == "known"]
     return {
@@ -62,6 +67,8 @@ def level_figures(
         "iou": _iou(compared, localization),
         "iou_images": len(compared),
         "iou_lost": sum(line["truth"] == "lost" for line in marked),
+        "precision": scores.get("precision"),
+        "f1": scores.get("f1"),
         "real_recall": recalls[False],
         "fake_recall": recalls[True],
     }

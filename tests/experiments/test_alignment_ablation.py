@@ -134,24 +134,6 @@ def test_segments_are_made_of_all_training_fakes(tmp_path, recipe, instant):
     assert len(asked) == len(fakes)
 
 
-def test_other_sets_have_columns(tmp_path, recipe, instant):
-    (tmp_path / "photos" / "fake").mkdir(parents=True)
-    (tmp_path / "m.jsonl").write_text("")
-    sets = {"cham": str(tmp_path / "photos"), "m": str(tmp_path / "m.jsonl")}
-    found = run_alignment_ablation(
-        recipe, ["none", "artifact"], [0, 1], tmp_path / "out", SMALL, sets
-    )
-    assert found["columns"][4:] == ["Acc cham", "F1 cham", "Acc m", "F1 m"]
-    assert {keys[0] for _, keys in instant.evaluated} == {"data.name=folder", "data.name=manifest"}
-    assert found["rows"][0]["seeds"]["0"]["Acc m"] == pytest.approx(0.6 - 0.04)
-    assert len(instant.evaluated) == 8
-    assert (
-        run_alignment_ablation(recipe, ["none", "artifact"], [0, 1], tmp_path / "out", SMALL, sets)
-        == found
-    )
-    assert len(instant.evaluated) == 8
-
-
 def test_validation_selects_and_of_equals_the_smallest():
     figures = dict(
         zip((0, 0.2, 0.4, 0.6, 0.8, 1), (0.81, 0.83, 0.85, 0.85, 0.84, 0.80), strict=True)
@@ -176,7 +158,14 @@ def test_the_sweep_is_selected_by_validation(tmp_path, recipe, instant):
 
 
 def test_real_runs_survive_an_interruption(tmp_path, recipe, monkeypatch, capsys):
+    """Trained, asked about another set, and the same after a kill."""
     step = DetectorModule.training_step
+    rng = np.random.default_rng(0)
+    for kind in ("real", "fake"):
+        (tmp_path / "mine" / kind).mkdir(parents=True)
+        for number in range(3):
+            pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "mine" / kind / f"{number}.png")
 
     def interrupted(self, batch, batch_idx):
         if self.config.name == "alignment_random_s0" and self.global_step == 3:
@@ -185,6 +174,7 @@ def test_real_runs_survive_an_interruption(tmp_path, recipe, monkeypatch, capsys
 
     def words(out):
         masks = ["--masks", "none", "artifact", "random", "--seeds", "0"]
+        masks += ["--on", f"mine={tmp_path / 'mine'}"]
         return ["experiment", "alignment-ablation", recipe, *SMALL, "train.device=cpu", *masks,
                 "--out", str(out)]  # fmt: skip
 
@@ -200,6 +190,13 @@ def test_real_runs_survive_an_interruption(tmp_path, recipe, monkeypatch, capsys
         for name in ("whole", "killed")
     )
     assert whole == killed
+    for row, name in zip(whole, ("baseline", "aligned", "random"), strict=True):
+        answers = tmp_path / "whole" / "answers" / f"alignment_{name}_s0" / "mine"
+        lines = map(json.loads, (answers / "original.jsonl").read_text().splitlines())
+        right = [line["is_fake"] == ("fake" in line["path"]) for line in lines if "path" in line]
+        assert len(right) == 6
+        assert row["seeds"]["0"]["Acc mine"] == pytest.approx(sum(right) / 6)
+        assert 0 <= row["seeds"]["0"]["F1 mine"] <= 1
     weights = [path.read_bytes() for path in (tmp_path / "whole").glob("*/last.safetensors")]
     assert len(set(weights)) == 3  # they learnt from different masks
 

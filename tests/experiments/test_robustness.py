@@ -47,6 +47,7 @@ def test_figures_by_hand():
     assert found["iou"] == pytest.approx((0.25 + 0 + 0) / 3)
     assert (found["images"], found["failed"], found["iou_images"]) == (5, 1, 3)
     assert (found["real_recall"], found["fake_recall"]) == (1 / 2, 1 / 3)
+    assert (found["precision"], found["f1"]) == (1 / 2, 2 / 5)  # one found, one false, two missed
     assert level_figures(records, lines, "map")["iou"] == 2 / 17
 
 
