@@ -29,6 +29,7 @@ _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 # floats never overflow when they are compared or scaled; line breaks in strings are let through
 _LENIENT_JSON = json.JSONDecoder(parse_int=float, strict=False)
 _FOUR_FLOATS = [float] * 4
+_NOTHING: Box = (0.0, 0.0, 0.0, 0.0)
 
 
 class WrittenBox(NamedTuple):
@@ -71,10 +72,11 @@ def read_boxes(text: str, image_size: Size, input_size: Size) -> WrittenBoxes:
     boxes = []
     for box, keys in found:
         clipped = _clip(box, input_size)
-        if clipped is None:
-            dropped += 1
+        x1, y1, x2, y2 = to_image(clipped or _NOTHING, image_size, input_size)
+        if x1 < x2 and y1 < y2:  # as scaling may round a sliver to nothing
+            boxes.append(WrittenBox((x1, y1, x2, y2), keys))
         else:
-            boxes.append(WrittenBox(to_image(clipped, image_size, input_size), keys))
+            dropped += 1
     return WrittenBoxes(boxes, others, dropped)
 
 

@@ -59,6 +59,11 @@ def test_silence_is_told_from_an_answer_that_cannot_be_read(text, readable):
     assert read_entities(text, SIZE, THOUSAND) == EntityList((), readable=readable)
 
 
+def test_a_sliver_that_is_nothing_in_the_image_is_dropped():
+    found = read_entities('{"bbox_2d": [0, 0, 5e-324, 9], "label": "x"}', (84, 112), (1000, 1000))
+    assert (found.entities, found.dropped) == ((), 1)
+
+
 def test_what_is_taught_is_read_again(tmp_path):
     image = read_qreal(tiny_qreal.save(tmp_path))[1]
     problems = image.problems("plausibility")

@@ -234,6 +234,14 @@ def _answers(
     described: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     """Lines of a file of predictions; an image in which the first model failed has none."""
+    listed: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in passed:
+        box = {
+            "bbox": list(one.entity.bbox),
+            "label": one.entity.label,
+            "description": _description(described.get(one.key)),
+        }
+        listed.setdefault((one.image.image, one.dimension), []).append(box)
     for image in images:
         if image.image not in lists:
             continue
@@ -243,16 +251,7 @@ def _answers(
                 line = detected[image.image]
                 yield {**row, "answer": line["answer"], "input_size": line["input_size"]}
                 continue
-            boxes = [
-                {
-                    "bbox": list(one.entity.bbox),
-                    "label": one.entity.label,
-                    "description": _description(described.get(one.key)),
-                }
-                for one in passed
-                if one.image is image and one.dimension == dimension
-            ]
-            yield {**row, "boxes": boxes}
+            yield {**row, "boxes": listed.get((image.image, dimension), [])}
 
 
 def _whole(label: str) -> str:
