@@ -248,7 +248,7 @@ def test_a_server_that_refuses_everything_makes_no_table(tmp_path, monkeypatch, 
     with serving(lambda request: Reply("no images", status=400)) as server:
         where = ["--vlm-url", server.url, "--vlm-model", "m", "--vlm-family", "internvl"]
         assert main(["evaluate", f"data.root={manifest}", *where]) == 2
-    error = capsys.readouterr().err
-    assert "none of 4 images has an answer, e.g. " in error
-    assert "no images" in error
+    (answers,) = Path("runs").rglob("answers.jsonl")
+    assert f"none of 4 images has an answer; {answers} says why" in capsys.readouterr().err
+    assert "no images" in json.loads(answers.read_text().splitlines()[0])["problem"]
     assert not list(Path("runs").rglob("results.json"))

@@ -134,7 +134,7 @@ def evaluate_endpoint(
 
     Raises:
         ArtifactNetError: an override that is not allowed, data that cannot be used, or an endpoint
-            that cannot be used. What goes wrong with single images is counted.
+            that cannot be used, or answers nothing. What goes wrong with single images is counted.
     """
     check_overrides(overrides, ENDPOINT_ALLOWED)
     chat = predictor.chat
@@ -146,6 +146,10 @@ def evaluate_endpoint(
     place = tables.subfolder(config, _decisive(config), of=predictor.mode)
     folder = Path(config.out) / place.with_name(f"{config.name}-{place.name}")
     results = _evaluate(predictor, data, config, folder, about)
+    if results["fakexplainer"]["all"]["failed"] == results["images"]:  # not a table of zeros
+        raise ArtifactNetError(
+            f"none of {results['images']} images has an answer; {folder / ANSWERS} says why"
+        )
     if any(override.startswith(DRAW_KEYS) for override in overrides):
         results["data_warnings"].append(f"the splits were drawn with seed={config.seed}")
     write(folder, results)
@@ -283,11 +287,6 @@ def _evaluate(
     lines = asked.answers(folder, batch)
     if not lines:
         raise ArtifactNetError(f"data.name={config.data.name}: no image of {split} can be used")
-    if all(line["problem"] for line in lines):  # a table of zeros would say something else
-        raise ArtifactNetError(
-            f"none of {len(lines)} images has an answer, e.g. {lines[0]['path']}: "
-            f"{lines[0]['problem']}"
-        )
     warnings = data_warnings(data.summary, split, asked.skipped)
     return {
         "run": config.name,
