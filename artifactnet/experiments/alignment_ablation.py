@@ -24,10 +24,10 @@ from artifactnet.experiments.common import (
     train_once,
     write_table,
 )
-from artifactnet.experiments.contestants import open_contestant, parse_contestants
-from artifactnet.experiments.figures import write_curves, write_points
+from artifactnet.experiments.evaluated_models import open_model, parse_models
 from artifactnet.experiments.judging import judge_level
 from artifactnet.experiments.level_figures import level_figures
+from artifactnet.experiments.plots import write_curves, write_points
 from artifactnet.experiments.side_by_side import describe_sets
 from artifactnet.metrics.paired import MOST_PAIRS
 from artifactnet.names import file_name
@@ -328,10 +328,10 @@ def _figures(
 
 def _asked(run: Path, test_set: TestSet) -> dict[str, float | None]:
     """Figures of a run's verdicts on another set; answers are kept beside the runs."""
-    (spec,) = parse_contestants([str(run)])
-    contestant = open_contestant(spec, run_folder.read_config(run).train.device)
+    (spec,) = parse_models([str(run)])
+    model = open_model(spec, run_folder.read_config(run).train.device)
     answers = judge_level(
-        test_set, parse_level(ORIGINAL), [contestant], run.parent / "answers", where=False
+        test_set, parse_level(ORIGINAL), [model], run.parent / "answers", where=False
     )
-    figures = level_figures(test_set.records, answers[contestant.name], None)
+    figures = level_figures(test_set.records, answers[model.name], None)
     return {score: figures[key] for score, key in _ELSEWHERE.items()}

@@ -27,7 +27,7 @@ from artifactnet.data.damage import (
 )
 from artifactnet.data.regions import Corners, draw_corners, regions_of_mask
 from artifactnet.data.test_sets.base import TestSet
-from artifactnet.experiments.contestants import Contestant, Judgment, Localization, Shown
+from artifactnet.experiments.evaluated_models import EvaluatedModel, Judgment, Localization, Shown
 from artifactnet.files import staging_folder
 from artifactnet.inference.answers import UNANSWERED, AnswerLines
 from artifactnet.inference.inputs import Failure
@@ -140,7 +140,7 @@ class _Image:
 def judge_level(
     test_set: TestSet,
     level: Level,
-    contestants: Sequence[Contestant],
+    models: Sequence[EvaluatedModel],
     folder: Path,
     conditions: Conditions = Conditions(),
     report: Callable[[str], None] | None = None,
@@ -151,7 +151,7 @@ def judge_level(
     Args:
         test_set: the images.
         level: of damage.
-        contestants: models; one that cannot judge this set at this level is left out.
+        models: one that cannot judge this set at this level is left out.
         folder: of the answers.
         conditions: how images are shown.
         report: called with a line of progress now and then.
@@ -170,7 +170,7 @@ def judge_level(
         record.label == 1 and record.annotation is not Annotation.NONE
         for record in test_set.records
     )
-    asked = [one for one in contestants if one.covers(test_set.name, level.name)]
+    asked = [one for one in models if one.covers(test_set.name, level.name)]
     try:
         with ExitStack() as stack:
             logs = [
@@ -178,7 +178,7 @@ def judge_level(
                 for one in asked
             ]
             _ask(test_set, level, logs, conditions, report, where)
-            return {log.contestant.name: log.finish() for log in logs}
+            return {log.model.name: log.finish() for log in logs}
     except KeyboardInterrupt as stop:
         stop.args = (f"answers so far are in {folder}; the same command goes on",)
         raise
@@ -194,7 +194,7 @@ def _ask(
     report: Callable[[str], None] | None,
     where: bool,
 ) -> None:
-    size = max([_BLOCK, *(log.contestant.batch_size for log in logs)])
+    size = max([_BLOCK, *(log.model.batch_size for log in logs)])
     total = len(test_set.keys)
     blocks = [range(start, min(start + size, total)) for start in range(0, total, size)]
     todo = [[k for k in block if any(log.lacks(k) for log in logs)] for block in blocks]
@@ -250,17 +250,17 @@ class _Log:
 
     def __init__(
         self,
-        contestant: Contestant,
+        model: EvaluatedModel,
         test_set: TestSet,
         level: Level,
         folder: Path,
         conditions: Conditions,
         where: bool,
     ) -> None:
-        self.contestant, self._test_set = contestant, test_set
-        self._path = folder / contestant.name / test_set.name / f"{level.name}.jsonl"
+        self.model, self._test_set = model, test_set
+        self._path = folder / model.name / test_set.name / f"{level.name}.jsonl"
         self._settings = {
-            "model": contestant.version,
+            "model": model.version,
             "images": str(test_set.root.resolve()),
             "level": level.name,
             "seed": conditions.seed if level.kind == "crop" else None,
@@ -302,11 +302,11 @@ class _Log:
 
         Batches are those of all images, so that a kill changes none, and thus no last digit.
         """
-        size = self.contestant.batch_size
+        size = self.model.batch_size
         for _, group in groupby(images, lambda image: image.index // size):
             batch = list(group)
             shown = [image.shown for image in batch if image.shown is not None]
-            judgments = self.contestant.judge(shown, where) if shown else iter(())
+            judgments = self.model.judge(shown, where) if shown else iter(())
             entries = [
                 self._entry(image, None if image.shown is None else next(judgments))
                 for image in batch
@@ -318,7 +318,7 @@ class _Log:
         problem = judgment.reason if isinstance(judgment, Failure) else image.problem
         said = judgment if isinstance(judgment, Judgment) else None
         truth, areas = image.truth, None
-        drawn = self.contestant.localization if self._settings["regions"] else None
+        drawn = self.model.localization if self._settings["regions"] else None
         if truth is not None and image.shown is not None and drawn is not None:
             height, width = image.shown.pixels.shape[:2]
             areas = truth.areas(said, (height, width), drawn)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from artifactnet.experiments.contestants import Localization
+from artifactnet.experiments.evaluated_models import Localization
 from artifactnet.metrics.authenticity import auc
 from artifactnet.metrics.confusion import ratio, verdict_scores
 from artifactnet.types import Record

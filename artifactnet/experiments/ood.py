@@ -15,10 +15,10 @@ from artifactnet.data.test_sets.read import TestSetOptions
 from artifactnet.evaluation.tables import markdown_table
 from artifactnet.experiments import side_by_side
 from artifactnet.experiments.chosen_sets import read_sets
-from artifactnet.experiments.contestants import (
-    ContestantSpec,
-    open_contestant,
-    parse_contestants,
+from artifactnet.experiments.evaluated_models import (
+    ModelSpec,
+    open_model,
+    parse_models,
     training_config,
 )
 from artifactnet.experiments.judging import Conditions, judge_level, show
@@ -70,7 +70,7 @@ def run_ood(
     ``OUT/ood/leaderboard.html``.
 
     Args:
-        models: ``[NAME=]MODEL``, see `parse_contestants`.
+        models: ``[NAME=]MODEL``, see `parse_models`.
         sets: name -> folder or file of a test set.
         out: folder of tables and answers.
         keep_duplicates: keep images that are byte by byte in the training data of one of the runs;
@@ -88,19 +88,19 @@ def run_ood(
             read, or a model cannot be opened or fails altogether; see `judge_level`.
     """
     asked = asked or Asked()
-    specs = parse_contestants(models)
+    specs = parse_models(models)
     missing: dict[str, str] = {}
     read = read_sets(sets, reals, options, missing)
     read, trained, warnings = _leave_out_trained(specs, read, keep_duplicates)
     about = side_by_side.describe_sets(read)
-    contestants = [open_contestant(one, asked.device, asked.batch_size) for one in specs]
+    opened = [open_model(one, asked.device, asked.batch_size) for one in specs]
     folder, level = Path(out) / NAME, parse_level(ORIGINAL)
     conditions = Conditions(workers=asked.workers)
     rows: list[dict[str, Any]] = []
     board = []
     for name, test_set in read.items():
         lines = judge_level(
-            test_set, level, contestants, folder / "answers", conditions, asked.report, where=False
+            test_set, level, opened, folder / "answers", conditions, asked.report, where=False
         )
         load = partial(show, test_set, level, conditions)
         board.append(board_condition(name, test_set, lines, load))
@@ -121,7 +121,7 @@ def run_ood(
         "order": list(sets),
         "sets": about,
         "missing": missing,
-        "models": side_by_side.describe_models(contestants),
+        "models": side_by_side.describe_models(opened),
         "versions": side_by_side.versions(),
         "readings": list(READINGS),
         "trained": trained,
@@ -137,7 +137,7 @@ def run_ood(
 
 
 def _leave_out_trained(
-    specs: Sequence[ContestantSpec], sets: Mapping[str, TestSet], keep: bool
+    specs: Sequence[ModelSpec], sets: Mapping[str, TestSet], keep: bool
 ) -> tuple[dict[str, TestSet], dict[str, dict[str, int]], list[str]]:
     """Sets without images that a run was trained on; how many, by model and set; and warnings."""
     found: dict[str, dict[str, int]] = {}

@@ -13,7 +13,7 @@ from artifactnet.data.test_sets.read import TestSetOptions
 from artifactnet.evaluation.tables import markdown_table
 from artifactnet.experiments import side_by_side
 from artifactnet.experiments.chosen_sets import read_sets
-from artifactnet.experiments.contestants import open_contestant, parse_contestants
+from artifactnet.experiments.evaluated_models import open_model, parse_models
 from artifactnet.experiments.judging import RECODED, Conditions, judge_level, show
 from artifactnet.experiments.level_figures import FIGURES, RECALLS, level_figures
 from artifactnet.experiments.side_by_side import Asked, board_condition, cell
@@ -68,7 +68,7 @@ def run_robustness(
     goes on. Two or more models also get ``OUT/robustness/leaderboard.html``.
 
     Args:
-        models: ``[NAME=]MODEL``, see `parse_contestants`.
+        models: ``[NAME=]MODEL``, see `parse_models`.
         sets: name -> folder or file of a test set.
         out: folder of tables and answers.
         levels: of damage, see `parse_level`; differences are to ``original``, if it is one.
@@ -90,10 +90,10 @@ def run_robustness(
     parsed = [parse_level(name) for name in levels]
     if len(set(parsed)) < len(parsed):
         raise ArtifactNetError(f"--levels: one is named twice: {' '.join(levels)}")
-    specs = parse_contestants(models)
+    specs = parse_models(models)
     read = read_sets(sets, reals, options)
     about = side_by_side.describe_sets(read)
-    contestants = [open_contestant(one, asked.device, asked.batch_size) for one in specs]
+    opened = [open_model(one, asked.device, asked.batch_size) for one in specs]
     conditions = Conditions(seed, recode, asked.workers)
     folder = Path(out) / NAME
     rows: list[dict[str, Any]] = []
@@ -101,11 +101,11 @@ def run_robustness(
     for name, test_set in read.items():
         for level in parsed:
             lines = judge_level(
-                test_set, level, contestants, folder / "answers", conditions, asked.report
+                test_set, level, opened, folder / "answers", conditions, asked.report
             )
             load = partial(show, test_set, level, conditions)
             board.append(board_condition(f"{name} {level.name}", test_set, lines, load))
-            for one in contestants:
+            for one in opened:
                 if one.name in lines:
                     answers = lines[one.name]
                     figures = level_figures(test_set.records, answers, one.localization)
@@ -119,7 +119,7 @@ def run_robustness(
         "seed": seed,
         "recode": recode,
         "sets": about,
-        "models": side_by_side.describe_models(contestants),
+        "models": side_by_side.describe_models(opened),
         "versions": side_by_side.versions(),
         "readings": _readings(levels, rows),
         "warnings": side_by_side.failure_warnings(rows),

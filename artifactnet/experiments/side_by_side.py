@@ -13,7 +13,7 @@ import cv2
 from artifactnet.data.test_sets.base import TestSet
 from artifactnet.data.test_sets.leaks import class_warnings
 from artifactnet.evaluation.tables import markdown_table
-from artifactnet.experiments.contestants import Contestant
+from artifactnet.experiments.evaluated_models import EvaluatedModel
 from artifactnet.experiments.level_figures import MANY_FAILURES
 from artifactnet.explanation.report.leaderboard import (
     Answer,
@@ -69,7 +69,7 @@ def describe_sets(sets: Mapping[str, TestSet]) -> dict[str, Any]:
     }
 
 
-def describe_models(contestants: Sequence[Contestant]) -> dict[str, Any]:
+def describe_models(models: Sequence[EvaluatedModel]) -> dict[str, Any]:
     """JSON-ready facts about each model."""
     return {
         one.name: {
@@ -78,7 +78,7 @@ def describe_models(contestants: Sequence[Contestant]) -> dict[str, Any]:
             "localization": one.localization,
             "warnings": list(one.warnings),
         }
-        for one in contestants
+        for one in models
     }
 
 

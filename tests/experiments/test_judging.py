@@ -14,11 +14,11 @@ from tiny_models import tiny
 from artifactnet.data.damage import crop_window, parse_level
 from artifactnet.data.test_sets.read import read_test_set
 from artifactnet.experiments import judging
-from artifactnet.experiments.contestants import (
-    Contestant,
+from artifactnet.experiments.evaluated_models import (
+    EvaluatedModel,
     Judgment,
-    open_contestant,
-    parse_contestants,
+    open_model,
+    parse_models,
 )
 from artifactnet.experiments.judging import Conditions, damage_truth, judge_level
 from artifactnet.inference.inputs import Failure
@@ -28,7 +28,7 @@ from artifactnet.types import ArtifactNetError, Region
 LEVELS = ("original", "jpeg30", "crop", "half")
 
 
-class Recorder(Contestant):
+class Recorder(EvaluatedModel):
     """Says what it is told, and remembers what it was shown."""
 
     def __init__(self, name, answer=None, localization=None, version="1", batch_size=2):
@@ -67,7 +67,7 @@ def saved_model(tmp_path):
 
 
 def opened(*texts):
-    return [open_contestant(spec, "cpu") for spec in parse_contestants(texts)]
+    return [open_model(spec, "cpu") for spec in parse_models(texts)]
 
 
 def files_of(folder):

@@ -160,16 +160,16 @@ def test_training_data_that_is_gone_is_said(tmp_path, two_parts, trained, monkey
 
 def test_a_run_names_its_data(tiny, tmp_path):
     """The config beside a model's file is that of its run."""
-    from artifactnet.experiments.contestants import ContestantSpec, training_config
+    from artifactnet.experiments.evaluated_models import ModelSpec, training_config
     from artifactnet.runs.run_folder import prepare_run_folder
 
     folder = prepare_run_folder(tiny("name=r"))
     (folder / "model.safetensors").write_bytes(b"")
     for source in (folder, folder / "model.safetensors"):
-        config = training_config(ContestantSpec("r", "saved", str(source)))
+        config = training_config(ModelSpec("r", "saved", str(source)))
         assert (config.name, config.data.demo_train) == ("r", 8)
-    assert training_config(ContestantSpec("s", "saved", "student-nano")) is None
-    assert training_config(ContestantSpec("c", "code", "stub_models:net")) is None
+    assert training_config(ModelSpec("s", "saved", "student-nano")) is None
+    assert training_config(ModelSpec("c", "code", "stub_models:net")) is None
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_run_names_its_data(tiny, tmp_path):
     ],
 )
 def test_refused_before_any_model_is_opened(tmp_path, two_parts, monkeypatch, change, message):
-    monkeypatch.setattr(ood, "open_contestant", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr(ood, "open_model", lambda *_: pytest.fail("opened"))
     given = {"models": [MODEL], "sets": {"parts": str(two_parts)}, "out": tmp_path / "out"} | change
     given["sets"] = {k: v.format(parts=two_parts) for k, v in given["sets"].items()}
     with pytest.raises(ArtifactNetError, match=message) as info:

@@ -192,7 +192,7 @@ def test_one_class_has_its_recall_alone(toy, tmp_path):
     ],
 )
 def test_refused_before_any_model_is_opened(toy, tmp_path, monkeypatch, change, message):
-    monkeypatch.setattr(robustness, "open_contestant", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr(robustness, "open_model", lambda *_: pytest.fail("opened"))
     given = {"models": ["a=stub_models:net"], "sets": toy, "out": tmp_path / "out"} | change
     with pytest.raises(ArtifactNetError, match=message) as info:
         run_robustness(**given)

@@ -7,7 +7,7 @@ import numpy as np
 from perf.cli import main
 from perf.robustness import Timed
 
-from artifactnet.experiments.contestants import Contestant, Judgment, Shown
+from artifactnet.experiments.evaluated_models import EvaluatedModel, Judgment, Shown
 
 
 def test_reads_and_overhead(tmp_path, capsys):
@@ -25,7 +25,7 @@ def test_reads_and_overhead(tmp_path, capsys):
 
 
 def test_a_models_time_is_its_own():
-    class Slow(Contestant):
+    class Slow(EvaluatedModel):
         name = version = "slow"
         batch_size, about = 2, {}
 

@@ -15,12 +15,12 @@ from artifactnet.cli.arguments import add_value, natural, positive
 from artifactnet.data.damage import parse_level
 from artifactnet.data.sources.base import Source
 from artifactnet.data.test_sets.read import read_test_set
-from artifactnet.experiments.contestants import (
-    Contestant,
+from artifactnet.experiments.evaluated_models import (
+    EvaluatedModel,
     Judgment,
     Shown,
-    open_contestant,
-    parse_contestants,
+    open_model,
+    parse_models,
 )
 from artifactnet.experiments.judging import Conditions, judge_level
 from artifactnet.inference.inputs import Failure
@@ -48,13 +48,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark; returns the exit code."""
     check_out(args.out)
-    specs = parse_contestants(args.model)
+    specs = parse_models(args.model)
     levels = [parse_level(name) for name in args.levels]
     with TemporaryDirectory() as folder:
         root = Path(folder) / "images"
         make_crops(root / "real", args.images - args.images // 2, args.size, seed=0)
         make_crops(root / "fake", args.images // 2, args.size, seed=1)
-        models = [Timed(open_contestant(spec, args.device)) for spec in specs]
+        models = [Timed(open_model(spec, args.device)) for spec in specs]
         test_set = read_test_set(_SET, root)
         source = Counting(test_set.source)
         test_set = replace(test_set, source=source)
@@ -92,16 +92,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class Timed(Contestant):
+class Timed(EvaluatedModel):
     """A model whose own time is counted: preprocessing, forward passes and maps."""
 
-    def __init__(self, model: Contestant) -> None:
+    def __init__(self, model: EvaluatedModel) -> None:
         self._model, self.seconds = model, 0.0
         self.name, self.version, self.about = model.name, model.version, model.about
         self.localization, self.batch_size = model.localization, model.batch_size
 
     def judge(self, images: Sequence[Shown], where: bool) -> Iterator[Judgment | Failure]:
-        """See `Contestant.judge`."""
+        """See `EvaluatedModel.judge`."""
         start = time.perf_counter()
         for judgment in self._model.judge(images, where):
             self.seconds += time.perf_counter() - start

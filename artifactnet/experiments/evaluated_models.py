@@ -1,6 +1,6 @@
-"""Any model in an experiment: one form for detectors, language models, code of others and files.
+"""A model under evaluation: one form for detectors, language models, code of others and files.
 
-`parse_contestants` says what texts mean and opens nothing; `open_contestant` opens a model, once.
+`parse_models` says what texts mean and opens nothing; `open_model` opens a model, once.
 Whatever it is, a model is shown pixels and gives a `Judgment` of each image.
 """
 
@@ -48,7 +48,7 @@ _MAP = 0.5  # above it a map says artifact, if its model has no threshold of its
 
 
 @dataclass(frozen=True, slots=True)
-class ContestantSpec:
+class ModelSpec:
     """What the user asked for.
 
     Attributes:
@@ -99,7 +99,7 @@ class Judgment:
     mask: npt.NDArray[np.bool_] | None = None
 
 
-class Contestant(ABC):
+class EvaluatedModel(ABC):
     """A model, opened.
 
     Attributes:
@@ -135,11 +135,11 @@ class Contestant(ABC):
         return True
 
 
-class PredictedContestant(Contestant):
+class PredictorModel(EvaluatedModel):
     """A predictor."""
 
     def __init__(
-        self, spec: ContestantSpec, predictor: BasePredictor, resize: str, batch_size: int | None
+        self, spec: ModelSpec, predictor: BasePredictor, resize: str, batch_size: int | None
     ) -> None:
         self.name, self.version = spec.name, model_fingerprint(predictor)
         self.batch_size = batch_size or predictor.default_batch_size
@@ -161,7 +161,7 @@ class PredictedContestant(Contestant):
         }
 
     def judge(self, images: Sequence[Shown], where: bool) -> Iterator[Judgment | Failure]:
-        """See `Contestant.judge`."""
+        """See `EvaluatedModel.judge`."""
         maps = where and self.localization == "map"
         inputs = [ImageInput(image.key, image.pixels) for image in images]
         for answer in self._predictor.predict_stream(inputs, self.batch_size, heatmaps=maps):
@@ -180,12 +180,12 @@ class PredictedContestant(Contestant):
         return Judgment(answer.is_fake, answer.probability, boxes, mask)
 
 
-class FileContestant(Contestant):
+class PredictionFileModel(EvaluatedModel):
     """Predictions made elsewhere."""
 
     batch_size = 1
 
-    def __init__(self, spec: ContestantSpec) -> None:
+    def __init__(self, spec: ModelSpec) -> None:
         self.name, self.version = spec.name, sha256_file(spec.source)
         self._predictions = read_predictions(spec.source)
         self.localization = self._predictions.localization
@@ -197,11 +197,11 @@ class FileContestant(Contestant):
         }
 
     def covers(self, test_set: str, level: str) -> bool:
-        """See `Contestant.covers`."""
+        """See `EvaluatedModel.covers`."""
         return self._predictions.covers(test_set, level)
 
     def judge(self, images: Sequence[Shown], where: bool) -> Iterator[Judgment | Failure]:
-        """See `Contestant.judge`."""
+        """See `EvaluatedModel.judge`."""
         for image in images:
             try:
                 yield self._judgment(image, where)
@@ -222,7 +222,7 @@ class FileContestant(Contestant):
         return Judgment(found.is_fake, found.probability, boxes, mask)
 
 
-def parse_contestants(texts: Sequence[str]) -> list[ContestantSpec]:
+def parse_models(texts: Sequence[str]) -> list[ModelSpec]:
     """What each ``[NAME=]MODEL`` means; nothing is opened, but code is imported.
 
     A path that exists wins over the form ``NAME=MODEL``. Without a name, a model is called like
@@ -232,7 +232,7 @@ def parse_contestants(texts: Sequence[str]) -> list[ContestantSpec]:
         ArtifactNetError: one means nothing that could be opened, a module has no such function, a
             file of predictions has a line that is none, or two models have one name.
     """
-    found: dict[str, ContestantSpec] = {}
+    found: dict[str, ModelSpec] = {}
     for text in texts:
         spec = _parse(text)
         other = found.setdefault(spec.name, spec)
@@ -244,7 +244,7 @@ def parse_contestants(texts: Sequence[str]) -> list[ContestantSpec]:
     return list(found.values())
 
 
-def _parse(text: str) -> ContestantSpec:
+def _parse(text: str) -> ModelSpec:
     name, equals, source = text.partition("=")
     if not equals or Path(text).exists():
         name, source = "", text
@@ -272,7 +272,7 @@ def _parse(text: str) -> ContestantSpec:
     problem = unsafe_name(name)
     if problem is not None:
         raise ArtifactNetError(f"--model {text}: the name {name!r} {problem}")
-    return ContestantSpec(name, kind, source)
+    return ModelSpec(name, kind, source)
 
 
 def _endpoint_parts(source: str) -> tuple[str, str, str]:
@@ -287,9 +287,9 @@ def _endpoint_parts(source: str) -> tuple[str, str, str]:
     return url, model, family or _FAMILY
 
 
-def open_contestant(
-    spec: ContestantSpec, device: str = "auto", batch_size: int | None = None
-) -> Contestant:
+def open_model(
+    spec: ModelSpec, device: str = "auto", batch_size: int | None = None
+) -> EvaluatedModel:
     """Open a model.
 
     Args:
@@ -302,17 +302,17 @@ def open_contestant(
         ArtifactNetError: it cannot be opened, or code returns something else than a model.
     """
     if spec.kind == "file":
-        return FileContestant(spec)
+        return PredictionFileModel(spec)
     predictor: BasePredictor
     if spec.kind == "endpoint":
         predictor = load_endpoint(*_endpoint_parts(spec.source))
-        return PredictedContestant(spec, predictor, "the server's", batch_size)
+        return PredictorModel(spec, predictor, "the server's", batch_size)
     if spec.kind == "code":
         predictor = load_foreign(spec.source)
     else:
         exported = find_model(spec.source).kind == "exported"
         predictor = load_model(spec.source, "auto" if exported else device)
-    return PredictedContestant(spec, predictor, _resize_policy(predictor), batch_size)
+    return PredictorModel(spec, predictor, _resize_policy(predictor), batch_size)
 
 
 def _resize_policy(predictor: BasePredictor) -> str:
@@ -327,7 +327,7 @@ def _resize_policy(predictor: BasePredictor) -> str:
     return f"{preprocess.resize} to {width}x{height}"
 
 
-def training_config(spec: ContestantSpec) -> Config | None:
+def training_config(spec: ModelSpec) -> Config | None:
     """Config of the run that trained a model; None where it is unknown."""
     if spec.kind != "saved":
         return None

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from tiny_models import tiny
 
-from artifactnet.experiments.contestants import (
-    ContestantSpec,
+from artifactnet.experiments.evaluated_models import (
     Judgment,
+    ModelSpec,
     Shown,
-    open_contestant,
-    parse_contestants,
+    open_model,
+    parse_models,
 )
 from artifactnet.inference.inputs import Failure
 from artifactnet.inference.predictor import Predictor
@@ -27,9 +27,9 @@ def shown(pixels, key="sdxl/1", level="original", test_set="set"):
 
 
 def judge(text, images, where=True):
-    (spec,) = parse_contestants([text])
-    contestant = open_contestant(spec, "cpu")
-    return contestant, list(contestant.judge(images, where))
+    (spec,) = parse_models([text])
+    model = open_model(spec, "cpu")
+    return model, list(model.judge(images, where))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_names_and_kinds(tmp_path, lines):
         "chat=endpoint:http://localhost:1/v1#Qwen/Qwen3-VL",
         "boxes=endpoint:http://localhost:1/v1#Qwen/Qwen2.5-VL#qwen2_5_vl",
     ]
-    specs = parse_contestants(texts)
+    specs = parse_models(texts)
     assert [(one.name, one.kind) for one in specs] == [
         *(("student-nano", "saved"), ("again", "saved"), ("theirs", "file")),
         *(("elsewhere", "file"), ("a=b", "saved"), ("mean", "code")),
@@ -84,29 +84,29 @@ def test_names_and_kinds(tmp_path, lines):
 )
 def test_what_is_no_model_is_refused(text, message):
     with pytest.raises(ArtifactNetError, match=message) as info:
-        parse_contestants([text])
+        parse_models([text])
     assert "\n" not in str(info.value)
 
 
 def test_a_folder_without_a_model_and_a_name_twice(tmp_path):
     with pytest.raises(ArtifactNetError, match="no finished model in this folder"):
-        parse_contestants([str(tmp_path)])
+        parse_models([str(tmp_path)])
     with pytest.raises(ArtifactNetError, match="two models are called 'student-nano'"):
-        parse_contestants(["student-nano", "student-nano=stub_models:net"])
+        parse_models(["student-nano", "student-nano=stub_models:net"])
 
 
 def test_parsing_opens_nothing(monkeypatch):
     monkeypatch.setattr(stub_models, "net", lambda: pytest.fail("opened"))
-    parse_contestants(["a=stub_models:net"])
+    parse_models(["a=stub_models:net"])
 
 
 def test_a_saved_detector_answers_as_its_predictor(tmp_path, noise):
     model = tiny()
     save_checkpoint(model, tmp_path / "run.safetensors")
     images = [noise(40, 60, seed) for seed in range(3)]
-    contestant, found = judge(str(tmp_path / "run.safetensors"), [shown(x) for x in images])
-    assert contestant.localization == "map"
-    assert contestant.about["resize"] == "stretch to 48x32"
+    model, found = judge(str(tmp_path / "run.safetensors"), [shown(x) for x in images])
+    assert model.localization == "map"
+    assert model.about["resize"] == "stretch to 48x32"
     for one, expected in zip(found, Predictor(model).predict(images), strict=True):
         assert (one.probability, one.is_fake) == (expected.probability, expected.is_fake)
         threshold = model.config.map_threshold
@@ -116,21 +116,21 @@ def test_a_saved_detector_answers_as_its_predictor(tmp_path, noise):
 
 
 def test_a_segmentation_models_mask_is_its_own(pixel_model, painted):
-    from artifactnet.experiments.contestants import PredictedContestant
+    from artifactnet.experiments.evaluated_models import PredictorModel
 
     predictor = Predictor(pixel_model((32, 32)))
-    spec = ContestantSpec("pixels", "saved", "pixels")
-    contestant = PredictedContestant(spec, predictor, "stretch", None)
+    spec = ModelSpec("pixels", "saved", "pixels")
+    model = PredictorModel(spec, predictor, "stretch", None)
     pixels = painted((0, 4, 5, 20, 25))
-    (found,) = contestant.judge([shown(pixels)], True)
+    (found,) = model.judge([shown(pixels)], True)
     np.testing.assert_array_equal(found.mask, predictor.predict(pixels).mask > 0)
     assert found.mask.sum() > 200
 
 
 def test_a_torch_classifier_of_others(noise):
     images = [noise(40, 60, seed) // (seed + 1) for seed in range(3)]
-    contestant, found = judge("mean=stub_models:net", [shown(x) for x in images])
-    assert contestant.about["resize"] == "stretch to 24x16"
+    model, found = judge("mean=stub_models:net", [shown(x) for x in images])
+    assert model.about["resize"] == "stretch to 24x16"
     for one, pixels in zip(found, images, strict=True):
         detector = stub_models.net()
         tensor, _ = detector.preprocess.image(pixels)
@@ -142,9 +142,9 @@ def test_a_torch_classifier_of_others(noise):
 
 def test_a_function_of_others(noise):
     images = [np.full((4, 5, 3), level, np.uint8) for level in (51, 204)]
-    contestant, found = judge("mean=stub_models:brightness", [shown(x) for x in images])
+    model, found = judge("mean=stub_models:brightness", [shown(x) for x in images])
     assert found == [Judgment(False, 0.2), Judgment(True, 0.8)]
-    assert (contestant.localization, contestant.about["resize"]) == (None, "its own")
+    assert (model.localization, model.about["resize"]) == (None, "its own")
     dark = np.zeros((4, 5, 3), np.uint8)
     _, found = judge("nan=stub_models:no_number", [shown(dark), shown(images[1])])
     assert isinstance(found[0], Failure)
@@ -172,16 +172,16 @@ def test_predictions_of_a_file(tmp_path, lines, noise):
         {"image": "fake/c.png", "is_fake": True, "mask": "gone.png"},
         {"image": "fake/d.png", "is_fake": True, "mask": "mask.png"},
     )
-    (spec,) = parse_contestants([text])
-    contestant = open_contestant(spec)
-    assert contestant.covers("set", "half")
-    assert not contestant.covers("set", "jpeg80")
-    assert contestant.localization == "map"
+    (spec,) = parse_models([text])
+    model = open_model(spec)
+    assert model.covers("set", "half")
+    assert not model.covers("set", "jpeg80")
+    assert model.localization == "map"
 
     def one(key, level="original", test_set="set", size=(2, 2)):
         names = (key, f"fake/{key}.png", str(tmp_path / f"{key}.png"))
         image = Shown(test_set, level, key, names, noise(*size))
-        (found,) = contestant.judge([image], True)
+        (found,) = model.judge([image], True)
         return found
 
     found = one("sdxl/1")
@@ -199,11 +199,11 @@ def test_boxes_of_a_file(lines, noise):
         {"image": "a.png", "is_fake": True, "boxes": [[1, 2, 3, 4.5]]},
         {"image": "b.png", "is_fake": True},
     )
-    (spec,) = parse_contestants([lines(*rows)])
-    contestant = open_contestant(spec)
-    assert contestant.localization == "boxes"
+    (spec,) = parse_models([lines(*rows)])
+    model = open_model(spec)
+    assert model.localization == "boxes"
     images = [Shown("set", "original", n, (f"{n}.png",), noise(9, 9)) for n in "ab"]
-    assert [one.boxes for one in contestant.judge(images, True)] == [((1, 2, 3, 4.5),), ()]
+    assert [one.boxes for one in model.judge(images, True)] == [((1, 2, 3, 4.5),), ()]
 
 
 @pytest.mark.parametrize(
@@ -224,19 +224,19 @@ def test_boxes_of_a_file(lines, noise):
 )
 def test_a_line_that_is_no_prediction(lines, row, message):
     with pytest.raises(ArtifactNetError, match=rf"elsewhere.jsonl:2: .*{message}") as info:
-        parse_contestants([lines({"image": "x", "is_fake": True}, row)])
+        parse_models([lines({"image": "x", "is_fake": True}, row)])
     assert "\n" not in str(info.value)
 
 
 def test_files_that_contradict_themselves(lines):
     a = {"image": "a", "is_fake": True}
     with pytest.raises(ArtifactNetError, match=r":2: its image has a prediction in .*:1"):
-        parse_contestants([lines(a, a)])
+        parse_models([lines(a, a)])
     both = lines(a | {"boxes": []}, {"image": "b", "is_fake": True, "mask": "m"})
     with pytest.raises(ArtifactNetError, match="has boxes and masks"):
-        parse_contestants([both])
+        parse_models([both])
     with pytest.raises(ArtifactNetError, match="holds no prediction"):
-        parse_contestants([lines()])
+        parse_models([lines()])
 
 
 def test_a_model_behind_an_endpoint(noise):
@@ -250,12 +250,12 @@ def test_a_model_behind_an_endpoint(noise):
     real = "<think>\n<tag>none</tag>\n</think>\n<verdict>real</verdict>"
     replies = [Reply(fake), Reply(real), Reply("I cannot say.")]
     with serving(replies) as server:
-        (spec,) = parse_contestants([f"chat=endpoint:{server.url}#some/model"])
-        contestant = open_contestant(spec, batch_size=1)
-        found = list(contestant.judge([shown(noise(40, 60, seed)) for seed in range(3)], True))
+        (spec,) = parse_models([f"chat=endpoint:{server.url}#some/model"])
+        model = open_model(spec, batch_size=1)
+        found = list(model.judge([shown(noise(40, 60, seed)) for seed in range(3)], True))
     assert server.requests[0].body["model"] == "some/model"
-    assert contestant.localization == "boxes"
-    assert contestant.about["threshold"] is None
+    assert model.localization == "boxes"
+    assert model.about["threshold"] is None
     assert found[0] == Judgment(True, 1.0, [(6.0, 2.0, 18.0, 8.0)])
     assert (found[1].is_fake, found[1].boxes) == (False, [])
     assert found[2] == Failure("sdxl/1", "the answer has no verdict")
@@ -263,7 +263,7 @@ def test_a_model_behind_an_endpoint(noise):
 
 def test_a_device_is_for_what_takes_one(monkeypatch, tmp_path):
     """Exported files run on the CPU alone, so that one option serves several models."""
-    from artifactnet.experiments import contestants
+    from artifactnet.experiments import evaluated_models
 
     (tmp_path / "a.onnx").write_bytes(b"")
     seen = []
@@ -275,8 +275,8 @@ def test_a_device_is_for_what_takes_one(monkeypatch, tmp_path):
         seen.append(device)
         raise Opened
 
-    monkeypatch.setattr(contestants, "load_model", load_model)
-    for spec in parse_contestants([str(tmp_path / "a.onnx"), "student-nano"]):
+    monkeypatch.setattr(evaluated_models, "load_model", load_model)
+    for spec in parse_models([str(tmp_path / "a.onnx"), "student-nano"]):
         with pytest.raises(Opened):
-            open_contestant(spec, "cuda:1")
+            open_model(spec, "cuda:1")
     assert seen == ["auto", "cuda:1"]
