@@ -1,6 +1,7 @@
 """GRPO on X-AIGD with a tiny model: what it leaves, kill and resume, what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from artifactnet.types import ArtifactNetError  # noqa: E402
 from artifactnet.vlm.questions import Answerer, Written  # noqa: E402
 from artifactnet.vlm.rows import TaskData  # noqa: E402
 from artifactnet.vlm.tuned import WEIGHTS  # noqa: E402
+from artifactnet.vlm.tuning_callbacks import WholeCheckpoints  # noqa: E402
 from artifactnet.vlm.xaigd import rewards  # noqa: E402
 from artifactnet.vlm.xaigd.baselines import run_instances  # noqa: E402
 from artifactnet.vlm.xaigd.processing import load_pad_processing  # noqa: E402
@@ -90,9 +92,24 @@ def graded_form():
 
 
 @pytest.fixture(scope="module")
-def whole(base, root, tmp_path_factory) -> Path:
-    """A run of two steps."""
-    return train(config(base, root, tmp_path_factory.mktemp("runs"))).run_dir
+def killed(tmp_path_factory) -> Path:
+    """Folder for the run of `whole` as a kill would leave it."""
+    return tmp_path_factory.mktemp("killed")
+
+
+@pytest.fixture(scope="module")
+def whole(base, root, killed, tmp_path_factory) -> Path:
+    """A run of two steps; what is there while its second checkpoint is written is in ``killed``."""
+    out, on_save = tmp_path_factory.mktemp("runs"), WholeCheckpoints.on_save
+
+    def watched(self, args, state, control, **more):
+        if state.global_step == 2:
+            shutil.copytree(out / "pad", killed / "pad")
+        on_save(self, args, state, control, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WholeCheckpoints, "on_save", watched)
+        return train(config(base, root, out)).run_dir
 
 
 def test_what_is_asked_and_rewarded(base, root, tmp_path):
@@ -172,25 +189,9 @@ def test_some_images_alone_are_asked_about(root, tmp_path):
     assert symbol["F1@0.5"] == pytest.approx(2 / 3)
 
 
-class Killed(BaseException):
-    """Stands for a signal: nothing in the package catches it."""
-
-
-def test_a_killed_run_resumes_bit_for_bit(whole, base, root, tmp_path, monkeypatch):
-    from artifactnet.vlm import tuning_callbacks
-
-    on_save = tuning_callbacks.WholeCheckpoints.on_save
-
-    def kill(self, args, state, control, **kwargs):
-        if state.global_step == 2:  # while the second checkpoint is written
-            raise Killed
-        on_save(self, args, state, control, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tuning_callbacks.WholeCheckpoints, "on_save", kill)
-        with pytest.raises(Killed):
-            train(config(base, root, tmp_path))
-    resumed = train(config(base, root, tmp_path, "resume=true")).run_dir
+def test_a_killed_run_resumes_bit_for_bit(whole, killed, base, root):
+    assert (killed / "pad" / "checkpoints" / "checkpoint-2").is_dir()  # but not whole
+    resumed = train(config(base, root, killed, "resume=true")).run_dir
     expected, found = load_file(whole / WEIGHTS), load_file(resumed / WEIGHTS)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
