@@ -13,7 +13,6 @@ from artifactnet.training.run import Run
 from artifactnet.vlm.image_chat import load_image_chat
 from artifactnet.vlm.qreal.benchmark import run_benchmark
 from artifactnet.vlm.qreal.pages import results_page
-from artifactnet.vlm.qreal.prompts import Context
 from artifactnet.vlm.qreal.rows import OBJECT, STAGE_TASKS, QRealData, QRealExamples
 from artifactnet.vlm.questions import load_answerer
 from artifactnet.vlm.tuned import build_tuned
@@ -104,18 +103,14 @@ def _evaluate(run: Run, data: QRealData, training: dict[str, Any]) -> tuple[dict
 def _benchmark(run: Run, split: str) -> dict[str, Any]:
     """Figures of the test split; of val or train, with a warning, where there is none."""
     config = run.config
-    is_object = config.mllm.task == OBJECT
-    context: Context = "image" if config.mllm.context == "image" else "crop"
     answerer = load_answerer(run.folder, own_device(run.device), config.mllm.max_new_tokens)
     assert config.data.root is not None
     return run_benchmark(
         config.data.root,
         answerer,
         run.folder / BENCHMARK,
-        tasks=["object" if is_object else "image"],
+        tasks=["object" if config.mllm.task == OBJECT else "image"],
         split=split,
-        context=context,
-        tuned=is_object,
         batch_size=config.data.eval_batch_size or config.data.batch_size,
         replace=True,  # the folder is this run's alone
         warnings=[] if split == "test" else [f"no test split: these figures are of {split}"],
