@@ -101,15 +101,15 @@ def test_parsing_opens_nothing(monkeypatch):
 
 
 def test_a_saved_detector_answers_as_its_predictor(tmp_path, noise):
-    model = tiny()
-    save_checkpoint(model, tmp_path / "run.safetensors")
+    net = tiny()
+    save_checkpoint(net, tmp_path / "run.safetensors")
     images = [noise(40, 60, seed) for seed in range(3)]
     model, found = judge(str(tmp_path / "run.safetensors"), [shown(x) for x in images])
     assert model.localization == "map"
     assert model.about["resize"] == "stretch to 48x32"
-    for one, expected in zip(found, Predictor(model).predict(images), strict=True):
+    for one, expected in zip(found, Predictor(net).predict(images), strict=True):
         assert (one.probability, one.is_fake) == (expected.probability, expected.is_fake)
-        threshold = model.config.map_threshold
+        threshold = net.config.map_threshold
         np.testing.assert_array_equal(one.mask, expected.heatmap > threshold)
     _, found = judge(str(tmp_path / "run.safetensors"), [shown(images[0])], where=False)
     assert found[0].mask is None
