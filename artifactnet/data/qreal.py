@@ -84,6 +84,9 @@ QUESTIONS: Mapping[str, QuestionText] = MappingProxyType(
 # of a person, in the order in which their texts make one description
 PARTS = ("head/face", "hands", "limbs", "torso", "feet", "clothing", "interaction")
 
+# ends the message about a problem without a description
+WITHOUT = "where a command has --allow-missing, that reads the file without"
+
 _WORDS = {"Yes": True, "No": False}
 _IMAGE_KEYS = ("image", "uid", "entities", "generator", "prompt", "split", "verified")
 _ENTITY_KEYS = ("label", "bbox", "answers", "id", "quality", *DIMENSIONS, "parts", "votes")
@@ -386,7 +389,7 @@ def _check_texts(
         if problem and dimension not in texts:
             missing = f"{where}: it has a problem of {dimension}, which {dimension!r} must describe"
             if not allow_missing:
-                raise ArtifactNetError(f"{missing}; --allow-missing reads the file without")
+                raise ArtifactNetError(f"{missing}; {WITHOUT}")
             logger.warning("%s", missing)
 
 

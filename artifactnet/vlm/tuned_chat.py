@@ -90,7 +90,7 @@ def marks_of(task: str) -> tuple[str, ...]:
 def check_adapters(folder: Path, mllm: MllmConfig) -> None:
     """Refuse adapters of a run that are of another task, base or settings; loads no weights.
 
-    A model of Q-Real may have learned its other task.
+    A model of Q-Real may have learned another of its tasks.
 
     Raises:
         ArtifactNetError: there is no such finished run, or a key differs, which is named.

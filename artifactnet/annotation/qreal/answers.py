@@ -18,6 +18,7 @@ from artifactnet.data.qreal import (
     DIMENSIONS,
     PARTS,
     QUESTIONS,
+    WITHOUT,
     QRealEntity,
     answer_word,
     parse_qreal_line,
@@ -98,7 +99,7 @@ def check_answers(answer: Answer) -> str:
     try:
         entity = read_entity(json.dumps(row), "entity", Box("thing", (0, 0, 1, 1), 1), None)
     except ArtifactNetError as error:  # without what only concerns files
-        raise ArtifactNetError(str(error).partition("; --allow-missing")[0]) from None
+        raise ArtifactNetError(str(error).removesuffix(f"; {WITHOUT}")) from None
     found = {
         "answers": {key: answer_word(value) for key, value in entity.answers.items()},
         "realism": entity.realism,
