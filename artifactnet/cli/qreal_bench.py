@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from artifactnet.vlm.questions import Answerer
 
 JUDGES = "how similar descriptions are (LLM-Score)"
-_MAX_TOKENS = 1024
 # options of a model on this machine, and of one behind an endpoint
 _HERE, _THERE = ("revision", "device"), ("vlm_url", "vlm_model", "vlm_family", "vlm_key_env")
 
@@ -90,7 +89,7 @@ def add_answerer(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--revision", metavar="REV", help="commit, tag or branch of --model")
     arguments.add_value(
-        parser, "--max-tokens", arguments.positive, None, f"of an answer ({_MAX_TOKENS})"
+        parser, "--max-tokens", arguments.positive, None, "of an answer (1024; of a run also more)"
     )
     option("--device", help="of --model: auto, cpu, cuda, cuda:1, ... (auto)")
     arguments.add_value(
@@ -117,7 +116,7 @@ def open_answerer(args: argparse.Namespace) -> Answerer:
             cannot be used.
     """
     from artifactnet.types import ArtifactNetError
-    from artifactnet.vlm.questions import EndpointAnswerer, load_answerer
+    from artifactnet.vlm.questions import MAX_TOKENS, EndpointAnswerer, load_answerer
 
     if (args.model is None) == (args.vlm_url is None):
         raise ArtifactNetError("name one model: --model, or --vlm-url with --vlm-model")
@@ -126,16 +125,15 @@ def open_answerer(args: argparse.Namespace) -> Answerer:
     if given:
         needed, named = ("--model", "--vlm-url") if args.model is None else ("--vlm-url", "--model")
         raise ArtifactNetError(f"{given[0]} belongs to {needed}, not to {named}")
-    max_tokens = args.max_tokens or _MAX_TOKENS
     if args.model is not None:
         from artifactnet.runs.device import choose_device
 
         device = choose_device(args.device or "auto")
-        return load_answerer(args.model, device, max_tokens, args.revision)
+        return load_answerer(args.model, device, args.max_tokens, args.revision)
     if args.vlm_model is None:
         raise ArtifactNetError("--vlm-url and --vlm-model come together")
     chat = arguments.open_chat_at(args.vlm_url, args.vlm_model, args.vlm_key_env)
-    return EndpointAnswerer(chat, args.vlm_family, max_tokens)
+    return EndpointAnswerer(chat, args.vlm_family, args.max_tokens or MAX_TOKENS)
 
 
 def run_score_qreal(args: argparse.Namespace) -> int:

@@ -34,6 +34,7 @@ from artifactnet.vlm.tuned_chat import MARKS, is_tuned_chat, load_tuned_chat, re
 
 YES = ("Yes", "yes", "YES", " Yes", " yes")
 NO = ("No", "no", "NO", " No", " no")
+MAX_TOKENS = 1024  # of an answer
 _YES_NO_TOKENS = 8  # of an answer Yes or No
 
 
@@ -131,7 +132,7 @@ class LocalAnswerer(Answerer):
         chat: its tokens.
         model: the base, with or without adapters, on the device where it runs.
         name: for tables.
-        max_new_tokens: of an answer.
+        max_new_tokens: of an answer that is not Yes or No.
         notices, taught_context: see `Answerer`.
     """
 
@@ -148,7 +149,7 @@ class LocalAnswerer(Answerer):
     ) -> None:
         self.chat, self.model = chat, model
         self.name, self.notices, self.taught_context = name, notices, taught_context
-        self._max_new_tokens = max_new_tokens
+        self.max_new_tokens = max_new_tokens
 
     @property
     def counts_pixels(self) -> bool:
@@ -161,7 +162,7 @@ class LocalAnswerer(Answerer):
 
     def fingerprint(self) -> str:
         """See `Answerer.fingerprint`."""
-        return module_fingerprint(self.model, f"{self.chat.family} {self._max_new_tokens}")
+        return module_fingerprint(self.model, f"{self.chat.family} {self.max_new_tokens}")
 
     def check_text(self, text: str, what: str) -> None:
         """See `Answerer.check_text`."""
@@ -178,7 +179,7 @@ class LocalAnswerer(Answerer):
         with evaluating(self.model), torch.inference_mode():
             inputs = self.chat.encode_chats([question.pixels for question in questions], texts)
             inputs = inputs.to(device, self.model.dtype)
-            limit = _YES_NO_TOKENS if yes_no else self._max_new_tokens
+            limit = _YES_NO_TOKENS if yes_no else self.max_new_tokens
             found = greedy(self.chat, self.model, inputs, limit, logits=yes_no)
         rows = found.sequences[:, inputs["input_ids"].shape[1] :].tolist()
         written = [Written(self.chat.decode(r), None, self.chat.is_cut_off(r)) for r in rows]
@@ -304,14 +305,17 @@ def yes_no_tokens(chat: ImageChat) -> tuple[list[int], list[int]]:
 
 
 def load_answerer(
-    model: str | Path, device: str | torch.device, max_new_tokens: int, revision: str | None = None
+    model: str | Path,
+    device: str | torch.device,
+    max_new_tokens: int | None = None,
+    revision: str | None = None,
 ) -> LocalAnswerer:
     """A vision-language model on this machine, ready to answer.
 
     Args:
         model: name or folder of a checkpoint for transformers, or folder of a run of ours.
         device: where it runs.
-        max_new_tokens: of an answer.
+        max_new_tokens: of an answer; None: `MAX_TOKENS`, or what a run learned if that is more.
         revision: commit, tag or branch of a checkpoint given by name.
 
     Raises:
@@ -323,17 +327,19 @@ def load_answerer(
     if is_fakexplainer(model):
         trained = load_fakexplainer(model, device)
         chat: ImageChat = trained.processing
-        return LocalAnswerer(chat, trained.model, str(model), max_new_tokens, trained.notices)
+        limit = max_new_tokens or max(MAX_TOKENS, trained.mllm.max_new_tokens)
+        return LocalAnswerer(chat, trained.model, str(model), limit, trained.notices)
     if is_tuned_chat(model):
         chat, base, mllm = load_tuned_chat(model, device)
         notices = tuple(read_tuned_chat(model)[1]["notices"])
         taught: Context | None = None
         if mllm.task == OBJECT:
             taught = "image" if mllm.context == "image" else "crop"
-        return LocalAnswerer(chat, base, str(model), max_new_tokens, notices, taught)
+        limit = max_new_tokens or max(MAX_TOKENS, mllm.max_new_tokens)
+        return LocalAnswerer(chat, base, str(model), limit, notices, taught)
     mllm = MllmConfig(base=str(model), revision=revision)
     chat = load_image_chat(mllm, MARKS)
     base = load_base(mllm, len(chat.processor.tokenizer), device).eval()
     pinned = pin_base(mllm, base)
     named = str(model) if pinned.revision is None else f"{model}@{pinned.revision}"
-    return LocalAnswerer(chat, base, named, max_new_tokens)
+    return LocalAnswerer(chat, base, named, max_new_tokens or MAX_TOKENS)

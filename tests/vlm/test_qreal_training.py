@@ -211,6 +211,17 @@ def test_adapters_are_loaded_bit_for_bit(runs, bases, truth):
     assert all(torch.equal(found[name], saved[name]) for name in saved)
 
 
+@pytest.mark.parametrize(("taught", "expected"), [(8, 1024), (1536, 1536)])
+def test_a_run_may_write_as_much_as_it_learned(runs, tmp_path, taught, expected):
+    """Its own benchmark lets it; a run of ObjectQA is asked for lists, too."""
+    run = shutil.copytree(runs["object", "qwen"], tmp_path / "run")
+    facts = json.loads((run / "qreal.json").read_text())
+    facts["mllm"]["max_new_tokens"] = taught
+    (run / "qreal.json").write_text(json.dumps(facts))
+    assert load_answerer(run, "cpu").max_new_tokens == expected
+    assert load_answerer(run, "cpu", 9).max_new_tokens == 9
+
+
 def test_what_three_models_of_a_chain_learn(bases, truth):
     def learned(task):
         keys = [f"mllm.base={bases['qwen']}", f"data.root={truth}", *FAST]
