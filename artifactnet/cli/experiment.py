@@ -66,7 +66,12 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
                 _add_robustness,
                 _run_robustness,
             ),
-            ("ood", "FakeXplainer Table 3: any models on public test sets", _add_ood, _run_ood),
+            (
+                "ood",
+                "FakeXplainer Table 3: any models on public test sets",
+                _add_models_and_sets,
+                _run_ood,
+            ),
         ),
         title="experiments",
     )
@@ -345,6 +350,11 @@ def _add_models_and_sets(parser: argparse.ArgumentParser) -> None:
         "(.jsonl)",
     )
     _add_sets(parser, required=True)
+    option(
+        "--keep-duplicates",
+        action="store_true",
+        help="keep images that one of the runs was trained on, and only count them",
+    )
     option("--paper", action="store_true", help="add the paper's numbers, in a table of their own")
     option("--device", default="auto", help="of models in PyTorch: auto, cpu, cuda, ...")
     option("--batch-size", type=arguments.positive, metavar="N", help="images that pass together")
@@ -360,6 +370,7 @@ def _common_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "models": args.model,
         "sets": named_sets(args.on, least=1),
         "out": args.out,
+        "keep_duplicates": args.keep_duplicates,
         "paper": args.paper,
         "reals": args.reals,
         "options": _set_options(args),
@@ -399,19 +410,10 @@ def _run_robustness(args: argparse.Namespace) -> int:
     return _print_page(robustness_page(found), found, args)
 
 
-def _add_ood(parser: argparse.ArgumentParser) -> None:
-    _add_models_and_sets(parser)
-    parser.add_argument(
-        "--keep-duplicates",
-        action="store_true",
-        help="keep images that one of the runs was trained on, and only count them",
-    )
-
-
 def _run_ood(args: argparse.Namespace) -> int:
     from artifactnet.experiments.ood import ood_page, run_ood
 
-    found = run_ood(**_common_arguments(args), keep_duplicates=args.keep_duplicates)
+    found = run_ood(**_common_arguments(args))
     return _print_page(ood_page(found), found, args)
 
 

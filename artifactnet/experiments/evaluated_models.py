@@ -327,10 +327,26 @@ def _resize_policy(predictor: BasePredictor) -> str:
     return f"{preprocess.resize} to {width}x{height}"
 
 
-def training_config(spec: ModelSpec) -> Config | None:
-    """Config of the run that trained a model; None where it is unknown."""
-    if spec.kind != "saved":
-        return None
-    path = find_model(spec.source).path
-    folder = path if path.is_dir() else path.parent
-    return run_folder.read_config(folder) if (folder / run_folder.CONFIG).is_file() else None
+def training_configs(spec: ModelSpec) -> list[Config]:
+    """Configs of the run that trained a model, of that which it started from, and so on.
+
+    The last one that still exists has a start (`start_of`) if the run before it is gone.
+    """
+    found: list[Config] = []
+    path = find_model(spec.source).path if spec.kind == "saved" else None
+    while path is not None and path.exists():
+        folder = path if path.is_dir() else path.parent
+        if not (folder / run_folder.CONFIG).is_file():
+            break
+        config = run_folder.read_config(folder)
+        if config in found:  # a run that starts from itself
+            break
+        found.append(config)
+        start = start_of(config)
+        path = None if start is None else Path(start)
+    return found
+
+
+def start_of(config: Config) -> str | None:
+    """The run or file whose weights a run started from; None: none of ours."""
+    return config.init_from or config.mllm.adapters

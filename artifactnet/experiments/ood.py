@@ -10,22 +10,15 @@ from typing import Any
 from artifactnet import files
 from artifactnet.data.damage import ORIGINAL, parse_level
 from artifactnet.data.test_sets.base import TestSet
-from artifactnet.data.test_sets.leaks import TRAINED, find_trained, trained_on
 from artifactnet.data.test_sets.read import TestSetOptions
 from artifactnet.evaluation.tables import markdown_table
 from artifactnet.experiments import side_by_side
-from artifactnet.experiments.chosen_sets import read_sets
-from artifactnet.experiments.evaluated_models import (
-    ModelSpec,
-    open_model,
-    parse_models,
-    training_config,
-)
+from artifactnet.experiments.chosen_sets import leave_out_trained, read_sets
+from artifactnet.experiments.evaluated_models import open_model, parse_models
 from artifactnet.experiments.judging import Conditions, judge_level, show
 from artifactnet.experiments.level_figures import level_figures
 from artifactnet.experiments.side_by_side import Asked, board_condition, cell
 from artifactnet.names import visible
-from artifactnet.types import ArtifactNetError
 
 NAME = "ood"
 TITLE = "Out of distribution (FakeXplainer Table 3)"
@@ -73,8 +66,7 @@ def run_ood(
         models: ``[NAME=]MODEL``, see `parse_models`.
         sets: name -> folder or file of a test set.
         out: folder of tables and answers.
-        keep_duplicates: keep images that are byte by byte in the training data of one of the runs;
-            else they are left out for all models.
+        keep_duplicates: see `leave_out_trained`.
         paper: add the paper's own numbers, as a table of their own.
         reals: see `read_sets`.
         options: what layouts of sets leave open.
@@ -91,7 +83,7 @@ def run_ood(
     specs = parse_models(models)
     missing: dict[str, str] = {}
     read = read_sets(sets, reals, options, missing)
-    read, trained, warnings = _leave_out_trained(specs, read, keep_duplicates)
+    read, trained, warnings = leave_out_trained(specs, read, keep_duplicates)
     about = side_by_side.describe_sets(read)
     opened = [open_model(one, asked.device, asked.batch_size) for one in specs]
     folder, level = Path(out) / NAME, parse_level(ORIGINAL)
@@ -134,42 +126,6 @@ def run_ood(
     files.write_text(Path(out) / f"{NAME}.md", ood_page(found))
     side_by_side.write_board(folder, found["title"], board)
     return found
-
-
-def _leave_out_trained(
-    specs: Sequence[ModelSpec], sets: Mapping[str, TestSet], keep: bool
-) -> tuple[dict[str, TestSet], dict[str, dict[str, int]], list[str]]:
-    """Sets without images that a run was trained on; how many, by model and set; and warnings."""
-    found: dict[str, dict[str, int]] = {}
-    indices: dict[str, set[int]] = {name: set() for name in sets}
-    warnings = []
-    for spec in specs:
-        config = training_config(spec)
-        if config is None:
-            warnings.append(f"{spec.name}: its training data is unknown, so nothing was compared")
-            continue
-        try:
-            learned = trained_on(config)
-        except ArtifactNetError as error:
-            warnings.append(f"{spec.name}: its training data cannot be read any more: {error}")
-            continue
-        for name, test_set in sets.items():
-            twins = find_trained(test_set, learned)
-            found.setdefault(spec.name, {})[name] = len(twins)
-            indices[name] |= twins.keys()
-            if twins:
-                fate = "kept" if keep else "left out for all models"
-                warnings.append(
-                    f"{spec.name}: {len(twins)} images of {name} are byte by byte in its training "
-                    f"or validation data: {fate}"
-                )
-    if keep:
-        return dict(sets), found, warnings
-    kept = {
-        name: one.select([k for k in range(len(one.keys)) if k not in indices[name]], TRAINED)
-        for name, one in sets.items()
-    }
-    return kept, found, warnings
 
 
 def _parts(test_set: TestSet, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from artifactnet.data.damage import LEVELS, ORIGINAL, parse_level
 from artifactnet.data.test_sets.read import TestSetOptions
 from artifactnet.evaluation.tables import markdown_table
 from artifactnet.experiments import side_by_side
-from artifactnet.experiments.chosen_sets import read_sets
+from artifactnet.experiments.chosen_sets import leave_out_trained, read_sets
 from artifactnet.experiments.evaluated_models import open_model, parse_models
 from artifactnet.experiments.judging import RECODED, Conditions, judge_level, show
 from artifactnet.experiments.level_figures import FIGURES, RECALLS, level_figures
@@ -56,6 +56,7 @@ def run_robustness(
     *,
     seed: int = 0,
     recode: bool = False,
+    keep_duplicates: bool = False,
     paper: bool = False,
     reals: Sequence[str] = (),
     options: TestSetOptions | None = None,
@@ -74,6 +75,7 @@ def run_robustness(
         levels: of damage, see `parse_level`; differences are to ``original``, if it is one.
         seed: of crops.
         recode: see `Conditions`.
+        keep_duplicates: see `leave_out_trained`.
         paper: add the paper's own numbers, as a table of their own.
         reals: see `read_sets`.
         options: what layouts of sets leave open.
@@ -92,6 +94,7 @@ def run_robustness(
         raise ArtifactNetError(f"--levels: one is named twice: {' '.join(levels)}")
     specs = parse_models(models)
     read = read_sets(sets, reals, options)
+    read, trained, warnings = leave_out_trained(specs, read, keep_duplicates)
     about = side_by_side.describe_sets(read)
     opened = [open_model(one, asked.device, asked.batch_size) for one in specs]
     conditions = Conditions(seed, recode, asked.workers)
@@ -122,7 +125,9 @@ def run_robustness(
         "models": side_by_side.describe_models(opened),
         "versions": side_by_side.versions(),
         "readings": _readings(levels, rows),
-        "warnings": side_by_side.failure_warnings(rows),
+        "trained": trained,
+        "keep_duplicates": keep_duplicates,
+        "warnings": [*warnings, *side_by_side.failure_warnings(rows)],
         "rows": [row | {"difference": _difference(row, rows)} for row in rows],
         "paper": PAPER if paper else None,
     }

@@ -8,11 +8,14 @@ from PIL import Image
 from stub_models import save_manifest
 
 from artifactnet.cli import main
+from artifactnet.config import Config
 from artifactnet.data.test_sets.leaks import TRAINED
 from artifactnet.data.test_sets.read import read_test_set
-from artifactnet.experiments import ood
+from artifactnet.experiments import chosen_sets, ood
 from artifactnet.experiments.chosen_sets import read_sets
+from artifactnet.experiments.evaluated_models import ModelSpec, training_configs
 from artifactnet.experiments.ood import run_ood
+from artifactnet.experiments.robustness import run_robustness
 from artifactnet.types import ArtifactNetError
 
 MODEL = "a=stub_models:brightness"
@@ -124,8 +127,11 @@ def trained(tmp_path, monkeypatch):
             target.mkdir(parents=True, exist_ok=True)
             (target / f"other{number}.png").write_bytes(path.read_bytes())
         source = read_test_set("learned", tmp_path / "learned").source
-        monkeypatch.setattr(ood, "training_config", lambda spec: spec.name == "a" or None)
-        monkeypatch.setattr(ood, "trained_on", lambda config: [source])
+        of_a = [Config()]
+        monkeypatch.setattr(
+            chosen_sets, "training_configs", lambda spec: of_a if spec.name == "a" else []
+        )
+        monkeypatch.setattr(chosen_sets, "trained_on", lambda config: [source])
 
     return learn
 
@@ -151,7 +157,7 @@ def test_training_data_that_is_gone_is_said(tmp_path, two_parts, trained, monkey
         raise ArtifactNetError("data.root=/gone: no such folder")
 
     trained(two_parts / "good" / "1_fake" / "0.png")
-    monkeypatch.setattr(ood, "trained_on", gone)
+    monkeypatch.setattr(chosen_sets, "trained_on", gone)
     found = run_ood([MODEL], {"parts": str(two_parts)}, tmp_path / "out")
     assert found["rows"][0]["images"] == 12
     (text,) = found["warnings"]
@@ -159,17 +165,46 @@ def test_training_data_that_is_gone_is_said(tmp_path, two_parts, trained, monkey
 
 
 def test_a_run_names_its_data(tiny, tmp_path):
-    """The config beside a model's file is that of its run."""
-    from artifactnet.experiments.evaluated_models import ModelSpec, training_config
+    """The config beside a model's file is that of its run; those that it started from follow."""
     from artifactnet.runs.run_folder import prepare_run_folder
 
     folder = prepare_run_folder(tiny("name=r"))
     (folder / "model.safetensors").write_bytes(b"")
     for source in (folder, folder / "model.safetensors"):
-        config = training_config(ModelSpec("r", "saved", str(source)))
+        (config,) = training_configs(ModelSpec("r", "saved", str(source)))
         assert (config.name, config.data.demo_train) == ("r", 8)
-    assert training_config(ModelSpec("s", "saved", "student-nano")) is None
-    assert training_config(ModelSpec("c", "code", "stub_models:net")) is None
+    later = prepare_run_folder(tiny("name=later", f"init_from={folder}"))
+    (later / "model.safetensors").write_bytes(b"")
+    found = training_configs(ModelSpec("later", "saved", str(later)))
+    assert [config.name for config in found] == ["later", "r"]
+    assert training_configs(ModelSpec("s", "saved", "student-nano")) == []
+    assert training_configs(ModelSpec("c", "code", "stub_models:net")) == []
+
+
+def test_a_start_that_is_gone_is_said(tmp_path, two_parts, trained, monkeypatch):
+    trained(two_parts / "good" / "1_fake" / "0.png")
+    monkeypatch.setattr(chosen_sets, "training_configs", lambda _: [Config(init_from="gone")])
+    found = run_ood([MODEL], {"parts": str(two_parts)}, tmp_path / "out")
+    assert found["trained"] == {"a": {"parts": 1}}
+    assert found["warnings"][0] == "a: the training data of its start gone is unknown"
+
+
+def test_a_set_of_nothing_else_is_refused(tmp_path, two_parts, trained):
+    trained(two_parts / "good" / "1_fake" / "0.png")
+    alone = tmp_path / "alone" / "fake" / "0.png"
+    alone.parent.mkdir(parents=True)
+    alone.write_bytes((two_parts / "good" / "1_fake" / "0.png").read_bytes())
+    with pytest.raises(ArtifactNetError, match="alone=.*every image .* --keep-duplicates"):
+        run_ood([MODEL], {"alone": str(tmp_path / "alone")}, tmp_path / "out")
+
+
+def test_robustness_leaves_them_out_too(tmp_path, two_parts, trained):
+    trained(two_parts / "good" / "1_fake" / "0.png")
+    sets = {"parts": str(two_parts)}
+    for keep, images in ((False, 11), (True, 12)):
+        found = run_robustness([MODEL], sets, tmp_path / "out", ["half"], keep_duplicates=keep)
+        assert (found["trained"], found["rows"][0]["images"]) == ({"a": {"parts": 1}}, images)
+        assert "1 images of parts are byte by byte in its" in found["warnings"][0]
 
 
 @pytest.mark.parametrize(

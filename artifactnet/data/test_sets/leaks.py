@@ -32,17 +32,6 @@ def find_trained(test_set: TestSet, learned: Sequence[Source]) -> dict[int, str]
     return find_shared(test_set.source, learned)
 
 
-def leave_out_trained(test_set: TestSet, learned: Sequence[Source]) -> TestSet:
-    """The test set without those images, which are listed under `TRAINED`.
-
-    Raises:
-        ArtifactNetError: none is left.
-    """
-    found = find_trained(test_set, learned)
-    kept = [k for k in range(len(test_set.records)) if k not in found]
-    return test_set.select(kept, TRAINED)
-
-
 def class_warnings(test_set: TestSet) -> list[str]:
     """Where the files of the two classes differ, which a model may tell apart instead."""
     return compare_classes(test_set.name, test_set.source)[1]
