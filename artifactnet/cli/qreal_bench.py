@@ -156,17 +156,22 @@ def run_score_qreal(args: argparse.Namespace) -> int:
 
 def run_benchmark_qreal(args: argparse.Namespace) -> int:
     """Run ``benchmark-qreal``; returns the exit code."""
+    from artifactnet.types import ArtifactNetError
     from artifactnet.vlm.qreal.benchmark import TASKS, run_benchmark
 
     judge = arguments.open_judge(args)
     if args.chain is not None:
         return _finish(_run_chain(args, judge), args.out)
+    tasks = TASKS if args.tasks is None else args.tasks
+    given = [_flag(name) for name in ("context", "tuned") if getattr(args, name) is not None]
+    if given and "object" not in tasks:
+        raise ArtifactNetError(f"{given[0]} is of questions about entities: --tasks object")
     answerer = open_answerer(args)
     results = run_benchmark(
         args.truth,
         answerer,
         args.out,
-        tasks=TASKS if args.tasks is None else args.tasks,
+        tasks=tasks,
         split=args.split,
         context=args.context,
         tuned=args.tuned,

@@ -241,6 +241,7 @@ def test_one_model_must_be_named(tmp_path, capsys):
     assert len(read_qreal(truth)) == 4
     for given, said in (
         (["--model", "x", "--vlm-url", "http://x/v1"], "name one model"),
+        (["--model", "x", "--tasks", "image", "--tuned"], "--tuned is of questions about entities"),
         (["--model", "x", "--vlm-family", "internvl"], "--vlm-family belongs to --vlm-url, not"),
         (["--vlm-url", "http://x/v1", "--vlm-model", "m", "--device", "cpu"],
          "--device belongs to --model, not"),
