@@ -26,7 +26,7 @@ from artifactnet.data.damage import (
     damage_pixels,
 )
 from artifactnet.data.regions import Corners, draw_corners, regions_of_mask
-from artifactnet.data.test_sets.base import TestSet
+from artifactnet.data.test_sets.base import TestSet, file_version
 from artifactnet.experiments.evaluated_models import EvaluatedModel, Judgment, Localization, Shown
 from artifactnet.files import staging_folder
 from artifactnet.inference.answers import UNANSWERED, AnswerLines
@@ -282,13 +282,22 @@ class _Log:
                 advice=_ADVICE,
             )
         )
-        for index, (key, record) in enumerate(
-            zip(self._test_set.keys, self._test_set.records, strict=True)
-        ):
+        for index, key in enumerate(self._test_set.keys):
             found = self._lines.find(key)
-            if found is not None and _holds(found[1], record):
+            if found is not None and self._holds(found[1], index):
                 self._order[index] = found[0]
         return self
+
+    def _holds(self, entry: dict[str, Any], index: int) -> bool:
+        """Whether an earlier answer is about this very file and truth; failures are tried again."""
+        same = (entry["bytes"], entry["modified"]) == _version(self._test_set.records[index])
+        same &= entry.get("annotation", "") == self._truth(index)
+        return same and entry["problem"] is None
+
+    def _truth(self, index: int) -> str:
+        """What areas depend on beside the image; empty where none are computed."""
+        counts = self._settings["regions"] and self.model.localization is not None
+        return self._test_set.truths[index] if counts else ""
 
     def __exit__(self, *error: object) -> None:
         self._open.close()
@@ -328,6 +337,7 @@ class _Log:
             "path": self._test_set.keys[image.index],
             "bytes": size,
             "modified": modified,
+            "annotation": self._truth(image.index),
             "is_fake": None if said is None else said.is_fake,
             "probability": None if said is None else said.probability,
             "boxes": boxes,
@@ -348,16 +358,6 @@ class _Log:
         return found
 
 
-def _holds(entry: dict[str, Any], record: Record) -> bool:
-    """Whether an earlier answer is about this very file; what went wrong is tried again."""
-    same = (entry["bytes"], entry["modified"]) == _version(record)
-    return same and entry["problem"] is None
-
-
 def _version(record: Record) -> tuple[int | None, float | None]:
     """Bytes of an image's file, or of the shard that holds it, and when it was changed."""
-    try:
-        status = os.stat(record.path or record.location.rpartition("#")[0] or record.location)
-    except OSError:
-        return None, None  # reading it says what is wrong
-    return status.st_size, status.st_mtime
+    return file_version(record.path or record.location.rpartition("#")[0] or record.location)

@@ -120,6 +120,37 @@ def test_a_changed_image_is_asked_about_again(images, tmp_path):
     assert [image.key for image in again.shown] == [images.keys[4]]
 
 
+def test_a_changed_annotation_is_compared_again(images, tmp_path):
+    """Boxes of a manifest, and a mask in a file of its own."""
+
+    def judge(test_set, out):
+        model = Recorder("a", lambda image: Judgment(True, 1.0, [(0, 0, 50, 44)]), "boxes")
+        (lines,) = judge_level(test_set, parse_level("original"), [model], tmp_path / out).values()
+        return [image.key for image in model.shown], {one["path"]: one["areas"] for one in lines}
+
+    before = judge(images, "boxes")[1]
+    rows = [json.loads(text) for text in images.root.read_text().splitlines()]
+    rows[5]["regions"][0]["bbox"] = [0, 0, 50, 44]
+    images.root.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown, after = judge(read_test_set("toy", images.root), "boxes")
+    assert shown == ["sdxl/2"]
+    assert (before["sdxl/2"], after["sdxl/2"]) == ([40 * 24, 50 * 44], [50 * 44, 50 * 44])
+
+    root = tmp_path / "folder"
+    for name in ("real/0.png", "fake/0.png", "fake/1.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((60, 80, 3), 9, np.uint8)).save(root / name)
+    mask = np.zeros((60, 80), np.uint8)
+    (root / "masks").mkdir()
+    for place in (30, 20):
+        mask[place:44, 10:50] = 255
+        Image.fromarray(mask).save(root / "masks" / "1.png")
+        os.utime(root / "masks" / "1.png", (place, place))
+        shown, after = judge(read_test_set("mine", root), "folder")
+        assert after["fake/fake/1"][0] == 40 * (44 - place)
+    assert shown == ["fake/fake/1"]
+
+
 def test_answers_about_other_images_are_kept(images, tmp_path):
     judge_level(images, parse_level("half"), [Recorder("a")], tmp_path)
     few, again = Recorder("a"), Recorder("a")

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,8 @@ class TestSet:
             place below the root.
         parts: which part of the set, mostly a generator, each image belongs to; ``""`` to all of
             them, as photographs do that are not of one generator.
+        truths: of each image a text that changes when its annotation does, see `truth_stamp`;
+            ``""`` where there is none, or where it is in the file of the image.
         warnings: what must be known about the data before trusting a figure.
         left_out: reason -> images that the set has and that are not used.
     """
@@ -41,6 +44,7 @@ class TestSet:
     source: Source
     keys: tuple[str, ...]
     parts: tuple[str, ...]
+    truths: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -85,6 +89,7 @@ class TestSet:
             source=Subset(self.source, indices),
             keys=tuple(self.keys[k] for k in indices),
             parts=tuple(self.parts[k] for k in indices),
+            truths=tuple(self.truths[k] for k in indices),
             left_out=left_out,
         )
 
@@ -102,11 +107,12 @@ class TestSet:
 class Reading:
     """What a layout's reader found; `make_test_set` makes a `TestSet` of it.
 
-    ``parts`` defaults to the generator of a fake, and ``""`` of a real image.
+    ``parts`` defaults to the generator of a fake, and ``""`` of a real image; ``truths`` to ``""``.
     """
 
     source: Source
     parts: tuple[str, ...] | None = None
+    truths: tuple[str, ...] | None = None
     warnings: Iterable[str] = ()
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -133,7 +139,33 @@ def make_test_set(name: str, layout: str, root: Path, found: Reading) -> TestSet
         parts = tuple(record.generator if record.label else "" for record in records)
     left_out = {reason: tuple(names) for reason, names in found.left_out.items() if names}
     keys = _keys(records, root)
-    return TestSet(name, layout, root, found.source, keys, parts, tuple(found.warnings), left_out)
+    truths = ("",) * len(records) if found.truths is None else found.truths
+    warnings = tuple(found.warnings)
+    return TestSet(name, layout, root, found.source, keys, parts, truths, warnings, left_out)
+
+
+def truth_stamp(record: Record, files: Iterable[str | None], words: object = None) -> str:
+    """A text that changes when the annotation of a fake does.
+
+    Args:
+        record: of the image.
+        files: that its annotation is read from; of each its path, size and time count.
+        words: what else says where artifacts are.
+    """
+    if record.label == 0 or record.annotation is Annotation.NONE:
+        return ""
+    versions = [(path, *file_version(path)) for path in files if path is not None]
+    about = repr((record.annotation.name, versions, words))
+    return blake2b(about.encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
+
+
+def file_version(path: str) -> tuple[int | None, float | None]:
+    """Bytes of a file, and when it was changed; None where reading it will say what is wrong."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None, None
+    return status.st_size, status.st_mtime
 
 
 def join_reals(test_set: TestSet, other: TestSet) -> TestSet:
@@ -153,6 +185,7 @@ def join_reals(test_set: TestSet, other: TestSet) -> TestSet:
         source=Joined((test_set.source, added.source)),
         keys=test_set.keys + added.keys,
         parts=test_set.parts + ("",) * len(real),
+        truths=test_set.truths + added.truths,
         warnings=(*test_set.warnings, f"{len(real)} real images are of {other.name}={other.root}"),
     )
 

@@ -13,7 +13,7 @@ from artifactnet.data import folder_names
 from artifactnet.data.image_files import Skipped, list_images
 from artifactnet.data.image_folders import FolderImage, find_images, map_keys
 from artifactnet.data.sources.folder import FolderSource
-from artifactnet.data.test_sets.base import Reading, plain_record
+from artifactnet.data.test_sets.base import Reading, plain_record, truth_stamp
 from artifactnet.types import ArtifactNetError
 
 # Bammey, "Synthbuster: Towards Detection of Diffusion Model Generated Images", 2023
@@ -54,7 +54,8 @@ def read_class_folders(root: Path) -> Reading:
         item.record.generator if item.record.label else _part(item.record.location, root, makers)
         for item in used
     )
-    return Reading(FolderSource(used), parts, warnings)
+    truths = tuple(truth_stamp(item.record, (item.mask,)) for item in used)
+    return Reading(FolderSource(used), parts, truths, warnings)
 
 
 def _part(path: str, root: Path, makers: dict[str, str]) -> str:

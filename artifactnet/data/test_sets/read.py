@@ -15,7 +15,13 @@ from artifactnet.data.sources.manifest import SUFFIX, ManifestSource, build_mani
 from artifactnet.data.sources.xaigd import build_xaigd_splits
 from artifactnet.data.splits import Subset, limit_uids
 from artifactnet.data.test_sets import folders, rows
-from artifactnet.data.test_sets.base import Reading, TestSet, join_reals, make_test_set
+from artifactnet.data.test_sets.base import (
+    Reading,
+    TestSet,
+    join_reals,
+    make_test_set,
+    truth_stamp,
+)
 from artifactnet.types import ArtifactNetError
 
 LAYOUTS = {
@@ -153,4 +159,10 @@ def _read_manifest(root: Path) -> Reading:
         if not gone:
             kept.append(k)
     left_out = {"images, masks or heatmaps are missing": missing}
-    return Reading(Subset(source, kept), warnings=source.warnings, left_out=left_out)
+    truths = tuple(_manifest_truth(source, k) for k in kept)
+    return Reading(Subset(source, kept), truths=truths, warnings=source.warnings, left_out=left_out)
+
+
+def _manifest_truth(source: ManifestSource, index: int) -> str:
+    line = source.lines[index]
+    return truth_stamp(source.records[index], (line.mask, line.heatmap), line.regions)
