@@ -227,7 +227,10 @@ def test_instances(labels, tmp_path):
     assert texture["F1@0.5"] == pytest.approx(0.8)
     assert found["categories"][SYMBOL]["TP"] == 0
     assert (found["boxes"], found["dropped"], found["missing"]) == (3, 0, 1)
+    page = tmp_path / "out" / "results.md"
+    assert "if more than half of it lies" in page.read_text()
     assert run(inclusive=True)["figures"]["categories"][SYMBOL]["TP"] == 1
+    assert "if at least half of it lies" in page.read_text()
     with pytest.raises(ArtifactNetError, match=r"given\.jsonl:1: what do its coordinates mean"):
         run_instances([labels], tmp_path / "out", path)
 

@@ -389,7 +389,7 @@ def run_instances(
     found = get_answers("instances", images, model, texts, out, batch_size, replace)
     found.warnings = [*warnings, *found.warnings]
     figures: dict[str, Any] = dict(write_instances(images, found.answers, out / INSTANCES, unit))
-    figures["categories"] = {}
+    figures |= {"inclusive": inclusive, "categories": {}}
     if figures["boxes"]:
         table = score_rows(fakes, out / INSTANCES, inclusive=inclusive)
         found.warnings += table.warnings

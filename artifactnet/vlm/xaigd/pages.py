@@ -83,10 +83,11 @@ def _instances(figures: Mapping[str, Any]) -> list[str]:
             continue
         shares = [f"{found[name]:.1%}" for name in header[1:4]]
         rows.append([item.short, *shares, *(str(found[name]) for name in ("TP", "FP", "FN"))])
+    enough = "at least" if figures["inclusive"] else "more than"
     return [
         *markdown_table(header, rows),
         "",
         f"{figures['images']} generated images, {figures['boxes']} boxes; {figures['dropped']} "
-        "could not be used. A box is right if more than half of it lies on an instance of its "
+        f"could not be used. A box is right if {enough} half of it lies on an instance of its "
         "category; right ones are counted by instance.",
     ]
