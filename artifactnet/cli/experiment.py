@@ -206,7 +206,7 @@ def _add_ablation(parser: argparse.ArgumentParser) -> None:
         help="SAM for transformers that makes them, by name or folder (facebook/sam-vit-huge; "
         "extra mllm); by default Felzenszwalb's algorithm does",
     )
-    option("--device", default="auto", help="of the segmenter: auto, cpu, cuda, cuda:1, ...")
+    option("--device", metavar="NAME", help="of the segmenter: auto, cpu, cuda, cuda:1, ... (auto)")
     option(
         "--saliency",
         metavar="DIR",
@@ -250,8 +250,13 @@ def _read_sets(args: argparse.Namespace) -> dict[str, TestSet]:
     """The test sets, if any were named."""
     from artifactnet.experiments.chosen_sets import read_sets
     from artifactnet.experiments.transfer import named_sets
+    from artifactnet.types import ArtifactNetError
 
     if not args.on:
+        options = ("reals", "generator", "frames", "limit")
+        given = next((option for option in options if getattr(args, option)), None)
+        if given is not None:
+            raise ArtifactNetError(f"--{given} is for the test sets of --on, and there is none")
         return {}
     return read_sets(named_sets(args.on, least=1), args.reals, _set_options(args))
 
@@ -265,13 +270,17 @@ def _run_ablation(args: argparse.Namespace) -> int:
     sets, folders = _read_sets(args), (args.segments, args.saliency)
     given = (recipe, args.masks, args.seeds, args.out, overrides, sets, *folders)
     if args.segmenter is None:
+        if args.device is not None:
+            raise ArtifactNetError(
+                "--device is for --segmenter; of trainings it is train.device=..."
+            )
         return _print(run_alignment_ablation(*given), args)
     if args.segments is not None or "benign" not in args.masks:
         raise ArtifactNetError("--segmenter is for the mask benign, without --segments")
     from artifactnet.inference.load import pick_device
     from artifactnet.vlm.segments import SamSegmenter
 
-    segmenter = SamSegmenter(args.segmenter, pick_device(args.device))
+    segmenter = SamSegmenter(args.segmenter, pick_device(args.device or "auto"))
     return _print(run_alignment_ablation(*given, segmenter, args.segmenter), args)
 
 

@@ -7,6 +7,7 @@ made into the same folder are not made again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,11 @@ _TITLES = {
 }
 _OWN = "test"  # set of the run itself
 _SCORES = {"Acc": "balanced_accuracy", "P": "precision", "R": "recall", "F1": "f1"}
-_ELSEWHERE = _SCORES | {"R": "fake_recall"}  # keys of `level_figures`
+_ELSEWHERE = _SCORES | {  # keys of `level_figures`
+    "R": "fake_recall",
+    "recall of real": "real_recall",
+    "recall of fake": "fake_recall",
+}
 _MAPS = {"map IoU": "IoU", "map PixF1": "PixF1"}
 
 
@@ -124,7 +129,7 @@ def run_alignment_ablation(
         figures, evaluated = _figures(run, sets or {}, ("Acc", "F1"))
         values[mask, seed] = figures
     columns = ["Acc", "F1", *_MAPS]
-    columns += [f"{score} {name}" for name in sets or {} for score in ("Acc", "F1")]
+    columns += _columns_of(sets or {}, ("Acc", "F1"))
     used = {
         "benign": f"segments: {segments or segmenter}",
         "saliency": saliency or "spectral residual",
@@ -214,7 +219,7 @@ def run_lambda_sweep(
         chosen[str(seed)] = select_lambda(validation)
         values["selected", seed] = values[f"{chosen[str(seed)]:g}", seed]
     columns = ["val Acc", *_SCORES, *_MAPS]
-    columns += [f"{score} {name}" for name in sets or {} for score in _SCORES]
+    columns += _columns_of(sets or {}, tuple(_SCORES))
     rows: dict[str, dict[str, Any]] = {
         f"{weight:g}": {"title": f"lambda {weight:g}", "method": None} for weight in lambdas
     }
@@ -232,7 +237,8 @@ def run_lambda_sweep(
         "notes": [_SCORE_NOTE, heatmap_note(configs[-1], evaluated), f"{selection}of equals."],
     }
     table = write_table(folder, about, rows, values, columns)
-    curves = {_OWN: _SCORES} | {name: [f"{s} {name}" for s in _SCORES] for name in sets or {}}
+    curves = {_OWN: list(_SCORES)}
+    curves |= {n: _columns_of({n: one}, tuple(_SCORES)) for n, one in (sets or {}).items()}
     write_curves(folder / f"{SWEEP}.png", table, lambdas, "lambda", curves)
     return table
 
@@ -301,7 +307,8 @@ def _without_mask(config: Config, folder: Path, mask: str) -> int:
     question = {
         "mask": mask,
         "folder": alignment.segments or alignment.saliency,
-        "data": [config.data.name, config.data.root],
+        "data": asdict(config.data),
+        "seed": config.seed,
     }
     count_of: int = compute_once(folder / f"without_{mask}.json", question, count)["images"]
     return count_of
@@ -322,8 +329,17 @@ def _figures(
     found |= {name: results["heatmap"][key] for name, key in _MAPS.items()}
     for name, test_set in sets.items():
         other = _asked(run, test_set)
-        found |= {f"{score} {name}": other[score] for score in scores}
+        found |= {f"{score} {name}": other[score] for score in _scores_of(test_set, scores)}
     return found, results["heatmap"]["evaluated_images"]
+
+
+def _scores_of(test_set: TestSet, scores: Sequence[str]) -> Sequence[str]:
+    """These scores; of a set of one class the recall of that class."""
+    return scores if test_set.only is None else (f"recall of {test_set.only}",)
+
+
+def _columns_of(sets: Mapping[str, TestSet], scores: Sequence[str]) -> list[str]:
+    return [f"{score} {name}" for name, one in sets.items() for score in _scores_of(one, scores)]
 
 
 def _asked(run: Path, test_set: TestSet) -> dict[str, float | None]:

@@ -68,7 +68,7 @@ def write_curves(
     rows = table["rows"][: len(places)]
 
     def draw(axes: Any, title: str) -> None:
-        for column, color in zip(panels[title], _COLORS, strict=True):
+        for column, color in zip(panels[title], _COLORS, strict=False):
             drawn = [(x, row["spread"][column]) for x, row in zip(places, rows, strict=True)]
             drawn = sorted((x, spread) for x, spread in drawn if spread is not None)
             if drawn:

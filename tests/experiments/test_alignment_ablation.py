@@ -1,6 +1,7 @@
 """Alignment with other masks, and several weights: what differs, what chooses, what is compared."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from PIL import Image
 from artifactnet.cli import main
 from artifactnet.config import load
 from artifactnet.data.datamodule import build_splits
+from artifactnet.data.test_sets.read import read_test_set
+from artifactnet.experiments import alignment_ablation
 from artifactnet.experiments.alignment import run_alignment
 from artifactnet.experiments.alignment_ablation import (
     MASKS,
@@ -157,6 +160,42 @@ def test_the_sweep_is_selected_by_validation(tmp_path, recipe, instant):
         assert min(picture.size) > 200
 
 
+@pytest.mark.parametrize("only", ["real", "fake"])
+def test_a_set_of_one_class_has_its_recall(tmp_path, recipe, instant, monkeypatch, only):
+    def judged(test_set, level, models, folder, where):
+        right = (only == "fake", only == "fake", only != "fake", only == "fake")
+        lines = [
+            {"is_fake": fake, "probability": None, "problem": None, "areas": None, "truth": "none"}
+            for fake in right
+        ]
+        return {models[0].name: lines}
+
+    (tmp_path / "mine" / only).mkdir(parents=True)
+    for number in range(4):
+        Image.new("RGB", (4, 4)).save(tmp_path / "mine" / only / f"{number}.png")
+    model = SimpleNamespace(name="run")
+    monkeypatch.setattr(alignment_ablation, "parse_models", lambda texts: texts)
+    monkeypatch.setattr(alignment_ablation, "open_model", lambda spec, device: model)
+    monkeypatch.setattr(alignment_ablation, "judge_level", judged)
+    sets = {"mine": read_test_set("mine", tmp_path / "mine")}
+    found = run_alignment_ablation(recipe, ["none", "artifact"], [0], tmp_path, SMALL, sets)
+    assert found["columns"][4:] == [f"recall of {only} mine"]
+    assert found["rows"][0]["seeds"]["0"][f"recall of {only} mine"] == 0.75
+    found = run_lambda_sweep(recipe, [0, 1], [0], tmp_path, SMALL, sets)
+    assert found["columns"][7:] == [f"recall of {only} mine"]
+    assert found["rows"][0]["seeds"]["0"][f"recall of {only} mine"] == 0.75
+
+
+def test_images_without_a_mask_are_counted_anew_for_other_data(tmp_path, recipe, instant):
+    """Of one folder, whose trainings are not finished."""
+    out = tmp_path / "out"
+    run_alignment_ablation(recipe, ["none", "random"], [0], out, SMALL)
+    kept = json.loads((out / "without_random.json").read_text())
+    assert (kept["data"]["demo_train"], kept["seed"], kept["images"]) == (4, 0, 0)
+    run_alignment_ablation(recipe, ["none", "random"], [1, 0], out, SMALL)
+    assert json.loads((out / "without_random.json").read_text())["seed"] == 1
+
+
 def test_real_runs_survive_an_interruption(tmp_path, recipe, monkeypatch, capsys):
     """Trained, asked about another set, and the same after a kill."""
     step = DetectorModule.training_step
@@ -215,6 +254,9 @@ def test_real_runs_survive_an_interruption(tmp_path, recipe, monkeypatch, capsys
         (["--masks", "none", "benign", "--segments", "nowhere"], "it holds no segments of any"),
         (["--masks", "none", "saliency", "--saliency", "nowhere"], "nowhere: no such folder"),
         (["loss.alignment.weight=0"], "weight above 0"),
+        (["--reals", "x"], "--reals is for the test sets of --on"),
+        (["--limit", "3"], "--limit is for the test sets of --on"),
+        (["--device", "cpu"], "--device is for --segmenter"),
     ],
 )
 def test_refused_before_anything_is_trained(tmp_path, recipe, instant, words, message, capsys):
