@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from artifactnet.config import ConfigError, load
+from artifactnet.config import Config, ConfigError, load
 from artifactnet.data.qreal import DIMENSIONS
 from artifactnet.experiments.common import (
     check_seeds,
@@ -22,6 +22,7 @@ from artifactnet.llm.client import Chat
 from artifactnet.names import visible
 from artifactnet.runs import run_folder
 from artifactnet.runs.device import choose_device
+from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.qreal.benchmark import ANSWERS
 from artifactnet.vlm.qreal.chain import run_chain
 from artifactnet.vlm.qreal.figures import SPLIT
@@ -79,7 +80,7 @@ def run_qreal_strategies(
 
     Raises:
         ArtifactNetError: no seed or one twice, an override that decides what is compared, a run in
-            ``out`` was made with another config, or any error of a training.
+            ``out`` was made with another config or other annotations, or any error of a training.
     """
     check_seeds(seeds)
     for override in overrides:
@@ -92,7 +93,7 @@ def run_qreal_strategies(
     }
     for plan in plans.values():  # check all of them before the first is trained
         for recipe, changes in plan:
-            load(recipe, changes)
+            _check_annotations(load(recipe, changes))
     values: dict[tuple[str, int], dict[str, float | None]] = {}
     warnings: dict[str, list[str]] = {}  # text -> the runs that it is about
     for (key, seed), plan in plans.items():
@@ -145,6 +146,19 @@ def _plan(
         return [run(IMAGE, last)]
     first = f"qreal_objectqa_s{seed}"
     return [run(OBJECT, first), run(IMAGE, last, f"mllm.adapters={folder / first}")]
+
+
+def _check_annotations(config: Config) -> None:
+    """Refuse a run that is there already, but was trained on another file."""
+    run = Path(config.out) / config.name
+    if not (run / run_folder.CONFIG).is_file():
+        return
+    was, now = (str(c.data.root) for c in (run_folder.read_config(run), config))
+    if Path(was).resolve() != Path(now).resolve():
+        raise ArtifactNetError(
+            f"{run} was trained with data.root={was}, not {now}: a table compares runs on the same "
+            "annotations; choose another --out or delete that run"
+        )
 
 
 def _run_chain(runs: Mapping[str, Path], out: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from artifactnet.cli import main
 from artifactnet.config import ConfigError
 from artifactnet.experiments import qreal_strategies
 from artifactnet.experiments.qreal_strategies import run_qreal_strategies
+from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.qreal.rows import STAGES
 
 # both entities of b.png have problems; the prediction of the first is exact, of the second far off
@@ -146,6 +147,16 @@ def test_the_judge_is_asked_nothing_twice(instant, keys, tmp_path, monkeypatch):
     page = (out / "qreal-strategies.md").read_text()
     assert _line(page, "3 (*): ImageQA from the base (realism)")[3:5] == ["0.800", "0.400"]
     assert json.loads((out / "qreal-strategies.json").read_text())["judge"] == "big"
+
+
+def test_runs_on_other_annotations_are_refused(instant, keys, tmp_path):
+    """A run that goes on may find its data elsewhere; a table is of one file of annotations."""
+    run_qreal_strategies([0], tmp_path / "out", keys)
+    (tmp_path / "other").mkdir()
+    root = f"data.root={tiny_qreal.save(tmp_path / 'other')}"
+    with pytest.raises(ArtifactNetError, match=r"qreal_detect_s0 was trained with data\.root="):
+        run_qreal_strategies([0], tmp_path / "out", ["mllm.base=x", root])
+    assert len(instant.trained) == 6
 
 
 def test_what_cannot_be_asked_for(instant, keys, tmp_path, capsys):
