@@ -19,6 +19,7 @@ import numpy.typing as npt
 from artifactnet.config import Config
 from artifactnet.data.heatmaps import read_gray, resize_heatmap
 from artifactnet.data.regions import Corners
+from artifactnet.data.test_sets.base import TestSet
 from artifactnet.experiments.foreign_code import ClassifierPredictor, find_function, load_foreign
 from artifactnet.experiments.prediction_file import SUFFIX, read_predictions
 from artifactnet.files import sha256_file
@@ -33,7 +34,7 @@ from artifactnet.runs import run_folder
 from artifactnet.types import ArtifactNetError, Prediction, UInt8Array
 from artifactnet.vlm.coordinates import rule_of
 from artifactnet.vlm.fakexplainer.answering import NO_VERDICT, AnswerPredictor
-from artifactnet.vlm.fakexplainer.endpoint import load_endpoint
+from artifactnet.vlm.fakexplainer.endpoint import NO_LIKELIHOOD, load_endpoint
 
 Localization = Literal["boxes", "map"]  # in what form a model says where artifacts are
 
@@ -177,7 +178,8 @@ class PredictorModel(EvaluatedModel):
             mask = answer.mask > 0
         elif answer.heatmap is not None:
             mask = answer.heatmap > self._map_threshold
-        return Judgment(answer.is_fake, answer.probability, boxes, mask)
+        probability = None if NO_LIKELIHOOD in answer.warnings else answer.probability
+        return Judgment(answer.is_fake, probability, boxes, mask)
 
 
 class PredictionFileModel(EvaluatedModel):
@@ -242,6 +244,18 @@ def parse_models(texts: Sequence[str]) -> list[ModelSpec]:
                 f"B={spec.source}"
             )
     return list(found.values())
+
+
+def check_prediction_files(specs: Sequence[ModelSpec], sets: Mapping[str, TestSet]) -> None:
+    """Refuse files of predictions of which a line would count for images of two sets.
+
+    Raises:
+        ArtifactNetError: there is one; the message names file and line.
+    """
+    names = {name: [one.names(k) for k in range(len(one.keys))] for name, one in sets.items()}
+    for spec in specs:
+        if spec.kind == "file":
+            read_predictions(spec.source).check_sets(names)
 
 
 def _parse(text: str) -> ModelSpec:

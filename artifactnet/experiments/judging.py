@@ -6,7 +6,6 @@ goes on, and holds all that figures need. Called again after a kill, `judge_leve
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -228,21 +227,15 @@ def _damaged(sample: Sample, key: str, level: Level, conditions: Conditions) -> 
 
 
 def _read(test_set: TestSet, level: Level, conditions: Conditions, index: int) -> _Image:
-    key, record = test_set.keys[index], test_set.records[index]
+    key = test_set.keys[index]
     try:
         sample = test_set.load(index)
         pixels = _damaged(sample, key, level, conditions)
         truth = damage_truth(sample, level, conditions.seed, key)
     except ArtifactNetError as error:
         return _Image(index, None, None, str(error))
-    names = _names(test_set, key, record)
-    return _Image(index, Shown(test_set.name, level.name, key, names, pixels), truth)
-
-
-def _names(test_set: TestSet, key: str, record: Record) -> tuple[str, ...]:
-    root = test_set.root if test_set.root.is_dir() else test_set.root.parent
-    below = Path(os.path.relpath(record.location, root)).as_posix()
-    return key, f"{record.generator}/{record.uid}", below, os.path.abspath(record.location)
+    shown = Shown(test_set.name, level.name, key, test_set.names(index), pixels)
+    return _Image(index, shown, truth)
 
 
 class _Log:

@@ -14,7 +14,11 @@ from artifactnet.data.test_sets.read import TestSetOptions
 from artifactnet.evaluation.tables import markdown_table
 from artifactnet.experiments import side_by_side
 from artifactnet.experiments.chosen_sets import leave_out_trained, read_sets
-from artifactnet.experiments.evaluated_models import open_model, parse_models
+from artifactnet.experiments.evaluated_models import (
+    check_prediction_files,
+    open_model,
+    parse_models,
+)
 from artifactnet.experiments.judging import Conditions, judge_level, show
 from artifactnet.experiments.level_figures import level_figures
 from artifactnet.experiments.side_by_side import Asked, board_condition, cell
@@ -83,6 +87,7 @@ def run_ood(
     specs = parse_models(models)
     missing: dict[str, str] = {}
     read = read_sets(sets, reals, options, missing)
+    check_prediction_files(specs, read)
     read, trained, warnings = leave_out_trained(specs, read, keep_duplicates)
     about = side_by_side.describe_sets(read)
     opened = [open_model(one, asked.device, asked.batch_size) for one in specs]

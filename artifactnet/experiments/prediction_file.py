@@ -10,7 +10,7 @@ artifact). Other keys are ignored.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +63,30 @@ class PredictionFile:
         """The prediction of an image that has these names; None if there is none."""
         keys = [(of, level, name) for name in names for of in (test_set, "")]
         return next((self._by_name[key] for key in keys if key in self._by_name), None)
+
+    def check_sets(self, sets: Mapping[str, Iterable[Sequence[str]]]) -> None:
+        """Refuse a line that would be taken for images of two sets.
+
+        Args:
+            sets: name -> of each image the names that it has, the last its absolute path.
+
+        Raises:
+            ArtifactNetError: there is such a line.
+        """
+        used: dict[str, tuple[str, str]] = {}  # where a line stands -> set and path of its image
+        levels = {level for _, level in self._covered}
+        for test_set, images in sets.items():
+            for names in images:
+                for level in levels:
+                    found = self.find(test_set, level, names)
+                    if found is None:
+                        continue
+                    other, path = used.setdefault(found.where, (test_set, names[-1]))
+                    if other != test_set and path != names[-1]:
+                        raise ArtifactNetError(
+                            f"{found.where}: fits an image of {other} and one of {test_set}, "
+                            f"{path} and {names[-1]}; say which with 'set'"
+                        )
 
     def add(self, row: Mapping[str, Any], where: str, folder: Path) -> None:
         """Add a line of a file in ``folder``.

@@ -13,7 +13,11 @@ from artifactnet.data.test_sets.read import TestSetOptions
 from artifactnet.evaluation.tables import markdown_table
 from artifactnet.experiments import side_by_side
 from artifactnet.experiments.chosen_sets import leave_out_trained, read_sets
-from artifactnet.experiments.evaluated_models import open_model, parse_models
+from artifactnet.experiments.evaluated_models import (
+    check_prediction_files,
+    open_model,
+    parse_models,
+)
 from artifactnet.experiments.judging import RECODED, Conditions, judge_level, show
 from artifactnet.experiments.level_figures import FIGURES, RECALLS, level_figures
 from artifactnet.experiments.side_by_side import Asked, board_condition, cell
@@ -94,6 +98,7 @@ def run_robustness(
         raise ArtifactNetError(f"--levels: one is named twice: {' '.join(levels)}")
     specs = parse_models(models)
     read = read_sets(sets, reals, options)
+    check_prediction_files(specs, read)
     read, trained, warnings = leave_out_trained(specs, read, keep_duplicates)
     about = side_by_side.describe_sets(read)
     opened = [open_model(one, asked.device, asked.batch_size) for one in specs]

@@ -256,7 +256,8 @@ def test_a_model_behind_an_endpoint(noise):
     assert server.requests[0].body["model"] == "some/model"
     assert model.localization == "boxes"
     assert model.about["threshold"] is None
-    assert found[0] == Judgment(True, 1.0, [(6.0, 2.0, 18.0, 8.0)])
+    # without likelihoods there is a verdict alone, and so no AUC
+    assert found[0] == Judgment(True, None, [(6.0, 2.0, 18.0, 8.0)])
     assert (found[1].is_fake, found[1].boxes) == (False, [])
     assert found[2] == Failure("sdxl/1", "the answer has no verdict")
 

@@ -225,6 +225,28 @@ def test_refused_before_any_model_is_opened(tmp_path, two_parts, monkeypatch, ch
     assert "\n" not in str(info.value)
 
 
+def test_predictions_that_fit_two_sets_are_refused(tmp_path, two_parts, monkeypatch):
+    """Unless they say which, or are about one and the same file."""
+    other = tmp_path / "other" / "good" / "1_fake" / "0.png"
+    put(other, 77)
+    put(other.parent.parent / "0_real" / "0.png", 78)
+    row = {"image": "good/1_fake/0.png", "probability": 0.9}
+    path = tmp_path / "theirs.jsonl"
+    path.write_text(json.dumps(row))
+    sets = {"parts": str(two_parts), "other": str(tmp_path / "other")}
+    with monkeypatch.context() as patch:
+        patch.setattr(ood, "open_model", lambda *_: pytest.fail("opened"))
+        with pytest.raises(ArtifactNetError, match=r"theirs\.jsonl:1: fits an image of parts and"):
+            run_ood([str(path)], sets, tmp_path / "out")
+    path.write_text(json.dumps(row | {"set": "parts"}))
+    found = run_ood([str(path)], sets, tmp_path / "out")
+    assert [(row["set"], row["failed"]) for row in found["rows"]] == [("parts", 11)]
+    path.write_text(json.dumps(row | {"image": str(two_parts / "good" / "1_fake" / "0.png")}))
+    same = {"parts": str(two_parts), "again": str(two_parts)}
+    found = run_ood([str(path)], same, tmp_path / "same")
+    assert [row["failed"] for row in found["rows"]] == [11, 11]
+
+
 def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_manifest(tmp_path / "data")

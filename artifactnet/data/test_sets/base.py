@@ -61,6 +61,12 @@ class TestSet:
             return None
         return "fake" if 1 in labels else "real"
 
+    def names(self, index: int) -> tuple[str, ...]:
+        """What a file of predictions may call image ``index``; the last is its absolute path."""
+        record, root = self.records[index], self.root if self.root.is_dir() else self.root.parent
+        uid, place = f"{record.generator}/{record.uid}", _place(record.location, root)
+        return self.keys[index], uid, place, os.path.abspath(record.location)
+
     def load(self, index: int) -> Sample:
         """Decode image ``index``; its truth is ``regions``, else ``mask``, where there is any.
 
