@@ -152,6 +152,14 @@ def test_images_trained_on_are_left_out_for_all(tmp_path, two_parts, trained, ke
     assert (f"; left out: 2 {TRAINED}" in page) is not keep
 
 
+def test_a_part_that_lost_its_fakes_has_no_figure(tmp_path, two_parts, trained):
+    trained(*sorted((two_parts / "evil" / "1_fake").iterdir()))
+    run_ood([MODEL], {"parts": str(two_parts)}, tmp_path / "out")
+    page = (tmp_path / "out" / "ood.md").read_text()
+    assert "| good | 1.000 |" in page
+    assert "| evil | - |" in page
+
+
 def test_training_data_that_is_gone_is_said(tmp_path, two_parts, trained, monkeypatch):
     def gone(config):
         raise ArtifactNetError("data.root=/gone: no such folder")
