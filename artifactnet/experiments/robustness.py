@@ -12,13 +12,14 @@ from artifactnet.data.damage import LEVELS, ORIGINAL, parse_level
 from artifactnet.data.test_sets.read import TestSetOptions
 from artifactnet.evaluation.tables import markdown_table
 from artifactnet.experiments import side_by_side
-from artifactnet.experiments.chosen_sets import leave_out_trained, read_sets
+from artifactnet.experiments.chosen_sets import read_sets
 from artifactnet.experiments.evaluated_models import (
     check_prediction_files,
     open_model,
     parse_models,
 )
 from artifactnet.experiments.judging import RECODED, Conditions, judge_level, show
+from artifactnet.experiments.leaks import leave_out_trained
 from artifactnet.experiments.level_figures import FIGURES, RECALLS, level_figures
 from artifactnet.experiments.side_by_side import Asked, board_condition, cell
 from artifactnet.types import ArtifactNetError

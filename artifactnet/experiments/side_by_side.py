@@ -10,8 +10,8 @@ from typing import Any
 
 import cv2
 
+from artifactnet.data.checks import compare_classes
 from artifactnet.data.test_sets.base import TestSet
-from artifactnet.data.test_sets.leaks import class_warnings
 from artifactnet.evaluation.tables import markdown_table
 from artifactnet.experiments.evaluated_models import EvaluatedModel
 from artifactnet.experiments.level_figures import MANY_FAILURES
@@ -63,7 +63,10 @@ def describe_sets(sets: Mapping[str, TestSet]) -> dict[str, Any]:
             "layout": one.layout,
             **{key: one.counts()[key] for key in ("images", "real", "fake")},
             "left_out": {reason: len(images) for reason, images in one.left_out.items()},
-            "warnings": [*one.warnings, *([] if one.only else class_warnings(one))],
+            "warnings": [
+                *one.warnings,
+                *([] if one.only else compare_classes(one.name, one.source)[1]),
+            ],
         }
         for name, one in sets.items()
     }

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from noise_images import put
 
 from artifactnet.config import DataConfig
-from artifactnet.data.duplicates import hash_bytes
+from artifactnet.data.duplicates import find_shared, hash_bytes
 from artifactnet.data.shards import SCHEMA
 from artifactnet.data.sources.folder import build_folder_splits
-from artifactnet.data.test_sets import folders, leaks
+from artifactnet.data.test_sets import folders
 from artifactnet.data.test_sets.base import TestSet as Set  # pytest would look into its own name
 from artifactnet.data.test_sets.base import join_reals
 from artifactnet.data.test_sets.read import (
@@ -481,7 +481,7 @@ def test_reals_of_another_set(tmp_path):
 # --- leaks ---
 
 
-def test_images_of_the_training_data_are_left_out(tmp_path):
+def test_images_of_the_training_data_are_found(tmp_path):
     """By content, from files to files, files to rows, and rows to files."""
     train = fill(tmp_path / "train", "train/real/a.png", "train/fake/a.png", "train/fake/b.png")
     fill(train, "val/real/c.png", "val/fake/c.png", "test/real/d.png", "test/fake/d.png")
@@ -493,7 +493,7 @@ def test_images_of_the_training_data_are_left_out(tmp_path):
         (root / copy).write_bytes((train / original).read_bytes())
     (root / "fake" / "tested.png").write_bytes((train / "test" / "fake" / "d.png").read_bytes())
     test_set = read_test_set("mine", root)
-    found = leaks.find_trained(test_set, learned)
+    found = find_shared(test_set.source, learned)
     assert {test_set.records[k].uid: twin for k, twin in found.items()} == {
         copy[:-4]: str(train / original) for copy, original in copies.items()
     }
@@ -503,27 +503,9 @@ def test_images_of_the_training_data_are_left_out(tmp_path):
         forensics(1, image_data=(train / "train" / "fake" / "a.png").read_bytes()),
     ]
     in_rows = read_test_set("commfor", table(tmp_path / "x.parquet", rows))
-    assert [in_rows.keys[k] for k in leaks.find_trained(in_rows, learned)] == ["sd/00000001"]
-    assert leaks.find_trained(test_set, [in_rows.source]) == {}
+    assert [in_rows.keys[k] for k in find_shared(in_rows.source, learned)] == ["sd/00000001"]
+    assert find_shared(test_set.source, [in_rows.source]) == {}
     put(root / "fake" / "row.png", 5)
     (root / "fake" / "row.png").write_bytes(rows[0]["image_data"])
-    (index,) = leaks.find_trained(read_test_set("mine", root), [in_rows.source]).items()
+    (index,) = find_shared(read_test_set("mine", root).source, [in_rows.source]).items()
     assert index[1].endswith("x.parquet#0")
-
-
-def test_what_a_run_learned_from(tiny, tmp_path):
-    train = fill(
-        tmp_path / "d", *(f"{kind}/{k}.png" for kind in ("real", "fake") for k in range(8))
-    )
-    config = tiny("data.name=folder", f"data.root={train}", "data.val_fraction=0.25")
-    uids = [{record.uid for record in source.records} for source in leaks.trained_on(config)]
-    assert [len(part) for part in uids] == [4, 2]  # the other two are its test split
-    assert not uids[0] & uids[1]
-
-
-def test_formats_that_differ_by_class_are_a_warning(tmp_path):
-    fill(tmp_path, "real/a.jpg", "fake/a.png")
-    (warning, *_) = leaks.class_warnings(read_test_set("mine", tmp_path))
-    assert warning.startswith("mine: file formats differ: real JPEG 100%, fake PNG 100%")
-    fill(tmp_path / "even", "real/a.png", "fake/a.png")
-    assert leaks.class_warnings(read_test_set("mine", tmp_path / "even")) == []

@@ -9,13 +9,14 @@ from stub_models import save_manifest
 
 from artifactnet.cli import main
 from artifactnet.config import Config
-from artifactnet.data.test_sets.leaks import TRAINED
 from artifactnet.data.test_sets.read import read_test_set
-from artifactnet.experiments import chosen_sets, ood
+from artifactnet.experiments import leaks, ood
 from artifactnet.experiments.chosen_sets import read_sets
 from artifactnet.experiments.evaluated_models import ModelSpec, training_configs
+from artifactnet.experiments.leaks import TRAINED
 from artifactnet.experiments.ood import run_ood
 from artifactnet.experiments.robustness import run_robustness
+from artifactnet.experiments.side_by_side import describe_sets
 from artifactnet.types import ArtifactNetError
 
 MODEL = "a=stub_models:brightness"
@@ -129,9 +130,9 @@ def trained(tmp_path, monkeypatch):
         source = read_test_set("learned", tmp_path / "learned").source
         of_a = [Config()]
         monkeypatch.setattr(
-            chosen_sets, "training_configs", lambda spec: of_a if spec.name == "a" else []
+            leaks, "training_configs", lambda spec: of_a if spec.name == "a" else []
         )
-        monkeypatch.setattr(chosen_sets, "trained_on", lambda config: [source])
+        monkeypatch.setattr(leaks, "trained_on", lambda config: [source])
 
     return learn
 
@@ -165,11 +166,34 @@ def test_training_data_that_is_gone_is_said(tmp_path, two_parts, trained, monkey
         raise ArtifactNetError("data.root=/gone: no such folder")
 
     trained(two_parts / "good" / "1_fake" / "0.png")
-    monkeypatch.setattr(chosen_sets, "trained_on", gone)
+    monkeypatch.setattr(leaks, "trained_on", gone)
     found = run_ood([MODEL], {"parts": str(two_parts)}, tmp_path / "out")
     assert found["rows"][0]["images"] == 12
     (text,) = found["warnings"]
     assert text == "a: its training data cannot be read any more: data.root=/gone: no such folder"
+
+
+def test_a_run_learned_from_its_training_and_validation_data(tiny, tmp_path):
+    for number in range(8):
+        put(tmp_path / "d" / "real" / f"{number}.png", number)
+        put(tmp_path / "d" / "fake" / f"{number}.png", 100 + number)
+    config = tiny("data.name=folder", f"data.root={tmp_path / 'd'}", "data.val_fraction=0.25")
+    uids = [{record.uid for record in source.records} for source in leaks.trained_on(config)]
+    assert [len(part) for part in uids] == [4, 2]  # the other two are its test split
+    assert not uids[0] & uids[1]
+
+
+def test_formats_that_differ_by_class_are_a_warning(tmp_path):
+    put(tmp_path / "odd" / "real" / "a.jpg", 10)
+    put(tmp_path / "odd" / "fake" / "a.png", 20)
+    put(tmp_path / "even" / "real" / "a.png", 10)
+    put(tmp_path / "even" / "fake" / "a.png", 20)
+    sets = {name: read_test_set(name, tmp_path / name) for name in ("odd", "even")}
+    found = describe_sets(sets)
+    assert found["odd"]["warnings"][0].startswith(
+        "odd: file formats differ: real JPEG 100%, fake PNG 100%"
+    )
+    assert found["even"]["warnings"] == []
 
 
 def test_a_run_names_its_data(tiny, tmp_path):
@@ -191,7 +215,7 @@ def test_a_run_names_its_data(tiny, tmp_path):
 
 def test_a_start_that_is_gone_is_said(tmp_path, two_parts, trained, monkeypatch):
     trained(two_parts / "good" / "1_fake" / "0.png")
-    monkeypatch.setattr(chosen_sets, "training_configs", lambda _: [Config(init_from="gone")])
+    monkeypatch.setattr(leaks, "training_configs", lambda _: [Config(init_from="gone")])
     found = run_ood([MODEL], {"parts": str(two_parts)}, tmp_path / "out")
     assert found["trained"] == {"a": {"parts": 1}}
     assert found["warnings"][0] == "a: the training data of its start gone is unknown"

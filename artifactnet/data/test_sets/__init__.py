@@ -1,1 +1,1 @@
-"""Sets of images that models are tested on: public layouts, and what of them was trained on."""
+"""Sets of images that models are tested on, in public layouts."""
