@@ -7,8 +7,8 @@ goes on, and holds all that figures need. Called again after a kill, `judge_leve
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -117,7 +117,7 @@ def damage_truth(sample: Sample, level: Level, seed: int, key: str) -> Truth | N
     record = sample.record
     if record.label == 0 or record.annotation is Annotation.NONE:
         return None
-    if sample.regions is not None or sample.mask is None:
+    if sample.regions or sample.mask is None:
         before = [region.bbox for region in sample.regions or ()]
         height, width = sample.image.shape[:2]
         boxes = tuple(damage_boxes(before, (height, width), level, seed, key))
@@ -181,8 +181,15 @@ def judge_level(
     except KeyboardInterrupt as stop:
         stop.args = (f"answers so far are in {folder}; the same command goes on",)
         raise
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What the file system refuses becomes an `ArtifactNetError` that names the answers."""
+    try:
+        yield
     except OSError as error:
-        raise ArtifactNetError(f"{folder}: answers cannot be written: {error}") from error
+        raise ArtifactNetError(f"{path}: answers cannot be written: {error}") from error
 
 
 def _ask(
@@ -265,16 +272,17 @@ class _Log:
 
     def __enter__(self) -> _Log:
         staging = self._path.with_suffix(".staging")
-        self._lines = self._open.enter_context(
-            AnswerLines(
-                self._path,
-                self._open.enter_context(staging_folder(staging)),
-                self._settings,
-                resume=True,
-                keys=_KEYS,
-                advice=_ADVICE,
+        with _writing(self._path):
+            self._lines = self._open.enter_context(
+                AnswerLines(
+                    self._path,
+                    self._open.enter_context(staging_folder(staging)),
+                    self._settings,
+                    resume=True,
+                    keys=_KEYS,
+                    advice=_ADVICE,
+                )
             )
-        )
         for index, key in enumerate(self._test_set.keys):
             found = self._lines.find(key)
             if found is not None and self._holds(found[1], index):
@@ -313,8 +321,9 @@ class _Log:
                 self._entry(image, None if image.shown is None else next(judgments))
                 for image in batch
             ]
-            for image, entry in zip(batch, entries, strict=True):
-                self._order[image.index] = self._lines.append(entry)
+            with _writing(self._path):
+                for image, entry in zip(batch, entries, strict=True):
+                    self._order[image.index] = self._lines.append(entry)
 
     def _entry(self, image: _Image, judgment: Judgment | Failure | None) -> dict[str, Any]:
         problem = judgment.reason if isinstance(judgment, Failure) else image.problem
@@ -347,7 +356,8 @@ class _Log:
         found = list(self._lines.entries(self._order))
         others = {entry["path"] for entry in self._lines.all_earlier()} - {*self._test_set.keys}
         kept = [self._lines.find(path) for path in sorted(others)]
-        self._lines.finish([*self._order, *(one[0] for one in kept if one is not None)])
+        with _writing(self._path):
+            self._lines.finish([*self._order, *(one[0] for one in kept if one is not None)])
         return found
 
 

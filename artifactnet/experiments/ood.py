@@ -130,7 +130,7 @@ def run_ood(
     }
     files.write_json(Path(out) / f"{NAME}.json", found)
     files.write_text(Path(out) / f"{NAME}.md", ood_page(found))
-    side_by_side.write_board(folder, found["title"], board)
+    side_by_side.write_board(folder, found, board)
     return found
 
 

@@ -139,7 +139,7 @@ def run_robustness(
     }
     files.write_json(Path(out) / f"{NAME}.json", found)
     files.write_text(Path(out) / f"{NAME}.md", robustness_page(found))
-    side_by_side.write_board(folder, found["title"], board)
+    side_by_side.write_board(folder, found, board)
     return found
 
 

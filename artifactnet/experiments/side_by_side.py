@@ -204,8 +204,15 @@ def board_condition(
     )
 
 
-def write_board(folder: Path, title: str, conditions: Sequence[Condition]) -> Path | None:
+def write_board(
+    folder: Path, found: Mapping[str, Any], conditions: Sequence[Condition]
+) -> Path | None:
     """Write ``leaderboard.html`` of sets with both classes; None where there is nothing to compare.
+
+    Args:
+        folder: of the page.
+        found: JSON of the experiment, of which the page has title and warnings.
+        conditions: see `board_condition`.
 
     Raises:
         OSError: it cannot be written.
@@ -215,4 +222,9 @@ def write_board(folder: Path, title: str, conditions: Sequence[Condition]) -> Pa
         for one in conditions
         if len(one.answers) > 1 and len({image.label for image in one.images}) > 1
     ]
-    return write_leaderboard(folder / BOARD, shown, title=title).html if shown else None
+    if not shown:
+        return None
+    warnings = [text for one in found["sets"].values() for text in one["warnings"]]
+    warnings += found["warnings"]
+    title = found["title"]
+    return write_leaderboard(folder / BOARD, shown, title=title, warnings=warnings).html

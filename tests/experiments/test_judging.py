@@ -328,7 +328,7 @@ def test_truth_that_a_crop_cuts_off(images):
     corner = replace(sample, regions=(Region((0, 0, 1, 1), ""),))
     assert damage_truth(corner, level, 0, "a").lost
     assert not damage_truth(corner, parse_level("half"), 0, "a").lost
-    empty = damage_truth(replace(sample, regions=()), level, 0, "a")
+    empty = damage_truth(replace(sample, regions=(), mask=None), level, 0, "a")
     assert (empty.boxes, empty.lost) == ((), False)
     mask = np.zeros(sample.image.shape[:2], np.uint8)
     mask[0, 0] = 1
@@ -345,6 +345,25 @@ def test_regions_come_before_masks_and_masks_become_boxes(images):
     said = Judgment(True, 1.0, [(5, 3, 15, 7)])
     assert alone.areas(said, mask.shape, "boxes") == [40, 40]
     assert alone.areas(Judgment(False, 0.0, None, mask > 0), mask.shape, "map") == [40, 40]
+
+
+def test_a_mask_counts_where_there_are_no_boxes(images):
+    sample = images.load(1)
+    mask = np.zeros(sample.image.shape[:2], np.uint8)
+    mask[10:20, 30:50] = 1
+    truth = damage_truth(replace(sample, regions=(), mask=mask), parse_level("original"), 0, "a")
+    assert truth.areas(Judgment(True, 1.0, [(30, 10, 50, 20)]), mask.shape, "boxes") == [200, 200]
+
+
+def test_an_error_of_a_model_is_not_taken_for_one_of_the_answers(images, tmp_path):
+    def broken(image):
+        raise FileNotFoundError("weights.pth")
+
+    with pytest.raises(FileNotFoundError, match="weights.pth"):
+        judge_level(images, parse_level("half"), [Recorder("a", broken)], tmp_path)
+    (tmp_path / "b").write_bytes(b"no folder")
+    with pytest.raises(ArtifactNetError, match="half.jsonl: answers cannot be written: "):
+        judge_level(images, parse_level("half"), [Recorder("b")], tmp_path)
 
 
 def test_maps_are_not_computed_where_nothing_is_known(images, tmp_path):

@@ -222,6 +222,8 @@ def test_the_page_of_several_models(toy, tmp_path):
     found = run_robustness(models, toy, tmp_path / "out", ["original", "half"])
     assert (tmp_path / "out" / "robustness" / "leaderboard.html").is_file()
     board = json.loads((tmp_path / "out" / "robustness" / "leaderboard.json").read_text())
+    assert board["warnings"] == found["sets"]["toy"]["warnings"] + found["warnings"]
+    assert any("could not judge" in text for text in board["warnings"])
     assert [one["name"] for one in board["conditions"]] == ["toy original", "toy half"]
     for row in found["rows"]:
         (condition,) = (
