@@ -372,7 +372,7 @@ def _add_models_and_sets(parser: argparse.ArgumentParser) -> None:
 
 
 def _common_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    from artifactnet.experiments.side_by_side import Asked
+    from artifactnet.experiments.side_by_side import InferenceOptions
     from artifactnet.experiments.transfer import named_sets
 
     return {
@@ -383,7 +383,7 @@ def _common_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "paper": args.paper,
         "reals": args.reals,
         "options": _set_options(args),
-        "asked": Asked(args.device, args.batch_size, args.workers, _report),
+        "inference": InferenceOptions(args.device, args.batch_size, args.workers, _report),
     }
 
 

@@ -22,7 +22,7 @@ from artifactnet.experiments.evaluated_models import (
 from artifactnet.experiments.judging import Conditions, judge_level, show
 from artifactnet.experiments.leaks import leave_out_trained
 from artifactnet.experiments.level_figures import level_figures
-from artifactnet.experiments.side_by_side import Asked, board_condition, cell
+from artifactnet.experiments.side_by_side import InferenceOptions, board_condition, cell
 from artifactnet.names import visible
 
 NAME = "ood"
@@ -59,7 +59,7 @@ def run_ood(
     paper: bool = False,
     reals: Sequence[str] = (),
     options: TestSetOptions | None = None,
-    asked: Asked | None = None,
+    inference: InferenceOptions | None = None,
 ) -> dict[str, Any]:
     """Judge test sets and write ``ood.json`` and ``ood.md``.
 
@@ -75,7 +75,7 @@ def run_ood(
         paper: add the paper's own numbers, as a table of their own.
         reals: see `read_sets`.
         options: what layouts of sets leave open.
-        asked: how models are opened and asked.
+        inference: how models are opened and asked.
 
     Returns:
         The content of ``ood.json``.
@@ -84,21 +84,21 @@ def run_ood(
         ArtifactNetError: a model or set is unknown or named twice, no set exists, a set cannot be
             read, or a model cannot be opened or fails altogether; see `judge_level`.
     """
-    asked = asked or Asked()
+    inference = inference or InferenceOptions()
     specs = parse_models(models)
     missing: dict[str, str] = {}
     read = read_sets(sets, reals, options, missing)
     check_prediction_files(specs, read)
     read, trained, warnings = leave_out_trained(specs, read, keep_duplicates)
     about = side_by_side.describe_sets(read)
-    opened = [open_model(one, asked.device, asked.batch_size) for one in specs]
+    opened = [open_model(one, inference.device, inference.batch_size) for one in specs]
     folder, level = Path(out) / NAME, parse_level(ORIGINAL)
-    conditions = Conditions(workers=asked.workers)
+    conditions = Conditions(workers=inference.workers)
     rows: list[dict[str, Any]] = []
     board = []
     for name, test_set in read.items():
         lines = judge_level(
-            test_set, level, opened, folder / "answers", conditions, asked.report, where=False
+            test_set, level, opened, folder / "answers", conditions, inference.report, where=False
         )
         load = partial(show, test_set, level, conditions)
         board.append(board_condition(name, test_set, lines, load))

@@ -21,7 +21,7 @@ from artifactnet.experiments.evaluated_models import (
 from artifactnet.experiments.judging import RECODED, Conditions, judge_level, show
 from artifactnet.experiments.leaks import leave_out_trained
 from artifactnet.experiments.level_figures import FIGURES, RECALLS, level_figures
-from artifactnet.experiments.side_by_side import Asked, board_condition, cell
+from artifactnet.experiments.side_by_side import InferenceOptions, board_condition, cell
 from artifactnet.types import ArtifactNetError
 
 NAME = "robustness"
@@ -65,7 +65,7 @@ def run_robustness(
     paper: bool = False,
     reals: Sequence[str] = (),
     options: TestSetOptions | None = None,
-    asked: Asked | None = None,
+    inference: InferenceOptions | None = None,
 ) -> dict[str, Any]:
     """Judge damaged images and write ``robustness.json`` and ``robustness.md``.
 
@@ -84,7 +84,7 @@ def run_robustness(
         paper: add the paper's own numbers, as a table of their own.
         reals: see `read_sets`.
         options: what layouts of sets leave open.
-        asked: how models are opened and asked.
+        inference: how models are opened and asked.
 
     Returns:
         The content of ``robustness.json``.
@@ -93,7 +93,7 @@ def run_robustness(
         ArtifactNetError: a level, model or set is unknown or named twice, a set cannot be read, or
             a model cannot be opened or fails altogether; see `judge_level`.
     """
-    asked = asked or Asked()
+    inference = inference or InferenceOptions()
     parsed = [parse_level(name) for name in levels]
     if len(set(parsed)) < len(parsed):
         raise ArtifactNetError(f"--levels: one is named twice: {' '.join(levels)}")
@@ -102,15 +102,15 @@ def run_robustness(
     check_prediction_files(specs, read)
     read, trained, warnings = leave_out_trained(specs, read, keep_duplicates)
     about = side_by_side.describe_sets(read)
-    opened = [open_model(one, asked.device, asked.batch_size) for one in specs]
-    conditions = Conditions(seed, recode, asked.workers)
+    opened = [open_model(one, inference.device, inference.batch_size) for one in specs]
+    conditions = Conditions(seed, recode, inference.workers)
     folder = Path(out) / NAME
     rows: list[dict[str, Any]] = []
     board = []
     for name, test_set in read.items():
         for level in parsed:
             lines = judge_level(
-                test_set, level, opened, folder / "answers", conditions, asked.report
+                test_set, level, opened, folder / "answers", conditions, inference.report
             )
             load = partial(show, test_set, level, conditions)
             board.append(board_condition(f"{name} {level.name}", test_set, lines, load))

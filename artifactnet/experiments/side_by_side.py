@@ -34,7 +34,7 @@ UNJUDGED = "an image that a model cannot judge counts as wrong, for the AUC as s
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class InferenceOptions:
     """How models are opened and asked.
 
     Attributes:
