@@ -8,7 +8,7 @@ from artifactnet.config import Config
 from artifactnet.data.datamodule import build_splits
 from artifactnet.data.duplicates import find_shared
 from artifactnet.data.sources.base import Source
-from artifactnet.data.test_sets.base import TestSet
+from artifactnet.data.test_sets.base import Joined, TestSet
 from artifactnet.experiments.evaluated_models import ModelSpec, start_of, training_configs
 from artifactnet.types import ArtifactNetError
 
@@ -62,10 +62,7 @@ def leave_out_trained(
             for config in configs:
                 data = repr((config.data, config.seed))
                 if data not in compared:
-                    learned = trained_on(config)
-                    compared[data] = {
-                        k: {*find_shared(one.source, learned)} for k, one in sets.items()
-                    }
+                    compared[data] = _find_twins(sets, trained_on(config))
                 for name, twins in compared[data].items():
                     own[name] |= twins
         except ArtifactNetError as error:
@@ -83,6 +80,16 @@ def leave_out_trained(
     if keep:
         return dict(sets), found, warnings
     return {name: _without(one, gone[name]) for name, one in sets.items()}, found, warnings
+
+
+def _find_twins(sets: Mapping[str, TestSet], learned: Sequence[Source]) -> dict[str, set[int]]:
+    """Images of each set that were trained on; what was learned from is read once for all sets."""
+    places = [(name, k) for name, one in sets.items() for k in range(len(one.keys))]
+    found: dict[str, set[int]] = {name: set() for name in sets}
+    for index in find_shared(Joined([one.source for one in sets.values()]), learned):
+        name, k = places[index]
+        found[name].add(k)
+    return found
 
 
 def _without(test_set: TestSet, gone: set[int]) -> TestSet:

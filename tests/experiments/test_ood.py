@@ -213,6 +213,28 @@ def test_a_run_names_its_data(tiny, tmp_path):
     assert training_configs(ModelSpec("c", "code", "stub_models:net")) == []
 
 
+def test_what_was_learned_from_is_read_once_for_all_models_and_sets(
+    tmp_path, two_parts, fakes, trained, monkeypatch
+):
+    trained(two_parts / "evil" / "0_real" / "2.png", fakes / "fake" / "sdxl" / "1.png")
+    (source,) = leaks.trained_on(Config())
+    reads = []
+    monkeypatch.setattr(leaks, "trained_on", lambda config: reads.append(config) or [source])
+    monkeypatch.setattr(leaks, "training_configs", lambda spec: [Config()])
+    find = leaks.find_shared
+    monkeypatch.setattr(leaks, "find_shared", lambda *given: reads.append(given) or find(*given))
+    sets = {"parts": str(two_parts), "alone": str(fakes)}
+    found = run_ood([MODEL, "b=stub_models:brightness"], sets, tmp_path / "out")
+    # the fake is in both sets
+    assert found["trained"] == {name: {"parts": 2, "alone": 1} for name in "ab"}
+    assert {row["set"]: row["images"] for row in found["rows"]} == {"parts": 10, "alone": 2}
+    assert {name: one["images"] for name, one in found["rows"][0]["parts"].items()} == {
+        "good": 5,
+        "evil": 5,
+    }
+    assert len(reads) == 2
+
+
 def test_a_start_that_is_gone_is_said(tmp_path, two_parts, trained, monkeypatch):
     trained(two_parts / "good" / "1_fake" / "0.png")
     monkeypatch.setattr(leaks, "training_configs", lambda _: [Config(init_from="gone")])
