@@ -58,7 +58,9 @@ def lines() -> list[dict]:
             "image": "c.png",
             "uid": "3",
             "split": "test",
-            "entities": [entity("woman-3", [5, 5, 70, 70], False, True, parts={"hands": "woman-3 is bent"})],
+            "entities": [
+                entity("woman-3", [5, 5, 70, 70], False, True, parts={"hands": "woman-3 is bent"})
+            ],
         },
         {
             "image": "d.png",
