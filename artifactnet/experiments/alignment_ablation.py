@@ -22,6 +22,7 @@ from artifactnet.experiments.common import (
     check_seeds,
     compute_once,
     read_results,
+    refuse_own_keys,
     train_once,
     write_table,
 )
@@ -46,7 +47,8 @@ _TITLES = {
     "benign": "largest benign segment",
     "saliency": "saliency",
 }
-_OWN = "test"  # set of the run itself
+_TEST = "test"  # set of the run itself
+_OWN = ("name", "out", "seed", *(f"loss.alignment.{k}" for k in ("mask", "segments", "saliency")))
 _SCORES = {"Acc": "balanced_accuracy", "P": "precision", "R": "recall", "F1": "f1"}
 _ELSEWHERE = _SCORES | {  # keys of `level_figures`
     "R": "fake_recall",
@@ -95,6 +97,7 @@ def run_alignment_ablation(
     """
     _check_masks(masks, segments, saliency)
     _check_seeds(ABLATION, seeds)
+    refuse_own_keys(overrides, _OWN, ABLATION)
     folder = Path(out)
     made = folder / "segments" / file_name(segmenter.replace("/", "--"))
     own_keys = {
@@ -195,6 +198,7 @@ def run_lambda_sweep(
     if len(lambdas) < 2 or len(set(lambdas)) != len(lambdas):
         raise ArtifactNetError(f"--lambdas: give two or more, each once, not {list(lambdas)}")
     _check_seeds(SWEEP, seeds)
+    refuse_own_keys(overrides, (*_OWN, "loss.alignment.benign_weight"), SWEEP)
     folder = Path(out)
     usual = load(recipe, overrides).loss.alignment.benign_weight
     trainings = {}
@@ -237,7 +241,7 @@ def run_lambda_sweep(
         "notes": [_SCORE_NOTE, heatmap_note(configs[-1], evaluated), f"{selection}of equals."],
     }
     table = write_table(folder, about, rows, values, columns)
-    curves = {_OWN: list(_SCORES)}
+    curves = {_TEST: list(_SCORES)}
     curves |= {n: _columns_of({n: one}, tuple(_SCORES)) for n, one in (sets or {}).items()}
     write_curves(folder / f"{SWEEP}.png", table, lambdas, "lambda", curves)
     return table

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from artifactnet import api, files
-from artifactnet.config import Config, load
+from artifactnet.config import Config, ConfigError, load
 from artifactnet.evaluation.results import JSON
 from artifactnet.evaluation.tables import markdown_table, mean_spread, mean_std
 from artifactnet.metrics.paired import holm, paired_difference, smallest_p
@@ -24,6 +24,23 @@ def check_seeds(seeds: Sequence[int]) -> None:
     """Raise `ArtifactNetError` if there is no seed, or one twice."""
     if not seeds or len(set(seeds)) != len(seeds):
         raise ArtifactNetError(f"seeds must be given, each once, not {list(seeds)}")
+
+
+def refuse_own_keys(
+    overrides: Sequence[str], own: Sequence[str], name: str, each: str = "each training"
+) -> None:
+    """Raise `ConfigError` for an override of a key that the experiment itself sets.
+
+    Args:
+        overrides: ``dotted.key=value`` strings.
+        own: keys.
+        name: of the experiment.
+        each: what has a value of its own.
+    """
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key in own:
+            raise ConfigError(f"{key} cannot be set for {name}: {each} has its own")
 
 
 def train_once(recipe: str, overrides: Sequence[str]) -> Path:

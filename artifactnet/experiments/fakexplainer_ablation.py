@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifactnet.config import ConfigError, load
+from artifactnet.config import load
 from artifactnet.evaluation.results import JSON
-from artifactnet.experiments.common import check_seeds, read_results, train_once, write_table
+from artifactnet.experiments.common import (
+    check_seeds,
+    read_results,
+    refuse_own_keys,
+    train_once,
+    write_table,
+)
 from artifactnet.files import write_json
 from artifactnet.vlm.fakexplainer.evaluate import evaluate_untrained
 
@@ -83,10 +89,7 @@ def run_fakexplainer_ablation(
             run in ``out`` was made with another config, or any error of a training.
     """
     check_seeds(seeds)
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key in _OWN:
-            raise ConfigError(f"{key} cannot be set for {NAME}: each training has its own")
+    refuse_own_keys(overrides, _OWN, NAME)
     folder = Path(out)
     plans = {
         (key, seed): _plan(row, seed, folder, overrides)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from artifactnet.config import Config, ConfigError, load
+from artifactnet.config import Config, load
 from artifactnet.evaluation.results import JSON, SALIENCY
 from artifactnet.evaluation.tables import markdown_table, mean_std
-from artifactnet.experiments.common import read_results, train_once
+from artifactnet.experiments.common import read_results, refuse_own_keys, train_once
 from artifactnet.files import write_json, write_text
 from artifactnet.metrics.confusion import pixel_scores, verdict_scores
 from artifactnet.taxonomy import AGNOSTIC
@@ -56,10 +56,7 @@ def run_folds(
     """
     if folds < 2:
         raise ArtifactNetError(f"{NAME} needs 2 or more, not {folds}")
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key in ("data.folds", "data.fold", "name", "out"):
-            raise ConfigError(f"{key} cannot be set for {NAME}: every fold has its own")
+    refuse_own_keys(overrides, ("data.folds", "data.fold", "name", "out"), NAME, "every fold")
     folder = Path(out)
     plans = [_plan(recipe, then, folds, fold, folder, overrides) for fold in range(folds)]
     for plan in plans:  # check all of them before the first is trained

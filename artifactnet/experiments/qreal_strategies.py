@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from artifactnet.config import Config, ConfigError, load
+from artifactnet.config import Config, load
 from artifactnet.data.qreal import DIMENSIONS
 from artifactnet.experiments.common import (
     check_seeds,
     compute_once,
     read_results,
+    refuse_own_keys,
     train_once,
     write_table,
 )
@@ -83,10 +84,7 @@ def run_qreal_strategies(
             ``out`` was made with another config or other annotations, or any error of a training.
     """
     check_seeds(seeds)
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key in _OWN:
-            raise ConfigError(f"{key} cannot be set for {NAME}: each training has its own")
+    refuse_own_keys(overrides, _OWN, NAME)
     folder = Path(out)
     plans = {
         (key, seed): _plan(key, seed, folder, overrides) for seed in seeds for key in STRATEGIES

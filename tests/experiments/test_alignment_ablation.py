@@ -254,6 +254,7 @@ def test_real_runs_survive_an_interruption(tmp_path, recipe, monkeypatch, capsys
         (["--masks", "none", "benign", "--segments", "nowhere"], "it holds no segments of any"),
         (["--masks", "none", "saliency", "--saliency", "nowhere"], "nowhere: no such folder"),
         (["loss.alignment.weight=0"], "weight above 0"),
+        (["loss.alignment.mask=random"], "loss.alignment.mask cannot be set for alignment-abl"),
         (["--reals", "x"], "--reals is for the test sets of --on"),
         (["--limit", "3"], "--limit is for the test sets of --on"),
         (["--device", "cpu"], "--device is for --segmenter"),
