@@ -7,6 +7,7 @@ what is salient. Only annotated fakes with artifacts get another mask; all other
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -280,13 +281,18 @@ def _write_labels(path: Path, labels: npt.NDArray[Any]) -> None:
 
 
 def _write_masks(folder: Path, masks: Sequence[npt.NDArray[np.bool_]]) -> None:
-    """Write all masks of an image, or none of them."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    for number, mask in enumerate(masks):
-        write_map(unfinished / f"{number:04d}.png", mask.astype(np.uint8) * np.uint8(255))
-    unfinished.rename(folder)
+    """Write all masks of an image, or none of them; several processes may write the same."""
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
+    unfinished.mkdir(exist_ok=True)
+    try:
+        for number, mask in enumerate(masks):
+            write_map(unfinished / f"{number:04d}.png", mask.astype(np.uint8) * np.uint8(255))
+        unfinished.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _segment_path(folder: Path, record: Record) -> Path:

@@ -184,6 +184,17 @@ def test_masks_of_an_image_are_written_together(tmp_path):
     assert [p.name for p in (tmp_path / "sdxl" / "7").iterdir()] == ["0000.png"]
 
 
+def test_of_two_processes_the_first_writes(tmp_path):
+    def slow(image):
+        yield ARTIFACT == 0
+        write_segments(source, tmp_path, lambda image: [ARTIFACT > 0] * 2)
+
+    source = Listed(sample(ARTIFACT))
+    write_segments(source, tmp_path, slow)
+    assert [p.name for p in (tmp_path / "sdxl").iterdir()] == ["7"]
+    assert len(list((tmp_path / "sdxl" / "7").iterdir())) == 2
+
+
 def test_segments_are_made_once(tmp_path):
     image = np.full((*SIZE, 3), 200, np.uint8)
     image[:, 28:] = (20, 30, 90)
