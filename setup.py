@@ -39,6 +39,7 @@ INSTALL = [
     "matplotlib>=3.8",  # one of the photographs of the embedded data set ships inside it
     "jinja2>=3.1",
     "rich>=13.0",
+    "packaging>=22.0",  # what `artifactnet doctor` compares versions with
     "tensorboard>=2.15",
 ]
 LORA = ["peft>=0.13"]

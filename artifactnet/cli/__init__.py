@@ -25,6 +25,7 @@ from artifactnet.cli import (
     calibrate,
     convert,
     distill,
+    doctor,
     experiment,
     explain,
     export,
@@ -163,6 +164,11 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         experiment.run_experiment,
     ),
     "config": ("print the resolved config", arguments.add_config, train.run_config),
+    "doctor": (
+        "say what is installed, what runs here and what to install; exit code 1 at a problem",
+        None,
+        doctor.run_doctor,
+    ),
     "version": ("print versions", None, train.run_version),
 }
 

@@ -22,7 +22,7 @@ from artifactnet.explanation.report.leaderboard import (
     write_leaderboard,
 )
 from artifactnet.names import visible
-from artifactnet.runs.provenance import package_version
+from artifactnet.runs.requirements import package_version
 from artifactnet.types import UInt8Array
 
 Report = Callable[[str], None]

@@ -8,13 +8,13 @@ import platform
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from artifactnet.config import Config
+from artifactnet.runs.requirements import package_version
 
 _PACKAGES = (
     *("artifactnet", "torch", "torchvision", "timm", "lightning", "torchmetrics"),
@@ -63,11 +63,3 @@ def git_revision(folder: Path) -> dict[str, Any] | None:
     if revision.returncode or status.returncode:
         return None
     return {"revision": revision.stdout.strip(), "dirty": bool(status.stdout.strip())}
-
-
-def package_version(package: str) -> str | None:
-    """Version of an installed package; None without it."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
