@@ -85,6 +85,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "google_crc32c": ("data/converters/tfrecord.py",),
     "omegaconf": ("config.py",),
     "timm": ("models/import_timm.py",),
+    "huggingface_hub": ("models/hub.py",),
     "mmseg": ("models/heads/upernet.py",),
     "mmcv": ("models/heads/upernet.py",),
     "mmengine": ("models/heads/upernet.py",),

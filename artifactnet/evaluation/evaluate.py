@@ -32,6 +32,7 @@ from artifactnet.inference.predictor import Predictor
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
+from artifactnet.models.hub import is_address
 from artifactnet.models.metadata import read_metadata
 from artifactnet.models.state import evaluating
 from artifactnet.runs import run_folder
@@ -96,8 +97,11 @@ def evaluate_run(run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str
 def is_model_file(path: str | Path) -> bool:
     """Whether a path stands for a model file and not for the folder of a run.
 
-    It does if there is a file, if it ends as model files do, or if it names a packaged model.
+    It does if there is a file, if it ends as model files do, or if it names a packaged model or one
+    on the hub.
     """
+    if is_address(path):
+        return True
     path = Path(path)
     if path.is_dir():
         return False

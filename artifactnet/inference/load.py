@@ -15,13 +15,13 @@ from artifactnet.inference.backends.exported import SUFFIXES, load_exported
 from artifactnet.inference.predictor import Predictor
 from artifactnet.models import packaged
 from artifactnet.models.checkpoint import load_checkpoint
+from artifactnet.models.hub import MODEL_FILE, download_model, is_address, parse_address
 from artifactnet.types import ArtifactNetError
 
 if TYPE_CHECKING:
     from artifactnet.vlm.fakexplainer.predictor import FakexplainerPredictor
     from artifactnet.vlm.heie.predictor import HeiePredictor
 
-MODEL_FILE = "model.safetensors"  # the best model of a run, in the run's folder
 RUN_CONFIG = "config.yaml"  # in the folder of a run, finished or not
 LANGUAGE_MODELS = {  # by kind
     "heie": "HEIE on a language model",
@@ -45,14 +45,18 @@ class ModelLocation(NamedTuple):
 
 
 def find_model(source: str | Path) -> ModelLocation:
-    """What a path or a name (see `load_model`) means; nothing is loaded.
+    """What a path, a name or an address (see `load_model`) means; nothing is loaded.
+
+    A model on the hub is fetched, unless the local cache has it.
 
     Raises:
-        ArtifactNetError: no such path or name.
+        ArtifactNetError: no such path or name, or see `hub.download_model`.
     """
     from artifactnet.vlm.fakexplainer.saving import is_fakexplainer
     from artifactnet.vlm.heie.saving import is_heie
 
+    if is_address(source):
+        return ModelLocation("weights", download_model(parse_address(source)))
     path = packaged.resolve_model(source)
     if not path.is_dir():
         return ModelLocation("exported" if path.suffix in SUFFIXES else "weights", path)
@@ -66,7 +70,7 @@ def find_model(source: str | Path) -> ModelLocation:
 
 
 def find_weights(source: str | Path) -> Path:
-    """The ``.safetensors`` file of a run's folder, such a file itself, or a packaged model's name.
+    """The ``.safetensors`` file of a run's folder, such a file itself, or of a name or address.
 
     Raises:
         ArtifactNetError: no such path or name, a folder without a finished model, or a model of
@@ -100,7 +104,9 @@ def load_model(
     Args:
         source: a run's folder, a ``.safetensors`` file, an exported ``.onnx``, ``.xml`` or
             ``.pt2`` file, the folder of a HEIE or FakeXplainer, or the name of a packaged model; a
-            path that exists wins. The default is the packaged `packaged.DEFAULT`.
+            path that exists wins. ``hf:OWNER/NAME`` or ``hf:OWNER/NAME@REVISION`` is a detector
+            on the Hugging Face Hub, of which ``model.safetensors`` is fetched and nothing else.
+            The default is the packaged `packaged.DEFAULT`.
         device: see `pick_device`; exported files run on the CPU.
         backend: runtime of an exported file: ``onnx``, ``openvino`` or ``torch``; None goes by
             its suffix.
@@ -111,7 +117,8 @@ def load_model(
 
     Raises:
         ArtifactNetError: no such path, name or device, a folder without a finished model, a
-            damaged file, an option of another kind of model, or a package is not installed.
+            damaged file, an option of another kind of model, a package is not installed, or the
+            hub has no such model or does not answer.
     """
     kind, path = find_model(source)
     if kind == "folder":
@@ -150,8 +157,10 @@ def names_model(text: str) -> bool:
     """Whether a word means a saved model, finished or not, and no images.
 
     That is a packaged model's name where no such path exists, a file with the suffix of a model,
-    and the folder of a run.
+    the folder of a run, and an address on the hub.
     """
+    if is_address(text):
+        return True
     path = Path(text)
     if not path.exists():
         suffixes = (*SUFFIXES, packaged.SUFFIX)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import copy
 import fnmatch
 import logging
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +19,7 @@ from artifactnet.models import packaged
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.context import context_model
 from artifactnet.models.conv_stem import add_stem
+from artifactnet.models.hub import in_cache, why_unreachable
 from artifactnet.models.import_timm import import_timm
 from artifactnet.models.metadata import FORMAT, read_metadata
 from artifactnet.models.mmseg_checkpoint import is_mmseg, load_mmseg, read
@@ -34,7 +33,6 @@ from artifactnet.models.timm_net import (
 from artifactnet.rules import problems
 from artifactnet.types import ArtifactNetError
 
-_TIMEOUT = 3.0  # seconds; an unreachable hub otherwise costs 20-30 s of retries
 _FEW = 0.1  # share of a net's tensors: fewer random ones need no permanent notice
 _OURS = "backbone.net."  # where a model saved by ArtifactNet keeps its backbone
 _log = logging.getLogger(__name__)
@@ -160,7 +158,9 @@ def _weights_source(config: ModelConfig) -> _Source:
         if published is not None:
             published.check()
             return _Source("published", str(published.path))
-        reason = why_unreachable()
+        unreachable = why_unreachable()
+        if unreachable is not None:
+            reason = f"the weights are not in the local cache and {unreachable}"
     if reason is None:
         return _Source("hub")
     if config.pretrained == "true":
@@ -195,31 +195,10 @@ def _why_unpublished(config: ModelConfig) -> str | None:
 
 def _in_hub_cache(backbone: str) -> bool:
     """Whether the weights file of a timm model is in the local hub cache."""
-    from huggingface_hub import try_to_load_from_cache
-
     published = import_timm().get_pretrained_cfg(backbone)
     if published is None or not published.hf_hub_id:
         return False
-    names = ("model.safetensors", "pytorch_model.bin")
-    found = (try_to_load_from_cache(published.hf_hub_id, name) for name in names)
-    return any(isinstance(path, str) for path in found)
-
-
-def why_unreachable() -> str | None:
-    """None if the hub answers within a few seconds (timm retries far longer), else the reason."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "the weights are not in the local cache and HF_HUB_OFFLINE is set"
-    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-    try:
-        urllib.request.urlopen(request, timeout=_TIMEOUT).close()
-    except urllib.error.HTTPError:
-        return None  # it answered, so it is there
-    except (OSError, ValueError) as error:
-        why = getattr(error, "reason", error)
-        return f"the weights are not in the local cache and the hub cannot be reached ({why})"
-    return None
+    return in_cache(published.hf_hub_id, ["model.safetensors", "pytorch_model.bin"])
 
 
 def _saved_by_us(path: str) -> bool:
