@@ -51,12 +51,14 @@ MLLM = ["transformers>=5.20.2,<6", "peft>=0.21,<0.22", "accelerate>=1.15,<2"]
 MLLM_TRAIN = [*MLLM, "trl>=1.16,<1.17", "datasets>=5.2,<6"]  # fakexplainer's two stages
 # answers of models behind an OpenAI-compatible endpoint: `artifactnet annotate`, the judge
 ENDPOINT = ["openai>=1.56"]
+COMPLETION = ["argcomplete>=3.1"]
 TEST = [
     *MLLM_TRAIN,
     *ENDPOINT,
     *TRITON,
     *ONNX,
     *OPENVINO[2:],
+    *COMPLETION,
     "pytest>=8.0",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
@@ -94,8 +96,9 @@ setup(
         "mllm": MLLM,
         "mllm-train": MLLM_TRAIN,
         "endpoint": ENDPOINT,
+        "completion": COMPLETION,
         "test": TEST,
-        "all": [*MLLM_TRAIN, *ENDPOINT, *TRITON, *ONNX, *OPENVINO[2:]],
+        "all": [*MLLM_TRAIN, *ENDPOINT, *TRITON, *ONNX, *OPENVINO[2:], *COMPLETION],
     },
     entry_points={"console_scripts": ["artifactnet = artifactnet.cli:main"]},
     classifiers=[

@@ -23,6 +23,7 @@ from artifactnet.cli import (
     arguments,
     benchmark,
     calibrate,
+    completion,
     convert,
     distill,
     doctor,
@@ -169,6 +170,11 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         None,
         doctor.run_doctor,
     ),
+    "completion": (
+        "print a script that completes commands, options and files in your shell",
+        completion.add_completion_options,
+        completion.run_completion,
+    ),
     "version": ("print versions", None, train.run_version),
 }
 
@@ -198,7 +204,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: the arguments do not parse (code 2), or help was asked for (code 0).
     """
-    return run(_parser(), argv)
+    parser = _parser()
+    completion.answer_shell(parser)
+    return run(parser, argv)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
