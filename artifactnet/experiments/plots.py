@@ -43,7 +43,7 @@ def write_points(path: Path, table: Mapping[str, Any], columns: Sequence[str]) -
                     values, [place] * len(values), "o", color=_COLORS[1], alpha=0.7, markersize=4
                 )
         axes.set(yticks=range(len(rows)), yticklabels=[row["title"] for row in rows], xlabel=column)
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)  # the first row on top, in panels that share the axis
         axes.grid(axis="x", alpha=0.3)
 
     _write(path, columns, draw, share_y=True)
