@@ -31,6 +31,7 @@ from artifactnet.cli import (
     explain,
     export,
     leaderboard,
+    models,
     pack,
     predict,
     qreal,
@@ -68,6 +69,11 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         "predict images and draw where the model looks",
         predict.add_predict_options,
         predict.run_predict,
+    ),
+    "models": (
+        "list the models that are here, or print a model's card",
+        models.add_models_options,
+        models.run_models,
     ),
     "export": (
         "write a model as ONNX, OpenVINO or torch.export file, checked against it",

@@ -153,6 +153,53 @@ def in_cache(repository: str, names: Sequence[str], revision: str | None = None)
     return any(isinstance(path, str) for path in found)
 
 
+class CachedModel(NamedTuple):
+    """A model of ours in the local cache of the hub.
+
+    Attributes:
+        address: what `load_model` takes.
+        path: its file.
+        card: its model card, if it was downloaded too.
+        page: where the card is on the hub.
+    """
+
+    address: str
+    path: Path
+    card: Path | None
+    page: str
+
+
+def list_cached() -> list[CachedModel]:
+    """The models of ours in the local cache of the hub, sorted; others' files are left out."""
+    from huggingface_hub import CacheNotFound, constants, scan_cache_dir
+
+    try:
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    except CacheNotFound:
+        return []
+    found = []
+    for repository in repositories:
+        if repository.repo_type != "model":
+            continue
+        for revision in repository.revisions:
+            path = revision.snapshot_path / MODEL_FILE
+            try:
+                read_metadata(path)
+            except ArtifactNetError:  # not there, or not one of ours
+                continue
+            name = None if "main" in revision.refs else revision.commit_hash
+            card = revision.snapshot_path / "README.md"
+            found.append(
+                CachedModel(
+                    str(HubAddress(repository.repo_id, name)),
+                    path,
+                    card if card.is_file() else None,
+                    f"{constants.ENDPOINT}/{repository.repo_id}",
+                )
+            )
+    return sorted(found)
+
+
 def why_unreachable() -> str | None:
     """None if the hub answers within seconds (its library tries far longer), else the reason."""
     from huggingface_hub import constants
