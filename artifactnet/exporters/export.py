@@ -125,9 +125,11 @@ def export_model(
             model, path, frames, heatmap=heatmap, int8=quantized, overwrite=overwrite
         )
     except ArtifactNetError as error:
-        unused = f" ({len(failures)} images could not be used, e.g. {failures[0].path}: "
+        if not failures:
+            raise
         raise ArtifactNetError(
-            f"{error}{unused}{failures[0].reason})" if failures else str(error)
+            f"{error} ({len(failures)} images could not be used, e.g. {failures[0].path}: "
+            f"{failures[0].reason})"
         ) from error
     return replace(done, warnings=tuple(warnings), failures=tuple(failures))
 

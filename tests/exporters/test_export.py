@@ -228,6 +228,13 @@ def test_attention_alone_is_refused(tmp_path):
         export_checked(tiny_models.tiny(), tmp_path / "m.onnx", pictures(3))
 
 
+def test_a_refusal_is_said_without_images_of_ones_own(tmp_path):
+    """Where none of them failed, there is none to name."""
+    with pytest.raises(ArtifactNetError, match="cannot be exported"):
+        export.export_model(tiny_models.tiny(), tmp_path / "m.onnx", check=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_package_is_named_with_its_line(model, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     program = torch.export.export(torch.nn.Linear(1, 1), (torch.zeros(1, 1),))
