@@ -5,11 +5,17 @@ import hashlib
 import json
 import re
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote
 
+import pytest
 import yaml
+from huggingface_hub import constants
 
 
 @dataclass
@@ -238,6 +244,23 @@ class HubServer:
         if found is None:
             _refuse(http, "RevisionNotFound", {})
         return found
+
+
+@contextmanager
+def served_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub that this process takes for the only one, with a cache of its own."""
+    server = HubServer()
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the library's retries
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 def _read(http: BaseHTTPRequestHandler) -> bytes:

@@ -39,6 +39,9 @@ ALLOWED: dict[str, set[str]] = {
     "benchmarks": {*BASE, "benchmarks", "data", "metrics", "evaluation.tables"},
     "inference": INFERENCE - LANGUAGE_MODELS,
     "inference.load": INFERENCE,  # the one place that opens every kind of model
+    # a detector on the hub, with the results of its run
+    "inference.publish": {*INFERENCE, "runs"},
+    "inference.model_card": {*INFERENCE, "runs", "evaluation.tables"},
     "exporters": {*INFERENCE, "exporters", "metrics"},
     "explanation": {*INFERENCE, "explanation", "metrics", "evaluation.tables"},
     # these two open runs with their data

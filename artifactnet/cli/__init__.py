@@ -34,6 +34,7 @@ from artifactnet.cli import (
     models,
     pack,
     predict,
+    push,
     qreal,
     qreal_bench,
     report,
@@ -84,6 +85,11 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         "write a model in half precision, checked against it",
         pack.add_pack_options,
         pack.run_pack,
+    ),
+    "push": (
+        "upload a detector to the Hugging Face Hub, with a card of its figures",
+        push.add_push_options,
+        push.run_push,
     ),
     "explain": (
         "draw where a model looks, by one or more methods",

@@ -108,7 +108,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="PATH",
         help="a run folder, a .safetensors file, a packaged model by name (student-nano), an "
-        "exported .onnx, .xml or .pt2 file, or the folder of a HEIE on a language model; by "
+        "exported .onnx, .xml or .pt2 file, the folder of a HEIE on a language model, or "
+        "hf:OWNER/NAME[@REVISION], a detector on the Hugging Face Hub; by "
         f"default the packaged {DEFAULT}",
     )
 

@@ -16,6 +16,7 @@ from typing import Any, overload
 from artifactnet.inference.inputs import Failure, ImageInput, ImageLike, OpenedImage, open_image
 from artifactnet.inference.stability import VARIANTS, add_stability
 from artifactnet.inference.stream import prefetch
+from artifactnet.models.hub import Pushed
 from artifactnet.types import ArtifactNetError, Prediction
 
 MAX_OVERLAP = 0.9  # of a tile; more would look at every pixel over a hundred times
@@ -181,6 +182,28 @@ class BasePredictor(ABC):
             batch_size, workers, heatmaps, tiles, overlap, min_area, levels, stability
         )
         return self._stream(paths, options)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        runs: Sequence[str | Path] = (),
+        licence: str | None = None,
+        private: bool = False,
+        revision: str | None = None,
+        message: str | None = None,
+        token: str | None = None,
+    ) -> Pushed:
+        """Upload a detector to the Hugging Face Hub, see `Predictor.push_to_hub`.
+
+        Raises:
+            ArtifactNetError: this is a model of another kind, which cannot be.
+        """
+        raise ArtifactNetError(
+            f"{repo_id}: only detectors are pushed to the hub, and this is a "
+            f"{type(self).__name__.removesuffix('Predictor')} on a language model; upload its "
+            "folder with `hf upload`"
+        )
 
     def need_segmentation(self, what: str) -> None:
         """Raise ArtifactNetError unless the model has a head for ``what`` (a plural noun)."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 
 from artifactnet.inference.backends.exported import SUFFIXES, load_exported
+from artifactnet.inference.device import pick_device
 from artifactnet.inference.predictor import Predictor
 from artifactnet.models import packaged
 from artifactnet.models.checkpoint import load_checkpoint
@@ -143,7 +144,7 @@ def load_model(
     if threads:
         torch.set_num_threads(threads)
     if kind == "weights":
-        return Predictor(load_checkpoint(path, chosen))
+        return Predictor(load_checkpoint(path, chosen), path)
     if kind == "fakexplainer":
         from artifactnet.vlm.fakexplainer.predictor import load_fakexplainer_predictor
 
@@ -176,27 +177,3 @@ def _no_model(folder: Path) -> ArtifactNetError:
         f"{folder}: no {MODEL_FILE} in this folder, so no run with a finished model "
         f"(other .safetensors files there: {others})"
     )
-
-
-def pick_device(name: str | torch.device) -> torch.device:
-    """The device of a name, for inference.
-
-    Args:
-        name: ``auto`` (CUDA if available, then MPS, then the CPU), ``gpu`` (CUDA, then MPS),
-            ``cpu``, ``mps``, ``cuda``, ``cuda:1``, ...
-
-    Raises:
-        ArtifactNetError: this machine has no such device.
-    """
-    if name in ("auto", "gpu"):
-        mps = not torch.cuda.is_available() and torch.backends.mps.is_available()
-        if name == "auto" and not (mps or torch.cuda.is_available()):
-            return torch.device("cpu")
-        name = "mps" if mps else "cuda"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise ArtifactNetError(f"device {name!s} cannot be used: {reason}") from error
-    return device

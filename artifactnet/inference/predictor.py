@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from artifactnet.data.transforms import Geometry
 from artifactnet.inference.backends.exported import AnyModel, ExportedModel
 from artifactnet.inference.base import BasePredictor, PredictOptions
+from artifactnet.inference.device import pick_device
 from artifactnet.inference.forward import forward
 from artifactnet.inference.inputs import Failure, OpenedImage
 from artifactnet.inference.instances import (
@@ -21,6 +23,8 @@ from artifactnet.inference.instances import (
 )
 from artifactnet.inference.preprocessing import preprocess_of
 from artifactnet.inference.tiles import tiled_probabilities
+from artifactnet.models.checkpoint import load_checkpoint
+from artifactnet.models.hub import PREFIX, Pushed, download_model, parse_address
 from artifactnet.types import (
     ArtifactNetError,
     Float32Array,
@@ -48,13 +52,77 @@ class Predictor(BasePredictor):
     Args:
         model: a trained model, on its device (its train/eval state is restored), or an exported
             file (`inference.backends.exported.load_exported`).
+        source: the file that the model was loaded from; None: it was made in memory.
     """
 
-    def __init__(self, model: AnyModel) -> None:
+    def __init__(self, model: AnyModel, source: Path | None = None) -> None:
         self.model = model
+        self.source = source
         self.has_segmentation = model.has_segmentation
         self.warnings: tuple[str, ...] = tuple(model.notices)
         self._preprocess = preprocess_of(model)
+
+    @classmethod
+    def from_pretrained(
+        cls, repo_id: str, revision: str | None = None, device: str | torch.device = "auto"
+    ) -> Predictor:
+        """Load a detector from the Hugging Face Hub, or from its local cache.
+
+        The same as ``load_model("hf:OWNER/NAME@REVISION")``.
+
+        Args:
+            repo_id: ``OWNER/NAME``.
+            revision: a branch, tag or commit; None: the branch ``main``.
+            device: see `pick_device`.
+
+        Raises:
+            ArtifactNetError: see `hub.download_model`, or there is no such device.
+        """
+        chosen = pick_device(device)
+        at = "" if revision is None else f"@{revision}"
+        file = download_model(parse_address(f"{PREFIX}{repo_id}{at}"))
+        return cls(load_checkpoint(file, chosen), file)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        runs: Sequence[str | Path] = (),
+        licence: str | None = None,
+        private: bool = False,
+        revision: str | None = None,
+        message: str | None = None,
+        token: str | None = None,
+    ) -> Pushed:
+        """Upload the model with its config and a model card, as one commit; see `publish`.
+
+        Args:
+            repo_id: ``OWNER/NAME``; made if it does not exist.
+            runs: folders of the same training with several seeds, for the mean and spread of the
+                figures in the card. The run that the model was loaded from is always used.
+            licence: of the model, as the hub writes it (``apache-2.0``); None: not stated.
+            private: only its owners may see the repository.
+            revision: the branch to commit to, made if it does not exist; None: ``main``.
+            message: of the commit.
+            token: with the right to write; None: that of ``HF_TOKEN`` or of ``hf auth login``.
+
+        Returns:
+            The address of exactly this upload, for `load_model`, and the page of the commit.
+
+        Raises:
+            ArtifactNetError: an exported model, a run without results or of another training, no
+                licence of the hub, or see `hub.upload_model`.
+        """
+        from artifactnet.inference.publish import publish
+
+        if isinstance(self.model, ExportedModel):
+            raise ArtifactNetError(
+                f"{repo_id}: an exported file is not pushed; push the model that it was made of"
+            )
+        return publish(
+            self.model, self.source, repo_id, runs=runs, licence=licence, private=private,
+            revision=revision, message=message, token=token,
+        )  # fmt: skip
 
     @property
     def threshold(self) -> float:

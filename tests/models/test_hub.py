@@ -1,11 +1,14 @@
 """Models on the hub, against a local stand-in of its HTTP interface."""
 
+import os
 import shutil
-import time
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from hub_server import HubServer
+from hub_server import served_hub
 from huggingface_hub import constants
 from safetensors.torch import save_file
 from tiny_models import tiny
@@ -20,17 +23,8 @@ NAME = "owner/detector"
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub with one repository of two commits, the older of which is the branch ``v1``."""
-    server = HubServer()
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the library's retries
-    yield server
-    server.close()
+    with served_hub(tmp_path / "cache", monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +38,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def filled(hub, models):
+    """Two commits, the older of which is the branch ``v1``."""
     for seed, branch in enumerate(("v1", "main")):
         files = {
             "model.safetensors": models / f"{seed}.safetensors",
@@ -218,3 +213,20 @@ def test_a_path_of_that_name_does_not_hide_the_hub(filled, models, tmp_path, mon
     (tmp_path / "hf:owner").mkdir()
     shutil.copy(models / "0.safetensors", tmp_path / "hf:owner" / "detector")
     assert same(f"hf:{NAME}", 1)
+
+
+def test_the_environment_names_the_hub(filled, tmp_path):
+    """As users set it, in a process of its own."""
+    code = "from artifactnet.models.hub import download_model, parse_address\n"
+    code += f"print(download_model(parse_address('hf:{NAME}@v1')))"
+    own = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": filled.url, "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={key: value for key, value in os.environ.items() if not key.startswith("HF_")} | own,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path / "home"))
+    assert Path(done.stdout.strip()).read_bytes() == filled.files(NAME, "v1")["model.safetensors"]
