@@ -221,7 +221,6 @@ def test_interrupt(monkeypatch, capsys):
         ([], "COMMAND"),
         (["trian"], "trian"),
         (["train"], "CONFIG"),
-        (["predict", "a.png", "--model", "m"], "--out"),
         (["predict", "--model", "m", "--out", "o"], "IMAGES"),
         (["predict", "a", "--model", "m", "--out", "o", "--batch-size", "0"], "below 1"),
         (["predict", "a", "--model", "m", "--out", "o", "--workers", "-1"], "below 0"),
@@ -309,6 +308,68 @@ def test_predict_options_change_no_answer(run_folder, photos, extra):
         for o in ("plain", "other")
     )
     assert plain == pytest.approx(other, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ([], "--out"),
+        (["--json", "--save-masks"], "--save-masks needs --out"),
+        (["--json", "--out", "o", "--resume"], "leave out --resume"),
+    ],
+)
+def test_predict_options_that_do_not_fit(run_folder, photos, capsys, extra, said):
+    assert main(["predict", "photos", "--model", str(run_folder), *extra]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1
+    assert not Path("o").exists()
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_predict_as_json_lines(run_folder, photos, capsys, workers):
+    """They are the lines of predictions.jsonl, and standard output holds nothing else."""
+    Path("photos/notes.txt").write_text("text")
+    arguments = ["predict", "photos", "nowhere", "--model", str(run_folder), "--workers", workers]
+    assert main([*arguments, "--out", "out", "--no-heatmaps"]) == 0
+    written = Path("out/predictions.jsonl").read_text()
+    told = capsys.readouterr().err
+    assert main([*arguments, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert out == written
+    (summary,) = re.findall(r"^2 of 4 images predicted.*called real\n", err, re.MULTILINE)
+    assert err.replace(summary, "") == told
+    assert sorted(p.name for p in Path.cwd().iterdir()) == ["out", "photos"]
+
+
+def test_predict_as_json_lines_beside_a_folder(run_folder, photos, capsys):
+    arguments = ["predict", "photos", "--model", str(run_folder), "--json", "--out", "out"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert out == Path("out/predictions.jsonl").read_text()
+    for line in out.splitlines():
+        assert Path("out", json.loads(line)["heatmap"]).is_file()
+    assert "2 of 3 images predicted" in err
+
+
+def test_json_lines_of_an_image_in_a_pipe(run_folder, photos, monkeypatch, capsys):
+    pipe(monkeypatch, Path("photos/a.png").read_bytes())
+    assert main(["predict", "-", "--json", "--model", str(run_folder)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert (found["path"], found["uid"], found["heatmap"]) == ("-", "stdin", None)
+    expected = artifactnet.load_model(run_folder).predict("photos/a.png").probability
+    assert found["probability"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_json_lines_where_no_image_works(run_folder, photos, capsys):
+    arguments = ["predict", "photos/broken.png", "--json", "--stability"]
+    assert main([*arguments, "--model", str(run_folder)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "0 of 1 images predicted" in err
+    assert "the verdict flips between re-encodings of 0 images" in err
 
 
 def pipe(monkeypatch, content: bytes) -> None:

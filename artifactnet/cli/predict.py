@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from artifactnet.cli import arguments
 
 if TYPE_CHECKING:
+    from artifactnet.inference.base import BasePredictor
+    from artifactnet.inference.lines import Counts
     from artifactnet.types import Prediction
 
 _OVERLAP = 0.25
@@ -33,7 +36,13 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
         0,
         "processor threads of the model; 0 leaves it to the backend",
     )
-    option("--out", required=True, metavar="DIR", help="folder for the answers")
+    option("--out", metavar="DIR", help="folder for the answers; may be left out with --json")
+    option(
+        "--json",
+        action="store_true",
+        help="print the answers on standard output, one JSON object per image as in "
+        "predictions.jsonl, and everything else on standard error",
+    )
     arguments.add_batch_size(parser)
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     option("--no-heatmaps", action="store_true", help="write no pictures")
@@ -80,12 +89,10 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
 def run_predict(args: argparse.Namespace) -> int:
     """Run ``predict``; returns the exit code."""
     from artifactnet import load_model
-    from artifactnet.inference.base import BasePredictor
-    from artifactnet.inference.folder import predict_to_folder
+    from artifactnet.inference.folder import Summary
     from artifactnet.types import ArtifactNetError
 
-    if args.overlap is not None and not args.tiles:
-        raise ArtifactNetError("--overlap needs --tiles")
+    _check_options(args)
     predictor: BasePredictor | None = arguments.open_endpoint(args)
     if predictor is None:
         model = arguments.choose_model(args.model)
@@ -97,36 +104,83 @@ def run_predict(args: argparse.Namespace) -> int:
             "--vlm-url asks a server: leave out --model, --backend, --text, --threads and --device"
         )
     arguments.print_warnings(predictor.warnings)
-    summary = predict_to_folder(
-        predictor, args.images, args.out, heatmaps=not args.no_heatmaps, save_masks=args.save_masks,
-        tiles=args.tiles, overlap=_OVERLAP if args.overlap is None else args.overlap,
-        min_area=args.min_area, stability=args.stability, levels=args.levels,
-        batch_size=args.batch_size, workers=args.workers, resume=args.resume,
-        report=lambda p: arguments.print_line(
-            f"{p.probability:.4f} {p.verdict} {_spread(p)}{p.path}"
-        ),
-    )  # fmt: skip
-    arguments.print_warnings(summary.warnings)
-    total = summary.images + len(summary.failures)
-    earlier = f" ({summary.resumed} of them earlier)" if args.resume else ""
-    called_real = summary.images - summary.fakes - summary.uncertain
+    notes = sys.stderr if args.json else sys.stdout
+    counts = _predict(args, predictor)
+    earlier = where = ""
+    if isinstance(counts, Summary):
+        arguments.print_warnings(counts.warnings)
+        earlier = f" ({counts.resumed} of them earlier)" if args.resume else ""
+        where = f"; answers in {counts.answers}"
+    total = counts.images + len(counts.failures)
+    called_real = counts.images - counts.fakes - counts.uncertain
     # models without limits are never uncertain
-    uncertain = "" if predictor.limits is None else f", {summary.uncertain} uncertain"
+    uncertain = "" if predictor.limits is None else f", {counts.uncertain} uncertain"
     arguments.print_line(
-        f"{summary.images} of {total} images predicted{earlier}, {summary.fakes} called fake"
-        f"{uncertain}, {called_real} called real; answers in {summary.answers}"
+        f"{counts.images} of {total} images predicted{earlier}, {counts.fakes} called fake"
+        f"{uncertain}, {called_real} called real{where}",
+        notes,
     )
     if args.stability:
-        arguments.print_line(f"the verdict flips between re-encodings of {summary.unstable} images")
-    if summary.uncategorized:
+        unstable = f"the verdict flips between re-encodings of {counts.unstable} images"
+        arguments.print_line(unstable, notes)
+    if isinstance(counts, Summary) and counts.uncategorized:
         print(
-            f"{summary.uncategorized} regions without a category are not in instances.csv, which "
-            f"has no name for them; {summary.answers.name} has them all",
+            f"{counts.uncategorized} regions without a category are not in instances.csv, which "
+            f"has no name for them; {counts.answers.name} has them all",
             file=sys.stderr,
         )
-    arguments.print_skipped(summary.skipped)
-    arguments.print_failures(summary.failures)
-    return 0 if summary.images else 1
+    arguments.print_skipped(counts.skipped)
+    arguments.print_failures(counts.failures)
+    return 0 if counts.images else 1
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse options that do not fit together."""
+    from artifactnet.types import ArtifactNetError
+
+    if args.overlap is not None and not args.tiles:
+        raise ArtifactNetError("--overlap needs --tiles")
+    if args.json and args.resume:
+        raise ArtifactNetError("--json prints new answers only: leave out --resume")
+    if args.out is None:
+        if not args.json:
+            raise ArtifactNetError(
+                "name a folder for the answers with --out, or print them: --json"
+            )
+        if args.save_masks:
+            raise ArtifactNetError("--save-masks needs --out")
+
+
+def _predict(args: argparse.Namespace, predictor: BasePredictor) -> Counts:
+    """Predict into the folder that was named, or else only print."""
+    from artifactnet.inference.folder import predict_to_folder
+    from artifactnet.inference.lines import predict_lines
+
+    overlap = _OVERLAP if args.overlap is None else args.overlap
+    if args.out is None:
+        return predict_lines(
+            predictor, args.images, _print_json, tiles=args.tiles, overlap=overlap,
+            min_area=args.min_area, stability=args.stability, levels=args.levels,
+            batch_size=args.batch_size, workers=args.workers,
+        )  # fmt: skip
+    return predict_to_folder(
+        predictor, args.images, args.out, heatmaps=not args.no_heatmaps, save_masks=args.save_masks,
+        tiles=args.tiles, overlap=overlap, min_area=args.min_area, stability=args.stability,
+        levels=args.levels, batch_size=args.batch_size, workers=args.workers, resume=args.resume,
+        report=None if args.json else _print_prediction,
+        report_line=_print_json if args.json else None,
+    )  # fmt: skip
+
+
+def _print_json(line: dict[str, Any]) -> None:
+    # ASCII, so nothing in it moves a cursor; at once, for what reads it in a pipe
+    print(json.dumps(line, allow_nan=False), flush=True)
+
+
+def _print_prediction(prediction: Prediction) -> None:
+    arguments.print_line(
+        f"{prediction.probability:.4f} {prediction.verdict} {_spread(prediction)}{prediction.path}"
+    )
 
 
 def _spread(prediction: Prediction) -> str:

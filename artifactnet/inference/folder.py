@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from array import array
 from collections import deque
@@ -16,13 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from artifactnet.data.image_files import Skipped
 from artifactnet.files import atomic_path, staging_folder
 from artifactnet.inference import collect
 from artifactnet.inference.answers import UNANSWERED, AnswerLines, partial_file
 from artifactnet.inference.base import OVERLAP, BasePredictor
 from artifactnet.inference.fingerprint import model_fingerprint
 from artifactnet.inference.inputs import Failure, ImageInput
+from artifactnet.inference.lines import Counts, Version, find_version, make_line
 from artifactnet.inference.stream import BackgroundWorker
 from artifactnet.inference.xaigd_files import INSTANCES, MaskWriter, mask_writer, write_instances
 from artifactnet.types import ArtifactNetError, Float32Array, Prediction, UInt8Array
@@ -33,34 +32,21 @@ _STAGING = "predictions.partial"  # folder of temporary files
 _KEYS = ("path", "verdict", "heatmap", "instances", "generator", "uid", "bytes", "modified")
 
 
-@dataclass(slots=True)
-class Summary:
+@dataclass(slots=True, kw_only=True)
+class Summary(Counts):
     """Counts of one call of `predict_to_folder`.
 
     Attributes:
         answers: the file with one JSON object per image.
-        images: number of images predicted, earlier ones included.
-        resumed: number of them that an earlier run had predicted.
-        fakes: number of ``images`` called fake.
-        uncertain: number of ``images`` whose verdict is uncertain.
-        unstable: number of ``images`` whose verdict flips between re-encodings, if these were
-            predicted.
+        resumed: number of the images that an earlier run had predicted.
         uncategorized: regions that ``instances.csv`` lacks, since they have no category.
-        failures: the images that could not be predicted, and inputs without images.
         warnings: what became of earlier predictions.
-        skipped: files of the folders that are no images.
     """
 
     answers: Path
-    images: int = 0
     resumed: int = 0
-    fakes: int = 0
-    uncertain: int = 0
-    unstable: int = 0
     uncategorized: int = 0
-    failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    skipped: Skipped = field(default_factory=Skipped)
 
 
 def predict_to_folder(
@@ -79,6 +65,7 @@ def predict_to_folder(
     workers: int = 0,
     resume: bool = False,
     report: Callable[[Prediction], None] | None = None,
+    report_line: Callable[[dict[str, Any]], None] | None = None,
 ) -> Summary:
     """Predict files and write ``predictions.jsonl`` and ``heatmaps/<name>.png`` into ``out``.
 
@@ -107,6 +94,7 @@ def predict_to_folder(
             interruption: in the order of the inputs, and of no other images. (The last digit of a
             number may depend on the other images of its batch.)
         report: called with every new prediction as it comes.
+        report_line: called with every new line of ``predictions.jsonl`` as it comes.
 
     Raises:
         ArtifactNetError: ``out`` cannot be written (earlier predictions stay), masks or tiles
@@ -118,7 +106,7 @@ def predict_to_folder(
         predictor.need_segmentation("masks")
     resolved = collect.resolve_inputs(inputs, skip=out)
     pending: deque[_Waiting] = deque()
-    writer = _Writer(Path(out), resolved, pending, heatmaps, report)
+    writer = _Writer(Path(out), resolved, pending, heatmaps, report, report_line)
     answers = predictor.predict_stream(
         writer.unanswered(collect.iterate_images(resolved, writer.summary.skipped)),
         batch_size,
@@ -160,15 +148,7 @@ class _Waiting:
 
     position: int  # among all images
     source: ImageInput | Failure
-    version: _Version
-
-
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """Of an image: its bytes, and when its file was changed (seconds since 1970)."""
-
-    size: int | None = None
-    modified: float | None = None
+    version: Version
 
 
 class _Writer:
@@ -185,11 +165,12 @@ class _Writer:
         pending: deque[_Waiting],
         heatmaps: bool,
         report: Callable[[Prediction], None] | None,
+        report_line: Callable[[dict[str, Any]], None] | None,
     ) -> None:
-        self.summary = Summary(out / PREDICTIONS, failures=list(inputs.failures))
+        self.summary = Summary(answers=out / PREDICTIONS, failures=list(inputs.failures))
         self.kept = 0
         self._out, self._inputs, self._pending = out, inputs, pending
-        self._heatmaps, self._report = heatmaps, report
+        self._heatmaps, self._report, self._report_line = heatmaps, report, report_line
         self._order = array("q")  # offset of each image's line
         self._resume = False
         self._again = 0  # earlier answers that do not hold any more
@@ -198,7 +179,7 @@ class _Writer:
     def unanswered(self, sources: Iterable[ImageInput | Failure]) -> Iterator[ImageInput | Failure]:
         """The images that have no answer yet; those that have are counted."""
         for source in sources:
-            version = _version(source)
+            version = find_version(source)
             offset = self._find(source, version) if isinstance(source, ImageInput) else UNANSWERED
             position = len(self._order)
             self._order.append(offset)
@@ -242,7 +223,7 @@ class _Writer:
                 )
             self._lines.finish(self._order)
 
-    def _find(self, source: ImageInput, version: _Version) -> int:
+    def _find(self, source: ImageInput, version: Version) -> int:
         """Offset of the earlier answer about an image, if it still holds."""
         found = self._lines.find(source.name)
         if found is None:
@@ -253,11 +234,11 @@ class _Writer:
             return UNANSWERED
         if self._masks is not None:
             self._masks.take(source)
-        self._count(entry)
+        self.summary.count(entry)
         self.summary.resumed += 1
         return offset
 
-    def _holds(self, entry: Mapping[str, Any], source: ImageInput, version: _Version) -> bool:
+    def _holds(self, entry: Mapping[str, Any], source: ImageInput, version: Version) -> bool:
         """Whether an earlier answer is of this very image, and its pictures are there."""
         if not self._resume or (self._masks is not None and self._masks.check(source)):
             return False
@@ -282,26 +263,18 @@ class _Writer:
                 self.summary.failures.append(Failure(source.name, problem))
                 return
             self._masks.write(source, answer)
-        entry = self._entry(source, answer)
-        entry |= {"bytes": waiting.version.size, "modified": waiting.version.modified}
+        entry = self._entry(source, answer, waiting.version)
         self._order[waiting.position] = self._lines.append(entry)
         self.kept = self._lines.earlier + self._lines.appended
-        self._count(entry)
+        self.summary.count(entry)
         if self._report is not None:
             self._report(answer)
+        if self._report_line is not None:
+            self._report_line(entry)
 
-    def _count(self, entry: Mapping[str, Any]) -> None:
-        self.summary.images += 1
-        self.summary.fakes += entry["verdict"] == "fake"
-        self.summary.uncertain += entry["verdict"] == "uncertain"
-        self.summary.unstable += bool((entry.get("stability") or {}).get("unstable"))
-
-    def _entry(self, source: ImageInput, answer: Prediction) -> dict[str, Any]:
+    def _entry(self, source: ImageInput, answer: Prediction, version: Version) -> dict[str, Any]:
         """One line of the predictions; the heatmap is written in the background."""
-        entry = answer.to_json() | {"generator": source.generator, "uid": source.uid}
-        if answer.mask is None:
-            entry["instances"] = None  # not computed, which differs from none found
-        entry["heatmap"] = None
+        entry = make_line(source, answer, version)
         if self._heatmaps and answer.heatmap is not None:
             entry["heatmap"] = self._heatmap(source)
             levels = _levels(answer.heatmap)  # what waits takes a quarter of the map's memory
@@ -323,19 +296,6 @@ class _Writer:
             "damaged lines of earlier predictions were left out": self._lines.broken,
         }
         self.summary.warnings += [f"{count} {what}" for what, count in counts.items() if count]
-
-
-def _version(source: ImageInput | Failure) -> _Version:
-    """Of the file, or of a row's content and its shard; nothing where it cannot be looked at."""
-    if isinstance(source, Failure):
-        return _Version()
-    content = source.image if isinstance(source.image, bytes) else None
-    file = source.name if content is None else source.name.rpartition("#")[0]
-    try:
-        status = os.stat(file)
-    except OSError:
-        return _Version()  # predicting it says what is wrong
-    return _Version(status.st_size if content is None else len(content), status.st_mtime)
 
 
 def save_heatmap(heatmap: Float32Array, path: str | Path, staging: Path | None = None) -> None:
