@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from artifactnet.models.metadata import read_metadata
 from artifactnet.names import visible
@@ -228,7 +228,9 @@ def _explained(where: str) -> Iterator[None]:
     from huggingface_hub.utils import EntryNotFoundError, HfHubHTTPError
 
     # the base class of its HTTP errors is that of the HTTP library, which differs by version
-    kinds = (*HfHubHTTPError.__bases__, EntryNotFoundError, OSError, ValueError, RuntimeError)
+    network = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)
+    own = (EntryNotFoundError, OSError, ValueError, RuntimeError)
+    kinds: tuple[type[Exception], ...] = network + own
     try:
         yield
     except ArtifactNetError:

@@ -147,9 +147,15 @@ def _create(config: ModelConfig, arguments: dict[str, Any], pretrained: bool = F
     """`timm.create_model` with those of our arguments that the class takes.
 
     Raises:
-        ArtifactNetError: a key is set that the class does not take.
+        ArtifactNetError: a key is set that the class does not take, or one that reads a file: a
+            saved model comes with these keys, and must not name files of who loads it.
     """
     timm = import_timm()
+    if "checkpoint_path" in config.backbone_kwargs:
+        raise ArtifactNetError(
+            "model.backbone_kwargs.checkpoint_path is no part of an architecture; model.weights "
+            "names a file of weights"
+        )
     arguments = {"num_classes": 0} | arguments | config.backbone_kwargs
     while True:
         try:

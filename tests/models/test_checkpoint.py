@@ -1,5 +1,6 @@
 import errno
 import json
+import socket
 
 import pytest
 import torch
@@ -136,3 +137,38 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         save_checkpoint(tiny(seed=2), path)
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"backbone": "hf-hub:owner/name"}, "timm has no model named"),
+        ({"backbone": "local-dir:FOLDER"}, "timm has no model named"),
+        ({"context": {"backbone": "hf-hub:owner/name"}}, "timm has no model named"),
+        (
+            {"backbone_kwargs": {"checkpoint_path": "FOLDER/trap.pth"}},
+            "is no part of an architecture",
+        ),
+        ({"weights": "FOLDER/trap.pth", "pretrained": "true"}, None),
+    ],
+)
+def test_a_file_of_a_stranger_opens_nothing_else(tmp_path, monkeypatch, facts, reason):
+    """Neither a file of who loads it, nor the network."""
+
+    def opened(*args, **kwargs):
+        raise AssertionError(f"opened {args}")
+
+    save_checkpoint(tiny(), tmp_path / "m.safetensors")
+    (tmp_path / "trap.pth").write_bytes(b"")
+    kept = read_metadata(tmp_path / "m.safetensors")["model"].backbone_kwargs
+    facts = json.loads(json.dumps(facts).replace("FOLDER", str(tmp_path)))
+    if "backbone_kwargs" in facts:
+        facts["backbone_kwargs"] |= kept
+    checkpoint.rewrite_facts(tmp_path / "m.safetensors", tmp_path / "m.safetensors", facts, {})
+    for owner, name in ((torch, "load"), (socket.socket, "connect")):
+        monkeypatch.setattr(owner, name, opened)
+    if reason is None:
+        assert load_checkpoint(tmp_path / "m.safetensors") is not None
+    else:
+        with pytest.raises(ArtifactNetError, match=reason):
+            load_checkpoint(tmp_path / "m.safetensors")
