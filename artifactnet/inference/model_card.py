@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from artifactnet.evaluation.tables import markdown_table, mean_spread
 from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.names import visible
 from artifactnet.runs import run_folder
+from artifactnet.taxonomy import AGNOSTIC
 from artifactnet.types import ArtifactNetError
 
 RESULTS = "results.json"  # in the folder of a run
@@ -35,6 +36,14 @@ _VERDICT = {  # title -> field of the figures of all images
     "real images called real": "real_accuracy",
     "F1": "f1",
     "AUC": "auc",
+}
+_REAL = {  # with three verdicts: title -> share
+    "real images called fake, of three verdicts": "fake",
+    "real images called uncertain": "uncertain",
+}
+_FAKE = {
+    "fakes called real, of three verdicts": "real",
+    "fakes called uncertain": "uncertain",
 }
 _PIXELS = ("IoU", "PixP", "PixR", "PixF1")
 _SALIENCY = ("MSE", "KLD", "CC", "SIM", "AUC-Judd", "NSS")
@@ -270,11 +279,13 @@ def _figures(model: ArtifactNet, runs: Sequence[TrainedRun]) -> list[str]:
             "",
         ]
     rows = [
-        *_rows(results, _VERDICT, lambda r: r["authenticity"]["all"]),
-        *_rows(results, {f"heatmap {k}": k for k in _PIXELS}, lambda r: r["heatmap"]),
-        *_rows(results, {f"masks {k}": k for k in _PIXELS}, _all_masks),
-        *_rows(results, {f"heatmap {k}": k for k in _SALIENCY}, lambda r: r["saliency"]),
-        *_rows(results, {f"score {k}": k for k in _SCORES}, lambda r: r["scores"]),
+        *_rows(results, _VERDICT, "authenticity", "all"),
+        *_rows(results, _REAL, "verdicts", "real"),
+        *_rows(results, _FAKE, "verdicts", "fake"),
+        *_rows(results, {f"heatmap {k}": k for k in _PIXELS}, "heatmap"),
+        *_rows(results, {f"masks {k}": k for k in _PIXELS}, "masks", "all", AGNOSTIC),
+        *_rows(results, {f"heatmap {k}": k for k in _SALIENCY}, "saliency"),
+        *_rows(results, {f"score {k}": k for k in _SCORES}, "scores"),
     ]
     lines += [*markdown_table(("figure", "value"), rows), ""]
     generators = [
@@ -297,19 +308,19 @@ def _figures(model: ArtifactNet, runs: Sequence[TrainedRun]) -> list[str]:
     return lines
 
 
-def _all_masks(results: dict[str, Any]) -> dict[str, Any] | None:
-    """Figures of the masks of all categories as one."""
-    table = results["masks"]
-    return None if table is None else next(r for r in table["all"].values() if isinstance(r, dict))
+def _group(results: dict[str, Any], *keys: str) -> dict[str, Any] | None:
+    """Nested figures; None where the model or the data has none."""
+    found: dict[str, Any] | None = results
+    for key in keys:
+        found = None if found is None else found.get(key)
+    return found
 
 
 def _rows(
-    results: Sequence[dict[str, Any]],
-    fields: dict[str, str],
-    group: Callable[[dict[str, Any]], dict[str, Any] | None],
+    results: Sequence[dict[str, Any]], fields: dict[str, str], *keys: str
 ) -> list[tuple[str, str]]:
-    """Title and value of the figures that all results have."""
-    found = [group(result) or {} for result in results]
+    """Title and value of the figures below ``keys`` that all results have."""
+    found = [_group(result, *keys) or {} for result in results]
     rows = [(title, _cell([each.get(field) for each in found])) for title, field in fields.items()]
     return [row for row in rows if row[1] != "-"]
 

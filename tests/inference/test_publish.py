@@ -120,6 +120,35 @@ def test_figures_of_one_training(hub, run):
     assert "No licence was stated." in card_of(hub)
 
 
+def test_figures_of_every_head(hub, run):
+    def change(results):
+        pixels = {"IoU": 0.11, "PixP": 0.12, "PixR": 0.13, "PixF1": 0.14}
+        results["masks"] = {"all": {"evaluated_images": 4, "category-agnostic": pixels}}
+        results["saliency"] = {"MSE": 0.21, "KLD": 0.22, "CC": None, "SIM": 0.24, "NSS": 0.25}
+        results["scores"] = {"PLCC": 0.31, "SRCC": 0.32, "images": 4}
+        real, fake = (
+            {"images": 4, "fake": x, "uncertain": x + 0.1, "real": x + 0.2} for x in (0, 0.5)
+        )
+        results["verdicts"] = {"fake_from": 0.8, "real_below": 0.2, "real": real, "fake": fake}
+
+    edit(run / "results.json", change)
+    load_model(run, "cpu").push_to_hub(NAME)
+    figures = table(card_of(hub), "Figures")
+    expected = {
+        "masks IoU": "0.1100",
+        "masks PixF1": "0.1400",
+        "heatmap MSE": "0.2100",
+        "heatmap NSS": "0.2500",
+        "score SRCC": "0.3200",
+        "real images called fake, of three verdicts": "0.0000",
+        "real images called uncertain": "0.1000",
+        "fakes called real, of three verdicts": "0.7000",
+        "fakes called uncertain": "0.6000",
+    }
+    assert expected.items() <= figures.items()
+    assert "heatmap CC" not in figures
+
+
 def test_figures_of_several_seeds(hub, run):
     values = {0: 0.5, 1: 0.75, 2: 0.85}
 
