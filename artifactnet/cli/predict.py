@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from artifactnet.cli import arguments
+from artifactnet.cli import arguments, progress
 
 if TYPE_CHECKING:
     from artifactnet.inference.base import BasePredictor
@@ -152,6 +153,27 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace, predictor: BasePredictor) -> Counts:
+    """Predict, and show the answers: as lines, or on a terminal as a bar and a table."""
+    watches = progress.on_terminal() and not args.json
+    if not (watches or progress.bar_alone()):
+        return _answer(args, predictor, None if args.json else _print_prediction, None)
+    with progress.Watched(table=watches) as bar:
+
+        def show(prediction: Prediction) -> None:
+            bar.add(prediction.path, prediction.verdict, _probability(prediction))
+            if not (watches or args.json):
+                _print_prediction(prediction)
+
+        # those that are resumed are not shown, so the number of those that are is unknown
+        return _answer(args, predictor, show, None if args.resume else bar.expect)
+
+
+def _answer(
+    args: argparse.Namespace,
+    predictor: BasePredictor,
+    report: Callable[[Prediction], None] | None,
+    expect: Callable[[int], None] | None,
+) -> Counts:
     """Predict into the folder that was named, or else only print."""
     from artifactnet.inference.folder import predict_to_folder
     from artifactnet.inference.lines import predict_lines
@@ -161,14 +183,13 @@ def _predict(args: argparse.Namespace, predictor: BasePredictor) -> Counts:
         return predict_lines(
             predictor, args.images, _print_json, tiles=args.tiles, overlap=overlap,
             min_area=args.min_area, stability=args.stability, levels=args.levels,
-            batch_size=args.batch_size, workers=args.workers,
+            batch_size=args.batch_size, workers=args.workers, report=report, expect=expect,
         )  # fmt: skip
     return predict_to_folder(
         predictor, args.images, args.out, heatmaps=not args.no_heatmaps, save_masks=args.save_masks,
         tiles=args.tiles, overlap=overlap, min_area=args.min_area, stability=args.stability,
         levels=args.levels, batch_size=args.batch_size, workers=args.workers, resume=args.resume,
-        report=None if args.json else _print_prediction,
-        report_line=_print_json if args.json else None,
+        report=report, report_line=_print_json if args.json else None, expect=expect,
     )  # fmt: skip
 
 
@@ -178,9 +199,12 @@ def _print_json(line: dict[str, Any]) -> None:
 
 
 def _print_prediction(prediction: Prediction) -> None:
-    arguments.print_line(
-        f"{prediction.probability:.4f} {prediction.verdict} {_spread(prediction)}{prediction.path}"
-    )
+    shown = f"{prediction.probability:.4f} {prediction.verdict} {_spread(prediction)}"
+    arguments.print_line(f"{shown}{prediction.path}")
+
+
+def _probability(prediction: Prediction) -> str:
+    return f"{prediction.probability:.4f} {_spread(prediction)}".strip()
 
 
 def _spread(prediction: Prediction) -> str:

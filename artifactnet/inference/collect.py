@@ -144,27 +144,48 @@ def iterate_images(
     Files of folders that are no images are counted in ``skipped``; one that has the name of an
     image is a failure. ``walk`` knows what was listed before and so is not listed again.
     """
-    seen: set[str] = set()
-    walk = walk or FileWalk(inputs.skip)
     skipped = Skipped() if skipped is None else skipped
-    for root in inputs.roots:
-        if root == STDIN:
+    for path in _paths(inputs, skipped, walk or FileWalk(inputs.skip)):
+        if isinstance(path, Failure):
+            yield path
+        elif path == STDIN:
             empty = Failure(STDIN, "standard input is empty")
             yield ImageInput(STDIN, inputs.stdin, None, "stdin") if inputs.stdin else empty
-            continue
-        for path in _folder(root, walk, skipped) if os.path.isdir(root) else (root,):
+        elif path.lower().endswith(SHARD_SUFFIX):
+            yield from iterate_shard(path)
+        else:
+            folder, name = os.path.split(os.path.abspath(path))
+            uid = os.path.splitext(name)[0]
+            yield ImageInput(path, path, os.path.basename(folder) or None, uid)
+
+
+def count_images(inputs: ResolvedInputs) -> int:
+    """How many items `iterate_images` yields, failures included; of a shard its rows."""
+    total = 0
+    for path in _paths(inputs, Skipped(), FileWalk(inputs.skip)):
+        rows = 1
+        if isinstance(path, str) and path.lower().endswith(SHARD_SUFFIX):
+            try:
+                rows = open_parquet(path).metadata.num_rows
+            except ArtifactNetError:
+                rows = 1  # one failure, which says what is wrong
+        total += rows
+    return total
+
+
+def _paths(inputs: ResolvedInputs, skipped: Skipped, walk: FileWalk) -> Iterator[str | Failure]:
+    """Every file once, in a fixed order: images and shards, and ``-`` for standard input."""
+    seen: set[str] = set()
+    for root in inputs.roots:
+        inside = root != STDIN and os.path.isdir(root)
+        for path in _folder(root, walk, skipped) if inside else (root,):
             if isinstance(path, Failure):
                 yield path
                 continue
-            key = os.path.abspath(path)
+            key = STDIN if path == STDIN else os.path.abspath(path)
             if key not in seen:
                 seen.add(key)
-                if path.lower().endswith(SHARD_SUFFIX):
-                    yield from iterate_shard(path)
-                else:
-                    folder, name = os.path.split(key)
-                    uid = os.path.splitext(name)[0]
-                    yield ImageInput(path, path, os.path.basename(folder) or None, uid)
+                yield path
 
 
 def answer_name(path: str, inputs: ResolvedInputs) -> str:

@@ -66,6 +66,7 @@ def predict_to_folder(
     resume: bool = False,
     report: Callable[[Prediction], None] | None = None,
     report_line: Callable[[dict[str, Any]], None] | None = None,
+    expect: Callable[[int], None] | None = None,
 ) -> Summary:
     """Predict files and write ``predictions.jsonl`` and ``heatmaps/<name>.png`` into ``out``.
 
@@ -95,6 +96,7 @@ def predict_to_folder(
             number may depend on the other images of its batch.)
         report: called with every new prediction as it comes.
         report_line: called with every new line of ``predictions.jsonl`` as it comes.
+        expect: called first with the number of images, for which folders are listed once more.
 
     Raises:
         ArtifactNetError: ``out`` cannot be written (earlier predictions stay), masks or tiles
@@ -105,6 +107,8 @@ def predict_to_folder(
     if save_masks:
         predictor.need_segmentation("masks")
     resolved = collect.resolve_inputs(inputs, skip=out)
+    if expect is not None:
+        expect(collect.count_images(resolved))
     pending: deque[_Waiting] = deque()
     writer = _Writer(Path(out), resolved, pending, heatmaps, report, report_line)
     answers = predictor.predict_stream(

@@ -77,7 +77,7 @@ def make_line(source: ImageInput, answer: Prediction, version: Version) -> dict[
 def predict_lines(
     predictor: BasePredictor,
     inputs: Sequence[str | Path],
-    report: Callable[[dict[str, Any]], None],
+    report_line: Callable[[dict[str, Any]], None],
     *,
     tiles: bool = False,
     overlap: float = OVERLAP,
@@ -86,6 +86,8 @@ def predict_lines(
     levels: int | None = None,
     batch_size: int | None = None,
     workers: int = 0,
+    report: Callable[[Prediction], None] | None = None,
+    expect: Callable[[int], None] | None = None,
 ) -> Counts:
     """Predict files without writing anything.
 
@@ -95,14 +97,18 @@ def predict_lines(
     Args:
         predictor: of any kind.
         inputs: files, folders (searched deeply), parquet shards with images and glob patterns.
-        report: called with the line of every image, in the order of the inputs, as it comes.
+        report_line: called with the line of every image, in the order of the inputs, as it comes.
         tiles, overlap, min_area, stability, levels, batch_size, workers: see
             `BasePredictor.predict_stream`.
+        report: called with every prediction as it comes.
+        expect: called first with the number of images, for which folders are listed once more.
 
     Raises:
         ArtifactNetError: tiles without a segmentation head, or an option is out of range.
     """
     resolved = collect.resolve_inputs(inputs, skip="")
+    if expect is not None:
+        expect(collect.count_images(resolved))
     counts = Counts(failures=list(resolved.failures))
     waiting: deque[tuple[ImageInput | Failure, Version]] = deque()
     answers = predictor.predict_stream(
@@ -124,7 +130,9 @@ def predict_lines(
         assert isinstance(source, ImageInput)  # a failure is passed on as one
         line = make_line(source, answer, version)
         counts.count(line)
-        report(line)
+        report_line(line)
+        if report is not None:
+            report(answer)
     return counts
 
 
