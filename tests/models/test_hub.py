@@ -13,8 +13,10 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from tiny_models import tiny
 
+from artifactnet.distillation.teachers import ModelTeacher, open_teacher
+from artifactnet.evaluation.evaluate import is_model_file
 from artifactnet.inference.load import find_weights, load_model, names_model
-from artifactnet.models.checkpoint import save_checkpoint
+from artifactnet.models.checkpoint import init_weights, save_checkpoint
 from artifactnet.models.hub import HubAddress, parse_address, upload_model
 from artifactnet.types import ArtifactNetError
 
@@ -81,6 +83,12 @@ def test_download_of_every_form_of_revision(filled):
     assert same(f"hf:{NAME}@{commit}", 0)
     assert find_weights(f"hf:{NAME}@{commit}").parent.name == commit
     assert names_model(f"hf:{NAME}")
+
+
+def test_an_address_is_a_model_wherever_a_file_is(filled):
+    assert is_model_file(f"hf:{NAME}")  # and no run, for `evaluate`
+    assert isinstance(open_teacher(f"hf:{NAME}"), ModelTeacher)
+    assert init_weights(tiny(), find_weights(f"hf:{NAME}")) == []
 
 
 def test_only_the_model_is_fetched_and_once(filled):
