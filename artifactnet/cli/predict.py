@@ -12,6 +12,7 @@ from artifactnet.cli import arguments, progress
 
 if TYPE_CHECKING:
     from artifactnet.inference.base import BasePredictor
+    from artifactnet.inference.collect import Urls
     from artifactnet.inference.lines import Counts
     from artifactnet.types import Prediction
 
@@ -43,6 +44,12 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the answers on standard output, one JSON object per image as in "
         "predictions.jsonl, and everything else on standard error",
+    )
+    option("--allow-urls", action="store_true", help="fetch inputs that are http or https URLs")
+    option(
+        "--allow-private-urls",
+        action="store_true",
+        help="with --allow-urls: also from this machine and from private networks",
     )
     arguments.add_batch_size(parser)
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
@@ -141,6 +148,8 @@ def _check_options(args: argparse.Namespace) -> None:
 
     if args.overlap is not None and not args.tiles:
         raise ArtifactNetError("--overlap needs --tiles")
+    if args.allow_private_urls and not args.allow_urls:
+        raise ArtifactNetError("--allow-private-urls needs --allow-urls")
     if args.json and args.resume:
         raise ArtifactNetError("--json prints new answers only: leave out --resume")
     if args.out is None:
@@ -179,17 +188,22 @@ def _answer(
     from artifactnet.inference.lines import predict_lines
 
     overlap = _OVERLAP if args.overlap is None else args.overlap
+    urls: Urls = "none"
+    if args.allow_urls:
+        urls = "private" if args.allow_private_urls else "public"
     if args.out is None:
         return predict_lines(
             predictor, args.images, _print_json, tiles=args.tiles, overlap=overlap,
             min_area=args.min_area, stability=args.stability, levels=args.levels,
             batch_size=args.batch_size, workers=args.workers, report=report, expect=expect,
+            urls=urls,
         )  # fmt: skip
     return predict_to_folder(
         predictor, args.images, args.out, heatmaps=not args.no_heatmaps, save_masks=args.save_masks,
         tiles=args.tiles, overlap=overlap, min_area=args.min_area, stability=args.stability,
         levels=args.levels, batch_size=args.batch_size, workers=args.workers, resume=args.resume,
         report=report, report_line=_print_json if args.json else None, expect=expect,
+        urls=urls,
     )  # fmt: skip
 
 

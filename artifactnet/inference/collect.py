@@ -8,16 +8,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
+from urllib.parse import quote
 
 from artifactnet.data.image_files import FileWalk, Skipped
 from artifactnet.data.shards import RowLocation, ShardReader, open_parquet, read_rows
 from artifactnet.inference.inputs import Failure, ImageInput
+from artifactnet.inference.urls import fetch_image, is_url
 from artifactnet.names import NAME_BYTES, PATH_BYTES, file_path, name_limits, unsafe_name
 from artifactnet.types import ArtifactNetError
 
 SHARD_SUFFIX = ".parquet"
 STDIN = "-"  # as an input: one image on standard input
+Urls: TypeAlias = Literal["none", "public", "private"]  # which ones are fetched
 _COLUMNS = ("generator", "uid")
 
 
@@ -80,6 +83,7 @@ class ResolvedInputs:
         failures: inputs that stand for nothing.
         limits: of the names of predictions, see `artifactnet.names.name_limits`.
         stdin: content of the image that the root ``-`` stands for.
+        private: URLs may lead to this machine and to private networks.
     """
 
     roots: tuple[str, ...]
@@ -88,14 +92,19 @@ class ResolvedInputs:
     failures: tuple[Failure, ...]
     limits: tuple[int, int] = (NAME_BYTES, PATH_BYTES)
     stdin: bytes = b""
+    private: bool = False
 
 
-def resolve_inputs(inputs: Sequence[str | Path], skip: str | Path) -> ResolvedInputs:
+def resolve_inputs(
+    inputs: Sequence[str | Path], skip: str | Path, urls: Urls = "none"
+) -> ResolvedInputs:
     """Resolve files, folders and glob patterns (``**`` searches deeply).
 
     ``-`` is one image, read from standard input at once; a file of that name is ``./-``. A name
     that exists is not a pattern. A file named outright, or by a pattern, is tried whatever
     it holds; inside a folder the content decides what is an image (`artifactnet.data.image_files`).
+    A URL is an image on the web with ``urls`` ``public``, which `artifactnet.inference.urls`
+    fetches, or ``private``, which allows private networks too.
     """
     roots: list[str] = []
     failures: list[Failure] = []
@@ -107,6 +116,12 @@ def resolve_inputs(inputs: Sequence[str | Path], skip: str | Path) -> ResolvedIn
                 roots.append(STDIN)
                 stdin = _read_stdin()
             continue
+        if is_url(entry) and not os.path.lexists(entry):
+            if urls == "none":
+                failures.append(Failure(entry, "a URL, which only `predict --allow-urls` fetches"))
+            elif entry not in roots:
+                roots.append(entry)
+            continue
         matches = [entry] if os.path.lexists(entry) else sorted(set(_expand(entry)))
         if not matches:
             failures.append(Failure(entry, "no such file or folder"))
@@ -117,10 +132,12 @@ def resolve_inputs(inputs: Sequence[str | Path], skip: str | Path) -> ResolvedIn
                 failures.append(Failure(match, f"no images in this folder{held}"))
             else:
                 roots.append(match)
-    files = [root for root in roots if root != STDIN]
+    files = [root for root in roots if not _is_no_file(root)]
     homes = [root if os.path.isdir(root) else os.path.dirname(root) for root in files]
     base = os.path.commonpath([os.path.abspath(home) for home in homes]) if homes else ""
-    return ResolvedInputs(tuple(roots), base, skip, tuple(failures), name_limits(skip), stdin)
+    return ResolvedInputs(
+        tuple(roots), base, skip, tuple(failures), name_limits(skip), stdin, urls == "private"
+    )
 
 
 def _read_stdin() -> bytes:
@@ -151,6 +168,8 @@ def iterate_images(
         elif path == STDIN:
             empty = Failure(STDIN, "standard input is empty")
             yield ImageInput(STDIN, inputs.stdin, None, "stdin") if inputs.stdin else empty
+        elif _is_no_file(path):
+            yield _fetch(path, inputs.private)
         elif path.lower().endswith(SHARD_SUFFIX):
             yield from iterate_shard(path)
         else:
@@ -174,15 +193,15 @@ def count_images(inputs: ResolvedInputs) -> int:
 
 
 def _paths(inputs: ResolvedInputs, skipped: Skipped, walk: FileWalk) -> Iterator[str | Failure]:
-    """Every file once, in a fixed order: images and shards, and ``-`` for standard input."""
+    """Every file once, in a fixed order: images and shards, URLs, ``-`` for standard input."""
     seen: set[str] = set()
     for root in inputs.roots:
-        inside = root != STDIN and os.path.isdir(root)
+        inside = not _is_no_file(root) and os.path.isdir(root)
         for path in _folder(root, walk, skipped) if inside else (root,):
             if isinstance(path, Failure):
                 yield path
                 continue
-            key = STDIN if path == STDIN else os.path.abspath(path)
+            key = path if _is_no_file(path) else os.path.abspath(path)
             if key not in seen:
                 seen.add(key)
                 yield path
@@ -197,10 +216,26 @@ def answer_name(path: str, inputs: ResolvedInputs) -> str:
 
 
 def short_path(path: str, inputs: ResolvedInputs) -> str:
-    """Path of an image below the common folder, with forward slashes; ``-`` of standard input."""
-    if path == STDIN:
-        return STDIN
+    """Path of an image below the common folder, with forward slashes; ``-`` of standard input.
+
+    A URL becomes one name, percent-encoded.
+    """
+    if _is_no_file(path):
+        return quote(path, safe="")
     return Path(os.path.relpath(os.path.abspath(path), inputs.base)).as_posix()
+
+
+def _is_no_file(root: str) -> bool:
+    """Whether an input is standard input or a URL."""
+    return root == STDIN or (is_url(root) and not os.path.lexists(root))
+
+
+def _fetch(url: str, private: bool) -> ImageInput | Failure:
+    try:
+        content = fetch_image(url, private)
+    except ArtifactNetError as error:
+        return Failure(url, str(error))
+    return ImageInput(url, content, None, quote(url, safe=""))
 
 
 def _folder(folder: str, walk: FileWalk, skipped: Skipped) -> Iterator[str | Failure]:

@@ -67,6 +67,7 @@ def predict_to_folder(
     report: Callable[[Prediction], None] | None = None,
     report_line: Callable[[dict[str, Any]], None] | None = None,
     expect: Callable[[int], None] | None = None,
+    urls: collect.Urls = "none",
 ) -> Summary:
     """Predict files and write ``predictions.jsonl`` and ``heatmaps/<name>.png`` into ``out``.
 
@@ -97,6 +98,7 @@ def predict_to_folder(
         report: called with every new prediction as it comes.
         report_line: called with every new line of ``predictions.jsonl`` as it comes.
         expect: called first with the number of images, for which folders are listed once more.
+        urls: which URLs are inputs too, see `collect.resolve_inputs`.
 
     Raises:
         ArtifactNetError: ``out`` cannot be written (earlier predictions stay), masks or tiles
@@ -106,7 +108,7 @@ def predict_to_folder(
     """
     if save_masks:
         predictor.need_segmentation("masks")
-    resolved = collect.resolve_inputs(inputs, skip=out)
+    resolved = collect.resolve_inputs(inputs, out, urls)
     if expect is not None:
         expect(collect.count_images(resolved))
     pending: deque[_Waiting] = deque()

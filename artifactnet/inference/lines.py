@@ -88,6 +88,7 @@ def predict_lines(
     workers: int = 0,
     report: Callable[[Prediction], None] | None = None,
     expect: Callable[[int], None] | None = None,
+    urls: collect.Urls = "none",
 ) -> Counts:
     """Predict files without writing anything.
 
@@ -102,11 +103,12 @@ def predict_lines(
             `BasePredictor.predict_stream`.
         report: called with every prediction as it comes.
         expect: called first with the number of images, for which folders are listed once more.
+        urls: which URLs are inputs too, see `collect.resolve_inputs`.
 
     Raises:
         ArtifactNetError: tiles without a segmentation head, or an option is out of range.
     """
-    resolved = collect.resolve_inputs(inputs, skip="")
+    resolved = collect.resolve_inputs(inputs, "", urls)
     if expect is not None:
         expect(collect.count_images(resolved))
     counts = Counts(failures=list(resolved.failures))
