@@ -80,15 +80,26 @@ def test_recipes_that_cannot_be_used_are_refused_before_any_training(tmp_path, r
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["transfer", "heie_vision"], "transfer CONFIG --on A B"),
-        (["transfer", "--on", "a", "b"], "transfer CONFIG --on A B"),
-        (["detection", "--on", "a", "b"], "--on"),
         (["transfer", "heie_vision", "--on", "a"], "at least two"),
         (["cot-ablation", "heie_vision"], "mllm.base"),
     ],
 )
 def test_words_of_the_command(capsys, words, message):
     assert main(["experiment", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["transfer", "heie_vision"], "the following arguments are required: --on"),
+        (["transfer", "--on", "a", "b"], "the following arguments are required: CONFIG"),
+        (["detection", "--on", "a", "b"], "unrecognized arguments: --on"),
+    ],
+)
+def test_missing_and_foreign_words_are_refused(capsys, words, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(["experiment", *words])
     assert message in capsys.readouterr().err
 
 
