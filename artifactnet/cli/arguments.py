@@ -181,6 +181,15 @@ def _at_least(least: int, text: str) -> int:
     return value
 
 
+def add_allow_missing(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that read annotations of Q-Real."""
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="read annotations in which a problem has no description",
+    )
+
+
 def add_levels(parser: argparse.ArgumentParser) -> None:
     """What value is white in deep images, for commands that look at files."""
     parser.add_argument(

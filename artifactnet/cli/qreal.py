@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from artifactnet.cli.annotate import add_asking_options, open_chat, print_retries
 from artifactnet.cli.arguments import (
+    add_allow_missing,
     add_commands,
     add_value,
     names,
@@ -204,11 +205,7 @@ def _add_split_options(parser: argparse.ArgumentParser) -> None:
     add_value(parser, "--test", share, 0.13, "share of the prompts in the test split (0.13)")
     add_value(parser, "--val", share, 0.0, "share of the prompts in the val split (0)")
     add_value(parser, "--seed", natural, 0, "draws other splits (0)")
-    option(
-        "--allow-missing",
-        action="store_true",
-        help="read annotations in which a problem has no description",
-    )
+    add_allow_missing(parser)
 
 
 def _split(args: argparse.Namespace) -> int:
@@ -249,11 +246,7 @@ def _add_report_options(parser: argparse.ArgumentParser) -> None:
     )
     add_value(parser, "--limit", positive, 500, "of more images, N evenly spread (500)")
     option("--title", metavar="TEXT", help="of the page")
-    option(
-        "--allow-missing",
-        action="store_true",
-        help="read annotations in which a problem has no description",
-    )
+    add_allow_missing(parser)
 
 
 def _report(args: argparse.Namespace) -> int:

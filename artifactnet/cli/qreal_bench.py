@@ -244,11 +244,7 @@ def _add_figures(parser: argparse.ArgumentParser) -> None:
         default="exact",
         help="area under the detection rate: exact, or trapezoids over 0, 0.1, ..., 1 (exact)",
     )
-    option(
-        "--allow-missing",
-        action="store_true",
-        help="read annotations in which a problem has no description",
-    )
+    arguments.add_allow_missing(parser)
     arguments.add_judge_endpoint(parser, JUDGES)
 
 
