@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from artifactnet.config import Config, ConfigError
+from artifactnet.files import write_json, write_text
 from artifactnet.rules import problems
 from artifactnet.runs.device import choose_device
 from artifactnet.runs.run_folder import RunResult
@@ -49,6 +50,41 @@ def train_in_processes(config: Config, train: Callable[[Config], RunResult]) -> 
     if config.train.devices > 1 and "RANK" not in os.environ:
         return _launch(config, train)
     return None
+
+
+def write_benchmark_results(
+    run: Run,
+    split: str,
+    training: dict[str, Any],
+    benchmark: dict[str, Any] | None,
+    images: int,
+    notices: list[str],
+    page: str,
+) -> dict[str, Any]:
+    """Write ``results.json`` and ``.md`` of a run that a benchmark judges; returns the former.
+
+    Args:
+        run: the run.
+        split: that was judged.
+        training: facts about the training.
+        benchmark: what the benchmark found; None: it asks no such model by itself.
+        images: of the split.
+        notices: what must be known before trusting the model.
+        page: ``results.md``.
+    """
+    config = run.config
+    results = {
+        "run": config.name,
+        "data": {"name": config.data.name, "root": config.data.root, "split": split},
+        "images": images,
+        "model": {"base": config.mllm.base, "epoch": training["epochs"]},
+        "notices": notices,
+        "training": training,
+        "benchmark": benchmark,
+    }
+    write_json(run.folder / "results.json", results)
+    write_text(run.folder / "results.md", page)
+    return results
 
 
 @contextmanager

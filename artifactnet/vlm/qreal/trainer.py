@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from artifactnet.config import Config
-from artifactnet.files import write_json, write_text
 from artifactnet.runs.device import own_device
 from artifactnet.runs.run_folder import RunResult
 from artifactnet.training.run import Run
@@ -17,7 +16,13 @@ from artifactnet.vlm.qreal.rows import OBJECT, STAGE_TASKS, QRealData, QRealExam
 from artifactnet.vlm.questions import load_answerer
 from artifactnet.vlm.tuned import build_tuned
 from artifactnet.vlm.tuned_chat import MARKS, check_adapters, facts_name, save_tuned_chat
-from artifactnet.vlm.tuning_run import fit_tuned, free_memory, train_in_processes, tuning_run
+from artifactnet.vlm.tuning_run import (
+    fit_tuned,
+    free_memory,
+    train_in_processes,
+    tuning_run,
+    write_benchmark_results,
+)
 
 BENCHMARK = "benchmark"  # folder of answers and figures
 _OF_A_CHAIN = """# Q-Real: {}
@@ -86,17 +91,8 @@ def _evaluate(run: Run, data: QRealData, training: dict[str, Any]) -> tuple[dict
     split = next(name for name in ("test", "val", "train") if name in data.splits)
     found = None if config.mllm.task in STAGE_TASKS else _benchmark(run, split)
     page = _OF_A_CHAIN.format(config.name) if found is None else results_page(found)
-    results = {
-        "run": config.name,
-        "data": {"name": config.data.name, "root": config.data.root, "split": split},
-        "images": len(data.splits[split].records),
-        "model": {"base": config.mllm.base, "epoch": training["epochs"]},
-        "notices": data.notices,
-        "training": training,
-        "benchmark": found,
-    }
-    write_json(run.folder / "results.json", results)
-    write_text(run.folder / "results.md", page)
+    count = len(data.splits[split].records)
+    results = write_benchmark_results(run, split, training, found, count, data.notices, page)
     return results, page
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from artifactnet.config import Config
 from artifactnet.data.shards import find_shards
-from artifactnet.files import write_json, write_text
 from artifactnet.runs.device import own_device
 from artifactnet.runs.run_folder import RunResult
 from artifactnet.training.run import Run
@@ -16,7 +15,13 @@ from artifactnet.vlm.questions import load_answerer
 from artifactnet.vlm.rows import RowExamples, TaskData
 from artifactnet.vlm.tuned import build_tuned
 from artifactnet.vlm.tuned_chat import check_adapters, facts_name, save_tuned_chat
-from artifactnet.vlm.tuning_run import fit_tuned, free_memory, train_in_processes, tuning_run
+from artifactnet.vlm.tuning_run import (
+    fit_tuned,
+    free_memory,
+    train_in_processes,
+    tuning_run,
+    write_benchmark_results,
+)
 from artifactnet.vlm.xaigd.baselines import run_instances
 from artifactnet.vlm.xaigd.pages import page
 from artifactnet.vlm.xaigd.processing import load_pad_processing
@@ -106,15 +111,5 @@ def _evaluate(
         replace=True,  # the folder is this run's alone
         warnings=[] if split == "test" else [f"no test split: these figures are of {split}"],
     )
-    results = {
-        "run": config.name,
-        "data": {"name": config.data.name, "root": config.data.root, "split": split},
-        "images": found["figures"]["images"],
-        "model": {"base": config.mllm.base, "epoch": training["epochs"]},
-        "notices": [],
-        "training": training,
-        "benchmark": found,
-    }
-    write_json(run.folder / "results.json", results)
-    write_text(run.folder / "results.md", page(found))
-    return results
+    count = found["figures"]["images"]
+    return write_benchmark_results(run, split, training, found, count, [], page(found))
