@@ -52,6 +52,15 @@ MLLM_TRAIN = [*MLLM, "trl>=1.16,<1.17", "datasets>=5.2,<6"]  # fakexplainer's tw
 # answers of models behind an OpenAI-compatible endpoint: `artifactnet annotate`, the judge
 ENDPOINT = ["openai>=1.56"]
 COMPLETION = ["argcomplete>=3.1"]
+DEMO = ["gradio>=6.0,<7"]
+SERVE = [
+    "fastapi>=0.115",
+    "uvicorn>=0.30",
+    "python-multipart>=0.0.12",  # what FastAPI reads uploads with
+    "prometheus-client>=0.20",
+]
+RAY = ["ray[data]>=2.40"]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings-python>=2.0"]
 TEST = [
     *MLLM_TRAIN,
     *ENDPOINT,
@@ -66,6 +75,20 @@ TEST = [
     "mypy>=1.11",
     "playwright>=1.40",  # drives Chromium in the tests of the report; skipped where there is none
     "setuptools>=77.0.3",  # the packaging tests build a wheel
+    "httpx>=0.27",  # requests to the server
+    "nbclient>=0.10",  # runs the notebooks
+    "ipykernel>=6.29",
+]
+EVERYTHING = [
+    *MLLM_TRAIN,
+    *ENDPOINT,
+    *TRITON,
+    *ONNX,
+    *OPENVINO[2:],
+    *COMPLETION,
+    *DEMO,
+    *SERVE,
+    *RAY,
 ]
 
 setup(
@@ -97,8 +120,12 @@ setup(
         "mllm-train": MLLM_TRAIN,
         "endpoint": ENDPOINT,
         "completion": COMPLETION,
+        "demo": DEMO,
+        "serve": SERVE,
+        "ray": RAY,
+        "docs": DOCS,
         "test": TEST,
-        "all": [*MLLM_TRAIN, *ENDPOINT, *TRITON, *ONNX, *OPENVINO[2:], *COMPLETION],
+        "all": EVERYTHING,
     },
     entry_points={"console_scripts": ["artifactnet = artifactnet.cli:main"]},
     classifiers=[
