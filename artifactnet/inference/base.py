@@ -38,8 +38,8 @@ class PredictOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """An image as `BasePredictor._answer_batch` takes it, with its re-encodings by name."""
+class PreparedImage:
+    """An image as `BasePredictor.answer` takes it, with its re-encodings by name."""
 
     image: Any
     variants: Mapping[str, Any]
@@ -132,7 +132,7 @@ class BasePredictor(ABC):
             ArtifactNetError: an image (the message names it) or an option cannot be used.
         """
         each: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
-        options = self._options(batch_size, 0, True, tiles, overlap, min_area, levels, stability)
+        options = self.options(batch_size, 0, True, tiles, overlap, min_area, levels, stability)
         answers = [need_answer(answer) for answer in self._stream(each, options)]
         return answers if isinstance(images, list | tuple) else answers[0]
 
@@ -178,7 +178,7 @@ class BasePredictor(ABC):
         Raises:
             ArtifactNetError: an option is out of range, or tiles without a segmentation head.
         """
-        options = self._options(
+        options = self.options(
             batch_size, workers, heatmaps, tiles, overlap, min_area, levels, stability
         )
         return self._stream(paths, options)
@@ -213,9 +213,9 @@ class BasePredictor(ABC):
                 "model.segmentation.head=upernet); this one has none, and exported files never do"
             )
 
-    def _options(
+    def options(
         self,
-        batch_size: int | None,
+        batch_size: int | None = None,
         workers: int = 0,
         heatmaps: bool = True,
         tiles: bool = False,
@@ -224,6 +224,11 @@ class BasePredictor(ABC):
         levels: int | None = None,
         stability: bool = False,
     ) -> PredictOptions:
+        """Options for `prepare` and `answer`, checked; see `predict_stream`.
+
+        Raises:
+            ArtifactNetError: an option is out of range, or tiles without a segmentation head.
+        """
         batch_size = self.default_batch_size if batch_size is None else batch_size
         bounds = [("batch_size", batch_size, 1), ("workers", workers, 0), ("min_area", min_area, 1)]
         if levels is not None:
@@ -241,39 +246,68 @@ class BasePredictor(ABC):
             batch_size, workers, heatmaps, tiles, overlap, min_area, levels, stability
         )
 
+    def prepare(
+        self, number: int, image: ImageLike | ImageInput | Failure, options: PredictOptions
+    ) -> PreparedImage | Failure:
+        """Decode one image and bring it to the model's size; any number of threads may do so.
+
+        Args:
+            number: names an image without a name in errors.
+            image: what `inputs.to_pixels` takes, or an input; a failure is passed on.
+            options: of the call of `answer` that follows.
+        """
+        opened = open_image(number, image, options.levels)
+        if isinstance(opened, Failure):
+            return opened
+        ready = self._prepare_or_fail(opened, options)
+        if isinstance(ready, Failure):
+            return ready
+        bare = replace(options, heatmaps=False, tiles=False, workers=0)
+        return PreparedImage(ready, self._variants(opened, bare) if options.stability else {})
+
+    def answer(
+        self, batch: Sequence[PreparedImage | Failure], options: PredictOptions
+    ) -> Iterator[Prediction | Failure]:
+        """Predict images that pass through the model together.
+
+        Args:
+            batch: of `prepare`; failures are passed on.
+            options: as for `prepare`.
+
+        Yields:
+            For every image, in order, its prediction or why there is none. Maps are made one image
+            at a time: one at original size may be a hundred times its image here.
+        """
+        bare = replace(options, heatmaps=False, tiles=False, workers=0)
+        ready = [item for item in batch if not isinstance(item, Failure)]
+        variants = iter(self._answer_variants(ready, bare))
+        whole = [item.image for item in ready]
+        answers = iter(self._answer_batch(whole, options) if whole else ())
+        for item in batch:
+            if isinstance(item, Failure):
+                yield item
+                continue
+            answer, varied = next(answers), next(variants)
+            if options.stability and isinstance(answer, Prediction):
+                add_stability(answer, varied)
+            yield answer
+            del answer
+
     def _stream(
         self, images: Iterable[ImageLike | ImageInput | Failure], options: PredictOptions
     ) -> Iterator[Prediction | Failure]:
         # with tiles, each image is many to the model, and its original must be kept
         together = 1 if options.tiles else options.batch_size
 
-        def prepare(numbered: tuple[int, ImageLike | ImageInput | Failure]) -> _Prepared | Failure:
-            opened = open_image(*numbered, options.levels)
-            if isinstance(opened, Failure):
-                return opened
-            image = self._prepare_or_fail(opened, options)
-            if isinstance(image, Failure):
-                return image
-            return _Prepared(image, self._variants(opened, bare) if options.stability else {})
+        def prepare(
+            numbered: tuple[int, ImageLike | ImageInput | Failure],
+        ) -> PreparedImage | Failure:
+            return self.prepare(*numbered, options)
 
-        bare = replace(options, heatmaps=False, tiles=False, workers=0)
         workers = options.workers
         prepared = prefetch(prepare, enumerate(images), workers, together + workers)
         while batch := list(islice(prepared, together)):
-            ready = [item for item in batch if not isinstance(item, Failure)]
-            variants = iter(self._answer_variants(ready, bare))
-            whole = [item.image for item in ready]
-            answers = iter(self._answer_batch(whole, options) if whole else ())
-            for item in batch:
-                if isinstance(item, Failure):
-                    yield item
-                    continue
-                # one at a time: a map at original size may be a hundred times its image here
-                answer, varied = next(answers), next(variants)
-                if options.stability and isinstance(answer, Prediction):
-                    add_stability(answer, varied)
-                yield answer
-                del answer
+            yield from self.answer(batch, options)
 
     def _prepare_or_fail(self, image: OpenedImage, options: PredictOptions) -> Any:
         try:
@@ -294,7 +328,7 @@ class BasePredictor(ABC):
         return found
 
     def _answer_variants(
-        self, images: Sequence[_Prepared], options: PredictOptions
+        self, images: Sequence[PreparedImage], options: PredictOptions
     ) -> list[dict[str, Prediction | Failure]]:
         """Predictions of the re-encodings of each image, by name."""
         found: list[dict[str, Prediction | Failure]] = [dict(image.variants) for image in images]

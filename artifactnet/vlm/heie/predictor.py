@@ -81,7 +81,7 @@ class HeiePredictor(BasePredictor):
             ArtifactNetError: an image or text cannot be used, the message names it; not one text
                 per image; or ``batch_size`` below 1.
         """
-        options = self._options(batch_size)
+        options = self.options(batch_size)
         if len(texts) != len(images):
             raise ArtifactNetError(f"{len(texts)} texts for {len(images)} images: one each")
         ready: list[_Ready] = []
