@@ -47,7 +47,12 @@ LORA = ["peft>=0.13"]
 TRITON = ['triton>=3.0; sys_platform == "linux"']
 ONNX = ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"]
 OPENVINO = [*ONNX[:2], "openvino>=2024.4", "nncf>=2.13"]  # the graph comes to OpenVINO as ONNX
-MLLM = ["transformers>=5.20.2,<6", "peft>=0.21,<0.22", "accelerate>=1.15,<2"]
+MLLM = [
+    "transformers>=5.20.2,<6",
+    "peft>=0.21,<0.22",
+    "accelerate>=1.15,<2",
+    "gguf>=0.10",  # language models in llama.cpp's format, for `artifactnet build-base`
+]
 MLLM_TRAIN = [*MLLM, "trl>=1.16,<1.17", "datasets>=5.2,<6"]  # fakexplainer's two stages
 # answers of models behind an OpenAI-compatible endpoint: `artifactnet annotate`, the judge
 ENDPOINT = ["openai>=1.56"]
@@ -106,6 +111,7 @@ setup(
         "artifactnet": ["py.typed", "photographs/*.csv", "photographs/*/*/*"],
         "artifactnet.configs": ["**/*.yaml"],
         "artifactnet.annotation.qreal": ["*.css", "*.js"],
+        "artifactnet.demo": ["*.css", "*.js"],
         "artifactnet.explanation.report": ["*.html", "*.css", "*.js"],
         "artifactnet.weights": ["*.safetensors", "*.md"],
     },

@@ -95,7 +95,7 @@ def save_qwen(
         Qwen2VLVideoProcessor,
     )
 
-    tokenizer = _tokenizer(
+    tokenizer = make_tokenizer(
         corpus,
         image_token="<|image_pad|>",
         video_token="<|video_pad|>",
@@ -167,7 +167,7 @@ def save_qwen3(folder: Path, corpus: tuple[str, ...] = GRAMMAR) -> Path:
         "vision_start_token": "<|vision_start|>",
         "vision_end_token": "<|vision_end|>",
     }
-    tokenizer = _tokenizer(corpus, **tokens)
+    tokenizer = make_tokenizer(corpus, **tokens)
     size = {"shortest_edge": 32 * 32, "longest_edge": 16 * 32 * 32}
     images = Qwen2VLImageProcessor(size=size, patch_size=16)
     video = Qwen3VLVideoProcessor(size=size)
@@ -208,7 +208,7 @@ def save_llava(folder: Path, corpus: tuple[str, ...] = GRAMMAR) -> Path:
         LlavaProcessor,
     )
 
-    tokenizer = _tokenizer(corpus, image_token="<image>")
+    tokenizer = make_tokenizer(corpus, image_token="<image>")
     processor = LlavaProcessor(
         CLIPImageProcessor(size={"shortest_edge": TILE}, crop_size={"height": TILE, "width": TILE}),
         tokenizer,
@@ -254,7 +254,7 @@ def _text_config(tokenizer, hidden=32, layers=2, width=64):
 def _processor(corpus):
     from transformers import GotOcr2ImageProcessor, InternVLProcessor, InternVLVideoProcessor
 
-    tokenizer = _tokenizer(
+    tokenizer = make_tokenizer(
         corpus,
         start_image_token="<img>",
         end_image_token="</img>",
@@ -270,7 +270,7 @@ def _processor(corpus):
     )
 
 
-def _tokenizer(corpus, **special):
+def make_tokenizer(corpus, **special):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

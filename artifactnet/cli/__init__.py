@@ -22,9 +22,11 @@ from artifactnet.cli import (
     annotate,
     arguments,
     benchmark,
+    build_base,
     calibrate,
     completion,
     convert,
+    demo,
     distill,
     doctor,
     experiment,
@@ -76,6 +78,11 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         models.add_models_options,
         models.run_models,
     ),
+    "demo": (
+        "open a page for the browser: drop an image, see the verdict and the heatmap",
+        demo.add_demo_options,
+        demo.run_demo,
+    ),
     "export": (
         "write a model as ONNX, OpenVINO or torch.export file, checked against it",
         export.add_export_options,
@@ -90,6 +97,11 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         "upload a detector to the Hugging Face Hub, with a card of its figures",
         push.add_push_options,
         push.run_push,
+    ),
+    "build-base": (
+        "write a base for vision-language models, of a ViT and a language model",
+        build_base.add_build_base_options,
+        build_base.run_build_base,
     ),
     "explain": (
         "draw where a model looks, by one or more methods",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -142,7 +143,7 @@ def read_checkpoint(
             **options,
         )
     # what transformers raises for missing, unknown and broken parts
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, struct.error) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactNetError(
             f"{what}: cannot be loaded: {reason}{hint and f'; {hint}'}"
