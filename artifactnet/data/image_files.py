@@ -177,6 +177,13 @@ def why_no_image(path: str) -> str | None:
         if os.path.islink(path) and not os.path.exists(path):
             return BROKEN_LINK
         return f"cannot be read ({error.strerror})"
+    return why_no_image_content(head)
+
+
+def why_no_image_content(head: bytes) -> str | None:
+    """Why what begins with these bytes (the first `HEAD`) is not an image; None if it is one."""
+    if not head:
+        return EMPTY
     name = image_format(head)
     if name is None:
         return _kind(head)

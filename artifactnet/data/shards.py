@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -101,16 +101,24 @@ def parquet_errors(what: str) -> Iterator[None]:
         raise ArtifactNetError(f"{what} ({reason or type(error).__name__})") from error
 
 
-def open_parquet(path: str | Path, columns: Iterable[str] = ()) -> pq.ParquetFile:
+def open_parquet(
+    path: str | Path, columns: Iterable[str] = (), file: pa.NativeFile | None = None
+) -> pq.ParquetFile:
     """Open a parquet file that has these columns, of types that fit (see `check_column`).
+
+    Args:
+        path: of the file; with ``file``, what errors call it.
+        columns: that it must have.
+        file: the file, opened for random access, where it is not on a disk of this machine.
 
     Raises:
         ArtifactNetError: it cannot be read as parquet, lacks a column or has it twice, or a column
             has a type that cannot hold its values.
     """
     with parquet_errors(f"{path}: cannot be read as parquet"):
-        file = pq.ParquetFile(path)
-        schema = file.schema_arrow
+        # what comes over a network comes in few large pieces
+        parquet = pq.ParquetFile(path if file is None else file, pre_buffer=file is not None)
+        schema = parquet.schema_arrow
     for column in columns:
         count = schema.names.count(column)
         if count != 1:
@@ -119,7 +127,11 @@ def open_parquet(path: str | Path, columns: Iterable[str] = ()) -> pq.ParquetFil
                 f"{path}: column {column!r} {problem}; it has {', '.join(schema.names):.300}"
             )
         check_column(path, schema.field(column))
-    return file
+    return parquet
+
+
+# opens a shard by its name, as `open_parquet` does one on a disk
+OpenParquet: TypeAlias = Callable[[str | Path, Iterable[str]], pq.ParquetFile]
 
 
 def _read_group(file: pq.ParquetFile, path: str | Path, group: int, columns: list[str]) -> pa.Table:
@@ -129,25 +141,32 @@ def _read_group(file: pq.ParquetFile, path: str | Path, group: int, columns: lis
 
 
 def read_rows(
-    shard: Path, columns: Sequence[str], images: bool = True
+    shard: str | Path,
+    columns: Sequence[str],
+    images: bool = True,
+    groups: Container[int] | None = None,
+    open_file: OpenParquet = open_parquet,
 ) -> Iterator[tuple[RowLocation, dict[str, Any]]]:
     """Rows of a shard: ``columns`` of it; ``image`` is only checked.
 
     Generator and uid are text where they can be (see `to_name`), and whole numbers ints. Labels
     are as stored, see `artifactnet.data.shard_values.parse_labels`. Without ``images`` the shard
-    needs none.
+    needs none. ``groups``: row groups to read; None: all. ``open_file``: see `OpenParquet`.
 
     Raises:
         ArtifactNetError: the file cannot be read, lacks a column, or one has a type that does not
             fit.
     """
-    file = open_parquet(shard, (*columns, "image") if images else columns)
+    file = open_file(shard, (*columns, "image") if images else columns)
     others = [column for column in columns if column != "image"]
     names = [column for column in others if column in ("generator", "uid")]
     exact = {name: largest_exact(file.schema_arrow.field(name).type) for name in names}
     numbers = [column for column in others if column in ("width", "height", "jpeg_quality")]
     number = 0
     for group in range(file.metadata.num_row_groups):
+        if groups is not None and group not in groups:
+            number += file.metadata.row_group(group).num_rows
+            continue
         table = _read_group(file, shard, group, others)
         with parquet_errors(f"{shard}: row group {group} cannot be read"):
             rows = table.to_pylist() if others else [{} for _ in range(table.num_rows)]
@@ -166,10 +185,11 @@ class ShardReader:
 
     Args:
         column: of the images.
+        open_file: see `OpenParquet`.
     """
 
-    def __init__(self, column: str = "image") -> None:
-        self._column = column
+    def __init__(self, column: str = "image", open_file: OpenParquet = open_parquet) -> None:
+        self._column, self._open = column, open_file
         self._reset()
 
     def _reset(self) -> None:
@@ -180,10 +200,10 @@ class ShardReader:
         self._table: pa.Table | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_column": self._column}
+        return {"_column": self._column, "_open": self._open}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._column = state["_column"]
+        self._column, self._open = state["_column"], state["_open"]
         self._reset()
 
     def read(self, place: RowLocation) -> tuple[bytes, dict[str, Any]]:
@@ -209,7 +229,7 @@ class ShardReader:
             self._reset()
         if self._shard != place.shard:
             self._reset()
-            self._file, self._shard = open_parquet(place.shard, (self._column,)), place.shard
+            self._file, self._shard = self._open(place.shard, (self._column,)), place.shard
         if self._group != place.group or self._table is None:
             assert self._file is not None
             self._table = None  # lets go of the old row group before the new one is read

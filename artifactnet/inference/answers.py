@@ -43,6 +43,40 @@ def can_continue(path: Path, settings: Mapping[str, Any]) -> bool:
     return saved is not None and not _different(saved, settings)
 
 
+def check_settings(
+    source: object,
+    name: str,
+    saved: Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
+    advice: str,
+) -> None:
+    """Refuse to continue answers that were made in another way.
+
+    Args:
+        source: where the answers are, for the error.
+        name: of the file that says how they were made.
+        saved: what it says; None: nothing.
+        settings: how answers are made now.
+        advice: ends the error.
+
+    Raises:
+        ArtifactNetError: they differ, or it is not known.
+    """
+    if saved is None:
+        raise ArtifactNetError(
+            f"{source}: cannot be resumed, since {name} does not say how its answers were made; "
+            f"{advice}"
+        )
+    differ = _different(saved, settings)
+    if differ:
+        changes = ", ".join(
+            f"{key}={brief(saved.get(key))}, now {brief(new)}" for key, new in differ.items()
+        )
+        raise ArtifactNetError(
+            f"{source}: its answers were made with other settings ({changes}); {advice}"
+        )
+
+
 class AnswerLines:
     """Writes JSON lines that appear as a whole, and finds those of an interrupted run.
 
@@ -173,19 +207,8 @@ class AnswerLines:
 
     def _check_settings(self, source: Path) -> None:
         saved = _saved_settings(self.path, source)
-        if saved is None:
-            raise ArtifactNetError(
-                f"{source}: cannot be resumed, since {settings_file(self.path).name} does not say "
-                f"how its answers were made; {self._advice}"
-            )
-        differ = _different(saved, self._settings or {})
-        if differ:
-            changes = ", ".join(
-                f"{key}={brief(saved.get(key))}, now {brief(new)}" for key, new in differ.items()
-            )
-            raise ArtifactNetError(
-                f"{source}: its answers were made with other settings ({changes}); {self._advice}"
-            )
+        name = settings_file(self.path).name
+        check_settings(source, name, saved, self._settings or {}, self._advice)
 
     def _start(self) -> BinaryIO:
         """Open the partial file; it begins with the earlier answers."""

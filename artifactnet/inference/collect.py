@@ -5,14 +5,20 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from urllib.parse import quote
 
 from artifactnet.data.image_files import FileWalk, Skipped
-from artifactnet.data.shards import RowLocation, ShardReader, open_parquet, read_rows
+from artifactnet.data.shards import (
+    OpenParquet,
+    RowLocation,
+    ShardReader,
+    open_parquet,
+    read_rows,
+)
 from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.inference.urls import fetch_image, is_url
 from artifactnet.names import NAME_BYTES, PATH_BYTES, file_path, name_limits, unsafe_name
@@ -24,35 +30,42 @@ Urls: TypeAlias = Literal["none", "public", "private"]  # which ones are fetched
 _COLUMNS = ("generator", "uid")
 
 
-def iterate_shard(shard: str) -> Iterator[ImageInput | Failure]:
+def iterate_shard(
+    shard: str, groups: Container[int] | None = None, open_file: OpenParquet = open_parquet
+) -> Iterator[ImageInput | Failure]:
     """Images of a parquet file with a column ``image``; one row group is in memory at a time.
 
     Generator and uid are those of the columns, as X-AIGD has them. Where there is no such column,
     or it holds null, they are the shard's name without suffix and the number of the row.
 
+    Args:
+        shard: its path, or what ``open_file`` knows it by.
+        groups: row groups to read; None: all.
+        open_file: see `artifactnet.data.shards.OpenParquet`.
+
     Yields:
         An input named ``shard#row`` per row, or why there is none; a failure named after the
         shard where it cannot be read any further.
     """
-    reader, place = ShardReader(), None
+    reader, place = ShardReader(open_file=open_file), None
     try:
-        columns = shard_columns(shard)
-        for place, row in read_rows(Path(shard), columns):
+        columns = shard_columns(shard, open_file)
+        for place, row in read_rows(shard, columns, groups=groups, open_file=open_file):
             yield _source(reader, place, row, f"{shard}#{place.number}")
     except ArtifactNetError as error:
-        yield Failure(shard, str(error).removeprefix(f"{Path(shard)}: "))
+        yield Failure(shard, str(error).removeprefix(f"{shard}: "))
         return
     if place is None:
         yield Failure(shard, "the shard has no rows")
 
 
-def shard_columns(shard: str) -> list[str]:
+def shard_columns(shard: str, open_file: OpenParquet = open_parquet) -> list[str]:
     """Which columns with names of images a shard has; pictures alone have none.
 
     Raises:
         ArtifactNetError: it cannot be read as parquet.
     """
-    present = open_parquet(shard).schema_arrow.names
+    present = open_file(shard, ()).schema_arrow.names
     return [column for column in _COLUMNS if column in present]
 
 
@@ -162,7 +175,7 @@ def iterate_images(
     image is a failure. ``walk`` knows what was listed before and so is not listed again.
     """
     skipped = Skipped() if skipped is None else skipped
-    for path in _paths(inputs, skipped, walk or FileWalk(inputs.skip)):
+    for path in iterate_paths(inputs, skipped, walk):
         if isinstance(path, Failure):
             yield path
         elif path == STDIN:
@@ -181,7 +194,7 @@ def iterate_images(
 def count_images(inputs: ResolvedInputs) -> int:
     """How many items `iterate_images` yields, failures included; of a shard its rows."""
     total = 0
-    for path in _paths(inputs, Skipped(), FileWalk(inputs.skip)):
+    for path in iterate_paths(inputs, Skipped()):
         rows = 1
         if isinstance(path, str) and path.lower().endswith(SHARD_SUFFIX):
             try:
@@ -192,8 +205,15 @@ def count_images(inputs: ResolvedInputs) -> int:
     return total
 
 
-def _paths(inputs: ResolvedInputs, skipped: Skipped, walk: FileWalk) -> Iterator[str | Failure]:
-    """Every file once, in a fixed order: images and shards, URLs, ``-`` for standard input."""
+def iterate_paths(
+    inputs: ResolvedInputs, skipped: Skipped, walk: FileWalk | None = None
+) -> Iterator[str | Failure]:
+    """Every file once, in a fixed order: images and shards, URLs, ``-`` for standard input.
+
+    See `iterate_images` for ``skipped`` and ``walk``.
+    """
+    walk = walk or FileWalk(inputs.skip)
+    several = len(inputs.roots) > 1  # one folder alone has no file twice, however many it has
     seen: set[str] = set()
     for root in inputs.roots:
         inside = not _is_no_file(root) and os.path.isdir(root)
@@ -203,7 +223,8 @@ def _paths(inputs: ResolvedInputs, skipped: Skipped, walk: FileWalk) -> Iterator
                 continue
             key = path if _is_no_file(path) else os.path.abspath(path)
             if key not in seen:
-                seen.add(key)
+                if several:
+                    seen.add(key)
                 yield path
 
 
