@@ -102,7 +102,7 @@ RULES: dict[str, Rule] = {
     "mllm.lora_rank": _NOT_NEGATIVE,
     "mllm.lora_alpha": _POSITIVE,
     "mllm.lora_dropout": _SHARE_BELOW_1,
-    "mllm.tune": _among("all", "language"),
+    "mllm.tune": _among("all", "language", "language_projector", "projector"),
     "mllm.text": _among("written", "template", "none"),
     "mllm.question": ("text", lambda v: bool(v.strip())),
     "mllm.max_new_tokens": _COUNT,
@@ -406,8 +406,10 @@ def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "mllm.lora_rank", "must be above 0: quantised weights cannot be tuned"
     if config.distill.teacher is not None:
         yield "distill.teacher", "must be null with mllm.base, which is a teacher"
-    if config.mllm.tune != "all" and not config.mllm.lora_rank:
-        yield "mllm.tune", "must be all with mllm.lora_rank=0: full fine-tuning has no adapters"
+    if config.mllm.tune == "projector" and config.mllm.lora_rank:
+        yield "mllm.lora_rank", "must be 0 with mllm.tune=projector, which has no adapters"
+    if config.mllm.tune.startswith("language") and not config.mllm.lora_rank:
+        yield "mllm.tune", "must be all or projector with mllm.lora_rank=0, which has no adapters"
     if config.mllm.task == "fakexplainer":
         yield from _fakexplainer_problems(config)
     elif config.mllm.task in QREAL_TASKS:

@@ -103,7 +103,9 @@ class MllmConfig:
     lora_rank: int = 16  # 0: full fine-tuning
     lora_alpha: float = 32.0
     lora_dropout: float = 0.05
-    tune: str = "all"  # which linear layers get adapters: all | language (the language model's)
+    # what learns: all (with lora_rank > 0 by adapters on all linear layers) | language (adapters on
+    # the language model's) | language_projector (and the whole projector) | projector (alone, whole)
+    tune: str = "all"
     gradient_checkpointing: bool = True
     text: str = "written"  # learn the chain of thought as: written | template | none (Table 7)
     # asked of images that come without a question of their own

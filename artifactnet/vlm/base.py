@@ -16,6 +16,7 @@ from artifactnet.config import MllmConfig
 from artifactnet.types import ArtifactNetError
 
 _PACKAGES = ("transformers", "peft", "accelerate")
+_PROJECTOR = "multi_modal_projector"  # of InternVL and LLaVA
 
 
 def require_mllm_extra() -> None:
@@ -168,12 +169,36 @@ def _quantization(config: MllmConfig, device: torch.device) -> Any:
     )
 
 
-def to_peft_model(base: Any, config: MllmConfig, new_tokens: Sequence[int] = ()) -> Any:
-    """The base with LoRA on the linear layers of language model, vision tower and projector.
+def choose_weights(base: Any, config: MllmConfig, new_tokens: Sequence[int] = ()) -> Any:
+    """The base with those weights open to training that the config asks for.
 
-    ``mllm.tune=language`` adapts the language model's alone. Everything else is frozen except the
-    new tokens' rows of the embedding, and of the output layer if that has its own weights.
+    ``mllm.lora_rank=0``: all of its own, or with ``mllm.tune=projector`` those between vision tower
+    and language model. Otherwise LoRA adapters on the linear layers of language model, vision tower
+    and projector; with ``mllm.tune=language`` of the language model alone, and with
+    ``language_projector`` the projector learns beside them, whole. With adapters, the new tokens'
+    rows of the embedding learn, too, and of the output layer if that has its own weights.
+
+    Raises:
+        ArtifactNetError: the projector is to learn, and the base has none of that name.
     """
+    if config.tune in ("projector", "language_projector") and not any(
+        name.endswith(_PROJECTOR) for name, _ in base.named_modules()
+    ):
+        raise ArtifactNetError(
+            f"mllm.tune={config.tune}: the base's family {base.config.model_type!r} has no "
+            "separate projector (InternVL and LLaVA have); set mllm.tune=language or all"
+        )
+    if config.lora_rank:
+        return _to_peft_model(base, config, new_tokens)
+    if config.tune == "projector":
+        base.requires_grad_(False)
+        for name, parameter in base.named_parameters():
+            parameter.requires_grad_(f"{_PROJECTOR}." in name)
+    return base
+
+
+def _to_peft_model(base: Any, config: MllmConfig, new_tokens: Sequence[int]) -> Any:
+    """The base with adapters; everything else is frozen. See `choose_weights`."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     rows = {"embed_tokens": list(new_tokens)} if new_tokens else {}
@@ -190,6 +215,7 @@ def to_peft_model(base: Any, config: MllmConfig, new_tokens: Sequence[int] = ())
         lora_dropout=config.lora_dropout,
         target_modules="all-linear" if config.tune == "all" else _language_layers(base),
         trainable_token_indices=rows or None,
+        modules_to_save=[_PROJECTOR] if config.tune == "language_projector" else None,
     )
     return get_peft_model(base, lora)
 

@@ -17,11 +17,11 @@ from artifactnet.config import GrpoConfig, MllmConfig
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.base import (
     adapter_state,
+    choose_weights,
     load_adapter_state,
     load_base,
     merge_adapters,
     pin_base,
-    to_peft_model,
 )
 from artifactnet.vlm.saving import load_tensors, save_base, save_tensors
 
@@ -48,10 +48,9 @@ def build_tuned(
         source = replace(mllm, base=str(adapters / BASE))
     model = load_base(source, tokens, device, tuned=not mllm.lora_rank)
     mllm = pin_base(mllm, model)
-    if mllm.lora_rank:
-        model = to_peft_model(model, mllm)
-        if adapters is not None:
-            load_adapters(model, load_tensors(adapters / WEIGHTS), adapters / WEIGHTS)
+    model = choose_weights(model, mllm)
+    if mllm.lora_rank and adapters is not None:
+        load_adapters(model, load_tensors(adapters / WEIGHTS), adapters / WEIGHTS)
     return model, mllm
 
 
@@ -88,8 +87,8 @@ def load_tuned(
         ArtifactNetError: the base cannot be loaded, or the adapters do not fit.
     """
     model = load_base(saved_source(mllm, folder), tokens, device)
+    model = choose_weights(model, mllm)
     if mllm.lora_rank:
-        model = to_peft_model(model, mllm)
         load_adapters(model, load_tensors(folder / WEIGHTS), folder / WEIGHTS)
         if merge and mllm.quantize == "none":
             model = merge_adapters(model)

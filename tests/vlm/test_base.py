@@ -10,7 +10,7 @@ import torch
 from artifactnet.config import MllmConfig
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm import base as base_module
-from artifactnet.vlm.base import load_base, load_processor, require_mllm_extra, to_peft_model
+from artifactnet.vlm.base import choose_weights, load_base, load_processor, require_mllm_extra
 from artifactnet.vlm.heie.model import build_heie
 from artifactnet.vlm.heie.processing import load_heie_processing
 from artifactnet.vlm.text.chain_of_thought import MARKS
@@ -125,7 +125,7 @@ def test_which_layers_get_adapters(tmp_path, save, tune):
     base = load_base(mllm, 1, "cpu")
     layers = {name for name, one in base.named_modules() if isinstance(one, torch.nn.Linear)}
     layers.discard("lm_head")
-    model = to_peft_model(base, mllm)
+    model = choose_weights(base, mllm)
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
     adapted = {name.split("base_model.model.")[1].split(".lora_")[0] for name in learning}
     language = {name for name in layers if ".language_model.layers." in name}
@@ -133,3 +133,30 @@ def test_which_layers_get_adapters(tmp_path, save, tune):
     assert adapted == (language if tune == "language" else layers)
     assert layers > language
     assert len(learning) == 2 * len(adapted)
+
+
+@pytest.mark.parametrize("save", ["save_base", "save_llava"])
+def test_the_projector_learns_whole(tmp_path, save):
+    folder = str(getattr(tiny_mllm, save)(tmp_path))
+    mllm = MllmConfig(base=folder, lora_rank=0, tune="projector")
+    model = choose_weights(load_base(mllm, 1, "cpu"), mllm)
+    parts = {name for name, _ in model.named_parameters() if ".multi_modal_projector." in name}
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert learning == parts
+    assert len(parts) in (4, 6)  # two layers, before them InternVL has a norm
+
+    mllm = MllmConfig(base=folder, lora_rank=2, tune="language_projector")
+    model = choose_weights(load_base(mllm, 1, "cpu"), mllm)
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    whole = {name for name in learning if "lora_" not in name}
+    assert len(whole) == len(parts)
+    assert all(".multi_modal_projector.modules_to_save." in name for name in whole)
+    assert len(learning - whole) == 28
+    assert all(".language_model.layers." in name for name in learning - whole)
+
+
+@pytest.mark.parametrize(("rank", "tune"), [(0, "projector"), (2, "language_projector")])
+def test_a_base_without_projector_is_refused(tmp_path, rank, tune):
+    mllm = MllmConfig(base=str(tiny_mllm.save_qwen(tmp_path)), lora_rank=rank, tune=tune)
+    with pytest.raises(ArtifactNetError, match=f"mllm.tune={tune}: the base's family 'qwen2_5_vl'"):
+        choose_weights(load_base(mllm, 1, "cpu"), mllm)

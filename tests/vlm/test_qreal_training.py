@@ -397,7 +397,9 @@ def test_what_cannot_be_trained(bases, truth, tmp_path, runs):
         train(config("image", base, truth, tmp_path, adapters, "mllm.lora_rank=2"))
     with pytest.raises(ArtifactNetError, match=r"was trained with mllm.tune=language, not all"):
         train(config("image", base, truth, tmp_path, adapters, "mllm.tune=all"))
-    with pytest.raises(ConfigError, match=r"mllm.tune must be all with mllm.lora_rank=0"):
+    with pytest.raises(
+        ConfigError, match=r"mllm.tune must be all or projector with mllm.lora_rank=0"
+    ):
         config("image", base, truth, tmp_path, "mllm.lora_rank=0")
     with pytest.raises(ArtifactNetError, match="no qreal.json there, so no finished run"):
         train(config("image", base, truth, tmp_path, f"mllm.adapters={tmp_path}"))

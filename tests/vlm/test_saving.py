@@ -33,10 +33,12 @@ def answer(model):
     return output.heatmaps[0].heatmap, output.heatmaps[0].score, output.text_loss
 
 
-@pytest.mark.parametrize("rank", [4, 0])
-def test_loaded_model_gives_the_same_output(tiny_config, tmp_path, rank):
+@pytest.mark.parametrize(
+    ("rank", "tune"), [(4, "all"), (0, "all"), (4, "language_projector"), (0, "projector")]
+)
+def test_loaded_model_gives_the_same_output(tiny_config, tmp_path, rank, tune):
     config = copy.deepcopy(tiny_config)
-    config.mllm.lora_rank = rank
+    config.mllm.lora_rank, config.mllm.tune = rank, tune
     torch.manual_seed(3)
     model = perturbed(build_heie(config)).eval()
     saving.save_heie(model, tmp_path / "a", {"epoch": 2})
@@ -101,7 +103,11 @@ def test_broken_files_are_named(built_heie, tmp_path):
         saving.load_heie(tmp_path)
 
 
-def test_merged_model_gives_the_same_output(heie, tmp_path):
+@pytest.mark.parametrize("tune", ["all", "language_projector"])
+def test_merged_model_gives_the_same_output(tiny_config, tmp_path, tune):
+    config = copy.deepcopy(tiny_config)
+    config.mllm.tune = tune
+    heie = build_heie(config).eval()
     saving.save_heie(perturbed(heie), tmp_path, {})
     plain = saving.load_heie(tmp_path, merge=True)
     assert not any("lora" in name for name, _ in plain.named_parameters())

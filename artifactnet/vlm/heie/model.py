@@ -17,7 +17,7 @@ from artifactnet.models.heads.hierarchy import HierarchicalHead
 from artifactnet.models.heads.mapper import Tokens
 from artifactnet.models.state import evaluating
 from artifactnet.types import UInt8Array
-from artifactnet.vlm.base import load_base, pin_base, to_peft_model
+from artifactnet.vlm.base import choose_weights, load_base, pin_base
 from artifactnet.vlm.heie.processing import HeieInputs, HeieProcessing, load_heie_processing
 from artifactnet.vlm.processing import IGNORE_INDEX
 
@@ -220,8 +220,7 @@ def generate_texts(
 def build_heie(config: Config, device: str | torch.device = "cpu") -> HEIE:
     """A HEIE to train: base model, adapters, and a mapper and scorer with random weights.
 
-    With ``mllm.lora_rank=0`` every weight of the base is trained, otherwise only adapters, new
-    token rows, mapper and scorer. The caller seeds.
+    Of the base, what `choose_weights` says is trained; mapper and scorer always. The caller seeds.
 
     Raises:
         ArtifactNetError: the base cannot be used, or ``model.heatmap.tile`` is not its tile size.
@@ -246,6 +245,5 @@ def assemble_heie(
     tuned = training and not mllm.lora_rank
     base = load_base(mllm, len(processing.processor.tokenizer), device, tuned)
     mllm = pin_base(mllm, base)
-    if mllm.lora_rank:
-        base = to_peft_model(base, mllm, [processing.map_id, processing.score_id])
+    base = choose_weights(base, mllm, [processing.map_id, processing.score_id])
     return HEIE(base, processing, copy.deepcopy(heatmap), mllm).to(device)

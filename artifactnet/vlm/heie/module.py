@@ -24,6 +24,7 @@ from artifactnet.vlm.sharding import gather_weights, shard
 
 _TERMS = ("focal", "laplace", "correlation", "score")  # in the order of `heatmap_terms`
 _NEW_ROWS = "trainable_tokens"  # in the names of new tokens' rows of the embedding (peft)
+_WHOLE = "modules_to_save"  # in those of a projector that learns beside adapters (peft)
 _MAX_NLL = 50.0  # mean likelihood whose perplexity is still a number to print
 _NO_TEXT = "the text is UNTRAINED (loss.text=0): it is the base model's own, do not rely on it"
 
@@ -193,11 +194,12 @@ def parameter_groups(model: HEIE, optim: OptimConfig) -> list[dict[str, Any]]:
     """`artifactnet.training.optim.group_parameters` of a HEIE.
 
     Mapper, scorer and the new tokens' rows, which start from random weights, learn at ``head_lr``,
-    adapters (or the whole base) at ``lr``; norms, biases and token rows do not decay.
+    and so does a projector that learns beside adapters; these, or the base's own weights, at
+    ``lr``. Norms, biases and token rows do not decay.
     """
 
     def settings(name: str, parameter: nn.Parameter) -> tuple[float, float]:
-        fresh = name.startswith("head.") or _NEW_ROWS in name
+        fresh = name.startswith("head.") or _NEW_ROWS in name or _WHOLE in name
         lr = optim.head_lr if fresh and optim.head_lr is not None else optim.lr
         decay = 0.0 if parameter.ndim <= 1 or _NEW_ROWS in name else optim.weight_decay
         return lr, decay
