@@ -48,6 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "explanation.judge": {*INFERENCE, "explanation", "metrics", "evaluation"},
     "explanation.report.build": {*INFERENCE, "explanation", "evaluation", "runs"},
     "explanation.report.qreal": {*INFERENCE, "explanation", "metrics", "vlm"},
+    "demo": {*INFERENCE, "demo", "explanation"},
     "llm": {"types", "files", "data", "metrics", "llm", "config"},
     "annotation": {*BASE, "annotation", "data", "llm", "inference", "metrics", "vlm.text",
                    "explanation.report.html"},
@@ -78,7 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": {*TRAINING, "api", "vlm", "llm"},
     "experiments": {*TRAINING, "experiments", "explanation", "vlm", "llm", "api"},
     "cli": {*TRAINING, "", "cli", "api", "benchmarks", "exporters", "explanation", "experiments",
-            "llm", "annotation", "vlm"},
+            "llm", "annotation", "vlm", "demo"},
     "__main__": {"cli"},
 }  # fmt: skip
 
@@ -94,6 +95,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "mmengine": ("models/heads/upernet.py",),
     "pytorch_grad_cam": ("explanation/cam.py",),
     "jinja2": ("explanation/report/html.py",),
+    "gradio": ("demo/page.py",),
     "playwright": (),
     "peft": ("models/lora.py", "vlm/base.py"),
     "lightning": ("training/", "vlm/heie/"),
@@ -114,7 +116,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
 INSIDE_FUNCTIONS = {
     *("albumentations", "omegaconf", "mmseg", "mmcv", "mmengine", "pytorch_grad_cam", "peft"),
     *("transformers", "openai", "onnx", "onnxruntime", "openvino", "nncf", "matplotlib", "jinja2"),
-    *("skimage", "sklearn", "scipy", "google_crc32c", "trl", "datasets"),
+    *("skimage", "sklearn", "scipy", "google_crc32c", "trl", "datasets", "gradio"),
 }
 # loaded when a training starts and not before; their classes derive from those of the packages
 LOADED_LATE = {f"vlm/{name}.py" for name in ("tuning_callbacks", "sft", "grpo")}
