@@ -1,4 +1,28 @@
-"""What tests ask of any page in a browser, as JavaScript."""
+"""A browser for tests, and what they ask of any page in it, as JavaScript."""
+
+import os
+import shutil
+from contextlib import contextmanager
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@contextmanager
+def open_browser():
+    """Headless Chromium; the test is skipped where there is none."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
+        pytest.skip(f"needs Chromium: none of {', '.join(NAMES)} is on the path")
+    # Chromium refuses its sandbox to root
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with api.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=executable, args=arguments)
+        yield chromium
+        chromium.close()
+
 
 # controls without a name
 BARE = """() => [...document.querySelectorAll('input, select, button, a')].filter(node => {

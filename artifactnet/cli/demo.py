@@ -54,10 +54,10 @@ def run_demo(args: argparse.Namespace) -> int:
     """Run ``demo`` until Ctrl-C or SIGTERM; returns the exit code."""
     from artifactnet import load_model
     from artifactnet.demo.analysis import Analyst
-    from artifactnet.demo.page import import_gradio, open_page
+    from artifactnet.demo.page import need_gradio, open_page
     from artifactnet.demo.upload import UploadLimits
 
-    import_gradio()  # before the model, which takes longer
+    need_gradio()  # before the model, which takes seconds
     model = arguments.choose_model(args.model)
     predictor = load_model(model, args.device, threads=args.threads, text=args.text)
     arguments.print_warnings(predictor.warnings)

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ from artifactnet.demo.card import card_of
 from artifactnet.demo.guard import Guard
 from artifactnet.demo.upload import UploadLimits, read_upload
 from artifactnet.explanation.report.content import LABELS
-from artifactnet.inference.backends.session import import_runtime
 from artifactnet.names import visible
 from artifactnet.types import ArtifactNetError
 
@@ -43,19 +43,14 @@ _TO_VERDICT = """() => {
     scrollBy({top: top - 16, behavior: still ? 'auto' : 'smooth'});
   }
 }"""
+_LAST_PORT = 65535
 _FONTS = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # none is downloaded
 
 
-def import_gradio() -> Any:
-    """The package, without its telemetry.
-
-    Raises:
-        ArtifactNetError: it is not installed.
-    """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
-    return import_runtime(
-        "gradio", "the demo page needs Gradio", "pip install 'artifactnet[demo]'"
-    )  # fmt: skip
+def need_gradio() -> None:
+    """Raise ArtifactNetError if gradio is not installed, without importing it."""
+    if find_spec("gradio") is None:
+        raise ArtifactNetError("the demo page needs Gradio: pip install 'artifactnet[demo]'")
 
 
 def build_page(analyst: Analyst, model: str, limits: UploadLimits) -> gradio.Blocks:
@@ -65,11 +60,9 @@ def build_page(analyst: Analyst, model: str, limits: UploadLimits) -> gradio.Blo
         analyst: around the model.
         model: its name or path, for people.
         limits: of images.
-
-    Raises:
-        ArtifactNetError: gradio is not installed.
     """
-    gr = import_gradio()
+    import gradio as gr
+
     predictor = analyst.predictor
     name = visible(Path(model).name if os.sep in model else model)
 
@@ -90,9 +83,11 @@ def build_page(analyst: Analyst, model: str, limits: UploadLimits) -> gradio.Blo
 
     def offer_methods(method: str | None) -> Any:
         """Those that the model supports: found out behind the first answer, not before it."""
+        if method is not None:  # offered already, and perhaps chosen since
+            return gr.skip()
         choices = [(LABELS[each], each) for each in analyst.methods]
-        chosen = method if method in analyst.methods else next(iter(analyst.methods), None)
-        return gr.update(choices=choices, value=chosen, visible=len(choices) > 1)
+        first = next(iter(analyst.methods), None)
+        return gr.update(choices=choices, value=first, visible=len(choices) > 1)
 
     with gr.Blocks(title="ArtifactNet", analytics_enabled=False) as page:
         gr.HTML(
@@ -174,12 +169,13 @@ def open_page(
     Raises:
         ArtifactNetError: gradio is not installed, or the port cannot be used.
     """
+    need_gradio()
     port = _free_port(host, port)
     with TemporaryDirectory(prefix="artifactnet-demo-") as folder, _environment(folder):
-        page = build_page(analyst, model, limits)
-        gr = import_gradio()
+        import gradio as gr
         from starlette.middleware import Middleware
 
+        page = build_page(analyst, model, limits)
         theme = gr.themes.Base(font=_FONTS[0], font_mono=_FONTS[1])
         page.launch(
             server_name=f"[{host}]" if ":" in host else host, server_port=port, share=False,
@@ -204,6 +200,8 @@ def _free_port(host: str, port: int) -> int:
         ArtifactNetError: it cannot be used on this host.
     """
     try:
+        if port > _LAST_PORT:  # which getaddrinfo would take, counted from 0 again
+            raise OverflowError(f"the last one is {_LAST_PORT}")
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
         )[0]  # fmt: skip
@@ -221,9 +219,14 @@ def _free_port(host: str, port: int) -> int:
 
 @contextmanager
 def _environment(folder: str) -> Iterator[None]:
-    """Gradio's temporary files go into ``folder``, and its call to itself past any proxy."""
+    """What Gradio reads when it is imported and when it starts.
+
+    Its temporary files go into ``folder``, it sends no telemetry, and its call to itself goes past
+    any proxy.
+    """
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     changed = {
+        "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": folder,
         "no_proxy": ",".join(filter(None, (direct, "127.0.0.1", "localhost"))),
     }

@@ -1,26 +1,15 @@
 """A browser that opens pages from disk, for tests of pages."""
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+from browser_checks import open_browser
 
 
 @pytest.fixture(scope="module")
 def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    executable = next(filter(None, map(shutil.which, NAMES)), None)
-    if executable is None:
-        pytest.skip(f"needs Chromium: none of {', '.join(NAMES)} is on the path")
-    # Chromium refuses its sandbox to root
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with api.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=executable, args=arguments)
+    with open_browser() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture
