@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "values": set(),
     "config": {"types", "taxonomy", "rules", "schema", "values"},
     "data": {*BASE, "data"},
+    "data.sources.demo": {*BASE, "data", "vlm.text"},  # what was done to an image, in words
     "models": {*BASE, "models"},
     "losses": {"types", "taxonomy", "losses"},  # tensors and numbers, never configs
     "metrics": {"types", "taxonomy", "metrics"},
@@ -54,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
                    "explanation.report.html"},
     # vision-language models need the extra `mllm`
     "vlm": {*BASE, "data", "models", "inference", "metrics", "vlm"},
+    "vlm.text": {"types", "taxonomy", "metrics.claims", "vlm.text"},  # `data` imports it
     "vlm.heie.module": {*TRAINING, "vlm"},
     "vlm.heie.trainer": {*TRAINING, "vlm"},
     "vlm.heie.data": {*TRAINING, "vlm"},
@@ -76,10 +78,12 @@ ALLOWED: dict[str, set[str]] = {
     "distillation": {*INFERENCE, "distillation", "runs", "vlm.text.template"},
     "evaluation": {*INFERENCE, "evaluation", "distillation", "runs", "metrics"},
     "training": {*TRAINING, "explanation.overlay"},
+    "serving": {*INFERENCE, "serving"},
+    "cluster": {*INFERENCE, "cluster"},
     "api": {*TRAINING, "api", "vlm", "llm"},
     "experiments": {*TRAINING, "experiments", "explanation", "vlm", "llm", "api"},
     "cli": {*TRAINING, "", "cli", "api", "benchmarks", "exporters", "explanation", "experiments",
-            "llm", "annotation", "vlm", "demo"},
+            "llm", "annotation", "cluster", "serving", "vlm", "demo"},
     "__main__": {"cli"},
 }  # fmt: skip
 
@@ -110,16 +114,29 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("inference/backends/onnx.py", "exporters/onnx.py"),
     "openvino": ("inference/backends/openvino.py", "exporters/openvino.py"),
     "nncf": ("exporters/openvino.py",),
-    "ray": (),
+    "fastapi": ("serving/app.py",),
+    "starlette": ("serving/app.py",),
+    "pydantic": ("serving/schema.py",),
+    "uvicorn": ("serving/server.py", "serving/connections.py"),
+    "python_multipart": ("serving/multipart.py",),
+    "prometheus_client": ("serving/metrics.py",),
+    "ray": ("cluster/engine.py",),
+    "fsspec": ("cluster/storage.py",),
 }
 # these cost seconds, so only the function that needs them imports them
 INSIDE_FUNCTIONS = {
     *("albumentations", "omegaconf", "mmseg", "mmcv", "mmengine", "pytorch_grad_cam", "peft"),
     *("transformers", "openai", "onnx", "onnxruntime", "openvino", "nncf", "matplotlib", "jinja2"),
-    *("skimage", "sklearn", "scipy", "google_crc32c", "trl", "datasets", "gradio"),
+    *("skimage", "sklearn", "scipy", "google_crc32c", "trl", "datasets", "gradio", "ray"),
+    *("fastapi", "starlette", "pydantic", "uvicorn", "python_multipart", "prometheus_client"),
 }
-# loaded when a training starts and not before; their classes derive from those of the packages
-LOADED_LATE = {f"vlm/{name}.py" for name in ("tuning_callbacks", "sft", "grpo")}
+# loaded when a training or a server starts and not before; their classes derive from those of the
+# packages, or import such classes
+LOADED_LATE = {
+    *(f"vlm/{name}.py" for name in ("tuning_callbacks", "sft", "grpo")),
+    *(f"serving/{name}.py" for name in ("app", "connections", "metrics", "model_info")),
+    *(f"serving/{name}.py" for name in ("multipart", "schema", "server", "uploads")),
+}
 
 
 def imported(tree: ast.AST) -> list[tuple[str, int]]:

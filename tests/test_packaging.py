@@ -95,7 +95,8 @@ def test_wheel_holds_the_photographs_and_their_licences(wheel):
         found = {name for name in inside if f"/{kind}/" in name and name.endswith(suffix)}
         assert len(found) == 145
         assert {Path(name).stem for name in found} <= stems
-    assert len(inside) == 3 * 145 + 1
+    assert "artifactnet/photographs/captions.csv" in inside
+    assert len(inside) == 3 * 145 + 2
 
 
 def test_wheel_holds_nothing_else(wheel):

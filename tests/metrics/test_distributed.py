@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from two_processes import run_both
@@ -9,6 +11,7 @@ from two_processes import run_both
 from artifactnet.metrics.artifact_ratio import ArtifactRatioMetric
 from artifactnet.metrics.authenticity import AuthenticityMetric
 from artifactnet.metrics.category_presence import PresenceMetric, categories_present
+from artifactnet.metrics.claims import ClaimMetric, Claims
 from artifactnet.metrics.correlation import ScoreCorrelationMetric
 from artifactnet.metrics.pixels import PixelMetric
 from artifactnet.metrics.saliency import SaliencyMetric, TeacherAgreementMetric
@@ -48,7 +51,9 @@ def results(indices):
         "teacher": TeacherAgreementMetric(),
         "scores": ScoreCorrelationMetric(),
         "text": TextMetric(),
+        "claims": ClaimMetric(),
     }
+    truth = Claims(("low-level-texture",), ("top",), False)
     for i in indices:
         one = slice(i, i + 1)
         state = (annotation[one], labels[one])
@@ -66,6 +71,12 @@ def results(indices):
                 torch.tensor([i + 1]),
                 [" ".join(words[: i + 4])],
                 [" ".join(words[2 : i + 5])],
+            ),
+            "claims": (
+                [replace(truth, places=truth.places * (i % 2))],
+                [truth],
+                [("top",)],
+                [i > 3],
             ),
         }
         for name, arguments in batches.items():
@@ -94,7 +105,8 @@ def test_two_processes_agree_with_one(tmp_path, first):
     assert expected["saliency"]["counts"]["CC"] > 1
     assert expected["teacher"]["fake"]["images"] > 1
     assert expected["text"]["BLEU"] > 0
-    exact = ("authenticity", "pixels", "segmentation", "presence", "ratio")
+    assert 0 < expected["claims"]["place"] < 1
+    exact = ("authenticity", "pixels", "segmentation", "presence", "ratio", "claims")
     for found in both:
         assert all(found[name] == expected[name] for name in exact)
         assert_close(found, expected)

@@ -16,7 +16,7 @@ from artifactnet.files import atomic_path
 def convert_demo_data(
     config: DataConfig, out: Path, *, name: str = "demo", overwrite: bool = False
 ) -> Conversion:
-    """Write the images, masks, heatmaps and scores of the demo data, and their manifest.
+    """Write images, masks, heatmaps, scores and texts of the demo data, and their manifest.
 
     The ``demo_*`` keys of the config say which images; other arguments: see `convert_dataset`.
 
@@ -37,6 +37,9 @@ def convert_demo_data(
             if sample.heatmap is not None:
                 heatmap = np.round(sample.heatmap * 255).astype(np.uint8)
             known = record.uid, record.label, record.annotation, split, record.generator
-            line = ManifestLine(str(path), *known, score=sample.score, categories=record.categories)
+            line = ManifestLine(
+                str(path), *known, score=sample.score, categories=record.categories,
+                text=sample.text,
+            )  # fmt: skip
             writer.add(line, key, heatmap=heatmap, mask=sample.mask)
     return writer.finish(out, [])

@@ -5,6 +5,7 @@ controlled edits (generator ``edit``), or of the photograph's version in which a
 repainted regions (generator ``migan``). Both are encoded by the same JPEG call at the same quality,
 so neither size, nor format, nor compression tells them apart. A sample depends on (demo_seed,
 split, number) and the ``demo_*`` keys alone. It is made on first use and then kept as JPEG bytes.
+What was done to it can be put into words, too (``demo_texts``).
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ import numpy as np
 from artifactnet.config import DataConfig
 from artifactnet.data.images import decode_image, encode_jpeg
 from artifactnet.data.sources.base import Splits
+from artifactnet.data.sources.captions import read_captions
 from artifactnet.data.synthetic import edits
 from artifactnet.taxonomy import UNCATEGORIZED_BIT, Category
 from artifactnet.types import Annotation, ArtifactNetError, Float32Array, Record, Sample, UInt8Array
+from artifactnet.vlm.text.facts import UNTOUCHED, Facts, find_facts
+from artifactnet.vlm.text.writing import write_facts
 
 EDIT, MIGAN = GENERATORS = ("edit", "migan")
 _SPLITS = ("train", "val", "test")
@@ -177,6 +181,7 @@ class _Twin:
     jpeg: bytes
     mask: bytes | None
     score: float  # plausibility
+    text: str | None  # what was done to it; see `DemoSource`
 
 
 class DemoSource:
@@ -184,8 +189,10 @@ class DemoSource:
 
     Images are square, of ``size`` pixels; ``seed`` is that of the data (not of a training run);
     ``categories`` are the kinds of edits that may occur; ``photos`` is ``all`` or ``classic``;
-    ``migan`` is the share of pairs whose fake is a repainted photograph, spread evenly. No
-    photograph is opened before its turn.
+    ``migan`` is the share of pairs whose fake is a repainted photograph, spread evenly. With
+    ``texts`` every image has a chain of thought of what is known about it
+    (`artifactnet.vlm.text.writing`), those of the test split in words of their own. No photograph
+    is opened before its turn.
     """
 
     known_twins = True  # within a split; no photograph is in two
@@ -199,7 +206,9 @@ class DemoSource:
         categories: Sequence[Category],
         photos: str = "all",
         migan: float = 0.0,
+        texts: bool = False,
     ):
+        self.texts = texts
         self._split = split
         self._size = size
         self._seed = seed
@@ -232,10 +241,10 @@ class DemoSource:
         twin = self._twin(index)
         image = decode_image(twin.jpeg, record.uid)
         if twin.mask is None:
-            return Sample(record, image, score=twin.score)
+            return Sample(record, image, score=twin.score, text=twin.text)
         flat = np.frombuffer(zlib.decompress(twin.mask), np.uint8)
         mask = flat.reshape(self._size, self._size).copy()
-        return Sample(record, image, mask, _heatmap(mask), twin.score)
+        return Sample(record, image, mask, _heatmap(mask), twin.score, text=twin.text)
 
     def encoded(self, index: int) -> bytes:
         """The JPEG file of image ``index``."""
@@ -250,6 +259,15 @@ class DemoSource:
         photos = self._photos[maker]
         weights = np.array([photo.weight for photo in photos])
         return photos[int(rng.choice(len(photos), p=weights / weights.sum()))]
+
+    def _text(self, index: int, photo: Photo, facts: Facts) -> str | None:
+        """The facts in words that this image alone decides, if texts are wanted."""
+        if not self.texts:
+            return None
+        record = self.records[index]
+        key = f"{self._seed}-{record.uid}-{record.label}"
+        captions = read_captions()[photo.scene]
+        return write_facts(facts, captions, key, held_out=self._split == "test")
 
     def _twin(self, index: int) -> _Twin:
         if index in self._kept:
@@ -267,10 +285,14 @@ class DemoSource:
             if maker == EDIT:
                 plan = self._plans[number]
                 edited, mask = edits.edit_photo(image, self._rng(number, "edit"), plan)
+            change = np.abs(image.astype(np.float32) - edited).mean(axis=2)
+            score = 1.0 - _severity(image, edited)
+            text = self._text(index, photo, find_facts(mask, change, score))
             packed = zlib.compress(mask.tobytes(), 1)
-            twin = _Twin(encode_jpeg(edited, quality), packed, 1.0 - _severity(image, edited))
+            twin = _Twin(encode_jpeg(edited, quality), packed, score, text)
         else:
-            twin = _Twin(encode_jpeg(image, quality), None, 1.0)
+            text = self._text(index, photo, UNTOUCHED)
+            twin = _Twin(encode_jpeg(image, quality), None, 1.0, text)
         size = len(twin.jpeg) + len(twin.mask or b"")
         if self._kept_bytes + size <= _CACHE_BYTES:
             self._kept[index] = twin
@@ -317,7 +339,7 @@ def build_demo_splits(config: DataConfig, seed: int) -> Splits:
                 locate_photo(photo)  # report a missing package now, not in the third epoch
             splits[split] = DemoSource(
                 split, pairs, config.demo_size, config.demo_seed, categories,
-                config.demo_photos, migan,
+                config.demo_photos, migan, config.demo_texts,
             )  # fmt: skip
     if not splits:
         raise ArtifactNetError("the demo data is empty; set data.demo_train, _val or _test above 0")

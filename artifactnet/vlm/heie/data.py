@@ -23,6 +23,7 @@ from artifactnet.data.datamodule import (
 from artifactnet.data.dataset import SampleKey, SourceDataset, derive_seed
 from artifactnet.data.sampler import EpochSampler
 from artifactnet.data.sources.base import Source, Splits
+from artifactnet.data.sources.demo import DemoSource
 from artifactnet.data.sources.manifest import ManifestSource
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample, UInt8Array
 from artifactnet.vlm.heie.processing import HeieInputs, HeieProcessing
@@ -348,14 +349,17 @@ class TextData:
 
 
 def _written(splits: Splits, config: Config, processing: HeieProcessing) -> set[Record]:
-    """Images with a text that an annotator wrote; most sources have none.
+    """Images that come with a text; most sources have none.
 
-    With ``data.on_error=raise``, texts are checked now rather than in the middle of an epoch.
+    With ``data.on_error=raise``, texts of annotators are checked now rather than in the middle of
+    an epoch.
     """
     written: set[Record] = set()
     if config.mllm.text != "written":
         return written
     for source in splits.values():
+        if isinstance(source, DemoSource) and source.texts:
+            written.update(source.records)
         if not isinstance(source, ManifestSource):  # no other source has texts
             continue
         for record, text in zip(source.records, source.texts, strict=True):

@@ -53,7 +53,7 @@ _ENDS = {
     SCORE: re.compile(r"(?:\b(?:is|of|as|score)[ \t]*:?|:)\Z", re.I),
 }
 # for repairs
-_EMPTY = {
+EMPTY = {  # instead of a part under which nothing was written
     "description": "The image was not described.",
     "regions": "No region was named.",
     "issues": "No issue was named.",
@@ -356,8 +356,8 @@ def _filled(body: str, name: str, mark: str | None, notes: list[str]) -> str:
         return body.rstrip() if mark is None else body
     notes.append(_note_empty(name))
     if mark is None:
-        return f"\n{_EMPTY[name]}"
-    return f"\n{_EMPTY[name]}\n{body[end:].lstrip() or CLOSING_SENTENCES[mark]}"
+        return f"\n{EMPTY[name]}"
+    return f"\n{EMPTY[name]}\n{body[end:].lstrip() or CLOSING_SENTENCES[mark]}"
 
 
 def _closed(body: str, name: str, mark: str, notes: list[str]) -> str:
@@ -370,7 +370,7 @@ def _closed(body: str, name: str, mark: str, notes: list[str]) -> str:
     if body[:begin].strip():
         return body[:begin] + CLOSING_SENTENCES[mark]
     notes.append(_note_empty(name))  # the cut-off sentence was all there was
-    return f"\n{_EMPTY[name]}\n{CLOSING_SENTENCES[mark]}"
+    return f"\n{EMPTY[name]}\n{CLOSING_SENTENCES[mark]}"
 
 
 def _note_empty(name: str) -> str:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
 from artifactnet.types import Annotation, Sample
 from artifactnet.vlm.text.chain_of_thought import ChainOfThought, build_cot
+from artifactnet.vlm.text.places import main_places
 
 # Read in place of a generated text; it says nothing about the image.
 TEMPLATE = build_cot(
@@ -29,12 +30,6 @@ _WORDS = {
     "cognitive-level-physics": ("Physics", "Light, shadows or supports contradict physics."),
     UNCATEGORIZED: ("Artifacts", "Something there looks implausible."),
 }
-_PLACES = (
-    *("upper left", "top", "upper right"),
-    *("left", "center", "right"),
-    *("lower left", "bottom", "lower right"),
-)
-_NAMED = 0.25  # share of a category that a place must hold to be named
 _MOST = 0.5  # share of the image that counts as most of it
 _MARKED = 0.5  # of a heatmap's own maximum, without a mask
 
@@ -86,9 +81,4 @@ def _where(marked: npt.NDArray[np.bool_]) -> str:
     percent = f"{100 * share:.0f}%" if share >= 0.01 else "less than 1%"
     if share >= _MOST:
         return f"most of the image; {percent} of it"
-    rows, columns = (np.arange(length) * 3 // length for length in marked.shape)
-    y, x = np.nonzero(marked)
-    parts = np.bincount(rows[y] * 3 + columns[x], minlength=9) / len(y)
-    ordered = sorted(range(9), key=lambda place: -parts[place])
-    names = [_PLACES[place] for place in ordered if parts[place] >= _NAMED]
-    return f"{', '.join(names) or 'spread over the image'}; {percent} of the image"
+    return f"{', '.join(main_places(marked)) or 'spread over the image'}; {percent} of the image"

@@ -1,0 +1,27 @@
+"""Where something is in an image, in words: a grid of three by three."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+PLACES = (
+    *("upper left", "top", "upper right"),
+    *("left", "center", "right"),
+    *("lower left", "bottom", "lower right"),
+)
+_NAMED = 0.25  # share of a mask that a place must hold to be named
+
+
+def main_places(marked: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+    """The places that hold a quarter or more of a (H, W) mask, the fullest first.
+
+    None if no place does: then the mask is spread over the image, or is empty.
+    """
+    y, x = np.nonzero(marked)
+    if not len(y):
+        return ()
+    rows, columns = (np.arange(length) * 3 // length for length in marked.shape)
+    parts = np.bincount(rows[y] * 3 + columns[x], minlength=9) / len(y)
+    ordered = sorted(range(9), key=lambda place: -parts[place])
+    return tuple(PLACES[place] for place in ordered if parts[place] >= _NAMED)
