@@ -27,6 +27,7 @@ from artifactnet.inference.inputs import ImageLike
 from artifactnet.llm.client import Chat
 from artifactnet.llm.judge import judge_texts
 from artifactnet.metrics.alone import count_alone
+from artifactnet.metrics.claims import ClaimMetric
 from artifactnet.metrics.correlation import ScoreCorrelationMetric
 from artifactnet.metrics.saliency import SaliencyMetric
 from artifactnet.metrics.text import TextMetric
@@ -38,12 +39,18 @@ from artifactnet.vlm.heie import saving
 from artifactnet.vlm.heie.data import TextData, TextExample
 from artifactnet.vlm.heie.model import HEIE
 from artifactnet.vlm.heie.predictor import HeiePredictor, default_mode
-from artifactnet.vlm.text.chain_of_thought import parse_cot
+from artifactnet.vlm.text.chain_of_thought import Style, parse_cot
+from artifactnet.vlm.text.claims import claims_of, read_claims
+from artifactnet.vlm.text.reading import read_facts
 
 # what may differ from the run; everything else belongs to the trained model
 ALLOWED = ("data.", "train.device", "mllm.text", "mllm.question", "mllm.max_new_tokens")
 ANSWERS = "answers.jsonl"
 SIMILARITY = "similarity.jsonl"  # all answers of the judge about these texts
+FACTS = (  # columns, of `ClaimMetric`
+    *("category", "all categories", "place", "repainted", "missed"),
+    *("nothing invented", "called clean", "strict form"),
+)
 TEXTS = {  # where heatmap and score are read from
     "generate": "a text that the model wrote",
     "template": "a fixed text, nothing generated",
@@ -142,7 +149,9 @@ def evaluate_model(
 
     Heatmaps are compared at the size of their image. Perplexity is that of the annotated texts,
     whatever text the heatmaps were read from. BLEU and ROUGE-L compare the three parts of a text
-    alone: headings and closing sentences, which are always the same, would lift them.
+    alone: headings and closing sentences, which are always the same, would lift them. Where the
+    annotated text states facts that are certain (`artifactnet.vlm.text.reading`), what the model's
+    text claims is compared with them, see `artifactnet.metrics.claims.ClaimMetric`.
 
     Args:
         model: on the device where it runs.
@@ -215,10 +224,10 @@ class _Counts:
         self.saliency, self.scores = SaliencyMetric(), ScoreCorrelationMetric()
         self.answers: list[dict[str, Any]] = []  # what is kept of each answer, for people
         self.unannotated = 0  # images without an annotated text
-        self._texts = TextMetric()
+        self._texts, self._claims = TextMetric(), ClaimMetric()
         self._pairs: list[tuple[str, str]] = []  # annotated, generated
         self._repaired = 0
-        for metric in (self.saliency, self.scores, self._texts):
+        for metric in (self.saliency, self.scores, self._texts, self._claims):
             count_alone(metric)
 
     def add(self, examples: Sequence[TextExample]) -> None:
@@ -263,6 +272,14 @@ class _Counts:
             assert written is not None
             self._pairs.append((example.text, written))
             self._texts.update(written=[_parts(written)], references=[_parts(example.text)])
+            self._compare_with_facts(example.text, written, strict=not notes and _standard(written))
+
+    def _compare_with_facts(self, annotated: str, written: str, strict: bool) -> None:
+        """Count what a text claims, if the annotated one says for certain what is true."""
+        facts = read_facts(annotated)
+        if facts is not None:
+            main = facts.findings[0].places if facts.findings else ()
+            self._claims.update([read_claims(written)], [claims_of(facts)], [main], [strict])
 
     def compute_texts(self, chat: Chat | None, target: Path) -> dict[str, Any] | None:
         """Figures of the texts; None where none is annotated."""
@@ -271,6 +288,7 @@ class _Counts:
         figures: dict[str, Any] = self._texts.compute()
         # "mended": what results files have called repaired answers from the start
         figures |= {"mended": self._repaired, "similarity": None}
+        figures["facts"] = self._claims.compute() if self._claims.update_called else None
         if self._pairs and chat is not None:
             figures["similarity"] = {"model": chat.model, **self._judge(chat, target)}
         return figures
@@ -289,6 +307,11 @@ def _parts(text: str) -> str:
     """What a text says, without the headings and closing sentences that all texts share."""
     cot = parse_cot(text)
     return "\n".join((cot.description, cot.regions, cot.issues))
+
+
+def _standard(text: str) -> bool:
+    """Whether headings and closing sentences are those of the standard form, to the letter."""
+    return parse_cot(text.strip()).style == Style()
 
 
 def _likelihood(model: HEIE, examples: Sequence[TextExample]) -> tuple[Tensor, Tensor]:
@@ -354,4 +377,23 @@ def _sections(results: dict[str, Any]) -> list[Section]:
             "texts."
         )
     title = "Explanations against annotated ones"
-    return [*found, Section(title, "explanations", tuple(header), tuple(row), " ".join(notes))]
+    found.append(Section(title, "explanations", tuple(header), tuple(row), " ".join(notes)))
+    if texts.get("facts"):  # results written before there were such figures have none
+        found.append(_facts_section(texts["facts"]))
+    return found
+
+
+def _facts_section(facts: dict[str, Any]) -> Section:
+    row = tuple("-" if facts[name] is None else f"{100 * facts[name]:.1f} %" for name in FACTS)
+    note = (
+        f"Of {facts['texts']} generated texts about images whose flaws are known for certain. "
+        "Category: the first one named is that of the largest region, of "
+        f"{facts['categorized']} images with one; all categories: the true ones are named and no "
+        "others. Place: the first one named is a main one of the largest region, of "
+        f"{facts['placed']} images with one. Repainted: the text says so, of "
+        f"{facts['repainted images']} images with regions that a network repainted. Missed: the "
+        f"text says that nothing is wrong, of {facts['edited']} edited images. Nothing invented: "
+        f"neither category nor place is named, of {facts['untouched']} untouched images; called "
+        "clean: it says besides that nothing is wrong. Strict form: to the letter, unrepaired."
+    )
+    return Section("Explanations against known facts", "facts", FACTS, row, note)
