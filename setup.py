@@ -61,7 +61,7 @@ DEMO = ["gradio>=6.0,<7"]
 SERVE = [
     "fastapi>=0.115",
     "uvicorn>=0.30",
-    "python-multipart>=0.0.12",  # what FastAPI reads uploads with
+    "python-multipart>=0.0.27",  # since then it limits the headers of a part
     "prometheus-client>=0.20",
 ]
 RAY = ["ray[data]>=2.40"]

@@ -41,6 +41,7 @@ from artifactnet.cli import (
     qreal_bench,
     report,
     score,
+    serve,
     synthesize,
     train,
     xaigd_bench,
@@ -72,6 +73,11 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         "predict images and draw where the model looks",
         predict.add_predict_options,
         predict.run_predict,
+    ),
+    "serve": (
+        "answer images over HTTP (extra serve)",
+        serve.add_serve_options,
+        serve.run_serve,
     ),
     "models": (
         "list the models that are here, or print a model's card",

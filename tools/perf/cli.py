@@ -26,6 +26,8 @@ BENCHMARKS = {
     "qreal-scores": ("qreal_scores", "answers about entities, from files to figures"),
     "robustness": ("robustness", "several models on damaged images beside the models alone"),
     "predict": ("predict", "a folder beside the model alone, and memory"),
+    "ray": ("ray_engine", "an actor of the ray engine beside local predict"),
+    "serving": ("serving", "a server beside the model alone, and many requests, some hostile"),
 }
 
 
