@@ -124,14 +124,14 @@ def build_page(analyst: Analyst, model: str, limits: UploadLimits) -> gradio.Blo
             gr.Markdown(card_of(model, predictor), latex_delimiters=[])
         opacity.input(None, opacity, None, js=_SET_OPACITY, api_visibility="private")
         boxes.input(None, boxes, None, js=_SHOW_BOXES, api_visibility="private")
-        queued = {
+        queued: dict[str, Any] = {
             "concurrency_limit": 1,  # a model answers one after the other
             "concurrency_id": "model",
             "trigger_mode": "always_last",
             "api_visibility": "private",
         }
         outputs = [verdict, picture, details, controls, boxes]
-        progress = {"show_progress": "minimal", "show_progress_on": [verdict]}
+        progress: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": [verdict]}
         looked = intake.analyse(answer, [intake, method], outputs, **progress, **queued)
         method.input(answer, [intake, method], outputs, **progress, **queued)
         seen = looked.then(None, None, None, js=_TO_VERDICT, api_visibility="private")
