@@ -115,7 +115,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "openvino": ("inference/backends/openvino.py", "exporters/openvino.py"),
     "nncf": ("exporters/openvino.py",),
     "fastapi": ("serving/app.py",),
-    "starlette": ("serving/app.py",),
+    "starlette": ("serving/app.py", "demo/page.py"),  # Gradio is built on it
     "pydantic": ("serving/schema.py",),
     "uvicorn": ("serving/server.py", "serving/connections.py"),
     "python_multipart": ("serving/multipart.py",),

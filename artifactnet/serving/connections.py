@@ -37,7 +37,7 @@ class GuardedProtocol(H11Protocol):
             transport.abort()
             return
         if len(self.connections) > self.max_connections:
-            self.app = _refuse  # type: ignore[assignment]
+            self.app = _refuse
         self._deadline = self.loop.call_later(self.timeout, self._end)
 
     def data_received(self, data: bytes) -> None:
@@ -45,7 +45,7 @@ class GuardedProtocol(H11Protocol):
         self._heard = True
         super().data_received(data)
         if self._is_busy:
-            self._deadline = _stop(self._deadline)
+            self._stop_waiting_for_a_head()
         elif self._deadline is None and not self.transport.is_closing():
             self._deadline = self.loop.call_later(self.timeout, self._end)
 
@@ -57,16 +57,27 @@ class GuardedProtocol(H11Protocol):
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
         super().resume_writing()
-        self._stalled = _stop(self._stalled)
+        self._stop_waiting_for_the_client()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
-        self._deadline, self._stalled = _stop(self._deadline), _stop(self._stalled)
+        self._stop_waiting_for_a_head()
+        self._stop_waiting_for_the_client()
         super().connection_lost(exc)
 
     @property
     def _is_busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _stop_waiting_for_a_head(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _stop_waiting_for_the_client(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _end(self) -> None:
         """Close a connection whose request did not come; who sent part of one is told why."""
@@ -88,11 +99,6 @@ def guarded_protocol(timeout: float, max_connections: int) -> type[GuardedProtoc
     """The protocol of a server; see `GuardedProtocol`."""
     bounds = {"timeout": timeout, "max_connections": max_connections}
     return type("Connection", (GuardedProtocol,), bounds)
-
-
-def _stop(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
 
 
 async def _refuse(scope: Any, receive: Any, send: Any) -> None:
