@@ -14,6 +14,7 @@ from torch import Tensor
 
 from artifactnet.config import ModelConfig
 from artifactnet.models.create import create_model
+from artifactnet.models.import_timm import import_timm
 from artifactnet.models.timm_net import normalization
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.base import read_checkpoint, require_mllm_extra
@@ -133,8 +134,6 @@ def build_base(
 
 def _vision_tower(backbone: Any, config: ModelConfig) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """State and configuration of InternVL's vision tower that equal a timm ViT."""
-    from timm.layers import resample_abs_pos_embed
-
     net, size = backbone.net, config.image_size
     if backbone.patch_size is None or backbone.prefix_tokens != 1 or net.pos_embed is None:
         raise ArtifactNetError(
@@ -151,7 +150,7 @@ def _vision_tower(backbone: Any, config: ModelConfig) -> tuple[dict[str, Tensor]
     grid = size[0] // backbone.patch_size
     state = {
         "embeddings.cls_token": source.pop("cls_token"),
-        "embeddings.position_embeddings": resample_abs_pos_embed(
+        "embeddings.position_embeddings": import_timm().layers.resample_abs_pos_embed(
             source.pop("pos_embed"), [grid, grid], num_prefix_tokens=1
         ),
         "embeddings.patch_embeddings.projection.weight": source.pop("patch_embed.proj.weight"),
