@@ -3,15 +3,16 @@
 import dataclasses
 import json
 import re
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
+from doc_pages import PAGES, blocks, commands
 
 from artifactnet.cli import _parser
 from artifactnet.config import Config, load, schema, to_dict
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 LEAVES = [key for key, kind in schema().items() if not dataclasses.is_dataclass(kind)]
 
 
@@ -46,19 +47,10 @@ def test_links_lead_somewhere(page):
     assert [link for link in local if not (page.parent / link).exists()] == []
 
 
-def commands() -> list[list[str]]:
-    """Every `artifactnet ...` line of the pages' code blocks."""
-    found = []
-    for page in PAGES:
-        for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-            for line in block.splitlines():
-                words = line.partition("#")[0].replace("'", "").split()
-                if words[:1] == ["artifactnet"]:
-                    found.append(words[1:])
-    return found
+SHOWN = [words for page in PAGES for block in blocks(page) for words in commands(block)]
 
 
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
+@pytest.mark.parametrize("words", SHOWN, ids=" ".join)
 def test_shown_commands_parse(words):
     args = _parser().parse_args(words)
     if words[0] in ("train", "config"):
@@ -80,3 +72,9 @@ def test_recipes_are_listed():
         for p in (ROOT / "configs").rglob("*.yaml")
     }
     assert recipes <= listed
+
+
+def test_extras_are_listed():
+    listed = set(re.findall(r"^\| `([\w-]+)` \|", text("docs/install.md"), re.MULTILINE))
+    extras = set(metadata("artifactnet").get_all("Provides-Extra"))
+    assert extras == listed
