@@ -64,7 +64,7 @@ SERVE = [
     "python-multipart>=0.0.27",  # since then it limits the headers of a part
     "prometheus-client>=0.20",
 ]
-RAY = ["ray[data]>=2.40"]
+RAY = ["ray[data]>=2.50"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings-python>=2.0"]
 TEST = [
     *MLLM_TRAIN,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from artifactnet.cli import arguments, progress
+from artifactnet.cli import arguments, predict_ray, progress
 
 if TYPE_CHECKING:
     from artifactnet.inference.base import BasePredictor
@@ -92,6 +92,7 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
         help="also predict each image saved as JPEG of three qualities and resized to 90 %%, and "
         "say how the probability changes; takes four more forward passes per image",
     )
+    predict_ray.add_ray_options(parser)
 
 
 def run_predict(args: argparse.Namespace) -> int:
@@ -101,6 +102,8 @@ def run_predict(args: argparse.Namespace) -> int:
     from artifactnet.types import ArtifactNetError
 
     _check_options(args)
+    if args.engine == "ray":
+        return predict_ray.run_on_ray(args, _overlap(args))
     predictor: BasePredictor | None = arguments.open_endpoint(args)
     if predictor is None:
         model = arguments.choose_model(args.model)
@@ -146,6 +149,7 @@ def _check_options(args: argparse.Namespace) -> None:
     """Refuse options that do not fit together."""
     from artifactnet.types import ArtifactNetError
 
+    predict_ray.check_engine(args)
     if args.overlap is not None and not args.tiles:
         raise ArtifactNetError("--overlap needs --tiles")
     if args.allow_private_urls and not args.allow_urls:
@@ -187,7 +191,7 @@ def _answer(
     from artifactnet.inference.folder import predict_to_folder
     from artifactnet.inference.lines import predict_lines
 
-    overlap = _OVERLAP if args.overlap is None else args.overlap
+    overlap = _overlap(args)
     urls: Urls = "none"
     if args.allow_urls:
         urls = "private" if args.allow_private_urls else "public"
@@ -205,6 +209,10 @@ def _answer(
         report=report, report_line=_print_json if args.json else None, expect=expect,
         urls=urls,
     )  # fmt: skip
+
+
+def _overlap(args: argparse.Namespace) -> float:
+    return _OVERLAP if args.overlap is None else float(args.overlap)
 
 
 def _print_json(line: dict[str, Any]) -> None:

@@ -29,10 +29,11 @@ class Watched:
 
     Args:
         table: list the images, if there are at most `FEW`.
+        what: is counted, if not images.
     """
 
-    def __init__(self, table: bool) -> None:
-        self._table = table
+    def __init__(self, table: bool, what: str = "") -> None:
+        self._table, self._what = table, what
         self._rows: list[tuple[str, str, str]] = []
         self._images = 0
 
@@ -53,6 +54,7 @@ class Watched:
             TextColumn("predicting"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn(self._what),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
@@ -69,9 +71,17 @@ class Watched:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        self.stop()
         if error is None and self._table and 0 < self._images <= FEW:
             self._print_table()
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._bar.advance(self._task)
 
     def expect(self, images: int) -> None:
         """How many images come; until it is known the bar has no end."""
@@ -80,7 +90,7 @@ class Watched:
     def add(self, path: str | None, verdict: str, probability: str) -> None:
         """An image was predicted."""
         self._images += 1
-        self._bar.advance(self._task)
+        self.advance()
         if self._images <= FEW:
             self._rows.append((visible(str(path)), verdict, probability))
 

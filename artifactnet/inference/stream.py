@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import TypeVar, cast
 
 S = TypeVar("S")
 T = TypeVar("T")
+_POLL = 0.1  # seconds until a thread notices that nobody waits for it any more
 
 
 def prefetch(
@@ -37,6 +40,51 @@ def prefetch(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+    """The same items, which a thread takes from their source ahead of the consumer.
+
+    Args:
+        items: taken by one thread alone; its exceptions reach the consumer.
+        depth: items that may wait for the consumer.
+    """
+    waiting: Queue[tuple[T | None, BaseException | None, bool]] = Queue(max(1, depth))
+    stopped = Event()
+
+    def put(item: T | None, error: BaseException | None, last: bool) -> None:
+        while not stopped.is_set():
+            try:
+                waiting.put((item, error, last), timeout=_POLL)
+            except Full:
+                continue
+            return
+
+    def fill() -> None:
+        try:
+            for item in items:
+                put(item, None, False)
+                if stopped.is_set():
+                    return
+        except BaseException as error:
+            put(None, error, True)
+        else:
+            put(None, None, True)
+
+    thread = Thread(target=fill, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error, last = waiting.get()
+            if error is not None:
+                raise error
+            if last:
+                return
+            yield cast(T, item)
+            del item  # the consumer alone keeps it
+    finally:
+        stopped.set()
+        thread.join()
 
 
 class BackgroundWorker:

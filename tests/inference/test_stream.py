@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from artifactnet.inference.stream import BackgroundWorker, prefetch
+from artifactnet.inference.stream import BackgroundWorker, prefetch, read_ahead
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
@@ -59,3 +59,37 @@ def test_background_work_that_waits_is_dropped_after_an_error():
     with pytest.raises(KeyError):
         produce()
     assert done == ["first"]
+
+
+def test_read_ahead_keeps_order_and_is_bounded():
+    taken = []
+    items = read_ahead((taken.append(k) or k for k in range(50)), 3)
+    assert taken == []
+    assert [next(items), next(items)] == [0, 1]
+    time.sleep(0.3)
+    assert len(taken) <= 2 + 3 + 1
+    assert list(items) == list(range(2, 50))
+
+
+def test_read_ahead_raises_where_it_happens():
+    items = read_ahead((6 // k for k in [3, 2, 0, 1]), 1)
+    assert [next(items), next(items)] == [2, 3]
+    with pytest.raises(ZeroDivisionError):
+        next(items)
+
+
+def test_read_ahead_ends_its_thread_with_the_consumer():
+    closed = []
+
+    def endless():
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(True)
+
+    before = threading.active_count()
+    items = read_ahead(endless(), 2)
+    assert next(items) == 1
+    items.close()
+    assert threading.active_count() == before
