@@ -25,6 +25,7 @@ JPEG_SIDE = 65500  # longest side the format's encoders accept, pixels
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 
 _ORIENTATION_TAG = 0x0112
+_TILE_WIDTH_TAG = 322
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -113,6 +114,15 @@ def probe_image(data: Content, name: str | None = None) -> tuple[str, int, int]:
         ArtifactNetError: the header cannot be read, or announces more than `MAX_PIXELS`.
     """
     return _read(data, name, lambda image, _: (str(image.format), image.width, image.height))
+
+
+def is_tiled(data: Content, name: str | None = None) -> bool:
+    """Whether a TIFF file says that it has tiles. Each is decoded whole, of whatever size it is.
+
+    Raises:
+        ArtifactNetError: as `probe_image`.
+    """
+    return _read(data, name, lambda image, _: _TILE_WIDTH_TAG in getattr(image, "tag_v2", ()))
 
 
 def pixel_type(data: Content, name: str | None = None) -> str:

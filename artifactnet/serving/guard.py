@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from artifactnet.data.images import probe_image
+from artifactnet.data.images import is_tiled, probe_image
 from artifactnet.types import ArtifactNetError
 
 # Formats whose header states the size that is decoded. Of icons it states another one than the
@@ -25,7 +25,7 @@ def check_header(content: bytes, name: str, max_pixels: int) -> None:
         max_pixels: that it may have.
 
     Raises:
-        ArtifactNetError: no image, another format, too many pixels, or too many scans.
+        ArtifactNetError: no image, another format, too many pixels, too many scans, or tiles.
     """
     kind, width, height = probe_image(content, name)
     if kind not in FORMATS:
@@ -37,6 +37,9 @@ def check_header(content: bytes, name: str, max_pixels: int) -> None:
             f"{name}: {width}x{height} pixels are above this server's limit of "
             f"{max_pixels / 1e6:g} megapixels; send a smaller version"
         )
+    # a tile may be a thousand times its image, and Pillow and libtiff may read its size differently
+    if kind == "TIFF" and is_tiled(content, name):
+        raise ArtifactNetError(f"{name}: a TIFF file in tiles; save it again without tiles")
     if kind in ("JPEG", "MPO") and content.count(_START_OF_SCAN) > MAX_SCANS:
         raise ArtifactNetError(
             f"{name}: a JPEG of more than {MAX_SCANS} scans; save it again as an ordinary JPEG"

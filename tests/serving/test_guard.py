@@ -67,6 +67,23 @@ def jpeg_of_many_scans(scans=2000):
     return content[:last] + content[last:-2] * scans + content[-2:]
 
 
+def tiff_of_a_large_tile(first=8192, second=16):
+    """An image of 16 x 16 pixels in one tile of 8192 x 8192, which decoders decode whole.
+
+    The sides of the tile may be stated twice: Pillow believes the last, libtiff the first.
+    """
+    sides = [(tag, side) for tag in (322, 323) for side in dict.fromkeys((first, second))]
+    data = zlib.compress(bytes(8192 * 8192), 9)
+    longs = [(256, 16), (257, 16), *sides, (324, 8), (325, len(data))]
+    tags = [(tag, 4, struct.pack("<I", value)) for tag, value in longs]
+    shorts = [(258, 8), (259, 8), (262, 1), (277, 1)]
+    tags += [(tag, 3, struct.pack("<HH", value, 0)) for tag, value in shorts]
+    tags.sort(key=lambda tag: tag[0])
+    entries = [struct.pack("<HHI", tag, kind, 1) + value for tag, kind, value in tags]
+    folder = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + folder
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -76,10 +93,23 @@ def jpeg_of_many_scans(scans=2000):
         (saved("PNG", (1001, 1000)), "1001x1000 pixels are above this server's limit of 1 mega"),
         (icon_of_large_picture(), "ICO files are not taken"),
         (jpeg_of_many_scans(), f"more than {MAX_SCANS} scans"),
+        (tiff_of_a_large_tile(second=8192), "a TIFF file in tiles"),
+        (tiff_of_a_large_tile(), "a TIFF file in tiles"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (b"", "not an image"),
     ],
-    ids=["gif", "gif frame", "png", "one row", "icon", "scans", "eps", "empty"],
+    ids=[
+        "gif",
+        "gif frame",
+        "png",
+        "one row",
+        "icon",
+        "scans",
+        "tile",
+        "two tiles",
+        "eps",
+        "empty",
+    ],
 )
 def test_refused_without_decoding(content, message):
     tracemalloc.start()
