@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -20,6 +21,7 @@ MULTIPART, JSON = "multipart/form-data", "application/json"
 # takes many times its size in memory.
 _SEPARATORS = b",[{"
 _MAX_SEPARATORS = 20_000
+_PARSING = threading.Lock()  # meanwhile a document takes five times its size and more
 _FORM = '{"images": [{"name": "photo.jpg", "data": "BASE64"}]}'
 
 
@@ -140,6 +142,11 @@ def parse_json(body: bytes | bytearray, max_images: int) -> list[Upload]:
     Raises:
         Refused: another document, not base64, or too many images.
     """
+    with _PARSING:
+        return _parse(body, max_images)
+
+
+def _parse(body: bytes | bytearray, max_images: int) -> list[Upload]:
     if sum(map(body.count, (bytes([each]) for each in _SEPARATORS))) > _MAX_SEPARATORS:
         raise Refused(400, f"too many values in the JSON body; send {_FORM}")
     try:

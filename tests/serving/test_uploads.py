@@ -5,7 +5,9 @@ import base64
 import builtins
 import json
 import tempfile
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving_stubs import cut
 
+from artifactnet.serving import uploads
 from artifactnet.serving.refused import Refused, Upload
 from artifactnet.serving.uploads import Buffered, parse_json, read_uploads
 
@@ -216,6 +219,26 @@ def test_documents_that_are_refused(body, status, words):
     found = refusal({"content-type": "application/json"}, [body])
     assert found.status == status
     assert words in found.detail
+
+
+def test_documents_are_parsed_one_after_the_other(monkeypatch):
+    """A name outside of ASCII makes four bytes of memory of every letter of the body."""
+    original, inside, most = json.loads, 0, 0
+
+    def loads(body):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.02)
+        inside -= 1
+        return original(body)
+
+    monkeypatch.setattr(uploads.json, "loads", loads)
+    body = document({"data": "AAAA"})
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: parse_json(body, 4), range(8)))
+    assert found == [[Upload("", bytes(3))]] * 8
+    assert most == 1
 
 
 @pytest.mark.parametrize("value", [b"[],", b"0,", b'{"a":0},', b'"",'])
