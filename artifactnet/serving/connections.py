@@ -8,6 +8,8 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from artifactnet.serving.exchange import ExchangeGuard
+
 _RETRY_AFTER = "1"
 
 
@@ -37,7 +39,7 @@ class GuardedProtocol(H11Protocol):
             transport.abort()
             return
         if len(self.connections) > self.max_connections:
-            self.app = _refuse
+            self.app = _refuse_all
         self._deadline = self.loop.call_later(self.timeout, self._end)
 
     def data_received(self, data: bytes) -> None:
@@ -112,3 +114,6 @@ async def _refuse(scope: Any, receive: Any, send: Any) -> None:
     ]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+_refuse_all = ExchangeGuard(_refuse, lambda *_: None)  # so that a client still sending learns why

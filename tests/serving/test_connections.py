@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from serving_stubs import make_service, png, post, read_all, running
+from serving_stubs import cut, make_service, png, post, read_all, running
 
 TYPE = "Content-Type: multipart/form-data; boundary=b\r\n"
 FORM = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
@@ -157,6 +157,15 @@ def test_connections_beyond_the_limit_are_refused_and_then_closed():
             connection.close()
         time.sleep(0.3)
         still_works(port)
+
+
+def test_a_connection_beyond_the_limit_learns_why_though_its_body_is_large():
+    with serving(max_connections=1) as (_, port), dial(port), dial(port) as connection:
+        connection.sendall(post("/v1/predict", FORM, TYPE, length=20_000_000))
+        for piece in cut(bytes(20_000_000 - len(FORM)), 65536):
+            connection.sendall(piece)
+        status, headers, _ = receive(connection)
+        assert (status, headers["retry-after"]) == (503, "1")
 
 
 def test_a_client_that_leaves_takes_its_image_out_of_the_queue():
