@@ -55,11 +55,15 @@ def open_socket(host: str, port: int) -> socket.socket:
         opened.bind(address)
     except OSError as error:
         opened.close()
-        raise ArtifactNetError(
-            f"cannot serve at {host} port {port} ({error.strerror or error}); name another "
-            "--host or --port"
-        ) from None
+        raise _cannot_serve(host, port, error) from None
     return opened
+
+
+def _cannot_serve(host: str, port: int, error: OSError) -> ArtifactNetError:
+    return ArtifactNetError(
+        f"cannot serve at {host} port {port} ({error.strerror or error}); name another --host or "
+        "--port"
+    )
 
 
 def address_of(opened: socket.socket) -> str:
@@ -87,10 +91,14 @@ def serve(
         report: called when requests are answered.
 
     Raises:
-        ArtifactNetError: the model fails on a gray image.
+        ArtifactNetError: the model fails on a gray image, or the port was taken meanwhile.
     """
     if isinstance(predictor, Predictor):  # others may write for a minute
         predictor.predict(np.full((_WARM_UP, _WARM_UP, 3), 128, np.uint8))
+    try:
+        opened.listen(_BACKLOG)  # two sockets can be bound to a port, and one of them can listen
+    except OSError as error:
+        raise _cannot_serve(*opened.getsockname()[:2], error) from None
     _allow_files(2 * settings.max_connections + _FILES)
     service = Service(predictor, model, settings)
     try:

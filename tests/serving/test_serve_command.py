@@ -25,6 +25,7 @@ from artifactnet.cli.serve import add_serve_options
 from artifactnet.data.images import encode_png
 from artifactnet.exporters.export import export_checked
 from artifactnet.models.checkpoint import save_checkpoint
+from artifactnet.serving import server
 from artifactnet.serving.settings import API_KEY_VARIABLE, ServerSettings
 from artifactnet.types import ArtifactNetError
 
@@ -127,8 +128,6 @@ def test_exported_models(backend, exported, monkeypatch, capsys):
     pytest.importorskip(f"{backend}runtime" if backend == "onnx" else backend)
     images = pictures(3)
     expected = load_model(exported, backend=backend).predict(images)
-    from artifactnet.serving import server
-
     answers = {}
 
     def talk(url, running):
@@ -193,6 +192,17 @@ def test_a_port_that_is_taken(capsys, monkeypatch):
         port = taken.getsockname()[1]
         assert main(["serve", "--port", str(port)]) == 2
     assert f"cannot serve at 127.0.0.1 port {port} (" in capsys.readouterr().err
+
+
+def test_a_port_that_another_server_took_while_the_model_was_loaded():
+    service = make_service()
+    service.batcher.close()
+    with server.open_socket("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with server.open_socket("127.0.0.1", port) as second:
+            first.listen()
+            with pytest.raises(ArtifactNetError, match=f"cannot serve at 127.0.0.1 port {port} "):
+                server.serve(service.predictor, service.model, second, service.settings)
 
 
 @pytest.mark.parametrize("key", ["", "two words", "schlüssel", "a\nb"])
