@@ -20,6 +20,10 @@ _App = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 _PREFIX = "/gradio_api/"
 # of Gradio's routes, those that the page calls
 _ROUTES = ("queue/join", "queue/data", "heartbeat/", "startup-events", "app_id", "reset", "cancel")
+# Characters that separate values. The page sends few, and an image in base64 has none, but in
+# memory every value takes many times its letters.
+_SEPARATORS = (b",", b"[", b"{")
+_MAX_SEPARATORS = 1000
 _BODY_SECONDS = 120.0  # that sending an image may take
 # nothing is loaded from elsewhere; Gradio's templates need eval
 _POLICY = (
@@ -69,6 +73,9 @@ class Guard:
             return
         if body is None:
             await _refuse(secured, 413, f"the request is larger than {self._max_bytes} bytes")
+            return
+        if sum(map(body.count, _SEPARATORS)) > _MAX_SEPARATORS:
+            await _refuse(secured, 400, "the request has too many values")
             return
         if _refers_to_file(body):
             await _refuse(secured, 400, "the request is no JSON, or refers to a file or an address")

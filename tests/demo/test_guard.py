@@ -98,3 +98,12 @@ def test_a_slow_body_is_given_up(monkeypatch):
 def test_a_reference_to_a_file_or_address_is_refused(body):
     status, _, _, inside = call("/gradio_api/queue/join", [body])
     assert (status, inside) == (400, [])
+
+
+def test_many_values_are_refused_before_they_take_memory(monkeypatch):
+    monkeypatch.setattr(guard, "_MAX_SEPARATORS", 100)
+    name = json.dumps({"data": [{"name": 90 * ",", "data": "QUJD"}]}).encode()
+    assert call("/gradio_api/queue/join", [name])[0] == 200
+    status, _, body, inside = call("/gradio_api/queue/join", [b"[" + b"0," * 101 + b"0]"])
+    assert (status, inside) == (400, [])
+    assert json.loads(body)["detail"] == "the request has too many values"
