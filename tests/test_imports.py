@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "explanation.judge": {*INFERENCE, "explanation", "metrics", "evaluation"},
     "explanation.report.build": {*INFERENCE, "explanation", "evaluation", "runs"},
     "explanation.report.qreal": {*INFERENCE, "explanation", "metrics", "vlm"},
-    "demo": {*INFERENCE, "demo", "explanation"},
+    "demo": {*INFERENCE, "demo", "explanation", "serving.guard"},
     "llm": {"types", "files", "data", "metrics", "llm", "config"},
     "annotation": {*BASE, "annotation", "data", "llm", "inference", "metrics", "vlm.text",
                    "explanation.report.html"},

@@ -6,9 +6,10 @@ import base64
 import binascii
 from dataclasses import dataclass
 
-from artifactnet.data.images import decode_image, probe_image
+from artifactnet.data.images import decode_image
 from artifactnet.demo.examples import EXAMPLES, read_example
 from artifactnet.names import visible
+from artifactnet.serving.guard import check_header
 from artifactnet.types import ArtifactNetError, UInt8Array
 
 _LONGEST_NAME = 80  # characters that are shown
@@ -68,12 +69,7 @@ def read_upload(sent: object, limits: UploadLimits) -> Upload:
         raise ArtifactNetError(f"{name}: the file is empty")
     if len(content) > limits.bytes:
         raise _too_large(name, len(content), limits)
-    _, width, height = probe_image(content, name)
-    if width * height > limits.pixels:
-        raise ArtifactNetError(
-            f"{name}: {width} x {height} pixels are more than the {limits.pixels / 1e6:g} "
-            "megapixels that this page takes; shrink the image first"
-        )
+    check_header(content, name, limits.pixels)
     return Upload(name, decode_image(content, name))
 
 

@@ -38,6 +38,13 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data)
 
 
+def icon_of_large_picture():
+    """An entry of 16 x 16 pixels, whose PNG has two million."""
+    content = png(np.zeros((1000, 2000, 3), np.uint8))
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(content), 22)
+    return struct.pack("<HHH", 0, 1, 1) + entry + content
+
+
 def test_pixels_come_through_unchanged(noise):
     pixels = noise(31, 47)
     upload = read_upload({"name": "a b.png", "data": encoded(png(pixels))}, LIMITS)
@@ -79,7 +86,8 @@ def test_examples_are_photographs_and_repainted_ones():
         ({"name": "big.png", "bytes": 200_001}, "big.png: 0.2 MB are more than the 0.2 MB"),
         ({"name": "big.png", "data": encoded(bytes(200_001))}, "big.png: 0.2 MB are more"),
         ({"name": "bomb.png", "data": encoded(bomb(60_000, 60_000))}, "bomb.png: more than 150"),
-        ({"name": "bomb.png", "data": encoded(bomb(2000, 2000))}, "2000 x 2000 pixels are more"),
+        ({"name": "bomb.png", "data": encoded(bomb(2000, 2000))}, "2000x2000 pixels are above"),
+        ({"name": "bomb.ico", "data": encoded(icon_of_large_picture())}, "ICO files are not taken"),
         ({"name": "half.png", "data": encoded(bomb(900, 1100)[:400])}, "half.png: truncated or"),
         ({"example": len(EXAMPLES)}, "no such example"),
         ({"example": -1}, "no such example"),
