@@ -39,6 +39,7 @@ class MultipartFiles:
         self._content = bytearray()
         self._field, self._value = bytearray(), bytearray()
         self._name: str | None = None
+        self._form_field = ""
         self._ended = False
         try:
             self._parser = MultipartParser(
@@ -83,7 +84,7 @@ class MultipartFiles:
     def _begin(self) -> None:
         if len(self._files) == self._max_files:
             raise Refused(413, f"more than {self._max_files} images in one request; send fewer")
-        self._name, self._content = None, bytearray()
+        self._name, self._form_field, self._content = None, "", bytearray()
         self._field, self._value = bytearray(), bytearray()
 
     def _on_field(self, data: bytes, start: int, end: int) -> None:
@@ -97,12 +98,12 @@ class MultipartFiles:
             options = parse_options_header(bytes(self._value))[1]
             name = options.get(b"filename")
             self._name = None if name is None else name.decode("utf-8", "replace")[:MAX_NAME]
-            self._part = options.get(b"name", b"").decode("utf-8", "replace")[:MAX_NAME]
+            self._form_field = options.get(b"name", b"").decode("utf-8", "replace")[:MAX_NAME]
         self._field, self._value = bytearray(), bytearray()
 
     def _check_part(self) -> None:
         if self._name is None:
-            field = visible(getattr(self, "_part", ""))
+            field = visible(self._form_field)
             raise Refused(
                 400,
                 f"the form field {field!r} is text, not a file; with curl: -F images=@photo.jpg",
