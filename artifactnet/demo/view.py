@@ -265,6 +265,6 @@ def _words(rationale: Rationale) -> str:
 
 def _warnings(warnings: Iterable[str]) -> str:
     lines = "".join(f"<li>{escape(_sentence(text))}</li>" for text in warnings)
-    return f'<div class="an-warnings"><h2>Before you trust this</h2><ul>{lines}</ul></div>' * bool(
-        lines
-    )
+    if not lines:
+        return ""
+    return f'<div class="an-warnings"><h2>Before you trust this</h2><ul>{lines}</ul></div>'
