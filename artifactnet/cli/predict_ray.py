@@ -159,10 +159,11 @@ def _print_summary(summary: Summary, args: argparse.Namespace, calibrated: bool)
 def _print_failures(summary: Summary) -> None:
     errors = summary.counts.errors
     if errors:
-        print(f"{errors} could not be used; their column 'error' says why:", file=sys.stderr)
+        end = ":" if summary.failures else ""
+        print(f"{errors} could not be used; their column 'error' says why{end}", file=sys.stderr)
     for failure in summary.failures:
         arguments.print_line(f"  {failure.path}: {failure.reason}", sys.stderr)
-    if errors > len(summary.failures):
+    if summary.failures and errors > len(summary.failures):
         print(f"  and {errors - len(summary.failures)} more", file=sys.stderr)
     if summary.counts.unread:
         print(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from artifactnet.types import ArtifactNetError
 
 _IN_FLIGHT = 2  # units that are with an actor: one that it works on, and the next
 _FAST = 1  # attempts at a unit before its images are predicted one at a time
+_PATIENCE = 10.0  # seconds until a cluster must answer
 _HERE = "local"  # how ray calls the address of a cluster that it starts
 _ATTEMPTS = 12  # at a unit; each careful one finds one image on which a process dies
 
@@ -126,6 +128,7 @@ def started(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     address = address or os.environ.get("RAY_ADDRESS") or _HERE
     here = address == _HERE
     try:
+        _knock(address)
         ray.init(
             address=address,
             num_cpus=cpus if here else None,
@@ -133,7 +136,7 @@ def started(address: str | None = None, cpus: int | None = None) -> Iterator[Non
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         where = "cannot be started here" if here else f"at {address} does not answer"
         reason = " ".join(str(error).split())[:300]
         raise ArtifactNetError(f"the Ray cluster {where} ({reason})") from error
@@ -141,6 +144,17 @@ def started(address: str | None = None, cpus: int | None = None) -> Iterator[Non
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Look whether anybody is at ``HOST:PORT``; Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody is.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
 
 
 def _results(job: Job, plan: Plan, resources: Resources) -> Iterator[UnitResult]:

@@ -138,7 +138,8 @@ class _Lister:
         """
         least = max(1, self._together // 2)
         name = entry.path.encode("utf-8", "surrogatepass")
-        return count >= 2 * self._together or (count >= least and crc32(name) % least == 0)
+        ends = crc32(name) % (self._together - least + 1) == 0
+        return count >= 2 * self._together or (count >= least and ends)
 
     def _shard(self, entry: Entry) -> list[Unit] | Entry:
         """Units of a parquet file, each of one or more row groups."""

@@ -255,6 +255,20 @@ def test_a_number_of_actors_that_is_none(text, capsys):
     assert "argument --actors" in capsys.readouterr().err
 
 
+def test_a_cluster_that_is_not_there(capsys, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="the ray engine needs the extra ray")
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(tiny(size=(32, 32)), tmp_path / "model.safetensors")
+    (tmp_path / "a.png").write_bytes(png(0))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    assert main(["predict", "a.png", "--engine", "ray", "--out", "out", "--ray-address", address,
+                 "--model", "model.safetensors"]) == 2  # fmt: skip
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"artifactnet: error: the Ray cluster at {address} does not answer (")
+
+
 def test_without_ray_the_extra_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "ray.data", None)
