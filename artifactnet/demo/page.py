@@ -209,7 +209,7 @@ def _free_port(host: str, port: int) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             return int(probe.getsockname()[1])
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # the last of no name, as "a..b"
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ArtifactNetError(
             f"cannot serve on port {port} of {host} ({reason}); name another with --port, or "

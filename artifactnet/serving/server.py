@@ -47,8 +47,9 @@ def open_socket(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         opened = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ArtifactNetError(f"--host {host}: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:  # the latter of what can be no name, as "a..b"
+        reason = getattr(error, "strerror", None) or error
+        raise ArtifactNetError(f"--host {host}: {reason}") from None
     try:
         if os.name != "nt":  # where it would let two servers share a port
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

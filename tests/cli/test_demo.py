@@ -19,7 +19,12 @@ def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("host", "port", "reason"),
-    [("127.0.0.1", None, "in use"), ("no.such.host.invalid", 0, ""), ("127.0.0.1", 99999, "")],
+    [
+        ("127.0.0.1", None, "in use"),
+        ("no.such.host.invalid", 0, ""),
+        ("no..such", 0, "label"),
+        ("127.0.0.1", 99999, ""),
+    ],
 )
 def test_a_port_that_cannot_be_used_is_named(capsys, host, port, reason):
     pytest.importorskip("gradio", reason="needs the extra demo")

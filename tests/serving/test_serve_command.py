@@ -176,6 +176,7 @@ def exported(tmp_path_factory):
         (["--batch-wait-ms", "-1"], "--batch-wait-ms must be 0 or more"),
         (["--port", "65536"], "ports go up to 65535"),
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: "),
+        (["--host", "no..such"], "--host no..such: "),
         (["--host", "203.0.113.7"], "cannot serve at 203.0.113.7 port"),
     ],
 )
