@@ -57,14 +57,16 @@ MLLM_TRAIN = [*MLLM, "trl>=1.16,<1.17", "datasets>=5.2,<6"]  # fakexplainer's tw
 # answers of models behind an OpenAI-compatible endpoint: `artifactnet annotate`, the judge
 ENDPOINT = ["openai>=1.56"]
 COMPLETION = ["argcomplete>=3.1"]
-DEMO = ["gradio>=6.0,<7"]
+DEMO = ["gradio>=6.0,<7", "starlette>=0.40"]  # it brings starlette along
 SERVE = [
     "fastapi>=0.115",
+    "starlette>=0.40",  # FastAPI brings these two along; named because we import them
+    "pydantic>=2.7",
     "uvicorn>=0.30",
     "python-multipart>=0.0.27",  # since then it limits the headers of a part
     "prometheus-client>=0.20",
 ]
-RAY = ["ray[data]>=2.50"]
+RAY = ["ray[data]>=2.50", "fsspec>=2023.10"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings-python>=2.0"]
 TEST = [
     *MLLM_TRAIN,
