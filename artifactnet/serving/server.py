@@ -99,7 +99,8 @@ def serve(
     try:
         opened.listen(_BACKLOG)  # two sockets can be bound to a port, and one of them can listen
     except OSError as error:
-        raise _cannot_serve(*opened.getsockname()[:2], error) from None
+        host, port = opened.getsockname()[:2]
+        raise _cannot_serve(host, port, error) from None
     _allow_files(2 * settings.max_connections + _FILES)
     service = Service(predictor, model, settings)
     try:
