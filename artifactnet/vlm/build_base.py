@@ -114,7 +114,7 @@ def build_base(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = InternVLForConditionalGeneration(config)
+        model: Any = InternVLForConditionalGeneration(config)
         model.model.vision_tower.load_state_dict(state)
         model.model.language_model.load_state_dict(decoder.get_decoder().state_dict())
         if not tied:
@@ -126,10 +126,11 @@ def build_base(
     processor = _processor(tokenizer, tile, image_tokens, max_tiles, normalization(tower.net))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_base(model, processor, out)
-    parts = (model.model.vision_tower, model.model.multi_modal_projector)
-    counts = [sum(p.numel() for p in part.parameters()) for part in parts]
-    total = sum(p.numel() for p in model.parameters())
-    return BuiltBase(out, *counts, total - sum(counts), image_tokens)
+    counts = [
+        sum(p.numel() for p in part.parameters())
+        for part in (model.model.vision_tower, model.model.multi_modal_projector, model)
+    ]
+    return BuiltBase(out, counts[0], counts[1], counts[2] - counts[0] - counts[1], image_tokens)
 
 
 def _vision_tower(backbone: Any, config: ModelConfig) -> tuple[dict[str, Tensor], dict[str, Any]]:
