@@ -103,8 +103,8 @@ class MllmConfig:
     lora_rank: int = 16  # 0: full fine-tuning
     lora_alpha: float = 32.0
     lora_dropout: float = 0.05
-    # what learns: all (by adapters on all linear layers, unless lora_rank is 0) | language (adapters
-    # on its layers) | language_projector (and the projector, whole) | projector (alone, whole)
+    # what learns: all (by adapters on all linear layers, unless lora_rank is 0) | language (by
+    # adapters) | language_projector (and the projector, whole) | projector (alone, whole)
     tune: str = "all"
     gradient_checkpointing: bool = True
     text: str = "written"  # learn the chain of thought as: written | template | none (Table 7)

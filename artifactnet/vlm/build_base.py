@@ -99,7 +99,7 @@ def build_base(
     tokenizer = _read_tokenizer(language, revision)
     decoder = _read_language_model(language, revision)
     tile = vision.image_size[0]
-    image_tokens = (tile // tower.patch_size // _SHUFFLE) ** 2
+    image_tokens = (tile // vision_config["patch_size"][0] // _SHUFFLE) ** 2
     text_config = decoder.config.to_dict()
     text_config.pop("quantization_config", None)  # of a GGUF file, which was dequantized
     text_config |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
