@@ -13,6 +13,11 @@ from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.types import ArtifactNetError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
+# the last five are slips of `tarfile` on headers that it does not check
+_DAMAGE = (
+    *(tarfile.TarError, EOFError, zlib.error),
+    *(ValueError, TypeError, IndexError, OverflowError, RecursionError),
+)
 
 
 class _StrictHeader(tarfile.TarInfo):
@@ -52,7 +57,7 @@ def iterate_tar(file: BinaryIO, name: str, largest: int) -> Iterator[ImageInput 
                 if member.isfile():
                     yield _image(tar, member, name, generator, largest)
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
-    except (tarfile.TarError, EOFError, zlib.error, UnicodeError) as error:
+    except _DAMAGE as error:
         raise ArtifactNetError(f"{name}: the tar is damaged or cut ({error})") from error
 
 

@@ -1,6 +1,7 @@
 """Tars: their images, and every way in which one may be cut."""
 
 import io
+import tarfile
 
 import pytest
 from cluster_jobs import png, tar_of
@@ -48,6 +49,38 @@ def test_a_cut_tar_gives_what_comes_before_the_cut_and_an_error(compression):
             found.extend(iterate_tar(io.BytesIO(whole[:cut]), name, 1 << 30))
         assert [f.image for f in found] == [png(k) for k in range(len(found))]
         assert len(found) == sum(end <= cut for end in ends) or compression
+
+
+def test_a_compressed_tar_cut_in_its_header():
+    whole = tar_of({"0.png": png(0, (8, 8))}, "gz")
+    for cut in range(100):
+        with pytest.raises(ArtifactNetError, match=r"^t.tgz: the tar is damaged or cut \("):
+            read(whole[:cut], "t.tgz")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"GNU.sparse.map": "x"},
+        {"GNU.sparse.size": "x", "GNU.sparse.offset": "1"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+        None,  # names of names of names
+    ],
+)
+def test_a_tar_that_tarfile_itself_stumbles_on(header):
+    if header is None:
+        info = tarfile.TarInfo("././@LongLink")
+        info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2
+        content = (info.tobuf() + b"a".ljust(512, b"\0")) * 5000
+    else:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            info = tarfile.TarInfo("0.png")
+            info.size, info.pax_headers = 4, header
+            tar.addfile(info, io.BytesIO(b"text"))
+        content = buffer.getvalue()
+    with pytest.raises(ArtifactNetError, match="damaged or cut"):
+        read(content)
 
 
 def test_a_damaged_header_is_no_end():
