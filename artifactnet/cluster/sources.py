@@ -218,6 +218,8 @@ def _remote_files(url: str, storage: Storage, out: str, skipped: Skipped) -> Ite
     empty = True
     try:
         for info in _expand(remote, path):
+            if skip and f"{info.path}/".startswith(f"{skip}/"):
+                continue
             if info.type is fs.FileType.Directory:
                 folder = _folder(remote, info.path, skip, skipped)
             else:

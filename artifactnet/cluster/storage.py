@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,7 +42,8 @@ def local_path(url: str) -> str:
     """A ``file://`` URL as a path; anything else as it is."""
     if not url.lower().startswith("file://"):
         return url
-    return unquote(urlsplit(url).path)
+    path = unquote(url[len("file://") :])  # also what follows a # or ?, which names may hold
+    return path.removeprefix("localhost") if path.startswith("localhost/") else path
 
 
 def split_url(url: str) -> tuple[str, str]:

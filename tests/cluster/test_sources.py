@@ -11,7 +11,7 @@ from cluster_jobs import png, tar_of, write_shard
 
 from artifactnet.cluster.reading import read_unit
 from artifactnet.cluster.sources import list_units
-from artifactnet.cluster.storage import Storage, split_url
+from artifactnet.cluster.storage import Storage, local_path, split_url
 from artifactnet.cluster.units import Unit
 from artifactnet.data.image_files import Skipped
 from artifactnet.inference.collect import iterate_images, resolve_inputs
@@ -268,6 +268,32 @@ def test_an_input_that_stands_for_nothing_is_one_error_at_the_start(here, memory
 )
 def test_names_hold_no_credentials_and_no_options(url, root, name):
     assert split_url(url) == (root, name)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:///a/b#1.png", "/a/b#1.png"),
+        ("file:///a/00?.png", "/a/00?.png"),
+        ("file:///a%20b", "/a b"),
+        ("FILE://localhost/a", "/a"),
+        ("file://photos/a.png", "photos/a.png"),
+        ("s3://b/a%20b", "s3://b/a%20b"),
+    ],
+)
+def test_urls_of_files_are_paths(url, path):
+    assert local_path(url) == path
+
+
+def test_a_pattern_does_not_look_into_the_answers(memory, here):
+    write_shard(here / "s.parquet", [png(0)])
+    for name in ("in/s", "out/predictions/part-1"):
+        memory.pipe(f"/b/{name}.parquet", (here / "s.parquet").read_bytes())
+    out = "memory://b/out"
+    assert names_of(["memory://b/**/*.parquet"], out=out) == ["memory://b/in/s.parquet#0"]
+    assert names_of(["memory://b/*/**/*.parquet", "memory://b/in/*"], out=out) == [
+        "memory://b/in/s.parquet#0"
+    ]
 
 
 def test_names_that_are_no_text(here):
