@@ -17,7 +17,7 @@ from artifactnet.cluster.parts import (
     write_manifest,
 )
 from artifactnet.cluster.sources import list_units
-from artifactnet.cluster.storage import Storage, split_lines
+from artifactnet.cluster.storage import Storage, is_remote, split_lines, split_url
 from artifactnet.cluster.units import Unit, digest
 from artifactnet.cluster.worker import UnitResult
 from artifactnet.data.image_files import Skipped
@@ -37,7 +37,7 @@ class Summary:
     Attributes:
         out: folder of the answers.
         counts: of all parts.
-        resumed: images of an earlier run's parts.
+        resumed: predictions of an earlier run's parts.
         parts: how many parts there are.
         failures: the first images without prediction of this run, and why.
         lost: units without part, by the name of their source: their workers died again and again.
@@ -66,7 +66,8 @@ class Plan:
     Args:
         job: what to do.
         resume: keep the parts of an earlier run. A unit is done again if one of its files has
-            another size or time of change, or could not be read.
+            another size or time of change, or could not be read; one of a manifest if its lines
+            have changed.
 
     Attributes:
         todo: how many units are to be done.
@@ -83,6 +84,8 @@ class Plan:
     def __init__(self, job: Job, resume: bool) -> None:
         self._job, self._answers = job, Answers(job.out)
         self._settings = job.settings_id()
+        self._inputs = [split_url(s)[1] if is_remote(s) else s for s in job.sources]
+        self._same_inputs = False  # as those of the earlier run
         self._order: dict[str, str] = {}  # id -> source of each unit, in the order of the inputs
         self._counts: dict[str, PartCounts] = {}
         self.summary = Summary(self._answers.name)
@@ -94,12 +97,13 @@ class Plan:
             self._answers.make_folders()
             done = self._usable(earlier)
             self._answers.write_lines(f"{TEMPORARY}/{self.file}", self._list(done))
-            if earlier and not earlier & self._order.keys():
+            if earlier and not self._same_inputs and not earlier & self._order.keys():
                 raise ArtifactNetError(
                     f"{self._answers.name}: none of its {len(earlier)} parts is about these "
                     "inputs; name another folder"
                 )
-            self._answers.write_json(SETTINGS, {"answers": PARTS, **job.settings()})
+            about = {"answers": PARTS, "inputs": self._inputs, **job.settings()}
+            self._answers.write_json(SETTINGS, about)
             self._drop(earlier - self._order.keys())
         except OSError as error:
             raise write_failed(self._answers, error) from error
@@ -150,6 +154,7 @@ class Plan:
         saved = self._answers.read_json(SETTINGS)
         advice = "write to another folder"
         check_settings(name, SETTINGS, saved, self._job.settings(), advice)
+        self._same_inputs = saved.get("inputs") == self._inputs
 
     def _usable(self, earlier: set[str]) -> dict[str, PartCounts]:
         """The earlier parts that can stay: whole, of these settings, and all of it was read."""
@@ -179,7 +184,7 @@ class Plan:
                 self._counts[name] = done[name]
                 summary.counts.add(done[name])
                 summary.parts += 1
-                summary.resumed += done[name].rows
+                summary.resumed += done[name].rows - done[name].errors
                 continue
             self.todo += 1
             self.images += unit.images or 0

@@ -151,6 +151,14 @@ def test_a_stopped_job_goes_on_where_it_was(here, predictor):
     assert (again.resumed, again.counts) == (40, summary.counts)
 
 
+def test_images_without_prediction_are_not_told_as_predicted_earlier(here, predictor):
+    fill(here / "photos", 3)
+    (here / "photos" / "001.png").write_bytes(png(1)[:200])
+    run_job(predictor, ["photos"], here / "out")
+    again = run_job(predictor, ["photos"], here / "out", resume=True)
+    assert (again.resumed, again.counts.rows, again.counts.errors) == (2, 3, 1)
+
+
 def test_what_changed_is_predicted_again_and_nothing_else(here, predictor):
     fill(here / "photos")
     run_job(predictor, ["photos"], here / "out", heatmaps=False)
@@ -163,6 +171,16 @@ def test_what_changed_is_predicted_again_and_nothing_else(here, predictor):
     assert before & after
     assert "earlier parts were removed" in summary.warnings[0]
     assert summary.counts.rows == 39
+    assert_equal(read_rows(here / "out"), local_lines(predictor, ["photos"]))
+
+
+def test_a_job_of_one_unit_goes_on_with_a_new_file(here, predictor):
+    """None of its parts can stay, and yet it is the same job."""
+    fill(here / "photos", 3)
+    run_job(predictor, ["photos"], here / "out", heatmaps=False)
+    (here / "photos" / "new.png").write_bytes(png(9))
+    summary = run_job(predictor, ["photos"], here / "out", resume=True, heatmaps=False)
+    assert summary.counts.rows == 4
     assert_equal(read_rows(here / "out"), local_lines(predictor, ["photos"]))
 
 
