@@ -20,7 +20,11 @@ _LOCAL = {
     "save_masks": "its masks would be as many files as there are images",
     "allow_urls": "it reads object stores (s3://, gs://, ...), not the web",
     **dict.fromkeys(
-        ("vlm_url", "vlm_model", "vlm_family"), "its actors hold a model each, and ask no endpoint"
+        (
+            *("vlm_url", "vlm_model", "vlm_family"),
+            *("vlm_key_env", "vlm_layout", "vlm_max_tokens", "vlm_max_pixels"),
+        ),
+        "its actors hold a model each, and ask no endpoint",
     ),
 }
 _OWN = ("actors", "gpus_per_actor", "cpus_per_actor", "ray_address", "part_images")
@@ -233,6 +237,6 @@ def _actors(text: str) -> tuple[int, int]:
 def _gpus(text: str) -> float:
     """GPUs of an actor: 0, a share of one, or a whole number."""
     value = float(text)
-    if not value >= 0 or (value > 1 and value != int(value)):
+    if not value >= 0 or (value > 1 and not value.is_integer()):
         raise argparse.ArgumentTypeError(f"{text} is neither a share of a GPU nor a whole number")
     return value

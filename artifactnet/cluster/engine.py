@@ -21,8 +21,9 @@ from typing import Any
 import pyarrow as pa
 
 from artifactnet.cluster.job import Job
-from artifactnet.cluster.parts import PartCounts
+from artifactnet.cluster.parts import Answers, PartCounts
 from artifactnet.cluster.plan import Plan, Summary, read_plan
+from artifactnet.cluster.storage import describe
 from artifactnet.cluster.units import Unit
 from artifactnet.cluster.worker import Careful, UnitResult, Worker
 from artifactnet.inference.inputs import Failure
@@ -243,8 +244,14 @@ def _plan_source(out: str, file: str) -> Any:
 
 
 def _read_units(out: str, file: str) -> Iterator[pa.Table]:
-    for line in read_plan(out, file):
-        yield pa.table({"unit": [line.decode().rstrip("\n")]})
+    try:
+        for line in read_plan(out, file):
+            yield pa.table({"unit": [line.decode().rstrip("\n")]})
+    except OSError as error:
+        raise ArtifactNetError(
+            f"{Answers(out).name}: its plan cannot be read ({describe(error)}); every machine of "
+            "the cluster must see this folder"
+        ) from error
 
 
 class _Attempts:
@@ -337,9 +344,10 @@ def _own_error(error: BaseException) -> BaseException:
     """The error of ours that an error of Ray stands for; itself, if there is none."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ArtifactNetError):
+        inner = getattr(cause, "cause", None)  # ray's copies of an error have a trace as text
+        if isinstance(cause, ArtifactNetError) and inner is None:
             return ArtifactNetError(str(cause))
-        cause = getattr(cause, "cause", None) or cause.__cause__
+        cause = inner or cause.__cause__
     text = str(error)
     marker = f"{ArtifactNetError.__module__}.{ArtifactNetError.__qualname__}: "
     if marker in text:  # of a constructor, of which Ray keeps the text alone

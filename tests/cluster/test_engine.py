@@ -19,11 +19,12 @@ from PIL import Image, PngImagePlugin
 from tiny_models import tiny
 
 from artifactnet.cli import main
-from artifactnet.cluster.engine import _Attempts
+from artifactnet.cluster.engine import _Attempts, _own_error, _read_units
 from artifactnet.cluster.worker import DIED
 from artifactnet.inference.lines import predict_lines
 from artifactnet.inference.load import load_model
 from artifactnet.models.checkpoint import save_checkpoint
+from artifactnet.types import ArtifactNetError
 
 IMAGES = 2000
 MARK = "ends the process that decodes it"
@@ -240,6 +241,8 @@ def test_a_unit_is_given_up_in_the_end():
         (["--engine", "ray", "--json"], "--engine ray has no --json: its answers are parquet"),
         (["--engine", "ray", "--allow-urls"], "--engine ray has no --allow-urls: "),
         (["--engine", "ray", "--vlm-url", "http://x"], "--engine ray has no --vlm-url: "),
+        (["--engine", "ray", "--vlm-max-tokens", "9"], "--engine ray has no --vlm-max-tokens: "),
+        (["--engine", "ray", "--vlm-key-env", "KEY"], "--engine ray has no --vlm-key-env: "),
         (["--engine", "ray", "--device", "cuda:1"], "--device cuda:1: with --engine ray it is"),
     ],
 )
@@ -253,6 +256,22 @@ def test_a_number_of_actors_that_is_none(text, capsys):
     with pytest.raises(SystemExit):
         main(["predict", "photos", "--engine", "ray", "--out", "out", f"--actors={text}"])
     assert "argument --actors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "-1", "1.5"])
+def test_a_number_of_gpus_that_is_none(text, capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "photos", "--engine", "ray", "--out", "out", f"--gpus-per-actor={text}"])
+    assert "neither a share of a GPU nor a whole number" in capsys.readouterr().err
+
+
+def test_a_machine_that_does_not_see_the_folder_of_the_answers(tmp_path):
+    ray = pytest.importorskip("ray", reason="the ray engine needs the extra ray")
+    with pytest.raises(ArtifactNetError, match="its plan cannot be read .*every machine") as found:
+        next(_read_units(str(tmp_path / "none"), "plan.jsonl"))
+    # as it comes from another machine
+    error = ray.exceptions.RayTaskError("read", "a trace\nof it", found.value)
+    assert str(_own_error(error.as_instanceof_cause())) == str(found.value)
 
 
 def test_a_cluster_that_is_not_there(capsys, tmp_path, monkeypatch):
