@@ -6,16 +6,20 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from artifactnet.cluster.storage import local_path
 from artifactnet.cluster.units import digest
+from artifactnet.files import hash_files
 from artifactnet.inference.base import BasePredictor, PredictOptions
 from artifactnet.inference.fingerprint import model_fingerprint
-from artifactnet.inference.load import load_model
+from artifactnet.inference.load import find_model, load_model
+from artifactnet.inference.predictor import Predictor
 
 TOGETHER = 1000  # images of a unit, about
+_DIGEST = 8  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,26 @@ class ModelChoice:
             threads=self.threads,
             text=self.text,
         )
+
+    def fingerprint(self, predictor: BasePredictor) -> str:
+        """What stands for the model, on every device; see `model_fingerprint`.
+
+        A language model has weights of its own on a GPU, bfloat16 with the adapters merged in it.
+        So its files stand for it.
+
+        Args:
+            predictor: the model, loaded.
+
+        Raises:
+            OSError: a file of it cannot be read any more.
+        """
+        folder = Path(self.source)
+        if isinstance(predictor, Predictor) or not folder.is_dir():
+            return model_fingerprint(predictor)
+        about = f"{type(predictor).__name__} {getattr(predictor, 'mode', None)}"
+        weights = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("base/*.safetensors"))
+        files = [folder / f"{find_model(folder).kind}.json", *weights]
+        return hash_files(files, blake2b(about.encode(), digest_size=_DIGEST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +127,12 @@ def make_job(
         together: about how many images make a unit, and so a part.
 
     Raises:
-        OSError: the file of an exported model cannot be read any more.
+        OSError: a file of the model cannot be read any more.
     """
     out = local_path(out)
     here = out if "://" in out else os.path.abspath(out)
     if Path(model.source).exists():
         source = os.path.abspath(model.source)
         model = ModelChoice(source, model.device, model.backend, model.threads, model.text)
-    fingerprint = model_fingerprint(predictor)
+    fingerprint = model.fingerprint(predictor)
     return Job(tuple(sources), here, os.getcwd(), model, fingerprint, options, together)

@@ -14,7 +14,6 @@ from artifactnet.cluster.reading import Item, read_unit
 from artifactnet.cluster.storage import Storage
 from artifactnet.cluster.units import Unit
 from artifactnet.inference.base import BasePredictor
-from artifactnet.inference.fingerprint import model_fingerprint
 from artifactnet.inference.folder import encode_heatmap
 from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.inference.lines import make_line
@@ -71,7 +70,7 @@ class Worker:
         self._answers = Answers(job.out)
         self._settings = job.settings_id()
         self._predictor = job.model.load() if predictor is None else predictor
-        if predictor is None and model_fingerprint(self._predictor) != job.fingerprint:
+        if predictor is None and job.model.fingerprint(self._predictor) != job.fingerprint:
             raise ArtifactNetError(
                 f"{job.model.source}: the model on this machine is not the one that the job began "
                 "with; every machine needs the same file and version of artifactnet"

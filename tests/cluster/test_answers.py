@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from canned_predictor import CannedPredictor
 from cluster_jobs import job_of, png, read_rows, run_job, tar_of, write_shard
 from PIL import Image
 
 from artifactnet.cluster import parts
+from artifactnet.cluster.job import ModelChoice, make_job
 from artifactnet.cluster.parts import SCHEMA
 from artifactnet.cluster.plan import Plan
 from artifactnet.cluster.worker import DIED, Careful, Worker
@@ -248,6 +250,24 @@ def test_a_unit_that_killed_its_worker_is_done_image_by_image(here, predictor):
     lines = local_lines(predictor, ["photos"])
     for row in rows[::2]:
         assert row["probability"] == pytest.approx(lines[row["path"]]["probability"], abs=1e-6)
+
+
+def test_a_language_model_is_the_same_on_every_device(here):
+    """On a GPU it is loaded in bfloat16, and its adapters are merged in that."""
+    (here / "run").mkdir()
+    (here / "run" / "heie.json").write_text("{}")
+    weights = here / "run" / "heie.safetensors"
+
+    def job(dtype, content=b"weights", mode="generate"):
+        weights.write_bytes(content)
+        predictor = CannedPredictor()
+        predictor.model, predictor.mode = torch.nn.Linear(2, 2).to(dtype), mode
+        model = ModelChoice("run")
+        return make_job(["x"], "out", model, predictor, predictor.options()).fingerprint
+
+    same = job(torch.float32)
+    assert job(torch.bfloat16) == same
+    assert len({same, job(torch.float32, b"others"), job(torch.float32, mode="template")}) == 3
 
 
 def test_answers_behind_a_url(here, predictor):
