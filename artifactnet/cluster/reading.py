@@ -93,6 +93,8 @@ def _file(file: _Named, storage: Storage) -> Item | None:
 
     try:
         content = storage.read(path, accept)
+        if content is not None and version.size is None:
+            version = Version(len(content), _modified(path, storage))
     except OSError as error:
         reason = describe(error)
         text = reason if reason == "no such file" else f"cannot be read ({reason})"
@@ -104,8 +106,6 @@ def _file(file: _Named, storage: Storage) -> Item | None:
         if not candidate.claims:
             return None
         return Item(Failure(path, candidate.complaint), version)
-    if version.size is None:
-        version = Version(len(content), _modified(path, storage))
     folder, uid = _names(path, storage)
     return Item(ImageInput(path, content, file.generator or folder, file.uid or uid), version)
 

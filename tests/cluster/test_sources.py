@@ -232,6 +232,23 @@ def test_a_file_that_went_away_is_a_failure(here):
     assert isinstance(there.source, ImageInput)
 
 
+def test_a_file_that_goes_away_while_it_is_read_is_a_failure(here, monkeypatch):
+    (here / "a.png").write_bytes(png(0))
+    (here / "m.jsonl").write_text('{"image": "a.png"}')
+    (unit,) = units_of(["m.jsonl"])
+    read = Storage.read
+
+    def read_and_remove(self, name, accept=None):
+        content = read(self, name, accept)
+        os.unlink(name)
+        return content
+
+    monkeypatch.setattr(Storage, "read", read_and_remove)
+    (gone,) = read_unit(unit, Storage([], str(here)))
+    assert gone.source == Failure("a.png", "no such file")
+    assert gone.unread
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
