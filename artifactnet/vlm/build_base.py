@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from artifactnet.config import ModelConfig
@@ -148,22 +149,39 @@ def _vision_tower(backbone: Any, config: ModelConfig) -> tuple[dict[str, Tensor]
             f"({_SHUFFLE} x {_SHUFFLE} patches make one image token)"
         )
     source = {key: value.detach().float() for key, value in net.state_dict().items()}
+
+    def unsuitable(problem: str) -> ArtifactNetError:
+        return ArtifactNetError(
+            f"model.backbone {config.backbone}: {problem}; choose a plain ViT such as "
+            "vit_small_patch14_dinov2"
+        )
+
+    def take(key: str) -> Tensor:
+        if key not in source:
+            raise unsuitable(f"InternVL's vision tower needs {key}, which it lacks")
+        return source.pop(key)
+
+    values = torch.linspace(-4, 4, 9)
+    if not torch.allclose(net.blocks[0].mlp.act(values), F.gelu(values), atol=1e-6):
+        raise unsuitable("it has other activations than GELU")
+    if getattr(net, "no_embed_class", False):
+        raise unsuitable("its class token has no position embedding")
     grid = size[0] // backbone.patch_size
     state = {
-        "embeddings.cls_token": source.pop("cls_token"),
+        "embeddings.cls_token": take("cls_token"),
         "embeddings.position_embeddings": import_timm().layers.resample_abs_pos_embed(
-            source.pop("pos_embed"), [grid, grid], num_prefix_tokens=1
+            take("pos_embed"), [grid, grid], num_prefix_tokens=1
         ),
-        "embeddings.patch_embeddings.projection.weight": source.pop("patch_embed.proj.weight"),
-        "embeddings.patch_embeddings.projection.bias": source.pop("patch_embed.proj.bias"),
-        "layernorm.weight": source.pop("norm.weight"),
-        "layernorm.bias": source.pop("norm.bias"),
+        "embeddings.patch_embeddings.projection.weight": take("patch_embed.proj.weight"),
+        "embeddings.patch_embeddings.projection.bias": take("patch_embed.proj.bias"),
+        "layernorm.weight": take("norm.weight"),
+        "layernorm.bias": take("norm.bias"),
     }
     width = net.embed_dim
     for k in range(len(net.blocks)):
         block, layer = f"blocks.{k}", f"encoder.layer.{k}"
         for kind in ("weight", "bias"):
-            qkv = source.pop(f"{block}.attn.qkv.{kind}").chunk(3)
+            qkv = take(f"{block}.attn.qkv.{kind}").chunk(3)
             for name, value in zip(("q_proj", "k_proj", "v_proj"), qkv, strict=True):
                 state[f"{layer}.attention.{name}.{kind}"] = value
             for theirs, ours in (
@@ -173,15 +191,12 @@ def _vision_tower(backbone: Any, config: ModelConfig) -> tuple[dict[str, Tensor]
                 ("mlp.fc1", "mlp.fc1"),
                 ("mlp.fc2", "mlp.fc2"),
             ):
-                state[f"{layer}.{ours}.{kind}"] = source.pop(f"{block}.{theirs}.{kind}")
+                state[f"{layer}.{ours}.{kind}"] = take(f"{block}.{theirs}.{kind}")
         for number in (1, 2):  # a ViT without LayerScale has factors of 1
             gamma = source.pop(f"{block}.ls{number}.gamma", torch.ones(width))
             state[f"{layer}.lambda_{number}"] = gamma
     if source:
-        raise ArtifactNetError(
-            f"model.backbone {config.backbone}: InternVL's vision tower has no place for "
-            f"{sorted(source)[0]}; choose a plain ViT such as vit_small_patch14_dinov2"
-        )
+        raise unsuitable(f"InternVL's vision tower has no place for {sorted(source)[0]}")
     return state, {
         "hidden_size": width,
         "num_hidden_layers": len(net.blocks),

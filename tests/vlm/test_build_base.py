@@ -245,6 +245,22 @@ class TestRefused:
         with pytest.raises(ArtifactNetError, match="no registers"):
             build_base(tmp_path / "base", language, vision=vit(reg_tokens=2))
 
+    @pytest.mark.parametrize(
+        ("kwargs", "problem"),
+        [
+            ({"qkv_bias": False}, "needs blocks.0.attn.qkv.bias"),
+            ({"pre_norm": True}, "needs patch_embed.proj.bias"),  # CLIP
+            ({"final_norm": False}, "needs norm.weight"),
+            ({"no_embed_class": True}, "class token has no position"),  # DeiT III
+            ({"act_layer": "quick_gelu"}, "other activations than GELU"),  # CLIP of OpenAI
+            ({"act_layer": "gelu_tanh"}, "other activations than GELU"),
+        ],
+    )
+    def test_vit_that_lacks_parts(self, tmp_path, language, kwargs, problem):
+        with pytest.raises(ArtifactNetError, match=f"model.backbone {NAME}: .*{problem}"):
+            build_base(tmp_path / "base", language, vision=vit(**kwargs))
+        assert not (tmp_path / "base").exists()
+
     def test_language_models(self, tmp_path):
         save_language(tmp_path / "gpt", "gpt2", n_embd=32, n_head=2, n_layer=1)
         with pytest.raises(ArtifactNetError, match=r"family 'gpt2' is not supported \(llama,"):
