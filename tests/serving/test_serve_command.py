@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -124,36 +123,21 @@ def test_ctrl_c_stops_an_idle_server_at_once(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-def test_exported_models(backend, exported, monkeypatch, capsys):
+def test_exported_models(backend, exported):
     pytest.importorskip(f"{backend}runtime" if backend == "onnx" else backend)
     images = pictures(3)
     expected = load_model(exported, backend=backend).predict(images)
-    answers = {}
-
-    def talk(url, running):
-        with httpx.Client(base_url=url, timeout=20) as client:
-            answers["rows"] = client.post("/v1/predict", files=files(images)).json()["predictions"]
-            answers["png"] = client.post("/v1/heatmap", files=files(images[:1]))
-            answers["models"] = client.get("/v1/models").json()["models"]
-        running.should_exit = True
-
-    original = server.make_server
-
-    def make_server(service, key=None, report=None):
-        def ready():
-            report()
-            url = capsys.readouterr().out.split()[2].rstrip(",")
-            threading.Thread(target=talk, args=(url, made)).start()
-
-        made = original(service, key, ready)
-        return made
-
-    monkeypatch.setattr(server, "make_server", make_server)
-    assert main(["serve", "--model", str(exported), "--backend", backend, "--port", "0"]) == 0
-    found = [row["probability"] for row in answers["rows"]]
+    with (
+        started("--model", exported, "--backend", backend) as (_, url),
+        httpx.Client(base_url=url, timeout=20) as client,
+    ):
+        rows = client.post("/v1/predict", files=files(images)).json()["predictions"]
+        png = client.post("/v1/heatmap", files=files(images[:1]))
+        (about,) = client.get("/v1/models").json()["models"]
+    found = [row["probability"] for row in rows]
     assert found == pytest.approx([one.probability for one in expected], abs=1e-6)
-    assert answers["models"][0]["backend"] == backend
-    assert float(answers["png"].headers["x-probability"]) == pytest.approx(found[0], abs=1e-6)
+    assert about["backend"] == backend
+    assert float(png.headers["x-probability"]) == pytest.approx(found[0], abs=1e-6)
 
 
 @pytest.fixture(scope="module")
