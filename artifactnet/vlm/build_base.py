@@ -137,11 +137,15 @@ def build_base(
 def _vision_tower(backbone: Any, config: ModelConfig) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """State and configuration of InternVL's vision tower that equal a timm ViT."""
     net, size = backbone.net, config.image_size
-    if backbone.patch_size is None or backbone.prefix_tokens != 1 or net.pos_embed is None:
-        raise ArtifactNetError(
-            f"model.backbone {config.backbone}: a base needs a plain ViT with a class token, "
-            "position embeddings and no registers, such as vit_small_patch14_dinov2"
+
+    def unsuitable(problem: str) -> ArtifactNetError:
+        return ArtifactNetError(
+            f"model.backbone {config.backbone}: {problem}; choose a plain ViT such as "
+            "vit_small_patch14_dinov2"
         )
+
+    if backbone.patch_size is None or backbone.prefix_tokens != 1 or net.pos_embed is None:
+        raise unsuitable("a base needs a class token, position embeddings and no registers")
     step = backbone.patch_size * _SHUFFLE
     if size[0] != size[1] or size[0] % step:
         raise ArtifactNetError(
@@ -149,12 +153,6 @@ def _vision_tower(backbone: Any, config: ModelConfig) -> tuple[dict[str, Tensor]
             f"({_SHUFFLE} x {_SHUFFLE} patches make one image token)"
         )
     source = {key: value.detach().float() for key, value in net.state_dict().items()}
-
-    def unsuitable(problem: str) -> ArtifactNetError:
-        return ArtifactNetError(
-            f"model.backbone {config.backbone}: {problem}; choose a plain ViT such as "
-            "vit_small_patch14_dinov2"
-        )
 
     def take(key: str) -> Tensor:
         if key not in source:
