@@ -279,6 +279,7 @@ class DataConfig:
     demo_photos: str = "all"  # demo: all | classic (scikit-image's and its like, no migan twins)
     demo_migan: float = 0.25  # demo: share of pairs whose fake was repainted by MI-GAN
     demo_categories: list[str] = field(default_factory=list)  # X-AIGD labels; [] is all seven
+    demo_edits: int = 3  # demo: most edits of an image, each of another category
     demo_texts: bool = False  # demo: each image has a text that says what was done to it
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 

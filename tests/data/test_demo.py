@@ -198,9 +198,18 @@ def test_categories_are_restricted():
         assert bits <= {1 << 4, 1 << 7, 1 << 4 | 1 << 7}
 
 
+def test_number_of_edits_is_restricted():
+    for source in demo.build_demo_splits(small(demo_edits=1, demo_migan=0.0), 0).values():
+        for index in range(1, len(source.records), 2):
+            bits = source.records[index].categories
+            assert bits.bit_count() == 1
+            assert set(np.unique(source.load(index).mask)) == {0, bits}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"demo_edits": 0}, "demo_edits is 0; use 1 or more"),
         ({"demo_categories": ["texture"]}, "demo_categories: unknown 'texture'; known: low-level"),
         ({"demo_size": 16}, "demo_size is 16; use at least 32"),
         ({"demo_val": -1}, "demo_val is -1"),

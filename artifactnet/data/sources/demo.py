@@ -1,7 +1,7 @@
 """The embedded default data: packaged photographs and fakes made from them, no download.
 
 Every uid is a pair of twins: one crop of a real photograph, and the same crop with one to three
-controlled edits (generator ``edit``), or of the photograph's version in which a generative network
+controlled edits (generator ``edit``; ``demo_edits``), or of the photograph's version in which a generative network
 repainted regions (generator ``migan``). Both are encoded by the same JPEG call at the same quality,
 so neither size, nor format, nor compression tells them apart. A sample depends on (demo_seed,
 split, number) and the ``demo_*`` keys alone. It is made on first use and then kept as JPEG bytes.
@@ -189,8 +189,8 @@ class DemoSource:
 
     Images are square, of ``size`` pixels; ``seed`` is that of the data (not of a training run);
     ``categories`` are the kinds of edits that may occur; ``photos`` is ``all`` or ``classic``;
-    ``migan`` is the share of pairs whose fake is a repainted photograph, spread evenly. With
-    ``texts`` every image has a chain of thought of what is known about it
+    ``migan`` is the share of pairs whose fake is a repainted photograph, spread evenly; the others
+    have one to ``most_edits`` edits. With ``texts`` every image has a chain of thought of what is known about it
     (`artifactnet.vlm.text.writing`), those of the test split in words of their own. No photograph
     is opened before its turn.
     """
@@ -207,6 +207,7 @@ class DemoSource:
         photos: str = "all",
         migan: float = 0.0,
         texts: bool = False,
+        most_edits: int = 3,
     ):
         self.texts = texts
         self._split = split
@@ -224,7 +225,7 @@ class DemoSource:
         for number in range(pairs):
             repainted = math.floor((number + 1) * migan) > math.floor(number * migan)
             maker = MIGAN if repainted else EDIT
-            plan = edits.choose_categories(self._rng(number, "plan"), categories)
+            plan = edits.choose_categories(self._rng(number, "plan"), categories, most_edits)
             self._plans.append(plan)
             uid = f"demo-{split}-{number:05d}"
             photo = self._photo(self._rng(number, "crop"), maker)
@@ -315,6 +316,8 @@ def build_demo_splits(config: DataConfig, seed: int) -> Splits:
         raise ArtifactNetError(
             f"data.demo_size is {config.demo_size}; use at least {edits.MIN_SIDE} pixels"
         )
+    if config.demo_edits < 1:
+        raise ArtifactNetError(f"data.demo_edits is {config.demo_edits}; use 1 or more")
     # repainted regions have no category, so who asks for some gets edits alone
     edited = config.demo_photos == "classic" or bool(config.demo_categories)
     makers = (EDIT,) if edited else GENERATORS
@@ -339,7 +342,7 @@ def build_demo_splits(config: DataConfig, seed: int) -> Splits:
                 locate_photo(photo)  # report a missing package now, not in the third epoch
             splits[split] = DemoSource(
                 split, pairs, config.demo_size, config.demo_seed, categories,
-                config.demo_photos, migan, config.demo_texts,
+                config.demo_photos, migan, config.demo_texts, config.demo_edits,
             )  # fmt: skip
     if not splits:
         raise ArtifactNetError("the demo data is empty; set data.demo_train, _val or _test above 0")

@@ -1,0 +1,31 @@
+"""The recipes of HEIE on a laptop, on a tiny base: projector first, then all, then predictions."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("transformers")
+
+from artifactnet.config import load
+from artifactnet.inference.load import load_model
+from artifactnet.vlm.heie.saving import FACTS
+from artifactnet.vlm.heie.trainer import train_heie
+
+TINY = (
+    *("model.image_size=[56,56]", "model.heatmap.tile=56", "mllm.max_new_tokens=12"),
+    *("data.demo_size=56", "data.demo_train=4", "data.demo_val=1", "data.demo_test=2"),
+    "train.max_steps=1",
+)
+
+
+def test_projector_then_adapters(tmp_path, tiny_base):
+    out = f"out={tmp_path}"
+    first = train_heie(load("heie_nano_projector", [*TINY, out, f"mllm.base={tiny_base}"]))
+    facts = json.loads((first.run_dir / FACTS).read_text())
+    assert facts["mllm"]["lora_rank"] == 0
+    second = train_heie(load("heie_nano", [*TINY, out, f"mllm.base={first.run_dir / 'base'}"]))
+    assert second.results["explanations"]["facts"]["texts"] == 4
+    model = load_model(second.run_dir, text="template")
+    answer = model.predict(np.full((70, 56, 3), 90, np.uint8))
+    assert answer.heatmap.shape == (70, 56)
