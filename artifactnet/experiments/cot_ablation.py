@@ -1,4 +1,4 @@
-"""HEIE without a chain of thought, with its own, and with the annotated one (HEIE Table 7)."""
+"""HEIE without a chain of thought, with a fixed one, its own, and the annotated (HEIE Table 7)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ SALIENCY = ("MSE", "KLD", "CC")
 SCORES = ("PLCC", "SRCC")
 _TITLES = {
     "without": "without chain of thought",
+    "template": "trained with it, a fixed text at test time",
     "with": "with chain of thought",
     "given": "with the annotated chain of thought",
 }
@@ -38,6 +39,7 @@ def run_cot_ablation(
 
     Without: the model reads heatmap and score from a fixed text and learns none. With: it learns
     to write and reads from what it wrote. Given: the same model reads from the annotated texts.
+    Template (not in the paper): it reads from the fixed one, as its answers without text do.
     Runs live in ``out/cot_KEY_sSEED``. Finished ones are reused, so the same command continues
     after an interruption. Returns the content of ``cot-ablation.json``.
 
@@ -67,7 +69,8 @@ def run_cot_ablation(
         run = train_once(recipe, changes)
         values[key, seed] = _figures(read_results(run), run / JSON)
         if key == "with":
-            values["given", seed] = _with_annotated_text(run)
+            for text in ("template", "given"):
+                values[text, seed] = _from_text(run, text)
     about = {
         "experiment": NAME,
         "title": TITLE,
@@ -79,11 +82,11 @@ def run_cot_ablation(
     return write_table(folder, about, rows, values, (*SALIENCY, *SCORES))
 
 
-def _with_annotated_text(run: Path) -> dict[str, float]:
+def _from_text(run: Path, text: str) -> dict[str, float]:
     def compute() -> dict[str, float]:
-        return _figures(api.evaluate(run, text="given"), run)
+        return _figures(api.evaluate(run, text=text), run)
 
-    return compute_once(run / "given.json", {}, compute)
+    return compute_once(run / f"{text}.json", {}, compute)
 
 
 def _figures(results: Mapping[str, Any], where: Path) -> dict[str, float]:

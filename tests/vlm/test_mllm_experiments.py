@@ -24,7 +24,8 @@ def figures(value: float, scores: bool = True) -> dict:
 @pytest.fixture
 def instant(monkeypatch):
     def of(config, text):
-        return figures(0.3 if text else (0.2 if config.loss.text else 0.1) + config.seed / 100)
+        trained = 0.2 if config.loss.text else 0.1
+        return figures({"given": 0.3, "template": 0.4}.get(text, trained + config.seed / 100))
 
     return InstantRuns(monkeypatch, of)
 
@@ -45,22 +46,24 @@ def test_the_papers_table(tmp_path, recipe, instant):
     assert (without.mllm.text, without.loss.text) == ("none", 0)
     assert (with_text.mllm.text, with_text.loss.text) == ("written", 1.0)
     assert {c.optim.lr for c in instant.trained} == {0.01}
-    assert instant.evaluated == [("cot_with_s0", "given"), ("cot_with_s1", "given")]
-    assert [row["key"] for row in found["rows"]] == ["without", "with", "given"]
+    texts = ("template", "given")
+    assert instant.evaluated == [(f"cot_with_s{s}", text) for s in (0, 1) for text in texts]
+    assert [row["key"] for row in found["rows"]] == ["without", "template", "with", "given"]
     assert found["columns"] == ["MSE", "KLD", "CC", "PLCC", "SRCC"]
     page = (out / "cot-ablation.md").read_text()
     assert "| without chain of thought | 0 | 0.01000 | 1.000 | 0.100 | 0.100 | -0.100 |" in page
     assert "| with the annotated chain of thought | 1 | 0.03000 | 3.000 |" in page
+    assert "| trained with it, a fixed text at test time | 0 | 0.04000 | 4.000 |" in page
     assert json.loads((out / "cot-ablation.json").read_text()) == found
     assert run_cot_ablation(recipe, [0, 1], out, ["optim.lr=0.01"]) == found
-    assert (len(instant.trained), len(instant.evaluated)) == (4, 2)  # nothing again
+    assert (len(instant.trained), len(instant.evaluated)) == (4, 4)  # nothing again
 
 
 def test_columns_without_figures_stay_empty(tmp_path, recipe, instant):
     run_cot_ablation(recipe, [0], tmp_path, [])
     files.write_json(tmp_path / "cot_with_s0" / "results.json", figures(0.2, scores=False))
     found = run_cot_ablation(recipe, [0], tmp_path, [])
-    assert found["rows"][1]["spread"]["PLCC"] is None
+    assert found["rows"][2]["spread"]["PLCC"] is None
     files.write_json(tmp_path / "cot_with_s0" / "results.json", {"saliency": None})
     with pytest.raises(ArtifactNetError, match="cot_with_s0"):
         run_cot_ablation(recipe, [0], tmp_path, [])
@@ -117,7 +120,7 @@ def test_both_tables_are_made(tmp_path, recipe, capsys):
     assert main(["experiment", "cot-ablation", recipe, "train.max_steps=1", *tail]) == 0
     rows = json.loads((out / "cot-ablation.json").read_text())["rows"]
     values = {row["key"]: row["seeds"]["0"] for row in rows}
-    assert values["with"]["MSE"] != values["given"]["MSE"]
+    assert len({values[key]["MSE"] for key in ("with", "given", "template")}) == 3
     results = json.loads((out / "cot_without_s0" / "results.json").read_text())
     assert (results["text"], results["explanations"]) == ("template", None)
     assert values["without"]["CC"] == results["saliency"]["CC"]
