@@ -32,6 +32,16 @@ CAPTIONS = {
     "cognitive-level-physics": "part of the scene that contradicts physics",
 }
 UNNAMED = "area that looks wrong"  # of no category
+# category of an edit -> tag of the whole image, by what FakeXplainer's A.2 says of each tag: text
+# that cannot be read, and false shadows and reflections (physics), are regions and no tag
+_TAGS = {
+    "low-level-texture": "wrong texture",
+    "low-level-edge_shape": "structure/attribute error",
+    "low-level-color": "structure/attribute error",  # colour is an attribute: "green petals"
+    "high-level-semantics": "structure/attribute error",  # parts too many or missing
+    # what is there has its own structure, but cannot be there so large, so small or upside down
+    "cognitive-level-commonsense": "other anomalies",
+}
 
 
 def parse_regions(value: Any, where: str) -> tuple[Region, ...]:
@@ -188,6 +198,22 @@ def regions_of_polygons(
         x1, y1, x2, y2 = map(float, box)
         regions.append(Region((x1, y1, x2, y2), CAPTIONS[label["label"]]))
     return tuple(regions)
+
+
+def tags_of_edits(categories: int) -> tuple[str, ...] | None:
+    """Tags of an image that controlled edits changed, in the order of `TAGS`.
+
+    Args:
+        categories: of the edits, as a bit field; 0 for an untouched photograph.
+
+    Returns:
+        None where the category of what was done is unknown.
+    """
+    if categories & UNCATEGORIZED_BIT:
+        return None
+    labels = (category.label for category in CATEGORIES if categories & category.bit)
+    found = {_TAGS[label] for label in labels if label in _TAGS}
+    return tuple(tag for tag in TAGS if tag in found)
 
 
 def regions_of_mask(mask: UInt8Array) -> tuple[Region, ...]:

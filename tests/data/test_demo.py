@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 
 from artifactnet.config import DataConfig
 from artifactnet.data.converters.demo import convert_demo_data
+from artifactnet.data.regions import tags_of_edits
 from artifactnet.data.sources import demo
-from artifactnet.taxonomy import UNCATEGORIZED_BIT
+from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT
 from artifactnet.types import Annotation, ArtifactNetError
 
 
@@ -278,6 +279,31 @@ def test_the_packages_are_not_imported(monkeypatch):
         assert not image.flags.writeable
 
 
+@pytest.mark.parametrize(
+    ("labels", "tags"),
+    [
+        (["low-level-texture"], ("wrong texture",)),
+        (["low-level-edge_shape"], ("structure/attribute error",)),
+        (["low-level-symbol"], ()),
+        (["low-level-color"], ("structure/attribute error",)),
+        (["high-level-semantics"], ("structure/attribute error",)),
+        (["cognitive-level-commonsense"], ("other anomalies",)),
+        (["cognitive-level-physics"], ()),
+    ],
+)
+def test_each_edit_has_its_tag(labels, tags):
+    source = demo.build_demo_splits(small(demo_categories=labels, demo_train=2), 0)["train"]
+    assert [source.load(k).tags for k in range(4)] == [(), tags, (), tags]
+
+
+def test_tags_of_several_edits_and_of_unknown_ones():
+    bits = sum(category.bit for category in CATEGORIES)
+    assert tags_of_edits(bits) == ("structure/attribute error", "wrong texture", "other anomalies")
+    assert tags_of_edits(UNCATEGORIZED_BIT) is None
+    source = demo.build_demo_splits(small(demo_train=2, generators=["migan"]), 0)["train"]
+    assert [source.load(k).tags for k in range(4)] == [(), None, (), None]
+
+
 def test_files_hold_what_the_source_gives(tmp_path):
     config = DataConfig(demo_train=2, demo_val=1, demo_test=1, demo_size=64)
     counts = convert_demo_data(config, tmp_path).counts
@@ -293,6 +319,7 @@ def test_files_hold_what_the_source_gives(tmp_path):
             assert (record.categories > 0) == (record.label == 1)
             np.testing.assert_array_equal(one.image, other.image)
             assert one.score == other.score
+            assert one.tags == other.tags
             assert (0 < one.score < 1) == record.label
             if record.label:
                 np.testing.assert_array_equal(one.mask, other.mask)

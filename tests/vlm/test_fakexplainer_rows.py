@@ -1,6 +1,7 @@
 """Images as what is asked and should be answered: which are kept, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 pytest.importorskip("transformers", reason="needs the extra mllm")
 
 from artifactnet.config import load
+from artifactnet.data.converters.demo import convert_demo_data
 from artifactnet.data.regions import CAPTIONS, UNNAMED, regions_of_mask
 from artifactnet.types import ArtifactNetError, Region
 from artifactnet.vlm.fakexplainer import grammar
@@ -109,6 +111,31 @@ def test_masks_without_regions_become_boxes(tmp_path):
     one = data(tmp_path, [REAL, {"label": 1, "annotation": "mask", "mask": "mask.png"}])
     _, row = one.rows("train", Words())
     assert row.regions == (Region((10.0, 5.0, 30.0, 9.0), UNNAMED),)
+
+
+def test_the_demo_data_and_its_files_give_the_same_rows(tmp_path):
+    keys = ("demo_size=96", "demo_train=12", "demo_val=1", "demo_test=1", "demo_edits=1")
+    options = ("data.check=off", *(f"data.{key}" for key in keys))
+    demo = load("paper/fakexplainer_sft", ["data.name=demo", "data.root=null", *options])
+    convert_demo_data(demo.data, tmp_path)
+    files = load("paper/fakexplainer_sft", [f"data.root={tmp_path}", "data.check=off"])
+    made, read = (TaskData(one).rows("train", Words()) for one in (demo, files))
+    assert [replace(row, location="") for row in made] == [
+        replace(row, location="") for row in read
+    ]
+    fakes = [row for row in made if row.is_fake]
+    assert len(fakes) == 12
+    assert all(row.regions for row in fakes)
+    assert {row.tags for row in made if not row.is_fake} == {()}
+    untagged = {CAPTIONS["low-level-symbol"], CAPTIONS["cognitive-level-physics"]}
+    edited = [row for row in fakes if row.tags is not None]
+    assert {bool(row.tags) for row in edited} == {True, False}
+    assert all((row.regions[0].caption in untagged) == (not row.tags) for row in edited)
+    assert all(f"<tag>{tag}</tag>" in row.answer for row in edited for tag in row.tags)
+    repainted = [row for row in fakes if row.tags is None]
+    assert len(repainted) == 3
+    assert {row.regions[0].caption for row in repainted} == {UNNAMED}
+    assert all("<tag>none</tag>" in row.answer for row in repainted)
 
 
 def test_regions_of_a_mask():

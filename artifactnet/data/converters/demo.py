@@ -16,7 +16,7 @@ from artifactnet.files import atomic_path
 def convert_demo_data(
     config: DataConfig, out: Path, *, name: str = "demo", overwrite: bool = False
 ) -> Conversion:
-    """Write images, masks, heatmaps, scores and texts of the demo data, and their manifest.
+    """Write images, masks, heatmaps, scores, tags and texts of the demo data, and their manifest.
 
     The ``demo_*`` keys of the config say which images; other arguments: see `convert_dataset`.
 
@@ -39,7 +39,7 @@ def convert_demo_data(
             known = record.uid, record.label, record.annotation, split, record.generator
             line = ManifestLine(
                 str(path), *known, score=sample.score, categories=record.categories,
-                text=sample.text,
+                text=sample.text, tags=sample.tags,
             )  # fmt: skip
             writer.add(line, key, heatmap=heatmap, mask=sample.mask)
     return writer.finish(out, [])

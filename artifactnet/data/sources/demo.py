@@ -1,11 +1,12 @@
 """The embedded default data: packaged photographs and fakes made from them, no download.
 
 Every uid is a pair of twins: one crop of a real photograph, and the same crop with one to three
-controlled edits (generator ``edit``; ``demo_edits``), or of the photograph's version in which a generative network
-repainted regions (generator ``migan``). Both are encoded by the same JPEG call at the same quality,
-so neither size, nor format, nor compression tells them apart. A sample depends on (demo_seed,
-split, number) and the ``demo_*`` keys alone. It is made on first use and then kept as JPEG bytes.
-What was done to it can be put into words, too (``demo_texts``).
+controlled edits (generator ``edit``; ``demo_edits``), or of the photograph's version in which a
+generative network repainted regions (generator ``migan``). Both are encoded by the same JPEG call
+at the same quality, so neither size, nor format, nor compression tells them apart. A sample depends
+on (demo_seed, split, number) and the ``demo_*`` keys alone. It is made on first use and then kept
+as JPEG bytes.
+What was done to it also gives tags of the image, and can be put into words (``demo_texts``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 
 from artifactnet.config import DataConfig
 from artifactnet.data.images import decode_image, encode_jpeg
+from artifactnet.data.regions import tags_of_edits
 from artifactnet.data.sources.base import Splits
 from artifactnet.data.sources.captions import read_captions
 from artifactnet.data.synthetic import edits
@@ -190,9 +192,9 @@ class DemoSource:
     Images are square, of ``size`` pixels; ``seed`` is that of the data (not of a training run);
     ``categories`` are the kinds of edits that may occur; ``photos`` is ``all`` or ``classic``;
     ``migan`` is the share of pairs whose fake is a repainted photograph, spread evenly; the others
-    have one to ``most_edits`` edits. With ``texts`` every image has a chain of thought of what is known about it
-    (`artifactnet.vlm.text.writing`), those of the test split in words of their own. No photograph
-    is opened before its turn.
+    have one to ``most_edits`` edits. With ``texts`` every image has a chain of thought of what is
+    known about it (`artifactnet.vlm.text.writing`), those of the test split in words of their own.
+    No photograph is opened before its turn.
     """
 
     known_twins = True  # within a split; no photograph is in two
@@ -241,11 +243,12 @@ class DemoSource:
         record = self.records[index]
         twin = self._twin(index)
         image = decode_image(twin.jpeg, record.uid)
+        tags = tags_of_edits(record.categories)
         if twin.mask is None:
-            return Sample(record, image, score=twin.score, text=twin.text)
+            return Sample(record, image, score=twin.score, text=twin.text, tags=tags)
         flat = np.frombuffer(zlib.decompress(twin.mask), np.uint8)
         mask = flat.reshape(self._size, self._size).copy()
-        return Sample(record, image, mask, _heatmap(mask), twin.score, text=twin.text)
+        return Sample(record, image, mask, _heatmap(mask), twin.score, text=twin.text, tags=tags)
 
     def encoded(self, index: int) -> bytes:
         """The JPEG file of image ``index``."""
