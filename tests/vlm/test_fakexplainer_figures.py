@@ -198,6 +198,44 @@ def test_what_answers_lack_has_no_figure(drop, missing):
     assert (row["accuracy"], row["strict"]) == (1, 1)
 
 
+def test_mean_reward_of_worked_examples(tmp_path):
+    """R = R_G + R_C + R_F, in hand-computed numbers: R_G is 1.1 IoU, at most 1."""
+    truth = [[5, 0, 15, 10]]
+    third = said([[0, 0, 10, 10]])  # an IoU of 1/3
+    lines = [
+        line(regions=truth, answer=third),  # 1.1/3 + 1 + 1
+        line(regions=truth, answer=third.replace("generated", "real")),  # 1.1/3 + 0 + 0
+        line(regions=truth, answer=third + " So it is."),  # 1.1/3 + 1 + 0
+        line(regions=truth, answer=said([[5, 0, 14.6, 10]])),  # 1 + 1 + 1: whole pixels
+        line(regions=truth, answer="It is generated."),  # 0
+        line(regions=truth, answer=REAL),  # 0 + 0 + 1
+        line(0, answer=REAL),  # 1 + 1 + 1
+        line(0, answer=third),  # 0 + 0 + 1
+        line(0, answer=None, problem="timeout"),  # 0: no answer earns nothing
+        line(regions=None, tags=None, answer=third),  # it is unknown what the boxes earn
+    ]
+    figures = compute_figures(lines)
+    row, real = figures["all"], figures["real"]
+    assert row["reward_images"] == 9
+    assert row["reward_grounding"] == pytest.approx((3 * 1.1 / 3 + 1 + 1) / 9)
+    assert row["reward_label"] == pytest.approx(4 / 9)
+    assert row["reward_format"] == pytest.approx(5 / 9)
+    assert row["reward"] == pytest.approx((3.1 + 4 + 5) / 9)
+    assert (real["reward"], real["reward_images"]) == (pytest.approx(4 / 3), 3)
+    assert compute_figures(lines[-1:])["all"]["reward"] is None
+    page = markdown(score_answers(save(tmp_path / "answers.jsonl", lines)))
+    assert "| R_G | reward |" in page
+    assert "over 9 images" in page
+
+
+@pytest.mark.parametrize("drop", ["bbox", "label"])
+def test_without_boxes_the_reward_is_verdict_and_form(drop):
+    answer = grammar.write(True, [named([0, 0, 9, 9])], ["wrong texture"], SIZE, SIZE, drop)
+    lines = [line(regions=regions, answer=answer, drop=drop) for regions in (None, [[0, 0, 9, 9]])]
+    row = compute_figures(lines)["all"]
+    assert (row["reward"], row["reward_grounding"], row["reward_images"]) == (2, None, 2)
+
+
 def test_what_went_wrong_is_counted():
     broken = (
         '<think>\n{"bbox_2d": [9, 9, 1, 1], "label": "a"}\n{"bbox_2d": [0, 0, 9], "label": "b"}\n'

@@ -20,6 +20,7 @@ from artifactnet.metrics.text import bleu, rouge_l
 from artifactnet.types import ArtifactNetError, Region
 from artifactnet.vlm.coordinates import Size
 from artifactnet.vlm.fakexplainer import grammar
+from artifactnet.vlm.fakexplainer.rewards import Reward, Truth, score_answer
 
 Line = Mapping[str, Any]
 
@@ -37,6 +38,8 @@ SHARES = {
     "BLEU-2": "bleu_2",
     "ROUGE-L": "rouge_l",
     "strict form": "strict",
+    "R_G": "reward_grounding",
+    "reward": "reward",
 }
 COUNTS = {
     "no verdict": "unparsable",
@@ -106,6 +109,8 @@ class Judged:
             with captions.
         rouge_l: of these texts.
         tags: annotated tags; of annotated fakes.
+        reward: what GRPO would give it, see `reward_line`.
+        grounding: its part R_G, where answers have boxes.
     """
 
     is_fake: bool
@@ -122,6 +127,8 @@ class Judged:
     texts: tuple[str, str] | None
     rouge_l: float | None
     tags: tuple[str, ...] | None
+    reward: Reward | None
+    grounding: float | None
 
 
 def judge_line(line: Line) -> Judged:
@@ -154,6 +161,7 @@ def judge_line(line: Line) -> Judged:
             grammar.reference_text(answer.regions, answer.tags if tagged else (), answer.captions),
             grammar.reference_text(kept, (line["tags"] or ()) if tagged else ()),
         )
+    reward = reward_line(line)
     return Judged(
         is_fake=is_fake,
         generator=line["generator"],
@@ -169,7 +177,29 @@ def judge_line(line: Line) -> Judged:
         texts=texts,
         rouge_l=None if texts is None else rouge_l(*texts),
         tags=tuple(line["tags"]) if is_fake and line["tags"] is not None else None,
+        reward=reward,
+        grounding=None if reward is None or drop in ("bbox", "label") else reward.grounding,
     )
+
+
+def reward_line(line: Line) -> Reward | None:
+    """The reward R_G + R_C + R_F of the answer in a line: `score_answer` with w_G = 1.
+
+    Eta is 1.1 and the IoU that of unions, whatever the training had, so that models can be
+    compared. No answer earns nothing.
+
+    Returns:
+        None where the regions of a fake are unknown, unless answers have no boxes.
+    """
+    is_fake, regions, drop = line["label"] == 1, line["regions"], line["drop"]
+    if is_fake and regions is None and drop not in ("bbox", "label"):
+        return None
+    if line["answer"] is None:
+        return Reward(0.0, 0.0, 0.0, 0.0, 0, 0.0, 0.0)
+    known = [Region(tuple(region["bbox"]), region["caption"]) for region in regions or ()]
+    size, input_size = tuple(line["size"]), tuple(line["input_size"] or line["size"])
+    truth = Truth(is_fake, known, line["tags"] or (), size, input_size)
+    return score_answer(line["answer"], truth, weight=1.0, drop=drop, form=line["form"])
 
 
 def compute_figures(
@@ -179,7 +209,8 @@ def compute_figures(
 
     Accuracy counts all images. IoU is a mean over annotated generated images, 0 where the verdict
     is not ``generated``; ``iou_pooled`` divides summed areas instead, and ``iou_matched`` compares
-    box by box. BLEU-2 and ROUGE-L are over generated images with captions. Real images take part
+    box by box. BLEU-2 and ROUGE-L are over generated images with captions. Rewards are means of
+    `reward_line` over all images for which it is known. In the other figures real images take part
     in the accuracy alone.
 
     Args:
@@ -220,6 +251,7 @@ def _row(judged: Sequence[Judged]) -> dict[str, Any]:
     areas = [one.areas for one in judged if one.areas is not None]
     union = math.fsum(area.union for area in areas)
     texts = [one.texts for one in judged if one.texts is not None]
+    rewards = [one.reward for one in judged if one.reward is not None]
     return {
         "images": len(judged),
         "fake": len(fake),
@@ -233,6 +265,11 @@ def _row(judged: Sequence[Judged]) -> dict[str, Any]:
         "rouge_l": _mean([one.rouge_l for one in judged if one.rouge_l is not None]),
         "texts": len(texts),
         "strict": sum(one.strict for one in judged) / len(judged),
+        "reward": _mean([one.total for one in rewards]),
+        "reward_label": _mean([one.label for one in rewards]),
+        "reward_grounding": _mean([one.grounding for one in judged if one.grounding is not None]),
+        "reward_format": _mean([one.format for one in rewards]),
+        "reward_images": len(rewards),
         "unparsable": sum(one.unparsable for one in judged),
         "cut_off": sum(one.cut_off for one in judged),
         "dropped_boxes": sum(one.dropped for one in judged),
