@@ -109,7 +109,7 @@ RULES: dict[str, Rule] = {
     "mllm.task": _among("heie", "fakexplainer", *QREAL_TASKS, "xaigd_pad"),
     "mllm.context": _among("crop", "image"),
     "mllm.stage": _among("sft", "grpo"),
-    "mllm.layout": _among("user", "system"),
+    "mllm.layout": _among("user", "system", "brief"),
     "mllm.region_form": _among("json", "native"),
     "mllm.drop": _among("none", "bbox", "caption", "tags", "label"),
     "mllm.save_every": _COUNT,
@@ -452,6 +452,8 @@ def _fakexplainer_problems(config: Config) -> Iterator[tuple[str, str]]:
             "must name an sft run (mllm.adapters=runs/NAME): grpo of answers that follow no format "
             "has nothing to reward; mllm.cold_start=false starts from the base anyway",
         )
+    if mllm.adapters is None and mllm.layout == "brief":
+        yield "mllm.layout", "must be user or system without mllm.adapters: brief names no form"
     yield from _generation_problems(config)
 
 

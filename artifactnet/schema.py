@@ -115,7 +115,8 @@ class MllmConfig:
     stage: str = "sft"  # sft | grpo
     adapters: str | None = None  # folder of the run whose adapters are trained further
     cold_start: bool = True  # grpo starts from the adapters of an sft run; false: it may do without
-    layout: str = "user"  # where the task is described: user | system (turn of the chat)
+    # where the task is described: user | system (turn of the chat) | brief (nowhere: learned)
+    layout: str = "user"
     region_form: str = "json"  # json | native (the family's own box tokens)
     drop: str = "none"  # left out of the answers (Table 4): none | bbox | caption | tags | label
     # the following two are of qreal

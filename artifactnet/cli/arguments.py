@@ -234,8 +234,8 @@ def add_endpoint(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option(
         "--vlm-layout",
-        choices=("user", "system"),
-        help="turn of the chat that describes the task (user)",
+        choices=("user", "system", "brief"),
+        help="turn of the chat that describes the task (user); brief: none does",
     )
     add_value(parser, "--vlm-max-tokens", positive, None, "tokens of an answer (1024)")
     add_value(

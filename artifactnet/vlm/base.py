@@ -17,6 +17,7 @@ from artifactnet.types import ArtifactNetError
 
 _PACKAGES = ("transformers", "peft", "accelerate")
 _PROJECTOR = "multi_modal_projector"  # of InternVL and LLaVA
+WHOLE = "modules_to_save"  # in names of weights of a projector that learns beside adapters (peft)
 
 
 def require_mllm_extra() -> None:

@@ -17,7 +17,7 @@ from artifactnet.training.run import Run
 from artifactnet.vlm.image_chat import ImageChat
 from artifactnet.vlm.reward_rule import RewardRule
 from artifactnet.vlm.rows import Row, RowExamples
-from artifactnet.vlm.tuning_arguments import common_arguments
+from artifactnet.vlm.tuning_arguments import common_arguments, projector_optimizer
 from artifactnet.vlm.tuning_callbacks import ANSWERS, callbacks, quiet
 
 _SAMPLES = 8  # answers a logged step
@@ -77,6 +77,7 @@ def learn_by_rewards(
             train_dataset=_dataset(examples),
             processing_class=chat.processor,
             callbacks=callbacks(run, shown, watch),
+            optimizers=(projector_optimizer(model, config.optim), None),
         )
     )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from artifactnet.training.run import Run
 from artifactnet.types import UInt8Array
-from artifactnet.vlm.tuning_arguments import common_arguments
+from artifactnet.vlm.tuning_arguments import common_arguments, projector_optimizer
 from artifactnet.vlm.tuning_callbacks import callbacks, quiet
 
 _SHOWN = {
@@ -68,6 +68,7 @@ def learn_answers(
             eval_dataset=_dataset(val) if len(val) else None,
             processing_class=processor,
             callbacks=callbacks(run, _SHOWN),
+            optimizers=(projector_optimizer(model, config.optim), None),
         )
     )
     outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

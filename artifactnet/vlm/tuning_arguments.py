@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from artifactnet.config import Config
+from artifactnet.config import Config, OptimConfig
+from artifactnet.training.optim import group_parameters
 from artifactnet.training.run import Run
 from artifactnet.types import ArtifactNetError
+from artifactnet.vlm.base import WHOLE
 
 CHECKPOINTS = "checkpoints"  # in the folder of a run
 _SCHEDULES = {
@@ -74,6 +76,30 @@ def common_arguments(run: Run) -> dict[str, Any]:
         "save_steps": config.mllm.save_every,
         "save_total_limit": 2,  # the older one is whole while the newer is written
     }
+
+
+def projector_optimizer(model: Any, optim: OptimConfig) -> torch.optim.Optimizer | None:
+    """AdamW in which a projector that learns beside adapters does so at ``head_lr``.
+
+    Like transformers' own, it lets no bias or norm decay.
+
+    Args:
+        model: the base with adapters; what requires no gradient is left out.
+        optim: ``lr``, ``head_lr``, ``weight_decay`` and ``betas`` are used.
+
+    Returns:
+        None without ``head_lr``: transformers makes its own.
+    """
+    head_lr = optim.head_lr
+    if head_lr is None:
+        return None
+
+    def settings(name: str, parameter: torch.nn.Parameter) -> tuple[float, float]:
+        decay = 0.0 if parameter.ndim <= 1 else optim.weight_decay
+        return head_lr if WHOLE in name else optim.lr, decay
+
+    groups = group_parameters(model, settings)
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.betas[0], optim.betas[1]))
 
 
 def _deepspeed(config: Config) -> dict[str, Any] | None:

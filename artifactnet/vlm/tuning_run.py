@@ -235,8 +235,12 @@ def _unsupported(config: Config) -> list[tuple[str, str]]:
         found.append(("freeze", "must be empty with mllm.base: mllm.lora_rank says what learns"))
     if config.optim.ema:
         found.append(("optim.ema", "must be 0 with mllm.base"))
-    if config.optim.layer_decay != 1 or config.optim.head_lr is not None:
-        found.append(("optim.layer_decay", "must be 1, and optim.head_lr null: adapters share lr"))
+    if config.optim.layer_decay != 1:
+        found.append(("optim.layer_decay", "must be 1 with mllm.base"))
+    if config.optim.head_lr is not None and config.mllm.tune != "language_projector":
+        found.append(("optim.head_lr", "is for mllm.tune=language_projector: adapters have lr"))
+    if config.optim.head_lr is not None and config.train.strategy.startswith("deepspeed"):
+        found.append(("optim.head_lr", "must be null with DeepSpeed, which makes the optimizer"))
     if config.optim.schedule != "cosine" and config.optim.min_lr_ratio not in (0, 0.01):
         found.append(("optim.min_lr_ratio", "is of optim.schedule=cosine"))
     if config.data.pairs:

@@ -8,6 +8,7 @@ from instant_runs import InstantRuns
 from artifactnet.cli import main
 from artifactnet.config import ConfigError
 from artifactnet.experiments import fakexplainer_ablation as ablation
+from artifactnet.types import ArtifactNetError
 
 KEYS = ["mllm.base=x", "data.root=y"]
 
@@ -95,6 +96,9 @@ def test_the_base_itself_is_evaluated(tmp_path):
 
     base, manifest = tiny_mllm.save_qwen(tmp_path / "base"), save_images(tmp_path)
     keys = [f"mllm.base={base}", f"data.root={manifest}", *FAST, "mllm.max_new_tokens=8"]
+    brief = load("paper/fakexplainer_sft", [*keys, "mllm.layout=brief"])
+    with pytest.raises(ArtifactNetError, match="mllm.layout=brief: a base that was not trained"):
+        evaluate_untrained(brief, tmp_path / "out")
     results = evaluate_untrained(load("paper/fakexplainer_sft", keys), tmp_path / "out")
     assert results["images"] == 4
     assert results["fakexplainer"]["all"]["unparsable"] == 4  # random words

@@ -57,6 +57,7 @@ def test_layouts():
     assert system[1]["content"] == [{"type": "image"}, {"type": "text", "text": QUESTION}]
     assert [part["type"] for part in user[0]["content"]] == ["image", "text"]
     assert system[0]["content"][0]["text"] in user[0]["content"][1]["text"]
+    assert prompt_messages("brief", "qwen3_vl") == system[1:]
 
 
 def test_what_is_named():
@@ -89,6 +90,7 @@ def test_hashes_tell_prompts_apart():
         for layout, family, drop in product(("system", "user"), ("qwen2_5_vl", "internvl"), DROPS)
         for form in forms_of(family)
     ]
+    keys += [("brief", "qwen2_5_vl", "none", "json"), ("brief", "internvl", "tags", "json")]
     texts = {key: str(prompt_messages(*key)) for key in keys}
     hashes = {key: prompt_hash(*key) for key in keys}
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in hashes.values())
@@ -100,5 +102,7 @@ def test_hashes_tell_prompts_apart():
 def test_refusals():
     with pytest.raises(ArtifactNetError, match=r"blip_2.*known"):
         prompt_messages("user", "blip_2")
+    with pytest.raises(ArtifactNetError, match="blip_2"):
+        prompt_messages("brief", "blip_2")
     with pytest.raises(ArtifactNetError, match=r"llava.*qwen.*use json"):
         prompt_messages("user", "llava", form="qwen")

@@ -5,6 +5,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import torch
@@ -15,7 +16,10 @@ pytest.importorskip("trl", reason="needs the extra mllm-train")
 
 from tiny_fakexplainer import config, save_images  # noqa: E402
 
+from artifactnet.config import load  # noqa: E402
 from artifactnet.types import ArtifactNetError  # noqa: E402
+from artifactnet.vlm.fakexplainer import trainer  # noqa: E402
+from artifactnet.vlm.fakexplainer.rewards import ProgressiveRule  # noqa: E402
 from artifactnet.vlm.fakexplainer.saving import (  # noqa: E402
     build_fakexplainer,
     load_fakexplainer,
@@ -25,6 +29,8 @@ from artifactnet.vlm.fakexplainer.trainer import train_fakexplainer  # noqa: E40
 from artifactnet.vlm.tuned import WEIGHTS  # noqa: E402
 
 FAMILIES = ("qwen", "internvl")
+# adapters on the language model, and the whole projector, which moves far in three steps
+PROJECTOR = ("mllm.tune=language_projector", "mllm.lora_dropout=0", "optim.head_lr=0.05")
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +42,20 @@ def manifest(tmp_path_factory) -> Path:
 def bases(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("bases")
     qwen = tiny_mllm.save_qwen(folder / "qwen")
-    return {"qwen": qwen, "internvl": tiny_mllm.save_base(folder / "internvl")}
+    internvl = tiny_mllm.save_base(folder / "internvl")
+    return {"qwen": qwen, "internvl": internvl, "projector": internvl}
 
 
 @pytest.fixture(scope="module")
 def sft_runs(bases, manifest, tmp_path_factory) -> dict[str, Path]:
-    """Three steps of stage 1 on each family."""
+    """Three steps of stage 1 on each family, and with the projector of one."""
     out = tmp_path_factory.mktemp("sft")
-    return {
-        name: train_fakexplainer(config(bases[name], manifest, out, f"name={name}")).run_dir
-        for name in FAMILIES
-    }
+
+    def run(name: str, *overrides: str) -> Path:
+        made = config(bases[name], manifest, out, f"name={name}", *overrides)
+        return train_fakexplainer(made).run_dir
+
+    return {name: run(name) for name in FAMILIES} | {"projector": run("projector", *PROJECTOR)}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -84,8 +93,9 @@ def test_every_linear_layer_has_an_adapter_that_moved(sft_runs, bases, manifest,
     assert all(any(part in name for name in moved) for part in parts)
 
 
-def test_saved_loaded_and_merged_adapters_give_the_same_logits(sft_runs, tmp_path):
-    trained = load_fakexplainer(sft_runs["qwen"], merge=False)
+@pytest.mark.parametrize("name", ["qwen", "projector"])
+def test_saved_loaded_and_merged_adapters_give_the_same_logits(sft_runs, tmp_path, name):
+    trained = load_fakexplainer(sft_runs[name], merge=False)
     batch = trained.processing.encode([tiny_mllm.random_image(84, 84)], ["<think>"])
     with torch.no_grad():
         expected = trained.model(**batch).logits
@@ -99,15 +109,60 @@ def test_saved_loaded_and_merged_adapters_give_the_same_logits(sft_runs, tmp_pat
         assert not torch.allclose(fresh(**batch).logits, expected)
 
 
+def projector_of(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of the projector among those of a base or of a run."""
+    return {
+        name.rpartition("multi_modal_projector.")[2].removeprefix("modules_to_save."): weight
+        for name, weight in state.items()
+        if "multi_modal_projector." in name
+    }
+
+
+class AnyTaste(ProgressiveRule):
+    """Rewards that differ with every answer; true ones of random answers are mostly equal."""
+
+    def __call__(self, text, row, step, steps):
+        return replace(super().__call__(text, row, step, steps), total=crc32(text.encode()) / 2**32)
+
+
+def test_a_projector_learns_in_both_stages(sft_runs, bases, manifest, tmp_path, monkeypatch):
+    base = projector_of(load_file(bases["projector"] / "model.safetensors"))
+    first = projector_of(load_file(sft_runs["projector"] / WEIGHTS))
+    assert base.keys() == first.keys()
+    # AdamW's first steps are as long as the rate, which that of the adapters would not be
+    assert all(0.01 < float((first[name] - base[name]).abs().max()) < 0.2 for name in base)
+    state = load_file(sft_runs["projector"] / WEIGHTS)
+    adapters = [weight for name, weight in state.items() if name.endswith(".lora_B.weight")]
+    assert all(0 < float(weight.abs().max()) < 1e-3 for weight in adapters)  # they start at zero
+
+    more = ["mllm.tune=language_projector", f"mllm.adapters={sft_runs['projector']}"]
+    more += ["mllm.grpo.beta=1", "optim.lr=1e-3"]
+    monkeypatch.setattr(trainer, "ProgressiveRule", AnyTaste)
+    run = config(bases["projector"], manifest, tmp_path, *more, stage="grpo")
+    folder = train_fakexplainer(run).run_dir
+    second = projector_of(load_file(folder / WEIGHTS))
+    assert base.keys() == second.keys()
+    assert all(0 < float((second[k] - first[k]).abs().max()) < 0.01 for k in base)
+    # the reference is the model of the first stage, with its projector, and does not move
+    lines = [json.loads(line) for line in (folder / "logs" / "metrics.jsonl").open()]
+    divergence = [line["kl"] for line in lines if "kl" in line]
+    assert divergence[0] == pytest.approx(0, abs=1e-6)
+    assert divergence[-1] > 1e-6
+
+
 class Killed(BaseException):
     """Stands for a signal: nothing in the package catches it."""
 
 
-@pytest.mark.parametrize(("stage", "family"), [("sft", "qwen"), ("grpo", "internvl")])
+@pytest.mark.parametrize(
+    ("stage", "family"),
+    [("sft", "qwen"), ("grpo", "internvl"), ("sft", "projector"), ("grpo", "projector")],
+)
 def test_a_killed_run_resumes_to_the_same_weights(
     sft_runs, bases, manifest, tmp_path, monkeypatch, stage, family
 ):
     more = [f"mllm.adapters={sft_runs[family]}"] if stage == "grpo" else []
+    more += PROJECTOR if family == "projector" else ()
 
     def run(*overrides: str):
         return config(bases[family], manifest, tmp_path, *more, *overrides, stage=stage)
@@ -159,6 +214,25 @@ def test_grpo_logs_rewards_and_answers(sft_runs, bases, manifest, tmp_path):
     assert {"step", "image", "answer", "reward", "label", "format"} <= answers[0].keys()
     # copies for the reference stay in checkpoints
     assert all("checkpoints" in path.parts for path in folder.rglob("ref"))
+
+
+def test_the_recipes_for_a_laptop_train_from_demo_data_to_rewards(bases, tmp_path):
+    """On a tiny base, whose tokenizer makes longer answers."""
+    few = [f"data.demo_{key}" for key in ("size=64", "train=4", "val=1", "test=2")]
+    few += ["mllm.max_new_tokens=400", "train.max_steps=2", f"out={tmp_path}", "train.log_every=1"]
+    few += [f"mllm.base={bases['internvl']}", "train.device=cpu", "train.tensorboard=false"]
+    few += ["mllm.grpo.generations=2", "data.batch_size=2"]
+    first = train_fakexplainer(load("fakexplainer_nano_sft", few))
+    assert json.loads((first.run_dir / "results.json").read_text())["images"] == 4
+    few += [f"mllm.adapters={first.run_dir}"]
+    second = train_fakexplainer(load("fakexplainer_nano_grpo", few))
+    row = second.results["fakexplainer"]["all"]
+    assert row["reward_images"] == 4
+    parts = [row[f"reward_{part}"] for part in ("label", "grounding", "format")]
+    assert row["reward"] == pytest.approx(sum(parts))
+    assert second.results["training"]["steps"] == 2
+    with pytest.raises(ArtifactNetError, match="was trained with mllm.layout=brief, not user"):
+        train_fakexplainer(load("fakexplainer_nano_grpo", [*few, "name=n", "mllm.layout=user"]))
 
 
 @pytest.mark.slow
@@ -233,9 +307,15 @@ def test_an_error_of_two_processes_is_one_line(bases, manifest, tmp_path):
         (["mllm.adapters=nowhere"], "grpo", "mllm.adapters=nowhere: no fakexplainer.json there"),
         (["mllm.max_new_tokens=20"], "sft", "more than mllm.max_new_tokens=20"),
         (["mllm.cold_start=false", "mllm.grpo.generations=3"], "grpo", "must divide data.batch"),
+        (
+            ["mllm.cold_start=false", "mllm.adapters=null", "mllm.layout=brief"],
+            "grpo",
+            "mllm.layout must be user or system without mllm.adapters",
+        ),
         (["mllm.grpo.generations=1"], "sft", "mllm.grpo.generations must be at least 2"),
         (["mllm.grpo.vllm=colocate"], "grpo", "mllm.grpo.vllm needs vLLM"),
         (["optim.layer_decay=0.5"], "sft", "optim.layer_decay must be 1"),
+        (["optim.head_lr=1e-3"], "sft", "optim.head_lr is for mllm.tune=language_projector"),
         (["train.strategy=fsdp"], "sft", "train.strategy must be auto, ddp or deepspeed"),
         (["data.pairs=true", "data.balance=false"], "sft", "data.pairs must be false"),
         (["mllm.quantize=4bit", "train.strategy=deepspeed_stage_2"], "sft", "must be auto or ddp"),

@@ -106,8 +106,13 @@ def evaluate_untrained(config: Config, folder: Path) -> dict[str, Any]:
         The content of ``results.json``.
 
     Raises:
-        ArtifactNetError: the base or the data cannot be used.
+        ArtifactNetError: the base or the data cannot be used, or the prompt is the brief one.
     """
+    if config.mllm.layout == "brief":
+        raise ArtifactNetError(
+            "mllm.layout=brief: a base that was not trained is not told the form of an answer; set "
+            "mllm.layout=user or system"
+        )
     data = _evaluation_data(config, config, ())
     processing = load_fakexplainer_processing(config.mllm)
     tokens = len(processing.processor.tokenizer)

@@ -1,7 +1,9 @@
 """What FakeXplainer is asked: one text for training, evaluation and the model before training.
 
 The paper prints no prompt; this one is ours. It says what a verdict, a region and a tag are, and
-shows the form with one invented example in the coordinates of the model's family.
+shows the form with one invented example in the coordinates of the model's family. A model that is
+fine-tuned can learn the form from its answers: the brief layout is the question alone, which costs
+a small model a fraction of the time.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from artifactnet.types import ArtifactNetError, Region
 from artifactnet.vlm.coordinates import THOUSANDTHS, rule_of
 from artifactnet.vlm.fakexplainer.grammar import MAX_REGIONS, Drop, Form, write
 
-Layout = Literal["system", "user"]
+Layout = Literal["system", "user", "brief"]
 
 QUESTION = "Is this image a real photograph, or was it generated?"
 _MEANINGS = {  # FakeXplainer, A.2
@@ -42,7 +44,8 @@ def prompt_messages(
     Args:
         layout: ``system`` describes the task in the system turn and puts the image and one line
             into the user turn; ``user`` puts the image and then all of it into the user turn, for
-            families without a system turn.
+            families without a system turn; ``brief`` puts the image and one line into it, which no
+            model can answer that was not trained on answers.
         family: ``model_type`` of the base model, a key of `coordinates.FAMILIES`.
         drop: what answers are taught without (Table 4); it is not mentioned.
         form: how a region is written.
@@ -52,11 +55,11 @@ def prompt_messages(
     """
     task = _task(family, drop, form)
     image = {"type": "image"}
+    question = {"role": "user", "content": [image, _text(QUESTION)]}
+    if layout == "brief":
+        return [question]
     if layout == "system":
-        return [
-            {"role": "system", "content": [_text(task)]},
-            {"role": "user", "content": [image, _text(QUESTION)]},
-        ]
+        return [{"role": "system", "content": [_text(task)]}, question]
     return [{"role": "user", "content": [image, _text(f"{QUESTION}\n\n{task}")]}]
 
 

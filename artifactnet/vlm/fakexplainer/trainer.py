@@ -49,7 +49,9 @@ def train_fakexplainer(config: Config) -> RunResult:
         saved = f"{run.folder / FACTS} and the files next to it"
         usage = [f"artifactnet predict photo.jpg --model {run.folder}"]
         if config.mllm.stage == "sft":
-            usage.append(f"artifactnet train paper/fakexplainer_grpo mllm.adapters={run.folder}")
+            demo = config.data.name == "demo"
+            recipe = "fakexplainer_nano_grpo" if demo else "paper/fakexplainer_grpo"
+            usage.append(f"artifactnet train {recipe} mllm.adapters={run.folder}")
         return run.finish(results, terminal(results), saved, usage)
 
 

@@ -17,6 +17,7 @@ from artifactnet.training.base import TrainingModule
 from artifactnet.training.heatmap_losses import annotation_terms
 from artifactnet.training.optim import group_parameters
 from artifactnet.types import ArtifactNetError
+from artifactnet.vlm.base import WHOLE
 from artifactnet.vlm.heie.data import TextBatch
 from artifactnet.vlm.heie.model import HEIE, HeieOutput
 from artifactnet.vlm.heie.saving import save_heie
@@ -24,7 +25,6 @@ from artifactnet.vlm.sharding import gather_weights, shard
 
 _TERMS = ("focal", "laplace", "correlation", "score")  # in the order of `heatmap_terms`
 _NEW_ROWS = "trainable_tokens"  # in the names of new tokens' rows of the embedding (peft)
-_WHOLE = "modules_to_save"  # in those of a projector that learns beside adapters (peft)
 _MAX_NLL = 50.0  # mean likelihood whose perplexity is still a number to print
 _NO_TEXT = "the text is UNTRAINED (loss.text=0): it is the base model's own, do not rely on it"
 
@@ -199,7 +199,7 @@ def parameter_groups(model: HEIE, optim: OptimConfig) -> list[dict[str, Any]]:
     """
 
     def settings(name: str, parameter: nn.Parameter) -> tuple[float, float]:
-        fresh = name.startswith("head.") or _NEW_ROWS in name or _WHOLE in name
+        fresh = name.startswith("head.") or _NEW_ROWS in name or WHOLE in name
         lr = optim.head_lr if fresh and optim.head_lr is not None else optim.lr
         decay = 0.0 if parameter.ndim <= 1 or _NEW_ROWS in name else optim.weight_decay
         return lr, decay
