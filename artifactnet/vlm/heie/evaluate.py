@@ -82,7 +82,7 @@ def evaluate_heie(
     own, config = open_config(run_dir, overrides)
     folder = Path(run_dir)
     text = text or default_mode(own.mllm)
-    model = saving.load_heie(folder, choose_device(config.train.device))
+    model = saving.load_heie(folder, choose_device(config.train.device), merge=True)
     model.mllm.max_new_tokens = config.mllm.max_new_tokens
     model.processing.question = config.mllm.question
     selection = select_images(config, own, overrides)

@@ -42,7 +42,7 @@ def train_heie(config: Config) -> RunResult:
         gc.collect()
         if run.device == "cuda":
             torch.cuda.empty_cache()
-        model, folder = load_heie(run.folder, run.device), run.folder
+        model, folder = load_heie(run.folder, run.device, merge=True), run.folder
         results = evaluate_model(model, data, config, default_mode(config.mllm), folder, folder)
         results["training"] = training
         tables.write(folder, results)
