@@ -33,6 +33,7 @@ from artifactnet.cli import (
     explain,
     export,
     leaderboard,
+    merge,
     models,
     pack,
     predict,
@@ -108,6 +109,11 @@ COMMANDS: dict[str, tuple[str, Options | None, Callable[[argparse.Namespace], in
         "write a base for vision-language models, of a ViT and a language model",
         build_base.add_build_base_options,
         build_base.run_build_base,
+    ),
+    "merge-adapters": (
+        "write a fine-tuned vision-language model as one checkpoint, its adapters merged",
+        merge.add_merge_options,
+        merge.run_merge,
     ),
     "explain": (
         "draw where a model looks, by one or more methods",

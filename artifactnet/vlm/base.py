@@ -103,6 +103,18 @@ def load_base(
     return base if config.quantize != "none" else base.to(device)
 
 
+def checkpoint_dtype(config: MllmConfig) -> torch.dtype:
+    """Data type in which the base's weights are stored; loads none. float32 if it names none.
+
+    Raises:
+        ArtifactNetError: the base cannot be read.
+    """
+    from transformers import AutoConfig
+
+    dtype = _from_pretrained(AutoConfig, config).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
 def pin_base(config: MllmConfig, base: Any) -> MllmConfig:
     """The same config with the commit that was loaded, or the folder by its full path."""
     assert config.base is not None
