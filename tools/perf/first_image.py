@@ -40,7 +40,8 @@ marks = [now()]
 import torch
 marks.append(now())
 import artifactnet
-model = artifactnet.load_model(sys.argv[1], device="cpu")
+threads, text = int(sys.argv[4]), sys.argv[5] or None
+model = artifactnet.load_model(sys.argv[1], device="cpu", threads=threads, text=text)
 marks.append(now())
 for _ in range(int(sys.argv[3]) + 1):
     model.predict(sys.argv[2])
@@ -56,6 +57,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--model", default=DEFAULT, metavar="PATH", help=f"as for predict ({DEFAULT})")
     add_value(parser, "--size", positive, 1000, "side of the image (1000)", metavar="PIXELS")
     add_value(parser, "--images", positive, 10, "timed after the first, in each process (10)")
+    option("--text", choices=("generate", "template"), help="of a HEIE on a language model")
+    add_value(parser, "--threads", positive, 1, "processor threads (1)")
     option("--core", type=int, metavar="K", help="pin to this core (Linux)")
     add_report_options(parser)
 
@@ -63,7 +66,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run, print and write the report."""
     check_out(args.out)
-    report = benchmark_first_image(args.model, args.size, args.images, args.repeats, args.core)
+    report = benchmark_first_image(
+        args.model, args.size, args.images, args.repeats, args.text, args.threads, args.core
+    )
     write_report(args.out, report)
     for name, result in report["seconds"].items():
         wall, cpu = result["wall"], result["cpu"]
@@ -75,9 +80,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def benchmark_first_image(
-    model: str, size: int, images: int, repeats: int, core: int | None = None
+    model: str,
+    size: int,
+    images: int,
+    repeats: int,
+    text: str | None = None,
+    threads: int = 1,
+    core: int | None = None,
 ) -> dict[str, Any]:
-    """Time fresh processes on one thread: Python alone, and the command line.
+    """Time fresh processes: Python alone, and the command line.
 
     Each process loads the model and predicts one JPEG of a packaged photograph ``images`` + 1
     times. `artifactnet predict` is timed as a whole, less a process that imports torch alone.
@@ -87,6 +98,8 @@ def benchmark_first_image(
         size: side of the image, pixels.
         images: predictions timed after the first.
         repeats: processes of each kind.
+        text: ``generate`` or ``template``, of a HEIE on a language model; None: its own default.
+        threads: processor threads of each process.
         core: the core to run on; None leaves it to the system.
 
     Returns:
@@ -97,19 +110,20 @@ def benchmark_first_image(
     Raises:
         ArtifactNetError: a number below 1, or a process failed.
     """
-    check_setting({"size": size, "images": images, "repeats": repeats})
+    check_setting({"size": size, "images": images, "repeats": repeats, "threads": threads})
     phases: dict[str, list[Sequence[float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         photo = Path(scratch) / "photo.jpg"
         photo.write_bytes(_photograph(size))
-        script = ["-c", _SCRIPT, model, str(photo), str(images)]
+        script = ["-c", _SCRIPT, model, str(photo), str(images), str(threads), text or ""]
         command = ["-m", "artifactnet", "predict", str(photo), "--model", model, "--device", "cpu"]
-        command += ["--threads", "1", "--no-heatmaps", "--out", str(Path(scratch) / "out")]
+        command += ["--threads", str(threads), "--no-heatmaps"]
+        command += ["--out", str(Path(scratch) / "out"), *(["--text", text] if text else [])]
         for _ in range(repeats):
-            torch, load, first, *rest = json.loads(_timed(script, core)[0])
+            torch, load, first, *rest = json.loads(_timed(script, threads, core)[0])
             steady = [statistics.median(each[k] for each in rest) for k in range(2)]
             whole = [load[k] + first[k] for k in range(2)]
-            alone, line = (_timed(words, core)[1] for words in (["-c", _TORCH], command))
+            alone, line = (_timed(words, threads, core)[1] for words in (["-c", _TORCH], command))
             beyond = [line[k] - alone[k] for k in range(2)]
             for name, seconds in (
                 (BASELINE, torch),
@@ -124,7 +138,8 @@ def benchmark_first_image(
         name: {kind: spread(each[k] for each in values) for k, kind in enumerate(("wall", "cpu"))}
         for name, values in phases.items()
     }
-    setting = {"model": model, "size": size, "images": images, "repeats": repeats, "core": core}
+    setting = {"model": model, "size": size, "images": images, "repeats": repeats}
+    setting |= {"text": text, "threads": threads, "core": core}
     return make_report("first-image", setting, BASELINE, seconds=found)
 
 
@@ -135,15 +150,15 @@ def _photograph(size: int) -> bytes:
     return encode_jpeg(np.tile(pixels, (*times, 1))[:size, :size], _QUALITY)
 
 
-def _timed(words: Sequence[str], core: int | None) -> tuple[str, tuple[float, float]]:
+def _timed(words: Sequence[str], threads: int, core: int | None) -> tuple[str, tuple[float, float]]:
     """Standard output of a Python process, and its wall and processor seconds."""
     command = [sys.executable, *words]
     if core is not None:
         command = ["taskset", "-c", str(core), *command]
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     wall, before = time.perf_counter(), os.times()
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **threads}, check=False
+        command, capture_output=True, text=True, env={**os.environ, **limits}, check=False
     )
     seconds, after = time.perf_counter() - wall, os.times()
     if done.returncode:
