@@ -230,7 +230,30 @@ def _to_peft_model(base: Any, config: MllmConfig, new_tokens: Sequence[int]) -> 
         trainable_token_indices=rows or None,
         modules_to_save=[_PROJECTOR] if config.tune == "language_projector" else None,
     )
-    return get_peft_model(base, lora)
+    model = get_peft_model(base, lora)
+    for name, module in model.named_modules():
+        if name.endswith(f".{_PROJECTOR}.{WHOLE}.default"):
+            _keep_in_float32(module)
+    return model
+
+
+def _keep_in_float32(module: torch.nn.Module) -> None:
+    """Learn a module of a bfloat16 base in float32, as peft lets adapters; it answers in bfloat16.
+
+    In bfloat16, small optimizer steps would be rounded away.
+    """
+    dtype = next(module.parameters()).dtype
+    if dtype == torch.float32:
+        return
+
+    def widen(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(each.to(next(module.parameters()).dtype) for each in inputs)
+
+    def narrow(_module: torch.nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output.to(dtype)
+
+    module.float().register_forward_pre_hook(widen)
+    module.register_forward_hook(narrow)
 
 
 def _language_layers(base: Any) -> list[str]:

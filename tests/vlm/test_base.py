@@ -10,7 +10,13 @@ import torch
 from artifactnet.config import MllmConfig
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm import base as base_module
-from artifactnet.vlm.base import choose_weights, load_base, load_processor, require_mllm_extra
+from artifactnet.vlm.base import (
+    choose_weights,
+    load_base,
+    load_processor,
+    merge_adapters,
+    require_mllm_extra,
+)
 from artifactnet.vlm.heie.model import build_heie
 from artifactnet.vlm.heie.processing import load_heie_processing
 from artifactnet.vlm.text.chain_of_thought import MARKS
@@ -160,3 +166,33 @@ def test_a_base_without_projector_is_refused(tmp_path, rank, tune):
     mllm = MllmConfig(base=str(tiny_mllm.save_qwen(tmp_path)), lora_rank=rank, tune=tune)
     with pytest.raises(ArtifactNetError, match=f"mllm.tune={tune}: the base's family 'qwen2_5_vl'"):
         choose_weights(load_base(mllm, 1, "cpu"), mllm)
+
+
+@pytest.mark.parametrize("save", ["save_base", "save_llava"])
+def test_a_projector_beside_adapters_learns_in_float32(tmp_path, save):
+    """Also where the base is bfloat16, as on a GPU: that would round steps of AdamW away."""
+    mllm = MllmConfig(
+        base=str(getattr(tiny_mllm, save)(tmp_path)), lora_rank=2, tune="language_projector"
+    )
+    base = load_base(mllm, 1, "cpu").bfloat16()
+    projector = base.model.multi_modal_projector
+    seen = torch.randn(1, 4, projector.linear_1.in_features, dtype=torch.bfloat16)
+    expected = projector(seen)
+    model = choose_weights(base, mllm)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    assert {p.dtype for p in learning} == {torch.float32}
+    projector = model.get_base_model().model.multi_modal_projector
+    output = projector(seen)
+    assert output.dtype == torch.bfloat16  # as the language model takes it
+    torch.testing.assert_close(output, expected, rtol=0.02, atol=0.02)
+    output.float().square().sum().backward()
+    weights = [p for p in learning if p.grad is not None]
+    before = [p.detach().clone() for p in weights]
+    torch.optim.AdamW(weights, lr=1e-6, weight_decay=0).step()
+    assert all((old != new).any() for old, new in zip(before, weights, strict=True))
+    expected = projector(seen)
+    plain = merge_adapters(model)
+    assert torch.equal(plain.model.multi_modal_projector(seen), expected)
+    plain.bfloat16()
+    output = plain.model.multi_modal_projector(seen)
+    torch.testing.assert_close(output, expected, rtol=0.02, atol=0.02)
