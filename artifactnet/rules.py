@@ -404,6 +404,8 @@ def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:
         return
     if config.mllm.quantize != "none" and not config.mllm.lora_rank:
         yield "mllm.lora_rank", "must be above 0: quantised weights cannot be tuned"
+    if config.mllm.quantize != "none" and config.mllm.tune == "language_projector":
+        yield "mllm.tune", "must be all or language: quantised projectors cannot be tuned"
     if config.distill.teacher is not None:
         yield "distill.teacher", "must be null with mllm.base, which is a teacher"
     if config.mllm.tune == "projector" and config.mllm.lora_rank:

@@ -319,6 +319,7 @@ def test_an_error_of_two_processes_is_one_line(bases, manifest, tmp_path):
         (["train.strategy=fsdp"], "sft", "train.strategy must be auto, ddp or deepspeed"),
         (["data.pairs=true", "data.balance=false"], "sft", "data.pairs must be false"),
         (["mllm.quantize=4bit", "train.strategy=deepspeed_stage_2"], "sft", "must be auto or ddp"),
+        (["mllm.quantize=4bit", "mllm.tune=language_projector"], "sft", "mllm.tune must be all"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(
