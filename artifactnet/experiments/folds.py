@@ -132,11 +132,13 @@ def _pool(runs: Sequence[Path], config: Config) -> dict[str, Any]:
     results = [read_results(run) for run in runs]
     images = sum(each["images"] for each in results) if "images" in results[0] else None
     if "fakexplainer" in results[0]:
-        lines = [line for run in runs for line in read_lines(run / ANSWERS)]
+        # their results may be older than one of the figures
+        answers = [read_lines(run / ANSWERS) for run in runs]
+        lines = [line for each in answers for line in each]
         figures = compute_figures(lines, read_run_groups(config))
         return {
             "images": len(lines),
-            "folds_alone": [_answers(each["fakexplainer"]) for each in results],
+            "folds_alone": [_answers(compute_figures(each)) for each in answers],
             "pooled": _answers(figures),
             "figures": figures,
         }
