@@ -61,6 +61,14 @@ def test_unsupported_family_is_refused(tiny_config, tmp_path, content, problem):
         load_heie_processing(mllm, tiny_config.model.heatmap)
 
 
+def test_a_missing_folder_is_told_from_a_broken_one(tmp_path):
+    missing = r"none \(no such folder here; artifactnet build-base makes bases\): cannot be loaded"
+    with pytest.raises(ArtifactNetError, match=missing):
+        load_processor(MllmConfig(base=str(tmp_path / "none")))
+    with pytest.raises(ArtifactNetError, match=f"{tmp_path}: cannot be loaded"):
+        load_processor(MllmConfig(base=str(tmp_path)))
+
+
 def test_base_is_required():
     with pytest.raises(ArtifactNetError, match="mllm.base"):
         load_processor(MllmConfig())
