@@ -39,10 +39,10 @@ def markdown(results: dict[str, Any]) -> str:
         "generated images, 0 where the verdict is not generated; pooled: of the summed areas; "
         f"matched: box by box. BLEU-2 and ROUGE-L over {everything['texts']} generated images "
         "with captions, tags included. Strict form: answers that follow the grammar in every "
-        f"detail. Reward, of at most 3, over {everything['reward_images']} images: what GRPO "
-        "gives with w_G = 1, the sum of R_C (the verdict is right), R_F (the form is strict) and "
-        "R_G (the boxes overlap the annotated ones: 1.1 times the IoU, at most 1; of a photograph "
-        "1 without boxes, else 0). The last four columns are counts: answers without a verdict, "
+        f"detail. Reward over {everything['reward_images']} images: what GRPO gives with w_G = 1, "
+        "the sum of R_C (1 if the verdict is right), R_F (1 if the form is strict) and, where "
+        "answers have boxes, R_G (they overlap the annotated ones: 1.1 times the IoU, at most 1; "
+        "of a photograph 1 without boxes, else 0). The last four columns are counts: answers without a verdict, "
         "answers that reached the limit of their length, boxes that could not be used, and images "
         "without an answer.",
         "",
