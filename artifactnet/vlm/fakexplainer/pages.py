@@ -42,9 +42,9 @@ def markdown(results: dict[str, Any]) -> str:
         f"detail. Reward over {everything['reward_images']} images: what GRPO gives with w_G = 1, "
         "the sum of R_C (1 if the verdict is right), R_F (1 if the form is strict) and, where "
         "answers have boxes, R_G (they overlap the annotated ones: 1.1 times the IoU, at most 1; "
-        "of a photograph 1 without boxes, else 0). The last four columns are counts: answers without a verdict, "
-        "answers that reached the limit of their length, boxes that could not be used, and images "
-        "without an answer.",
+        "of a photograph 1 without boxes, else 0). The last four columns are counts: "
+        "answers without a verdict, answers that reached the limit of their length, boxes that "
+        "could not be used, and images without an answer.",
         "",
     ]
     if figures["tags"] is not None:
