@@ -46,5 +46,5 @@ def test_words_that_begin_alike_are_refused(base):
 
 
 def test_a_missing_checkpoint(tmp_path):
-    with pytest.raises(ArtifactNetError, match="cannot be loaded"):
+    with pytest.raises(ArtifactNetError, match="no such folder"):
         FirstWords(str(tmp_path / "none")).logits(tiny_mllm.random_image(56, 56), "?", WORDS)
