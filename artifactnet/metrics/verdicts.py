@@ -81,15 +81,18 @@ def _gap(
 
 def allowed_errors(count: int, rate: float) -> int:
     """The largest number of ``count`` images that is at most a share ``rate`` of them."""
-    allowed = int(rate * count)
-    # 0.29 * 100 is 28.999999999999996
-    return allowed + 1 if (allowed + 1) / count <= rate else allowed
+    allowed = int(rate * count) + 1  # one more: 0.29 * 100 is 28.999999999999996
+    while allowed / count > rate:
+        allowed -= 1
+    return allowed
 
 
 def images_needed(rate: float) -> int:
     """The least number of images of which one is at most a share ``rate``."""
-    needed = max(1, int(1 / rate))
-    return needed if 1 / needed <= rate else needed + 1
+    needed = max(1, int(1 / rate) - 1)  # one less: the quotient may have been rounded up
+    while 1 / needed > rate:
+        needed += 1
+    return needed
 
 
 def _between(low: float, high: float) -> float:
