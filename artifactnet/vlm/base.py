@@ -128,9 +128,9 @@ def _from_pretrained(auto_class: Any, config: MllmConfig, hint: str = "", **opti
     if config.base is None:
         raise ArtifactNetError("mllm.base is not set: give a checkpoint's name or folder")
     what = f"mllm.base={config.base}"
-    if config.base.startswith((".", "/", "~")) and not Path(config.base).exists():
-        raise ArtifactNetError(f"{what}: no such folder; artifactnet build-base makes bases")
-    if not Path(config.base).exists():  # it may be a name on the hub
+    if not Path(config.base).exists():
+        if config.base.startswith((".", "/", "~")):  # no name on the hub begins so
+            raise ArtifactNetError(f"{what}: no such folder; artifactnet build-base makes bases")
         what += " (no such folder here; artifactnet build-base makes bases)"
     return read_checkpoint(auto_class, config.base, config.revision, what, hint, **options)
 
