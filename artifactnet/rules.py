@@ -103,7 +103,7 @@ RULES: dict[str, Rule] = {
     "mllm.lora_alpha": _POSITIVE,
     "mllm.lora_dropout": _SHARE_BELOW_1,
     "mllm.tune": _among("all", "language", "language_projector", "projector"),
-    "mllm.text": _among("written", "template", "none"),
+    "mllm.text": _among("written", "template", "short", "none"),
     "mllm.question": ("text", lambda v: bool(v.strip())),
     "mllm.max_new_tokens": _COUNT,
     "mllm.task": _among("heie", "fakexplainer", *QREAL_TASKS, "xaigd_pad"),
@@ -124,6 +124,7 @@ RULES: dict[str, Rule] = {
     "mllm.grpo.vllm_memory": _INSIDE,
     "loss.bce": _NOT_NEGATIVE,
     "loss.text": _NOT_NEGATIVE,
+    "loss.words": _NOT_NEGATIVE,
     "loss.segmentation.weight": _NOT_NEGATIVE,
     "loss.segmentation.auxiliary_weight": _NOT_NEGATIVE,
     "loss.segmentation.class_weights": _among("inverse", "inverse_sqrt", "none"),
@@ -237,7 +238,8 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
     yield from _alignment_mask_problems(config)
     yield from _heatmap_problems(config)
     yield from _mllm_problems(config)
-    learnt = (weights.bce, weights.text, weights.alignment.weight, weights.segmentation.weight)
+    learnt = (weights.bce, weights.text, weights.words, weights.alignment.weight)
+    learnt += (weights.segmentation.weight,)
     if not any((*learnt, *heatmap_terms(config), *teacher_terms(config))):
         more = " (distill.feature alone trains no head)" if config.distill.feature else ""
         yield "loss.bce", f"and the weights of all other losses are 0{more}: nothing to learn"
@@ -397,6 +399,8 @@ def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:
     if config.mllm.base is None:
         if config.loss.text:
             yield "loss.text", "above 0 needs mllm.base"
+        if config.loss.words:
+            yield "loss.words", "above 0 needs mllm.base"
         if config.train.strategy not in ("auto", "ddp"):
             yield "train.strategy", "must be auto or ddp: the others are for mllm.base"
         if config.mllm.task != "heie":
@@ -431,6 +435,8 @@ def _heie_problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "loss.bce", "must be 0 with mllm.base: HEIE judges plausibility, not who made it"
     if config.mllm.text == "none" and config.loss.text:
         yield "loss.text", "must be 0 where mllm.text=none: there is no text to learn"
+    if config.loss.words and config.mllm.tune == "language":
+        yield "loss.words", "must be 0 with mllm.tune=language: it teaches the projector"
     if config.train.monitor != "loss":
         yield "train.monitor", "must be loss with mllm.base"
 

@@ -107,7 +107,9 @@ class MllmConfig:
     # adapters) | language_projector (and the projector, whole) | projector (alone, whole)
     tune: str = "all"
     gradient_checkpointing: bool = True
-    text: str = "written"  # learn the chain of thought as: written | template | none (Table 7)
+    # what is learned: the chain of thought as written | template | none (Table 7), or before it, as
+    # a first lesson, answers as short as "texture, upper left" | short
+    text: str = "written"
     # asked of images that come without a question of their own
     question: str = "Identify and describe every problematic region in this AIGC image."
     max_new_tokens: int = 512
@@ -221,6 +223,8 @@ class LossConfig:
 
     bce: float = 1.0
     text: float = 0.0  # mllm: cross-entropy of the chain of thought
+    # mllm: each image token is to be near the embedding of the word for the artifact it shows
+    words: float = 0.0
     segmentation: SegmentationLossConfig = field(default_factory=SegmentationLossConfig)
     heatmap: HeatmapLossConfig = field(default_factory=HeatmapLossConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation, Record, Sample
 from artifactnet.vlm.text.chain_of_thought import ChainOfThought, Style, build_cot, parse_cot
-from artifactnet.vlm.text.template import TEMPLATE, describe_annotation
+from artifactnet.vlm.text.template import TEMPLATE, answer_shortly, describe_annotation
 
 
 def sample(mask=None, heatmap=None, *, label=1, size=(90, 90), state=None) -> Sample:
@@ -44,6 +44,17 @@ def test_categories_and_their_places():
     assert issues == ["- Textures", "- Physics", "- Artifacts"]
     assert cot.description == "A square generated image."
     assert cot.style == Style()
+
+
+def test_short_answers():
+    mask = mask_with((0, 30, 0, 30, 0b10), (60, 90, 30, 90, 0b10000000), (0, 9, 81, 90, 1))
+    marks = " [MAP][SCORE]"
+    assert answer_shortly(sample(mask)) == (
+        "texture, upper left; shadow, bottom; artificial, upper right" + marks
+    )
+    boxes = [(y, y + 5, x, x + 5, 4) for y in (10, 40, 70) for x in (10, 40, 70)]
+    assert answer_shortly(sample(mask_with(*boxes))) == "shape, spread" + marks
+    assert answer_shortly(sample()) == "clean" + marks
 
 
 PLACES = ["upper left", "top", "upper right", "left", "center", "right", "lower left", "bottom"]

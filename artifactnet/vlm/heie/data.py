@@ -29,7 +29,7 @@ from artifactnet.types import Annotation, ArtifactNetError, Record, Sample, UInt
 from artifactnet.vlm.heie.processing import HeieInputs, HeieProcessing
 from artifactnet.vlm.processing import IGNORE_INDEX
 from artifactnet.vlm.text.chain_of_thought import parse_cot
-from artifactnet.vlm.text.template import TEMPLATE, describe_annotation
+from artifactnet.vlm.text.template import TEMPLATE, answer_shortly, describe_annotation
 
 # one is drawn for each image and epoch, so that the answer does not depend on the wording
 QUESTIONS = (
@@ -48,6 +48,13 @@ QUESTIONS = (
 )
 
 
+SHORT_QUESTIONS = (  # for ``mllm.text=short``
+    "Which kind of artifact is in this image, and where? Answer in two words or three.",
+    "What is wrong with this image, and where? Be brief.",
+    "Name the flaw of this image and its place.",
+)
+
+
 @dataclass(slots=True)
 class TextExample:
     """One image with the answer that HEIE learns to give."""
@@ -60,6 +67,8 @@ class TextExample:
     supervised: bool
     target: Tensor  # (H, W) float32 annotated heatmap in [0, 1]; zeros where nothing is annotated
     score: float  # plausibility in [0, 1]; NaN if nobody gave one
+    # (H, W) uint8 bit field of the categories, zeros for a clean image; None if nobody drew one
+    mask: Tensor | None = None
     padding: bool = False  # only keeps processes in step, see `InStepSampler`; not evaluated
 
 
@@ -71,6 +80,7 @@ class TextBatch:
     target: list[Tensor]  # (H_k, W_k) float32 in [0, 1], one per image
     annotation: Tensor  # (B,) int64, values of Annotation
     score: Tensor  # (B,) float32 plausibility in [0, 1]; NaN if nobody gave one
+    mask: list[Tensor | None]  # (H_k, W_k) uint8 bit field of the categories, one per image
     record: list[Record]  # of each image
     tokens: int  # of the texts to learn
     window_tokens: int  # of all batches of its optimizer step in this process, see `WindowLoader`
@@ -83,6 +93,7 @@ class TextBatch:
             self,
             inputs=self.inputs.to(device),
             target=[one.to(device) for one in self.target],
+            mask=[None if one is None else one.to(device) for one in self.mask],
             annotation=self.annotation.to(device),
             score=self.score.to(device),
         )
@@ -95,6 +106,15 @@ def heatmap_target(sample: Sample) -> Tensor:
     if sample.mask is not None:
         return torch.from_numpy(sample.mask > 0).float()
     return torch.zeros(sample.image.shape[:2])
+
+
+def category_mask(sample: Sample) -> Tensor | None:
+    """(H, W) uint8 bit field of the categories; None if nobody drew one."""
+    if sample.mask is not None:
+        return torch.from_numpy(sample.mask)
+    if sample.record.annotation is Annotation.CLEAN:
+        return torch.zeros(sample.image.shape[:2], dtype=torch.uint8)
+    return None
 
 
 def check_text(text: str, location: str, processing: HeieProcessing) -> str:
@@ -111,15 +131,16 @@ def target_text(sample: Sample, mode: str, processing: HeieProcessing) -> tuple[
     """The chain of thought of a sample, and whether it is to be learned.
 
     By mode: ``written``: by whoever annotated it, else made from the annotation; ``template``:
-    always made from the annotation; ``none``: a fixed text that carries the marks. An image without
-    annotation and text gets the fixed text too, not to be learned: one made of nothing would call
-    it clean. Errors: see `check_text`.
+    always made from the annotation; ``short``: no chain of thought, but a few words made from it;
+    ``none``: a fixed text that carries the marks. An image without annotation and text gets the
+    fixed text too, not to be learned: one made of nothing would call it clean. Errors: see
+    `check_text`.
     """
     if mode == "written" and sample.text is not None:
         return check_text(sample.text, sample.record.location, processing), True
     if mode == "none" or sample.record.annotation is Annotation.NONE:
         return TEMPLATE, False
-    return describe_annotation(sample), True
+    return answer_shortly(sample) if mode == "short" else describe_annotation(sample), True
 
 
 def collate(
@@ -155,6 +176,7 @@ def collate(
         target=[example.target for example in kept],
         annotation=torch.tensor([int(example.record.annotation) for example in kept]),
         score=torch.tensor([example.score for example in kept], dtype=torch.float32),
+        mask=[example.mask for example in kept],
         record=[example.record for example in kept],
         tokens=tokens,
         window_tokens=tokens,
@@ -181,7 +203,8 @@ def _list_examples(
 class TextDataset(SourceDataset[TextExample]):
     """Examples of one split.
 
-    With ``train`` questions are drawn; otherwise every image comes once with the default question.
+    With ``train`` questions are drawn; otherwise every image comes once with the default question,
+    or with ``mllm.text=short`` the first short one.
     """
 
     def __init__(
@@ -195,10 +218,12 @@ class TextDataset(SourceDataset[TextExample]):
         """With its text and question; see `SourceDataset`."""
         sample = self.source.load(index)
         text, supervised = target_text(sample, self._mode, self._processing)
-        question = None
+        short = self._mode == "short"
+        question = SHORT_QUESTIONS[0] if short else None
         if self.train:
             draw = derive_seed(self._seed, key.epoch, index, key.repeat)
-            question = QUESTIONS[draw % len(QUESTIONS)]
+            questions = SHORT_QUESTIONS if short else QUESTIONS
+            question = questions[draw % len(questions)]
         return TextExample(
             record=sample.record,
             image=sample.image,
@@ -207,6 +232,7 @@ class TextDataset(SourceDataset[TextExample]):
             supervised=supervised,
             target=heatmap_target(sample),
             score=float("nan") if sample.score is None else sample.score,
+            mask=category_mask(sample),
             padding=not self.train and key.repeat > 0,
         )
 

@@ -178,7 +178,7 @@ def evaluate_model(
             f"a judge compares what the model writes, and {text} lets it write nothing: it needs "
             "--text generate, or no --judge-url"
         )
-    if text == "given" and config.mllm.text == "none":
+    if text == "given" and config.mllm.text in ("short", "none"):
         raise ArtifactNetError("text=given needs texts: set mllm.text=written or template")
     counts = _Counts(HeiePredictor(model, "template" if text == "template" else "generate"), text)
     for examples in data.example_loader(data.eval_split):

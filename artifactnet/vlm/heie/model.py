@@ -32,6 +32,7 @@ class HeieOutput:
     tokens: Tensor  # (B,) int64 number of tokens of each answer
     # mean negative log-likelihood over the tokens of all answers; None without labels
     text_loss: Tensor | None
+    image_tokens: Tensor  # (T, n, D) what the projector made of each tile and thumbnail
 
 
 class HEIE(nn.Module):
@@ -78,14 +79,20 @@ class HEIE(nn.Module):
         """Of the head, and with it of everything else."""
         return next(self.head.parameters()).device
 
-    def forward(self, inputs: HeieInputs) -> HeieOutput:
+    def forward(self, inputs: HeieInputs, language: bool = True) -> HeieOutput:
         """Likelihood of answers, and the heatmaps and scores of their map and score tokens.
+
+        Without ``language`` the language model is not run: image tokens alone, no heatmaps.
 
         Raises:
             ValueError: a row does not have 1 + N map tokens and one score token.
         """
         inner = self.inner
         seen = inner.get_image_features(inputs.pixel_values.to(inner.dtype), return_dict=True)
+        image_tokens = seen.pooler_output
+        if not language:
+            nll = image_tokens.new_zeros(len(inputs.grids), dtype=torch.float32)
+            return HeieOutput([], nll, nll.long(), None, image_tokens)
         hidden = inner(
             input_ids=inputs.input_ids,
             attention_mask=inputs.attention_mask,
@@ -99,6 +106,7 @@ class HEIE(nn.Module):
             nll=nll,
             tokens=tokens,
             text_loss=None if inputs.labels is None else nll.sum() / total.clamp_min(1),
+            image_tokens=image_tokens,
         )
 
     def _likelihood(self, hidden: Tensor, inputs: HeieInputs) -> tuple[Tensor, Tensor]:

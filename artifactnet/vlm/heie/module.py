@@ -21,11 +21,13 @@ from artifactnet.vlm.base import WHOLE
 from artifactnet.vlm.heie.data import TextBatch
 from artifactnet.vlm.heie.model import HEIE, HeieOutput
 from artifactnet.vlm.heie.saving import save_heie
+from artifactnet.vlm.heie.words import WordLoss
 from artifactnet.vlm.sharding import gather_weights, shard
 
 _TERMS = ("focal", "laplace", "correlation", "score")  # in the order of `heatmap_terms`
 _NEW_ROWS = "trainable_tokens"  # in the names of new tokens' rows of the embedding (peft)
 _MAX_NLL = 50.0  # mean likelihood whose perplexity is still a number to print
+_NO_MAP = "heatmap and score are UNTRAINED: they mean nothing"
 _NO_TEXT = "the text is UNTRAINED (loss.text=0): it is the base model's own, do not rely on it"
 
 
@@ -54,6 +56,15 @@ class HeieModule(TrainingModule):
         self._window_tokens = 0.0
         terms = zip(_TERMS, heatmap_terms(config), strict=True)
         names = [f"heatmap_{name}" for name, weight in terms if weight]
+        self.words: WordLoss | None = None
+        if config.loss.words:
+            tokenizer = model.processing.processor.tokenizer
+            embeddings = model.base.get_input_embeddings().weight
+            cells = math.isqrt(model.processing.processor.image_seq_length)
+            self.words = WordLoss(tokenizer, embeddings, cells)
+            names.append("words")
+        # the image tokens are all that learns; for them the language model need not run
+        self._language = bool(config.loss.text or any(heatmap_terms(config)))
         means = {name: MeanMetric() for name in names}
         self.means: dict[str, MeanMetric] = nn.ModuleDict(means)  # type: ignore[assignment]
         self.nll, self.tokens = SumMetric(), SumMetric()
@@ -75,7 +86,7 @@ class HeieModule(TrainingModule):
         optimizer step has on average; None: by those of this batch.
         """
         weights = self.config.loss
-        output: HeieOutput = self.model(batch.inputs)
+        output: HeieOutput = self.model(batch.inputs, self._language)
         each: dict[str, list[Tensor]] = {}
         weight_of: dict[str, float] = {"text": weights.text}
         for k, maps in enumerate(output.heatmaps):
@@ -85,10 +96,21 @@ class HeieModule(TrainingModule):
                 each.setdefault(name, []).append(term)
                 weight_of[name] = weight
         terms = {name: torch.stack(values).mean() for name, values in each.items()}
+        if self.words is not None:
+            terms["words"] = self._word_loss(self.words, output.image_tokens, batch)
+            weight_of["words"] = weights.words
         if weights.text and batch.inputs.labels is not None:
             terms["text"] = output.nll.sum() / max(window_tokens or batch.tokens, 1)
         total = torch.stack([weight_of[name] * term.float() for name, term in terms.items()]).sum()
         return {"loss": total, **terms}, output
+
+    def _word_loss(self, loss: WordLoss, tokens: Tensor, batch: TextBatch) -> Tensor:
+        """Mean over the images whose categories somebody marked; 0 without any."""
+        counts = [rows * columns for rows, columns in batch.inputs.grids]
+        pieces = tokens.split([count + (count > 1) for count in counts])
+        triples = zip(pieces, batch.mask, batch.inputs.grids, strict=True)
+        each = [loss(piece, mask, grid) for piece, mask, grid in triples if mask is not None]
+        return torch.stack(each).mean() if each else 0.0 * tokens.float().sum()
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         """Loss of one batch.
@@ -139,6 +161,8 @@ class HeieModule(TrainingModule):
         values = {name: float(mean.compute()) for name, mean in self.means.items()}
         terms = zip(_TERMS, heatmap_terms(self.config), strict=True)
         total = sum(weight * values[f"heatmap_{name}"] for name, weight in terms if weight)
+        if self.words is not None:
+            total += weights.words * values["words"]
         nll, tokens = float(self.nll.compute()), float(self.tokens.compute())
         if tokens:
             values["text"] = nll / tokens
@@ -174,6 +198,8 @@ class HeieModule(TrainingModule):
     def save_model(self, path: Path, facts: dict[str, Any]) -> None:
         """Write the model next to ``path``; all processes gather, the first one writes."""
         notices = [] if self.scored else [UNSCORED]
+        if not any(heatmap_terms(self.config)):
+            notices = [_NO_MAP]
         if not self.config.loss.text:
             notices.append(_NO_TEXT)
         first = self.trainer.is_global_zero

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
 from artifactnet.types import Annotation, Sample
-from artifactnet.vlm.text.chain_of_thought import ChainOfThought, build_cot
+from artifactnet.vlm.text.chain_of_thought import MAP, SCORE, ChainOfThought, build_cot
 from artifactnet.vlm.text.places import main_places
 
 # Read in place of a generated text; it says nothing about the image.
@@ -29,6 +29,18 @@ _WORDS = {
     "cognitive-level-commonsense": ("Common sense", "The scene contradicts common sense."),
     "cognitive-level-physics": ("Physics", "Light, shadows or supports contradict physics."),
     UNCATEGORIZED: ("Artifacts", "Something there looks implausible."),
+}
+# one word for what a region shows, of which no two are alike; all are in the usual vocabularies
+CLEAN_WORD = "clean"
+CATEGORY_WORDS = {
+    "low-level-texture": "texture",
+    "low-level-edge_shape": "shape",
+    "low-level-symbol": "symbols",
+    "low-level-color": "color",
+    "high-level-semantics": "parts",
+    "cognitive-level-commonsense": "scale",
+    "cognitive-level-physics": "shadow",
+    UNCATEGORIZED: "artificial",
 }
 _MOST = 0.5  # share of the image that counts as most of it
 _MARKED = 0.5  # of a heatmap's own maximum, without a mask
@@ -54,6 +66,20 @@ def describe_annotation(sample: Sample) -> str:
             "\n".join(issues) or "Nothing is wrong with the image.",
         )
     )
+
+
+def answer_shortly(sample: Sample) -> str:
+    """What is wrong with an image, and where, in a few words: ``texture, upper left``.
+
+    For each category in the mask its word and the place that holds most of it; ``clean`` for an
+    image annotated as clean. The marks follow. It is no chain of thought: a first lesson, in which
+    no other words distract from those that have to be read from the image.
+    """
+    found = [
+        f"{CATEGORY_WORDS[label]}, {(main_places(marked) or ('spread',))[0]}"
+        for label, marked in _found(sample)
+    ]
+    return f"{'; '.join(found) or CLEAN_WORD} {MAP}{SCORE}"
 
 
 def _kind(sample: Sample) -> str:

@@ -1,0 +1,122 @@
+"""Image tokens near the words for what they show: a loss that teaches a projector alone.
+
+A small language model reads an image only after its projector writes in the model's own terms, and
+texts alone take long to teach that. Here each image token has a target among the word embeddings
+of the language model: the word for the artifact that the token shows, plus the word for its place.
+The language model itself takes no part.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT
+from artifactnet.vlm.text.places import PLACES
+from artifactnet.vlm.text.template import CATEGORY_WORDS, CLEAN_WORD
+
+_BITS = (*(category.bit for category in CATEGORIES), UNCATEGORIZED_BIT)
+_COVERED = 0.25  # share of a token's area from which on a category is its own
+_SHARPNESS = 15.0  # of the softmax over cosines
+_UNTOUCHED_WEIGHT = 0.25  # most tokens show nothing wrong
+
+
+class WordLoss(nn.Module):
+    """Cross-entropy over the words, and squared distance to the target.
+
+    Args:
+        tokenizer: of the language model.
+        embeddings: (V, D) rows of its input tokens.
+        cells: tokens on a side of a tile.
+    """
+
+    words: Tensor  # (9, D): untouched, the seven categories, repainted by a network
+    places: Tensor  # (9, D)
+
+    def __init__(self, tokenizer: Any, embeddings: Tensor, cells: int) -> None:
+        super().__init__()
+        self._cells = cells
+
+        def row(word: str) -> Tensor:
+            ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+            return embeddings.detach()[ids].float().mean(0)
+
+        names = (CLEAN_WORD, *CATEGORY_WORDS.values())  # in the order of ``_BITS``
+        self.register_buffer("words", torch.stack([row(name) for name in names]), False)
+        self.register_buffer("places", torch.stack([row(name) for name in PLACES]), False)
+
+    def forward(self, tokens: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Loss of the tokens of one image, a mean over them.
+
+        Args:
+            tokens: (T, n, D) of its tiles row by row, then of its thumbnail if it has several.
+            mask: (H, W) uint8 bit field of the categories, see `artifactnet.taxonomy`.
+            grid: (rows, columns) of tiles.
+        """
+        labels = self._pieces(token_labels(mask, self._shape(grid)), mask, grid)
+        where = self._places(grid).to(tokens.device)
+        labels, tokens = labels.to(tokens.device), tokens.float()
+        place = self.places[where]
+        weight = torch.where(labels > 0, 1.0, _UNTOUCHED_WEIGHT)
+        cosines = F.normalize(tokens - place, dim=-1) @ F.normalize(self.words, dim=-1).T
+        entropy = F.cross_entropy(
+            (_SHARPNESS * cosines).flatten(0, 1), labels.flatten(), reduction="none"
+        )
+        distance = (tokens - self.words[labels] - place).square().sum(-1)
+        distance = distance / self.words.square().sum(-1).mean()
+        total = (entropy + distance.flatten()) * weight.flatten()
+        return total.sum() / weight.sum()
+
+    def _shape(self, grid: tuple[int, int]) -> tuple[int, int]:
+        return grid[0] * self._cells, grid[1] * self._cells
+
+    def _pieces(self, tiled: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(T, n) labels: (rows * cells, columns * cells) cut in tiles, and the thumbnail's."""
+        pieces = cut(tiled, grid)
+        if len(pieces) == 1:
+            return pieces
+        thumbnail = token_labels(mask, (self._cells, self._cells))
+        return torch.cat([pieces, thumbnail.flatten()[None]])
+
+    def _places(self, grid: tuple[int, int]) -> Tensor:
+        """(T, n) indices into `PLACES`, of the middle of each token in the whole image."""
+        pieces = cut(_thirds(*self._shape(grid)), grid)
+        if len(pieces) == 1:
+            return pieces
+        return torch.cat([pieces, _thirds(self._cells, self._cells).flatten()[None]])
+
+
+def token_labels(mask: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Index of the word of each token: 0 untouched, 1 to 7 the category, 8 repainted.
+
+    A token has the category that covers most of it, if that is a quarter or more; or if no token
+    is covered that far, the one that is covered most: no edit is too small to be learned.
+
+    Args:
+        mask: (H, W) uint8 bit field.
+        shape: rows and columns of tokens.
+    """
+    bits = torch.tensor(_BITS, dtype=torch.uint8, device=mask.device)
+    layers = ((mask & bits[:, None, None]) > 0).float()
+    share = F.adaptive_avg_pool2d(layers[None], shape)[0]
+    peak = share.amax((1, 2), keepdim=True)
+    own = (share >= peak.clamp(max=_COVERED)) & (share > 0)
+    best = torch.where(own, share, 0.0).max(0)
+    return torch.where(best.values > 0, best.indices + 1, 0)
+
+
+def cut(cells: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(tiles, n) of (rows * cells, columns * cells), the tiles row by row."""
+    rows, columns = grid
+    height, width = cells.shape[0] // rows, cells.shape[1] // columns
+    tiles = cells.reshape(rows, height, columns, width).permute(0, 2, 1, 3)
+    return tiles.reshape(rows * columns, height * width)
+
+
+def _thirds(rows: int, columns: int) -> Tensor:
+    row = (torch.arange(rows) * 2 + 1) * 3 // (2 * rows)
+    column = (torch.arange(columns) * 2 + 1) * 3 // (2 * columns)
+    return row[:, None] * 3 + column[None]

@@ -1,0 +1,134 @@
+"""Image tokens near the words for what they show: labels and loss against loops, and a training."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+from artifactnet.config import ConfigError, load
+from artifactnet.vlm.heie.trainer import train_heie
+from artifactnet.vlm.heie.words import WordLoss, token_labels
+from artifactnet.vlm.text.template import CATEGORY_WORDS
+
+TEXTURE, SYMBOL, REPAINTED = 1 << 1, 1 << 3, 1
+
+
+class Letters:
+    """A tokenizer whose tokens are the letters of a word."""
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        assert not add_special_tokens
+        assert text[0] == " "
+        return {"input_ids": [ord(letter) - ord("a") for letter in text[1:].replace(" ", "")]}
+
+
+def embedding(word: str, table: np.ndarray) -> np.ndarray:
+    return np.mean([table[ord(letter) - ord("a")] for letter in word.replace(" ", "")], axis=0)
+
+
+def test_a_token_has_the_category_that_covers_a_quarter_of_it():
+    mask = torch.zeros(8, 12, dtype=torch.uint8)  # tokens of 4 x 4
+    mask[0:2, 0:2] |= TEXTURE  # 4 of 16: a quarter
+    mask[0:1, 4:7] |= TEXTURE  # 3 of 16: less
+    mask[4:8, 8:12] |= TEXTURE
+    mask[5:8, 8:12] |= SYMBOL  # the same token, but 12 of 16
+    assert token_labels(mask, (2, 3)).tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+def test_an_edit_smaller_than_a_quarter_of_a_token_is_not_lost():
+    mask = torch.zeros(8, 8, dtype=torch.uint8)
+    mask[5, 5] = REPAINTED
+    mask[0, 0] = mask[0, 1] = SYMBOL
+    mask[0, 7] = SYMBOL  # its other token has more of it
+    assert token_labels(mask, (2, 2)).tolist() == [[3, 0], [0, 8]]
+
+
+def test_labels_of_masks_that_tokens_do_not_divide():
+    mask = torch.zeros(10, 9, dtype=torch.uint8)
+    mask[:, 6:] = TEXTURE
+    assert token_labels(mask, (2, 3)).tolist() == [[0, 0, 1], [0, 0, 1]]
+
+
+def test_the_loss_against_loops():
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(26, 6))
+    loss = WordLoss(Letters(), torch.from_numpy(table), cells=2).double()
+    mask = torch.zeros(8, 16, dtype=torch.uint8)
+    mask[0:4, 8:12] = SYMBOL  # the upper left token of the right one of two tiles
+    tokens = rng.normal(size=(3, 4, 6)).astype(np.float32)  # two tiles and a thumbnail
+    words = [embedding(w, table) for w in ("clean", *CATEGORY_WORDS.values())]
+    length = np.mean([word @ word for word in words])
+    # labels and places by hand: rows of two tokens lie in the first and third third
+    labels = [[0, 0, 0, 0], [3, 0, 0, 0], [0, 3, 0, 0]]
+    columns = [
+        *(["left", "center", "left", "center"],),  # columns 0, 1 of 4: middles at 1/8, 3/8
+        *(["center", "right", "center", "right"],),
+        *(["left", "right", "left", "right"],),
+    ]
+    total = weights = 0.0
+    for piece in range(3):
+        for token in range(4):
+            upper = token < 2
+            column = columns[piece][token]
+            place = ("upper" if upper else "lower") + f" {column}"
+            place = {"upper center": "top", "lower center": "bottom"}.get(place, place)
+            off = embedding(place, table)
+            here, label = tokens[piece, token].astype(np.float64), labels[piece][token]
+            bare = here - off
+            scores = [15 * (bare @ w) / (np.linalg.norm(bare) * np.linalg.norm(w)) for w in words]
+            entropy = math.log(sum(math.exp(s) for s in scores)) - scores[label]
+            gap = bare - words[label]
+            weight = 1.0 if label else 0.25
+            total += weight * (entropy + gap @ gap / length)
+            weights += weight
+    found = loss(torch.from_numpy(tokens), mask, (1, 2))
+    assert float(found) == pytest.approx(total / weights, rel=1e-4)
+
+
+def test_tokens_at_their_targets_lose_little():
+    table = torch.eye(26, dtype=torch.float64)
+    loss = WordLoss(Letters(), table, cells=2).double()
+    mask = torch.zeros(4, 4, dtype=torch.uint8)
+    mask[:2, :2] = TEXTURE
+    target = loss.words[[1, 0, 0, 0]] + loss.places[[0, 2, 6, 8]]
+    assert float(loss(target[None], mask, (1, 1))) < 0.1
+    assert float(loss(target[None].roll(1, 1), mask, (1, 1))) > 1
+
+
+def test_a_projector_learns_words_without_the_language_model(tmp_path, tiny_base, monkeypatch):
+    from transformers.models.qwen2 import modeling_qwen2
+
+    def never(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("the language model was run")
+
+    options = (
+        *("model.image_size=[56,56]", "model.heatmap.tile=56", "mllm.max_new_tokens=12"),
+        *("data.demo_size=56", "data.demo_train=8", "data.demo_val=4", "data.demo_test=2"),
+        *(f"mllm.base={tiny_base}", f"out={tmp_path}", "train.epochs=6", "data.batch_size=4"),
+    )
+    forward = modeling_qwen2.Qwen2Model.forward
+    monkeypatch.setattr(modeling_qwen2.Qwen2Model, "forward", never)
+    from artifactnet.vlm.heie import trainer
+
+    def evaluate(*args: object) -> object:
+        monkeypatch.setattr(modeling_qwen2.Qwen2Model, "forward", forward)
+        return real(*args)
+
+    real = trainer.evaluate_model
+    monkeypatch.setattr(trainer, "evaluate_model", evaluate)
+    result = train_heie(load("heie_nano_projector", options))
+    (table,) = result.run_dir.glob("logs/*/metrics.csv")
+    header, *rows = [line.split(",") for line in table.read_text().splitlines()]
+    column = header.index("train/words_epoch")
+    figures = [float(row[column]) for row in rows if row[column]]
+    assert figures[-1] < 0.5 * figures[0]
+
+
+def test_words_need_a_projector_that_learns():
+    with pytest.raises(ConfigError, match=r"loss\.words.*teaches the projector"):
+        load("heie_nano", ["loss.words=1", "mllm.tune=language"])
+    with pytest.raises(ConfigError, match=r"loss\.words.*mllm\.base"):
+        load("dinov2_align", ["loss.words=1"])
