@@ -1,19 +1,24 @@
 """Image tokens near the words for what they show: labels and loss against loops, and a training."""
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
+from tiny_heie_run import example
+from tiny_mllm import random_image
 
 pytest.importorskip("transformers")
 
 from artifactnet.config import ConfigError, load
+from artifactnet.vlm.heie.data import collate
+from artifactnet.vlm.heie.module import HeieModule
 from artifactnet.vlm.heie.trainer import train_heie
 from artifactnet.vlm.heie.words import WordLoss, token_labels
 from artifactnet.vlm.text.template import CATEGORY_WORDS
 
-TEXTURE, SYMBOL, REPAINTED = 1 << 1, 1 << 3, 1
+TEXTURE, SYMBOL, UNCATEGORIZED = 1 << 1, 1 << 3, 1
 
 
 class Letters:
@@ -40,7 +45,7 @@ def test_a_token_has_the_category_that_covers_a_quarter_of_it():
 
 def test_an_edit_smaller_than_a_quarter_of_a_token_is_not_lost():
     mask = torch.zeros(8, 8, dtype=torch.uint8)
-    mask[5, 5] = REPAINTED
+    mask[5, 5] = UNCATEGORIZED
     mask[0, 0] = mask[0, 1] = SYMBOL
     mask[0, 7] = SYMBOL  # its other token has more of it
     assert token_labels(mask, (2, 2)).tolist() == [[3, 0], [0, 8]]
@@ -50,6 +55,25 @@ def test_labels_of_masks_that_tokens_do_not_divide():
     mask = torch.zeros(10, 9, dtype=torch.uint8)
     mask[:, 6:] = TEXTURE
     assert token_labels(mask, (2, 3)).tolist() == [[0, 0, 1], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("cell", [(1, 4), (2, 1), (2, 5)])  # none on a diagonal of its tile
+def test_labels_are_in_the_order_of_internvls_image_tokens(heie, cell):
+    # without attention an image token sees its own patches alone
+    heie.inner.vision_tower.encoder.layer = torch.nn.ModuleList()
+    loss = WordLoss(Letters(), torch.eye(26), cells=2)
+    image, mask = random_image(112, 168), torch.zeros(112, 168, dtype=torch.uint8)
+    edited = image.copy()
+    inside = tuple(slice(28 * k + 8, 28 * k + 20) for k in cell)  # tokens of 28 x 28 pixels
+    edited[inside] = 255 - edited[inside]
+    mask[inside] = TEXTURE
+    inputs = heie.processing.prompt([image, edited])
+    assert inputs.grids == [(2, 3), (2, 3)]
+    with torch.no_grad():
+        before, after = heie(inputs, language=False).image_tokens.chunk(2)
+    changed = (before != after).any(-1)
+    assert changed.sum(1).tolist().count(1) == 2  # a token of one tile, and one of the thumbnail
+    assert torch.equal(changed, loss.labels(mask, (2, 3)) > 0)
 
 
 def test_the_loss_against_loops():
@@ -96,6 +120,75 @@ def test_tokens_at_their_targets_lose_little():
     target = loss.words[[1, 0, 0, 0]] + loss.places[[0, 2, 6, 8]]
     assert float(loss(target[None], mask, (1, 1))) < 0.1
     assert float(loss(target[None].roll(1, 1), mask, (1, 1))) > 1
+
+
+def test_the_loss_is_that_of_32_bits_in_autocast():
+    rng = np.random.default_rng(3)
+    loss = WordLoss(Letters(), torch.from_numpy(rng.normal(size=(26, 6))), cells=2)
+    tokens = torch.from_numpy(rng.normal(size=(1, 4, 6))).bfloat16()
+    mask = torch.zeros(4, 4, dtype=torch.uint8)
+    mask[:2, :2] = TEXTURE
+    plain = loss(tokens, mask, (1, 1))
+    assert plain.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss(tokens, mask, (1, 1)), plain)
+
+
+def module_of(heie, config, **weights):
+    config = copy.deepcopy(config)
+    config.loss.bce = config.loss.alignment.weight = 0.0
+    terms = config.loss.heatmap
+    terms.focal = terms.laplace = terms.correlation = terms.score = 0.0
+    for name, weight in weights.items():
+        setattr(config.loss, name, weight)
+    return HeieModule(heie, config).train()
+
+
+def test_images_that_nobody_marked_teach_no_words(heie, tiny_config):
+    module = module_of(heie, tiny_config, words=2.0)
+    marked = [example(k, size=size) for k, size in enumerate(((56, 112), (168, 56), (56, 56)))]
+    for k, one in enumerate(marked):
+        one.mask = torch.zeros(one.target.shape, dtype=torch.uint8)
+        one.mask[10 : 30 + 5 * k, 20:50] = TEXTURE << k
+
+    def found(*examples):
+        terms, _ = module.losses(collate(examples, heie.processing))
+        assert float(terms["loss"].detach()) == pytest.approx(2 * float(terms["words"].detach()))
+        return terms["words"]
+
+    each = [float(found(one).detach()) for one in marked]
+    assert len(set(each)) == 3
+    assert float(found(*marked).detach()) == pytest.approx(sum(each) / 3, rel=1e-5)
+    blank = example(3, size=(56, 112))
+    assert blank.mask is None
+    # a mean over the whole batch, whoever takes part, as of the heatmap losses
+    mixed = found(marked[0], blank, marked[1])
+    assert float(mixed.detach()) == pytest.approx(sum(each[:2]) / 3, rel=1e-5)
+    mixed.backward()
+    learning = {
+        name: p for name, p in heie.named_parameters() if "projector" in name and p.requires_grad
+    }
+    assert learning
+    assert all(p.grad is not None for p in learning.values())
+    assert max(float(p.grad.abs().max()) for p in learning.values()) > 0
+    nothing = found(blank)
+    assert float(nothing.detach()) == 0
+    nothing.backward()  # processes of a distributed run wait for every gradient
+
+
+def test_words_beside_texts(heie, tiny_config):
+    one = example(1, size=(56, 112))
+    one.mask = torch.zeros(56, 112, dtype=torch.uint8)
+    one.mask[:20, 30:90] = SYMBOL
+    batch = collate([one], heie.processing)
+    with torch.no_grad():
+        words, _ = module_of(heie, tiny_config, words=1.0).losses(batch)
+        texts, _ = module_of(heie, tiny_config, text=3.0).losses(batch)
+        both, _ = module_of(heie, tiny_config, words=1.0, text=3.0).losses(batch)
+    assert float(both["words"]) == pytest.approx(float(words["words"]), rel=1e-5)
+    assert float(both["text"]) == pytest.approx(float(texts["text"]), rel=1e-5)
+    wanted = float(words["loss"]) + float(texts["loss"])
+    assert float(both["loss"]) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_projector_learns_words_without_the_language_model(tmp_path, tiny_base, monkeypatch):

@@ -105,12 +105,13 @@ class HeieModule(TrainingModule):
         return {"loss": total, **terms}, output
 
     def _word_loss(self, loss: WordLoss, tokens: Tensor, batch: TextBatch) -> Tensor:
-        """Mean over the images whose categories somebody marked; 0 without any."""
+        """Mean over the images of a batch, 0 of those whose artifacts nobody marked."""
         counts = [rows * columns for rows, columns in batch.inputs.grids]
         pieces = tokens.split([count + (count > 1) for count in counts])
         triples = zip(pieces, batch.mask, batch.inputs.grids, strict=True)
         each = [loss(piece, mask, grid) for piece, mask, grid in triples if mask is not None]
-        return torch.stack(each).mean() if each else 0.0 * tokens.float().sum()
+        # where there are none, the projector must have gradients all the same
+        return sum(each, 0.0 * tokens.float().sum()) / len(pieces)
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         """Loss of one batch.

@@ -14,14 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED_BIT
+from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
 from artifactnet.vlm.text.places import PLACES
 from artifactnet.vlm.text.template import CATEGORY_WORDS, CLEAN_WORD
 
-_BITS = (*(category.bit for category in CATEGORIES), UNCATEGORIZED_BIT)
+# what a token may show, beside nothing wrong: label and bit in masks
+_SHOWN = (
+    *((category.label, category.bit) for category in CATEGORIES),
+    (UNCATEGORIZED, UNCATEGORIZED_BIT),
+)
 _COVERED = 0.25  # share of a token's area from which on a category is its own
 _SHARPNESS = 15.0  # of the softmax over cosines
-_UNTOUCHED_WEIGHT = 0.25  # most tokens show nothing wrong
+_CLEAN_WEIGHT = 0.25  # most tokens show nothing wrong
 
 
 class WordLoss(nn.Module):
@@ -33,7 +37,7 @@ class WordLoss(nn.Module):
         cells: tokens on a side of a tile.
     """
 
-    words: Tensor  # (9, D): untouched, the seven categories, repainted by a network
+    words: Tensor  # (9, D): clean, the seven categories, an artifact of no category
     places: Tensor  # (9, D)
 
     def __init__(self, tokenizer: Any, embeddings: Tensor, cells: int) -> None:
@@ -44,7 +48,7 @@ class WordLoss(nn.Module):
             ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
             return embeddings.detach()[ids].float().mean(0)
 
-        names = (CLEAN_WORD, *CATEGORY_WORDS.values())  # in the order of ``_BITS``
+        names = (CLEAN_WORD, *(CATEGORY_WORDS[label] for label, _ in _SHOWN))
         self.register_buffer("words", torch.stack([row(name) for name in names]), False)
         self.register_buffer("places", torch.stack([row(name) for name in PLACES]), False)
 
@@ -56,12 +60,13 @@ class WordLoss(nn.Module):
             mask: (H, W) uint8 bit field of the categories, see `artifactnet.taxonomy`.
             grid: (rows, columns) of tiles.
         """
-        labels = self._pieces(token_labels(mask, self._shape(grid)), mask, grid)
+        labels = self.labels(mask, grid).to(tokens.device)
         where = self._places(grid).to(tokens.device)
-        labels, tokens = labels.to(tokens.device), tokens.float()
         place = self.places[where]
-        weight = torch.where(labels > 0, 1.0, _UNTOUCHED_WEIGHT)
-        cosines = F.normalize(tokens - place, dim=-1) @ F.normalize(self.words, dim=-1).T
+        weight = torch.where(labels > 0, 1.0, _CLEAN_WEIGHT)
+        with torch.autocast(tokens.device.type, enabled=False):
+            tokens = tokens.float()
+            cosines = F.normalize(tokens - place, dim=-1) @ F.normalize(self.words, dim=-1).T
         entropy = F.cross_entropy(
             (_SHARPNESS * cosines).flatten(0, 1), labels.flatten(), reduction="none"
         )
@@ -70,16 +75,16 @@ class WordLoss(nn.Module):
         total = (entropy + distance.flatten()) * weight.flatten()
         return total.sum() / weight.sum()
 
-    def _shape(self, grid: tuple[int, int]) -> tuple[int, int]:
-        return grid[0] * self._cells, grid[1] * self._cells
-
-    def _pieces(self, tiled: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(T, n) labels: (rows * cells, columns * cells) cut in tiles, and the thumbnail's."""
-        pieces = cut(tiled, grid)
+    def labels(self, mask: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(T, n) `token_labels` of the tiles and the thumbnail, see `forward`."""
+        pieces = cut(token_labels(mask, self._shape(grid)), grid)
         if len(pieces) == 1:
             return pieces
         thumbnail = token_labels(mask, (self._cells, self._cells))
         return torch.cat([pieces, thumbnail.flatten()[None]])
+
+    def _shape(self, grid: tuple[int, int]) -> tuple[int, int]:
+        return grid[0] * self._cells, grid[1] * self._cells
 
     def _places(self, grid: tuple[int, int]) -> Tensor:
         """(T, n) indices into `PLACES`, of the middle of each token in the whole image."""
@@ -90,16 +95,16 @@ class WordLoss(nn.Module):
 
 
 def token_labels(mask: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Index of the word of each token: 0 untouched, 1 to 7 the category, 8 repainted.
+    """Index of the word of each token: 0 clean, 1 to 7 the category, 8 an artifact of none.
 
-    A token has the category that covers most of it, if that is a quarter or more; or if no token
-    is covered that far, the one that is covered most: no edit is too small to be learned.
+    A token has the category that covers most of it, if that is a quarter or more. A category that
+    covers no token that far has the tokens that it covers most: none is too small to be learned.
 
     Args:
         mask: (H, W) uint8 bit field.
         shape: rows and columns of tokens.
     """
-    bits = torch.tensor(_BITS, dtype=torch.uint8, device=mask.device)
+    bits = torch.tensor([bit for _, bit in _SHOWN], dtype=torch.uint8, device=mask.device)
     layers = ((mask & bits[:, None, None]) > 0).float()
     share = F.adaptive_avg_pool2d(layers[None], shape)[0]
     peak = share.amax((1, 2), keepdim=True)
