@@ -12,6 +12,7 @@ from artifactnet.data.manifest_format import write_manifest
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 from artifactnet.vlm.heie.data import (
     QUESTIONS,
+    SHORT_QUESTIONS,
     InStepSampler,
     TextData,
     collate,
@@ -60,6 +61,8 @@ def test_where_texts_come_from(processing):
     assert text_of(masked(), "written") == (describe_annotation(masked()), True)
     assert text_of(masked(written), "template") == (describe_annotation(masked()), True)
     assert text_of(masked(written), "none") == (TEMPLATE, False)
+    assert text_of(masked(written), "short") == ("texture, upper left [MAP][SCORE]", True)
+    assert text_of(sample(Annotation.NONE, written), "short") == (TEMPLATE, False)
     # nobody looked: a text made of nothing would call it clean
     assert text_of(sample(Annotation.NONE), "written") == (TEMPLATE, False)
     assert text_of(sample(Annotation.NONE), "template") == (TEMPLATE, False)
@@ -89,8 +92,11 @@ def test_collate_keeps_sizes_and_masks_texts_not_to_be_learned(processing):
     assert batch.tokens == batch.window_tokens == learned[0]
     assert batch.score.tolist() == [0.5, 0.5]
     assert batch.annotation.tolist() == [2, 2]
+    assert batch.mask == [None, None]
+    batch.mask[1] = torch.zeros(56, 112, dtype=torch.uint8)
     moved = batch.to("meta")
     assert moved.inputs.pixel_values.device.type == moved.target[0].device.type == "meta"
+    assert (moved.mask[0], moved.mask[1].device.type) == (None, "meta")
     assert batch.target[0].device.type == "cpu"
     assert collate([None], processing) is None
     failed = ArtifactNetError("x")
@@ -122,6 +128,21 @@ def test_questions_are_drawn_by_seed_epoch_and_image(tmp_path, tiny_base, proces
     judged = [one for batch in data.example_loader("test") for one in batch]
     assert [one.question for one in judged] == [None] * 3  # the default one
     assert [one.text for one in judged] == [TEXT.format(k=k) for k in (10, 11, 12)]
+
+
+def test_short_questions_ask_for_short_answers(tmp_path, tiny_base, processing):
+    data = TextData(config(tmp_path, tiny_base, "mllm.text=short"), processing)
+    dataset = data.train_loader().dataset
+    asked = {dataset[epoch, k].question for epoch in range(2) for k in range(8)}
+    assert asked == set(SHORT_QUESTIONS)
+    judged = [one for batch in data.example_loader("test") for one in batch]
+    assert [one.question for one in judged] == [SHORT_QUESTIONS[0]] * 3
+    assert all(one.text.endswith(" [MAP][SCORE]") for one in judged)
+    # the data has heatmaps alone: its artifacts are of no category
+    assert all(one.text.startswith("artificial, ") for one in judged)
+    for one in judged:
+        assert one.mask.dtype == torch.uint8
+        assert torch.equal(one.mask, (one.target > 0).to(torch.uint8))
 
 
 def test_loaders_give_every_image(tmp_path, tiny_base, processing):

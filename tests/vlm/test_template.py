@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation, Record, Sample
 from artifactnet.vlm.text.chain_of_thought import ChainOfThought, Style, build_cot, parse_cot
-from artifactnet.vlm.text.template import TEMPLATE, answer_shortly, describe_annotation
+from artifactnet.vlm.text.template import (
+    TEMPLATE,
+    answer_shortly,
+    describe_annotation,
+    marked_categories,
+)
 
 
 def sample(mask=None, heatmap=None, *, label=1, size=(90, 90), state=None) -> Sample:
@@ -55,6 +60,21 @@ def test_short_answers():
     boxes = [(y, y + 5, x, x + 5, 4) for y in (10, 40, 70) for x in (10, 40, 70)]
     assert answer_shortly(sample(mask_with(*boxes))) == "shape, spread" + marks
     assert answer_shortly(sample()) == "clean" + marks
+
+
+def test_what_is_marked():
+    mask = mask_with((0, 30, 0, 30, 0b10))
+    weak = np.zeros((90, 90), np.float32)
+    weak[60:, :30], weak[60:, 30:60] = 0.4, 0.1
+    assert marked_categories(sample(mask, weak)) is mask
+    lower_left = mask_with((60, 90, 0, 30, 1))
+    # as manifests give a heatmap that is nowhere above 0.5
+    for empty in (None, np.zeros((90, 90), np.uint8)):
+        assert np.array_equal(marked_categories(sample(empty, weak)), lower_left)
+        assert marked_categories(sample(empty, weak)).dtype == np.uint8
+    assert not marked_categories(sample()).any()
+    assert marked_categories(sample()).shape == (90, 90)
+    assert marked_categories(sample(mask, weak, state=Annotation.NONE)) is None
 
 
 PLACES = ["upper left", "top", "upper right", "left", "center", "right", "lower left", "bottom"]

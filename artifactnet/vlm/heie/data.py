@@ -29,7 +29,12 @@ from artifactnet.types import Annotation, ArtifactNetError, Record, Sample, UInt
 from artifactnet.vlm.heie.processing import HeieInputs, HeieProcessing
 from artifactnet.vlm.processing import IGNORE_INDEX
 from artifactnet.vlm.text.chain_of_thought import parse_cot
-from artifactnet.vlm.text.template import TEMPLATE, answer_shortly, describe_annotation
+from artifactnet.vlm.text.template import (
+    TEMPLATE,
+    answer_shortly,
+    describe_annotation,
+    marked_categories,
+)
 
 # one is drawn for each image and epoch, so that the answer does not depend on the wording
 QUESTIONS = (
@@ -47,7 +52,6 @@ QUESTIONS = (
     "Describe this AIGC image, locate its problems, and explain them.",
 )
 
-
 SHORT_QUESTIONS = (  # for ``mllm.text=short``
     "Which kind of artifact is in this image, and where? Answer in two words or three.",
     "What is wrong with this image, and where? Be brief.",
@@ -62,13 +66,12 @@ class TextExample:
     record: Record  # of the image
     image: UInt8Array  # (H, W, 3) sRGB at its own size
     question: str | None  # asked about it; None asks ``mllm.question``
-    text: str  # a chain of thought with one ``[MAP]`` and one ``[SCORE]``
+    text: str  # the answer, with one ``[MAP]`` and one ``[SCORE]``
     # the text is to be learned; False for a fixed one that only carries the marks
     supervised: bool
     target: Tensor  # (H, W) float32 annotated heatmap in [0, 1]; zeros where nothing is annotated
     score: float  # plausibility in [0, 1]; NaN if nobody gave one
-    # (H, W) uint8 bit field of the categories, zeros for a clean image; None if nobody drew one
-    mask: Tensor | None = None
+    mask: Tensor | None = None  # (H, W) uint8, see `marked_categories`
     padding: bool = False  # only keeps processes in step, see `InStepSampler`; not evaluated
 
 
@@ -80,7 +83,7 @@ class TextBatch:
     target: list[Tensor]  # (H_k, W_k) float32 in [0, 1], one per image
     annotation: Tensor  # (B,) int64, values of Annotation
     score: Tensor  # (B,) float32 plausibility in [0, 1]; NaN if nobody gave one
-    mask: list[Tensor | None]  # (H_k, W_k) uint8 bit field of the categories, one per image
+    mask: list[Tensor | None]  # (H_k, W_k) uint8, see `marked_categories`; one per image
     record: list[Record]  # of each image
     tokens: int  # of the texts to learn
     window_tokens: int  # of all batches of its optimizer step in this process, see `WindowLoader`
@@ -106,15 +109,6 @@ def heatmap_target(sample: Sample) -> Tensor:
     if sample.mask is not None:
         return torch.from_numpy(sample.mask > 0).float()
     return torch.zeros(sample.image.shape[:2])
-
-
-def category_mask(sample: Sample) -> Tensor | None:
-    """(H, W) uint8 bit field of the categories; None if nobody drew one."""
-    if sample.mask is not None:
-        return torch.from_numpy(sample.mask)
-    if sample.record.annotation is Annotation.CLEAN:
-        return torch.zeros(sample.image.shape[:2], dtype=torch.uint8)
-    return None
 
 
 def check_text(text: str, location: str, processing: HeieProcessing) -> str:
@@ -218,6 +212,7 @@ class TextDataset(SourceDataset[TextExample]):
         """With its text and question; see `SourceDataset`."""
         sample = self.source.load(index)
         text, supervised = target_text(sample, self._mode, self._processing)
+        mask = marked_categories(sample)
         short = self._mode == "short"
         question = SHORT_QUESTIONS[0] if short else None
         if self.train:
@@ -232,7 +227,7 @@ class TextDataset(SourceDataset[TextExample]):
             supervised=supervised,
             target=heatmap_target(sample),
             score=float("nan") if sample.score is None else sample.score,
-            mask=category_mask(sample),
+            mask=None if mask is None else torch.from_numpy(mask),
             padding=not self.train and key.repeat > 0,
         )
 

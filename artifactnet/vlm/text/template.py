@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
-from artifactnet.types import Annotation, Sample
+from artifactnet.types import Annotation, Sample, UInt8Array
 from artifactnet.vlm.text.chain_of_thought import MAP, SCORE, ChainOfThought, build_cot
 from artifactnet.vlm.text.places import main_places
 
@@ -50,9 +50,8 @@ def describe_annotation(sample: Sample) -> str:
     """A chain of thought made from the annotation of an image.
 
     Each category in the mask is named with the places that hold most of it, in a grid of three by
-    three, and its share of the image. Without a mask, or with an empty one, the heatmap from half
-    of its own maximum on takes its place. An image annotated as clean is described as such; one
-    that is not annotated gets `TEMPLATE`.
+    three, and its share of the image; see `marked_categories`. An image annotated as clean is
+    described as such; one that is not annotated gets `TEMPLATE`.
     """
     if sample.record.annotation is Annotation.NONE:
         return TEMPLATE
@@ -71,15 +70,32 @@ def describe_annotation(sample: Sample) -> str:
 def answer_shortly(sample: Sample) -> str:
     """What is wrong with an image, and where, in a few words: ``texture, upper left``.
 
-    For each category in the mask its word and the place that holds most of it; ``clean`` for an
-    image annotated as clean. The marks follow. It is no chain of thought: a first lesson, in which
-    no other words distract from those that have to be read from the image.
+    For each of the `marked_categories` its word and the place that holds most of it; ``clean``
+    where there is none. The marks follow. It is no chain of thought: a first lesson, in which no
+    other words distract from those that have to be read from the image.
     """
     found = [
         f"{CATEGORY_WORDS[label]}, {(main_places(marked) or ('spread',))[0]}"
         for label, marked in _found(sample)
     ]
     return f"{'; '.join(found) or CLEAN_WORD} {MAP}{SCORE}"
+
+
+def marked_categories(sample: Sample) -> UInt8Array | None:
+    """(H, W) bit field of the categories marked in an image; None if it is not annotated.
+
+    Without a mask, or with an empty one, the heatmap from half of its own maximum on marks an
+    artifact of no category.
+    """
+    if sample.record.annotation is Annotation.NONE:
+        return None
+    mask, heatmap = sample.mask, sample.heatmap
+    if mask is None:
+        mask = np.zeros(sample.image.shape[:2], np.uint8)
+    if not mask.any() and heatmap is not None and heatmap.any():
+        marked = heatmap >= _MARKED * heatmap.max()
+        return marked.astype(np.uint8) * np.uint8(UNCATEGORIZED_BIT)
+    return mask
 
 
 def _kind(sample: Sample) -> str:
@@ -90,15 +106,13 @@ def _kind(sample: Sample) -> str:
 
 def _found(sample: Sample) -> list[tuple[str, npt.NDArray[np.bool_]]]:
     """Label and (H, W) mask of each category present, in the order of the taxonomy."""
-    mask, heatmap = sample.mask, sample.heatmap
-    if mask is not None and mask.any():
-        bits = {category.label: category.bit for category in CATEGORIES}
-        bits[UNCATEGORIZED] = UNCATEGORIZED_BIT
-        layers = [(label, (mask & bit) > 0) for label, bit in bits.items()]
-        return [(label, marked) for label, marked in layers if marked.any()]
-    if heatmap is not None and heatmap.any():
-        return [(UNCATEGORIZED, heatmap >= _MARKED * heatmap.max())]
-    return []
+    mask = marked_categories(sample)
+    if mask is None:
+        return []
+    bits = {category.label: category.bit for category in CATEGORIES}
+    bits[UNCATEGORIZED] = UNCATEGORIZED_BIT
+    layers = [(label, (mask & bit) > 0) for label, bit in bits.items()]
+    return [(label, marked) for label, marked in layers if marked.any()]
 
 
 def _where(marked: npt.NDArray[np.bool_]) -> str:
