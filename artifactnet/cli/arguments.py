@@ -208,7 +208,7 @@ def add_text(parser: argparse.ArgumentParser) -> None:
         choices=("generate", "template"),
         help="of a HEIE on a language model: it writes its explanation (generate, the default of "
         "one that learnt to write), or a fixed text takes its place, which is far faster and "
-        "explains nothing (template, the default of one trained with mllm.text=none)",
+        "explains nothing (template, the default of one trained with mllm.text=none or short)",
     )
 
 

@@ -64,6 +64,8 @@ def run_cot_ablation(
         config = load(recipe, changes)
         if config.mllm.base is None or (key == "with" and not config.loss.text):
             raise ConfigError(f"{recipe}: {NAME} needs mllm.base and loss.text above 0")
+        if config.mllm.text == "short":
+            raise ConfigError(f"{recipe}: {NAME} needs mllm.text=written or template, not short")
     values: dict[tuple[str, int], dict[str, float]] = {}
     for (key, seed), changes in trainings.items():
         run = train_once(recipe, changes)

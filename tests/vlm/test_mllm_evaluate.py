@@ -12,7 +12,7 @@ from tiny_heie_run import TEXT, config, manifest
 
 from artifactnet.cli import main
 from artifactnet.types import ArtifactNetError
-from artifactnet.vlm.heie.data import TextData
+from artifactnet.vlm.heie.data import SHORT_QUESTIONS, TextData
 from artifactnet.vlm.heie.evaluate import evaluate_heie, evaluate_model, open_config, subfolder
 from artifactnet.vlm.heie.predictor import HeiePredictor
 from artifactnet.vlm.heie.saving import load_heie
@@ -29,8 +29,8 @@ def trained(folder, tiny_base):
     return train_heie(config(folder, tiny_base, "train.max_steps=1"))
 
 
-def examples_of(run_dir, model):
-    data = TextData(open_config(run_dir)[1], model.processing)
+def examples_of(run_dir, model, *overrides):
+    data = TextData(open_config(run_dir, overrides)[1], model.processing)
     return [one for batch in data.example_loader("test") for one in batch]
 
 
@@ -59,6 +59,21 @@ def test_figures_by_hand(trained):
     assert found["explanations"]["tokens"] == tokens
     assert found["explanations"]["BLEU"] is None  # nothing was generated
     assert found["text"] == "given"
+
+
+def test_short_answers_are_judged_by_the_question_that_asks_for_them(trained):
+    found = evaluate_heie(trained.run_dir, ["mllm.text=short"], "template")
+    model = load_heie(trained.run_dir)
+    nll, tokens = 0.0, 0
+    for example in examples_of(trained.run_dir, model, "mllm.text=short"):
+        text = example.text
+        assert text.startswith("artificial, ")
+        inputs = model.processing.encode([example.image], [text], [SHORT_QUESTIONS[0]])
+        with torch.no_grad():
+            output = model(inputs)
+        nll, tokens = nll + float(output.nll), tokens + int(output.tokens)
+    assert found["explanations"]["tokens"] == tokens
+    assert found["explanations"]["perplexity"] == pytest.approx(math.exp(nll / tokens), rel=1e-4)
 
 
 def test_own_results_are_replaced_and_others_kept_apart(trained):
@@ -177,6 +192,9 @@ def test_unusable_runs_and_texts(tmp_path, trained, folder, tiny_base):
     silent = config(folder, tiny_base, "mllm.text=none", "loss.text=0")
     with pytest.raises(ArtifactNetError, match="text=given"):
         evaluate_model(load_heie(trained.run_dir), None, silent, "given", folder, folder)
+    for text in ("given", "generate"):  # short answers are no chains of thought
+        with pytest.raises(ArtifactNetError, match=rf"text={text} needs .*mllm\.text=written"):
+            evaluate_heie(trained.run_dir, ["mllm.text=short"], text)
     with pytest.raises(ArtifactNetError, match="'x'"):
         evaluate_heie(trained.run_dir, text="x")
     with pytest.raises(ArtifactNetError, match="is not the folder of a run"):

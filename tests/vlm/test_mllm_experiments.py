@@ -73,6 +73,7 @@ def test_recipes_that_cannot_be_used_are_refused_before_any_training(tmp_path, r
     for name, overrides, message in (
         ("heie_vision", [], r"mllm\.base"),
         (recipe, ["loss.text=0"], r"loss\.text"),
+        (recipe, ["mllm.text=short"], r"mllm\.text=written or template"),
         (recipe, ["train.devices=2"], r"artifactnet train .* name=cot_without_s0"),
     ):
         with pytest.raises(ArtifactNetError, match=message):

@@ -25,6 +25,11 @@ from artifactnet.vlm.heie.saving import load_heie
 from artifactnet.vlm.heie.trainer import lightning_strategy, train_heie
 
 REPOSITORY = Path(__file__).parents[2]
+WORDS_ALONE = (
+    *("loss.words=1", "loss.text=0", "mllm.text=none"),
+    *(f"loss.heatmap.{term}=0" for term in ("focal", "laplace", "correlation", "score")),
+    *("mllm.tune=projector", "mllm.lora_rank=0"),
+)
 
 
 def checkpoint(folder: Path) -> dict:
@@ -102,6 +107,23 @@ def test_a_resumed_run_ends_where_it_would_have(tmp_path, tiny_base, run, result
     assert second["global_step"] == first["global_step"] == 4
 
 
+def test_words_alone_go_on_where_they_stopped(tmp_path, tiny_base):
+    options = (*WORDS_ALONE, "optim.schedule=constant")
+    whole = train_heie(config(tmp_path, tiny_base, *options, "name=whole", "train.epochs=2"))
+    half = config(tmp_path, tiny_base, *options, "name=half")
+    first = train_heie(half)
+    assert first.results["explanations"] is None
+    assert first.results["training"]["best_validation"].keys() == {"loss", "words"}
+    half.train.epochs, half.resume = 2, True
+    again = checkpoint(train_heie(half).run_dir)["state_dict"]
+    wanted = checkpoint(whole.run_dir)["state_dict"]
+    assert again.keys() == wanted.keys()
+    projector = [name for name in wanted if "multi_modal_projector" in name]
+    assert projector
+    for name, value in wanted.items():
+        assert torch.allclose(value, again[name], atol=1e-6), name
+
+
 def test_without_texts(tmp_path, tiny_base, capsys):
     manifest(tmp_path / "data", texts=False)
     options = ("mllm.text=none", "loss.text=0", "loss.heatmap.score=0", "name=silent")
@@ -146,6 +168,7 @@ def test_from_the_command_line(tmp_path, tiny_base, capsys):
         (["init_from=x"], "init_from must be null"),
         (["mllm.quantize=8bit", "train.strategy=fsdp"], r"train\.strategy must be auto or ddp"),
         (["data.on_error=skip", "train.strategy=fsdp"], r"data\.on_error must be raise with"),
+        ([*WORDS_ALONE, "train.strategy=fsdp"], r"train\.strategy must not be fsdp with mllm\.tu"),
         (["train.strategy=deepspeed_stage_2"], "needs GPUs; fsdp runs on CPUs too"),
         (["train.precision=16"], r"train\.precision=16 needs a GPU"),
         (["model.heatmap.tile=112", "model.image_size=[112,112]"], r"set model\.heatmap\.tile=56"),
@@ -168,6 +191,7 @@ def test_strategies(tmp_path, tiny_base, monkeypatch):
     for term in ("score", "laplace"):
         untaught = chosen("train.devices=2", f"loss.heatmap.{term}=0")
         assert untaught == "ddp_find_unused_parameters_true"
+    assert chosen(*WORDS_ALONE, "train.devices=2") == "ddp_find_unused_parameters_true"
     silent = ("mllm.text=none", "loss.text=0", "train.strategy=ddp")
     assert chosen(*silent) == "ddp_find_unused_parameters_true"
     sharded = chosen("train.strategy=fsdp", "train.devices=2", device="cpu")

@@ -73,7 +73,7 @@ def evaluate_heie(
         run_dir: folder of the run.
         overrides: ``dotted.key=value`` strings of what `ALLOWED` names.
         text: where heatmap and score are read from, see `evaluate_model`; None: the model's own
-            text, or the fixed one if the run learned none.
+            text, or the fixed one if the run learned no chain of thought.
         chat: the judge that compares generated texts with annotated ones; None: no judge.
 
     Raises:
@@ -178,8 +178,14 @@ def evaluate_model(
             f"a judge compares what the model writes, and {text} lets it write nothing: it needs "
             "--text generate, or no --judge-url"
         )
-    if text == "given" and config.mllm.text in ("short", "none"):
-        raise ArtifactNetError("text=given needs texts: set mllm.text=written or template")
+    # short answers lack the parts that are read and compared
+    if (text == "given" and config.mllm.text == "none") or (
+        text != "template" and config.mllm.text == "short"
+    ):
+        raise ArtifactNetError(
+            f"text={text} needs chains of thought, and mllm.text={config.mllm.text} has none: set "
+            "mllm.text=written or template, or text=template"
+        )
     counts = _Counts(HeiePredictor(model, "template" if text == "template" else "generate"), text)
     for examples in data.example_loader(data.eval_split):
         counts.add(examples)
@@ -317,7 +323,9 @@ def _standard(text: str) -> bool:
 def _likelihood(model: HEIE, examples: Sequence[TextExample]) -> tuple[Tensor, Tensor]:
     """(B,) summed negative log-likelihood of the annotated texts, and (B,) their tokens."""
     inputs = model.processing.encode(
-        [example.image for example in examples], [example.text for example in examples]
+        [example.image for example in examples],
+        [example.text for example in examples],
+        [example.question for example in examples],
     )
     with evaluating(model), torch.no_grad():
         output = model(inputs.to(model.device))

@@ -160,7 +160,7 @@ def _at_size(maps: Tensor, size: tuple[int, int]) -> Float32Array:
 
 
 def default_mode(config: MllmConfig) -> str:
-    """Where a model's text comes from by default: from itself, if it has learned to write."""
+    """Where a model's text comes from by default: from itself, if it learned to explain."""
     return "template" if config.text in ("short", "none") else "generate"
 
 

@@ -85,6 +85,9 @@ def _unsupported(config: Config) -> list[tuple[str, str]]:
     shards = config.train.strategy not in ("auto", "ddp")
     if config.mllm.quantize != "none" and shards:
         found.append(("train.strategy", "must be auto or ddp if mllm.quantize is not none"))
+    if config.mllm.tune == "projector" and config.train.strategy == "fsdp":
+        whole = "the whole base is saved, of which fsdp gathers only what learns"
+        found.append(("train.strategy", f"must not be fsdp with mllm.tune=projector: {whole}"))
     if config.data.on_error == "skip" and config.train.strategy == "fsdp":
         waits = "processes would wait for the one whose batch is skipped"
         found.append(("data.on_error", f"must be raise with train.strategy=fsdp: {waits}"))
