@@ -231,17 +231,22 @@ class HeieTeacher:
     """A saved HEIE, reading its heatmap from a fixed text: one forward pass per batch.
 
     Raises:
-        ArtifactNetError: no HEIE in ``folder``, or not of this format.
+        ArtifactNetError: no HEIE in ``folder``, not of this format, or its heatmap is untrained.
     """
 
     gives_features = False
 
     def __init__(self, folder: Path, device: str | torch.device = "cpu") -> None:
-        from artifactnet.vlm.heie.saving import BASE, FACTS, WEIGHTS, read_facts
+        from artifactnet.vlm.heie.saving import BASE, FACTS, UNMAPPED, WEIGHTS, read_facts
         from artifactnet.vlm.text.template import TEMPLATE
 
         self._folder, self._device = folder, device
         facts = read_facts(folder)
+        notices = list(facts["extra"].get("notices", ()))
+        if UNMAPPED in notices:
+            raise ArtifactNetError(
+                f"distill.teacher={folder}: {UNMAPPED}; name a run with loss.heatmap above 0"
+            )
         tuned = sorted((folder / BASE).glob("*.safetensors"))  # where the whole base was tuned
         # everything that decides the labels: trained weights, configuration and fixed text
         hasher = blake2b(TEMPLATE.encode(), digest_size=16)
@@ -252,7 +257,7 @@ class HeieTeacher:
             "path": str(folder),
             "base": facts["mllm"]["base"],
             "revision": facts["mllm"]["revision"],
-            "notices": list(facts["extra"].get("notices", ())),
+            "notices": notices,
             "artifactnet": version("artifactnet"),
         }
         self.prepare: Callable[[Record, UInt8Array], ImageInput] = _name_image

@@ -66,6 +66,12 @@ def test_untrained_score_is_not_taught(heie, tmp_path):
     assert np.isnan(teacher.label([teacher.prepare(RECORD, image)])[0].score)
 
 
+def test_untrained_heatmap_is_refused(heie, tmp_path):
+    saving.save_heie(heie, tmp_path, {"notices": [saving.UNMAPPED]})
+    with pytest.raises(ArtifactNetError, match=r"distill\.teacher=.*heatmap and score are UNTR"):
+        open_teacher(tmp_path)
+
+
 def test_other_teachers_are_opened_as_ever(tmp_path):
     with pytest.raises(ArtifactNetError, match="nothing: no such"):
         open_teacher(tmp_path / "nothing")

@@ -20,14 +20,13 @@ from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.base import WHOLE
 from artifactnet.vlm.heie.data import TextBatch
 from artifactnet.vlm.heie.model import HEIE, HeieOutput
-from artifactnet.vlm.heie.saving import save_heie
+from artifactnet.vlm.heie.saving import UNMAPPED, save_heie
 from artifactnet.vlm.heie.words import WordLoss
 from artifactnet.vlm.sharding import gather_weights, shard
 
 _TERMS = ("focal", "laplace", "correlation", "score")  # in the order of `heatmap_terms`
 _NEW_ROWS = "trainable_tokens"  # in the names of new tokens' rows of the embedding (peft)
 _MAX_NLL = 50.0  # mean likelihood whose perplexity is still a number to print
-_NO_MAP = "heatmap and score are UNTRAINED: they mean nothing"
 _NO_TEXT = "the text is UNTRAINED (loss.text=0): it is the base model's own, do not rely on it"
 
 
@@ -200,7 +199,7 @@ class HeieModule(TrainingModule):
         """Write the model next to ``path``; all processes gather, the first one writes."""
         notices = [] if self.scored else [UNSCORED]
         if not any(heatmap_terms(self.config)):
-            notices = [_NO_MAP]
+            notices = [UNMAPPED]
         if not self.config.loss.text:
             notices.append(_NO_TEXT)
         first = self.trainer.is_global_zero

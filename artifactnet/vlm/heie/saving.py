@@ -24,6 +24,7 @@ from artifactnet.vlm.tuned import BASE, load_adapters, mllm_of, saved_source
 FACTS = "heie.json"
 WEIGHTS = "heie.safetensors"
 FORMAT = 1
+UNMAPPED = "heatmap and score are UNTRAINED: they mean nothing"  # notice, in facts of the training
 _HEAD, _ADAPTER = "head.", "adapter."
 
 
