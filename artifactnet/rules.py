@@ -238,8 +238,8 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
     yield from _alignment_mask_problems(config)
     yield from _heatmap_problems(config)
     yield from _mllm_problems(config)
-    learnt = (weights.bce, weights.text, weights.words, weights.alignment.weight)
-    learnt += (weights.segmentation.weight,)
+    spatial = (weights.alignment.weight, weights.segmentation.weight)
+    learnt = (weights.bce, weights.text, weights.words, *spatial)
     if not any((*learnt, *heatmap_terms(config), *teacher_terms(config))):
         more = " (distill.feature alone trains no head)" if config.distill.feature else ""
         yield "loss.bce", f"and the weights of all other losses are 0{more}: nothing to learn"
