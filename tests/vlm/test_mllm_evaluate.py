@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -61,11 +62,12 @@ def test_figures_by_hand(trained):
     assert found["text"] == "given"
 
 
-def test_short_answers_are_judged_by_the_question_that_asks_for_them(trained):
-    found = evaluate_heie(trained.run_dir, ["mllm.text=short"], "template")
-    model = load_heie(trained.run_dir)
+def test_short_answers_are_judged_by_the_question_that_asks_for_them(trained, tmp_path):
+    run = shutil.copytree(trained.run_dir, tmp_path / "run")
+    found = evaluate_heie(run, ["mllm.text=short"], "template")
+    model = load_heie(run)
     nll, tokens = 0.0, 0
-    for example in examples_of(trained.run_dir, model, "mllm.text=short"):
+    for example in examples_of(run, model, "mllm.text=short"):
         text = example.text
         assert text.startswith("artificial, ")
         inputs = model.processing.encode([example.image], [text], [SHORT_QUESTIONS[0]])
