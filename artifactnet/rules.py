@@ -104,6 +104,7 @@ RULES: dict[str, Rule] = {
     "mllm.lora_dropout": _SHARE_BELOW_1,
     "mllm.tune": _among("all", "language", "language_projector", "projector"),
     "mllm.text": _among("written", "template", "short", "none"),
+    "mllm.descriptions": _SHARE,
     "mllm.question": ("text", lambda v: bool(v.strip())),
     "mllm.max_new_tokens": _COUNT,
     "mllm.task": _among("heie", "fakexplainer", *QREAL_TASKS, "xaigd_pad"),

@@ -110,6 +110,9 @@ class MllmConfig:
     # what is learned: the chain of thought as written | template | none (Table 7), or before it, as
     # a first lesson, answers as short as "texture, upper left" | short
     text: str = "written"
+    # share of training images whose description is learned; of the others, what follows it. Few
+    # pictures teach no captions, they are learned by heart
+    descriptions: float = 1.0
     # asked of images that come without a question of their own
     question: str = "Identify and describe every problematic region in this AIGC image."
     max_new_tokens: int = 512

@@ -103,6 +103,30 @@ def test_collate_keeps_sizes_and_masks_texts_not_to_be_learned(processing):
     assert collate(failed, processing) is failed
 
 
+def test_a_description_that_is_not_learned(processing):
+    whole, after = example(1), example(1)
+    after.described = False
+    labels = collate([whole, after], processing).inputs.labels
+    tokenizer = processing.processor.tokenizer
+    learned = [tokenizer.decode(row[row != -100]) for row in labels]
+    assert learned[0].endswith(learned[1])
+    assert "### Image Description" in learned[0]
+    assert "### Image Description" not in learned[1]
+    assert learned[1].split()[:2] == ["###", "Problematic"]
+
+
+def test_the_share_of_descriptions_that_are_learned(tmp_path, tiny_base, processing):
+    def described(share, split="train"):
+        own = config(tmp_path, tiny_base, f"mllm.descriptions={share}")
+        dataset = TextDataset(build_splits(own.data, 0)[split], own, split == "train", processing)
+        return [dataset[epoch, k].described for epoch in range(50) for k in range(2)]
+
+    assert sum(described(1)) == 100
+    assert sum(described(0)) == 0
+    assert 10 < sum(described(0.3)) < 50
+    assert sum(described(0, "val")) == 100
+
+
 def test_a_text_that_the_model_cannot_take_names_its_image(processing):
     bad = example(2)
     bad.text = bad.text.replace("tree", "tree<|im_end|>")

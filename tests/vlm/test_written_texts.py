@@ -1,5 +1,6 @@
 """Texts of known facts: written in many words, read back exactly, and told from near misses."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from itertools import cycle
@@ -146,6 +147,17 @@ def test_there_are_several_sentences_for_each_fact():
         assert all(len(names) == len(set(names)) == 9 for names in words.places)
 
 
+def test_a_choice_of_words_gives_no_category_away():
+    named = r"(?<=This is an? ).*(?= error)|(?<=one of ).*(?=\.)|(?<=There the ).*(?= is)"
+    named += r"|(?<=Look at the ).*(?=\.)|(?<=Its ).*(?= cannot)|(?<=flaw of ).*(?=\.)"
+    named += r"|(?<=is its ).*(?=\.)|(?<=concerns the ).*(?=\.)"
+    frames = {label: [re.sub(named, "", s) for s in TRAIN.issues[label]] for label in LABELS}
+    assert frames
+    for frame in frames.values():
+        assert frame == frames[LABELS[1]]
+    assert {sentence.split()[0] for sentence in TRAIN.no_region} == {"No"}
+
+
 def test_the_key_alone_decides_the_words():
     facts = Facts((Finding("low-level-color", ("left", "top"), 1, 2),), 1)
     texts = [write_facts(facts, CAPTIONS, f"demo-{k}") for k in range(200)]
@@ -167,8 +179,8 @@ The image is cut from a picture of a red barn by a pond.
 So, the potential problematic regions in the image are [MAP]
 
 ### Analysis of Issues
-1. Symbols appear that are in no alphabet. The change is drastic.
-2. It was inpainted: no camera saw it. The change is slight.
+1. The problem is one of symbols. The change is drastic.
+2. Its inpainted content cannot be real. The change is slight.
 So the image as a whole is hardly plausible.
 Based on the overall analysis, the plausibility score for this image is [SCORE]."""
 
@@ -200,7 +212,7 @@ def test_a_text_that_was_changed_is_not_taken_for_one_of_known_facts(old, new):
     )
     for k in range(40):
         text = write_facts(facts, CAPTIONS, str(k))
-        if "The letters there" in text:
+        if "at the letters" in text:
             break
     assert read_facts(text) == facts
     assert old in text
@@ -215,13 +227,15 @@ def test_texts_of_others_have_no_known_facts():
     text = write_facts(Facts((Finding("low-level-color", ("left",), 0, 0),), 0), CAPTIONS, "1")
     verdict = parse_cot(text).issues.split("\n")[-1]
     assert read_facts(text.replace(verdict, TRAIN.verdicts[-1][0])) is None
-    line = "1. Hues are off. Severity: mild.\n2. Its color is unnatural. Severity: mild."
+    line = (
+        "1. This is a color error. Severity: mild.\n2. Its coloring cannot be real. Severity: mild."
+    )
     regions = "1. A small area in the left.\n2. A small area in the top."
     assert read_facts(chain(regions, f"{line}\nPlausibility: low.")) is None
     assert read_facts(
         chain(
             regions,
-            f"{line.replace('Its color is unnatural', 'The text is garbled')}\nPlausibility: low.",
+            f"{line.replace('Its coloring', 'Its writing')}\nPlausibility: low.",
         )
     )
 

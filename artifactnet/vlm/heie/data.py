@@ -73,6 +73,7 @@ class TextExample:
     score: float  # plausibility in [0, 1]; NaN if nobody gave one
     mask: Tensor | None = None  # (H, W) uint8, see `marked_categories`
     padding: bool = False  # only keeps processes in step, see `InStepSampler`; not evaluated
+    described: bool = True  # its description is to be learned, too
 
 
 @dataclass(slots=True)
@@ -164,6 +165,8 @@ def collate(
     for row, example in enumerate(kept):
         if not example.supervised:
             inputs.labels[row] = IGNORE_INDEX
+        elif not example.described:
+            _ignore_description(inputs.labels[row], example.text, processing)
     tokens = int((inputs.labels[:, 1:] != IGNORE_INDEX).sum())
     return TextBatch(
         inputs=inputs,
@@ -176,6 +179,14 @@ def collate(
         window_tokens=tokens,
         padding=any(example.padding for example in kept),
     )
+
+
+def _ignore_description(labels: Tensor, text: str, processing: HeieProcessing) -> None:
+    """Take the beginning of an answer out of its (L,) labels, up to the end of the description."""
+    description = parse_cot(text).description
+    end = text.index(description) + len(description)
+    first = int((labels != IGNORE_INDEX).nonzero()[0])
+    labels[first : first + len(processing.tokenize(text[:end]))] = IGNORE_INDEX
 
 
 def _encode(examples: Sequence[TextExample], processing: HeieProcessing) -> HeieInputs:
@@ -207,6 +218,7 @@ class TextDataset(SourceDataset[TextExample]):
         super().__init__(source, train, config.data.on_error)
         self._processing = processing
         self._mode, self._seed = config.mllm.text, config.seed
+        self._descriptions = config.mllm.descriptions
 
     def make_example(self, index: int, key: SampleKey) -> TextExample:
         """With its text and question; see `SourceDataset`."""
@@ -214,11 +226,12 @@ class TextDataset(SourceDataset[TextExample]):
         text, supervised = target_text(sample, self._mode, self._processing)
         mask = marked_categories(sample)
         short = self._mode == "short"
-        question = SHORT_QUESTIONS[0] if short else None
+        question, described = SHORT_QUESTIONS[0] if short else None, True
         if self.train:
             draw = derive_seed(self._seed, key.epoch, index, key.repeat)
             questions = SHORT_QUESTIONS if short else QUESTIONS
             question = questions[draw % len(questions)]
+            described = short or draw // len(questions) % 1000 < 1000 * self._descriptions
         return TextExample(
             record=sample.record,
             image=sample.image,
@@ -229,6 +242,7 @@ class TextDataset(SourceDataset[TextExample]):
             score=float("nan") if sample.score is None else sample.score,
             mask=None if mask is None else torch.from_numpy(mask),
             padding=not self.train and key.repeat > 0,
+            described=described,
         )
 
 
