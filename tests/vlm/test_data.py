@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_heie_run import TEXT, config, example, line, manifest
 
+from artifactnet.data.datamodule import build_splits
 from artifactnet.data.manifest_format import write_manifest
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample
 from artifactnet.vlm.heie.data import (
@@ -15,6 +16,7 @@ from artifactnet.vlm.heie.data import (
     SHORT_QUESTIONS,
     InStepSampler,
     TextData,
+    TextDataset,
     collate,
     heatmap_target,
     target_text,

@@ -148,13 +148,14 @@ def test_there_are_several_sentences_for_each_fact():
 
 
 def test_a_choice_of_words_gives_no_category_away():
-    named = r"(?<=This is an? ).*(?= error)|(?<=one of ).*(?=\.)|(?<=There the ).*(?= is)"
-    named += r"|(?<=Look at the ).*(?=\.)|(?<=Its ).*(?= cannot)|(?<=flaw of ).*(?=\.)"
-    named += r"|(?<=is its ).*(?=\.)|(?<=concerns the ).*(?=\.)"
-    frames = {label: [re.sub(named, "", s) for s in TRAIN.issues[label]] for label in LABELS}
-    assert frames
-    for frame in frames.values():
-        assert frame == frames[LABELS[1]]
+    frames = (
+        *("This is an? .* error.", "The problem is one of .*.", "There the .* is wrong."),
+        *("Look at the .*: .*.", "Its .* cannot be real.", "A flaw of .*."),
+        *("What disturbs is its .*.", "The error concerns the .*."),
+    )
+    for label in LABELS:
+        for frame, sentence in zip(frames, TRAIN.issues[label], strict=True):
+            assert re.fullmatch(frame, sentence), sentence
     assert {sentence.split()[0] for sentence in TRAIN.no_region} == {"No"}
 
 
@@ -227,9 +228,7 @@ def test_texts_of_others_have_no_known_facts():
     text = write_facts(Facts((Finding("low-level-color", ("left",), 0, 0),), 0), CAPTIONS, "1")
     verdict = parse_cot(text).issues.split("\n")[-1]
     assert read_facts(text.replace(verdict, TRAIN.verdicts[-1][0])) is None
-    line = (
-        "1. This is a color error. Severity: mild.\n2. Its coloring cannot be real. Severity: mild."
-    )
+    line = "1. A flaw of colors. Severity: mild.\n2. Its coloring cannot be real. Severity: mild."
     regions = "1. A small area in the left.\n2. A small area in the top."
     assert read_facts(chain(regions, f"{line}\nPlausibility: low.")) is None
     assert read_facts(
