@@ -16,6 +16,7 @@ from artifactnet.vlm.heie.data import collate
 from artifactnet.vlm.heie.module import HeieModule
 from artifactnet.vlm.heie.trainer import train_heie
 from artifactnet.vlm.heie.words import WordLoss, token_labels
+from artifactnet.vlm.text.places import PLACES
 from artifactnet.vlm.text.template import CATEGORY_WORDS
 
 TEXTURE, SYMBOL, UNCATEGORIZED = 1 << 1, 1 << 3, 1
@@ -104,6 +105,13 @@ def test_the_loss_against_loops():
             bare = here - off
             scores = [15 * (bare @ w) / (np.linalg.norm(bare) * np.linalg.norm(w)) for w in words]
             entropy = math.log(sum(math.exp(s) for s in scores)) - scores[label]
+            alone = here - words[label]  # what is left for the place
+            named = [embedding(name, table) for name in PLACES]
+            closeness = [
+                15 * (alone @ w) / (np.linalg.norm(alone) * np.linalg.norm(w)) for w in named
+            ]
+            right = closeness[PLACES.index(place)]
+            entropy += math.log(sum(math.exp(s) for s in closeness)) - right
             gap = bare - words[label]
             weight = 1.0 if label else 0.25
             total += weight * (entropy + gap @ gap / length)

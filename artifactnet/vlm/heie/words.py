@@ -66,14 +66,11 @@ class WordLoss(nn.Module):
         weight = torch.where(labels > 0, 1.0, _CLEAN_WEIGHT)
         with torch.autocast(tokens.device.type, enabled=False):
             tokens = tokens.float()
-            cosines = F.normalize(tokens - place, dim=-1) @ F.normalize(self.words, dim=-1).T
-        entropy = F.cross_entropy(
-            (_SHARPNESS * cosines).flatten(0, 1), labels.flatten(), reduction="none"
-        )
+            shown = _entropy(tokens - place, self.words, labels)
+            placed = _entropy(tokens - self.words[labels], self.places, where)
         distance = (tokens - self.words[labels] - place).square().sum(-1)
         distance = distance / self.words.square().sum(-1).mean()
-        total = (entropy + distance.flatten()) * weight.flatten()
-        return total.sum() / weight.sum()
+        return ((shown + placed + distance) * weight).sum() / weight.sum()
 
     def labels(self, mask: Tensor, grid: tuple[int, int]) -> Tensor:
         """(T, n) `token_labels` of the tiles and the thumbnail, see `forward`."""
@@ -92,6 +89,13 @@ class WordLoss(nn.Module):
         if len(pieces) == 1:
             return pieces
         return torch.cat([pieces, _thirds(self._cells, self._cells).flatten()[None]])
+
+
+def _entropy(tokens: Tensor, words: Tensor, index: Tensor) -> Tensor:
+    """(T, n) cross-entropy of (T, n, D) tokens over (K, D) words by cosine; (T, n) right ones."""
+    cosines = F.normalize(tokens, dim=-1) @ F.normalize(words, dim=-1).T
+    logits = (_SHARPNESS * cosines).flatten(0, 1)
+    return F.cross_entropy(logits, index.flatten(), reduction="none").view(index.shape)
 
 
 def token_labels(mask: Tensor, shape: tuple[int, int]) -> Tensor:
