@@ -8,6 +8,7 @@ The language model itself takes no part.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -74,21 +75,22 @@ class WordLoss(nn.Module):
 
     def labels(self, mask: Tensor, grid: tuple[int, int]) -> Tensor:
         """(T, n) `token_labels` of the tiles and the thumbnail, see `forward`."""
-        pieces = cut(token_labels(mask, self._shape(grid)), grid)
-        if len(pieces) == 1:
-            return pieces
-        thumbnail = token_labels(mask, (self._cells, self._cells))
-        return torch.cat([pieces, thumbnail.flatten()[None]])
-
-    def _shape(self, grid: tuple[int, int]) -> tuple[int, int]:
-        return grid[0] * self._cells, grid[1] * self._cells
+        return self._pieces(lambda shape: token_labels(mask, shape), grid)
 
     def _places(self, grid: tuple[int, int]) -> Tensor:
         """(T, n) indices into `PLACES`, of the middle of each token in the whole image."""
-        pieces = cut(_thirds(*self._shape(grid)), grid)
-        if len(pieces) == 1:
-            return pieces
-        return torch.cat([pieces, _thirds(self._cells, self._cells).flatten()[None]])
+        return self._pieces(_thirds, grid)
+
+    def _pieces(self, whole: Callable[[tuple[int, int]], Tensor], grid: tuple[int, int]) -> Tensor:
+        """(T, n) of the tiles row by row, and of the thumbnail if there are several.
+
+        ``whole`` gives the values of the whole image in so many rows and columns of tokens.
+        """
+        side = self._cells
+        tiles = cut(whole((grid[0] * side, grid[1] * side)), grid)
+        if len(tiles) == 1:
+            return tiles
+        return torch.cat([tiles, whole((side, side)).flatten()[None]])
 
 
 def _entropy(tokens: Tensor, words: Tensor, index: Tensor) -> Tensor:
@@ -125,7 +127,8 @@ def cut(cells: Tensor, grid: tuple[int, int]) -> Tensor:
     return tiles.reshape(rows * columns, height * width)
 
 
-def _thirds(rows: int, columns: int) -> Tensor:
+def _thirds(shape: tuple[int, int]) -> Tensor:
+    rows, columns = shape
     row = (torch.arange(rows) * 2 + 1) * 3 // (2 * rows)
     column = (torch.arange(columns) * 2 + 1) * 3 // (2 * columns)
     return row[:, None] * 3 + column[None]
