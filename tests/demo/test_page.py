@@ -346,9 +346,12 @@ def test_what_no_page_sends_is_refused(server, visit):
     wait_for_answer(page, EXAMPLES[0].caption)
 
 
-def test_nothing_is_kept_or_sent_elsewhere_and_sigterm_ends_the_page(server, visit):
-    """The last test of this server."""
-    visit()
+def test_nothing_is_kept_or_sent_elsewhere_and_sigterm_ends_the_page(server, browser):
+    """The last test of this server, whose end an open page may complain about."""
+    page = browser.new_page()
+    page.set_default_timeout(SECONDS)
+    page.goto(server.address)
+    page.wait_for_selector(".an-drop")
     assert len(list(server.temporary.iterdir())) == 1  # Gradio's folder of files, and no other
     assert server.files() == []
     server.process.send_signal(signal.SIGTERM)
@@ -360,6 +363,7 @@ def test_nothing_is_kept_or_sent_elsewhere_and_sigterm_ends_the_page(server, vis
     said = server.said()
     assert "Traceback" not in said, said
     assert said.endswith("page closed\n")
+    page.close()
 
 
 EVIL = "<img src=x onerror=alert(1)>"

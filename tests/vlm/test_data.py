@@ -63,7 +63,7 @@ def test_where_texts_come_from(processing):
     assert text_of(masked(), "written") == (describe_annotation(masked()), True)
     assert text_of(masked(written), "template") == (describe_annotation(masked()), True)
     assert text_of(masked(written), "none") == (TEMPLATE, False)
-    assert text_of(masked(written), "short") == ("texture, upper left [MAP][SCORE]", True)
+    assert text_of(masked(written), "short") == ("texture, top left [MAP][SCORE]", True)
     assert text_of(sample(Annotation.NONE, written), "short") == (TEMPLATE, False)
     # nobody looked: a text made of nothing would call it clean
     assert text_of(sample(Annotation.NONE), "written") == (TEMPLATE, False)

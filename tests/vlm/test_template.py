@@ -55,7 +55,7 @@ def test_short_answers():
     mask = mask_with((0, 30, 0, 30, 0b10), (60, 90, 30, 90, 0b10000000), (0, 9, 81, 90, 1))
     marks = " [MAP][SCORE]"
     assert answer_shortly(sample(mask)) == (
-        "texture, upper left; shadow, bottom; artificial, upper right" + marks
+        "texture, top left; shadow, bottom middle; artificial, top right" + marks
     )
     boxes = [(y, y + 5, x, x + 5, 4) for y in (10, 40, 70) for x in (10, 40, 70)]
     assert answer_shortly(sample(mask_with(*boxes))) == "shape, spread" + marks

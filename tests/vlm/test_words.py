@@ -16,7 +16,7 @@ from artifactnet.vlm.heie.data import collate
 from artifactnet.vlm.heie.module import HeieModule
 from artifactnet.vlm.heie.trainer import train_heie
 from artifactnet.vlm.heie.words import WordLoss, token_labels
-from artifactnet.vlm.text.places import PLACES
+from artifactnet.vlm.text.places import ROW_FIRST
 from artifactnet.vlm.text.template import CATEGORY_WORDS
 
 TEXTURE, SYMBOL, UNCATEGORIZED = 1 << 1, 1 << 3, 1
@@ -89,28 +89,25 @@ def test_the_loss_against_loops():
     # labels and places by hand: rows of two tokens lie in the first and third third
     labels = [[0, 0, 0, 0], [3, 0, 0, 0], [0, 3, 0, 0]]
     columns = [
-        *(["left", "center", "left", "center"],),  # columns 0, 1 of 4: middles at 1/8, 3/8
-        *(["center", "right", "center", "right"],),
+        *(["left", "middle", "left", "middle"],),  # columns 0, 1 of 4: middles at 1/8, 3/8
+        *(["middle", "right", "middle", "right"],),
         *(["left", "right", "left", "right"],),
     ]
     total = weights = 0.0
     for piece in range(3):
         for token in range(4):
-            upper = token < 2
-            column = columns[piece][token]
-            place = ("upper" if upper else "lower") + f" {column}"
-            place = {"upper center": "top", "lower center": "bottom"}.get(place, place)
+            place = ("top" if token < 2 else "bottom") + f" {columns[piece][token]}"
             off = embedding(place, table)
             here, label = tokens[piece, token].astype(np.float64), labels[piece][token]
             bare = here - off
             scores = [15 * (bare @ w) / (np.linalg.norm(bare) * np.linalg.norm(w)) for w in words]
             entropy = math.log(sum(math.exp(s) for s in scores)) - scores[label]
             alone = here - words[label]  # what is left for the place
-            named = [embedding(name, table) for name in PLACES]
+            named = [embedding(name, table) for name in ROW_FIRST]
             closeness = [
                 15 * (alone @ w) / (np.linalg.norm(alone) * np.linalg.norm(w)) for w in named
             ]
-            right = closeness[PLACES.index(place)]
+            right = closeness[ROW_FIRST.index(place)]
             entropy += math.log(sum(math.exp(s) for s in closeness)) - right
             gap = bare - words[label]
             weight = 1.0 if label else 0.25

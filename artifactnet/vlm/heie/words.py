@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
-from artifactnet.vlm.text.places import PLACES
+from artifactnet.vlm.text.places import ROW_FIRST
 from artifactnet.vlm.text.template import CATEGORY_WORDS, CLEAN_WORD
 
 # what a token may show, beside nothing wrong: label and bit in masks
@@ -51,7 +51,7 @@ class WordLoss(nn.Module):
 
         names = (CLEAN_WORD, *(CATEGORY_WORDS[label] for label, _ in _SHOWN))
         self.register_buffer("words", torch.stack([row(name) for name in names]), False)
-        self.register_buffer("places", torch.stack([row(name) for name in PLACES]), False)
+        self.register_buffer("places", torch.stack([row(name) for name in ROW_FIRST]), False)
 
     def forward(self, tokens: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
         """Loss of the tokens of one image, a mean over them.
@@ -78,7 +78,7 @@ class WordLoss(nn.Module):
         return self._pieces(lambda shape: token_labels(mask, shape), grid)
 
     def _places(self, grid: tuple[int, int]) -> Tensor:
-        """(T, n) indices into `PLACES`, of the middle of each token in the whole image."""
+        """(T, n) indices into `ROW_FIRST`, of the middle of each token in the whole image."""
         return self._pieces(_thirds, grid)
 
     def _pieces(self, whole: Callable[[tuple[int, int]], Tensor], grid: tuple[int, int]) -> Tensor:

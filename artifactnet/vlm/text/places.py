@@ -10,6 +10,14 @@ PLACES = (
     *("left", "center", "right"),
     *("lower left", "bottom", "lower right"),
 )
+# The same in words for a language model to learn: row, then column. Names of one word ("top") beside
+# names that begin alike ("top left") would gather the probability of their whole row, so that
+# greedy decoding names no other.
+ROW_FIRST = (
+    *("top left", "top middle", "top right"),
+    *("middle left", "middle", "middle right"),
+    *("bottom left", "bottom middle", "bottom right"),
+)
 _NAMED = 0.25  # share of a mask that a place must hold to be named
 
 

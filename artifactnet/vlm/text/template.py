@@ -8,7 +8,7 @@ import numpy.typing as npt
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
 from artifactnet.types import Annotation, Sample, UInt8Array
 from artifactnet.vlm.text.chain_of_thought import MAP, SCORE, ChainOfThought, build_cot
-from artifactnet.vlm.text.places import main_places
+from artifactnet.vlm.text.places import PLACES, ROW_FIRST, main_places
 
 # Read in place of a generated text; it says nothing about the image.
 TEMPLATE = build_cot(
@@ -68,16 +68,18 @@ def describe_annotation(sample: Sample) -> str:
 
 
 def answer_shortly(sample: Sample) -> str:
-    """What is wrong with an image, and where, in a few words: ``texture, upper left``.
+    """What is wrong with an image, and where, in a few words: ``texture, top left``.
 
     For each of the `marked_categories` its word and the place that holds most of it; ``clean``
     where there is none. The marks follow. It is no chain of thought: a first lesson, in which no
     other words distract from those that have to be read from the image.
     """
-    found = [
-        f"{CATEGORY_WORDS[label]}, {(main_places(marked) or ('spread',))[0]}"
-        for label, marked in _found(sample)
-    ]
+    names = dict(zip(PLACES, ROW_FIRST, strict=True))
+    found = []
+    for label, marked in _found(sample):
+        places = main_places(marked)
+        where = names[places[0]] if places else "spread"
+        found.append(f"{CATEGORY_WORDS[label]}, {where}")
     return f"{'; '.join(found) or CLEAN_WORD} {MAP}{SCORE}"
 
 

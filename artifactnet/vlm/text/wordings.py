@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from artifactnet.taxonomy import UNCATEGORIZED
-from artifactnet.vlm.text.places import PLACES
+from artifactnet.vlm.text.places import ROW_FIRST
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Wording:
         regions: with ``{size}`` and ``{where}``, or ``{Where}`` at the beginning.
         sizes: adjectives for each of `artifactnet.vlm.text.facts.SIZES`.
         wheres: with ``{}`` for the names of places.
-        places: names of each of `PLACES`; one set of nine is used for all regions of an image.
+        places: names of each of `artifactnet.vlm.text.places.PLACES`; one set of nine is used for all regions of an image.
         spread: instead of a place, of a region that has no main one.
         no_region: instead of the regions of an image without any.
         issues: what is wrong, by label of the category.
@@ -71,11 +71,11 @@ TRAIN = Wording(
     sizes=(("small", "little"), ("medium-sized", "mid-sized"), ("large", "big")),
     wheres=("in the {} of the image", "toward the {} of the picture", "in the {}"),
     places=(
-        PLACES,
+        ROW_FIRST,
         (
-            *("top left", "top middle", "top right"),
-            *("middle left", "middle", "middle right"),
-            *("bottom left", "bottom middle", "bottom right"),
+            *("upper left", "upper middle", "upper right"),
+            *("center left", "center", "center right"),
+            *("lower left", "lower middle", "lower right"),
         ),
     ),
     spread=("spread over the image", "all over the image", "scattered across the picture"),
