@@ -91,7 +91,7 @@ def test_every_sentence_about_an_issue_names_its_category_alone(words):
             verdicts = [v for degree in words.verdicts[:-1] for v in degree]
             for strength, verdict in zip(cycle(strengths), verdicts, strict=False):
                 issues = f"1. {sentence} {strength}\n{verdict}"
-                text = chain("1. A small area in the left.", issues)
+                text = chain("1. A small area in the middle left.", issues)
                 assert read_claims(text) == Claims((label,), ("left",), False), text
                 assert read_facts(text).findings[0].label == label
 
@@ -159,6 +159,15 @@ def test_a_choice_of_words_gives_no_category_away():
     assert {sentence.split()[0] for sentence in TRAIN.no_region} == {"No"}
 
 
+def test_places_to_learn_are_rows_and_columns():
+    # greedy decoding chooses a row by all of its places, then a column
+    for names in TRAIN.places:
+        rows = [names[k : k + 3] for k in (0, 3, 6)]
+        assert [len({name.split()[0] for name in row}) for row in rows] == [1, 1, 1]
+        top, bottom = ([name.split()[1] for name in rows[k]] for k in (0, 2))
+        assert top == bottom
+
+
 def test_the_key_alone_decides_the_words():
     facts = Facts((Finding("low-level-color", ("left", "top"), 1, 2),), 1)
     texts = [write_facts(facts, CAPTIONS, f"demo-{k}") for k in range(200)]
@@ -175,7 +184,7 @@ TEXT = """Sure.\x20
 The image is cut from a picture of a red barn by a pond.
 
 ### Problematic Regions Identification
-1. A large region toward the top left and top middle of the picture looks wrong.
+1. A large region toward the upper left and upper middle of the picture looks wrong.
 2. There is a little spot spread over the image.
 So, the potential problematic regions in the image are [MAP]
 
@@ -229,7 +238,7 @@ def test_texts_of_others_have_no_known_facts():
     verdict = parse_cot(text).issues.split("\n")[-1]
     assert read_facts(text.replace(verdict, TRAIN.verdicts[-1][0])) is None
     line = "1. A flaw of colors. Severity: mild.\n2. Its coloring cannot be real. Severity: mild."
-    regions = "1. A small area in the left.\n2. A small area in the top."
+    regions = "1. A small area in the middle left.\n2. A small area in the top middle."
     assert read_facts(chain(regions, f"{line}\nPlausibility: low.")) is None
     assert read_facts(
         chain(
