@@ -10,9 +10,9 @@ PLACES = (
     *("left", "center", "right"),
     *("lower left", "bottom", "lower right"),
 )
-# The same in words for a language model to learn: row, then column. Names of one word ("top") beside
-# names that begin alike ("top left") would gather the probability of their whole row, so that
-# greedy decoding names no other.
+# The same in words for a language model to learn: row, then column. A name of one word ("top")
+# beside names that begin alike ("top left") would gather the probability of its whole row, and
+# greedy decoding would name no other.
 ROW_FIRST = (
     *("top left", "top middle", "top right"),
     *("middle left", "middle", "middle right"),

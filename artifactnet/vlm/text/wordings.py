@@ -27,7 +27,8 @@ class Wording:
         regions: with ``{size}`` and ``{where}``, or ``{Where}`` at the beginning.
         sizes: adjectives for each of `artifactnet.vlm.text.facts.SIZES`.
         wheres: with ``{}`` for the names of places.
-        places: names of each of `artifactnet.vlm.text.places.PLACES`; one set of nine is used for all regions of an image.
+        places: names of each of `artifactnet.vlm.text.places.PLACES`; one set of nine is used for
+            all regions of an image.
         spread: instead of a place, of a region that has no main one.
         no_region: instead of the regions of an image without any.
         issues: what is wrong, by label of the category.
