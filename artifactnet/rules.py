@@ -105,6 +105,7 @@ RULES: dict[str, Rule] = {
     "mllm.tune": _among("all", "language", "language_projector", "projector"),
     "mllm.text": _among("written", "template", "short", "none"),
     "mllm.descriptions": _SHARE,
+    "mllm.features": _among("last", "levels"),
     "mllm.question": ("text", lambda v: bool(v.strip())),
     "mllm.max_new_tokens": _COUNT,
     "mllm.task": _among("heie", "fakexplainer", *QREAL_TASKS, "xaigd_pad"),

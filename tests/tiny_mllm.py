@@ -50,6 +50,7 @@ def save_base(
     hidden: int = 32,
     tied: bool = False,
     corpus: tuple[str, ...] = CORPUS,
+    blocks: int = 2,
 ) -> Path:
     """Write model and processor into ``folder``; nothing in it knows of [MAP] and [SCORE]."""
     from transformers import InternVLConfig, InternVLForConditionalGeneration
@@ -59,7 +60,7 @@ def save_base(
     config = InternVLConfig(
         vision_config={
             "hidden_size": hidden,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": blocks,
             "num_attention_heads": 2,
             "intermediate_size": 64,
             "image_size": [TILE, TILE],

@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
-from tiny_mllm import random_image
+from tiny_mllm import random_image, save_base
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from artifactnet.types import HeatmapLevel
+from artifactnet.types import ArtifactNetError, HeatmapLevel
 from artifactnet.vlm.heie.model import build_heie, piece_indices
 from artifactnet.vlm.heie.processing import HeieInputs
+from artifactnet.vlm.heie.saving import load_heie, save_heie
 from artifactnet.vlm.text.template import TEMPLATE
 
 SIZES = {(1, 1): (56, 56), (2, 1): (112, 56), (1, 3): (56, 168), (3, 2): (168, 112)}
@@ -83,8 +84,7 @@ def test_map_tokens_belong_to_their_pieces(heie, monkeypatch):
         return real(thumbnails, tiles, tokens)
 
     monkeypatch.setattr(heie.head, "map_pieces", spy)
-    features = heie.inner.get_image_features(inputs.pixel_values).last_hidden_state
-    heie._maps(features, states, inputs)
+    heie._maps([torch.randn(len(inputs.pixel_values), 32, 4, 4)], states, inputs)
     places = (inputs.input_ids == processing.map_id).flatten().nonzero()[:, 0].float()
     tokens = seen["tokens"]
     assert tokens.global_map[:, 0, 0].tolist() == [places[0], places[3]]
@@ -128,7 +128,7 @@ def test_text_loss_is_that_of_the_language_model_itself(built_heie):
 def test_hidden_states_are_cast_after_they_are_selected(built_heie):
     """The head runs in float32; a copy of all states of a bfloat16 base would waste memory."""
     inputs = encoded(built_heie, [(56, 56), (112, 56)])
-    features = built_heie.inner.get_image_features(inputs.pixel_values).last_hidden_state
+    features = [torch.randn(len(inputs.pixel_values), 32, 4, 4)]
     width = built_heie.inner.config.text_config.hidden_size
     hidden = torch.randn(*inputs.input_ids.shape, width, dtype=torch.bfloat16)
     casts = []
@@ -224,3 +224,36 @@ def test_gradient_checkpointing_changes_no_gradient(heie):
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_the_mapper_reads_four_blocks_of_the_tower_if_asked(tmp_path, tiny_config):
+    config = copy.deepcopy(tiny_config)
+    config.mllm.base = str(save_base(tmp_path / "deep", blocks=8))
+    config.mllm.features = "levels"
+    model = build_heie(config).eval()
+    tower, seen, given = model.inner.vision_tower, {}, []
+    for k, block in enumerate(tower.encoder.layer):
+        block.register_forward_hook(lambda _, args, out, k=k: seen.__setitem__(k, out))
+    tower.layernorm.register_forward_hook(lambda _, args, out: seen.__setitem__("last", out))
+    model.head.neck.register_forward_pre_hook(lambda _, args: given.append(args[0]))
+    with torch.no_grad():
+        model(encoded(model, [(112, 56)]))  # two tiles, then the thumbnail
+    for levels, rows in zip(given, ([2], [0, 1]), strict=True):
+        for level, source in zip(levels, (1, 3, 5, "last"), strict=True):
+            for piece, row in zip(level, rows, strict=True):
+                for cell in range(16):
+                    expected = seen[source][row, 1 + cell]
+                    assert torch.equal(piece[:, cell // 4, cell % 4], expected)
+    save_heie(model, tmp_path / "saved", {})
+    again = load_heie(tmp_path / "saved")
+    inputs = encoded(model, [(112, 56)])
+    with torch.no_grad():
+        one, two = (m(inputs).heatmaps[0].heatmap for m in (model, again))
+    torch.testing.assert_close(one, two)
+
+
+def test_a_tower_of_few_blocks_has_no_levels(tiny_config):
+    config = copy.deepcopy(tiny_config)
+    config.mllm.features = "levels"
+    with pytest.raises(ArtifactNetError, match=r"features=levels needs 4 blocks .* has 2; set"):
+        build_heie(config)

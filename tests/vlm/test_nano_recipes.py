@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from tiny_mllm import save_base
 
 pytest.importorskip("transformers")
 
@@ -20,8 +21,9 @@ TINY = (
 )
 
 
-def test_the_lessons_in_their_order(tmp_path, tiny_base):
+def test_the_lessons_in_their_order(tmp_path):
     out = f"out={tmp_path}"
+    tiny_base = save_base(tmp_path / "base", blocks=4)
     first = train_heie(load("heie_nano_projector", [*TINY, out, f"mllm.base={tiny_base}"]))
     facts = json.loads((first.run_dir / FACTS).read_text())
     assert facts["mllm"]["lora_rank"] == 0

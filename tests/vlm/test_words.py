@@ -206,6 +206,7 @@ def test_a_projector_learns_words_without_the_language_model(tmp_path, tiny_base
         *("model.image_size=[56,56]", "model.heatmap.tile=56", "mllm.max_new_tokens=12"),
         *("data.demo_size=56", "data.demo_train=8", "data.demo_val=4", "data.demo_test=2"),
         *(f"mllm.base={tiny_base}", f"out={tmp_path}", "train.epochs=6", "data.batch_size=4"),
+        "mllm.features=last",
     )
     forward = modeling_qwen2.Qwen2Model.forward
     monkeypatch.setattr(modeling_qwen2.Qwen2Model, "forward", never)

@@ -15,8 +15,9 @@ from artifactnet.config import Config, HeatmapConfig, MllmConfig
 from artifactnet.models.heads.decoder import HeatmapOutput
 from artifactnet.models.heads.hierarchy import HierarchicalHead
 from artifactnet.models.heads.mapper import Tokens
+from artifactnet.models.pyramid import LEVELS, level_indices
 from artifactnet.models.state import evaluating
-from artifactnet.types import UInt8Array
+from artifactnet.types import ArtifactNetError, UInt8Array
 from artifactnet.vlm.base import choose_weights, load_base, pin_base
 from artifactnet.vlm.heie.processing import HeieInputs, HeieProcessing, load_heie_processing
 from artifactnet.vlm.processing import IGNORE_INDEX
@@ -40,7 +41,8 @@ class HEIE(nn.Module):
 
     The language model's last hidden states at the map tokens, and its own vision tower's features
     of tiles and thumbnail, go through the implausibility mapper; the one at ``[SCORE]`` goes to
-    the scorer.
+    the scorer. Features are the tower's last ones, or with ``mllm.features=levels`` also those of
+    three blocks before, see `artifactnet.models.pyramid.level_indices`.
 
     Args:
         base: an ``InternVLForConditionalGeneration``, with or without adapters.
@@ -58,8 +60,18 @@ class HEIE(nn.Module):
         self.config, self.mllm = config, mllm
         self.notices: tuple[str, ...] = ()  # what users should know before they trust an answer
         settings = self.inner.config
+        depth = settings.vision_config.num_hidden_layers
+        if mllm.features == "levels" and depth < LEVELS:
+            raise ArtifactNetError(
+                f"mllm.features=levels needs {LEVELS} blocks of the vision tower, but that of "
+                f"{mllm.base} has {depth}; set mllm.features=last"
+            )
+        levels = level_indices([1] * depth) if mllm.features == "levels" else (depth - 1,)
+        self._earlier = levels[:-1]  # blocks whose output is read beside the last features
         self.head = HierarchicalHead(
-            config, [settings.vision_config.hidden_size], settings.text_config.hidden_size
+            config,
+            [settings.vision_config.hidden_size] * len(levels),
+            settings.text_config.hidden_size,
         )
         patch = settings.vision_config.patch_size
         self._cells = processing.tile // int(patch[0] if isinstance(patch, list | tuple) else patch)
@@ -88,7 +100,11 @@ class HEIE(nn.Module):
             ValueError: a row does not have 1 + N map tokens and one score token.
         """
         inner = self.inner
-        seen = inner.get_image_features(inputs.pixel_values.to(inner.dtype), return_dict=True)
+        seen = inner.get_image_features(
+            inputs.pixel_values.to(inner.dtype),
+            return_dict=True,
+            output_hidden_states=bool(language and self._earlier),
+        )
         image_tokens = seen.pooler_output
         if not language:
             nll = image_tokens.new_zeros(len(inputs.grids), dtype=torch.float32)
@@ -102,7 +118,7 @@ class HEIE(nn.Module):
         nll, tokens = self._likelihood(hidden, inputs)
         total = tokens.sum()
         return HeieOutput(
-            heatmaps=self._maps(seen.last_hidden_state, hidden, inputs),
+            heatmaps=self._maps(self._features(seen), hidden, inputs),
             nll=nll,
             tokens=tokens,
             text_loss=None if inputs.labels is None else nll.sum() / total.clamp_min(1),
@@ -125,12 +141,20 @@ class HEIE(nn.Module):
         row = known.nonzero()[:, 0]
         return each.new_zeros(rows).index_add(0, row, each), known.sum(1)
 
-    def _maps(self, features: Tensor, hidden: Tensor, inputs: HeieInputs) -> list[HeatmapOutput]:
-        """Heatmaps, from the vision tower's (T, 1 + P, d) and the language model's (B, L, D)."""
+    def _features(self, seen: Any) -> list[Tensor]:
+        """(T, d, h, w) features of the vision tower that the mapper reads."""
         dtype = next(self.head.parameters()).dtype
+        # the first of the hidden states is what goes into the first block
+        levels = [seen.hidden_states[block + 1] for block in self._earlier]
         # without the class token; the others are the cells of the tile, row by row
-        pieces = features[:, 1:].to(dtype).transpose(1, 2)
-        pieces = pieces.unflatten(2, (self._cells, -1))
+        maps = [one[:, 1:].to(dtype).transpose(1, 2) for one in (*levels, seen.last_hidden_state)]
+        return [one.unflatten(2, (self._cells, -1)) for one in maps]
+
+    def _maps(
+        self, features: list[Tensor], hidden: Tensor, inputs: HeieInputs
+    ) -> list[HeatmapOutput]:
+        """Heatmaps, from `_features` and the language model's (B, L, D)."""
+        dtype = features[0].dtype
         thumbnails, tiles = piece_indices(inputs.grids)
         score_at = inputs.input_ids == self.processing.score_id
         map_at = inputs.input_ids == self.processing.map_id
@@ -146,7 +170,9 @@ class HEIE(nn.Module):
             local_map=torch.cat([one[1:] for one in maps])[:, None],
             score=hidden[score_at].to(dtype),
         )
-        whole, local, score = self.head.map_pieces([pieces[thumbnails]], [pieces[tiles]], tokens)
+        whole, local, score = self.head.map_pieces(
+            [level[thumbnails] for level in features], [level[tiles] for level in features], tokens
+        )
         return self.head.assemble(whole, local, score, inputs.grids)
 
 
