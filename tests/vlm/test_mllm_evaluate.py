@@ -13,6 +13,7 @@ from tiny_heie_run import TEXT, config, manifest
 
 from artifactnet.cli import main
 from artifactnet.types import ArtifactNetError
+from artifactnet.vlm.heie import evaluate
 from artifactnet.vlm.heie.data import SHORT_QUESTIONS, TextData
 from artifactnet.vlm.heie.evaluate import evaluate_heie, evaluate_model, open_config, subfolder
 from artifactnet.vlm.heie.predictor import HeiePredictor
@@ -76,6 +77,36 @@ def test_short_answers_are_judged_by_the_question_that_asks_for_them(trained, tm
         nll, tokens = nll + float(output.nll), tokens + int(output.tokens)
     assert found["explanations"]["tokens"] == tokens
     assert found["explanations"]["perplexity"] == pytest.approx(math.exp(nll / tokens), rel=1e-4)
+
+
+def test_short_answers_are_compared_with_the_annotation(trained, tmp_path, monkeypatch):
+    run = shutil.copytree(trained.run_dir, tmp_path / "run")
+    truth = [e.text for e in examples_of(run, load_heie(run), "mllm.text=short")]
+    assert all(text.startswith("artificial, ") for text in truth)
+    said = [truth[0], "clean [MAP][SCORE]", "no such form"]
+    asked = []
+
+    def generate(model, images, questions):
+        asked.extend(questions)
+        return [said.pop(0) for _ in images]
+
+    monkeypatch.setattr(evaluate, "generate_texts", generate)
+    found = evaluate_heie(run, ["mllm.text=short"], "generate")
+    assert asked == [SHORT_QUESTIONS[0]] * 3
+    facts = found["explanations"]["facts"]
+    shares = {name: facts[name] for name in ("repainted", "place", "missed", "strict form")}
+    third = pytest.approx(1 / 3)
+    assert shares == {
+        "repainted": third, "place": third, "missed": third, "strict form": pytest.approx(2 / 3)
+    }  # fmt: skip
+    assert found["saliency"] is None
+    assert found["explanations"]["BLEU"] is None
+    (folder,) = (run / "evaluations").iterdir()
+    page = (folder / "results.md").read_text()
+    assert "It gave short answers." in page
+    assert "| 33.3 % |" in page
+    answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    assert [answer["text"] for answer in answers][1:] == ["clean [MAP][SCORE]", "no such form"]
 
 
 def test_own_results_are_replaced_and_others_kept_apart(trained):
@@ -194,9 +225,8 @@ def test_unusable_runs_and_texts(tmp_path, trained, folder, tiny_base):
     silent = config(folder, tiny_base, "mllm.text=none", "loss.text=0")
     with pytest.raises(ArtifactNetError, match="text=given"):
         evaluate_model(load_heie(trained.run_dir), None, silent, "given", folder, folder)
-    for text in ("given", "generate"):  # short answers are no chains of thought
-        with pytest.raises(ArtifactNetError, match=rf"text={text} needs .*mllm\.text=written"):
-            evaluate_heie(trained.run_dir, ["mllm.text=short"], text)
+    with pytest.raises(ArtifactNetError, match=r"text=given needs .*short.*mllm\.text=written"):
+        evaluate_heie(trained.run_dir, ["mllm.text=short"], "given")
     with pytest.raises(ArtifactNetError, match="'x'"):
         evaluate_heie(trained.run_dir, text="x")
     with pytest.raises(ArtifactNetError, match="is not the folder of a run"):

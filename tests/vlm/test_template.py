@@ -5,10 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from artifactnet.metrics.claims import Claims
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.types import Annotation, Record, Sample
 from artifactnet.vlm.text.chain_of_thought import ChainOfThought, Style, build_cot, parse_cot
+from artifactnet.vlm.text.claims import read_short_answer
 from artifactnet.vlm.text.template import (
+    CATEGORY_WORDS,
     TEMPLATE,
     answer_shortly,
     describe_annotation,
@@ -60,6 +63,29 @@ def test_short_answers():
     boxes = [(y, y + 5, x, x + 5, 4) for y in (10, 40, 70) for x in (10, 40, 70)]
     assert answer_shortly(sample(mask_with(*boxes))) == "shape, spread" + marks
     assert answer_shortly(sample()) == "clean" + marks
+
+
+@pytest.mark.parametrize("word", CATEGORY_WORDS.values())
+@pytest.mark.parametrize("k", range(9))
+def test_short_answers_are_read(word, k):
+    label = next(label for label, known in CATEGORY_WORDS.items() if known == word)
+    row, column = divmod(k, 3)
+    name = f"{('top', 'middle', 'bottom')[row]} {('left', 'middle', 'right')[column]}"
+    name = "middle" if k == 4 else name
+    wanted = Claims((label,), ([*PLACES, "lower right"][k],), False)
+    assert read_short_answer(f" {word}, {name} [MAP][SCORE]") == wanted
+    other = "symbols" if word != "symbols" else "shape"
+    both = read_short_answer(f"{other}, spread; {word}, {name}; {word}, {name}")
+    assert both == Claims((both.categories[0], label), wanted.places, False)
+    assert both.categories[0] in ("low-level-symbol", "low-level-edge_shape")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "clean, top left", "texture", "texture, upper left", "texture; top left", "a, b"]
+)
+def test_texts_that_are_no_short_answers(text):
+    assert read_short_answer(text) is None
+    assert read_short_answer("clean [MAP] and more") == Claims((), (), True)
 
 
 def test_what_is_marked():

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from artifactnet import files
-from artifactnet.config import Config, load, to_dict
+from artifactnet.config import Config, MllmConfig, load, to_dict
 from artifactnet.evaluation import results as tables
 from artifactnet.evaluation.results import Section
 from artifactnet.evaluation.samples import (
@@ -27,7 +27,7 @@ from artifactnet.inference.inputs import ImageLike
 from artifactnet.llm.client import Chat
 from artifactnet.llm.judge import judge_texts
 from artifactnet.metrics.alone import count_alone
-from artifactnet.metrics.claims import ClaimMetric
+from artifactnet.metrics.claims import ClaimMetric, Claims
 from artifactnet.metrics.correlation import ScoreCorrelationMetric
 from artifactnet.metrics.saliency import SaliencyMetric
 from artifactnet.metrics.text import TextMetric
@@ -37,10 +37,10 @@ from artifactnet.runs.device import choose_device
 from artifactnet.types import ArtifactNetError, Prediction
 from artifactnet.vlm.heie import saving
 from artifactnet.vlm.heie.data import TextData, TextExample
-from artifactnet.vlm.heie.model import HEIE
+from artifactnet.vlm.heie.model import HEIE, generate_texts
 from artifactnet.vlm.heie.predictor import HeiePredictor, default_mode
 from artifactnet.vlm.text.chain_of_thought import Style, parse_cot
-from artifactnet.vlm.text.claims import claims_of, read_claims
+from artifactnet.vlm.text.claims import claims_of, read_claims, read_short_answer
 from artifactnet.vlm.text.reading import read_facts
 
 # what may differ from the run; everything else belongs to the trained model
@@ -56,6 +56,7 @@ TEXTS = {  # where heatmap and score are read from
     "template": "a fixed text, nothing generated",
     "given": "the annotated text",
 }
+SHORT = "short"  # instead of one of these, in results: short answers, no heatmap was read
 
 
 def evaluate_heie(
@@ -73,7 +74,7 @@ def evaluate_heie(
         run_dir: folder of the run.
         overrides: ``dotted.key=value`` strings of what `ALLOWED` names.
         text: where heatmap and score are read from, see `evaluate_model`; None: the model's own
-            text, or the fixed one if the run learned no chain of thought.
+            text, or the fixed one if the run learned none.
         chat: the judge that compares generated texts with annotated ones; None: no judge.
 
     Raises:
@@ -81,7 +82,7 @@ def evaluate_heie(
     """
     own, config = open_config(run_dir, overrides)
     folder = Path(run_dir)
-    text = text or default_mode(own.mllm)
+    text = text or usual_text(own.mllm)
     model = saving.load_heie(folder, choose_device(config.train.device), merge=True)
     model.mllm.max_new_tokens = config.mllm.max_new_tokens
     model.processing.question = config.mllm.question
@@ -122,9 +123,14 @@ def subfolder(own: Config, config: Config, text: str) -> Path:
     ``own`` is the config of the run, ``config`` that of the evaluation.
     """
     decisive = _decisive(config, text)
-    if decisive == _decisive(own, default_mode(own.mllm)):
+    if decisive == _decisive(own, usual_text(own.mllm)):
         return Path()
     return tables.subfolder(config, decisive, kind=f"-{text}")
+
+
+def usual_text(mllm: MllmConfig) -> str:
+    """What an evaluation reads by default: short answers, too, which predictions do not show."""
+    return "generate" if mllm.text == "short" else default_mode(mllm)
 
 
 def _decisive(config: Config, text: str) -> dict[str, Any]:
@@ -151,7 +157,9 @@ def evaluate_model(
     whatever text the heatmaps were read from. BLEU and ROUGE-L compare the three parts of a text
     alone: headings and closing sentences, which are always the same, would lift them. Where the
     annotated text states facts that are certain (`artifactnet.vlm.text.reading`), what the model's
-    text claims is compared with them, see `artifactnet.metrics.claims.ClaimMetric`.
+    text claims is compared with them, see `artifactnet.metrics.claims.ClaimMetric`. With
+    ``mllm.text=short`` the texts that the model writes are short answers: they are compared with
+    the annotation, and no heatmap is read from them.
 
     Args:
         model: on the device where it runs.
@@ -178,14 +186,13 @@ def evaluate_model(
             f"a judge compares what the model writes, and {text} lets it write nothing: it needs "
             "--text generate, or no --judge-url"
         )
-    # short answers lack the parts that are read and compared
-    if (text == "given" and config.mllm.text == "none") or (
-        text != "template" and config.mllm.text == "short"
-    ):
+    short = config.mllm.text == "short"
+    if (text == "given" and config.mllm.text in ("none", "short")) or (short and chat is not None):
         raise ArtifactNetError(
-            f"text={text} needs chains of thought, and mllm.text={config.mllm.text} has none: set "
-            "mllm.text=written or template, or text=template"
+            f"{'a judge' if text == 'generate' else 'text=given'} needs chains of thought, and "
+            f"mllm.text={config.mllm.text} has none: set mllm.text=written or template"
         )
+    text = SHORT if short and text == "generate" else text
     counts = _Counts(HeiePredictor(model, "template" if text == "template" else "generate"), text)
     for examples in data.example_loader(data.eval_split):
         counts.add(examples)
@@ -239,13 +246,16 @@ class _Counts:
     def add(self, examples: Sequence[TextExample]) -> None:
         """Answer and count a batch."""
         images: list[ImageLike] = [example.image for example in examples]
-        if self._text == "given":
-            given = [example.text for example in examples]
-            answers = self._predictor.predict_from_texts(images, given, len(images))
+        if self._text == SHORT:
+            self._add_short(examples)
         else:
-            answers = self._predictor.predict(images, len(images))
-        for example, answer in zip(examples, answers, strict=True):
-            self._add_one(example, answer)
+            if self._text == "given":
+                given = [example.text for example in examples]
+                answers = self._predictor.predict_from_texts(images, given, len(images))
+            else:
+                answers = self._predictor.predict(images, len(images))
+            for example, answer in zip(examples, answers, strict=True):
+                self._add_one(example, answer)
         annotated = [example for example in examples if example.supervised]
         self.unannotated += len(examples) - len(annotated)
         if annotated:
@@ -279,6 +289,21 @@ class _Counts:
             self._pairs.append((example.text, written))
             self._texts.update(written=[_parts(written)], references=[_parts(example.text)])
             self._compare_with_facts(example.text, written, strict=not notes and _standard(written))
+
+    def _add_short(self, examples: Sequence[TextExample]) -> None:
+        """Ask the questions of ``mllm.text=short``, and compare what is answered."""
+        images = [example.image for example in examples]
+        questions = [example.question for example in examples]
+        answers = generate_texts(self._predictor.model, images, questions)
+        for example, written in zip(examples, answers, strict=True):
+            answer = {"image": example.record.location, "text": written, "annotated_text": None}
+            if example.supervised:
+                answer["annotated_text"] = example.text
+                truth, said = read_short_answer(example.text), read_short_answer(written)
+                assert truth is not None
+                claims = said or Claims((), (), False)
+                self._claims.update([claims], [truth], [truth.places[:1]], [said is not None])
+            self.answers.append(answer)
 
     def _compare_with_facts(self, annotated: str, written: str, strict: bool) -> None:
         """Count what a text claims, if the annotated one says for certain what is true."""
@@ -334,8 +359,8 @@ def _likelihood(model: HEIE, examples: Sequence[TextExample]) -> tuple[Tensor, T
 
 def _compute(metric: Metric) -> dict[str, Any] | None:
     """The values of a metric, or None if it met no image."""
-    values: dict[str, Any] = metric.compute()
-    return values if values["images"] else None
+    values: dict[str, Any] | None = metric.compute() if metric.update_called else None
+    return values if values and values["images"] else None
 
 
 def write(folder: Path, results: dict[str, Any]) -> None:
@@ -345,11 +370,12 @@ def write(folder: Path, results: dict[str, Any]) -> None:
 
 def markdown(results: dict[str, Any]) -> str:
     """The results of a HEIE as a Markdown page; every figure has its counts beside it."""
+    text = results["text"]
+    read = "It gave short answers." if text == SHORT else f"Heatmap and score from {TEXTS[text]}."
     lines = [
         *tables.page_heading(results),
         f"{tables.describe_images(results)}; HEIE on `{results['model']['base']}` of epoch "
-        f"{results['model']['epoch']}. Heatmap and score were read from "
-        f"{TEXTS[results['text']]}.",
+        f"{results['model']['epoch']}. {read}",
         "",
         *tables.page_sections(_sections(results)),
     ]

@@ -18,10 +18,9 @@ from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.base import require_mllm_extra
 from artifactnet.vlm.heie import evaluate as tables
 from artifactnet.vlm.heie.data import TextData
-from artifactnet.vlm.heie.evaluate import evaluate_model
+from artifactnet.vlm.heie.evaluate import evaluate_model, usual_text
 from artifactnet.vlm.heie.model import build_heie
 from artifactnet.vlm.heie.module import HeieModule
-from artifactnet.vlm.heie.predictor import default_mode
 from artifactnet.vlm.heie.processing import load_heie_processing
 from artifactnet.vlm.heie.saving import FACTS, load_heie
 
@@ -43,7 +42,7 @@ def train_heie(config: Config) -> RunResult:
         if run.device == "cuda":
             torch.cuda.empty_cache()
         model, folder = load_heie(run.folder, run.device, merge=True), run.folder
-        results = evaluate_model(model, data, config, default_mode(config.mllm), folder, folder)
+        results = evaluate_model(model, data, config, usual_text(config.mllm), folder, folder)
         results["training"] = training
         tables.write(folder, results)
         saved = f"{folder / FACTS} and the files next to it"

@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from artifactnet.metrics.claims import Claims
 from artifactnet.taxonomy import UNCATEGORIZED
 from artifactnet.types import ArtifactNetError
-from artifactnet.vlm.text.chain_of_thought import EMPTY, parse_cot
+from artifactnet.vlm.text.chain_of_thought import EMPTY, MAP, parse_cot
 from artifactnet.vlm.text.facts import Facts
+from artifactnet.vlm.text.places import PLACES, ROW_FIRST
+from artifactnet.vlm.text.template import CATEGORY_WORDS, CLEAN_WORD
 
 _COLORS = "blue|gr[ae]y|green|brown|red|pink|purple|yellow|orange|white|colou?red"
 _SHOWN = "image|picture|photo|photograph|frame|scene|crop"
@@ -102,6 +104,8 @@ _BEFORE_REACH = 32  # characters that `_BEFORE` may take, and more
 _LISTED = re.compile(rf"(?: {_ROOM})?(?:,| and|, and| or)(?: the| in the| at the)? $")
 _AFTER = re.compile(rf" {_ROOM}\b|\s*$|\s*[,.;:)]| (?:and|or|is|are|looks?|seems?|appears?)\b")
 _SPREAD = re.compile(r"\b(?:spread|scattered|dispersed|distributed|all) (?:over|across)\b")
+_SHORT_LABELS = {word: label for label, word in CATEGORY_WORDS.items()}
+_SHORT_PLACES = dict(zip(ROW_FIRST, PLACES, strict=True)) | {"spread": ""}
 _NAMES = (
     ("upper left", "top", "upper right"),
     ("left", "center", "right"),
@@ -133,6 +137,22 @@ def read_claims(text: str) -> Claims:
         categories += [] if fine else found
     clean = denied and not spread and not categories and not places
     return Claims(tuple(dict.fromkeys(categories)), tuple(dict.fromkeys(places)), clean)
+
+
+def read_short_answer(text: str) -> Claims | None:
+    """What a short answer claims, see `artifactnet.vlm.text.template.answer_shortly`.
+
+    None of a text of another form; what follows ``[MAP]`` is not read.
+    """
+    answer = text.split(MAP)[0].strip()
+    if answer == CLEAN_WORD:
+        return Claims((), (), True)
+    found = [part.partition(", ") for part in answer.split("; ")]
+    if not all(word in _SHORT_LABELS and where in _SHORT_PLACES for word, _, where in found):
+        return None
+    categories = [_SHORT_LABELS[word] for word, _, _ in found]
+    places = [_SHORT_PLACES[where] for _, _, where in found if _SHORT_PLACES[where]]
+    return Claims(tuple(dict.fromkeys(categories)), tuple(dict.fromkeys(places)), False)
 
 
 def claims_of(facts: Facts) -> Claims:
