@@ -34,7 +34,7 @@ from artifactnet.vlm.text.facts import (
 )
 from artifactnet.vlm.text.places import PLACES
 from artifactnet.vlm.text.reading import read_facts
-from artifactnet.vlm.text.template import TEMPLATE, describe_annotation
+from artifactnet.vlm.text.template import CATEGORY_WORDS, TEMPLATE, describe_annotation
 from artifactnet.vlm.text.wordings import HELD_OUT, TRAIN
 from artifactnet.vlm.text.writing import write_facts
 
@@ -157,6 +157,13 @@ def test_a_choice_of_words_gives_no_category_away():
         for frame, sentence in zip(frames, TRAIN.issues[label], strict=True):
             assert re.fullmatch(frame, sentence), sentence
     assert {sentence.split()[0] for sentence in TRAIN.no_region} == {"No"}
+
+
+def test_each_category_has_its_word_of_short_answers_in_sentences_to_learn():
+    for label, word in CATEGORY_WORDS.items():
+        if label != UNCATEGORIZED:
+            pattern = re.compile(rf"\b{word.removesuffix('s')}s?\b")
+            assert sum(pattern.search(one) is not None for one in TRAIN.issues[label]) >= 2, word
 
 
 def test_places_to_learn_are_rows_and_columns():

@@ -7,7 +7,9 @@ not learned sentences by heart. Each is true of all edits of its category
 In training all categories share their sentences but for the words that name them, and whatever
 denies a flaw begins alike. So a choice of wording gives nothing away, and greedy decoding takes the
 most probable category: with sentences of their own, many probable sentences about one category
-would lose to a single one about another.
+would lose to a single one about another. Some of them have the category's word of short answers
+(`artifactnet.vlm.text.template.CATEGORY_WORDS`), which a model that learned those first reads from
+the image: without it, "shadow" was not found to mean light.
 """
 
 from __future__ import annotations
@@ -153,13 +155,13 @@ TRAIN = Wording(
         ),
         "cognitive-level-physics": (
             "This is a physics error.",
-            "The problem is one of physics.",
-            "There the light is wrong.",
-            "Look at the light: nothing in the scene explains it.",
-            "Its lighting cannot be real.",
-            "A flaw of optics.",
-            "What disturbs is its lighting.",
-            "The error concerns the light.",
+            "The problem is one of shadow or light.",
+            "There the shadow or light is wrong.",
+            "Look at the shadow or light: nothing in the scene explains it.",
+            "Its shadow or reflection cannot be real.",
+            "A flaw of shadow or reflection.",
+            "What disturbs is its shadow or reflection.",
+            "The error concerns the shadow or reflection.",
         ),
         UNCATEGORIZED: (
             "This is an inpainting error.",
