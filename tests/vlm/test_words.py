@@ -127,6 +127,35 @@ def test_tokens_at_their_targets_lose_little():
     assert float(loss(target[None].roll(1, 1), mask, (1, 1))) > 1
 
 
+def test_the_nearest_words_by_loops():
+    rng = np.random.default_rng(5)
+    table = rng.normal(size=(26, 6))
+    loss = WordLoss(Letters(), torch.from_numpy(table), cells=3).double()
+    mask = torch.zeros(9, 9, dtype=torch.uint8)
+    mask[0:3, 3:9] = SYMBOL
+    tokens = rng.normal(size=(1, 9, 6)).astype(np.float32)
+    labels = [0, 3, 3, 0, 0, 0, 0, 0, 0]
+    words = [embedding(w, table) for w in ("clean", *CATEGORY_WORDS.values())]
+    places = [embedding(name, table) for name in ROW_FIRST]
+
+    def nearest(vector: np.ndarray, candidates: list[np.ndarray]) -> int:
+        cosines = [
+            vector @ one / np.linalg.norm(vector) / np.linalg.norm(one) for one in candidates
+        ]
+        return int(np.argmax(cosines))
+
+    tokens[0, 1] = words[3] + places[1]
+    tokens[0, 8] = words[0] + places[8]
+    shown = [nearest(tokens[0, k] - places[k], words) == labels[k] for k in range(9)]
+    placed = [nearest(tokens[0, k] - words[labels[k]], places) == k for k in range(9)]
+    found = loss.nearest(torch.from_numpy(tokens), mask, (1, 1))
+    assert found["category"].tolist() == shown[1:3]
+    assert found["clean"].tolist() == [shown[0], *shown[3:]]
+    assert found["place"].tolist() == placed
+    assert 0 < sum(shown) < 9
+    assert 0 < sum(placed) < 9
+
+
 def test_the_loss_is_that_of_32_bits_in_autocast():
     rng = np.random.default_rng(3)
     loss = WordLoss(Letters(), torch.from_numpy(rng.normal(size=(26, 6))), cells=2)
@@ -179,6 +208,30 @@ def test_images_that_nobody_marked_teach_no_words(heie, tiny_config):
     nothing = found(blank)
     assert float(nothing.detach()) == 0
     nothing.backward()  # processes of a distributed run wait for every gradient
+
+
+def test_figures_of_the_nearest_words_are_means_over_tokens(heie, tiny_config):
+    module = module_of(heie, tiny_config, words=1.0).eval()
+    examples = [example(k, size=size) for k, size in enumerate(((56, 112), (56, 56), (56, 56)))]
+    for k, one in enumerate(examples[:2]):
+        one.mask = torch.zeros(one.target.shape, dtype=torch.uint8)
+        one.mask[10:30, 20:50] = TEXTURE << k
+    right: dict[str, list[bool]] = {}
+    for one in examples[:2]:  # nobody marked the third
+        batch = collate([one], heie.processing)
+        with torch.no_grad():
+            tokens = heie(batch.inputs, language=False).image_tokens
+        for name, hits in module.words.nearest(tokens, one.mask, batch.inputs.grids[0]).items():
+            right.setdefault(f"nearest_{name}", []).extend(hits.tolist())
+    with torch.no_grad():
+        module.validation_step(collate(examples[:2], heie.processing), 0)
+        module.validation_step(collate(examples[2:], heie.processing), 1)
+    figures = module.validation_figures()
+    for name, hits in right.items():
+        assert figures[name] == pytest.approx(sum(hits) / len(hits)), name
+    with torch.no_grad():
+        module.validation_step(collate(examples[2:], heie.processing), 0)
+    assert not any(name.startswith("nearest") for name in module.validation_figures())
 
 
 def test_words_beside_texts(heie, tiny_config):

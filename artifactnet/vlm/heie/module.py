@@ -67,6 +67,9 @@ class HeieModule(TrainingModule):
         means = {name: MeanMetric() for name in names}
         self.means: dict[str, MeanMetric] = nn.ModuleDict(means)  # type: ignore[assignment]
         self.nll, self.tokens = SumMetric(), SumMetric()
+        nearest = ("category", "clean", "place") if self.words is not None else ()
+        means = {name: MeanMetric() for name in nearest}
+        self.nearest: dict[str, MeanMetric] = nn.ModuleDict(means)  # type: ignore[assignment]
 
     def configure_model(self) -> None:
         """Shard the weights among the processes if the run's strategy is fsdp."""
@@ -105,12 +108,9 @@ class HeieModule(TrainingModule):
 
     def _word_loss(self, loss: WordLoss, tokens: Tensor, batch: TextBatch) -> Tensor:
         """Mean over the images of a batch, 0 of those whose artifacts nobody marked."""
-        counts = [rows * columns for rows, columns in batch.inputs.grids]
-        pieces = tokens.split([count + (count > 1) for count in counts])
-        triples = zip(pieces, batch.mask, batch.inputs.grids, strict=True)
-        each = [loss(piece, mask, grid) for piece, mask, grid in triples if mask is not None]
+        each = [loss(*image) for image in _marked(tokens, batch)]
         # where there are none, the projector must have gradients all the same
-        return sum(each, 0.0 * tokens.float().sum()) / len(pieces)
+        return sum(each, 0.0 * tokens.float().sum()) / len(batch.mask)
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         """Loss of one batch.
@@ -150,12 +150,18 @@ class HeieModule(TrainingModule):
             mean.update(parts[name], weight=len(batch.record))
         self.nll.update(output.nll.sum())
         self.tokens.update(output.tokens.sum())
+        if self.words is not None:
+            found = [self.words.nearest(*image) for image in _marked(output.image_tokens, batch)]
+            for name, share in self.nearest.items():
+                right = [one[name].float() for one in found]
+                share.update(torch.cat([torch.zeros(0, device=self.device), *right]))
 
     def validation_figures(self) -> dict[str, float]:
         """Figures of the validation that has just run, over all processes; starts them anew.
 
         ``loss`` and its terms are means over images, but ``text`` over tokens, so that none depends
         on how images were batched; ``perplexity`` is that of the texts, if there are any.
+        ``nearest_...`` are the shares of image tokens whose nearest word is right, see `WordLoss`.
         """
         weights = self.config.loss
         values = {name: float(mean.compute()) for name, mean in self.means.items()}
@@ -168,7 +174,10 @@ class HeieModule(TrainingModule):
             values["text"] = nll / tokens
             total += weights.text * values["text"]
             values["perplexity"] = math.exp(min(values["text"], _MAX_NLL))
-        for metric in (*self.means.values(), self.nll, self.tokens):
+        for name, mean in self.nearest.items():
+            if not math.isnan(share := float(mean.compute())):  # no such token
+                values[f"nearest_{name}"] = share
+        for metric in (*self.means.values(), *self.nearest.values(), self.nll, self.tokens):
             metric.reset()
         return {"loss": total, **values}
 
@@ -214,6 +223,14 @@ class HeieModule(TrainingModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `parameter_groups`."""
         return parameter_groups(self.model, self.config.optim)
+
+
+def _marked(tokens: Tensor, batch: TextBatch) -> list[tuple[Tensor, Tensor, tuple[int, int]]]:
+    """Image tokens, mask and grid of each image whose artifacts are marked, see `WordLoss`."""
+    counts = [rows * columns for rows, columns in batch.inputs.grids]
+    pieces = tokens.split([count + (count > 1) for count in counts])
+    triples = zip(pieces, batch.mask, batch.inputs.grids, strict=True)
+    return [(piece, mask, grid) for piece, mask, grid in triples if mask is not None]
 
 
 def parameter_groups(model: HEIE, optim: OptimConfig) -> list[dict[str, Any]]:

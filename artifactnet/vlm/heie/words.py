@@ -73,6 +73,28 @@ class WordLoss(nn.Module):
         distance = distance / self.words.square().sum(-1).mean()
         return ((shown + placed + distance) * weight).sum() / weight.sum()
 
+    @torch.no_grad()
+    def nearest(self, tokens: Tensor, mask: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:
+        """Whether the nearest of the words is the right one, token by token.
+
+        Args:
+            tokens, mask, grid: see `forward`.
+
+        Returns:
+            Booleans: ``category`` of the tokens that show an artifact, ``clean`` of all others,
+            ``place`` of all.
+        """
+        labels = self.labels(mask, grid).to(tokens.device)
+        where = self._places(grid).to(tokens.device)
+        tokens = tokens.float()
+        shown = _cosines(tokens - self.places[where], self.words).argmax(-1) == labels
+        placed = _cosines(tokens - self.words[labels], self.places).argmax(-1) == where
+        return {
+            "category": shown[labels > 0],
+            "clean": shown[labels == 0],
+            "place": placed.flatten(),
+        }
+
     def labels(self, mask: Tensor, grid: tuple[int, int]) -> Tensor:
         """(T, n) `token_labels` of the tiles and the thumbnail, see `forward`."""
         return self._pieces(lambda shape: token_labels(mask, shape), grid)
@@ -95,9 +117,13 @@ class WordLoss(nn.Module):
 
 def _entropy(tokens: Tensor, words: Tensor, index: Tensor) -> Tensor:
     """(T, n) cross-entropy of (T, n, D) tokens over (K, D) words by cosine; (T, n) right ones."""
-    cosines = F.normalize(tokens, dim=-1) @ F.normalize(words, dim=-1).T
-    logits = (_SHARPNESS * cosines).flatten(0, 1)
+    logits = (_SHARPNESS * _cosines(tokens, words)).flatten(0, 1)
     return F.cross_entropy(logits, index.flatten(), reduction="none").view(index.shape)
+
+
+def _cosines(tokens: Tensor, words: Tensor) -> Tensor:
+    """(T, n, K) of (T, n, D) tokens and (K, D) words."""
+    return F.normalize(tokens, dim=-1) @ F.normalize(words, dim=-1).T
 
 
 def token_labels(mask: Tensor, shape: tuple[int, int]) -> Tensor:
