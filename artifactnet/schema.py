@@ -108,7 +108,7 @@ class MllmConfig:
     tune: str = "all"
     gradient_checkpointing: bool = True
     # what is learned: the chain of thought as written | template | none (Table 7), or before it, as
-    # a first lesson, answers as short as "texture, top left" | short
+    # a first stage, answers as short as "texture, top left" | short
     text: str = "written"
     # share of training images whose description is learned; of the others, what follows it. Few
     # pictures teach no captions, they are learned by heart

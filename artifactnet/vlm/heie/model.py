@@ -41,7 +41,7 @@ class HEIE(nn.Module):
 
     The language model's last hidden states at the map tokens, and its own vision tower's features
     of tiles and thumbnail, go through the implausibility mapper; the one at ``[SCORE]`` goes to
-    the scorer. Features are the tower's last ones, or with ``mllm.features=levels`` also those of
+    the scorer. Features are its last ones, or with ``mllm.features=levels`` also those of
     three blocks before, see `artifactnet.models.pyramid.level_indices`.
 
     Args:

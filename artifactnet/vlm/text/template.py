@@ -71,7 +71,7 @@ def answer_shortly(sample: Sample) -> str:
     """What is wrong with an image, and where, in a few words: ``texture, top left``.
 
     For each of the `marked_categories` its word and the place that holds most of it; ``clean``
-    where there is none. The marks follow. It is no chain of thought: a first lesson, in which no
+    where there is none. The marks follow. It is no chain of thought: a first stage, in which no
     other words distract from those that have to be read from the image.
     """
     names = dict(zip(PLACES, ROW_FIRST, strict=True))
