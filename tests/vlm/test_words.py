@@ -110,7 +110,7 @@ def test_the_loss_against_loops():
             right = closeness[ROW_FIRST.index(place)]
             entropy += math.log(sum(math.exp(s) for s in closeness)) - right
             gap = bare - words[label]
-            weight = 1.0 if label else 0.5
+            weight = 1.0 if label else 0.25
             total += weight * (entropy + gap @ gap / length)
             weights += weight
     found = loss(torch.from_numpy(tokens), mask, (1, 2))

@@ -26,7 +26,7 @@ _SHOWN = (
 )
 _COVERED = 0.25  # share of a token's area from which on a category is its own
 _SHARPNESS = 15.0  # of the softmax over cosines
-_CLEAN_WEIGHT = 0.5  # most tokens show nothing wrong
+_CLEAN_WEIGHT = 0.25  # most tokens show nothing wrong
 
 
 class WordLoss(nn.Module):
