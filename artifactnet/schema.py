@@ -113,8 +113,8 @@ class MllmConfig:
     # share of training images whose description is learned; of the others, what follows it. Few
     # pictures teach no captions, they are learned by heart
     descriptions: float = 1.0
-    # what the mapper reads of the vision tower: its last features (HEIE) | levels (of four blocks,
-    # as the heads on a timm backbone do)
+    # what the mapper reads of the vision tower: its last features (HEIE) | levels (also those of
+    # three blocks before)
     features: str = "last"
     # asked of images that come without a question of their own
     question: str = "Identify and describe every problematic region in this AIGC image."

@@ -28,7 +28,8 @@ def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
         "--text",
         choices=("generate", "template", "given"),
         help="of a HEIE on a language model: read heatmap and score from what it writes "
-        "(generate), from a fixed text (template), or from the annotated one (given)",
+        "(generate), from a fixed text (template), or from the annotated one (given); of one with "
+        "mllm.text=short, generate compares its short answers and reads no heatmap",
     )
     add_judge_endpoint(parser, "how similar generated texts are to annotated ones")
     add_endpoint(parser)

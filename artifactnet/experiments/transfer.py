@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from artifactnet import api
-from artifactnet.config import load
+from artifactnet.config import ConfigError, load
 from artifactnet.evaluation.results import JSON
 from artifactnet.experiments.common import (
     check_seeds,
@@ -78,7 +78,9 @@ def run_transfer(
         for name, root in sets.items():
             own = [f"name={NAME}_{name}_s{seed}", f"out={folder}", f"seed={seed}"]
             trainings[name, seed] = [*overrides, *_data_keys(root), *own]
-            load(recipe, trainings[name, seed])  # check all of them before the first is trained
+            config = load(recipe, trainings[name, seed])  # all of them before the first is trained
+            if config.mllm.base is not None and config.mllm.text == "short":
+                raise ConfigError(f"{recipe}: {NAME} compares heatmaps; mllm.text=short has none")
     values: dict[tuple[str, int], dict[str, float]] = {}
     for (name, seed), changes in trainings.items():
         run = train_once(recipe, changes)

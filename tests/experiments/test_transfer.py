@@ -111,3 +111,9 @@ def test_names_of_sets():
 def test_names_of_sets_that_cannot_be_used(words, message):
     with pytest.raises(ArtifactNetError, match=message):
         named_sets(words)
+
+
+def test_a_recipe_of_short_answers_is_refused_before_training(tmp_path, instant):
+    with pytest.raises(ArtifactNetError, match=r"compares heatmaps; mllm\.text=short"):
+        run_transfer("heie_nano_short", SETS, (0,), tmp_path)
+    assert not instant.trained

@@ -13,6 +13,7 @@ from tiny_heie_run import TEXT, config, manifest
 
 from artifactnet.cli import main
 from artifactnet.types import ArtifactNetError
+from artifactnet.vlm.heie import data as heie_data
 from artifactnet.vlm.heie import evaluate
 from artifactnet.vlm.heie.data import SHORT_QUESTIONS, TextData
 from artifactnet.vlm.heie.evaluate import evaluate_heie, evaluate_model, open_config, subfolder
@@ -104,9 +105,28 @@ def test_short_answers_are_compared_with_the_annotation(trained, tmp_path, monke
     (folder,) = (run / "evaluations").glob("*-generate-*")
     page = (folder / "results.md").read_text()
     assert "It gave short answers." in page
+    assert "Repainted: artificial, of 3 images with regions of no category." in page
+    assert "--text template" in found["data_warnings"][-1]  # this model has learned heatmaps
     assert "| 33.3 % |" in page
     answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
     assert [answer["text"] for answer in answers][1:] == ["clean [MAP][SCORE]", "no such form"]
+
+
+def test_truth_of_short_answers_is_the_mask(trained, tmp_path, monkeypatch):
+    # the largest region first, and every place that holds a quarter of it or more
+    mask = np.zeros((56, 56), np.uint8)
+    mask[0:18, 10:28] = 0b1000  # symbols, 18 x 9 pixels top left, as many top middle
+    mask[50:56, 50:56] |= 0b10  # a small texture
+    run = shutil.copytree(trained.run_dir, tmp_path / "run")
+    said = ["symbols, top middle [MAP][SCORE]", "texture, bottom right [MAP][SCORE]", "clean"]
+    marked = [mask, mask, np.zeros_like(mask)]
+    monkeypatch.setattr(heie_data, "marked_categories", lambda _sample: marked.pop(0))
+    monkeypatch.setattr(evaluate, "generate_texts", lambda *_a: [said.pop(0)])
+    facts = evaluate_heie(run, ["mllm.text=short", "data.eval_batch_size=1"], "generate")[
+        "explanations"
+    ]["facts"]
+    names = ("categorized", "category", "place", "untouched", "called clean", "strict form")
+    assert [facts[name] for name in names] == [2, 0.5, 0.5, 1, 1.0, pytest.approx(2 / 3)]
 
 
 def test_own_results_are_replaced_and_others_kept_apart(trained):
@@ -227,6 +247,8 @@ def test_unusable_runs_and_texts(tmp_path, trained, folder, tiny_base):
         evaluate_model(load_heie(trained.run_dir), None, silent, "given", folder, folder)
     with pytest.raises(ArtifactNetError, match=r"text=given needs .*short.*mllm\.text=written"):
         evaluate_heie(trained.run_dir, ["mllm.text=short"], "given")
+    with pytest.raises(ArtifactNetError, match=r"leave out mllm\.question"):
+        evaluate_heie(trained.run_dir, ["mllm.text=short", "mllm.question=Why?"])
     with pytest.raises(ArtifactNetError, match="'x'"):
         evaluate_heie(trained.run_dir, text="x")
     with pytest.raises(ArtifactNetError, match="is not the folder of a run"):

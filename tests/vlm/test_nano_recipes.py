@@ -10,6 +10,7 @@ pytest.importorskip("transformers")
 
 from artifactnet.config import load
 from artifactnet.inference.load import load_model
+from artifactnet.vlm.heie.evaluate import evaluate_heie
 from artifactnet.vlm.heie.saving import FACTS
 from artifactnet.vlm.heie.trainer import train_heie
 from artifactnet.vlm.merge import merge_run
@@ -21,7 +22,7 @@ TINY = (
 )
 
 
-def test_the_lessons_in_their_order(tmp_path):
+def test_the_stages_in_their_order(tmp_path):
     out = f"out={tmp_path}"
     tiny_base = save_base(tmp_path / "base", blocks=4)
     first = train_heie(load("heie_nano_projector", [*TINY, out, f"mllm.base={tiny_base}"]))
@@ -31,6 +32,13 @@ def test_the_lessons_in_their_order(tmp_path):
     summary = json.loads((short.run_dir / "data.json").read_text())
     assert summary["texts"]["train"] == {"written": 0, "made": 8, "none": 0}
     assert "UNTRAINED" in short.results["notices"][0]
+    own = short.run_dir / "results.json"
+    assert short.results["text"] == "short"
+    assert short.results["saliency"] is None
+    assert short.results["explanations"]["facts"]["texts"] == 4
+    own.unlink()
+    assert evaluate_heie(short.run_dir)["text"] == "short"
+    assert own.is_file()
     base = merge_run(short.run_dir, tmp_path / "nano_short")
     second = train_heie(load("heie_nano", [*TINY, out, f"mllm.base={base}"]))
     assert second.results["explanations"]["facts"]["texts"] == 4

@@ -73,19 +73,36 @@ def test_short_answers_are_read(word, k):
     name = f"{('top', 'middle', 'bottom')[row]} {('left', 'middle', 'right')[column]}"
     name = "middle" if k == 4 else name
     wanted = Claims((label,), ([*PLACES, "lower right"][k],), False)
-    assert read_short_answer(f" {word}, {name} [MAP][SCORE]") == wanted
+    assert read_short_answer(f" {word}, {name} [MAP][SCORE]") == (wanted, True)
     other = "symbols" if word != "symbols" else "shape"
-    both = read_short_answer(f"{other}, spread; {word}, {name}; {word}, {name}")
+    both, _ = read_short_answer(f"{other}, spread; {word}, {name}; {word}, {name}")
     assert both == Claims((both.categories[0], label), wanted.places, False)
     assert both.categories[0] in ("low-level-symbol", "low-level-edge_shape")
 
 
 @pytest.mark.parametrize(
-    "text", ["", "clean, top left", "texture", "texture, upper left", "texture; top left", "a, b"]
+    ("text", "categories", "places"),
+    [
+        ("", 0, 0),
+        ("clean, top left", 0, 1),
+        ("texture", 1, 0),
+        ("texture, upper left", 1, 0),  # not the name that is learned
+        ("texture; top left", 1, 0),
+        ("shape, top left.", 1, 0),
+        ("a, b", 0, 0),
+    ],
 )
-def test_texts_that_are_no_short_answers(text):
-    assert read_short_answer(text) is None
-    assert read_short_answer("clean [MAP] and more") == Claims((), (), True)
+def test_what_is_named_in_another_form_counts(text, categories, places):
+    claims, strict = read_short_answer(f"{text} [MAP][SCORE]")
+    assert (len(claims.categories), len(claims.places)) == (categories, places)
+    assert not claims.says_clean
+    assert not strict
+
+
+@pytest.mark.parametrize("end", ["", " [MAP]", " [MAP] and more", " [MAP][SCORE][SCORE]"])
+def test_short_answers_end_with_both_marks(end):
+    assert read_short_answer(f"clean{end}") == (Claims((), (), True), False)
+    assert read_short_answer(f"texture, top left{end}")[1] is False
 
 
 def test_what_is_marked():

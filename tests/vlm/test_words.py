@@ -164,8 +164,11 @@ def test_the_loss_is_that_of_32_bits_in_autocast():
     mask[:2, :2] = TEXTURE
     plain = loss(tokens, mask, (1, 1))
     assert plain.dtype == torch.float32
+    nearest = loss.nearest(tokens, mask, (1, 1))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(loss(tokens, mask, (1, 1)), plain)
+        again = loss.nearest(tokens, mask, (1, 1))
+    assert all(torch.equal(again[name], right) for name, right in nearest.items())
 
 
 def module_of(heie, config, **weights):

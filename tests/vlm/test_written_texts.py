@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from itertools import cycle
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -171,8 +172,10 @@ def test_places_to_learn_are_rows_and_columns():
     for names in TRAIN.places:
         rows = [names[k : k + 3] for k in (0, 3, 6)]
         assert [len({name.split()[0] for name in row}) for row in rows] == [1, 1, 1]
-        top, bottom = ([name.split()[1] for name in rows[k]] for k in (0, 2))
+        assert len({row[0].split()[0] for row in rows}) == 3
+        top, middle, bottom = ([name.split()[1:] for name in row] for row in rows)
         assert top == bottom
+        assert middle == [top[0], [], top[2]]  # the center alone has one word
 
 
 def test_the_key_alone_decides_the_words():
@@ -211,6 +214,16 @@ def test_a_text_to_the_letter():
         0,
     )
     assert write_facts(facts, CAPTIONS, "0") == TEXT
+
+
+def test_the_example_of_the_documentation():
+    found = (
+        Finding("low-level-symbol", ("upper left", "top"), 2, 2),
+        Finding("low-level-texture", ("center",), 0, 0),
+    )
+    text = write_facts(Facts(found, 0), CAPTIONS, "9")
+    page = Path(__file__).parents[2] / "docs" / "mllm.md"
+    assert text[text.index("###") :] in page.read_text()
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from artifactnet.metrics.correlation import ScoreCorrelationMetric
 from artifactnet.metrics.saliency import SaliencyMetric
 from artifactnet.metrics.text import TextMetric
 from artifactnet.models.state import evaluating
+from artifactnet.rules import heatmap_terms
 from artifactnet.runs import run_folder
 from artifactnet.runs.device import choose_device
 from artifactnet.types import ArtifactNetError, Prediction
@@ -41,6 +42,8 @@ from artifactnet.vlm.heie.model import HEIE, generate_texts
 from artifactnet.vlm.heie.predictor import HeiePredictor, default_mode
 from artifactnet.vlm.text.chain_of_thought import Style, parse_cot
 from artifactnet.vlm.text.claims import claims_of, read_claims, read_short_answer
+from artifactnet.vlm.text.facts import marked_regions
+from artifactnet.vlm.text.places import main_places
 from artifactnet.vlm.text.reading import read_facts
 
 # what may differ from the run; everything else belongs to the trained model
@@ -78,9 +81,14 @@ def evaluate_heie(
         chat: the judge that compares generated texts with annotated ones; None: no judge.
 
     Raises:
-        ArtifactNetError: no such run, an override that is not allowed, or data that cannot be used.
+        ArtifactNetError: no such run, an override that is not allowed or changes nothing, or data
+            that cannot be used.
     """
     own, config = open_config(run_dir, overrides)
+    if config.mllm.text == "short" and config.mllm.question != own.mllm.question:
+        raise ArtifactNetError(
+            "mllm.text=short asks questions of its own; leave out mllm.question, it is not asked"
+        )
     folder = Path(run_dir)
     text = text or usual_text(own.mllm)
     model = saving.load_heie(folder, choose_device(config.train.device), merge=True)
@@ -159,7 +167,7 @@ def evaluate_model(
     annotated text states facts that are certain (`artifactnet.vlm.text.reading`), what the model's
     text claims is compared with them, see `artifactnet.metrics.claims.ClaimMetric`. With
     ``mllm.text=short`` the texts that the model writes are short answers: they are compared with
-    the annotation, and no heatmap is read from them.
+    the annotation, and no heatmap is read from them (``template`` reads heatmaps).
 
     Args:
         model: on the device where it runs.
@@ -202,6 +210,8 @@ def evaluate_model(
     texts = counts.compute_texts(chat, target)
     skipped = data.skipped.get(data.eval_split, [])
     warnings = data_warnings(data.summary, data.eval_split, skipped)
+    if text == SHORT and any(heatmap_terms(config)):
+        warnings.append("no heatmap was read from short answers; --text template reads them")
     if text == "given" and counts.unannotated:
         warnings.append(
             f"{counts.unannotated} images have no text to give: the fixed one took its place"
@@ -297,12 +307,13 @@ class _Counts:
         answers = generate_texts(self._predictor.model, images, questions)
         for example, written in zip(examples, answers, strict=True):
             answer = {"image": example.record.location, "text": written, "annotated_text": None}
-            if example.supervised:
+            if example.mask is not None:  # it is annotated
                 answer["annotated_text"] = example.text
-                truth, said = read_short_answer(example.text), read_short_answer(written)
-                assert truth is not None
-                claims = said or Claims((), (), False)
-                self._claims.update([claims], [truth], [truth.places[:1]], [said is not None])
+                regions = marked_regions(example.mask.numpy())
+                places = [main_places(marked) for _, marked in regions]
+                truth = Claims(tuple(label for label, _ in regions), sum(places, ()), not regions)
+                said, strict = read_short_answer(written)
+                self._claims.update([said], [truth], places[:1] or [()], [strict])
             self.answers.append(answer)
 
     def _compare_with_facts(self, annotated: str, written: str, strict: bool) -> None:
@@ -413,21 +424,28 @@ def _sections(results: dict[str, Any]) -> list[Section]:
     title = "Explanations against annotated ones"
     found.append(Section(title, "explanations", tuple(header), tuple(row), " ".join(notes)))
     if texts.get("facts"):  # results written before there were such figures have none
-        found.append(_facts_section(texts["facts"]))
+        found.append(_facts_section(texts["facts"], results["text"] == SHORT))
     return found
 
 
-def _facts_section(facts: dict[str, Any]) -> Section:
+def _facts_section(facts: dict[str, Any], short: bool) -> Section:
     row = tuple("-" if facts[name] is None else f"{100 * facts[name]:.1f} %" for name in FACTS)
+    of = "generated texts about images whose flaws are known for certain"
+    repainted = "the text says so, of {} images with regions that a network repainted"
+    form = "to the letter, unrepaired"
+    if short:
+        of = "short answers about annotated images"
+        repainted = "artificial, of {} images with regions of no category"
+        form = "to the letter"
     note = (
-        f"Of {facts['texts']} generated texts about images whose flaws are known for certain. "
+        f"Of {facts['texts']} {of}. "
         "Category: the first one named is that of the largest region, of "
         f"{facts['categorized']} images with one; all categories: the true ones are named and no "
         "others. Place: the first one named is a main one of the largest region, of "
-        f"{facts['placed']} images with one. Repainted: the text says so, of "
-        f"{facts['repainted images']} images with regions that a network repainted. Missed: the "
+        f"{facts['placed']} images with one. Repainted: "
+        f"{repainted.format(facts['repainted images'])}. Missed: the "
         f"text says that nothing is wrong, of {facts['edited']} edited images. Nothing invented: "
         f"neither category nor place is named, of {facts['untouched']} untouched images; called "
-        "clean: it says besides that nothing is wrong. Strict form: to the letter, unrepaired."
+        f"clean: it says besides that nothing is wrong. Strict form: {form}."
     )
     return Section("Explanations against known facts", "facts", FACTS, row, note)

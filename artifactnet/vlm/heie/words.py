@@ -86,9 +86,10 @@ class WordLoss(nn.Module):
         """
         labels = self.labels(mask, grid).to(tokens.device)
         where = self._places(grid).to(tokens.device)
-        tokens = tokens.float()
-        shown = _cosines(tokens - self.places[where], self.words).argmax(-1) == labels
-        placed = _cosines(tokens - self.words[labels], self.places).argmax(-1) == where
+        with torch.autocast(tokens.device.type, enabled=False):
+            tokens = tokens.float()
+            shown = _cosines(tokens - self.places[where], self.words).argmax(-1) == labels
+            placed = _cosines(tokens - self.words[labels], self.places).argmax(-1) == where
         return {
             "category": shown[labels > 0],
             "clean": shown[labels == 0],

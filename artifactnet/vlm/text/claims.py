@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from artifactnet.metrics.claims import Claims
 from artifactnet.taxonomy import UNCATEGORIZED
 from artifactnet.types import ArtifactNetError
-from artifactnet.vlm.text.chain_of_thought import EMPTY, MAP, parse_cot
+from artifactnet.vlm.text.chain_of_thought import EMPTY, MAP, SCORE, parse_cot
 from artifactnet.vlm.text.facts import Facts
 from artifactnet.vlm.text.places import PLACES, ROW_FIRST
 from artifactnet.vlm.text.template import CATEGORY_WORDS, CLEAN_WORD
@@ -139,20 +139,22 @@ def read_claims(text: str) -> Claims:
     return Claims(tuple(dict.fromkeys(categories)), tuple(dict.fromkeys(places)), clean)
 
 
-def read_short_answer(text: str) -> Claims | None:
-    """What a short answer claims, see `artifactnet.vlm.text.template.answer_shortly`.
+def read_short_answer(text: str) -> tuple[Claims, bool]:
+    """What a short answer claims, and whether it has the form to the letter.
 
-    None of a text of another form; what follows ``[MAP]`` is not read.
+    The form is that of `artifactnet.vlm.text.template.answer_shortly`. Of other texts, words that
+    stand where a category or a place is named count all the same, up to ``[MAP]``.
     """
     answer = text.split(MAP)[0].strip()
+    strict = text.strip() == f"{answer} {MAP}{SCORE}"
     if answer == CLEAN_WORD:
-        return Claims((), (), True)
+        return Claims((), (), True), strict
     found = [part.partition(", ") for part in answer.split("; ")]
-    if not all(word in _SHORT_LABELS and where in _SHORT_PLACES for word, _, where in found):
-        return None
-    categories = [_SHORT_LABELS[word] for word, _, _ in found]
-    places = [_SHORT_PLACES[where] for _, _, where in found if _SHORT_PLACES[where]]
-    return Claims(tuple(dict.fromkeys(categories)), tuple(dict.fromkeys(places)), False)
+    known = all(word in _SHORT_LABELS and where in _SHORT_PLACES for word, _, where in found)
+    categories = [_SHORT_LABELS[word] for word, _, _ in found if word in _SHORT_LABELS]
+    places = [_SHORT_PLACES[where] for _, _, where in found if _SHORT_PLACES.get(where)]
+    claims = Claims(tuple(dict.fromkeys(categories)), tuple(dict.fromkeys(places)), False)
+    return claims, strict and known
 
 
 def claims_of(facts: Facts) -> Claims:

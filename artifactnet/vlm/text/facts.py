@@ -10,6 +10,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
 from artifactnet.types import Float32Array, UInt8Array
@@ -67,16 +68,18 @@ def find_facts(mask: UInt8Array, change: Float32Array, score: float) -> Facts:
         change: (H, W) absolute change of each pixel, mean of the channels, in levels of 255.
         score: plausibility in [0, 1].
     """
-    found: list[tuple[float, Finding]] = []
-    for label, bit in _BITS.items():
-        marked = (mask & bit) > 0
-        if marked.any():
-            share, strength = float(marked.mean()), float(np.mean(change[marked]))
-            size = bisect_right(_SIZE_BOUNDS, share)
-            degree = bisect_right(_STRENGTH_BOUNDS, strength)
-            found.append((share, Finding(label, main_places(marked), size, degree)))
-    if not found:
+    findings = []
+    for label, marked in marked_regions(mask):
+        size = bisect_right(_SIZE_BOUNDS, float(marked.mean()))
+        degree = bisect_right(_STRENGTH_BOUNDS, float(np.mean(change[marked])))
+        findings.append(Finding(label, main_places(marked), size, degree))
+    if not findings:
         return UNTOUCHED
-    found.sort(key=lambda pair: -pair[0])
-    findings = tuple(finding for _, finding in found)
-    return Facts(findings, bisect_right(_PLAUSIBILITY_BOUNDS, score))
+    return Facts(tuple(findings), bisect_right(_PLAUSIBILITY_BOUNDS, score))
+
+
+def marked_regions(mask: UInt8Array) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """Label and (H, W) region of each category in a bit field of them, the largest first."""
+    layers = [(label, (mask & bit) > 0) for label, bit in _BITS.items()]
+    found = [(label, marked) for label, marked in layers if marked.any()]
+    return sorted(found, key=lambda pair: -np.count_nonzero(pair[1]))

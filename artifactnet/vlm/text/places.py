@@ -10,9 +10,9 @@ PLACES = (
     *("left", "center", "right"),
     *("lower left", "bottom", "lower right"),
 )
-# The same in words for a language model to learn: row, then column. A name of one word ("top")
-# beside names that begin alike ("top left") would gather the probability of its whole row, and
-# greedy decoding would name no other.
+# The same in words for a language model to learn. The first word is the row, the same for its three
+# places and for no other: greedy decoding chooses a row by all of its places, then a column. With
+# rows of two first words ("upper left" beside "top") it named few places but those of one word.
 ROW_FIRST = (
     *("top left", "top middle", "top right"),
     *("middle left", "middle", "middle right"),
