@@ -52,12 +52,15 @@ class BasePredictor(ABC):
         default_batch_size: images that pass through the model together by default.
         has_heatmap: False of a model that never predicts one.
         has_segmentation: whether it finds artifacts by category, so that masks and tiles work.
+        judges_plausibility: its probability is 1 - plausibility and says nothing about who made an
+            image; reports name it so.
         warnings: what users must know before they trust a prediction; repeated in each of them.
     """
 
     default_batch_size: int = 8
     has_heatmap: bool = True
     has_segmentation: bool = False
+    judges_plausibility: bool = False
     warnings: tuple[str, ...] = ()
 
     @property

@@ -229,7 +229,9 @@ def write_report(
     chosen = spread_evenly(items, limit)
     content = gather_content(explainer, chosen, batch_size)
     content.failures[:0] = [item for item in everything if isinstance(item, Failure)]
-    summary = summarize(content.facts, explainer.methods)
+    judge = explainer.detector
+    plausibility = isinstance(judge, BasePredictor) and judge.judges_plausibility
+    summary = summarize(content.facts, explainer.methods, plausibility)
     charts, left_out = draw_charts(summary)
     notices = []
     if len(chosen) < len(items):

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from artifactnet.explanation.report.svg import inline_svg
+from artifactnet.explanation.report.tables import LABELS
 
 PNG_DPI = 150
 MAX_ROWS = 30  # bars of one chart; a list of a thousand generators is for the table
@@ -94,6 +95,7 @@ def _roc(summary: dict[str, Any]) -> Plan | str:
     if roc is None:
         return "ROC curve (needs labelled images of both classes)"
     points, verdicts = roc["points"], summary["verdicts"]
+    called = LABELS[summary["judges"]]["fake"].lower()
     real, fake = verdicts["fp"] + verdicts["tn"], verdicts["tp"] + verdicts["fn"]
     here = verdicts["fp"] / real, verdicts["tp"] / fake
 
@@ -102,7 +104,7 @@ def _roc(summary: dict[str, Any]) -> Plan | str:
         label = f"AUC {roc['auc']:.3f}"
         axes.plot(*zip(*((x, y) for x, y, _ in points), strict=True), color=_BLUE, label=label)
         axes.plot(*here, "o", color=_ORANGE, label="at the threshold", clip_on=False)
-        axes.set(xlabel="real images called fake", ylabel="fakes called fake", aspect="equal")
+        axes.set(xlabel=f"real images {called}", ylabel=f"fakes {called}", aspect="equal")
         axes.set(xlim=(0, 1), ylim=(0, 1.01))
         axes.legend(loc="lower right")
 
@@ -113,7 +115,7 @@ def _roc(summary: dict[str, Any]) -> Plan | str:
     description = (
         f"Area under the curve {roc['auc']:.3f} over {fake} fakes and {real} real images. "
         f"At the model's threshold {here[1]:.3f} of the fakes and {here[0]:.3f} of the real images "
-        f"are called fake. Share of fakes found, by real images called fake at most: {steps}."
+        f"are {called}. Share of fakes found, by real images {called} at most: {steps}."
     )
     return Plan("ROC curve", description, draw)
 
@@ -122,6 +124,7 @@ def _calibration(summary: dict[str, Any]) -> Plan | str:
     calibration = summary["calibration"]
     if calibration is None:
         return "calibration (needs labelled images of both classes)"
+    name = LABELS[summary["judges"]]["axis"]
     filled, error = [row for row in calibration["bins"] if row["count"]], calibration["ece"]
 
     def draw(axes: Any) -> None:
@@ -132,7 +135,7 @@ def _calibration(summary: dict[str, Any]) -> Plan | str:
             point, offset = (row["confidence"], row["fake"]), (0, 6 if row["fake"] < 0.9 else -13)
             style = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
             axes.annotate(str(row["count"]), point, xytext=offset, **style)
-        axes.set(xlabel="probability of being fake", ylabel="share of fakes")
+        axes.set(xlabel=name, ylabel="share of fakes")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         legend_above(axes)
 
@@ -142,38 +145,39 @@ def _calibration(summary: dict[str, Any]) -> Plan | str:
         for row in filled
     )
     description = (
-        f"Expected calibration error {error:.3f}. By probability of being fake, {rows}. "
+        f"Expected calibration error {error:.3f}. By {name}, {rows}. "
         "The numbers in the chart count images."
     )
     return Plan("Calibration", description, draw)
 
 
 def _probabilities(summary: dict[str, Any]) -> Plan | str:
+    name = LABELS[summary["judges"]]["axis"]
     histogram, edges = summary["histogram"], summary["histogram"]["edges"]
     series = [
-        (name, histogram[name], color)
-        for name, color in (("real", _BLUE), ("fake", _ORANGE), ("unknown", GRAY))
-        if name in histogram
+        (label, histogram[label], color)
+        for label, color in (("real", _BLUE), ("fake", _ORANGE), ("unknown", GRAY))
+        if label in histogram
     ]
     if not series:
         return "probabilities (there are no images)"
 
     def draw(axes: Any) -> None:
         base = [0] * (len(edges) - 1)
-        for name, counts, color in series:
+        for label, counts, color in series:
             top = [low + count for low, count in zip(base, counts, strict=True)]
-            axes.stairs(top, edges, baseline=base, fill=True, color=color, label=name)
+            axes.stairs(top, edges, baseline=base, fill=True, color=color, label=label)
             base = top
-        axes.set(xlabel="probability of being fake", ylabel="images", xlim=(0, 1))
+        axes.set(xlabel=name, ylabel="images", xlim=(0, 1))
         axes.yaxis.get_major_locator().set_params(integer=True)
         if len(series) > 1 or series[0][0] != "unknown":
             legend_above(axes)
 
-    description = "Images by probability of being fake."
-    for name, counts, _ in series:
+    description = f"Images by {name}."
+    for label, counts, _ in series:
         bins = [(n, low, high) for n, (low, high) in zip(counts, pairwise(edges), strict=True) if n]
         words = ", ".join(f"{count} from {low:.2f} to {high:.2f}" for count, low, high in bins)
-        description += f" {name.capitalize()}: {words}."
+        description += f" {label.capitalize()}: {words}."
     return Plan("Probabilities", description, draw)
 
 
@@ -186,7 +190,8 @@ def _generators(summary: dict[str, Any]) -> Plan | str:
         title, unit = "Accuracy by generator", "classified correctly"
         shares = [(row["name"], row["accuracy"], row["images"]) for row in labelled]
     else:
-        title, unit = "Called fake, by generator", "called fake"
+        title = f"{LABELS[summary['judges']]['fake']}, by generator"
+        unit = LABELS[summary["judges"]]["fake"].lower()
         shares = [(row["name"], row["called_fake"] / row["images"], row["images"]) for row in rows]
     shown = sorted(shares, key=lambda share: -share[2])[:MAX_ROWS]
     shown = [share for share in shares if share in shown]

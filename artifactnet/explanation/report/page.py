@@ -11,7 +11,7 @@ import numpy as np
 
 from artifactnet.explanation.overlay import colorize
 from artifactnet.explanation.report.html import write_html
-from artifactnet.explanation.report.tables import summary_figures, summary_tables
+from artifactnet.explanation.report.tables import LABELS, summary_figures, summary_tables
 from artifactnet.names import visible
 
 _HEAT = "heat:"  # key of a method's layer is this and the method's name
@@ -84,7 +84,7 @@ def _contents(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[s
     index = [_index_entry(entry, keys) for entry in entries]
     generators = sorted({e["generator"] for e in index}, key=lambda g: (g is None, g or ""))
     names = {layer["key"].removeprefix(_HEAT): layer["label"] for layer in layers}
-    share = _share(layers)
+    share, labels = _share(layers), LABELS[head["summary"]["judges"]]
     return {
         "layers": layers,
         # the first map if the report has one
@@ -95,9 +95,11 @@ def _contents(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[s
         "index": index,
         "share": share,
         "uncertain": head["summary"]["called_uncertain"] > 0,
+        "labels": labels,
         "script_head": {
             "title": head["title"],
-            "called": _called(head["model"]),
+            "labels": labels,
+            "called": _called(head["model"], labels),
             "layers": layers,
             "categories": categories,
             "generators": generators,
@@ -107,12 +109,13 @@ def _contents(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[s
     }
 
 
-def _called(model: dict[str, Any]) -> str:
+def _called(model: dict[str, Any], labels: dict[str, str]) -> str:
     """From which probability on an image is called what."""
+    fake = labels["fake"].lower()
     if model["limits"] is None:
-        return f"called fake from {model['threshold']}"
+        return f"{fake} from {model['threshold']}"
     low, high = model["limits"]
-    return f"called fake from {high}, real below {low}"
+    return f"{fake} from {high}, {labels['real'].lower().removeprefix('called ')} below {low}"
 
 
 def _layers(head: dict[str, Any], entries: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

@@ -23,8 +23,7 @@
     if (share < 1 && share > 0.999) return "> 99.9\u00a0%";
     return `${(100 * share).toFixed(1)}\u00a0%`;
   };
-  const verdictNames = { fake: "Called fake", uncertain: "Uncertain", real: "Called real" };
-  const verdict = (entry) => verdictNames[entry.verdict];
+  const verdict = (entry) => head.labels[entry.verdict];
   const outcome = (entry) => {
     if (entry.correct === null) return "";
     return entry.correct ? "correct" : "wrong";
@@ -32,7 +31,7 @@
   const classOf = (label) => ({ 0: "real", 1: "fake" })[label] ?? "not stated";
   const categoryName = (label) => categoryOf.get(label)?.name ?? label;
   const describe = (entry) => {
-    const parts = [verdict(entry), `probability of fake ${percent(entry.probability)}`];
+    const parts = [verdict(entry), `${fold(head.labels.probability)} ${percent(entry.probability)}`];
     if (outcome(entry)) parts.push(`${outcome(entry)} verdict`);
     return parts.join(", ");
   };
@@ -134,7 +133,7 @@
     );
     // the alternative text of the picture says the same
     const facts = make("span", { class: "facts", "aria-hidden": "true" }, badge);
-    facts.append(make("span", { class: "probability" }, `P(fake) ${percent(entry.probability)}`));
+    facts.append(make("span", { class: "probability" }, `${head.labels.short} ${percent(entry.probability)}`));
     const generator = make("bdi", { class: "generator" }, entry.generator ?? "");
     const link = make("a", { href: `#image=${entry.id}` });
     link.append(make("span", { class: "frame" }, stack, missing), name, facts, generator);
@@ -256,7 +255,7 @@
   };
   const facts = (entry) => [
     ["Verdict", verdict(entry) + (outcome(entry) ? ` (${outcome(entry)})` : "")],
-    ["Probability of fake", `${percent(entry.probability)} (${head.called})`],
+    [head.labels.probability, `${percent(entry.probability)} (${head.called})`],
     ["Confidence", percent(entry.confidence)],
     ["Label", classOf(entry.label)],
     ["Generator", entry.generator ?? "not stated"],

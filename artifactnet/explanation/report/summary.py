@@ -62,12 +62,17 @@ class Fact:
         return verdict_of(self.is_fake, self.uncertain)
 
 
-def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
+def summarize(
+    facts: Sequence[Fact], methods: Sequence[str], plausibility: bool = False
+) -> dict[str, Any]:
     """Figures of all images together; ``methods`` are the names of the heatmaps.
+
+    ``plausibility``: the model judges that, see `BasePredictor`; ``judges`` of the figures says it.
 
     Returns:
         Fractions are in [0, 1]; without data, a value is None or an empty list:
 
+        - ``judges``: what its verdicts are about, ``authenticity`` or ``plausibility``;
         - ``images``, ``labelled``, ``called_fake``, ``called_uncertain``, ``called_real``: counts
           of images;
         - ``verdicts``: ``tp``, ``fp``, ``tn``, ``fn`` of the labelled images at the threshold;
@@ -96,6 +101,7 @@ def summarize(facts: Sequence[Fact], methods: Sequence[str]) -> dict[str, Any]:
     labelled = [fact for fact in facts if fact.label is not None]
     verdicts = Counter(fact.verdict for fact in facts)
     return {
+        "judges": "plausibility" if plausibility else "authenticity",
         "images": len(facts),
         "labelled": len(labelled),
         **{f"called_{verdict}": verdicts[verdict] for verdict in VERDICTS},

@@ -10,6 +10,27 @@ _CLASSES = {None: "not stated", 0: "real", 1: "fake"}
 _PIXELS = ("IoU", "PixP", "PixR", "PixF1")
 
 
+# names of verdicts and of the probability, by what a model judges
+LABELS = {
+    "authenticity": {
+        "fake": "Called fake",
+        "uncertain": "Uncertain",
+        "real": "Called real",
+        "probability": "Probability of fake",
+        "short": "P(fake)",
+        "axis": "probability of being fake",
+    },
+    "plausibility": {
+        "fake": "Called implausible",
+        "uncertain": "Uncertain",
+        "real": "Called plausible",
+        "probability": "Implausibility",
+        "short": "Implausibility",
+        "axis": "implausibility",
+    },
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table of texts; the first column names the rows."""
@@ -21,12 +42,12 @@ class Table:
 
 def summary_figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Name and value of the main figures of a summary made by `summarize`."""
-    unsure = summary["called_uncertain"]
+    unsure, labels = summary["called_uncertain"], LABELS[summary["judges"]]
     figures = [
         ("Images", str(summary["images"])),
-        ("Called fake", str(summary["called_fake"])),
-        *([("Uncertain", str(unsure))] if unsure else []),
-        ("Called real", str(summary["called_real"])),
+        (labels["fake"], str(summary["called_fake"])),
+        *([(labels["uncertain"], str(unsure))] if unsure else []),
+        (labels["real"], str(summary["called_real"])),
     ]
     scores = summary["authenticity"]
     if scores is None:
@@ -48,7 +69,9 @@ def summary_tables(summary: dict[str, Any], names: dict[str, str]) -> list[Table
 
 def _verdict_table(summary: dict[str, Any]) -> Table:
     note, counts = (summary["authenticity"] or {}).get("note", ""), summary["answers"]
-    header = ("Labelled images", "called fake", "uncertain", "called real")
+    labels = LABELS[summary["judges"]]
+    verdicts = (labels[verdict].lower() for verdict in ("fake", "uncertain", "real"))
+    header = ("Labelled images", *verdicts)
     caption = "Verdicts" + (f" ({note})" if note else "")
     if counts is None:
         return Table(caption, header, ())
@@ -62,7 +85,7 @@ def _verdict_table(summary: dict[str, Any]) -> Table:
 
 
 def _generator_table(summary: dict[str, Any]) -> Table:
-    counts = ("images", "called fake", "uncertain")
+    counts = ("images", LABELS[summary["judges"]]["fake"].lower(), "uncertain")
     header = ("Generator", "label", *counts, "accuracy", "mean probability")
     rows = tuple(
         (

@@ -57,6 +57,7 @@ class HeiePredictor(BasePredictor):
 
     default_batch_size = 1  # a language model takes far more memory
     threshold: float = 0.5
+    judges_plausibility = True
 
     def __init__(self, model: HEIE, mode: str = "generate") -> None:
         if mode not in MODES:

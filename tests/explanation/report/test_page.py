@@ -11,6 +11,7 @@ import report_samples as samples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artifactnet.explanation.report.charts import draw_charts
 from artifactnet.explanation.report.page import embed, prose, visible, write_page
 from artifactnet.explanation.report.tables import NOTHING, summary_figures, summary_tables
 
@@ -191,6 +192,25 @@ def test_uncertain_verdicts_have_a_column_a_choice_and_their_limits(tmp_path):
     text = path.read_text(encoding="utf-8")
     assert '<option value="uncertain">' not in text
     assert "called fake from a probability of 0.5." in text
+
+
+def test_a_judge_of_plausibility_calls_nothing_fake(tmp_path):
+    entries = samples.entries(12)
+    head = samples.head(entries)
+    head["summary"]["judges"] = "plausibility"
+    charts, _ = draw_charts(head["summary"])
+    drawn = [{k: getattr(c, k) for k in ("name", "title", "description", "svg")} for c in charts]
+    path = tmp_path / "page.html"
+    write_page(path, head | {"charts": drawn}, entries)
+    text = path.read_text(encoding="utf-8")
+    assert '<option value="fake">Called implausible</option>' in text
+    assert "An image is called implausible from an implausibility (1 - score) of 0.5." in text
+    assert '"called":"called implausible from 0.5"' in text.replace('": "', '":"')
+    assert "Images by implausibility." in text
+    found = dict(summary_figures(head["summary"]))
+    assert int(found["Called implausible"]) == sum(e["is_fake"] for e in entries)
+    for words in ("alled fake", "alled real", "P(fake)", "robability of being fake"):
+        assert words not in text, words
 
 
 def test_what_nobody_knows_is_left_out():
