@@ -57,8 +57,9 @@ def run_report(args: argparse.Namespace) -> int:
     arguments.print_warnings(result.warnings)
     arguments.print_failures(result.failures)
     uncertain = f", {result.uncertain} uncertain" if result.uncertain else ""
+    called = "called fake" if result.judges == "authenticity" else "called implausible"
     arguments.print_line(
-        f"{result.images} of {result.of} images in the report, {result.called_fake} called fake"
+        f"{result.images} of {result.of} images in the report, {result.called_fake} {called}"
         f"{uncertain}; figures in {result.json} and {len(result.pngs)} pictures beside it"
     )
     arguments.print_line(str(result.html))

@@ -50,7 +50,9 @@ def test_predict_and_report(saved, text, capsys):
             # what was mended of the text of random weights is said with the image
             assert entry["warnings"] == [t for t in line["warnings"] if t not in expected.warnings]
             assert entry["warnings"]
-    assert "2 of 2 images in the report" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 of 2 images in the report" in printed
+    assert "called implausible; figures in" in printed
 
 
 @pytest.mark.slow

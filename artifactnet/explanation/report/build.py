@@ -56,10 +56,11 @@ class ReportResult:
     pngs: tuple[Path, ...]  # its charts
     images: int  # in the report
     of: int  # found
-    called_fake: int  # of ``images``
+    called_fake: int  # of ``images``; implausible if that is what the model judges
     uncertain: int  # of ``images``
     failures: tuple[Failure, ...]  # not read or explained, and inputs without images
     warnings: tuple[str, ...]  # about model and data
+    judges: str  # what its verdicts are about: authenticity or plausibility
 
 
 def report(
@@ -252,7 +253,7 @@ def write_report(
     counts = summary["images"], len(items), summary["called_fake"], summary["called_uncertain"]
     failures, warnings = tuple(content.failures), tuple(head["warnings"])
     html, json = folder / HTML, folder / JSON
-    return ReportResult(html, json, pngs, *counts, failures, warnings)
+    return ReportResult(html, json, pngs, *counts, failures, warnings, summary["judges"])
 
 
 def _default_methods(detector: Detector) -> list[str] | None:
