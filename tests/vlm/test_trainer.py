@@ -113,7 +113,8 @@ def test_words_alone_go_on_where_they_stopped(tmp_path, tiny_base):
     half = config(tmp_path, tiny_base, *options, "name=half")
     first = train_heie(half)
     assert first.results["explanations"] is None
-    assert first.results["training"]["best_validation"].keys() == {"loss", "words"}
+    nearest = {f"nearest_{name}" for name in ("category", "clean", "place")}
+    assert first.results["training"]["best_validation"].keys() == {"loss", "words", *nearest}
     half.train.epochs, half.resume = 2, True
     again = checkpoint(train_heie(half).run_dir)["state_dict"]
     wanted = checkpoint(whole.run_dir)["state_dict"]
