@@ -40,6 +40,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
 def run_report(args: argparse.Namespace) -> int:
     """Run ``report``; returns the exit code."""
     from artifactnet.explanation.report.build import report
+    from artifactnet.explanation.report.tables import LABELS
     from artifactnet.types import ArtifactNetError
 
     if args.run_dir is not None and args.model is not None:
@@ -57,7 +58,7 @@ def run_report(args: argparse.Namespace) -> int:
     arguments.print_warnings(result.warnings)
     arguments.print_failures(result.failures)
     uncertain = f", {result.uncertain} uncertain" if result.uncertain else ""
-    called = "called fake" if result.judges == "authenticity" else "called implausible"
+    called = LABELS[result.judges]["fake"].lower()
     arguments.print_line(
         f"{result.images} of {result.of} images in the report, {result.called_fake} {called}"
         f"{uncertain}; figures in {result.json} and {len(result.pngs)} pictures beside it"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from artifactnet.taxonomy import CATEGORIES, UNCATEGORIZED, UNCATEGORIZED_BIT
+from artifactnet.taxonomy import UNCATEGORIZED, UNCATEGORIZED_BIT
 from artifactnet.types import Annotation, Sample, UInt8Array
 from artifactnet.vlm.text.chain_of_thought import MAP, SCORE, ChainOfThought, build_cot
+from artifactnet.vlm.text.facts import marked_regions
 from artifactnet.vlm.text.places import PLACES, ROW_FIRST, main_places
 
 # Read in place of a generated text; it says nothing about the image.
@@ -111,10 +112,8 @@ def _found(sample: Sample) -> list[tuple[str, npt.NDArray[np.bool_]]]:
     mask = marked_categories(sample)
     if mask is None:
         return []
-    bits = {category.label: category.bit for category in CATEGORIES}
-    bits[UNCATEGORIZED] = UNCATEGORIZED_BIT
-    layers = [(label, (mask & bit) > 0) for label, bit in bits.items()]
-    return [(label, marked) for label, marked in layers if marked.any()]
+    regions = dict(marked_regions(mask))
+    return [(label, regions[label]) for label in _WORDS if label in regions]
 
 
 def _where(marked: npt.NDArray[np.bool_]) -> str:
