@@ -107,7 +107,11 @@ def build(name, size, kwargs=None, **config):
 
 
 def train_once(model):
-    """One step on two images; the loss falls on the map as well, where there is one."""
+    """One step on two images; the loss falls on the map as well, where there is one.
+
+    Where batch normalization sees two single values, the gradient of random weights can be of any
+    size (inception_v3 at 96x96), so it is clipped, as by ``optim.clip_norm``.
+    """
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     images = torch.randn(2, 3, *model.image_size, generator=torch.Generator().manual_seed(1))
@@ -116,8 +120,10 @@ def train_once(model):
     if model.has_attention:
         loss = loss + output.heatmap.mean()
     loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     assert loss.isfinite()
+    assert norm > 0
     model.eval().zero_grad()
 
 
