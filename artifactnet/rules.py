@@ -108,6 +108,13 @@ RULES: dict[str, Rule] = {
     "mllm.features": _among("last", "levels"),
     "mllm.question": ("text", lambda v: bool(v.strip())),
     "mllm.max_new_tokens": _COUNT,
+    "mllm.sequence_bias": (
+        "texts with finite numbers",
+        lambda v: all(
+            isinstance(text, str) and text and type(bias) in (int, float) and math.isfinite(bias)
+            for text, bias in v.items()
+        ),
+    ),
     "mllm.task": _among("heie", "fakexplainer", *QREAL_TASKS, "xaigd_pad"),
     "mllm.context": _among("crop", "image"),
     "mllm.stage": _among("sft", "grpo"),
@@ -426,6 +433,8 @@ def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:
         yield from _pad_problems(config)
     else:
         yield from _heie_problems(config)
+    if config.mllm.task != "heie" and config.mllm.sequence_bias:
+        yield "mllm.sequence_bias", "is for mllm.task=heie"
 
 
 def _heie_problems(config: Config) -> Iterator[tuple[str, str]]:

@@ -119,6 +119,9 @@ class MllmConfig:
     # asked of images that come without a question of their own
     question: str = "Identify and describe every problematic region in this AIGC image."
     max_new_tokens: int = 512
+    # of heie, added to logits in greedy decoding: of a text's last token where those before it
+    # have just been written (`sequence_bias` of transformers)
+    sequence_bias: dict[str, float] = field(default_factory=dict)
     # the following are of fakexplainer
     stage: str = "sft"  # sft | grpo
     adapters: str | None = None  # folder of the run whose adapters are trained further

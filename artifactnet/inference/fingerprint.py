@@ -34,6 +34,7 @@ def model_fingerprint(predictor: BasePredictor) -> str:
         predictor.warnings,
         getattr(predictor, "mode", None),  # of a language model
         config if is_dataclass(config) else None,
+        *filter(None, [getattr(predictor, "generation", None)]),  # of HEIE
     )
     hasher.update(repr(about).encode("utf-8", "backslashreplace"))
     if isinstance(model, ExportedModel):

@@ -30,6 +30,18 @@ def writer(heie, monkeypatch):
     return prepare
 
 
+def test_a_bias_holds_where_the_tokens_before_it_were_written(writer, built_heie):
+    tokenize = built_heie.processing.tokenize
+    (favourite,) = tokenize("Q")
+    assert tokenize("QZ") == [favourite, *tokenize("Z")]
+    heie = writer(5, favourite)
+    assert generate_texts(heie, [random_image(56, 56)]) == ["QQQQQ"]
+    heie.mllm.sequence_bias = {"QZ": 3000, "Q": -10.0}
+    assert generate_texts(heie, [random_image(56, 56)] * 2) == ["QZQZQ"] * 2
+    heie.mllm.sequence_bias = {"QZ": 500.0}
+    assert generate_texts(heie, [random_image(56, 56)]) == ["QQQQQ"]
+
+
 @pytest.mark.parametrize(
     ("grid", "prompt", "forbidden", "wishes", "written"),
     [

@@ -179,9 +179,12 @@ def test_only_what_decides_the_figures_decides_the_folder(trained):
         assert str(subfolder(own, open_config(trained.run_dir, same)[1], "generate")) == "."
     places = [
         subfolder(own, open_config(trained.run_dir, [other])[1], "generate")
-        for other in ("mllm.question=Why?", "data.limit=2", "mllm.max_new_tokens=9")
+        for other in (
+            *("mllm.question=Why?", "data.limit=2", "mllm.max_new_tokens=9"),
+            'mllm.sequence_bias={" Identification\\nNo": 2.5}',
+        )
     ]
-    assert len({str(place) for place in places}) == 3
+    assert len({str(place) for place in places}) == 4
     assert {place.parts[0] for place in places} == {"evaluations"}
 
 

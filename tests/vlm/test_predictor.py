@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from artifactnet.inference.fingerprint import model_fingerprint
 from artifactnet.inference.inputs import Failure, ImageInput
 from artifactnet.inference.stability import VARIANTS
 from artifactnet.types import ArtifactNetError
@@ -178,3 +179,11 @@ def test_reencodings_are_read_as_images(brief, mode):
         variant = VARIANTS[name](image) if name in VARIANTS else image
         assert probability == pytest.approx(predictor.predict(variant).probability, abs=1e-5)
     assert len(answer.stability.probabilities) == 1 + len(VARIANTS)
+
+
+def test_the_fingerprint_knows_what_decides_a_text(brief):
+    writes, reads = HeiePredictor(brief), HeiePredictor(brief, "template")
+    before = model_fingerprint(writes), model_fingerprint(reads)
+    brief.mllm.sequence_bias = {"No": 1.0}
+    assert model_fingerprint(writes) != before[0]
+    assert model_fingerprint(reads) == before[1]  # no text, no bias

@@ -47,7 +47,8 @@ from artifactnet.vlm.text.places import main_places
 from artifactnet.vlm.text.reading import read_facts
 
 # what may differ from the run; everything else belongs to the trained model
-ALLOWED = ("data.", "train.device", "mllm.text", "mllm.question", "mllm.max_new_tokens")
+_GENERATION = ("mllm.question", "mllm.max_new_tokens", "mllm.sequence_bias")
+ALLOWED = ("data.", "train.device", "mllm.text", *_GENERATION)
 ANSWERS = "answers.jsonl"
 SIMILARITY = "similarity.jsonl"  # all answers of the judge about these texts
 FACTS = (  # columns, of `ClaimMetric`
@@ -93,6 +94,7 @@ def evaluate_heie(
     text = text or usual_text(own.mllm)
     model = saving.load_heie(folder, choose_device(config.train.device), merge=True)
     model.mllm.max_new_tokens = config.mllm.max_new_tokens
+    model.mllm.sequence_bias = config.mllm.sequence_bias
     model.processing.question = config.mllm.question
     selection = select_images(config, own, overrides)
     data = TextData(config, model.processing, selection.splits)
@@ -146,7 +148,9 @@ def _decisive(config: Config, text: str) -> dict[str, Any]:
     indifferent = (*tables.INDIFFERENT, "augment")
     data = {key: value for key, value in to_dict(config.data).items() if key not in indifferent}
     mllm = config.mllm
-    asked = [mllm.text, mllm.question, mllm.max_new_tokens]
+    asked: list[Any] = [mllm.text, mllm.question, mllm.max_new_tokens]
+    if mllm.sequence_bias:
+        asked.append(mllm.sequence_bias)
     return {"data": data, "asked": asked, "text": text, "seed": config.seed}
 
 

@@ -229,6 +229,7 @@ def generate_texts(
     """Generate an answer for each (H, W, 3) sRGB image, by greedy decoding.
 
     Texts have at most ``mllm.max_new_tokens`` tokens; they may lack marks or end early.
+    ``mllm.sequence_bias`` makes some of them more or less probable.
 
     Raises:
         ArtifactNetError: see `HeieProcessing.prompt`.
@@ -237,12 +238,14 @@ def generate_texts(
     inputs = processing.prompt(images, questions).to(model.device)
     length = inputs.input_ids.shape[1]
     rule = MapTokens(inputs.grids, length, processing.map_id, processing.forbidden_ids)
+    biases = [[processing.tokenize(text), float(x)] for text, x in model.mllm.sequence_bias.items()]
     with evaluating(model), torch.no_grad():
         ids = model.causal.generate(
             input_ids=inputs.input_ids,
             attention_mask=inputs.attention_mask,
             pixel_values=inputs.pixel_values,
             logits_processor=[rule],
+            sequence_bias=biases or None,
             max_new_tokens=model.mllm.max_new_tokens,
             do_sample=False,
             eos_token_id=processing.end_id,

@@ -67,6 +67,13 @@ class HeiePredictor(BasePredictor):
         if mode == "template":
             self.warnings += (_NO_TEXT,)
 
+    @property
+    def generation(self) -> str | None:
+        """What a text depends on beside weights and image; None where none is written."""
+        mllm = self.model.mllm
+        asked = (self.model.processing.question, mllm.max_new_tokens, mllm.sequence_bias)
+        return repr(asked) if self.mode == "generate" else None
+
     def predict_from_texts(
         self, images: Sequence[ImageLike], texts: Sequence[str], batch_size: int | None = None
     ) -> list[Prediction]:
