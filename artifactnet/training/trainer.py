@@ -18,6 +18,7 @@ from artifactnet.models.artifact_net import ArtifactNet
 from artifactnet.models.checkpoint import init_weights, load_checkpoint, save_checkpoint
 from artifactnet.models.create import create_model
 from artifactnet.models.dry_run import dry_run, first_line
+from artifactnet.models.heads.scorer import UNSCORED
 from artifactnet.runs.run_folder import BEST, LAST, PICTURES, RunResult, check_same_teacher
 from artifactnet.taxonomy import CATEGORIES
 from artifactnet.training.batch_norm import check_single_images
@@ -79,7 +80,8 @@ def _train(run: Run) -> RunResult:
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     height, width = model.image_size
     words = f"{config.model.backbone}, {learning:,} parameters learn, images {height}x{width}"
-    run.open_folder(data, words, model.notices)
+    # whether images have scores is known after training
+    run.open_folder(data, words, [notice for notice in model.notices if notice != UNSCORED])
     power = _WEIGHT_POWER[config.loss.segmentation.class_weights]
     weights = [1.0] * 9 if frequencies is None else frequencies.weights(power)
     module = DetectorModule(model, effective, generators, weights)

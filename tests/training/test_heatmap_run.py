@@ -35,7 +35,9 @@ def config(folder: Path, *overrides: str) -> Config:
 
 
 @pytest.mark.parametrize("head", ["decoder", "mapper"])
-def test_a_run_learns_saves_and_answers(head: str, tmp_path: Path) -> None:
+def test_a_run_learns_saves_and_answers(
+    head: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = train_detector(config(tmp_path, f"model.heatmap.head={head}", "train.monitor=map_iou"))
     results = json.loads((run.run_dir / "results.json").read_text())
     assert results["no_heatmap"] is None
@@ -49,6 +51,7 @@ def test_a_run_learns_saves_and_answers(head: str, tmp_path: Path) -> None:
     assert answer.heatmap is not None
     assert answer.heatmap.shape == (40, 50)
     assert answer.warnings == ()
+    assert "UNTRAINED" not in capsys.readouterr().out  # not of a score that is about to be learned
 
 
 def test_a_head_or_score_that_nothing_teaches_says_so(tmp_path: Path) -> None:
