@@ -118,6 +118,7 @@ RULES: dict[str, Rule] = {
     "mllm.task": _among("heie", "fakexplainer", *QREAL_TASKS, "xaigd_pad"),
     "mllm.context": _among("crop", "image"),
     "mllm.stage": _among("sft", "grpo"),
+    "mllm.temperature": _NOT_NEGATIVE,
     "mllm.layout": _among("user", "system", "brief"),
     "mllm.region_form": _among("json", "native"),
     "mllm.drop": _among("none", "bbox", "caption", "tags", "label"),
@@ -435,6 +436,8 @@ def _mllm_problems(config: Config) -> Iterator[tuple[str, str]]:
         yield from _heie_problems(config)
     if config.mllm.task != "heie" and config.mllm.sequence_bias:
         yield "mllm.sequence_bias", "is for mllm.task=heie"
+    if config.mllm.task != "fakexplainer" and config.mllm.temperature:
+        yield "mllm.temperature", "above 0 is for mllm.task=fakexplainer"
 
 
 def _heie_problems(config: Config) -> Iterator[tuple[str, str]]:

@@ -128,6 +128,7 @@ class MllmConfig:
     cold_start: bool = True  # grpo starts from the adapters of an sft run; false: it may do without
     # where the task is described: user | system (turn of the chat) | brief (nowhere: learned)
     layout: str = "user"
+    temperature: float = 0.0  # 0: greedy decoding; above, answers are sampled, one for each image
     region_form: str = "json"  # json | native (the family's own box tokens)
     drop: str = "none"  # left out of the answers (Table 4): none | bbox | caption | tags | label
     # the following two are of qreal

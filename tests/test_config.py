@@ -319,6 +319,7 @@ def test_optional_values_can_be_unset(tmp_path: Path) -> None:
         ("data.augment.rotate=2", ["data.augment.rotate must be from 0 to 1"]),
         ("data.augment.color=-0.1", ["data.augment.color must be from 0 to 1"]),
         ("model.std=[1, 0, 1]", ["model.std must be three numbers above 0"]),
+        ("mllm.temperature=-1", ["mllm.temperature must be"]),
         ("mllm.sequence_bias={a: .inf}", ["mllm.sequence_bias must be texts with finite"]),
         ("mllm.sequence_bias={a: b}", ["mllm.sequence_bias must be texts with finite"]),
         ('mllm.sequence_bias={"": 1}', ["mllm.sequence_bias must be texts with finite"]),

@@ -126,16 +126,23 @@ def special_tokens(processor: Any, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in special]
 
 
-def greedy(
-    chat: ImageChat, model: Any, inputs: Any, max_new_tokens: int, logits: bool = False
+def generate_answers(
+    chat: ImageChat,
+    model: Any,
+    inputs: Any,
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    logits: bool = False,
 ) -> Any:
-    """What ``model.generate`` returns for greedy decoding, whatever the base's own settings are.
+    """What ``model.generate`` returns, whatever the base's own settings are.
 
     Args:
         chat: of the model.
         model: the base, with or without adapters.
         inputs: of `ImageChat.encode_chats`, on the model's device.
         max_new_tokens: at which an answer is cut off.
+        temperature: 0: greedy decoding; above, tokens are drawn from the whole distribution.
         logits: keep them, which takes gigabytes for long answers.
 
     Returns:
@@ -148,12 +155,13 @@ def greedy(
         suppress_tokens=chat.forbidden_ids,
         eos_token_id=chat.end_id,
         pad_token_id=chat.pad_id,
-        do_sample=False,
         num_beams=1,
         repetition_penalty=1.0,
-        temperature=None,
-        top_p=None,
-        top_k=None,
+        **(
+            {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+            if temperature
+            else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        ),
         return_dict_in_generate=True,
         output_logits=logits,
     )

@@ -27,7 +27,12 @@ from artifactnet.vlm import coordinates
 from artifactnet.vlm.base import load_base, pin_base
 from artifactnet.vlm.coordinates import Size
 from artifactnet.vlm.fakexplainer.saving import is_fakexplainer, load_fakexplainer
-from artifactnet.vlm.image_chat import ImageChat, greedy, load_image_chat, question_messages
+from artifactnet.vlm.image_chat import (
+    ImageChat,
+    generate_answers,
+    load_image_chat,
+    question_messages,
+)
 from artifactnet.vlm.qreal.prompts import Context
 from artifactnet.vlm.qreal.rows import OBJECT
 from artifactnet.vlm.tuned_chat import MARKS, is_tuned_chat, load_tuned_chat, read_tuned_chat
@@ -180,7 +185,7 @@ class LocalAnswerer(Answerer):
             inputs = self.chat.encode_chats([question.pixels for question in questions], texts)
             inputs = inputs.to(device, self.model.dtype)
             limit = _YES_NO_TOKENS if yes_no else self.max_new_tokens
-            found = greedy(self.chat, self.model, inputs, limit, logits=yes_no)
+            found = generate_answers(self.chat, self.model, inputs, limit, logits=yes_no)
         rows = found.sequences[:, inputs["input_ids"].shape[1] :].tolist()
         written = [Written(self.chat.decode(r), None, self.chat.is_cut_off(r)) for r in rows]
         if yes_no:

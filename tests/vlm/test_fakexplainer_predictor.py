@@ -23,6 +23,7 @@ from artifactnet.vlm.fakexplainer.saving import (  # noqa: E402
     build_fakexplainer,
     save_fakexplainer,
 )
+from artifactnet.vlm.image_chat import generate_answers  # noqa: E402
 
 FAMILIES = ("qwen", "internvl")
 ANSWER = (
@@ -210,6 +211,43 @@ def test_the_fingerprint_knows_weights_and_settings(predictors, folders):
     other = load_model(folders["qwen"], "cpu")
     other.trained.mllm.max_new_tokens = 25
     assert model_fingerprint(FakexplainerPredictor(other.trained)) != first
+    other.trained.mllm.max_new_tokens, other.trained.mllm.temperature = 24, 1.0
+    assert model_fingerprint(FakexplainerPredictor(other.trained)) != first
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sampled_answers_depend_on_the_image_alone(folders, family):
+    predictor = load_model(folders[family], "cpu")
+    greedy = predictor.predict(IMAGE).explanation.text
+    predictor.trained.mllm.temperature = 1e-5
+    assert predictor.predict(IMAGE).explanation.text == greedy
+    predictor.trained.mllm.temperature = 1.0
+    state = torch.random.get_rng_state()
+    first = predictor.predict(IMAGE).explanation.text
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert first != greedy
+    torch.manual_seed(99)
+    assert predictor.predict(IMAGE).explanation.text == first
+    assert predictor.predict(255 - IMAGE).explanation.text != first
+
+
+def test_answers_are_sampled_from_the_whole_distribution(predictors):
+    """First tokens of 400 answers against the softmax of the model's own logits."""
+    predictor = predictors["qwen"]
+    chat, model = predictor.processing, predictor.model
+    inputs = chat.encode([IMAGE] * 400)
+    with torch.no_grad():
+        logits = model(**chat.encode([IMAGE]), logits_to_keep=1).logits[0, -1].double()
+        torch.manual_seed(0)
+        found = generate_answers(chat, model, inputs, 1, temperature=0.5).sequences[:, -1]
+    logits[list(chat.forbidden_ids)] = -torch.inf
+    likelihoods = (logits / 0.5).log_softmax(-1)
+    order = likelihoods.argsort(descending=True).tolist()
+    ranks = [order.index(token) for token in found.tolist()]
+    outside = 1 - likelihoods[order[:50]].exp().sum()  # transformers' default leaves these out
+    assert outside > 0.3
+    share = sum(rank >= 50 for rank in ranks) / 400
+    assert abs(share - outside) < 4 * (outside * (1 - outside) / 400) ** 0.5
 
 
 def test_predict_writes_regions_and_tags(folders, predictors, monkeypatch, tmp_path, capsys):

@@ -95,11 +95,11 @@ def test_yes_and_no_are_cut_off_where_they_have_no_end(model, monkeypatch):
     chat, word = model.chat, model.chat.tokenize("Yes")[0]
     ends = [[word, chat.end_id, chat.pad_id], [word, word, word]]
 
-    def written(chat, model, inputs, limit, logits):
+    def written(chat, model, inputs, limit, *, logits):
         found = torch.cat([inputs["input_ids"], torch.tensor(ends)], 1)
         return SimpleNamespace(sequences=found, logits=[torch.zeros(2, model.vocab_size)])
 
-    monkeypatch.setattr(questions_module, "greedy", written)
+    monkeypatch.setattr(questions_module, "generate_answers", written)
     monkeypatch.setattr(type(model.model), "vocab_size", 10_000, raising=False)
     image = tiny_mllm.random_image(84, 84)
     found = model.ask([ImageQuestion(image, QUESTION, yes_no=True)] * 2)

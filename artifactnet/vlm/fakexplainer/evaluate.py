@@ -53,7 +53,8 @@ from artifactnet.vlm.fakexplainer.saving import (
 )
 
 # what may differ from the run; everything else belongs to the trained model
-ALLOWED = ("data.", "train.device", "mllm.max_new_tokens", "mllm.groups")
+_GENERATION = ("mllm.max_new_tokens", "mllm.temperature")
+ALLOWED = ("data.", "train.device", *_GENERATION, "mllm.groups")
 ENDPOINT_ALLOWED = ("data.", "mllm.groups", "name=", "out=", "seed=")
 ANSWERS = "answers.jsonl"
 _UNTRAINED = "the base model as it is: it was not trained for this task"
@@ -84,6 +85,7 @@ def evaluate_fakexplainer(run_dir: str | Path, overrides: Sequence[str] = ()) ->
     data = _evaluation_data(config, own, overrides)
     model = load_fakexplainer(folder, choose_device(config.train.device))
     model.mllm.max_new_tokens = config.mllm.max_new_tokens
+    model.mllm.temperature = config.mllm.temperature
     decisive = _decisive(config)
     same = decisive == _decisive(own)
     target = folder if same else folder / tables.subfolder(config, decisive)
@@ -270,7 +272,10 @@ def _decisive(config: Config) -> dict[str, Any]:
     """All that decides the figures of a given model."""
     indifferent = (*tables.INDIFFERENT, "augment", "balance")
     data = {key: value for key, value in to_dict(config.data).items() if key not in indifferent}
-    return {"data": data, "max_new_tokens": config.mllm.max_new_tokens, "seed": config.seed}
+    decisive = {"data": data, "max_new_tokens": config.mllm.max_new_tokens, "seed": config.seed}
+    if config.mllm.temperature:
+        decisive["temperature"] = config.mllm.temperature
+    return decisive
 
 
 def _plain(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 import torch
@@ -23,11 +24,14 @@ from artifactnet.vlm.fakexplainer.answering import (
     verdict_probability,
 )
 from artifactnet.vlm.fakexplainer.saving import Fakexplainer, load_fakexplainer
-from artifactnet.vlm.image_chat import greedy
+from artifactnet.vlm.image_chat import generate_answers
 
 
 class FakexplainerPredictor(AnswerPredictor):
-    """Answers about images by greedy decoding, at most ``mllm.max_new_tokens`` long.
+    """Answers about images, at most ``mllm.max_new_tokens`` long.
+
+    They come from greedy decoding, or with ``mllm.temperature`` above 0 are sampled, with a seed
+    that the image (of a batch the first one) gives.
 
     It looks at whole images and draws its own boxes: it takes neither ``tiles`` nor masks files.
 
@@ -43,7 +47,9 @@ class FakexplainerPredictor(AnswerPredictor):
         self.drop, self.form = self.processing.drop, self.processing.form
         self.warnings: tuple[str, ...] = trained.notices
         # what its answers depend on beside the weights, for `model_fingerprint`
-        self.mode = f"{self.processing.messages} {trained.mllm.max_new_tokens}"
+        mllm = trained.mllm
+        sampled = f" {mllm.temperature}" if mllm.temperature else ""
+        self.mode = f"{self.processing.messages} {mllm.max_new_tokens}{sampled}"
 
     def input_size(self, image_size: Size) -> Size:
         """See `AnswerPredictor.input_size`."""
@@ -68,8 +74,15 @@ class FakexplainerPredictor(AnswerPredictor):
         """An answer about each image, and whether it reached the limit of its length."""
         processing = self.processing
         inputs = processing.encode(images).to(self.trained.device, self.model.dtype)
-        limit = self.trained.mllm.max_new_tokens
-        ids = greedy(processing, self.model, inputs, limit).sequences
+        mllm = self.trained.mllm
+        with torch.random.fork_rng(enabled=mllm.temperature > 0):
+            if mllm.temperature:
+                seed = blake2b(images[0].tobytes(), digest_size=7).digest()
+                torch.manual_seed(int.from_bytes(seed))
+            ids = generate_answers(
+                *(processing, self.model, inputs, mllm.max_new_tokens),
+                temperature=mllm.temperature,
+            ).sequences
         rows = ids[:, inputs["input_ids"].shape[1] :].tolist()
         return [processing.decode(row) for row in rows], [processing.is_cut_off(r) for r in rows]
 
