@@ -128,6 +128,13 @@ class Subset:
         self.warnings: tuple[str, ...] = tuple(getattr(source, "warnings", ()))
         self.known_twins = bool(getattr(source, "known_twins", False))
 
+    def unwrap(self) -> tuple[Source, list[int]]:
+        """The source that is no subset of another, and which of its images these are."""
+        if not isinstance(self._source, Subset):
+            return self._source, self._indices
+        source, indices = self._source.unwrap()
+        return source, [indices[index] for index in self._indices]
+
     def load(self, index: int) -> Sample:
         """See `Source.load`."""
         return self._source.load(self._indices[index])

@@ -89,4 +89,7 @@ def test_subset():
     assert ([item.uid for item in subset.records], subset.load(0)) == (["c", "a"], "c")
     assert subset.encoded(1) == b"a"
     assert subset.warnings == ("careful",)
+    source, indices = Subset(subset, [1]).unwrap()
+    assert isinstance(source, EncodedLetters)
+    assert indices == [0]
     assert Subset(Letters(), [1]).encoded(0) is None

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from chat_server import Reply, serving
-from tiny_heie_run import TEXT, config, manifest
+from tiny_heie_run import TEXT, config, line, manifest
 
 from artifactnet.cli import main
+from artifactnet.data.manifest_format import write_manifest
 from artifactnet.types import ArtifactNetError
 from artifactnet.vlm.heie import data as heie_data
 from artifactnet.vlm.heie import evaluate
@@ -171,6 +172,13 @@ def test_other_data(trained, tmp_path):
     assert "mllm.text=written" in found["data_warnings"][-1]
     with pytest.raises(ArtifactNetError, match=r"optim\.lr cannot be changed"):
         evaluate_heie(trained.run_dir, ["optim.lr=1"])
+    own = [f"data.root={manifest(tmp_path / 'texts', seed=6)}"]
+    found = evaluate_heie(trained.run_dir, own, "template")
+    assert not [text for text in found["data_warnings"] if "written text" in text]
+    bad = line(tmp_path / "texts", 1, "test", "### No chain of thought", seed=6)
+    write_manifest(tmp_path / "texts" / "set.jsonl", [bad])
+    with pytest.raises(ArtifactNetError, match=r"6_1\.png: its text"):
+        evaluate_heie(trained.run_dir, own, "template")
 
 
 def test_only_what_decides_the_figures_decides_the_folder(trained):

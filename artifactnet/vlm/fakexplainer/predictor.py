@@ -78,7 +78,7 @@ class FakexplainerPredictor(AnswerPredictor):
         with torch.random.fork_rng(enabled=mllm.temperature > 0):
             if mllm.temperature:
                 seed = blake2b(images[0].tobytes(), digest_size=7).digest()
-                torch.manual_seed(int.from_bytes(seed))
+                torch.manual_seed(int.from_bytes(seed, "big"))
             ids = generate_answers(
                 *(processing, self.model, inputs, mllm.max_new_tokens),
                 temperature=mllm.temperature,

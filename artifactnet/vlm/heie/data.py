@@ -25,6 +25,7 @@ from artifactnet.data.sampler import EpochSampler
 from artifactnet.data.sources.base import Source, Splits
 from artifactnet.data.sources.demo import DemoSource
 from artifactnet.data.sources.manifest import ManifestSource
+from artifactnet.data.splits import Subset
 from artifactnet.types import Annotation, ArtifactNetError, Record, Sample, UInt8Array
 from artifactnet.vlm.heie.processing import HeieInputs, HeieProcessing
 from artifactnet.vlm.processing import IGNORE_INDEX
@@ -392,12 +393,16 @@ def _written(splits: Splits, config: Config, processing: HeieProcessing) -> set[
     written: set[Record] = set()
     if config.mllm.text != "written":
         return written
-    for source in splits.values():
+    for split in splits.values():
+        source, indices = (
+            split.unwrap() if isinstance(split, Subset) else (split, range(len(split.records)))
+        )
         if isinstance(source, DemoSource) and source.texts:
-            written.update(source.records)
+            written.update(split.records)
         if not isinstance(source, ManifestSource):  # no other source has texts
             continue
-        for record, text in zip(source.records, source.texts, strict=True):
+        for record, index in zip(split.records, indices, strict=True):
+            text = source.texts[index]
             if text is not None:
                 if config.data.on_error == "raise":
                     check_text(text, record.location, processing)
