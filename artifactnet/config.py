@@ -254,7 +254,7 @@ def _expected(key: str, hint: Any) -> str:
         return f"a group of keys, such as {key}.{fields(hint)[0].name}"
     wanted, optional = without_none(hint)
     if get_origin(wanted) is dict:
-        words = "a mapping"
+        words = "a mapping" + (" of texts to numbers" if get_args(wanted)[1] is float else "")
     elif get_origin(wanted) is list:
         words = f"a list of {_PLURALS[get_args(wanted)[0]]} in brackets"
     else:

@@ -45,6 +45,19 @@ _INSIDE: Rule = ("between 0 and 1, both excluded", lambda v: 0 < v < 1)
 _CHANNELS: Rule = ("three finite numbers", lambda v: len(v) == 3 and all(map(math.isfinite, v)))
 _SIZE: Rule = ("two integers above 0 (height, width)", lambda v: len(v) == 2 and min(v) > 0)
 _PARTS = ("backbone", "head", "segmentation", "heatmap", "context")  # of ArtifactNet
+_FLOAT32_MAX = 3e38
+
+
+def _are_biases(values: dict[str, Any]) -> bool:
+    """Whether texts have finite numbers; a value that was set by a dotted key may be anything."""
+    numbers = [value for value in values.values() if type(value) in (int, float)]
+    return (
+        all(values)
+        and len(numbers) == len(values)
+        and all(abs(value) <= _FLOAT32_MAX for value in numbers)
+    )
+
+
 RULES: dict[str, Rule] = {
     "name": (
         "a plain folder name",
@@ -108,13 +121,7 @@ RULES: dict[str, Rule] = {
     "mllm.features": _among("last", "levels"),
     "mllm.question": ("text", lambda v: bool(v.strip())),
     "mllm.max_new_tokens": _COUNT,
-    "mllm.sequence_bias": (
-        "texts with finite numbers",
-        lambda v: all(
-            isinstance(text, str) and text and type(bias) in (int, float) and math.isfinite(bias)
-            for text, bias in v.items()
-        ),
-    ),
+    "mllm.sequence_bias": ("texts with finite numbers", _are_biases),
     "mllm.task": _among("heie", "fakexplainer", *QREAL_TASKS, "xaigd_pad"),
     "mllm.context": _among("crop", "image"),
     "mllm.stage": _among("sft", "grpo"),

@@ -150,8 +150,8 @@ def convert(value: Any, hint: Any) -> Any:
 
     Args:
         value: `Scalar`, or lists and dictionaries of them; or a value that has its type already.
-        hint: ``bool``, ``int``, ``float``, ``str``, a list of one of them, or ``dict[str, Any]``;
-            each of these may be optional.
+        hint: ``bool``, ``int``, ``float``, ``str``, a list of one of them, ``dict[str, Any]``
+            or ``dict[str, float]``; each of these may be optional.
 
     Raises:
         ValueError: it is not of that type.
@@ -163,7 +163,11 @@ def convert(value: Any, hint: Any) -> Any:
     if get_origin(wanted) is dict:
         if not null and not isinstance(value, dict):
             raise ValueError("not a mapping")
-        return {} if null else free_value(value)
+        if null:
+            return {}
+        if get_args(wanted)[1] is float:
+            return {str(key): _number(item) for key, item in value.items()}
+        return free_value(value)
     if get_origin(wanted) is list:
         if not isinstance(value, list):
             raise ValueError("not a list")

@@ -37,6 +37,7 @@ PICTURES = "pictures"
 # keys that may change between a run and its continuation: none affects what was learned so far
 MAY_CHANGE = (
     *("distill.cache", "name", "out", "resume", "overwrite", "mllm.groups"),
+    *("mllm.sequence_bias", "mllm.temperature"),
     *("data.root", "data.real_root", "data.workers", "data.check", "data.eval_batch_size"),
     *("train.epochs", "train.max_steps", "train.device", "train.picture_every"),
     *("train.pictures", "train.log_every", "train.tensorboard"),

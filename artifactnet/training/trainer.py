@@ -80,8 +80,14 @@ def _train(run: Run) -> RunResult:
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     height, width = model.image_size
     words = f"{config.model.backbone}, {learning:,} parameters learn, images {height}x{width}"
-    # whether images have scores is known after training
-    run.open_folder(data, words, [notice for notice in model.notices if notice != UNSCORED])
+    scored = config.loss.heatmap.score or (config.distill.teacher and config.distill.score)
+    notices = [
+        notice
+        for notice in model.notices
+        # whether an image has a score is known after training
+        if notice != UNSCORED or not scored or "heatmap" in config.freeze
+    ]
+    run.open_folder(data, words, notices)
     power = _WEIGHT_POWER[config.loss.segmentation.class_weights]
     weights = [1.0] * 9 if frequencies is None else frequencies.weights(power)
     module = DetectorModule(model, effective, generators, weights)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from PIL import Image
+from torch import Tensor
 
 from artifactnet.config import MllmConfig
 from artifactnet.types import UInt8Array
@@ -126,14 +128,36 @@ def special_tokens(processor: Any, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in special]
 
 
+class Sampling:
+    """Logits processor with which greedy decoding draws tokens from the whole distribution.
+
+    Logits and Gumbel noise have their maximum at a token with its probability. Each row has a
+    generator of its own, so a text does not depend on the others of its batch.
+
+    Args:
+        temperature: above 0; divides the logits.
+        seeds: one for each row.
+    """
+
+    def __init__(self, temperature: float, seeds: Sequence[int]) -> None:
+        self._temperature = temperature
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(B, V) scores of the next token, with noise."""
+        size = scores.shape[1]
+        drawn = [torch.empty(size).exponential_(generator=each) for each in self._generators]
+        noise = torch.stack(drawn).clamp_min(1e-30).log()  # of 0 it would be infinite
+        return scores.float() / self._temperature - noise.to(scores.device)
+
+
 def generate_answers(
     chat: ImageChat,
     model: Any,
     inputs: Any,
     max_new_tokens: int,
-    *,
-    temperature: float = 0.0,
     logits: bool = False,
+    sampling: Sampling | None = None,
 ) -> Any:
     """What ``model.generate`` returns, whatever the base's own settings are.
 
@@ -142,8 +166,8 @@ def generate_answers(
         model: the base, with or without adapters.
         inputs: of `ImageChat.encode_chats`, on the model's device.
         max_new_tokens: at which an answer is cut off.
-        temperature: 0: greedy decoding; above, tokens are drawn from the whole distribution.
         logits: keep them, which takes gigabytes for long answers.
+        sampling: None: greedy decoding.
 
     Returns:
         ``sequences`` (B, L + new) with the prompts, and ``logits``: (B, V) for each new token,
@@ -155,13 +179,13 @@ def generate_answers(
         suppress_tokens=chat.forbidden_ids,
         eos_token_id=chat.end_id,
         pad_token_id=chat.pad_id,
+        do_sample=False,
         num_beams=1,
         repetition_penalty=1.0,
-        **(
-            {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
-            if temperature
-            else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        ),
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        logits_processor=None if sampling is None else [sampling],
         return_dict_in_generate=True,
         output_logits=logits,
     )

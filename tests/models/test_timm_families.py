@@ -120,7 +120,7 @@ def train_once(model):
     if model.has_attention:
         loss = loss + output.heatmap.mean()
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
     optimizer.step()
     assert loss.isfinite()
     assert norm > 0

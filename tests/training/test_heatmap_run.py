@@ -54,7 +54,9 @@ def test_a_run_learns_saves_and_answers(
     assert "UNTRAINED" not in capsys.readouterr().out  # not of a score that is about to be learned
 
 
-def test_a_head_or_score_that_nothing_teaches_says_so(tmp_path: Path) -> None:
+def test_a_head_or_score_that_nothing_teaches_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     untaught = [f"loss.heatmap.{name}=0" for name in ("focal", "laplace", "correlation", "score")]
     for number, (options, said) in enumerate(
         {
@@ -65,6 +67,7 @@ def test_a_head_or_score_that_nothing_teaches_says_so(tmp_path: Path) -> None:
         run = train_detector(config(tmp_path, f"name=run{number}", *options))
         model = checkpoint.load_checkpoint(run.run_dir / run_folder.BEST)
         assert [n for n in model.notices if said in n]
+        assert said in capsys.readouterr().out.partition("epoch 1/1")[0]  # known from the start
     again = train_detector(config(tmp_path, "name=taught", f"init_from={run.run_dir}"))
     assert checkpoint.load_checkpoint(again.run_dir / run_folder.BEST).notices == ()
 

@@ -170,6 +170,14 @@ def test_other_data_and_groups_go_to_a_folder_of_their_own(run, asked, made, tmp
     assert results["fakexplainer"]["all"]["balanced_accuracy"] is None
 
 
+def test_sampled_answers_say_so_and_go_to_a_folder_of_their_own(run, asked):
+    results = api.evaluate(run, ["mllm.temperature=0.5"])
+    assert "answers are sampled at temperature 0.5" in results["notices"]
+    assert not (run / "results.json").exists()
+    (page,) = run.glob("evaluations/*/results.md")
+    assert "sampled at temperature 0.5" in page.read_text()
+
+
 def test_masks_are_boxes_without_captions(run, asked, made, tmp_path):
     import numpy as np
     from PIL import Image

@@ -23,7 +23,7 @@ from artifactnet.vlm.fakexplainer.saving import (  # noqa: E402
     build_fakexplainer,
     save_fakexplainer,
 )
-from artifactnet.vlm.image_chat import generate_answers  # noqa: E402
+from artifactnet.vlm.image_chat import Sampling, generate_answers  # noqa: E402
 
 FAMILIES = ("qwen", "internvl")
 ANSWER = (
@@ -226,9 +226,11 @@ def test_sampled_answers_depend_on_the_image_alone(folders, family):
     first = predictor.predict(IMAGE).explanation.text
     assert torch.equal(torch.random.get_rng_state(), state)
     assert first != greedy
-    torch.manual_seed(99)
-    assert predictor.predict(IMAGE).explanation.text == first
-    assert predictor.predict(255 - IMAGE).explanation.text != first
+    second = predictor.predict(255 - IMAGE).explanation.text
+    assert second != first
+    together = predictor.predict([255 - IMAGE, IMAGE, IMAGE], batch_size=3)
+    assert [answer.explanation.text for answer in together] == [second, first, first]
+    assert "sampled at temperature" in FakexplainerPredictor(predictor.trained).warnings[-1]
 
 
 def test_answers_are_sampled_from_the_whole_distribution(predictors):
@@ -238,8 +240,8 @@ def test_answers_are_sampled_from_the_whole_distribution(predictors):
     inputs = chat.encode([IMAGE] * 400)
     with torch.no_grad():
         logits = model(**chat.encode([IMAGE]), logits_to_keep=1).logits[0, -1].double()
-        torch.manual_seed(0)
-        found = generate_answers(chat, model, inputs, 1, temperature=0.5).sequences[:, -1]
+        sampling = Sampling(0.5, range(400))
+        found = generate_answers(chat, model, inputs, 1, sampling=sampling).sequences[:, -1]
     logits[list(chat.forbidden_ids)] = -torch.inf
     likelihoods = (logits / 0.5).log_softmax(-1)
     order = likelihoods.argsort(descending=True).tolist()

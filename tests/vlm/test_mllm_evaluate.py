@@ -181,6 +181,23 @@ def test_other_data(trained, tmp_path):
         evaluate_heie(trained.run_dir, own, "template")
 
 
+def test_a_bias_changes_what_is_written(trained):
+    bias = 'mllm.sequence_bias={"QZ": 3000, "Q": 2000}'
+    found = evaluate_heie(trained.run_dir, [bias])
+    assert found["generation"]["sequence_bias"] == {"QZ": 3000.0, "Q": 2000.0}
+    (page,) = (
+        path
+        for path in (trained.run_dir / "evaluations").glob("*-generate-*/results.md")
+        if "QZ" in path.read_text()
+    )
+    answers = [json.loads(text) for text in (page.parent / "answers.jsonl").open()]
+    assert all("QZQZ" in answer["text"] for answer in answers)
+    own, _ = open_config(trained.run_dir)
+    config = open_config(trained.run_dir, [bias])[1]
+    plain = subfolder(own, open_config(trained.run_dir)[1], "template")
+    assert subfolder(own, config, "template") == plain  # nothing is written
+
+
 def test_only_what_decides_the_figures_decides_the_folder(trained):
     own, _ = open_config(trained.run_dir)
     for same in (["data.workers=1"], ["data.eval_batch_size=7"], ["train.device=cpu"]):

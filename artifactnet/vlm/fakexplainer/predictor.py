@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from artifactnet.inference.base import PredictOptions
@@ -24,14 +25,14 @@ from artifactnet.vlm.fakexplainer.answering import (
     verdict_probability,
 )
 from artifactnet.vlm.fakexplainer.saving import Fakexplainer, load_fakexplainer
-from artifactnet.vlm.image_chat import generate_answers
+from artifactnet.vlm.image_chat import Sampling, generate_answers
 
 
 class FakexplainerPredictor(AnswerPredictor):
     """Answers about images, at most ``mllm.max_new_tokens`` long.
 
-    They come from greedy decoding, or with ``mllm.temperature`` above 0 are sampled, with a seed
-    that the image (of a batch the first one) gives.
+    They come from greedy decoding, or with ``mllm.temperature`` above 0 are sampled: one answer
+    for each image, with a seed made of its pixels.
 
     It looks at whole images and draws its own boxes: it takes neither ``tiles`` nor masks files.
 
@@ -46,10 +47,10 @@ class FakexplainerPredictor(AnswerPredictor):
         self.processing = trained.processing
         self.drop, self.form = self.processing.drop, self.processing.form
         self.warnings: tuple[str, ...] = trained.notices
-        # what its answers depend on beside the weights, for `model_fingerprint`
-        mllm = trained.mllm
-        sampled = f" {mllm.temperature}" if mllm.temperature else ""
-        self.mode = f"{self.processing.messages} {mllm.max_new_tokens}{sampled}"
+        if trained.mllm.temperature:
+            self.warnings += (f"answers are sampled at temperature {trained.mllm.temperature}",)
+        # what its answers depend on beside weights and warnings, for `model_fingerprint`
+        self.mode = f"{self.processing.messages} {trained.mllm.max_new_tokens}"
 
     def input_size(self, image_size: Size) -> Size:
         """See `AnswerPredictor.input_size`."""
@@ -74,15 +75,11 @@ class FakexplainerPredictor(AnswerPredictor):
         """An answer about each image, and whether it reached the limit of its length."""
         processing = self.processing
         inputs = processing.encode(images).to(self.trained.device, self.model.dtype)
-        mllm = self.trained.mllm
-        with torch.random.fork_rng(enabled=mllm.temperature > 0):
-            if mllm.temperature:
-                seed = blake2b(images[0].tobytes(), digest_size=7).digest()
-                torch.manual_seed(int.from_bytes(seed, "big"))
-            ids = generate_answers(
-                *(processing, self.model, inputs, mllm.max_new_tokens),
-                temperature=mllm.temperature,
-            ).sequences
+        mllm, sampling = self.trained.mllm, None
+        if mllm.temperature:
+            sampling = Sampling(mllm.temperature, [_seed(image) for image in images])
+        limit = mllm.max_new_tokens
+        ids = generate_answers(processing, self.model, inputs, limit, sampling=sampling).sequences
         rows = ids[:, inputs["input_ids"].shape[1] :].tolist()
         return [processing.decode(row) for row in rows], [processing.is_cut_off(r) for r in rows]
 
@@ -110,6 +107,10 @@ class FakexplainerPredictor(AnswerPredictor):
             # the state at a place predicts the token behind it
             sums.append(float(row[-count - 1 : -1].gather(1, expected[:, None]).sum()))
         return sums[0], sums[1]
+
+
+def _seed(image: UInt8Array) -> int:
+    return int.from_bytes(blake2b(np.ascontiguousarray(image), digest_size=7).digest(), "big")
 
 
 def load_fakexplainer_predictor(

@@ -149,7 +149,7 @@ def _decisive(config: Config, text: str) -> dict[str, Any]:
     data = {key: value for key, value in to_dict(config.data).items() if key not in indifferent}
     mllm = config.mllm
     asked: list[Any] = [mllm.text, mllm.question, mllm.max_new_tokens]
-    if mllm.sequence_bias:
+    if mllm.sequence_bias and text == "generate":
         asked.append(mllm.sequence_bias)
     return {"data": data, "asked": asked, "text": text, "seed": config.seed}
 
@@ -231,6 +231,11 @@ def evaluate_model(
             "base": model.mllm.base,
             "revision": model.mllm.revision,
             "epoch": facts["epoch"],
+        },
+        "generation": {
+            "question": model.processing.question,
+            "max_new_tokens": model.mllm.max_new_tokens,
+            "sequence_bias": model.mllm.sequence_bias,
         },
         "notices": facts["notices"],
         "data_warnings": warnings,
@@ -387,6 +392,9 @@ def markdown(results: dict[str, Any]) -> str:
     """The results of a HEIE as a Markdown page; every figure has its counts beside it."""
     text = results["text"]
     read = "It gave short answers." if text == SHORT else f"Heatmap and score from {TEXTS[text]}."
+    bias = results.get("generation", {}).get("sequence_bias")
+    if bias and text in ("generate", SHORT):
+        read += f" `mllm.sequence_bias={json.dumps(bias, ensure_ascii=False)}`."
     lines = [
         *tables.page_heading(results),
         f"{tables.describe_images(results)}; HEIE on `{results['model']['base']}` of epoch "

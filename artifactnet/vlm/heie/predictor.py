@@ -71,7 +71,8 @@ class HeiePredictor(BasePredictor):
     def generation(self) -> str | None:
         """What a text depends on beside weights and image; None where none is written."""
         mllm = self.model.mllm
-        asked = (self.model.processing.question, mllm.max_new_tokens, mllm.sequence_bias)
+        biases = sorted(mllm.sequence_bias.items())
+        asked = (self.model.processing.question, mllm.max_new_tokens, biases)
         return repr(asked) if self.mode == "generate" else None
 
     def predict_from_texts(
