@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from artifactnet.inference.base import PredictOptions
@@ -110,7 +109,7 @@ class FakexplainerPredictor(AnswerPredictor):
 
 
 def _seed(image: UInt8Array) -> int:
-    return int.from_bytes(blake2b(np.ascontiguousarray(image), digest_size=7).digest(), "big")
+    return int.from_bytes(blake2b(image.tobytes(), digest_size=7).digest(), "big")
 
 
 def load_fakexplainer_predictor(
