@@ -131,8 +131,9 @@ def special_tokens(processor: Any, names: Sequence[str]) -> list[str]:
 class Sampling:
     """Logits processor with which greedy decoding draws tokens from the whole distribution.
 
-    Logits and Gumbel noise have their maximum at a token with its probability. Each row has a
-    generator of its own, so a text does not depend on the others of its batch.
+    With Gumbel noise added to the logits, each token has the largest one with its probability
+    (Gumbel-max). Each row has a generator of its own, so that an answer does not depend on the
+    others of its batch.
 
     Args:
         temperature: above 0; divides the logits.
