@@ -93,6 +93,22 @@ def test_evaluate_gets_folder_and_overrides(monkeypatch):
     assert made == [(("runs/x", ["data.name=folder", "data.root=y"]), {"text": None, "chat": None})]
 
 
+def test_overrides_may_stand_behind_an_option(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr("artifactnet.api.evaluate", lambda *args, **_: seen.append(args))
+    for words in (
+        ["--debug", "data.root=a b", "data.limit=2"],
+        ["data.root=a b", "--debug", "data.limit=2"],
+        ["data.root=a b", "data.limit=2", "--debug"],
+    ):
+        assert main(["evaluate", "runs/a", *words]) == 0
+        assert seen.pop() == ("runs/a", ["data.root=a b", "data.limit=2"])
+    for words, wrong in ((["odd"], "odd"), (["--odd=1"], "--odd=1"), (["a=1", "b"], "a=1 b")):
+        with pytest.raises(SystemExit):
+            main(["evaluate", "runs/a", "--debug", *words])
+        assert f"unrecognized arguments: {wrong}" in capsys.readouterr().err
+
+
 def test_synthesize_writes_what_the_library_writes(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     rng = np.random.default_rng(0)

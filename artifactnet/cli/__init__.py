@@ -9,6 +9,7 @@ import argparse
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -253,7 +254,12 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
         argv: arguments after the program's name; None takes them from ``sys.argv``.
     """
     _print_any_name()
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    # to argparse, KEY=VALUE behind an option belongs to nothing, once there was none before it
+    if rest and "overrides" in args and all(re.match(r"[^-].*=", text) for text in rest):
+        args.overrides = [*args.overrides, *rest]
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if args.run in SAME_STEPS:
         keep_freed_memory()
     try:
